@@ -1,0 +1,12 @@
+//! Avro as the contract needs it: schemas that were checked, datums that can be walked, container blocks.
+//!
+//! apache-avro parses schemas and reads values; what stands here is what it does not give: a walk over bytes
+//! without values, container framing of bytes, strictness where it is lenient, and derived schemas.
+
+pub mod binary;
+pub mod compatibility;
+pub mod container;
+pub mod json;
+pub mod layout;
+pub mod names;
+pub mod schema;

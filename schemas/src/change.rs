@@ -1,0 +1,341 @@
+//! The change event: an Avro envelope around two images of a subject.
+//!
+//! Owns the envelope's schema for a subject's schema, its encoding around bytes that already are images, and its
+//! decoding with full validation. The letters of `op` are Debezium's.
+
+use serde_json::json;
+
+use crate::avro::binary::{self, Cursor, DatumError};
+use crate::avro::schema::{AvroSchema, SchemaError};
+use crate::key::{KeyDeriver, KeyError, KeySpec};
+use crate::marks::FRESHNESS_SCHEMA;
+use crate::time::Millis;
+
+/// What happened to a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// It came to be.
+    Create,
+    /// It changed.
+    Update,
+    /// It ceased.
+    Delete,
+    /// It was read from a snapshot or the state.
+    Read,
+}
+
+impl Op {
+    const ALL: [Self; 4] = [Self::Create, Self::Update, Self::Delete, Self::Read];
+
+    /// Debezium's letter.
+    pub const fn letter(self) -> &'static str {
+        match self {
+            Self::Create => "c",
+            Self::Update => "u",
+            Self::Delete => "d",
+            Self::Read => "r",
+        }
+    }
+
+    /// Its place in the schema's enum.
+    pub(crate) const fn index(self) -> i64 {
+        match self {
+            Self::Create => 0,
+            Self::Update => 1,
+            Self::Delete => 2,
+            Self::Read => 3,
+        }
+    }
+
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, DatumError> {
+        let at = cursor.at();
+        let index = usize::try_from(cursor.long()?).ok();
+        index
+            .and_then(|i| Self::ALL.get(i))
+            .copied()
+            .ok_or(DatumError::Invalid { at, what: "op is none of c, u, d, r" })
+    }
+}
+
+/// Where an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Source<'a> {
+    /// The kind of source: `file`, `change_file`, …
+    pub kind: &'a str,
+    /// Its name, as the provider knows it.
+    pub name: &'a str,
+    /// The place in it: a line number, a log position.
+    pub position: &'a str,
+    /// Whether it was found by comparing a whole snapshot.
+    pub snapshot: bool,
+}
+
+/// A change event around borrowed images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// What happened.
+    pub op: Op,
+    /// The subject's key.
+    pub key: &'a str,
+    /// The image before; a datum of the subject's schema.
+    pub before: Option<&'a [u8]>,
+    /// The image after; a datum of the subject's schema.
+    pub after: Option<&'a [u8]>,
+    /// Where it came from.
+    pub source: Source<'a>,
+    /// When it happened, as far as the source knows.
+    pub event_at: Millis,
+    /// When the agent took it.
+    pub captured_at: Millis,
+}
+
+/// Why a datum is not a change event of its channel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// It does not follow the schema.
+    #[error(transparent)]
+    Datum(#[from] DatumError),
+    /// `op` and the images do not fit.
+    #[error("op {op} {rule}")]
+    Images {
+        /// The letter.
+        op: &'static str,
+        /// What it needs.
+        rule: &'static str,
+    },
+    /// An image gives no key.
+    #[error("an image gives no key: {0}")]
+    NoKey(#[from] KeyError),
+    /// The key is not the one that an image gives.
+    #[error("the event's key is not the one that its {0} image gives")]
+    KeyMismatch(&'static str),
+}
+
+/// Encodes and decodes the change events of one subject schema.
+#[derive(Debug, Clone)]
+pub struct ChangeCodec {
+    subject: AvroSchema,
+    envelope: AvroSchema,
+    batch: AvroSchema,
+}
+
+impl ChangeCodec {
+    /// The codec for a subject's schema.
+    pub fn new(subject: &AvroSchema) -> Result<Self, SchemaError> {
+        let envelope = envelope_schema(subject)?;
+        let freshness: serde_json::Value =
+            serde_json::from_str(FRESHNESS_SCHEMA).map_err(|e| SchemaError::NotJson(e.to_string()))?;
+        let batch = AvroSchema::from_json(json!([envelope.json(), freshness]))?;
+        Ok(Self { subject: subject.clone(), envelope, batch })
+    }
+
+    /// The codec for a batch's schema, as [`ChangeCodec::batch_schema`] gives it.
+    pub fn from_batch_schema(text: &str) -> Result<Self, SchemaError> {
+        let batch = AvroSchema::parse(text)?;
+        let codec = batch.json().get(0).ok_or_else(not_ours).and_then(Self::from_envelope)?;
+        if codec.batch == batch { Ok(codec) } else { Err(not_ours()) }
+    }
+
+    /// The codec for an envelope's schema, as the registry holds it.
+    pub fn from_envelope_schema(text: &str) -> Result<Self, SchemaError> {
+        let envelope = AvroSchema::parse(text)?;
+        let codec = Self::from_envelope(envelope.json())?;
+        if codec.envelope == envelope { Ok(codec) } else { Err(not_ours()) }
+    }
+
+    fn from_envelope(envelope: &serde_json::Value) -> Result<Self, SchemaError> {
+        let subject = envelope.pointer("/fields/2/type/1").ok_or_else(not_ours)?;
+        Self::new(&AvroSchema::from_json(subject.clone())?)
+    }
+
+    /// The subject's schema.
+    pub const fn subject(&self) -> &AvroSchema {
+        &self.subject
+    }
+
+    /// The envelope's schema: what the registry holds.
+    pub const fn envelope(&self) -> &AvroSchema {
+        &self.envelope
+    }
+
+    /// The schema of a published batch's items: a union of the envelope and a freshness record.
+    pub const fn batch_schema(&self) -> &AvroSchema {
+        &self.batch
+    }
+
+    /// Appends the event's bare datum.
+    pub fn encode(change: &Change<'_>, out: &mut Vec<u8>) {
+        binary::put_long(out, change.op.index());
+        binary::put_string(out, change.key);
+        for image in [change.before, change.after] {
+            match image {
+                None => out.push(0),
+                Some(image) => {
+                    binary::put_long(out, 1);
+                    out.extend_from_slice(image);
+                }
+            }
+        }
+        for text in [change.source.kind, change.source.name, change.source.position] {
+            binary::put_string(out, text);
+        }
+        out.push(u8::from(change.source.snapshot));
+        binary::put_long(out, change.event_at.get());
+        binary::put_long(out, change.captured_at.get());
+    }
+
+    /// Reads one event and moves past it, validating both images.
+    pub fn decode<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Change<'a>, DatumError> {
+        let op = Op::decode(cursor)?;
+        let key = cursor.string()?;
+        let before = self.image(cursor)?;
+        let after = self.image(cursor)?;
+        let source = Source {
+            kind: cursor.string()?,
+            name: cursor.string()?,
+            position: cursor.string()?,
+            snapshot: cursor.byte("boolean")? != 0,
+        };
+        let event_at = Millis::new(cursor.long()?);
+        let captured_at = Millis::new(cursor.long()?);
+        Ok(Change { op, key, before, after, source, event_at, captured_at })
+    }
+
+    /// Reads an event that is all of `datum`.
+    pub fn decode_all<'a>(&self, datum: &'a [u8]) -> Result<Change<'a>, DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let change = self.decode(&mut cursor)?;
+        cursor.end().map(|()| change)
+    }
+
+    fn image<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, DatumError> {
+        let at = cursor.at();
+        match cursor.long()? {
+            0 => Ok(None),
+            1 => {
+                let start = cursor.at();
+                self.subject.layout().skip(cursor)?;
+                Ok(Some(cursor.since(start)))
+            }
+            _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
+        }
+    }
+}
+
+fn not_ours() -> SchemaError {
+    SchemaError::NotAvro("it is not the schema of a change envelope".to_owned())
+}
+
+impl Change<'_> {
+    /// Checks what the schema cannot say: images that fit `op`, and a key that each image gives.
+    pub fn check(&self, keys: &KeyDeriver) -> Result<(), ChangeError> {
+        let op = self.op.letter();
+        let rule = match (self.op, self.before.is_some(), self.after.is_some()) {
+            (Op::Create | Op::Read, false, true) | (Op::Update, true, true) | (Op::Delete, true, false) => {
+                None
+            }
+            (Op::Create | Op::Read, ..) => Some("has an image after and none before"),
+            (Op::Update, ..) => Some("has both images"),
+            (Op::Delete, ..) => Some("has an image before and none after"),
+        };
+        if let Some(rule) = rule {
+            return Err(ChangeError::Images { op, rule });
+        }
+        for (image, name) in [(self.before, "before"), (self.after, "after")] {
+            if let Some(image) = image
+                && keys.derive(image)?.as_str() != self.key
+            {
+                return Err(ChangeError::KeyMismatch(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The deriver for a channel's key over this codec's subject.
+pub fn key_deriver(codec: &ChangeCodec, key: &KeySpec) -> Result<KeyDeriver, KeyError> {
+    KeyDeriver::new(key, codec.subject())
+}
+
+fn envelope_schema(subject: &AvroSchema) -> Result<AvroSchema, SchemaError> {
+    let name = subject.record()?.name;
+    AvroSchema::from_json(json!({
+        "type": "record", "name": format!("{name}Change"),
+        "doc": "A change of one subject: its images before and after, and where and when it came from.",
+        "fields": [
+            {"name": "op", "type": {"type": "enum", "name": "lv.dit.Op", "symbols": ["c", "u", "d", "r"]}},
+            {"name": "key", "type": "string"},
+            {"name": "before", "type": ["null", subject.json()]},
+            {"name": "after", "type": ["null", name]},
+            {"name": "source", "type": {"type": "record", "name": "lv.dit.Source", "fields": [
+                {"name": "kind", "type": "string"},
+                {"name": "name", "type": "string"},
+                {"name": "position", "type": "string"},
+                {"name": "snapshot", "type": "boolean"},
+            ]}},
+            {"name": "event_at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+            {"name": "captured_at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        ],
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codec() -> ChangeCodec {
+        let subject = AvroSchema::parse(
+            r#"{"type":"record","name":"Company","namespace":"lv.ur","fields":[{"name":"regcode","type":"string"}]}"#,
+        );
+        ChangeCodec::new(&subject.unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn change<'a>(op: Op, key: &'a str, before: Option<&'a [u8]>, after: Option<&'a [u8]>) -> Change<'a> {
+        let source = Source { kind: "file", name: "register.csv", position: "2", snapshot: true };
+        Change { op, key, before, after, source, event_at: Millis::new(1), captured_at: Millis::new(2) }
+    }
+
+    #[test]
+    fn an_event_is_what_its_schema_says_and_comes_back() {
+        let codec = codec();
+        let event = change(Op::Update, "a", Some(&[2, b'a']), Some(&[2, b'a']));
+        let mut datum = Vec::new();
+        ChangeCodec::encode(&event, &mut datum);
+        assert_eq!(codec.envelope().layout().validate(&datum), Ok(()));
+        assert_eq!(codec.decode_all(&datum), Ok(event));
+        for end in 0..datum.len() {
+            assert!(codec.decode_all(&datum[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_codec_is_found_again_from_its_schemas() {
+        let codec = codec();
+        for found in [
+            ChangeCodec::from_batch_schema(codec.batch_schema().text()),
+            ChangeCodec::from_envelope_schema(codec.envelope().text()),
+        ] {
+            assert_eq!(found.map(|c| c.subject().clone()), Ok(codec.subject().clone()));
+        }
+        assert!(ChangeCodec::from_batch_schema(r#"["null"]"#).is_err());
+        assert!(ChangeCodec::from_envelope_schema(codec.subject().text()).is_err());
+    }
+
+    #[test]
+    fn images_must_fit_the_op_and_give_the_key() {
+        let codec = codec();
+        let spec = KeySpec { fields: vec!["regcode".to_owned()], normalise: vec![] };
+        let keys = key_deriver(&codec, &spec).unwrap_or_else(|e| panic!("{e}"));
+        let image: Option<&[u8]> = Some(&[2, b'a']);
+        assert_eq!(change(Op::Create, "a", None, image).check(&keys), Ok(()));
+        assert!(matches!(
+            change(Op::Create, "a", image, image).check(&keys),
+            Err(ChangeError::Images { .. })
+        ));
+        assert!(matches!(change(Op::Delete, "a", None, None).check(&keys), Err(ChangeError::Images { .. })));
+        assert_eq!(
+            change(Op::Delete, "b", image, None).check(&keys),
+            Err(ChangeError::KeyMismatch("before"))
+        );
+    }
+}

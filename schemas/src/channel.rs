@@ -1,0 +1,115 @@
+//! A channel as it is declared: whose it is, what it carries, how its events are keyed and partitioned.
+//!
+//! Owns the declaration's shape and its checks; knows nothing of topics.
+
+use serde::{Deserialize, Serialize};
+
+use crate::avro::schema::{AvroSchema, SchemaError};
+use crate::ids::{ChannelName, ParticipantId};
+use crate::key::{KeyDeriver, KeyError, KeySpec};
+use crate::limits;
+
+/// Who may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// DIK: one owner sends, many receive.
+    Distribution,
+    /// DSK: many send, one owner receives.
+    Collection,
+}
+
+/// How much a field says about a person; the schema carries it as the field's `classification`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Classification {
+    /// Anybody may know.
+    Public,
+    /// Not about a person, but not for everybody.
+    Restricted,
+    /// About a person.
+    Personal,
+    /// A special category (health, belief, …).
+    Special,
+}
+
+/// A channel's declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Its name; the stem of its topics.
+    pub name: ChannelName,
+    /// Who may send.
+    pub kind: ChannelKind,
+    /// The participant whose channel it is.
+    pub owner: ParticipantId,
+    /// Partitions; never changes.
+    pub partitions: u32,
+    /// What identifies a subject.
+    pub key: KeySpec,
+    /// The first version of the subject's schema.
+    pub schema: serde_json::Value,
+}
+
+/// Why a channel cannot be declared so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// Partition count out of range.
+    #[error("a channel has 1 to {max} partitions, not {0}", max = limits::MAX_PARTITIONS)]
+    Partitions(u32),
+    /// The schema is not usable.
+    #[error("the subject's schema: {0}")]
+    Schema(#[from] SchemaError),
+    /// The key does not fit the schema.
+    #[error("the key: {0}")]
+    Key(#[from] KeyError),
+}
+
+impl Channel {
+    /// Checks the declaration; the parsed schema.
+    pub fn validate(&self) -> Result<AvroSchema, ChannelError> {
+        if self.partitions == 0 || self.partitions > limits::MAX_PARTITIONS {
+            return Err(ChannelError::Partitions(self.partitions));
+        }
+        let schema = AvroSchema::from_json(self.schema.clone())?;
+        schema.record()?;
+        KeyDeriver::new(&self.key, &schema)?;
+        Ok(schema)
+    }
+
+    /// The topic of the history window.
+    pub fn log_topic(&self) -> String {
+        format!("dit.{}.log", self.name)
+    }
+
+    /// The topic of each key's present image.
+    pub fn state_topic(&self) -> String {
+        format!("dit.{}.state", self.name)
+    }
+
+    /// The registry's subject of the log's values.
+    pub fn registry_subject(&self) -> String {
+        format!("{}-value", self.log_topic())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(partitions: u32, key: &str) -> Channel {
+        let json = serde_json::json!({
+            "name": "companies", "kind": "distribution", "owner": "90000000001", "partitions": partitions,
+            "key": {"fields": [key]},
+            "schema": {"type": "record", "name": "lv.Company", "fields": [{"name": "regcode", "type": "string"}]},
+        });
+        serde_json::from_value(json).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn a_declaration_is_checked_as_a_whole() {
+        assert!(channel(4, "regcode").validate().is_ok());
+        assert_eq!(channel(0, "regcode").validate(), Err(ChannelError::Partitions(0)));
+        assert!(matches!(channel(1, "nope").validate(), Err(ChannelError::Key(_))));
+    }
+}

@@ -1,0 +1,77 @@
+//! A cursor: how far a consumer has got, as an opaque text that survives any router.
+//!
+//! Owns its shape and its text. It carries the offset of the checkpoint that each partition was read under.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AgreementVersion, LogId, Offset};
+
+/// The place in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The next offset to read.
+    pub offset: Offset,
+    /// The checkpoint record whose table a reader folds from; at most `offset`.
+    pub checkpoint: Offset,
+}
+
+/// How far a consumer has got on a channel, under which version of its agreement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// The channel's log; another one makes the cursor foreign.
+    pub log_id: LogId,
+    /// The version under which it was reached.
+    pub version: AgreementVersion,
+    /// By partition.
+    pub places: Vec<Place>,
+}
+
+/// A text that is not a cursor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a cursor that a router gave out: {0}")]
+pub struct CursorError(String);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_vec(self).map_err(|_| fmt::Error)?;
+        f.write_str("c1.")?;
+        f.write_str(&hex::encode(json))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let body = text.strip_prefix("c1.").ok_or_else(|| CursorError("unknown format".to_owned()))?;
+        let json = hex::decode(body).map_err(|e| CursorError(e.to_string()))?;
+        let cursor: Self = serde_json::from_slice(&json).map_err(|e| CursorError(e.to_string()))?;
+        match cursor.places.iter().any(|place| place.checkpoint > place.offset) {
+            true => Err(CursorError("a checkpoint lies behind its offset".to_owned())),
+            false => Ok(cursor),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_its_text_and_refuses_any_other() {
+        let place = Place { offset: Offset::new(9), checkpoint: Offset::new(3) };
+        let cursor =
+            Cursor { log_id: LogId::new([1; 16]), version: AgreementVersion::new(2), places: vec![place; 4] };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
+        for bad in ["", "c1.", "c1.zz", "c2.00", "c1.7b7d"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+        let backwards =
+            Cursor { places: vec![Place { offset: Offset::new(1), checkpoint: Offset::new(2) }], ..cursor };
+        assert!(backwards.to_string().parse::<Cursor>().is_err());
+    }
+}

@@ -1,0 +1,504 @@
+//! What a consumer receives: deliveries, marks, progress and closing, as branches of one Avro union.
+//!
+//! Owns the union's schema around a scope's derived schema, and its encoding both ways. A delivery of a leave or
+//! a delete has no image, by its type.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::avro::binary::{self, Cursor, DatumError};
+use crate::avro::schema::{AvroSchema, SchemaError};
+use crate::change::Op;
+use crate::cursor::Place;
+use crate::error_code::ErrorCode;
+use crate::ids::{BootstrapId, Offset, Partition};
+use crate::marks::{freshness, offset, put_freshness, put_offset};
+use crate::time::Millis;
+
+/// Metadata key of the agreement's number in a stream's container header.
+pub const AGREEMENT_KEY: &str = "dit.agreement";
+/// Metadata key of the agreement's version.
+pub const VERSION_KEY: &str = "dit.version";
+/// Metadata key of the channel's name.
+pub const CHANNEL_KEY: &str = "dit.channel";
+/// Metadata key of the channel's log id.
+pub const LOG_ID_KEY: &str = "dit.log_id";
+/// Metadata key of the derived schema's fingerprint.
+pub const FINGERPRINT_KEY: &str = "dit.fingerprint";
+
+/// Why a consumer gets an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It happened within the scope.
+    Change,
+    /// The subject moved into the scope.
+    Enter,
+    /// The subject moved out of the scope; nothing is said of where it is now.
+    Leave,
+    /// Its present image, read from the state.
+    State,
+}
+
+impl Reason {
+    const ALL: [Self; 4] = [Self::Change, Self::Enter, Self::Leave, Self::State];
+
+    const fn index(self) -> i64 {
+        match self {
+            Self::Change => 0,
+            Self::Enter => 1,
+            Self::Leave => 2,
+            Self::State => 3,
+        }
+    }
+}
+
+/// What follows a closed stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// Connect again with the cursor.
+    Continue,
+    /// Connect again from the state.
+    Resync,
+    /// The agreement is over or held.
+    Stop,
+}
+
+impl Next {
+    const ALL: [Self; 3] = [Self::Continue, Self::Resync, Self::Stop];
+
+    const fn index(self) -> i64 {
+        match self {
+            Self::Continue => 0,
+            Self::Resync => 1,
+            Self::Stop => 2,
+        }
+    }
+}
+
+/// Why a stream was closed by the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// The agreement was revoked: purge duty.
+    Revoked,
+    /// The agreement is suspended.
+    Suspended,
+    /// The agreement is past its last day.
+    Expired,
+    /// The agreement has another version.
+    Amended,
+    /// A newer schema loses or retypes a field that the agreement names.
+    SchemaMismatch,
+    /// The provider's images did not fit the state.
+    Resync,
+    /// Retention or compaction overtook the reader.
+    Overtaken,
+    /// The router is stopping.
+    Draining,
+    /// Something broke at the router; its log says what.
+    Internal,
+}
+
+impl CloseReason {
+    const ALL: [Self; 9] = [
+        Self::Revoked,
+        Self::Suspended,
+        Self::Expired,
+        Self::Amended,
+        Self::SchemaMismatch,
+        Self::Resync,
+        Self::Overtaken,
+        Self::Draining,
+        Self::Internal,
+    ];
+
+    /// The word as it travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
+            Self::Expired => "expired",
+            Self::Amended => "amended",
+            Self::SchemaMismatch => "schema_mismatch",
+            Self::Resync => "resync",
+            Self::Overtaken => "overtaken",
+            Self::Draining => "draining",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What the consumer does then.
+    pub const fn next(self) -> Next {
+        match self {
+            Self::Revoked | Self::Suspended | Self::Expired | Self::SchemaMismatch => Next::Stop,
+            Self::Amended | Self::Resync | Self::Overtaken => Next::Resync,
+            Self::Draining | Self::Internal => Next::Continue,
+        }
+    }
+
+    /// The code under which a new connection would be refused, for those that end the agreement's stream.
+    pub const fn code(self) -> Option<ErrorCode> {
+        match self {
+            Self::Revoked | Self::Suspended | Self::Expired => Some(ErrorCode::AgreementNotActive),
+            Self::SchemaMismatch => Some(ErrorCode::SchemaMismatch),
+            _ => None,
+        }
+    }
+}
+
+/// One event for one consumer; the image is a datum of the derived schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// `c`, `u`, `d`, or `r` from the state.
+    pub op: Op,
+    /// The key, or its hash where the agreement does not keep the key's fields.
+    pub key: &'a str,
+    /// The permitted image; `None` exactly for `d`.
+    pub after: Option<&'a [u8]>,
+    /// Why it is delivered.
+    pub reason: Reason,
+    /// The channel's partition.
+    pub partition: Partition,
+    /// Its offset there.
+    pub offset: Offset,
+    /// When it happened.
+    pub event_at: Millis,
+    /// When the log took it.
+    pub logged_at: Millis,
+}
+
+/// What a stream carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery<'a> {
+    /// An event.
+    Event(Event<'a>),
+    /// A pass from the state begins: stamp every row with this id.
+    Begin {
+        /// The pass.
+        bootstrap: BootstrapId,
+    },
+    /// The pass has ended: drop every row without its id; the cursor is now this.
+    End {
+        /// The pass.
+        bootstrap: BootstrapId,
+        /// By partition.
+        places: Vec<Place>,
+    },
+    /// Everything permitted up to here has been delivered.
+    Progress {
+        /// The partition.
+        partition: Partition,
+        /// Where the consumer stands in it.
+        place: Place,
+        /// Up to when the provider has looked at its source.
+        freshness: Option<Millis>,
+    },
+    /// The last record of a stream.
+    Closing {
+        /// What the consumer does next.
+        next: Next,
+        /// Why.
+        reason: CloseReason,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// Encodes and decodes the deliveries of one derived schema.
+#[derive(Debug, Clone)]
+pub struct DeliveryCodec {
+    derived: AvroSchema,
+    union: AvroSchema,
+}
+
+impl DeliveryCodec {
+    /// The codec around a scope's derived schema.
+    pub fn new(derived: &AvroSchema) -> Result<Self, SchemaError> {
+        Ok(Self { derived: derived.clone(), union: union_schema(derived)? })
+    }
+
+    /// The codec for the schema that a stream's header carries.
+    pub fn from_union_schema(text: &str) -> Result<Self, SchemaError> {
+        let union = AvroSchema::parse(text)?;
+        let not_ours = || SchemaError::NotAvro("it is not the schema of a delivery stream".to_owned());
+        let derived = union.json().pointer("/0/fields/2/type/1").ok_or_else(not_ours)?;
+        let codec = Self::new(&AvroSchema::from_json(derived.clone())?)?;
+        if codec.union == union { Ok(codec) } else { Err(not_ours()) }
+    }
+
+    /// The derived schema: what an image is.
+    pub const fn derived(&self) -> &AvroSchema {
+        &self.derived
+    }
+
+    /// The schema of the stream's items.
+    pub const fn union(&self) -> &AvroSchema {
+        &self.union
+    }
+
+    /// Appends a delivery's datum.
+    pub fn encode(delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+        match delivery {
+            Delivery::Event(event) => {
+                out.push(0);
+                encode_event(event, out);
+            }
+            Delivery::Begin { bootstrap } => {
+                binary::put_long(out, 1);
+                out.extend_from_slice(bootstrap.as_bytes());
+            }
+            Delivery::End { bootstrap, places } => {
+                binary::put_long(out, 2);
+                out.extend_from_slice(bootstrap.as_bytes());
+                if !places.is_empty() {
+                    binary::put_length(out, places.len());
+                    for place in places {
+                        put_place(out, *place);
+                    }
+                }
+                out.push(0);
+            }
+            Delivery::Progress { partition, place, freshness } => {
+                binary::put_long(out, 3);
+                binary::put_long(out, i64::from(partition.get()));
+                put_place(out, *place);
+                put_freshness(out, *freshness);
+            }
+            Delivery::Closing { next, reason, detail } => {
+                binary::put_long(out, 4);
+                binary::put_long(out, next.index());
+                binary::put_string(out, reason.as_str());
+                binary::put_string(out, detail);
+            }
+        }
+    }
+
+    /// Reads one delivery and moves past it.
+    pub fn decode<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Delivery<'a>, DatumError> {
+        let at = cursor.at();
+        match cursor.long()? {
+            0 => self.decode_event(cursor).map(Delivery::Event),
+            1 => Ok(Delivery::Begin { bootstrap: bootstrap(cursor)? }),
+            2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: places(cursor)? }),
+            3 => Ok(Delivery::Progress {
+                partition: partition(cursor)?,
+                place: place(cursor)?,
+                freshness: freshness(cursor)?,
+            }),
+            4 => Ok(Delivery::Closing {
+                next: pick(cursor, &Next::ALL)?,
+                reason: close_reason(cursor)?,
+                detail: cursor.string()?.to_owned(),
+            }),
+            _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
+        }
+    }
+
+    fn decode_event<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Event<'a>, DatumError> {
+        let op = Op::decode(cursor)?;
+        let key = cursor.string()?;
+        let at = cursor.at();
+        let after = match cursor.long()? {
+            0 => None,
+            1 => {
+                let start = cursor.at();
+                self.derived.layout().skip(cursor)?;
+                Some(cursor.since(start))
+            }
+            _ => return Err(DatumError::Invalid { at, what: "a union has no such branch" }),
+        };
+        if after.is_none() != (op == Op::Delete) {
+            return Err(DatumError::Invalid {
+                at,
+                what: "a delivery has an image exactly when it is no delete",
+            });
+        }
+        Ok(Event {
+            op,
+            key,
+            after,
+            reason: pick(cursor, &Reason::ALL)?,
+            partition: partition(cursor)?,
+            offset: Offset::new(offset(cursor)?),
+            event_at: Millis::new(cursor.long()?),
+            logged_at: Millis::new(cursor.long()?),
+        })
+    }
+}
+
+fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
+    binary::put_long(out, event.op.index());
+    binary::put_string(out, event.key);
+    match event.after {
+        None => out.push(0),
+        Some(image) => {
+            binary::put_long(out, 1);
+            out.extend_from_slice(image);
+        }
+    }
+    binary::put_long(out, event.reason.index());
+    binary::put_long(out, i64::from(event.partition.get()));
+    put_offset(out, event.offset.get());
+    binary::put_long(out, event.event_at.get());
+    binary::put_long(out, event.logged_at.get());
+}
+
+fn put_place(out: &mut Vec<u8>, place: Place) {
+    put_offset(out, place.offset.get());
+    put_offset(out, place.checkpoint.get());
+}
+
+fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
+    Ok(Place { offset: Offset::new(offset(cursor)?), checkpoint: Offset::new(offset(cursor)?) })
+}
+
+fn places(cursor: &mut Cursor<'_>) -> Result<Vec<Place>, DatumError> {
+    let mut found = Vec::new();
+    loop {
+        let at = cursor.at();
+        let count = cursor.long()?;
+        if count == 0 {
+            return Ok(found);
+        }
+        if count < 0 {
+            cursor.length()?;
+        }
+        for _ in 0..count.unsigned_abs() {
+            if found.len() >= usize::try_from(crate::limits::MAX_PARTITIONS).unwrap_or(usize::MAX) {
+                return Err(DatumError::Invalid { at, what: "more partitions than a channel has" });
+            }
+            found.push(place(cursor)?);
+        }
+    }
+}
+
+fn bootstrap(cursor: &mut Cursor<'_>) -> Result<BootstrapId, DatumError> {
+    let mut id = [0; 16];
+    id.copy_from_slice(cursor.take(16, "id")?);
+    Ok(BootstrapId::new(id))
+}
+
+fn partition(cursor: &mut Cursor<'_>) -> Result<Partition, DatumError> {
+    let at = cursor.at();
+    let number = u32::try_from(cursor.long()?);
+    number.map(Partition::new).map_err(|_| DatumError::Invalid { at, what: "no such partition" })
+}
+
+fn pick<T: Copy>(cursor: &mut Cursor<'_>, all: &[T]) -> Result<T, DatumError> {
+    let at = cursor.at();
+    let index = usize::try_from(cursor.long()?).ok();
+    let found = index.and_then(|i| all.get(i)).copied();
+    found.ok_or(DatumError::Invalid { at, what: "an enum has no such symbol" })
+}
+
+fn close_reason(cursor: &mut Cursor<'_>) -> Result<CloseReason, DatumError> {
+    let at = cursor.at();
+    let text = cursor.string()?;
+    let found = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == text);
+    found.ok_or(DatumError::Invalid { at, what: "an unknown reason for closing" })
+}
+
+fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
+    derived.record()?;
+    let millis = json!({"type": "long", "logicalType": "timestamp-millis"});
+    let place = |name: &str| json!({"name": name, "type": "long"});
+    let next = ["continue", "resync", "stop"];
+    AvroSchema::from_json(json!([
+        {"type": "record", "name": "lv.dit.Delivery", "fields": [
+            {"name": "op", "type": {"type": "enum", "name": "lv.dit.Op", "symbols": ["c", "u", "d", "r"]}},
+            {"name": "key", "type": "string"},
+            {"name": "after", "type": ["null", derived.json()]},
+            {"name": "reason", "type": {"type": "enum", "name": "lv.dit.Reason",
+                "symbols": ["change", "enter", "leave", "state"]}},
+            {"name": "partition", "type": "int"},
+            place("offset"),
+            {"name": "event_at", "type": millis},
+            {"name": "logged_at", "type": millis},
+        ]},
+        {"type": "record", "name": "lv.dit.Begin", "fields": [
+            {"name": "bootstrap", "type": {"type": "fixed", "name": "lv.dit.Id", "size": 16}},
+        ]},
+        {"type": "record", "name": "lv.dit.End", "fields": [
+            {"name": "bootstrap", "type": "lv.dit.Id"},
+            {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.Place",
+                "fields": [place("offset"), place("checkpoint")]}}},
+        ]},
+        {"type": "record", "name": "lv.dit.Progress", "fields": [
+            {"name": "partition", "type": "int"},
+            {"name": "place", "type": "lv.dit.Place"},
+            {"name": "freshness", "type": ["null", millis]},
+        ]},
+        {"type": "record", "name": "lv.dit.Closing", "fields": [
+            {"name": "next", "type": {"type": "enum", "name": "lv.dit.Next", "symbols": next}},
+            {"name": "reason", "type": "string"},
+            {"name": "detail", "type": "string"},
+        ]},
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codec() -> DeliveryCodec {
+        let derived = r#"{"type":"record","name":"lv.C","fields":[{"name":"a","type":"string"}]}"#;
+        let derived = AvroSchema::parse(derived).unwrap_or_else(|e| panic!("{e}"));
+        DeliveryCodec::new(&derived).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn event<'a>(op: Op, after: Option<&'a [u8]>, reason: Reason) -> Delivery<'a> {
+        Delivery::Event(Event {
+            op,
+            key: "k",
+            after,
+            reason,
+            partition: Partition::new(3),
+            offset: Offset::new(1_000),
+            event_at: Millis::new(5),
+            logged_at: Millis::new(-6),
+        })
+    }
+
+    #[test]
+    fn every_branch_is_what_the_union_says_and_comes_back() {
+        let codec = codec();
+        let place = Place { offset: Offset::new(7), checkpoint: Offset::new(2) };
+        let closing =
+            |reason: CloseReason| Delivery::Closing { next: reason.next(), reason, detail: "d".into() };
+        let mut all = vec![
+            event(Op::Create, Some(&[2, b'x']), Reason::Enter),
+            event(Op::Delete, None, Reason::Leave),
+            Delivery::Begin { bootstrap: BootstrapId::new([1; 16]) },
+            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![place; 3] },
+            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![] },
+            Delivery::Progress { partition: Partition::new(0), place, freshness: None },
+            Delivery::Progress { partition: Partition::new(1), place, freshness: Some(Millis::new(4)) },
+        ];
+        all.extend(CloseReason::ALL.map(closing));
+        for delivery in all {
+            let mut datum = Vec::new();
+            DeliveryCodec::encode(&delivery, &mut datum);
+            assert_eq!(codec.union().layout().validate(&datum), Ok(()), "{delivery:?}");
+            let mut cursor = Cursor::new(&datum);
+            assert_eq!(codec.decode(&mut cursor), Ok(delivery));
+            assert_eq!(cursor.end(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_delete_with_an_image_cannot_be_read() {
+        let mut datum = Vec::new();
+        DeliveryCodec::encode(&event(Op::Delete, Some(&[2, b'x']), Reason::Leave), &mut datum);
+        assert!(codec().decode(&mut Cursor::new(&datum)).is_err());
+    }
+
+    #[test]
+    fn the_codec_is_found_again_from_a_streams_header() {
+        let codec = codec();
+        let found = DeliveryCodec::from_union_schema(codec.union().text());
+        assert_eq!(found.map(|c| c.derived().clone()), Ok(codec.derived().clone()));
+        assert!(DeliveryCodec::from_union_schema(r#"["null","string"]"#).is_err());
+    }
+}

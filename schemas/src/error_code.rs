@@ -1,0 +1,215 @@
+//! Public error codes: what went wrong, in a word that a program can act on.
+//!
+//! Owns the alphabetical list and, for each code, its HTTP status, whether a retry can help, and whether the
+//! request may have had an effect. A code, once published, keeps its meaning.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The agreement is not in force: suspended, revoked, expired, or not begun.
+    AgreementNotActive,
+    /// The append may or may not appear in the log; ask for the positions or send again.
+    AppendUnknown,
+    /// The body is not a container file of the expected form.
+    BatchMalformed,
+    /// More records or bytes than one batch may have.
+    BatchTooLarge,
+    /// The certificate names no participant of this network.
+    CertificateForeign,
+    /// The named channel does not exist.
+    ChannelUnknown,
+    /// The change names a version that is no longer current.
+    ControlConflict,
+    /// The cursor belongs to another channel, or to a log that is gone.
+    CursorForeign,
+    /// The cursor cannot be read.
+    CursorMalformed,
+    /// The cursor is older than the first checkpoint still held; start over from the state.
+    CursorTooOld,
+    /// A datum does not follow its schema.
+    DatumMalformed,
+    /// A record is larger than the log takes.
+    EventTooLarge,
+    /// The agreement does not give so much of the past.
+    HistoryDenied,
+    /// Something broke on our side; the log names it.
+    Internal,
+    /// A key is missing, too long, or not the one that the datum gives.
+    KeyMismatch,
+    /// The topic is not the one that the channel was created with.
+    LostTopic,
+    /// The caller may not do this.
+    NotPermitted,
+    /// The request cannot be read.
+    RequestMalformed,
+    /// The schema cannot replace the one before it.
+    SchemaIncompatible,
+    /// A schema is not valid Avro, or is past a limit.
+    SchemaInvalid,
+    /// A field that the agreement names is gone or has another type.
+    SchemaMismatch,
+    /// No such schema id, subject or version.
+    SchemaUnknown,
+    /// The process is stopping; another router will answer.
+    ShuttingDown,
+    /// The state was left behind by the log's retention; the provider must reopen.
+    StateOvertaken,
+    /// The log or a disk cannot take more now.
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of the page.
+    pub const ALL: [Self; 25] = [
+        Self::AgreementNotActive,
+        Self::AppendUnknown,
+        Self::BatchMalformed,
+        Self::BatchTooLarge,
+        Self::CertificateForeign,
+        Self::ChannelUnknown,
+        Self::ControlConflict,
+        Self::CursorForeign,
+        Self::CursorMalformed,
+        Self::CursorTooOld,
+        Self::DatumMalformed,
+        Self::EventTooLarge,
+        Self::HistoryDenied,
+        Self::Internal,
+        Self::KeyMismatch,
+        Self::LostTopic,
+        Self::NotPermitted,
+        Self::RequestMalformed,
+        Self::SchemaIncompatible,
+        Self::SchemaInvalid,
+        Self::SchemaMismatch,
+        Self::SchemaUnknown,
+        Self::ShuttingDown,
+        Self::StateOvertaken,
+        Self::Unavailable,
+    ];
+
+    /// The HTTP status that carries it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BatchMalformed
+            | Self::CursorMalformed
+            | Self::DatumMalformed
+            | Self::KeyMismatch
+            | Self::RequestMalformed => 400,
+            Self::AgreementNotActive
+            | Self::CertificateForeign
+            | Self::HistoryDenied
+            | Self::NotPermitted => 403,
+            Self::ChannelUnknown | Self::SchemaUnknown => 404,
+            Self::ControlConflict | Self::CursorForeign | Self::SchemaIncompatible | Self::SchemaMismatch => {
+                409
+            }
+            Self::CursorTooOld => 410,
+            Self::BatchTooLarge | Self::EventTooLarge => 413,
+            Self::SchemaInvalid => 422,
+            Self::Internal => 500,
+            Self::AppendUnknown
+            | Self::LostTopic
+            | Self::ShuttingDown
+            | Self::StateOvertaken
+            | Self::Unavailable => 503,
+        }
+    }
+
+    /// Whether the same request can succeed later without anybody doing anything.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::AppendUnknown | Self::Internal | Self::ShuttingDown | Self::Unavailable)
+    }
+
+    /// Whether the refused request may nevertheless have had an effect.
+    pub const fn has_side_effects(self) -> bool {
+        matches!(self, Self::AppendUnknown | Self::Internal)
+    }
+
+    /// The word as it travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AgreementNotActive => "agreement_not_active",
+            Self::AppendUnknown => "append_unknown",
+            Self::BatchMalformed => "batch_malformed",
+            Self::BatchTooLarge => "batch_too_large",
+            Self::CertificateForeign => "certificate_foreign",
+            Self::ChannelUnknown => "channel_unknown",
+            Self::ControlConflict => "control_conflict",
+            Self::CursorForeign => "cursor_foreign",
+            Self::CursorMalformed => "cursor_malformed",
+            Self::CursorTooOld => "cursor_too_old",
+            Self::DatumMalformed => "datum_malformed",
+            Self::EventTooLarge => "event_too_large",
+            Self::HistoryDenied => "history_denied",
+            Self::Internal => "internal",
+            Self::KeyMismatch => "key_mismatch",
+            Self::LostTopic => "lost_topic",
+            Self::NotPermitted => "not_permitted",
+            Self::RequestMalformed => "request_malformed",
+            Self::SchemaIncompatible => "schema_incompatible",
+            Self::SchemaInvalid => "schema_invalid",
+            Self::SchemaMismatch => "schema_mismatch",
+            Self::SchemaUnknown => "schema_unknown",
+            Self::ShuttingDown => "shutting_down",
+            Self::StateOvertaken => "state_overtaken",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The body of a refusal: problem+json (RFC 9457) with our code as an extension member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:dit:error:<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The code.
+    pub code: ErrorCode,
+    /// What went wrong and what to do about it, for a person.
+    pub detail: String,
+}
+
+impl Problem {
+    /// The problem of a code, with its detail.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { kind: format!("urn:dit:error:{code}"), status: code.status(), code, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_is_what_serde_writes() {
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_value(code).ok(), Some(serde_json::Value::from(code.as_str())));
+        }
+    }
+
+    #[test]
+    fn the_list_is_alphabetical() {
+        assert!(ErrorCode::ALL.windows(2).all(|pair| matches!(pair, [a, b] if a.as_str() < b.as_str())));
+    }
+
+    #[test]
+    fn a_code_without_effect_is_never_a_server_fault_that_hides_one() {
+        for code in ErrorCode::ALL {
+            assert!(!code.has_side_effects() || code.status() >= 500, "{code}");
+        }
+    }
+}

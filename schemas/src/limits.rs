@@ -1,0 +1,55 @@
+//! All limits of the contract, each with its reason. A limit that two processes must agree on stands here.
+
+/// A name travels in certificates, topic names and file names.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// A record of the log has at most 1 MB with its headers (Kafka's default); this leaves room for framing.
+pub const MAX_DATUM_BYTES: usize = 900_000;
+
+/// A key names a subject; sled and Kafka both keep keys in memory.
+pub const MAX_KEY_BYTES: usize = 1_024;
+
+/// One published batch: several records, but little enough to hold for each connection.
+pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Records in one published batch; bounds the work between two looks at the agreements.
+pub const MAX_BATCH_RECORDS: usize = 10_000;
+
+/// Bytes handed to a connection between two looks at the agreements (protocols, 6).
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+
+/// Nesting of an Avro datum: recursive records must not recurse through our stack.
+pub const MAX_DATUM_DEPTH: usize = 64;
+
+/// Items of arrays and maps that take no bytes, in one datum: a block count must not buy endless work.
+pub const MAX_EMPTY_ITEMS: u64 = 100_000;
+
+/// A schema's text, and nodes after parsing.
+pub const MAX_SCHEMA_BYTES: usize = 512 * 1024;
+
+/// Nesting of a schema: the parser recurses.
+pub const MAX_SCHEMA_DEPTH: usize = 64;
+
+/// A row predicate's text; longer text aborts the parser by stack overflow.
+pub const MAX_PREDICATE_BYTES: usize = 4 * 1024;
+
+/// Nesting of a row predicate.
+pub const MAX_PREDICATE_DEPTH: usize = 32;
+
+/// Partitions of a channel; each costs a reader in each router.
+pub const MAX_PARTITIONS: u32 = 64;
+
+/// Fields of a composite key.
+pub const MAX_KEY_FIELDS: usize = 8;
+
+/// A container file's header: schema and a few names.
+pub const MAX_CONTAINER_HEADER_BYTES: usize = 1024 * 1024;
+
+/// One block of a container file on the wire.
+pub const MAX_CONTAINER_BLOCK_BYTES: usize = 8 * 1024 * 1024;
+
+/// Records between two checkpoints in the log (protocols, 2).
+pub const CHECKPOINT_EVERY_RECORDS: u64 = 10_000;
+
+/// Agents a checkpoint can name: its record must fit the log.
+pub const MAX_TABLE_ENTRIES: usize = 4_000;

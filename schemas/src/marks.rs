@@ -1,0 +1,262 @@
+//! The record types beside the change: opening, checkpoint, resync, freshness, as Avro records of their own.
+//!
+//! Owns their encoding by the .avsc files beside this crate; each is checked against its file by a test.
+
+use crate::avro::binary::{self, Cursor, DatumError};
+use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, Sequence};
+use crate::limits;
+use crate::table::{Entry, Table, Writer};
+use crate::time::Millis;
+
+/// The schema of [`Opening`].
+pub const OPENING_SCHEMA: &str = include_str!("../avsc/opening.avsc");
+/// The schema of [`Checkpoint`].
+pub const CHECKPOINT_SCHEMA: &str = include_str!("../avsc/checkpoint.avsc");
+/// The schema of [`Resync`].
+pub const RESYNC_SCHEMA: &str = include_str!("../avsc/resync.avsc");
+/// The schema of [`Freshness`].
+pub const FRESHNESS_SCHEMA: &str = include_str!("../avsc/freshness.avsc");
+
+/// The beginning of an epoch in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// Who opens.
+    pub agent: AgentId,
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// The epoch that it replaces; `None` where nobody has opened yet.
+    pub replaces: Option<Epoch>,
+}
+
+/// The table of what counts at an offset, so that a reader can begin there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The channel's log.
+    pub log_id: LogId,
+    /// The first offset that the table does not include.
+    pub as_of: Offset,
+    /// The source's freshness there.
+    pub freshness: Option<Millis>,
+    /// What counts from there on.
+    pub table: Table,
+}
+
+/// An order to every stream to start over from the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resync {
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Up to when the provider has looked at its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// The source's time.
+    pub at: Millis,
+}
+
+fn put_id(out: &mut Vec<u8>, id: &[u8; 16]) {
+    out.extend_from_slice(id);
+}
+
+fn id(cursor: &mut Cursor<'_>) -> Result<[u8; 16], DatumError> {
+    let mut id = [0; 16];
+    id.copy_from_slice(cursor.take(16, "id")?);
+    Ok(id)
+}
+
+fn agent(cursor: &mut Cursor<'_>) -> Result<AgentId, DatumError> {
+    let at = cursor.at();
+    cursor.string()?.parse().map_err(|_| DatumError::Invalid { at, what: "this is no participant/agent" })
+}
+
+fn optional<T>(
+    cursor: &mut Cursor<'_>,
+    read: impl FnOnce(&mut Cursor<'_>) -> Result<T, DatumError>,
+) -> Result<Option<T>, DatumError> {
+    let at = cursor.at();
+    match cursor.long()? {
+        0 => Ok(None),
+        1 => read(cursor).map(Some),
+        _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
+    }
+}
+
+/// A place in the log; never negative.
+pub(crate) fn offset(cursor: &mut Cursor<'_>) -> Result<u64, DatumError> {
+    let at = cursor.at();
+    u64::try_from(cursor.long()?).map_err(|_| DatumError::Invalid { at, what: "an offset is negative" })
+}
+
+/// Appends a place in the log.
+pub(crate) fn put_offset(out: &mut Vec<u8>, offset: u64) {
+    binary::put_long(out, i64::try_from(offset).unwrap_or(i64::MAX));
+}
+
+pub(crate) fn put_freshness(out: &mut Vec<u8>, freshness: Option<Millis>) {
+    match freshness {
+        None => out.push(0),
+        Some(at) => {
+            binary::put_long(out, 1);
+            binary::put_long(out, at.get());
+        }
+    }
+}
+
+pub(crate) fn freshness(cursor: &mut Cursor<'_>) -> Result<Option<Millis>, DatumError> {
+    optional(cursor, |c| c.long().map(Millis::new))
+}
+
+impl Opening {
+    /// As an Avro datum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        binary::put_string(&mut out, &self.agent.to_string());
+        put_id(&mut out, self.epoch.as_bytes());
+        match self.replaces {
+            None => out.push(0),
+            Some(epoch) => {
+                binary::put_long(&mut out, 1);
+                put_id(&mut out, epoch.as_bytes());
+            }
+        }
+        out
+    }
+
+    /// From an Avro datum.
+    pub fn decode(datum: &[u8]) -> Result<Self, DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let opening = Self {
+            agent: agent(&mut cursor)?,
+            epoch: Epoch::new(id(&mut cursor)?),
+            replaces: optional(&mut cursor, id)?.map(Epoch::new),
+        };
+        cursor.end().map(|()| opening)
+    }
+}
+
+impl Checkpoint {
+    /// As an Avro datum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_id(&mut out, self.log_id.as_bytes());
+        put_offset(&mut out, self.as_of.get());
+        put_freshness(&mut out, self.freshness);
+        let count = self.table.entries().count();
+        if count > 0 {
+            binary::put_length(&mut out, count);
+        }
+        for (writer, entry) in self.table.entries() {
+            binary::put_string(&mut out, writer.as_str());
+            binary::put_string(&mut out, &entry.agent.to_string());
+            put_id(&mut out, entry.epoch.as_bytes());
+            put_offset(&mut out, entry.next.get());
+            put_id(&mut out, entry.digest.as_bytes());
+        }
+        out.push(0);
+        out
+    }
+
+    /// From an Avro datum.
+    pub fn decode(datum: &[u8]) -> Result<Self, DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let log_id = LogId::new(id(&mut cursor)?);
+        let as_of = Offset::new(offset(&mut cursor)?);
+        let freshness = freshness(&mut cursor)?;
+        let mut entries = Vec::new();
+        loop {
+            let at = cursor.at();
+            let count = cursor.long()?;
+            if count == 0 {
+                break;
+            }
+            if count < 0 {
+                cursor.length()?;
+            }
+            for _ in 0..count.unsigned_abs() {
+                if entries.len() >= limits::MAX_TABLE_ENTRIES {
+                    return Err(DatumError::Invalid { at, what: "a checkpoint has too many entries" });
+                }
+                let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
+                let entry = Entry {
+                    agent: agent(&mut cursor)?,
+                    epoch: Epoch::new(id(&mut cursor)?),
+                    next: Sequence::new(offset(&mut cursor)?),
+                    digest: Digest::new(id(&mut cursor)?),
+                };
+                entries.push((writer, entry));
+            }
+        }
+        cursor.end().map(|()| Self { log_id, as_of, freshness, table: Table::from_entries(entries) })
+    }
+}
+
+impl Resync {
+    /// As an Avro datum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        binary::put_string(&mut out, &self.reason);
+        out
+    }
+
+    /// From an Avro datum.
+    pub fn decode(datum: &[u8]) -> Result<Self, DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let reason = cursor.string()?.to_owned();
+        cursor.end().map(|()| Self { reason })
+    }
+}
+
+impl Freshness {
+    /// As an Avro datum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        binary::put_long(&mut out, self.at.get());
+        out
+    }
+
+    /// From an Avro datum.
+    pub fn decode(datum: &[u8]) -> Result<Self, DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let at = Millis::new(cursor.long()?);
+        cursor.end().map(|()| Self { at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::schema::AvroSchema;
+
+    fn checked(schema: &str, datum: Vec<u8>) -> Vec<u8> {
+        let schema = AvroSchema::parse(schema).unwrap_or_else(|e| panic!("{e}"));
+        schema.layout().validate(&datum).unwrap_or_else(|e| panic!("{e}"));
+        datum
+    }
+
+    #[test]
+    fn each_mark_is_what_its_schema_says() {
+        let agent: AgentId = "4000/main".parse().unwrap_or_else(|e| panic!("{e}"));
+        let opening =
+            Opening { agent: agent.clone(), epoch: Epoch::new([1; 16]), replaces: Some(Epoch::new([2; 16])) };
+        assert_eq!(Opening::decode(&checked(OPENING_SCHEMA, opening.encode())), Ok(opening));
+
+        let entry =
+            Entry { agent, epoch: Epoch::new([3; 16]), next: Sequence::new(4), digest: Digest::new([5; 16]) };
+        for entries in [vec![], vec![(Writer::from_checkpoint(String::new()), entry)]] {
+            let checkpoint = Checkpoint {
+                log_id: LogId::new([6; 16]),
+                as_of: Offset::new(70_000),
+                freshness: Some(Millis::new(8)),
+                table: Table::from_entries(entries),
+            };
+            let datum = checked(CHECKPOINT_SCHEMA, checkpoint.encode());
+            assert_eq!(Checkpoint::decode(&datum), Ok(checkpoint));
+        }
+
+        let resync = Resync { reason: "because".to_owned() };
+        assert_eq!(Resync::decode(&checked(RESYNC_SCHEMA, resync.encode())), Ok(resync));
+        let fresh = Freshness { at: Millis::new(9) };
+        assert_eq!(Freshness::decode(&checked(FRESHNESS_SCHEMA, fresh.encode())), Ok(fresh));
+    }
+}

@@ -1,0 +1,12 @@
+//! The heart of `dit`: what an agreement lets through.
+//!
+//! Owns the compilation of an agreement version against a schema version into a [`scope::Scope`], and the
+//! decision over an event's two images. Pure and synchronous: no I/O, no clock, no tokio. Whatever leaves the
+//! router passes through a [`permit::Permitted`], whose only constructor is the decision made here.
+
+pub mod derive;
+pub mod permit;
+pub mod predicate;
+pub mod scope;
+pub mod secret;
+pub mod transform;

@@ -1,0 +1,86 @@
+//! The permit: what may leave, by its type.
+//!
+//! Owns `Permitted`, which only the decision in `scope` can make. The delivery path takes nothing else, so that
+//! skipping enforcement does not compile.
+
+use schemas::change::Op;
+use schemas::delivery::{Delivery, DeliveryCodec, Event, Reason};
+use schemas::ids::{Offset, Partition};
+use schemas::time::Millis;
+
+/// Something that an agreement lets through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permitted<T>(T);
+
+impl<T> Permitted<T> {
+    /// Only the decision calls this.
+    pub(crate) const fn new(inner: T) -> Self {
+        Self(inner)
+    }
+
+    /// To look at; nothing can be put in its place.
+    pub const fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+/// An event as its consumer may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub(crate) op: Op,
+    pub(crate) key: String,
+    pub(crate) after: Option<Vec<u8>>,
+    pub(crate) reason: Reason,
+}
+
+impl Outcome {
+    /// What it is to the consumer.
+    pub const fn op(&self) -> Op {
+        self.op
+    }
+
+    /// Why it is delivered.
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The key as the consumer sees it.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The image as the consumer sees it: a datum of the derived schema.
+    pub fn after(&self) -> Option<&[u8]> {
+        self.after.as_deref()
+    }
+}
+
+/// Where and when an event stands in the log: what a delivery says beside the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The channel's partition.
+    pub partition: Partition,
+    /// Its offset there.
+    pub offset: Offset,
+    /// When it happened.
+    pub event_at: Millis,
+    /// When the log took it.
+    pub logged_at: Millis,
+}
+
+impl Permitted<Outcome> {
+    /// Appends the delivery's datum.
+    pub fn encode(&self, standing: Standing, out: &mut Vec<u8>) {
+        let event = Event {
+            op: self.0.op,
+            key: &self.0.key,
+            after: self.0.after.as_deref(),
+            reason: self.0.reason,
+            partition: standing.partition,
+            offset: standing.offset,
+            event_at: standing.event_at,
+            logged_at: standing.logged_at,
+        };
+        DeliveryCodec::encode(&Delivery::Event(event), out);
+    }
+}

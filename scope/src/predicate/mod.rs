@@ -1,0 +1,33 @@
+//! Row predicates: a total, side-effect-free subset of CEL, typed against a schema, with SQL's null.
+//!
+//! Owns the language. The `cel` crate parses; typing, compilation and evaluation are ours, because its
+//! interpreter holds `null != "a"` to be true and compares numbers through floats.
+
+mod build;
+mod evaluate;
+mod expression;
+mod parse;
+
+pub use evaluate::Truth;
+pub use expression::Predicate;
+
+/// A predicate that is refused, with the place in its text and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("row predicate, character {at}: {problem}; {remedy}")]
+pub struct PredicateError {
+    /// Counted from 1, in characters of the text.
+    pub at: usize,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl PredicateError {
+    fn new(at: usize, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { at, problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
