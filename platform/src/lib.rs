@@ -1,1 +1,15 @@
-//! x
+//! What every process of `dit` needs: configuration, identity, telemetry, retries, shutdown, the HTTP/2 client,
+//! and append-only segment files.
+//!
+//! Owns no rule of the protocols. Routers and agents stand on it; it knows neither.
+
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod identity;
+pub mod pki;
+pub mod random;
+pub mod retry;
+pub mod segments;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,230 @@
+//! Who a process is, and who its peer is: certificates and the names in them.
+//!
+//! Owns the SAN URI's form (`spiffe://<domain>/participant/<number>/agent/<name>`) and the TLS configurations
+//! made from PEM files. Mutual TLS always: there is no configuration without a client certificate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use schemas::ids::AgentId;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Three PEM files: who we are and whom we trust.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityFiles {
+    /// The certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+    /// The authorities whose certificates are accepted.
+    pub authorities: PathBuf,
+}
+
+/// Why an identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read as PEM.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The parts do not make a TLS configuration.
+    #[error("the identity does not fit together: {0}")]
+    Tls(String),
+}
+
+/// A loaded identity.
+#[derive(Clone)]
+pub struct Identity {
+    chain_pem: Vec<u8>,
+    key_pem: Vec<u8>,
+    authorities_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity(…)")
+    }
+}
+
+/// Whom a certificate names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// An agent of a participant.
+    Agent(AgentId),
+    /// An operator of the network, who may use the admin API.
+    Operator(String),
+    /// A router.
+    Router(String),
+}
+
+/// A certificate whose names are not ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// No certificate, or one that cannot be read.
+    #[error("the client certificate cannot be read")]
+    Unreadable,
+    /// It names nobody of this network.
+    #[error("the client certificate names nobody of {domain}; its SAN URIs are [{found}]")]
+    Foreign {
+        /// Our trust domain.
+        domain: String,
+        /// What it names.
+        found: String,
+    },
+}
+
+/// Uses ring for all of rustls. Every binary calls it first; a second call changes nothing.
+pub fn install_crypto() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+impl Identity {
+    /// Loads the three files.
+    pub fn load(files: &IdentityFiles) -> Result<Self, IdentityError> {
+        let read = |path: &Path| {
+            std::fs::read(path)
+                .map_err(|e| IdentityError::File { path: path.to_owned(), problem: e.to_string() })
+        };
+        let identity = Self {
+            chain_pem: read(&files.certificate)?,
+            key_pem: read(&files.key)?,
+            authorities_pem: read(&files.authorities)?,
+        };
+        let named = |path: &Path| {
+            let path = path.to_owned();
+            move |problem: String| IdentityError::File { path, problem }
+        };
+        identity.chain().map_err(named(&files.certificate))?;
+        identity.key().map_err(named(&files.key))?;
+        identity.roots().map_err(named(&files.authorities))?;
+        Ok(identity)
+    }
+
+    /// An identity from PEM texts in memory.
+    pub const fn from_pem(chain_pem: Vec<u8>, key_pem: Vec<u8>, authorities_pem: Vec<u8>) -> Self {
+        Self { chain_pem, key_pem, authorities_pem }
+    }
+
+    /// Certificate and key in one PEM, as HTTP clients take them.
+    pub(crate) fn client_pem(&self) -> Vec<u8> {
+        [self.chain_pem.as_slice(), b"\n", self.key_pem.as_slice()].concat()
+    }
+
+    pub(crate) fn authorities_pem(&self) -> &[u8] {
+        &self.authorities_pem
+    }
+
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.chain_pem)
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("is no PEM certificate: {e}"))?;
+        if chain.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(chain) }
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
+        PrivateKeyDer::from_pem_slice(&self.key_pem).map_err(|e| format!("is no PEM private key: {e}"))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.authorities_pem) {
+            let certificate = certificate.map_err(|e| format!("is no PEM certificate: {e}"))?;
+            roots.add(certificate).map_err(|e| e.to_string())?;
+        }
+        if roots.is_empty() { Err("holds no authority".to_owned()) } else { Ok(roots) }
+    }
+
+    /// A server's configuration: a client certificate of our authorities is required.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, IdentityError> {
+        let tls = IdentityError::Tls;
+        let roots = Arc::new(self.roots().map_err(tls)?);
+        let verifier = WebPkiClientVerifier::builder(roots).build().map_err(|e| tls(e.to_string()))?;
+        let mut config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain().map_err(tls)?, self.key().map_err(tls)?)
+            .map_err(|e| tls(e.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// Whom our own certificate names.
+    pub fn own_name(&self, domain: &str) -> Result<Peer, PeerError> {
+        let chain = self.chain().map_err(|_| PeerError::Unreadable)?;
+        peer(chain.first().ok_or(PeerError::Unreadable)?, domain)
+    }
+}
+
+/// Whom a verified certificate names in our trust domain.
+pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Unreadable)?;
+    let names = parsed.subject_alternative_name().map_err(|_| PeerError::Unreadable)?;
+    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let uris = names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let found: Vec<&str> = uris.collect();
+    found
+        .iter()
+        .find_map(|uri| parse_uri(uri, domain))
+        .ok_or_else(|| PeerError::Foreign { domain: domain.to_owned(), found: found.join(", ") })
+}
+
+fn parse_uri(uri: &str, domain: &str) -> Option<Peer> {
+    let path = uri.strip_prefix("spiffe://")?.strip_prefix(domain)?.strip_prefix('/')?;
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["participant", number, "agent", name] => {
+            Some(Peer::Agent(AgentId { participant: number.parse().ok()?, agent: name.parse().ok()? }))
+        }
+        ["operator", name] => Some(Peer::Operator((*name).to_owned())),
+        ["router", name] => Some(Peer::Router((*name).to_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_domains_uris_name_a_peer() {
+        let agent = parse_uri("spiffe://dit.lv/participant/4000/agent/main", "dit.lv");
+        assert_eq!(agent, Some(Peer::Agent("4000/main".parse().unwrap())));
+        for foreign in [
+            "spiffe://dit.lv.evil/participant/4000/agent/main",
+            "spiffe://other/participant/4000/agent/main",
+            "spiffe://dit.lv/participant/4000/agent/main/more",
+            "spiffe://dit.lv/participant/40 00/agent/main",
+            "https://dit.lv/participant/4000/agent/main",
+        ] {
+            assert_eq!(parse_uri(foreign, "dit.lv"), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_pem_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["cert.pem", "key.pem", "ca.pem"] {
+            std::fs::write(path(name), "hello").unwrap();
+        }
+        let files = IdentityFiles {
+            certificate: path("cert.pem"),
+            key: path("key.pem"),
+            authorities: path("ca.pem"),
+        };
+        let error = Identity::load(&files).map(drop).unwrap_err().to_string();
+        assert!(error.contains("cert.pem: holds no certificate"), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! A development PKI: an authority and the certificates of a network's parts.
+//!
+//! For demos, tests and first steps; a production network has its own authority. Keys are never logged.
+
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use schemas::ids::AgentId;
+
+use crate::identity::Identity;
+
+/// Why a certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// The library refused.
+    #[error("the certificate could not be made: {0}")]
+    Make(#[from] rcgen::Error),
+    /// A file could not be written or read.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// Whose certificate to make.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// An agent of a participant.
+    Agent(AgentId),
+    /// An operator.
+    Operator(String),
+    /// A router, with the DNS names and addresses that it is reached by.
+    Router {
+        /// Its name.
+        name: String,
+        /// DNS names and IP addresses.
+        hosts: Vec<String>,
+    },
+}
+
+impl Subject {
+    fn path(&self) -> String {
+        match self {
+            Self::Agent(id) => format!("participant/{}/agent/{}", id.participant, id.agent),
+            Self::Operator(name) => format!("operator/{name}"),
+            Self::Router { name, .. } => format!("router/{name}"),
+        }
+    }
+}
+
+/// A certificate authority of a trust domain.
+pub struct Authority {
+    domain: String,
+    certificate_pem: String,
+    key_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// The private key.
+    pub key_pem: String,
+}
+
+impl Authority {
+    /// A new authority.
+    pub fn new(domain: &str) -> Result<Self, PkiError> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, format!("dit development authority of {domain}"));
+        let key = KeyPair::generate()?;
+        let certificate_pem = params.self_signed(&key)?.pem();
+        let key_pem = key.serialize_pem();
+        Ok(Self { domain: domain.to_owned(), certificate_pem, key_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// The authority that was written to `dir` before, or a new one written there.
+    pub fn open_or_create(dir: &Path, domain: &str) -> Result<Self, PkiError> {
+        let file = |path: &Path| {
+            let path = path.display().to_string();
+            move |error| PkiError::File { path, error }
+        };
+        let (certificate, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+        if certificate.exists() {
+            let certificate_pem = std::fs::read_to_string(&certificate).map_err(file(&certificate))?;
+            let key_pem = std::fs::read_to_string(&key).map_err(file(&key))?;
+            let issuer = Issuer::from_ca_cert_pem(&certificate_pem, KeyPair::from_pem(&key_pem)?)?;
+            return Ok(Self { domain: domain.to_owned(), certificate_pem, key_pem, issuer });
+        }
+        let authority = Self::new(domain)?;
+        std::fs::create_dir_all(dir).map_err(file(dir))?;
+        std::fs::write(&certificate, &authority.certificate_pem).map_err(file(&certificate))?;
+        write_secret(&key, &authority.key_pem)?;
+        Ok(authority)
+    }
+
+    /// The authority's certificate.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Makes a certificate.
+    pub fn issue(&self, subject: &Subject) -> Result<Issued, PkiError> {
+        let mut params = match subject {
+            Subject::Router { hosts, .. } => CertificateParams::new(hosts.clone())?,
+            _ => CertificateParams::default(),
+        };
+        let uri = format!("spiffe://{}/{}", self.domain, subject.path());
+        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+        params.distinguished_name.push(DnType::CommonName, subject.path());
+        params.extended_key_usages = match subject {
+            Subject::Router { .. } => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            _ => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        let key = KeyPair::generate()?;
+        let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Issued { certificate_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// Makes a certificate and takes it as an identity that trusts this authority.
+    pub fn identity(&self, subject: &Subject) -> Result<Identity, PkiError> {
+        let issued = self.issue(subject)?;
+        Ok(Identity::from_pem(
+            issued.certificate_pem.into_bytes(),
+            issued.key_pem.into_bytes(),
+            self.certificate_pem.clone().into_bytes(),
+        ))
+    }
+
+    /// Makes a certificate and writes it beside the authority's, as `<stem>.pem` and `<stem>-key.pem`.
+    pub fn issue_to(&self, dir: &Path, stem: &str, subject: &Subject) -> Result<(), PkiError> {
+        let issued = self.issue(subject)?;
+        let certificate = dir.join(format!("{stem}.pem"));
+        std::fs::write(&certificate, issued.certificate_pem)
+            .map_err(|error| PkiError::File { path: certificate.display().to_string(), error })?;
+        write_secret(&dir.join(format!("{stem}-key.pem")), &issued.key_pem)
+    }
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| PkiError::File { path: path.display().to_string(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Peer;
+
+    #[test]
+    fn what_is_issued_names_its_subject_and_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path(), "dit.lv").unwrap();
+        let again = Authority::open_or_create(dir.path(), "dit.lv").unwrap();
+        assert_eq!(authority.certificate_pem(), again.certificate_pem());
+        let id: AgentId = "4000/main".parse().unwrap();
+        let identity = again.identity(&Subject::Agent(id.clone())).unwrap();
+        assert_eq!(identity.own_name("dit.lv"), Ok(Peer::Agent(id)));
+        assert!(identity.own_name("elsewhere.lv").is_err());
+    }
+}

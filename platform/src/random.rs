@@ -1,0 +1,18 @@
+//! Randomness for ids, from the operating system.
+
+/// The operating system gave no randomness; nothing safe can be done without.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system gave no random bytes: {0}")]
+pub struct NoRandomness(getrandom::Error);
+
+/// Sixteen random bytes, for epochs, log ids and passes from the state.
+pub fn id() -> Result<[u8; 16], NoRandomness> {
+    bytes()
+}
+
+/// `N` random bytes.
+pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(NoRandomness)?;
+    Ok(bytes)
+}

@@ -1,0 +1,87 @@
+//! A small file that is replaced as a whole: format version, checksum, contents; synced and renamed into place.
+//!
+//! Owns identity files, manifests and journals of one value. What it reads back is what was written, or an error.
+
+use std::path::Path;
+
+use super::disk::Disk;
+use super::frame::{self, Found};
+use super::segment::{SegmentError, io_error};
+
+const FORMAT: u16 = 1;
+
+/// Replaces the file's contents; afterwards they survive a crash.
+pub fn write(disk: &dyn Disk, path: &Path, kind: &[u8; 4], contents: &[u8]) -> Result<(), SegmentError> {
+    let mut bytes = kind.to_vec();
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    frame::put(&mut bytes, contents);
+    replace(disk, path, &bytes)
+}
+
+/// Replaces a file of any form in the same way.
+pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let fresh = path.with_file_name(name);
+    let mut file = disk.open(&fresh).map_err(io_error(&fresh))?;
+    file.truncate(0).map_err(io_error(&fresh))?;
+    file.append(bytes).map_err(io_error(&fresh))?;
+    file.sync().map_err(io_error(&fresh))?;
+    drop(file);
+    disk.rename(&fresh, path).map_err(io_error(path))?;
+    match path.parent() {
+        Some(dir) => disk.sync_dir(dir).map_err(io_error(dir)),
+        None => Ok(()),
+    }
+}
+
+/// The file's contents; `None` when there is no file.
+pub fn read(disk: &dyn Disk, path: &Path, kind: &[u8; 4]) -> Result<Option<Vec<u8>>, SegmentError> {
+    if !disk.exists(path) {
+        return Ok(None);
+    }
+    let file = disk.open(path).map_err(io_error(path))?;
+    let length = file.length().map_err(io_error(path))?;
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(frame::MAX_PAYLOAD)];
+    let got = file.read_at(&mut bytes, 0).map_err(io_error(path))?;
+    bytes.truncate(got);
+    let foreign = || SegmentError::Foreign {
+        path: path.to_owned(),
+        kind: String::from_utf8_lossy(kind).trim().to_owned(),
+    };
+    let (head, rest) = bytes.split_at_checked(6).ok_or_else(foreign)?;
+    let (found_kind, version) = head.split_at(4);
+    if found_kind != kind {
+        return Err(foreign());
+    }
+    let found = version.try_into().map_or(0, u16::from_le_bytes);
+    if found > FORMAT {
+        return Err(SegmentError::NewerFormat { path: path.to_owned(), found });
+    }
+    match frame::parse(rest) {
+        Found::Payload(contents) => Ok(Some(contents.to_vec())),
+        _ => Err(SegmentError::Damaged { path: path.to_owned(), at: 6 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory_disk::MemoryDisk;
+    use super::*;
+
+    #[test]
+    fn contents_come_back_or_the_damage_is_named() {
+        let disk = MemoryDisk::new();
+        let path = Path::new("/d/identity");
+        assert!(read(&disk, path, b"iden").unwrap().is_none());
+        write(&disk, path, b"iden", b"one").unwrap();
+        write(&disk, path, b"iden", b"two").unwrap();
+        disk.crash(|_| 0);
+        assert_eq!(read(&disk, path, b"iden").unwrap(), Some(b"two".to_vec()));
+        assert!(matches!(read(&disk, path, b"mani"), Err(SegmentError::Foreign { .. })));
+        disk.damage(path, 15);
+        assert!(matches!(read(&disk, path, b"iden"), Err(SegmentError::Damaged { .. })));
+        disk.damage(path, 5);
+        assert!(matches!(read(&disk, path, b"iden"), Err(SegmentError::NewerFormat { .. })));
+    }
+}

@@ -1,0 +1,141 @@
+//! A disk in memory that can crash, tear writes and be full: the twin that tests and simulation use.
+//!
+//! Owns its faults. After [`MemoryDisk::crash`] a file holds what was synced and a part of what was not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::disk::{Disk, DiskFile};
+
+#[derive(Debug, Default)]
+struct Contents {
+    data: Vec<u8>,
+    synced: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
+    room: Option<usize>,
+}
+
+/// A disk in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryDisk(Arc<Mutex<State>>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl MemoryDisk {
+    /// An empty disk without end.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on only so many bytes can be appended; `None`: without end.
+    pub fn set_room(&self, room: Option<usize>) {
+        lock(&self.0).room = room;
+    }
+
+    /// The machine stops: each file keeps what was synced and `keep(unsynced)` bytes of the rest.
+    pub fn crash(&self, mut keep: impl FnMut(usize) -> usize) {
+        for file in lock(&self.0).files.values() {
+            let mut contents = lock(file);
+            let unsynced = contents.data.len() - contents.synced;
+            let kept = contents.synced + keep(unsynced).min(unsynced);
+            contents.data.truncate(kept);
+            contents.synced = kept;
+        }
+    }
+
+    /// Changes one byte of a file, as a failing disk would.
+    pub fn damage(&self, path: &Path, at: usize) {
+        if let Some(file) = lock(&self.0).files.get(path)
+            && let Some(byte) = lock(file).data.get_mut(at)
+        {
+            *byte ^= 0x40;
+        }
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = lock(&self.0);
+        let inside = state.files.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let contents = Arc::clone(lock(&self.0).files.entry(path.to_owned()).or_default());
+        Ok(Box::new(MemoryFile { disk: self.clone(), contents }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        lock(&self.0).files.contains_key(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        lock(&self.0).files.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = lock(&self.0);
+        let file = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct MemoryFile {
+    disk: MemoryDisk,
+    contents: Arc<Mutex<Contents>>,
+}
+
+impl DiskFile for MemoryFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(u64::try_from(lock(&self.contents).data.len()).unwrap_or(u64::MAX))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = lock(&self.disk.0);
+        let fits = state.room.map_or(bytes.len(), |room| room.min(bytes.len()));
+        state.room = state.room.map(|room| room - fits);
+        lock(&self.contents).data.extend_from_slice(bytes.get(..fits).unwrap_or_default());
+        if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let contents = lock(&self.contents);
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let available = contents.data.get(start..).unwrap_or_default();
+        let count = available.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), available.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        Ok(count)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let mut contents = lock(&self.contents);
+        contents.data.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        contents.synced = contents.synced.min(contents.data.len());
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut contents = lock(&self.contents);
+        contents.synced = contents.data.len();
+        Ok(())
+    }
+}

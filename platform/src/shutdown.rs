@@ -1,0 +1,104 @@
+//! Stopping: one future that every loop watches, and a bounded wait for what it started.
+//!
+//! Owns the signal and the tracking of tasks. No task of `dit` is detached: it is spawned here and joined here.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a drain may take before what is left is abandoned: under Kubernetes' default grace of 30 s.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// A process's or a part's tasks and the word to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    token: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    /// Nothing runs yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A part that stops with this one, and can be stopped and joined alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), tracker: TaskTracker::new() }
+    }
+
+    /// Runs a task until it ends; it should watch [`Tasks::stopping`].
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
+    }
+
+    /// Resolves when the word to stop was given.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.token.clone().cancelled_owned()
+    }
+
+    /// Whether the word to stop was given.
+    pub fn is_stopping(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Gives the word to stop.
+    pub fn stop(&self) {
+        self.token.cancel();
+    }
+
+    /// Gives the word and waits for all tasks, within the bound; `false` when some did not end.
+    pub async fn stop_and_join(&self, limit: Duration) -> bool {
+        self.stop();
+        self.tracker.close();
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+pub async fn terminate() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut term) => {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = term.recv() => {}
+            }
+        }
+        Err(_) => drop(interrupt.await),
+    }
+    #[cfg(not(unix))]
+    drop(interrupt.await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_listens_is_joined_and_one_that_does_not_is_reported() {
+        let tasks = Tasks::new();
+        let stopping = tasks.stopping();
+        tasks.spawn(stopping);
+        assert!(tasks.stop_and_join(Duration::from_secs(5)).await);
+
+        let deaf = Tasks::new();
+        deaf.spawn(std::future::pending());
+        assert!(!deaf.stop_and_join(Duration::from_millis(10)).await);
+    }
+
+    #[tokio::test]
+    async fn a_child_stops_with_its_parent_and_not_the_other_way() {
+        let parent = Tasks::new();
+        let child = parent.child();
+        child.stop();
+        assert!(!parent.is_stopping());
+        let second = parent.child();
+        parent.stop();
+        assert!(second.is_stopping());
+    }
+}
