@@ -198,6 +198,23 @@ impl Segment {
         Ok(())
     }
 
+    /// Cuts off the frames from a position inside this segment on.
+    pub(super) fn truncate_from(&mut self, position: u64) -> Result<(), SegmentError> {
+        let mut length = self.index.first().map_or(0, |(_, at)| *at);
+        self.read(self.first, |at, payload| {
+            if at < position {
+                length += u64::try_from(frame::HEAD + payload.len()).unwrap_or(u64::MAX);
+            }
+            at < position
+        })?;
+        self.file.truncate(length).map_err(io_error(&self.path))?;
+        self.file.sync().map_err(io_error(&self.path))?;
+        self.length = length;
+        self.count = position - self.first;
+        self.index.retain(|(_, at)| *at <= length);
+        Ok(())
+    }
+
     /// Frames from `from` (inside this segment) on, until `take` says enough.
     pub(super) fn read(
         &self,

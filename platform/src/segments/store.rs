@@ -201,6 +201,18 @@ impl SegmentStore {
         self.disk.sync_dir(&self.dir).map_err(io_error(&self.dir))
     }
 
+    /// Cuts off the newest frames, from a position on that lies in the last segment.
+    pub fn truncate_from(&mut self, position: u64) -> Result<(), SegmentError> {
+        let (first, next) = (self.segments.back().map_or(0, |s| s.first), self.next());
+        if position >= next {
+            return Ok(());
+        }
+        match self.segments.back_mut() {
+            Some(last) if position >= first => last.truncate_from(position),
+            _ => Err(SegmentError::OutOfRange { wanted: position, first, next }),
+        }
+    }
+
     fn check_usable(&self) -> Result<(), SegmentError> {
         if self.poisoned { Err(SegmentError::Poisoned { path: self.dir.clone() }) } else { Ok(()) }
     }

@@ -1,0 +1,89 @@
+//! A change of control as it stands in the topic: JSON with a format version.
+//!
+//! Owns the record's shape and which entity a change is about.
+
+use schemas::agreement::{Agreement, Status};
+use schemas::avro::compatibility::Level;
+use schemas::channel::Channel;
+use schemas::ids::{AgreementNumber, LogId, ParticipantId, Revision};
+use serde::{Deserialize, Serialize};
+
+/// The version of the record's format; an older binary refuses a newer one by name.
+pub const FORMAT: u32 = 1;
+
+/// A participant as registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Participant {
+    /// The registration number.
+    pub id: ParticipantId,
+    /// The name, for people.
+    pub name: String,
+}
+
+/// What changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// A participant is registered or renamed.
+    Participant(Participant),
+    /// A channel is declared, with the id of its log.
+    Channel {
+        /// The declaration.
+        channel: Channel,
+        /// Random; names the log for good.
+        log_id: LogId,
+    },
+    /// An agreement's first or next version.
+    Agreement(Box<Agreement>),
+    /// An agreement is suspended, resumed, revoked or expires.
+    AgreementStatus {
+        /// Which.
+        number: AgreementNumber,
+        /// To what.
+        status: Status,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A schema becomes the next version of a registry subject.
+    Schema {
+        /// The subject.
+        subject: String,
+        /// The schema.
+        schema: serde_json::Value,
+    },
+    /// A registry subject's compatibility level.
+    Compatibility {
+        /// The subject; empty for the default.
+        subject: String,
+        /// The level.
+        level: Level,
+    },
+}
+
+/// A change with what it replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Always [`FORMAT`] when written by this version.
+    pub format: u32,
+    /// The entity's revision that it replaces; 0 where there is none yet.
+    pub replaces: Revision,
+    /// Who asked for it.
+    pub by: String,
+    /// What changes.
+    pub body: Body,
+}
+
+impl Body {
+    /// The entity whose revision a change replaces. An agreement's body and status are one entity.
+    pub fn entity(&self) -> String {
+        match self {
+            Self::Participant(participant) => format!("participant/{}", participant.id),
+            Self::Channel { channel, .. } => format!("channel/{}", channel.name),
+            Self::Agreement(agreement) => format!("agreement/{}", agreement.number),
+            Self::AgreementStatus { number, .. } => format!("agreement/{number}"),
+            Self::Schema { subject, .. } => format!("subject/{subject}"),
+            Self::Compatibility { subject, .. } => format!("compatibility/{subject}"),
+        }
+    }
+}

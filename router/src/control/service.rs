@@ -1,0 +1,217 @@
+//! The control topic's reader and writer in one router.
+//!
+//! Owns the fold's publication through a `watch` and the wait for a change's own outcome. Decides nothing: the
+//! fold does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::retry::Retry;
+use platform::shutdown::Tasks;
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+use tokio::sync::{broadcast, watch};
+
+use super::change::{Body, Change, FORMAT};
+use super::view::{ControlView, Refusal};
+use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
+
+/// The control topic's name.
+pub const TOPIC: &str = "dit.control";
+const PARTITION: Partition = Partition::new(0);
+const READ_BYTES: usize = 1 << 20;
+const WAIT: Duration = Duration::from_secs(5);
+/// Outcomes that a slow asker may miss before it is told so: it then looks at the view itself.
+const OUTCOMES: usize = 4_096;
+/// Attempts at a change that keeps losing to others.
+const ATTEMPTS: usize = 16;
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// It did not count.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The log did not take it; it may yet appear.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The router is stopping, or its control reader is.
+    #[error("the control reader has stopped")]
+    Stopped,
+}
+
+type Outcome = (Offset, Result<(), Refusal>);
+
+/// A handle on control; clones share it.
+#[derive(Clone)]
+pub struct Control {
+    log: Arc<dyn Log>,
+    view: watch::Receiver<Arc<ControlView>>,
+    outcomes: broadcast::Sender<Outcome>,
+}
+
+impl Control {
+    /// Makes the topic, folds what is there, and goes on reading until `tasks` stop.
+    pub async fn start(log: Arc<dyn Log>, tasks: &Tasks) -> Result<Self, TopicError> {
+        let spec = TopicSpec { name: TOPIC.to_owned(), partitions: 1, cleanup: Cleanup::KeepAll };
+        log.ensure_topic(&spec).await?;
+        let end = log.bounds(TOPIC, PARTITION).await?.next;
+        let (publish, view) = watch::channel(Arc::new(ControlView::default()));
+        let (outcomes, _) = broadcast::channel(OUTCOMES);
+        let control = Self { log: Arc::clone(&log), view, outcomes: outcomes.clone() };
+        let stopping = tasks.stopping();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = fold_for_ever(log, publish, outcomes) => {}
+            }
+        });
+        let mut folded = control.view.clone();
+        let caught_up = folded.wait_for(|view| view.applied >= end).await;
+        caught_up.map_err(|_| TopicError::Unavailable("the control reader has stopped".to_owned()))?;
+        drop(folded);
+        Ok(control)
+    }
+
+    /// What is in force now.
+    pub fn view(&self) -> Arc<ControlView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// To be told of changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<ControlView>> {
+        self.view.clone()
+    }
+
+    /// Appends a change against the present revision and waits for the fold's word.
+    pub async fn change(&self, by: &str, body: Body) -> Result<(), ControlError> {
+        self.change_with(by, |_| Ok(body.clone())).await
+    }
+
+    /// Like [`Control::change`], with a body made from the view that it is judged against; a conflict is repeated.
+    pub async fn change_with<E: From<ControlError>>(
+        &self,
+        by: &str,
+        make: impl Fn(&ControlView) -> Result<Body, E>,
+    ) -> Result<(), E> {
+        let mut last = ControlError::Stopped;
+        for _ in 0..ATTEMPTS {
+            let view = self.view();
+            let body = make(&view)?;
+            let replaces = view.revision(&body.entity());
+            match self.append(Change { format: FORMAT, replaces, by: by.to_owned(), body }).await {
+                Err(ControlError::Refused(conflict @ Refusal::Conflict { .. })) => last = conflict.into(),
+                outcome => return outcome.map_err(E::from),
+            }
+        }
+        Err(last.into())
+    }
+
+    /// Appends one change as it is and waits for the fold's word.
+    pub async fn append(&self, change: Change) -> Result<(), ControlError> {
+        let mut outcomes = self.outcomes.subscribe();
+        let value = serde_json::to_vec(&change).map_err(|e| Refusal::Rule(e.to_string()))?;
+        let key = Some(change.body.entity().into_bytes());
+        let record = Record { key, value: Some(value), headers: Vec::new() };
+        let offset = self.log.append(TOPIC, PARTITION, vec![record]).await?;
+        loop {
+            match outcomes.recv().await {
+                Ok((found, outcome)) if found == offset => {
+                    let mut view = self.view.clone();
+                    let applied = view.wait_for(|view| view.applied > offset).await;
+                    applied.map_err(|_| ControlError::Stopped)?;
+                    return outcome.map_err(ControlError::from);
+                }
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let text = "too many changes at once; look whether this one is in force".to_owned();
+                    return Err(AppendError::Unknown(text).into());
+                }
+                Err(broadcast::error::RecvError::Closed) => return Err(ControlError::Stopped),
+            }
+        }
+    }
+}
+
+async fn fold_for_ever(
+    log: Arc<dyn Log>,
+    publish: watch::Sender<Arc<ControlView>>,
+    outcomes: broadcast::Sender<Outcome>,
+) {
+    let mut retry = Retry::default();
+    let mut next = Offset::new(0);
+    loop {
+        let batch = match log.read(TOPIC, PARTITION, next, READ_BYTES, WAIT).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                let wait = retry.next_wait();
+                tracing::error!(%error, ?wait, "the control topic cannot be read");
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+        };
+        retry.reset();
+        if batch.next == next {
+            continue;
+        }
+        let mut view = publish.borrow().as_ref().clone();
+        let mut found = Vec::with_capacity(batch.records.len());
+        for stored in &batch.records {
+            let outcome = fold_one(&mut view, stored.record.value.as_deref(), stored.logged_at);
+            if let Err(refusal) = &outcome {
+                tracing::warn!(offset = %stored.offset, %refusal, "a control change does not count");
+            }
+            found.push((stored.offset, outcome));
+        }
+        next = batch.next;
+        view.applied = next;
+        publish.send_replace(Arc::new(view));
+        for outcome in found {
+            // Nobody may be waiting.
+            drop(outcomes.send(outcome));
+        }
+    }
+}
+
+fn fold_one(view: &mut ControlView, value: Option<&[u8]>, at: schemas::time::Millis) -> Result<(), Refusal> {
+    let change: Change = serde_json::from_slice(value.unwrap_or_default())
+        .map_err(|e| Refusal::Rule(format!("not a control change: {e}")))?;
+    view.apply(&change, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::change::Participant;
+    use crate::log::memory::MemoryLog;
+
+    fn participant(id: &str) -> Body {
+        Body::Participant(Participant { id: id.parse().unwrap(), name: "n".to_owned() })
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_is_there_for_the_next_router() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::default());
+        let tasks = Tasks::new();
+        let control = Control::start(Arc::clone(&log), &tasks).await.unwrap();
+        let changes: Vec<_> = (0..20).map(|_| control.change("t", participant("1"))).collect();
+        for outcome in futures_util::future::join_all(changes).await {
+            outcome.unwrap();
+        }
+        let second = Control::start(log, &tasks).await.unwrap();
+        assert_eq!(second.view().revision("participant/1").get(), 20, "each conflict was repeated");
+        assert!(tasks.stop_and_join(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_foreign_record_is_skipped() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::default());
+        let tasks = Tasks::new();
+        let control = Control::start(Arc::clone(&log), &tasks).await.unwrap();
+        let foreign = Record { value: Some(b"hello".to_vec()), ..Record::default() };
+        log.append(TOPIC, PARTITION, vec![foreign]).await.unwrap();
+        control.change("t", participant("2")).await.unwrap();
+        assert_eq!(control.view().participants.len(), 1);
+        assert!(tasks.stop_and_join(Duration::from_secs(5)).await);
+    }
+}

@@ -1,0 +1,208 @@
+//! The log port: what the router needs of a log, and no more than Kafka promises.
+//!
+//! Owns the trait and its errors. Offsets grow but have gaps; an append may end unknown and still appear later; a
+//! batch may be cut; a compacted topic may drop any older version of a key at any moment; retention takes what is
+//! old. Nothing above the port may rely on an implementation being neater.
+
+#[cfg(test)]
+mod conformance;
+pub mod embedded;
+pub mod memory;
+mod stored;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+use schemas::time::Millis;
+
+/// A topic as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions; never changes.
+    pub partitions: u32,
+    /// What goes with time.
+    pub cleanup: Cleanup,
+}
+
+/// What a topic may lose, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Records older than this, by append time.
+    Retention(Duration),
+    /// Older versions of a key, but nothing younger than this.
+    Compaction {
+        /// The bootstrap bound.
+        min_lag: Duration,
+    },
+    /// Nothing, ever.
+    KeepAll,
+}
+
+/// A record with its place and its append time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place in the partition.
+    pub offset: Offset,
+    /// When the log took it, by the log's clock.
+    pub logged_at: Millis,
+    /// The record.
+    pub record: Record,
+}
+
+/// Records read in one go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// In offset order; offsets may have gaps.
+    pub records: Vec<Stored>,
+    /// Where to read on; beyond the last record's offset, and beyond gaps that are known.
+    pub next: Offset,
+}
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that may be read.
+    pub first: Offset,
+    /// The offset that the next record gets, at least.
+    pub next: Offset,
+}
+
+/// Why a topic cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// It exists and is another.
+    #[error("topic {topic} exists with {found}, but {wanted} is needed; change the topic or the channel")]
+    Disagrees {
+        /// Its name.
+        topic: String,
+        /// What it has.
+        found: String,
+        /// What is needed.
+        wanted: String,
+    },
+    /// No such topic or partition.
+    #[error("there is no partition {partition} of topic {topic}")]
+    Unknown {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: Partition,
+    },
+    /// The log cannot be reached, or its files cannot be used.
+    #[error("the log cannot be used: {0}")]
+    Unavailable(String),
+}
+
+/// Why an append was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A record is larger than the log takes; nothing was appended.
+    #[error("a record of {size} bytes is larger than the log takes ({limit})")]
+    TooLarge {
+        /// The record's size.
+        size: usize,
+        /// The largest that is taken.
+        limit: usize,
+    },
+    /// Nothing was appended.
+    #[error("the log took nothing: {0}")]
+    Refused(String),
+    /// It may be there, in part or in whole, now or later.
+    #[error("the append's outcome is unknown: {0}")]
+    Unknown(String),
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is no longer held.
+    #[error("offset {wanted} is no longer held; the first is {first}")]
+    BeforeFirst {
+        /// What was asked for.
+        wanted: Offset,
+        /// The first that is held.
+        first: Offset,
+    },
+    /// The offset was never given out: another log under the same name.
+    #[error("offset {wanted} lies beyond the end at {next}")]
+    BeyondEnd {
+        /// What was asked for.
+        wanted: Offset,
+        /// The end.
+        next: Offset,
+    },
+    /// The topic is not there, or the log is not.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+}
+
+/// Why a fenced batch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another writer was opened since; this one will never commit again.
+    #[error("another writer took over")]
+    Fenced,
+    /// Nothing of it will appear; open a writer again.
+    #[error("the commit failed: {0}")]
+    Failed(String),
+}
+
+/// The largest record that every implementation takes, headers included (Kafka's default is 1,048,588).
+pub const MAX_RECORD_BYTES: usize = 1_000_000;
+
+/// An append-only partitioned store.
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// Makes the topic, or checks the one that is there. `true` when it was made.
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<bool, TopicError>;
+
+    /// Appends in order; the last record's offset. Not acknowledged means not promised, not absent.
+    async fn append(
+        &self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, AppendError>;
+
+    /// Committed records from an offset on, about `max_bytes` of them; waits up to `wait` when there are none.
+    async fn read(
+        &self,
+        topic: &str,
+        partition: Partition,
+        from: Offset,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Batch, ReadError>;
+
+    /// What the partition holds now.
+    async fn bounds(&self, topic: &str, partition: Partition) -> Result<Bounds, TopicError>;
+
+    /// The first offset whose append time is not before `at`; the end when there is none.
+    async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError>;
+
+    /// A writer of atomic batches; fences every earlier writer of the same id.
+    async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError>;
+}
+
+/// Writes batches that appear whole or not at all, unless a later writer took over.
+#[async_trait]
+pub trait FencedWriter: Send + Sync {
+    /// Commits a batch; the last record's offset.
+    async fn commit(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, CommitError>;
+}
+
+fn check_sizes(records: &[Record]) -> Result<(), AppendError> {
+    match records.iter().map(Record::size).find(|size| *size > MAX_RECORD_BYTES) {
+        Some(size) => Err(AppendError::TooLarge { size, limit: MAX_RECORD_BYTES }),
+        None => Ok(()),
+    }
+}
