@@ -3,6 +3,148 @@
 //! Owns the log, control, ingest, state and delivery. All durable state is in the log: any router can serve any
 //! agent. It must never import an agent.
 
+pub mod channel;
+pub mod config;
 pub mod control;
+pub mod delivery;
+pub mod http;
+pub mod ingest;
 pub mod log;
 pub mod registry;
+pub mod state;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::identity::Identity;
+use platform::shutdown::Tasks;
+use schemas::agreement::Agreement;
+use scope::secret::NetworkSecret;
+
+use crate::channel::runtime::{Channels, StartError};
+use crate::control::declared::{Declared, DeclaredError};
+use crate::control::service::Control;
+use crate::delivery::scopes::{ScopeError, Scopes};
+use crate::http::server::{ServeError, serve};
+use crate::ingest::service::Publisher;
+use crate::log::{Log, TopicError};
+
+/// What every request needs; clones share it.
+#[derive(Clone)]
+pub struct Core {
+    /// Participants, channels, agreements, schemas.
+    pub control: Control,
+    /// The channels at work.
+    pub channels: Channels,
+    /// The way in.
+    pub publisher: Publisher,
+    /// For keyed hashes.
+    pub secret: Arc<NetworkSecret>,
+    /// To run streams in.
+    pub tasks: Tasks,
+}
+
+impl Core {
+    /// Checks an agreement against its channel's schema before it goes to control.
+    pub fn check_agreement(&self, agreement: &Agreement) -> Result<(), ScopeError> {
+        let view = self.control.view();
+        match view.channels.get(&agreement.channel) {
+            // Control itself refuses a channel that is not there.
+            None => Ok(()),
+            Some(entry) => {
+                let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
+                Scopes::new(&view, entry, agreement, Arc::clone(&self.secret)).map(drop)
+            }
+        }
+    }
+}
+
+/// What a router is made of.
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Who it is.
+    pub identity: Identity,
+    /// The trust domain of everybody's names.
+    pub domain: String,
+    /// For keyed hashes.
+    pub secret: NetworkSecret,
+    /// Where agents connect.
+    pub listen: SocketAddr,
+    /// Where operators connect.
+    pub admin_listen: SocketAddr,
+    /// What declarative files say.
+    pub declared: Declared,
+}
+
+/// Why a router could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// The control topic.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The declarations.
+    #[error(transparent)]
+    Declared(#[from] DeclaredError),
+    /// A channel.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A listener.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// A running router.
+pub struct Router {
+    core: Core,
+    tasks: Tasks,
+    address: SocketAddr,
+    admin_address: SocketAddr,
+}
+
+impl Router {
+    /// Folds control, applies what is declared, starts the channels, listens.
+    pub async fn start(parts: Parts) -> Result<Self, RouterError> {
+        let tasks = Tasks::new();
+        let control = Control::start(Arc::clone(&parts.log), &tasks).await?;
+        let changes = parts.declared.apply(&control).await?;
+        if changes > 0 {
+            tracing::info!(changes, "applied the declarative files");
+        }
+        let channels = Channels::start(parts.log, &control, &tasks).await?;
+        let core = Core {
+            publisher: Publisher::new(control.clone(), channels.clone()),
+            control,
+            channels,
+            secret: Arc::new(parts.secret),
+            tasks: tasks.clone(),
+        };
+        let agents = http::agents::routes().merge(http::registry::routes()).with_state(core.clone());
+        let admin = http::admin::routes().with_state(core.clone());
+        let address = serve(parts.listen, &parts.identity, parts.domain.clone(), agents, &tasks).await?;
+        let admin_address = serve(parts.admin_listen, &parts.identity, parts.domain, admin, &tasks).await?;
+        tracing::info!(%address, %admin_address, "the router listens");
+        Ok(Self { core, tasks, address, admin_address })
+    }
+
+    /// Where agents connect.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where operators connect.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What its requests use: for the process that runs it.
+    pub const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.
+    pub async fn stop(self, limit: Duration) -> bool {
+        self.tasks.stop_and_join(limit).await
+    }
+}

@@ -1,0 +1,113 @@
+//! The tail of one partition: read once, shared by all who are near it.
+//!
+//! Owns the ring of recent chunks and the publication of the fold. Bounded: who falls behind the ring reads the
+//! log at its own pace.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use platform::retry::Retry;
+use schemas::ids::Offset;
+use tokio::sync::watch;
+
+use super::fold::Fold;
+use super::reader::{Chunk, Item, ReaderError, Source};
+
+/// Chunks that the ring holds: with their size, what a partition costs in memory.
+const RING_CHUNKS: usize = 8;
+/// How long one read waits for records.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the tail stands.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    /// The first offset that is not folded.
+    pub next: Offset,
+    /// The fold there.
+    pub fold: Fold,
+    /// Why it does not go on.
+    pub fault: Option<String>,
+}
+
+/// The shared tail of one partition.
+pub struct Feed {
+    source: Source,
+    ring: Mutex<VecDeque<Arc<Chunk>>>,
+    tail: watch::Sender<Tail>,
+}
+
+impl Feed {
+    /// A tail that stands at the first checkpoint; [`Feed::run`] moves it.
+    pub async fn open(source: Source) -> Result<Arc<Self>, ReaderError> {
+        let (fold, next) = source.first_checkpoint().await?;
+        Ok(Self::at(source, fold, next))
+    }
+
+    /// A tail that stands at a fold that is known, from the state's checkpoint.
+    pub fn at(source: Source, fold: Fold, next: Offset) -> Arc<Self> {
+        let tail = watch::Sender::new(Tail { next, fold, fault: None });
+        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail })
+    }
+
+    /// What the partition is read from.
+    pub const fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// To be told when the tail moves.
+    pub fn watch(&self) -> watch::Receiver<Tail> {
+        self.tail.subscribe()
+    }
+
+    /// Where the tail stands.
+    pub fn tail(&self) -> Tail {
+        self.tail.borrow().clone()
+    }
+
+    /// The chunk of the ring that holds an offset.
+    pub fn chunk_at(&self, offset: Offset) -> Option<Arc<Chunk>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
+    }
+
+    /// Reads for ever.
+    pub async fn run(&self) {
+        let mut retry = Retry::default();
+        loop {
+            let Tail { next, fold, .. } = self.tail();
+            match self.source.read_chunk(fold, next, READ_WAIT).await {
+                Ok(Some(chunk)) => {
+                    retry.reset();
+                    self.publish(chunk);
+                }
+                Ok(None) => retry.reset(),
+                Err(error) => {
+                    let wait = retry.next_wait();
+                    let (topic, partition) = (&self.source.topic, self.source.partition);
+                    tracing::error!(%topic, %partition, %error, ?wait, "the partition cannot be read");
+                    self.tail.send_modify(|tail| tail.fault = Some(error.to_string()));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    fn publish(&self, chunk: Chunk) {
+        for item in &chunk.items {
+            if let Item::Poison { offset, reason } = item {
+                let (topic, partition) = (&self.source.topic, self.source.partition);
+                tracing::error!(%topic, %partition, %offset, %reason, "parked a record that cannot be read");
+            }
+        }
+        let (next, fold) = (chunk.next, chunk.fold.clone());
+        {
+            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            if ring.len() == RING_CHUNKS {
+                ring.pop_front();
+            }
+            ring.push_back(Arc::new(chunk));
+        }
+        self.tail.send_replace(Tail { next, fold, fault: None });
+    }
+}

@@ -1,0 +1,113 @@
+//! What a partition's records mean, one after another: the fold that every reader makes.
+//!
+//! Owns the table, the checkpoint it was read under, and the source's freshness. Pure: record in, meaning out.
+
+use schemas::channel::ChannelKind;
+use schemas::framing;
+use schemas::ids::{Offset, SchemaId};
+use schemas::marks::{Checkpoint, Freshness, Opening, Resync};
+use schemas::record::{Kind, Provenance};
+use schemas::table::{Skip, Table};
+use schemas::time::Millis;
+
+use crate::log::Stored;
+
+/// What a record means to its readers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning<'r> {
+    /// A change event that counts.
+    Change {
+        /// Its schema.
+        schema: SchemaId,
+        /// Its bare datum.
+        datum: &'r [u8],
+    },
+    /// An epoch began.
+    Opening,
+    /// The source was looked at.
+    Freshness,
+    /// A checkpoint, which readers may begin at.
+    Checkpoint,
+    /// Everybody starts over.
+    Resync(String),
+    /// It does not count.
+    Skipped(Skip),
+    /// It is none of ours.
+    Foreign(&'static str),
+}
+
+/// The fold of a partition up to some offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    kind: ChannelKind,
+    /// What counts next.
+    pub table: Table,
+    /// The newest checkpoint record that was passed.
+    pub checkpoint: Offset,
+    /// Up to when the source was looked at.
+    pub freshness: Option<Millis>,
+}
+
+impl Fold {
+    /// The fold at a checkpoint's `as_of`, found in the checkpoint record at `at`.
+    pub fn begin(kind: ChannelKind, at: Offset, checkpoint: Checkpoint) -> Self {
+        Self { kind, table: checkpoint.table, checkpoint: at, freshness: checkpoint.freshness }
+    }
+
+    /// Takes the next record.
+    pub fn step<'r>(&mut self, stored: &'r Stored) -> Meaning<'r> {
+        let record = &stored.record;
+        let Some(kind) = Kind::of(record) else { return Meaning::Foreign("it has no dit_kind") };
+        let Some(value) = record.value.as_deref() else { return Meaning::Foreign("it has no value") };
+        let Ok((schema, datum)) = framing::unframe(value) else {
+            return Meaning::Foreign("it is not framed");
+        };
+        match kind {
+            Kind::Opening => match Opening::decode(datum) {
+                Ok(opening) => match self.table.open(self.kind, &opening) {
+                    Ok(()) => Meaning::Opening,
+                    Err(skip) => Meaning::Skipped(skip),
+                },
+                Err(_) => Meaning::Foreign("it is no opening"),
+            },
+            Kind::Checkpoint => match Checkpoint::decode(datum) {
+                Ok(_) => {
+                    self.checkpoint = stored.offset;
+                    Meaning::Checkpoint
+                }
+                Err(_) => Meaning::Foreign("it is no checkpoint"),
+            },
+            Kind::Resync => match Resync::decode(datum) {
+                Ok(resync) => Meaning::Resync(resync.reason),
+                Err(_) => Meaning::Foreign("it is no resync record"),
+            },
+            Kind::Change | Kind::Freshness => self.sequenced(stored, kind, schema, datum),
+        }
+    }
+
+    fn sequenced<'r>(
+        &mut self,
+        stored: &Stored,
+        kind: Kind,
+        schema: SchemaId,
+        datum: &'r [u8],
+    ) -> Meaning<'r> {
+        let Some(provenance) = Provenance::of(&stored.record) else {
+            return Meaning::Foreign("its sequence headers are missing");
+        };
+        let key = stored.record.key.as_deref().unwrap_or_default();
+        if let Err(skip) = self.table.count(self.kind, &provenance, key, datum) {
+            return Meaning::Skipped(skip);
+        }
+        if kind == Kind::Change {
+            return Meaning::Change { schema, datum };
+        }
+        match Freshness::decode(datum) {
+            Ok(freshness) => {
+                self.freshness = Some(freshness.at);
+                Meaning::Freshness
+            }
+            Err(_) => Meaning::Foreign("it is no freshness record"),
+        }
+    }
+}

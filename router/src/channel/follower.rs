@@ -1,0 +1,108 @@
+//! One reader's way along a partition: from the shared tail where it can, from the log where it must.
+//!
+//! Owns the hand-over between the two, which has neither gap nor repeat: both give the same chunks' contents for
+//! the same offsets, and a place is an offset with its fold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::cursor::Place;
+use schemas::ids::Offset;
+use schemas::time::Millis;
+
+use super::feed::Feed;
+use super::fold::Fold;
+use super::reader::{Chunk, ReaderError};
+
+/// A place in a partition that moves forward.
+pub struct Follower {
+    feed: Arc<Feed>,
+    fold: Fold,
+    /// The next offset to be read.
+    position: Offset,
+    /// Nothing below is wanted.
+    wanted: Offset,
+}
+
+impl Follower {
+    /// At a fold and its offset.
+    pub const fn at(feed: Arc<Feed>, fold: Fold, position: Offset) -> Self {
+        Self { feed, fold, position, wanted: position }
+    }
+
+    /// At the tail.
+    pub fn latest(feed: Arc<Feed>) -> Self {
+        let tail = feed.tail();
+        Self::at(feed, tail.fold, tail.next)
+    }
+
+    /// At the first checkpoint that is still held.
+    pub async fn earliest(feed: Arc<Feed>) -> Result<Self, ReaderError> {
+        let (fold, position) = feed.source().first_checkpoint().await?;
+        Ok(Self::at(feed, fold, position))
+    }
+
+    /// At a cursor's place.
+    pub async fn resume(feed: Arc<Feed>, place: Place) -> Result<Self, ReaderError> {
+        let (fold, position) = feed.source().at_checkpoint(place.checkpoint).await?;
+        Ok(Self { feed, fold, position, wanted: place.offset })
+    }
+
+    /// At the first record that was logged at a time or later; reads forward from the first checkpoint.
+    pub async fn at_time(feed: Arc<Feed>, at: Millis) -> Result<Self, ReaderError> {
+        let source = feed.source();
+        let wanted = source.log.offset_at(&source.topic, source.partition, at).await?;
+        let mut follower = Self::earliest(Arc::clone(&feed)).await?;
+        follower.wanted = wanted;
+        Ok(follower)
+    }
+
+    /// The cursor's place for what was read so far.
+    pub fn place(&self) -> Place {
+        let offset = self.position.max(self.wanted);
+        Place { offset, checkpoint: self.fold.checkpoint.min(offset) }
+    }
+
+    /// Up to when the source was looked at.
+    pub const fn freshness(&self) -> Option<Millis> {
+        self.fold.freshness
+    }
+
+    /// The fold at the place.
+    pub const fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// Whether everything that the tail knows has been read.
+    pub fn is_caught_up(&self) -> bool {
+        self.position >= self.feed.tail().next
+    }
+
+    /// The feed that is followed.
+    pub const fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
+    /// The next chunk, if the log has one now. Items below [`Follower::wanted`] are not the reader's.
+    pub async fn next(&mut self) -> Result<Option<Arc<Chunk>>, ReaderError> {
+        let chunk = match self.feed.chunk_at(self.position) {
+            Some(chunk) => chunk,
+            None if self.is_caught_up() => return Ok(None),
+            None => {
+                let read =
+                    self.feed.source().read_chunk(self.fold.clone(), self.position, Duration::ZERO).await?;
+                let Some(chunk) = read else { return Ok(None) };
+                Arc::new(chunk)
+            }
+        };
+        self.wanted = self.wanted.max(self.position);
+        self.position = chunk.next;
+        self.fold = chunk.fold.clone();
+        Ok(Some(chunk))
+    }
+
+    /// Nothing below this offset was asked for.
+    pub const fn wanted(&self) -> Offset {
+        self.wanted
+    }
+}

@@ -1,0 +1,265 @@
+//! Reading a partition under the counting rule, chunk by chunk.
+//!
+//! Owns the way from stored records to judgeable changes, and where a reader may begin: at a checkpoint.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use schemas::avro::binary::DatumError;
+use schemas::change::{Change, ChangeCodec, Op};
+use schemas::channel::ChannelKind;
+use schemas::ids::{LogId, Offset, Partition, SchemaId};
+use schemas::marks::Checkpoint;
+use schemas::record::Kind;
+use schemas::time::Millis;
+use scope::scope::{Denial, Images};
+
+use super::fold::{Fold, Meaning};
+use crate::log::{Log, ReadError, Stored, TopicError};
+use crate::registry::codecs::{CodecError, Codecs};
+
+/// Bytes of the log in one chunk: bounds memory and the time between two looks at anything else.
+pub const CHUNK_BYTES: usize = 512 * 1024;
+
+/// A change event that counts, decoded once for all who judge it.
+#[derive(Debug)]
+pub struct Judgeable {
+    /// Its place.
+    pub offset: Offset,
+    /// When the log took it.
+    pub logged_at: Millis,
+    /// Its schema.
+    pub schema: SchemaId,
+    codec: Arc<ChangeCodec>,
+    datum: Vec<u8>,
+    images: OnceLock<Result<Images, Denial>>,
+}
+
+impl Judgeable {
+    /// Checks that the datum is a change of its schema.
+    pub fn new(
+        stored: &Stored,
+        schema: SchemaId,
+        codec: Arc<ChangeCodec>,
+        datum: Vec<u8>,
+    ) -> Result<Self, DatumError> {
+        codec.decode_all(&datum)?;
+        let images = OnceLock::new();
+        Ok(Self { offset: stored.offset, logged_at: stored.logged_at, schema, codec, datum, images })
+    }
+
+    /// The event.
+    pub fn change(&self) -> Result<Change<'_>, DatumError> {
+        self.codec.decode_all(&self.datum)
+    }
+
+    /// The codec of its schema.
+    pub const fn codec(&self) -> &Arc<ChangeCodec> {
+        &self.codec
+    }
+
+    /// Its images as values; decoded at the first call.
+    pub fn images(&self) -> Result<&Images, Denial> {
+        let decode = || {
+            let change = self.change().map_err(Denial::Undecodable)?;
+            Images::decode(self.codec.subject(), change.before, change.after)
+        };
+        self.images.get_or_init(decode).as_ref().map_err(Clone::clone)
+    }
+
+    /// What it does to its subject.
+    pub fn op(&self) -> Result<Op, DatumError> {
+        self.change().map(|change| change.op)
+    }
+}
+
+/// What readers are told of, beside the fold.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// A change event that counts.
+    Change(Arc<Judgeable>),
+    /// A record that counts but cannot be read: parked by name, for nobody.
+    Poison {
+        /// Its place.
+        offset: Offset,
+        /// Why.
+        reason: String,
+    },
+    /// Everybody starts over.
+    Resync {
+        /// Its place.
+        offset: Offset,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A stretch of a partition, folded.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Where it begins.
+    pub first: Offset,
+    /// Where the next one begins.
+    pub next: Offset,
+    /// In offset order.
+    pub items: Vec<Item>,
+    /// Records that do not count.
+    pub skipped: u64,
+    /// The fold at `next`.
+    pub fold: Fold,
+}
+
+/// Why a partition cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaderError {
+    /// The topic is not the one that the channel was created with.
+    #[error(
+        "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare the channel anew"
+    )]
+    LostTopic {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: Partition,
+        /// What was seen.
+        why: String,
+    },
+    /// Retention has passed the place.
+    #[error("offset {wanted} is older than the first checkpoint that is still held")]
+    TooOld {
+        /// What was asked for.
+        wanted: Offset,
+    },
+    /// The log.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The registry.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// What it takes to read a partition of a channel.
+#[derive(Clone)]
+pub struct Source {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The codecs of the values.
+    pub codecs: Codecs,
+    /// The log topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: Partition,
+    /// How writers are told apart.
+    pub kind: ChannelKind,
+    /// The channel's log.
+    pub log_id: LogId,
+}
+
+impl Source {
+    fn lost(&self, why: impl Into<String>) -> ReaderError {
+        ReaderError::LostTopic { topic: self.topic.clone(), partition: self.partition, why: why.into() }
+    }
+
+    fn read_error(&self, error: ReadError) -> ReaderError {
+        match error {
+            ReadError::BeforeFirst { wanted, .. } => ReaderError::TooOld { wanted },
+            ReadError::BeyondEnd { wanted, next } => {
+                self.lost(format!("offset {wanted} was read before, but the topic ends at {next}"))
+            }
+            ReadError::Topic(error) => error.into(),
+        }
+    }
+
+    /// The fold and the place to begin at, by the checkpoint record at an offset.
+    pub async fn at_checkpoint(&self, at: Offset) -> Result<(Fold, Offset), ReaderError> {
+        let read = self.log.read(&self.topic, self.partition, at, 1, Duration::ZERO).await;
+        let batch = read.map_err(|e| self.read_error(e))?;
+        let stored = batch.records.first().filter(|stored| stored.offset == at);
+        let checkpoint = stored.and_then(checkpoint_of);
+        let Some(checkpoint) = checkpoint else { return Err(ReaderError::TooOld { wanted: at }) };
+        self.check_log_id(&checkpoint)?;
+        let begin = checkpoint.as_of.min(at);
+        Ok((Fold::begin(self.kind, at, checkpoint), begin))
+    }
+
+    /// The first checkpoint that is still held and whose own beginning is: where `earliest` begins.
+    pub async fn first_checkpoint(&self) -> Result<(Fold, Offset), ReaderError> {
+        let bounds = self.log.bounds(&self.topic, self.partition).await?;
+        let mut next = bounds.first;
+        while next < bounds.next {
+            let read = self.log.read(&self.topic, self.partition, next, CHUNK_BYTES, Duration::ZERO).await;
+            let batch = read.map_err(|e| self.read_error(e))?;
+            for stored in &batch.records {
+                let Some(checkpoint) = checkpoint_of(stored) else {
+                    if stored.offset == Offset::new(0) {
+                        return Err(self.lost("it does not begin with a checkpoint"));
+                    }
+                    continue;
+                };
+                self.check_log_id(&checkpoint)?;
+                let begin = checkpoint.as_of.min(stored.offset);
+                if begin >= bounds.first {
+                    return Ok((Fold::begin(self.kind, stored.offset, checkpoint), begin));
+                }
+            }
+            if batch.next == next {
+                break;
+            }
+            next = batch.next;
+        }
+        Err(self.lost("it holds no checkpoint"))
+    }
+
+    fn check_log_id(&self, checkpoint: &Checkpoint) -> Result<(), ReaderError> {
+        match checkpoint.log_id == self.log_id {
+            true => Ok(()),
+            false => Err(self.lost(format!("its log id is {}, not {}", checkpoint.log_id, self.log_id))),
+        }
+    }
+
+    /// Reads on from a place and its fold; `None` when nothing came within `wait`.
+    pub async fn read_chunk(
+        &self,
+        mut fold: Fold,
+        from: Offset,
+        wait: Duration,
+    ) -> Result<Option<Chunk>, ReaderError> {
+        let read = self.log.read(&self.topic, self.partition, from, CHUNK_BYTES, wait).await;
+        let batch = read.map_err(|e| self.read_error(e))?;
+        if batch.next == from {
+            return Ok(None);
+        }
+        let mut items = Vec::with_capacity(batch.records.len());
+        let mut skipped = 0;
+        for stored in &batch.records {
+            match fold.step(stored) {
+                Meaning::Change { schema, datum } => {
+                    let codec = self.codecs.get(schema).await?;
+                    let judgeable = Judgeable::new(stored, schema, codec, datum.to_vec());
+                    items.push(match judgeable {
+                        Ok(judgeable) => Item::Change(Arc::new(judgeable)),
+                        Err(error) => Item::Poison { offset: stored.offset, reason: error.to_string() },
+                    });
+                }
+                Meaning::Resync(reason) => items.push(Item::Resync { offset: stored.offset, reason }),
+                Meaning::Skipped(skip) => {
+                    skipped += 1;
+                    tracing::debug!(topic = %self.topic, partition = %self.partition, offset = %stored.offset, ?skip, "does not count");
+                }
+                Meaning::Foreign(reason) => {
+                    items.push(Item::Poison { offset: stored.offset, reason: reason.to_owned() });
+                }
+                Meaning::Opening | Meaning::Freshness | Meaning::Checkpoint => {}
+            }
+        }
+        Ok(Some(Chunk { first: from, next: batch.next, items, skipped, fold }))
+    }
+}
+
+fn checkpoint_of(stored: &Stored) -> Option<Checkpoint> {
+    if Kind::of(&stored.record) != Some(Kind::Checkpoint) {
+        return None;
+    }
+    let (_, datum) = schemas::framing::unframe(stored.record.value.as_deref()?).ok()?;
+    Checkpoint::decode(datum).ok()
+}

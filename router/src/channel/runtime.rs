@@ -1,0 +1,229 @@
+//! All channels of a router: made when control declares them, read until it stops.
+//!
+//! Owns the making of topics with checkpoint 0, and the start of feeds and materialisers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use platform::retry::Retry;
+use platform::shutdown::Tasks;
+use schemas::framing;
+use schemas::ids::{ChannelName, Offset, Partition, SchemaId};
+use schemas::marks::Checkpoint;
+use schemas::record::{Kind, Record};
+use schemas::table::Table;
+use tokio::sync::watch;
+
+use super::feed::Feed;
+use super::reader::{ReaderError, Source};
+use crate::control::service::Control;
+use crate::control::view::ChannelEntry;
+use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
+use crate::registry::codecs::Codecs;
+use crate::state::materialise::{self, StateWriters};
+
+/// The bound of a bootstrap: what the state may not compact away meanwhile.
+pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
+/// The history window: at least three times the bootstrap bound.
+pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
+
+/// The schema id in the frames of marks: their kind is in a header, and their schema is fixed.
+pub const MARK_SCHEMA: SchemaId = SchemaId::new(0);
+
+/// Why a channel could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its topics.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// Its first checkpoint.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// Its partitions.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] materialise::StateError),
+}
+
+/// A channel at work.
+pub struct Running {
+    /// The declaration.
+    pub entry: Arc<ChannelEntry>,
+    /// By partition.
+    pub feeds: Vec<Arc<Feed>>,
+    /// How far each partition's state has got, by partition: the first log offset that it does not include.
+    pub materialised: Vec<watch::Receiver<Offset>>,
+}
+
+impl Running {
+    /// The feed of a partition.
+    pub fn feed(&self, partition: Partition) -> Option<&Arc<Feed>> {
+        self.feeds.get(usize::try_from(partition.get()).ok()?)
+    }
+}
+
+/// All channels of a router; clones share them.
+#[derive(Clone)]
+pub struct Channels {
+    log: Arc<dyn Log>,
+    codecs: Codecs,
+    writers: Arc<StateWriters>,
+    running: Arc<RwLock<HashMap<ChannelName, Arc<Running>>>>,
+    changed: watch::Sender<u64>,
+    tasks: Tasks,
+}
+
+impl Channels {
+    /// Starts what is declared, and goes on starting what will be.
+    pub async fn start(log: Arc<dyn Log>, control: &Control, tasks: &Tasks) -> Result<Self, StartError> {
+        let channels = Self {
+            codecs: Codecs::new(control.clone()),
+            writers: Arc::new(StateWriters::open(log.as_ref()).await?),
+            log,
+            running: Arc::default(),
+            changed: watch::Sender::new(0),
+            tasks: tasks.clone(),
+        };
+        let mut view = control.watch();
+        let declared: Vec<_> = view.borrow_and_update().channels.values().map(Arc::clone).collect();
+        for entry in declared {
+            channels.start_channel(entry).await?;
+        }
+        let (follow, stopping) = (channels.clone(), tasks.stopping());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = follow.follow(view) => {}
+            }
+        });
+        Ok(channels)
+    }
+
+    /// The codecs of registered schemas.
+    pub const fn codecs(&self) -> &Codecs {
+        &self.codecs
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    /// A channel at work.
+    pub fn get(&self, name: &ChannelName) -> Option<Arc<Running>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
+    }
+
+    /// A channel that control declares, once it is at work; `None` when that takes longer than `limit`.
+    pub async fn wait_for(&self, name: &ChannelName, limit: Duration) -> Option<Arc<Running>> {
+        let mut changed = self.changed.subscribe();
+        let found = changed.wait_for(|_| self.get(name).is_some());
+        drop(tokio::time::timeout(limit, found).await);
+        self.get(name)
+    }
+
+    async fn follow(&self, mut view: watch::Receiver<Arc<crate::control::view::ControlView>>) {
+        let mut retry = Retry::default();
+        loop {
+            let declared: Vec<_> = view.borrow_and_update().channels.values().map(Arc::clone).collect();
+            let mut failed = false;
+            for entry in declared.into_iter().filter(|entry| self.get(&entry.channel.name).is_none()) {
+                let name = entry.channel.name.clone();
+                if let Err(error) = self.start_channel(entry).await {
+                    tracing::error!(channel = %name, %error, "the channel cannot be started");
+                    failed = true;
+                }
+            }
+            if failed {
+                tokio::time::sleep(retry.next_wait()).await;
+            } else {
+                retry.reset();
+                if view.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn start_channel(&self, entry: Arc<ChannelEntry>) -> Result<(), StartError> {
+        let channel = &entry.channel;
+        let log_topic = TopicSpec {
+            name: channel.log_topic(),
+            partitions: channel.partitions,
+            cleanup: Cleanup::Retention(DEFAULT_RETENTION),
+        };
+        let state_topic = TopicSpec {
+            name: channel.state_topic(),
+            partitions: channel.partitions,
+            cleanup: Cleanup::Compaction { min_lag: BOOTSTRAP_BOUND },
+        };
+        self.log.ensure_topic(&log_topic).await?;
+        self.log.ensure_topic(&state_topic).await?;
+        let mut feeds = Vec::new();
+        let mut materialised = Vec::new();
+        for number in 0..channel.partitions {
+            let source = Source {
+                log: Arc::clone(&self.log),
+                codecs: self.codecs.clone(),
+                topic: log_topic.name.clone(),
+                partition: Partition::new(number),
+                kind: channel.kind,
+                log_id: entry.log_id,
+            };
+            self.begin_partition(&source).await?;
+            let feed = Feed::open(source).await?;
+            let writer = materialise::Materialiser::open(
+                Arc::clone(&feed),
+                Arc::clone(&self.writers),
+                state_topic.name.clone(),
+            )
+            .await?;
+            materialised.push(writer.progress());
+            self.run_until_stopped({
+                let feed = Arc::clone(&feed);
+                async move { feed.run().await }
+            });
+            self.run_until_stopped(writer.run());
+            feeds.push(feed);
+        }
+        let name = channel.name.clone();
+        let running = Arc::new(Running { entry, feeds, materialised });
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
+        self.changed.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    fn run_until_stopped(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.tasks.stopping();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Checkpoint 0 is the first record of every partition: it carries the log's id.
+    async fn begin_partition(&self, source: &Source) -> Result<(), StartError> {
+        let bounds = self.log.bounds(&source.topic, source.partition).await?;
+        if bounds.next == Offset::new(0) {
+            let checkpoint = Checkpoint {
+                log_id: source.log_id,
+                as_of: Offset::new(0),
+                freshness: None,
+                table: Table::default(),
+            };
+            let record = mark(Kind::Checkpoint, &checkpoint.encode());
+            self.log.append(&source.topic, source.partition, vec![record]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A mark as a record of the log.
+pub fn mark(kind: Kind, datum: &[u8]) -> Record {
+    Record { key: None, value: Some(framing::frame(MARK_SCHEMA, datum)), headers: vec![kind.header()] }
+}

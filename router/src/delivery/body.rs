@@ -1,0 +1,100 @@
+//! The response body of one stream: the last look at the agreement before bytes are handed over.
+//!
+//! Owns check and write next to each other: `poll_frame` asks the gate and returns the bytes without an await in
+//! between. What the gate shuts out is replaced by the closing record.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::Frame as HttpFrame;
+use schemas::cursor::Cursor;
+use schemas::delivery::{CloseReason, Delivery};
+use schemas::ids::{AgreementVersion, LogId};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+
+use super::encode::{Encoder, describe};
+use super::gate::{Gate, Shut};
+use super::session::Step;
+use crate::control::view::ControlView;
+
+/// A stream's bytes, under its gate.
+pub struct GatedBody {
+    header: Option<Bytes>,
+    steps: mpsc::Receiver<Step>,
+    gate: Gate,
+    control: WatchStream<Arc<ControlView>>,
+    encoder: Encoder,
+    delivered: Cursor,
+    ended: bool,
+}
+
+impl GatedBody {
+    /// A body that begins with `header`; `delivered` is where its reader stands already.
+    pub fn new(
+        header: Bytes,
+        steps: mpsc::Receiver<Step>,
+        gate: Gate,
+        encoder: Encoder,
+        log_id: LogId,
+        version: AgreementVersion,
+    ) -> Self {
+        let control = WatchStream::from_changes(gate.watch());
+        let delivered = Cursor { log_id, version, places: Vec::new() };
+        let header = (!header.is_empty()).then_some(header);
+        Self { header, steps, gate, control, encoder, delivered, ended: false }
+    }
+
+    /// As axum takes it.
+    pub fn into_body(self) -> Body {
+        Body::new(self)
+    }
+
+    fn closing(&mut self, shut: &Shut) -> Option<Bytes> {
+        self.ended = true;
+        self.steps.close();
+        let detail = format!("{} (last position delivered: {})", shut.detail, describe(&self.delivered));
+        self.encoder.mark(&Delivery::Closing { next: shut.reason.next(), reason: shut.reason, detail });
+        self.encoder.take()
+    }
+}
+
+impl HttpBody for GatedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<HttpFrame<Bytes>, Infallible>>> {
+        let data = |bytes: Option<Bytes>| Poll::Ready(bytes.map(|bytes| Ok(HttpFrame::data(bytes))));
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(header) = self.header.take() {
+            return data(Some(header));
+        }
+        // To be woken by control as well as by the pump.
+        while let Poll::Ready(Some(_)) = Pin::new(&mut self.control).poll_next(context) {}
+        let step = self.steps.poll_recv(context);
+        if let Some(shut) = self.gate.shut() {
+            return data(self.closing(&shut));
+        }
+        match step {
+            Poll::Ready(Some(Step::Frame(frame))) => {
+                self.delivered.places = frame.places;
+                data(Some(frame.bytes))
+            }
+            Poll::Ready(Some(Step::Close(shut))) => data(self.closing(&shut)),
+            Poll::Ready(None) => {
+                let detail = "the stream's pump ended".to_owned();
+                data(self.closing(&Shut { reason: CloseReason::Internal, detail }))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

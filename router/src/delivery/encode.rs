@@ -1,0 +1,151 @@
+//! Deliveries as bytes of a connection: container blocks for programs, NDJSON lines for people.
+//!
+//! Owns the frame: at most 64 KiB between two looks at the agreement, and the places that it brings its reader to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use schemas::avro::binary::Cursor as Datum;
+use schemas::avro::container::{self, Header, Sync};
+use schemas::avro::json;
+use schemas::avro::names;
+use schemas::cursor::{Cursor, Place};
+use schemas::delivery::{Delivery, DeliveryCodec};
+use schemas::limits::MAX_FRAME_BYTES;
+use scope::permit::{Outcome, Permitted, Standing};
+use serde_json::json;
+
+/// How a stream is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// An Avro object container file.
+    Avro,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+impl Format {
+    /// The response's media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Avro => "application/vnd.apache.avro.file",
+            Self::Ndjson => "application/x-ndjson",
+        }
+    }
+}
+
+/// Bytes to hand over at once, and where they bring the reader.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// At most 64 KiB, unless one delivery alone is larger.
+    pub bytes: Bytes,
+    /// The places after it.
+    pub places: Vec<Place>,
+}
+
+/// Collects deliveries into frames.
+pub struct Encoder {
+    format: Format,
+    codec: DeliveryCodec,
+    sync: Sync,
+    datums: Vec<u8>,
+    count: usize,
+}
+
+impl Encoder {
+    /// An encoder for one stream.
+    pub const fn new(format: Format, codec: DeliveryCodec, sync: Sync) -> Self {
+        Self { format, codec, sync, datums: Vec::new(), count: 0 }
+    }
+
+    /// The stream's first bytes.
+    pub fn header(&self, metadata: BTreeMap<String, Vec<u8>>) -> Bytes {
+        match self.format {
+            Format::Avro => {
+                let schema = self.codec.union().text().to_owned();
+                Header { metadata, schema, sync: self.sync }.encode().into()
+            }
+            Format::Ndjson => Bytes::new(),
+        }
+    }
+
+    /// Adds a permitted outcome.
+    pub fn event(&mut self, permitted: &Permitted<Outcome>, standing: Standing) {
+        permitted.encode(standing, &mut self.datums);
+        self.count += 1;
+    }
+
+    /// Adds a begin or end mark, progress, or the closing record.
+    pub fn mark(&mut self, delivery: &Delivery<'_>) {
+        DeliveryCodec::encode(delivery, &mut self.datums);
+        self.count += 1;
+    }
+
+    /// Whether the frame should go now.
+    pub fn is_full(&self) -> bool {
+        // A block's own numbers and marker need some room too.
+        self.datums.len() >= MAX_FRAME_BYTES - 8 * 1024
+    }
+
+    /// The bytes collected so far; `None` when there are none.
+    pub fn take(&mut self) -> Option<Bytes> {
+        if self.count == 0 {
+            return None;
+        }
+        let bytes = match self.format {
+            Format::Avro => {
+                let mut out = Vec::with_capacity(self.datums.len() + 48);
+                container::put_block(&mut out, self.count, &self.datums, &self.sync);
+                out
+            }
+            Format::Ndjson => self.lines(),
+        };
+        self.datums.clear();
+        self.count = 0;
+        Some(bytes.into())
+    }
+
+    fn lines(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut cursor = Datum::new(&self.datums);
+        while let Ok(delivery) = self.codec.decode(&mut cursor) {
+            out.extend_from_slice(self.line(&delivery).to_string().as_bytes());
+            out.push(b'\n');
+            if cursor.left() == 0 {
+                break;
+            }
+        }
+        out
+    }
+
+    fn line(&self, delivery: &Delivery<'_>) -> serde_json::Value {
+        match delivery {
+            Delivery::Event(event) => {
+                let name = |field: &str| names::column_name(field).unwrap_or_else(|| field.to_owned());
+                let derived = self.codec.derived();
+                let after = event.after.and_then(|image| json::decode(derived, image).ok());
+                let after = after.map(|value| json::render(derived.parsed(), &value, &name));
+                json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
+                    "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})
+            }
+            Delivery::Begin { bootstrap } => json!({"begin": bootstrap}),
+            Delivery::End { bootstrap, places } => json!({"end": bootstrap, "places": places}),
+            Delivery::Progress { partition, place, freshness } => json!({"progress": {"partition": partition,
+                "offset": place.offset, "fresh_at": freshness.map(|at| at.to_string())}}),
+            Delivery::Closing { next, reason, detail } => {
+                json!({"closing": {"next": next, "reason": reason, "detail": detail}})
+            }
+        }
+    }
+}
+
+/// A cursor in words, for closing records and errors.
+pub fn describe(cursor: &Cursor) -> String {
+    cursor
+        .places
+        .iter()
+        .enumerate()
+        .map(|(partition, place)| format!("{partition}:{}", place.offset))
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,65 @@
+//! The gate of one stream: whether its agreement, in its version, still stands.
+//!
+//! Owns the verdict; it is asked right before bytes are handed over, with no await in between.
+
+use std::sync::Arc;
+
+use schemas::delivery::CloseReason;
+use schemas::ids::{AgreementNumber, AgreementVersion};
+use tokio::sync::watch;
+
+use crate::control::view::ControlView;
+
+/// Watches one agreement version.
+#[derive(Clone)]
+pub struct Gate {
+    view: watch::Receiver<Arc<ControlView>>,
+    number: AgreementNumber,
+    version: AgreementVersion,
+}
+
+/// Why a gate is shut, with words for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shut {
+    /// Why.
+    pub reason: CloseReason,
+    /// For people.
+    pub detail: String,
+}
+
+impl Gate {
+    /// The gate of an agreement in a version.
+    pub const fn new(
+        view: watch::Receiver<Arc<ControlView>>,
+        number: AgreementNumber,
+        version: AgreementVersion,
+    ) -> Self {
+        Self { view, number, version }
+    }
+
+    /// Why nothing more may pass; `None` while it is open.
+    pub fn shut(&self) -> Option<Shut> {
+        let view = self.view.borrow();
+        let Some(entry) = view.agreements.get(&self.number) else {
+            return Some(Shut { reason: CloseReason::Revoked, detail: "the agreement is gone".to_owned() });
+        };
+        entry.verdict(self.version).map(|reason| {
+            let number = &self.number;
+            let detail = match reason {
+                CloseReason::Amended => {
+                    format!("agreement {number} is now in version {}", entry.agreement.version)
+                }
+                CloseReason::Revoked => {
+                    format!("agreement {number} was revoked: {}; purge what it gave you", entry.reason)
+                }
+                other => format!("agreement {number} is {}: {}", other.as_str(), entry.reason),
+            };
+            Shut { reason, detail }
+        })
+    }
+
+    /// To be woken when control changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<ControlView>> {
+        self.view.clone()
+    }
+}

@@ -1,0 +1,11 @@
+//! Delivery: one stream for one agreement, from a place, under the gate.
+//!
+//! Owns what happens between a partition's chunks and a connection's bytes. It takes only `Permitted` outcomes,
+//! and looks at the agreement right before it hands bytes over.
+
+pub mod body;
+pub mod encode;
+pub mod gate;
+pub mod scopes;
+pub mod session;
+pub mod start;

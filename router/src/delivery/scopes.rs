@@ -1,0 +1,103 @@
+//! The scopes of one stream: its agreement version compiled against each schema that its records come in.
+//!
+//! Owns which schema is older, the same, or newer than the one the agreement was written against.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use schemas::agreement::Agreement;
+use schemas::avro::schema::{AvroSchema, SchemaError};
+use schemas::change::ChangeCodec;
+use schemas::ids::{SchemaId, SchemaVersion};
+use scope::scope::{Age, CompileError, Scope, Terms};
+use scope::secret::NetworkSecret;
+
+use crate::control::view::{ChannelEntry, ControlView};
+
+/// Why an agreement gives no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeError {
+    /// The agreement's schema version is not registered.
+    #[error("the agreement was written against schema version {0}, which channel {1} does not have")]
+    NoSuchVersion(SchemaVersion, String),
+    /// The registered schema is not usable.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The agreement cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// An agreement's scopes by schema.
+pub struct Scopes {
+    agreement: Arc<Agreement>,
+    entry: Arc<ChannelEntry>,
+    secret: Arc<NetworkSecret>,
+    agreed: AvroSchema,
+    derived: AvroSchema,
+    by_schema: HashMap<SchemaId, Arc<Scope>>,
+}
+
+impl Scopes {
+    /// Compiles against the agreement's own schema; everything else follows when it is met.
+    pub fn new(
+        view: &ControlView,
+        entry: Arc<ChannelEntry>,
+        agreement: Arc<Agreement>,
+        secret: Arc<NetworkSecret>,
+    ) -> Result<Self, ScopeError> {
+        let version = agreement.schema_version;
+        let subject = entry.channel.registry_subject();
+        let missing = || ScopeError::NoSuchVersion(version, entry.channel.name.to_string());
+        let index = usize::try_from(version.get()).ok().and_then(|v| v.checked_sub(1)).ok_or_else(missing)?;
+        let versions = view.versions(&subject);
+        let registered = versions.get(index).ok_or_else(missing)?;
+        let agreed = ChangeCodec::from_envelope_schema(registered.schema.text())?.subject().clone();
+        let terms = Terms {
+            agreed: &agreed,
+            writer: &agreed,
+            age: Age::Same,
+            key: &entry.channel.key,
+            secret: &secret,
+        };
+        let scope = Arc::new(Scope::compile(&agreement, &terms)?);
+        let derived = scope.derived().clone();
+        let by_schema = HashMap::from([(registered.id, scope)]);
+        Ok(Self { agreement, entry, secret, agreed, derived, by_schema })
+    }
+
+    /// The schema of everything that this stream gives.
+    pub const fn derived(&self) -> &AvroSchema {
+        &self.derived
+    }
+
+    /// The scope for records of a schema.
+    pub fn scope(
+        &mut self,
+        view: &ControlView,
+        id: SchemaId,
+        codec: &ChangeCodec,
+    ) -> Result<Arc<Scope>, ScopeError> {
+        if let Some(scope) = self.by_schema.get(&id) {
+            return Ok(Arc::clone(scope));
+        }
+        let subject = self.entry.channel.registry_subject();
+        let version = view.version_of(&subject, id);
+        // A schema that the view does not have yet was registered after everything that it has.
+        let age = match version.map(|version| version.cmp(&self.agreement.schema_version)) {
+            Some(std::cmp::Ordering::Less) => Age::Older,
+            Some(std::cmp::Ordering::Equal) => Age::Same,
+            Some(std::cmp::Ordering::Greater) | None => Age::Newer,
+        };
+        let terms = Terms {
+            agreed: &self.agreed,
+            writer: codec.subject(),
+            age,
+            key: &self.entry.channel.key,
+            secret: &self.secret,
+        };
+        let scope = Arc::new(Scope::compile(&self.agreement, &terms)?);
+        self.by_schema.insert(id, Arc::clone(&scope));
+        Ok(scope)
+    }
+}

@@ -1,0 +1,264 @@
+//! The pump of one stream: takes chunks, asks the scopes, fills frames.
+//!
+//! Owns the order of a stream: bootstrap between its marks, then each partition's events in log order, progress
+//! after each chunk, one closing record. Its queue to the connection is bounded; a slow consumer stops only this
+//! pump.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use schemas::cursor::Place;
+use schemas::delivery::{CloseReason, Delivery};
+use schemas::ids::{BootstrapId, Offset, Partition};
+use scope::permit::Standing;
+use tokio::sync::{mpsc, watch};
+
+use super::encode::{Encoder, Frame};
+use super::gate::{Gate, Shut};
+use super::scopes::{ScopeError, Scopes};
+use crate::channel::follower::Follower;
+use crate::channel::reader::{Chunk, Item, ReaderError};
+use crate::control::view::ControlView;
+use crate::state::bootstrap::{Bootstrap, BootstrapError};
+
+/// Frames that wait for the connection.
+pub const QUEUE_FRAMES: usize = 2;
+/// Progress is told at least so often, also when nothing happens: a silent stream is a stalled one.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// What the pump gives to the connection.
+#[derive(Debug)]
+pub enum Step {
+    /// Bytes to hand over.
+    Frame(Frame),
+    /// The stream is over.
+    Close(Shut),
+}
+
+/// Why a pump ends.
+enum Stop {
+    /// The connection is gone.
+    Gone,
+    /// A closing record is due.
+    Close(Shut),
+}
+
+fn close(reason: CloseReason, detail: impl Into<String>) -> Stop {
+    Stop::Close(Shut { reason, detail: detail.into() })
+}
+
+impl From<ReaderError> for Stop {
+    fn from(error: ReaderError) -> Self {
+        match error {
+            ReaderError::TooOld { .. } => close(CloseReason::Overtaken, error.to_string()),
+            other => close(CloseReason::Internal, other.to_string()),
+        }
+    }
+}
+
+impl From<BootstrapError> for Stop {
+    fn from(error: BootstrapError) -> Self {
+        match error {
+            BootstrapError::Overtaken => close(CloseReason::Overtaken, error.to_string()),
+            other => close(CloseReason::Internal, other.to_string()),
+        }
+    }
+}
+
+impl From<ScopeError> for Stop {
+    fn from(error: ScopeError) -> Self {
+        match &error {
+            ScopeError::Compile(compile) if compile.is_schema_mismatch() => {
+                close(CloseReason::SchemaMismatch, error.to_string())
+            }
+            _ => close(CloseReason::Internal, error.to_string()),
+        }
+    }
+}
+
+/// The pump of one stream.
+pub struct Session {
+    pub(crate) encoder: Encoder,
+    pub(crate) scopes: Scopes,
+    pub(crate) view: watch::Receiver<Arc<ControlView>>,
+    pub(crate) gate: Gate,
+    pub(crate) out: mpsc::Sender<Step>,
+    pub(crate) places: Vec<Place>,
+}
+
+impl Session {
+    /// Pumps until the stream is over or the connection is gone.
+    pub async fn run(
+        mut self,
+        beginning: super::start::Beginning,
+        bootstrap: BootstrapId,
+        stopping: impl Future<Output = ()>,
+    ) {
+        let out = self.out.clone();
+        let stop = tokio::select! {
+            stop = self.pump(beginning, bootstrap) => stop,
+            () = stopping => close(CloseReason::Draining, "this router is stopping"),
+        };
+        if let Stop::Close(shut) = stop {
+            // When the connection is gone too, there is nobody to tell.
+            drop(out.send(Step::Close(shut)).await);
+        }
+    }
+
+    async fn pump(&mut self, beginning: super::start::Beginning, bootstrap: BootstrapId) -> Stop {
+        let followers = match beginning {
+            super::start::Beginning::Log(followers) => Ok(followers),
+            super::start::Beginning::State(passes) => self.bootstrap(passes, bootstrap).await,
+        };
+        let mut followers = match followers {
+            Ok(followers) => followers,
+            Err(stop) => return stop,
+        };
+        loop {
+            match self.round(&mut followers).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    if let Err(stop) = self.idle(&followers).await {
+                        return stop;
+                    }
+                }
+                Err(stop) => return stop,
+            }
+        }
+    }
+
+    async fn bootstrap(&mut self, passes: Vec<Bootstrap>, id: BootstrapId) -> Result<Vec<Follower>, Stop> {
+        self.encoder.mark(&Delivery::Begin { bootstrap: id });
+        let mut followers = Vec::with_capacity(passes.len());
+        for (number, mut pass) in passes.into_iter().enumerate() {
+            let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
+            while let Some(images) = pass.next().await? {
+                for image in images {
+                    match image {
+                        Ok(present) => {
+                            let codec = pass.codec(present.schema).await?;
+                            let view = Arc::clone(&self.view.borrow());
+                            let scope = self.scopes.scope(&view, present.schema, &codec)?;
+                            let standing = Standing {
+                                partition,
+                                offset: present.offset,
+                                event_at: present.event_at,
+                                logged_at: present.logged_at,
+                            };
+                            match scope.judge_present(&present.key, &present.image) {
+                                Ok(Some(permitted)) => self.encoder.event(&permitted, standing),
+                                Ok(None) => {}
+                                Err(denial) => parked(partition, present.offset, &denial.to_string()),
+                            }
+                        }
+                        Err(unreadable) => parked(partition, unreadable.offset, &unreadable.reason),
+                    }
+                    self.flush_if_full().await?;
+                }
+            }
+            followers.push(pass.into_follower());
+        }
+        self.places = followers.iter().map(Follower::place).collect();
+        self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() });
+        self.flush().await?;
+        Ok(followers)
+    }
+
+    /// One chunk from each partition that has one; whether there was any.
+    async fn round(&mut self, followers: &mut [Follower]) -> Result<bool, Stop> {
+        let mut any = false;
+        for (number, follower) in followers.iter_mut().enumerate() {
+            let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
+            let Some(chunk) = follower.next().await? else { continue };
+            any = true;
+            self.deliver(partition, &chunk, follower.wanted()).await?;
+            self.progress(partition, follower);
+            self.flush_if_full().await?;
+        }
+        if any {
+            self.flush().await?;
+        }
+        Ok(any)
+    }
+
+    async fn deliver(&mut self, partition: Partition, chunk: &Chunk, wanted: Offset) -> Result<(), Stop> {
+        let view = Arc::clone(&self.view.borrow());
+        for item in &chunk.items {
+            match item {
+                Item::Change(event) if event.offset >= wanted => {
+                    let scope = self.scopes.scope(&view, event.schema, event.codec())?;
+                    let judged = event.change().map_err(scope::scope::Denial::from).and_then(|change| {
+                        let standing = Standing {
+                            partition,
+                            offset: event.offset,
+                            event_at: change.event_at,
+                            logged_at: event.logged_at,
+                        };
+                        Ok((scope.judge(change.op, change.key, event.images()?)?, standing))
+                    });
+                    match judged {
+                        Ok((Some(permitted), standing)) => {
+                            self.encoder.event(&permitted, standing);
+                            self.flush_if_full().await?;
+                        }
+                        Ok((None, _)) => {}
+                        Err(denial) => parked(partition, event.offset, &denial.to_string()),
+                    }
+                }
+                Item::Resync { offset, reason } if *offset >= wanted => {
+                    return Err(close(CloseReason::Resync, reason.clone()));
+                }
+                Item::Change(_) | Item::Resync { .. } | Item::Poison { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, partition: Partition, follower: &Follower) {
+        let place = follower.place();
+        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+        if let Some(known) = self.places.get_mut(index) {
+            *known = place;
+        }
+        let freshness = follower.freshness();
+        self.encoder.mark(&Delivery::Progress { partition, place, freshness });
+    }
+
+    /// Waits until something happens; tells progress when nothing does.
+    async fn idle(&mut self, followers: &[Follower]) -> Result<(), Stop> {
+        let mut tails: Vec<_> = followers.iter().map(|follower| follower.feed().watch()).collect();
+        if followers.iter().any(|follower| !follower.is_caught_up()) {
+            return Ok(());
+        }
+        let moved = select_all(tails.iter_mut().map(|tail| Box::pin(tail.changed())));
+        tokio::select! {
+            _ = moved => Ok(()),
+            () = self.out.closed() => Err(Stop::Gone),
+            () = tokio::time::sleep(HEARTBEAT) => {
+                for (number, follower) in followers.iter().enumerate() {
+                    self.progress(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), follower);
+                }
+                self.flush().await
+            }
+        }
+    }
+
+    async fn flush_if_full(&mut self) -> Result<(), Stop> {
+        if self.encoder.is_full() { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Stop> {
+        let Some(bytes) = self.encoder.take() else { return Ok(()) };
+        if let Some(shut) = self.gate.shut() {
+            return Err(Stop::Close(shut));
+        }
+        let frame = Frame { bytes, places: self.places.clone() };
+        self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
+    }
+}
+
+/// A record that cannot be judged neither blocks its channel nor leaks.
+fn parked(partition: Partition, offset: Offset, reason: &str) {
+    tracing::error!(%partition, %offset, %reason, "parked an event that cannot be judged");
+}

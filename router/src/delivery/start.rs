@@ -1,0 +1,175 @@
+//! Where a stream begins: `from=` as asked for, judged by the agreement's history.
+//!
+//! Owns the parsing of `from` and the making of followers or bootstraps.
+
+use std::sync::Arc;
+
+use schemas::agreement::{Agreement, History};
+use schemas::cursor::{Cursor, CursorError};
+use schemas::time::Millis;
+
+use crate::channel::follower::Follower;
+use crate::channel::reader::ReaderError;
+use crate::channel::runtime::Running;
+use crate::state::bootstrap::{Bootstrap, BootstrapError};
+
+/// What a consumer asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// Each key's present image once, then live.
+    State,
+    /// The first checkpoint that is still held.
+    Earliest,
+    /// Only what comes.
+    Latest,
+    /// What was logged at a time or later.
+    Time(Millis),
+    /// On from where it stopped.
+    Cursor(Cursor),
+}
+
+/// Why a stream cannot begin there.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Neither a word, nor a time, nor a cursor.
+    #[error("from={0:?} is none of state, earliest, latest, a time with its offset, or a cursor")]
+    Unreadable(String),
+    /// A cursor that no router gave out.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    /// A cursor of another channel, or of a log that is gone.
+    #[error("the cursor is of another log ({found}, this is {expected}); begin again with from=state")]
+    Foreign {
+        /// The cursor's.
+        found: String,
+        /// The channel's.
+        expected: String,
+    },
+    /// A cursor of another version.
+    #[error(
+        "the cursor is of version {0} of the agreement, which is in version {1}; begin again with from=state"
+    )]
+    OtherVersion(u32, u32),
+    /// Too much of the past.
+    #[error("the agreement's history is {0}; ask for state, latest, or a later time")]
+    History(String),
+    /// Retention has passed the place.
+    #[error("cursor_too_old: {0}; begin again with from=state")]
+    TooOld(String),
+    /// The log or the state.
+    #[error(transparent)]
+    Reader(ReaderError),
+    /// The state.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+}
+
+impl std::convert::From<ReaderError> for StartError {
+    fn from(error: ReaderError) -> Self {
+        match error {
+            ReaderError::TooOld { .. } => Self::TooOld(error.to_string()),
+            other => Self::Reader(other),
+        }
+    }
+}
+
+impl From {
+    /// Reads the parameter.
+    pub fn parse(text: &str) -> Result<Self, StartError> {
+        match text {
+            "state" => Ok(Self::State),
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            cursor if cursor.starts_with("c1.") => Ok(Self::Cursor(cursor.parse()?)),
+            other => match other.parse::<jiff::Timestamp>() {
+                Ok(at) => Ok(Self::Time(at.into())),
+                Err(_) => Err(StartError::Unreadable(other.chars().take(80).collect())),
+            },
+        }
+    }
+}
+
+/// A stream's beginning.
+pub enum Beginning {
+    /// Followers, one for each partition.
+    Log(Vec<Follower>),
+    /// Bootstraps, one for each partition.
+    State(Vec<Bootstrap>),
+}
+
+/// Makes the beginning that was asked for, if the agreement has it.
+pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Result<Beginning, StartError> {
+    check_history(agreement, &from)?;
+    let mut followers = Vec::with_capacity(running.feeds.len());
+    match from {
+        From::State => {
+            let mut bootstraps = Vec::with_capacity(running.feeds.len());
+            for feed in &running.feeds {
+                let topic = running.entry.channel.state_topic();
+                bootstraps.push(Bootstrap::begin(Arc::clone(feed), topic).await?);
+            }
+            return Ok(Beginning::State(bootstraps));
+        }
+        From::Earliest => {
+            for feed in &running.feeds {
+                followers.push(match agreement.history {
+                    History::Since(since) => Follower::at_time(Arc::clone(feed), since.into()).await?,
+                    History::None | History::Full => Follower::earliest(Arc::clone(feed)).await?,
+                });
+            }
+        }
+        From::Latest => followers.extend(running.feeds.iter().map(|feed| Follower::latest(Arc::clone(feed)))),
+        From::Time(at) => {
+            for feed in &running.feeds {
+                followers.push(Follower::at_time(Arc::clone(feed), at).await?);
+            }
+        }
+        From::Cursor(cursor) => {
+            check_cursor(running, agreement, &cursor)?;
+            for (feed, place) in running.feeds.iter().zip(&cursor.places) {
+                followers.push(Follower::resume(Arc::clone(feed), *place).await?);
+            }
+        }
+    }
+    Ok(Beginning::Log(followers))
+}
+
+/// `history` bounds past events; the present state is part of every agreement, and so is going on from a cursor
+/// that was reached under it.
+fn check_history(agreement: &Agreement, from: &From) -> Result<(), StartError> {
+    let denied = || {
+        let words = serde_json::to_string(&agreement.history).unwrap_or_default();
+        Err(StartError::History(words))
+    };
+    match (from, &agreement.history) {
+        (From::Earliest | From::Time(_), History::None) => denied(),
+        (From::Time(at), History::Since(since)) if *at < Millis::from(*since) => denied(),
+        _ => Ok(()),
+    }
+}
+
+fn check_cursor(running: &Running, agreement: &Agreement, cursor: &Cursor) -> Result<(), StartError> {
+    let expected = running.entry.log_id;
+    if cursor.log_id != expected || cursor.places.len() != running.feeds.len() {
+        let found = cursor.log_id.to_string();
+        return Err(StartError::Foreign { found, expected: expected.to_string() });
+    }
+    if cursor.version != agreement.version {
+        return Err(StartError::OtherVersion(cursor.version.get(), agreement.version.get()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_is_a_word_a_time_or_a_cursor() {
+        assert_eq!(From::parse("state").ok(), Some(From::State));
+        let at = From::parse("2026-01-01T00:00:00+02:00").ok();
+        assert_eq!(at, Some(From::Time(Millis::new(1_767_218_400_000))));
+        assert!(matches!(From::parse("c1.zz"), Err(StartError::Cursor(_))));
+        assert!(matches!(From::parse("2026-01-01"), Err(StartError::Unreadable(_))));
+    }
+}

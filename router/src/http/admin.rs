@@ -1,0 +1,103 @@
+//! The operators' routes: participants, channels, agreements and their status.
+//!
+//! Owns the second listener's requests, loopback by default and always under an operator's certificate.
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post, put};
+use axum::{Extension, Json, Router};
+use schemas::agreement::{Agreement, Status};
+use schemas::channel::Channel;
+use schemas::error_code::ErrorCode;
+use schemas::ids::AgreementNumber;
+use schemas::publish::AgreementStatus;
+use serde::Deserialize;
+
+use super::problem::Refused;
+use super::server::PeerName;
+use crate::Core;
+use crate::control::change::{Body, Participant};
+use crate::control::declared::declare_channel;
+
+/// The routes.
+pub fn routes() -> Router<Core> {
+    Router::new()
+        .route("/v1/participants", put(put_participant))
+        .route("/v1/channels", put(put_channel))
+        .route("/v1/agreements", put(put_agreement))
+        .route("/v1/agreements", get(list_agreements))
+        .route("/v1/agreements/{number}/status", post(set_status))
+}
+
+async fn put_participant(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Json(participant): Json<Participant>,
+) -> Result<Json<Participant>, Refused> {
+    let operator = peer.operator()?;
+    core.control.change(operator, Body::Participant(participant.clone())).await?;
+    Ok(Json(participant))
+}
+
+async fn put_channel(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Json(channel): Json<Channel>,
+) -> Result<Json<Channel>, Refused> {
+    let operator = peer.operator()?;
+    declare_channel(&core.control, operator, &channel).await?;
+    Ok(Json(channel))
+}
+
+async fn put_agreement(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Json(agreement): Json<Agreement>,
+) -> Result<Json<Agreement>, Refused> {
+    let operator = peer.operator()?;
+    core.check_agreement(&agreement)?;
+    core.control.change(operator, Body::Agreement(Box::new(agreement.clone()))).await?;
+    Ok(Json(agreement))
+}
+
+async fn list_agreements(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+) -> Result<Json<Vec<AgreementStatus>>, Refused> {
+    peer.operator()?;
+    let view = core.control.view();
+    let all = view.agreements.values().map(|entry| AgreementStatus {
+        agreement: entry.agreement.clone(),
+        status: entry.status,
+        reason: entry.reason.clone(),
+    });
+    Ok(Json(all.collect()))
+}
+
+/// What to bring an agreement to, and why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusRequest {
+    status: Status,
+    reason: String,
+}
+
+async fn set_status(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path(number): Path<AgreementNumber>,
+    Json(request): Json<StatusRequest>,
+) -> Result<Json<AgreementStatus>, Refused> {
+    let operator = peer.operator()?;
+    let body =
+        Body::AgreementStatus { number: number.clone(), status: request.status, reason: request.reason };
+    core.control.change(operator, body).await?;
+    let view = core.control.view();
+    let entry = view.agreements.get(&number);
+    let gone = || Refused::new(ErrorCode::Internal, "the agreement is gone");
+    let entry = entry.ok_or_else(gone)?;
+    Ok(Json(AgreementStatus {
+        agreement: entry.agreement.clone(),
+        status: entry.status,
+        reason: entry.reason.clone(),
+    }))
+}

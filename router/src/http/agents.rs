@@ -1,0 +1,185 @@
+//! The agents' routes: publish, subscribe, and what one may have.
+//!
+//! Owns the requests' shapes. Every route takes the participant from the certificate, never from the request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http::{HeaderMap, header};
+use schemas::cursor::Place;
+use schemas::delivery::{
+    AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
+};
+use schemas::error_code::ErrorCode;
+use schemas::ids::{AgentId, AgreementNumber, BootstrapId, ChannelName, Partition};
+use schemas::limits;
+use schemas::publish::{AgreementStatus, ChannelStatus, Me, OpenRequest, Position};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::problem::Refused;
+use super::server::PeerName;
+use crate::Core;
+use crate::channel::runtime::Running;
+use crate::control::view::AgreementEntry;
+use crate::delivery::body::GatedBody;
+use crate::delivery::encode::{Encoder, Format};
+use crate::delivery::gate::Gate;
+use crate::delivery::scopes::Scopes;
+use crate::delivery::session::{QUEUE_FRAMES, Session};
+use crate::delivery::start::{Beginning, From, begin};
+
+const CHANNEL_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The routes.
+pub fn routes() -> Router<Core> {
+    Router::new()
+        .route("/v1/me", get(me))
+        .route("/v1/channels/{channel}", get(channel_status))
+        .route("/v1/channels/{channel}/partitions/{partition}/openings", post(open))
+        .route("/v1/channels/{channel}/partitions/{partition}/batches", post(publish))
+        .route("/v1/agreements/{number}/stream", get(subscribe))
+        .layer(DefaultBodyLimit::max(limits::MAX_BATCH_BYTES))
+}
+
+async fn me(State(core): State<Core>, Extension(peer): Extension<PeerName>) -> Result<Json<Me>, Refused> {
+    let agent = peer.agent()?.clone();
+    let view = core.control.view();
+    let mine = |entry: &&Arc<AgreementEntry>| entry.agreement.consumer == agent.participant;
+    let agreements = view.agreements.values().filter(mine).map(|entry| AgreementStatus {
+        agreement: entry.agreement.clone(),
+        status: entry.status,
+        reason: entry.reason.clone(),
+    });
+    let channels = view.channels.values().filter(|entry| entry.channel.owner == agent.participant);
+    Ok(Json(Me {
+        agreements: agreements.collect(),
+        channels: channels.map(|entry| entry.channel.clone()).collect(),
+        agent,
+    }))
+}
+
+async fn channel_status(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path(channel): Path<ChannelName>,
+) -> Result<Json<ChannelStatus>, Refused> {
+    Ok(Json(core.publisher.status(peer.agent()?, &channel).await?))
+}
+
+async fn open(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path((channel, partition)): Path<(ChannelName, Partition)>,
+    Json(request): Json<OpenRequest>,
+) -> Result<Json<Position>, Refused> {
+    Ok(Json(core.publisher.open(peer.agent()?, &channel, partition, request).await?))
+}
+
+async fn publish(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path((channel, partition)): Path<(ChannelName, Partition)>,
+    body: Bytes,
+) -> Result<Json<Position>, Refused> {
+    Ok(Json(core.publisher.publish(peer.agent()?, &channel, partition, &body).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamQuery {
+    from: String,
+}
+
+async fn subscribe(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path(number): Path<AgreementNumber>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let agent = peer.agent()?;
+    let entry = standing_agreement(&core, agent, &number)?;
+    let from = From::parse(&query.from)?;
+    let channel = &entry.agreement.channel;
+    let running = core.channels.wait_for(channel, CHANNEL_WAIT).await;
+    let unknown = || Refused::new(ErrorCode::ChannelUnknown, format!("there is no channel {channel}"));
+    let running = running.ok_or_else(unknown)?;
+    let format = match headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) {
+        Some(accept) if accept.contains("ndjson") || accept.contains("text/") => Format::Ndjson,
+        _ => Format::Avro,
+    };
+    let body = start_stream(&core, &running, &entry, from, format).await?;
+    Ok(([(header::CONTENT_TYPE, format.media_type())], body.into_body()).into_response())
+}
+
+/// The agreement, if it is the caller's and in force now.
+fn standing_agreement(
+    core: &Core,
+    agent: &AgentId,
+    number: &AgreementNumber,
+) -> Result<Arc<AgreementEntry>, Refused> {
+    let view = core.control.view();
+    let entry = view.agreements.get(number).filter(|entry| entry.agreement.consumer == agent.participant);
+    let entry = entry.ok_or_else(|| {
+        Refused::new(ErrorCode::NotPermitted, format!("{} has no agreement {number}", agent.participant))
+    })?;
+    if let Some(reason) = entry.verdict(entry.agreement.version) {
+        let detail = format!("agreement {number} is {}: {}", reason.as_str(), entry.reason);
+        return Err(Refused::new(ErrorCode::AgreementNotActive, detail));
+    }
+    if !entry.agreement.is_valid_at(platform::clock::now()) {
+        let detail = format!("agreement {number} is in force only from {}", entry.agreement.valid_from);
+        return Err(Refused::new(ErrorCode::AgreementNotActive, detail));
+    }
+    Ok(Arc::clone(entry))
+}
+
+async fn start_stream(
+    core: &Core,
+    running: &Arc<Running>,
+    entry: &AgreementEntry,
+    from: From,
+    format: Format,
+) -> Result<GatedBody, Refused> {
+    let agreement = Arc::new(entry.agreement.clone());
+    let view = core.control.view();
+    let scopes =
+        Scopes::new(&view, Arc::clone(&running.entry), Arc::clone(&agreement), Arc::clone(&core.secret))?;
+    let beginning = begin(running, &agreement, from).await?;
+    let invalid = |e: schemas::avro::schema::SchemaError| Refused::new(ErrorCode::Internal, e.to_string());
+    let codec = DeliveryCodec::new(scopes.derived()).map_err(invalid)?;
+    let sync = platform::random::id()?;
+    let encoder = || Encoder::new(format, codec.clone(), sync);
+    let metadata = BTreeMap::from(
+        [
+            (AGREEMENT_KEY, agreement.number.to_string()),
+            (VERSION_KEY, agreement.version.to_string()),
+            (CHANNEL_KEY, agreement.channel.to_string()),
+            (LOG_ID_KEY, running.entry.log_id.to_string()),
+            (FINGERPRINT_KEY, scopes.derived().fingerprint().to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.into_bytes())),
+    );
+    let gate = Gate::new(core.control.watch(), agreement.number.clone(), agreement.version);
+    let (out, steps) = mpsc::channel(QUEUE_FRAMES);
+    let header = encoder().header(metadata);
+    let body =
+        GatedBody::new(header, steps, gate.clone(), encoder(), running.entry.log_id, agreement.version);
+    let places: Vec<Place> = match &beginning {
+        Beginning::Log(followers) => {
+            followers.iter().map(crate::channel::follower::Follower::place).collect()
+        }
+        Beginning::State(_) => Vec::new(),
+    };
+    let session = Session { encoder: encoder(), scopes, view: core.control.watch(), gate, out, places };
+    let bootstrap = BootstrapId::new(platform::random::id()?);
+    let stopping = core.tasks.stopping();
+    core.tasks.spawn(session.run(beginning, bootstrap, stopping));
+    Ok(body)
+}

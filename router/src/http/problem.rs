@@ -1,0 +1,142 @@
+//! Errors as answers: the one place where a cause becomes a code and a status.
+//!
+//! Owns the mapping, exhaustively. What is ours to know stays in the log; the answer says what the caller can do.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use schemas::error_code::{ErrorCode, Problem};
+
+use crate::channel::reader::ReaderError;
+use crate::control::declared::DeclaredError;
+use crate::control::service::ControlError;
+use crate::control::view::Refusal;
+use crate::delivery::scopes::ScopeError;
+use crate::delivery::start::StartError;
+use crate::ingest::batch::BatchError;
+use crate::ingest::service::PublishError;
+use crate::log::AppendError;
+use crate::registry::RegisterError;
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct Refused(pub Problem);
+
+impl Refused {
+    /// A refusal with a code and words.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self(Problem::new(code, detail))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        if self.0.code == ErrorCode::Internal {
+            tracing::error!(detail = %self.0.detail, "a request failed on our side");
+        } else {
+            tracing::debug!(code = %self.0.code, detail = %self.0.detail, "refused");
+        }
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, kind, Json(self.0)).into_response()
+    }
+}
+
+fn append_code(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::TooLarge { .. } => ErrorCode::EventTooLarge,
+        AppendError::Refused(_) => ErrorCode::Unavailable,
+        AppendError::Unknown(_) => ErrorCode::AppendUnknown,
+    }
+}
+
+fn control_code(error: &ControlError) -> ErrorCode {
+    match error {
+        ControlError::Refused(Refusal::Conflict { .. }) => ErrorCode::ControlConflict,
+        ControlError::Refused(Refusal::Rule(_)) => ErrorCode::RequestMalformed,
+        ControlError::Append(error) => append_code(error),
+        ControlError::Stopped => ErrorCode::ShuttingDown,
+    }
+}
+
+fn register_code(error: &RegisterError) -> ErrorCode {
+    match error {
+        RegisterError::Schema(_) => ErrorCode::SchemaInvalid,
+        RegisterError::Incompatible(_) => ErrorCode::SchemaIncompatible,
+        RegisterError::Control(error) => control_code(error),
+        RegisterError::Known(_) => ErrorCode::Internal,
+    }
+}
+
+fn batch_code(error: &BatchError) -> ErrorCode {
+    match error {
+        BatchError::TooLarge { .. } => ErrorCode::BatchTooLarge,
+        BatchError::Container(_) | BatchError::Metadata(_) => ErrorCode::BatchMalformed,
+        BatchError::Schema(_) => ErrorCode::SchemaInvalid,
+        BatchError::Key(_) | BatchError::Partition { .. } => ErrorCode::KeyMismatch,
+        BatchError::Change { error, .. } => match error {
+            schemas::change::ChangeError::Datum(_) | schemas::change::ChangeError::Images { .. } => {
+                ErrorCode::DatumMalformed
+            }
+            schemas::change::ChangeError::NoKey(_) | schemas::change::ChangeError::KeyMismatch(_) => {
+                ErrorCode::KeyMismatch
+            }
+        },
+        BatchError::EventTooLarge { .. } => ErrorCode::EventTooLarge,
+    }
+}
+
+fn reader_code(error: &ReaderError) -> ErrorCode {
+    match error {
+        ReaderError::LostTopic { .. } => ErrorCode::LostTopic,
+        ReaderError::TooOld { .. } => ErrorCode::CursorTooOld,
+        ReaderError::Topic(_) => ErrorCode::Unavailable,
+        ReaderError::Codec(_) => ErrorCode::Internal,
+    }
+}
+
+macro_rules! refused_from {
+    ($($error:ty => $code:expr;)*) => {
+        $(impl From<$error> for Refused {
+            fn from(error: $error) -> Self {
+                let code: fn(&$error) -> ErrorCode = $code;
+                Self::new(code(&error), error.to_string())
+            }
+        })*
+    };
+}
+
+refused_from! {
+    ControlError => control_code;
+    RegisterError => register_code;
+    PublishError => |error| match error {
+        PublishError::ChannelUnknown(_) | PublishError::PartitionUnknown(..) => ErrorCode::ChannelUnknown,
+        PublishError::NotOwner { .. } | PublishError::Collection(_) => ErrorCode::NotPermitted,
+        PublishError::Batch(error) => batch_code(error),
+        PublishError::Register(error) => register_code(error),
+        PublishError::Append(error) => append_code(error),
+        PublishError::NotReadBack(_) => ErrorCode::AppendUnknown,
+    };
+    StartError => |error| match error {
+        StartError::Unreadable(_) => ErrorCode::RequestMalformed,
+        StartError::Cursor(_) => ErrorCode::CursorMalformed,
+        StartError::Foreign { .. } | StartError::OtherVersion(..) => ErrorCode::CursorForeign,
+        StartError::History(_) => ErrorCode::HistoryDenied,
+        StartError::TooOld(_) => ErrorCode::CursorTooOld,
+        StartError::Reader(error) => reader_code(error),
+        StartError::Bootstrap(_) => ErrorCode::Unavailable,
+    };
+    ScopeError => |error| match error {
+        ScopeError::NoSuchVersion(..) => ErrorCode::SchemaUnknown,
+        ScopeError::Schema(_) => ErrorCode::SchemaInvalid,
+        ScopeError::Compile(error) if error.is_schema_mismatch() => ErrorCode::SchemaMismatch,
+        ScopeError::Compile(_) => ErrorCode::RequestMalformed,
+    };
+    DeclaredError => |error| match error {
+        DeclaredError::Config(_) => ErrorCode::RequestMalformed,
+        DeclaredError::Control(error) => control_code(error),
+        DeclaredError::Register(error) => register_code(error),
+        DeclaredError::Random(_) => ErrorCode::Internal,
+    };
+    platform::random::NoRandomness => |_| ErrorCode::Internal;
+}

@@ -1,0 +1,189 @@
+//! Publishing: who may, what is appended, and what is answered.
+//!
+//! Owns the answer: never "yours is there", but the table's word once the router's own reader has passed the
+//! append. What lies below `next` is acknowledged, however it got there; the rest is sent again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::channel::ChannelKind;
+use schemas::ids::{AgentId, ChannelName, Offset, Partition};
+use schemas::marks::Opening;
+use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
+use schemas::record::Kind;
+use schemas::table::Writer;
+
+use super::batch::{BatchError, Envelope};
+use crate::channel::feed::Feed;
+use crate::channel::runtime::{Channels, Running, mark};
+use crate::control::service::Control;
+use crate::log::AppendError;
+use crate::registry::{self, RegisterError};
+
+/// How long a router waits to read its own append back before it answers that the outcome is unknown.
+const READ_BACK: Duration = Duration::from_secs(20);
+/// How long a request waits for a channel that was declared a moment ago.
+const CHANNEL_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a publish request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// No such channel, or none that the caller may know of.
+    #[error("there is no channel {0}")]
+    ChannelUnknown(ChannelName),
+    /// No such partition.
+    #[error("channel {0} has no partition {1}")]
+    PartitionUnknown(ChannelName, Partition),
+    /// Another's channel.
+    #[error("{agent} may not publish on channel {channel}: it is {owner}'s")]
+    NotOwner {
+        /// Who asked.
+        agent: AgentId,
+        /// For what.
+        channel: ChannelName,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Collection channels come with agreements that are signed.
+    #[error("channel {0} is a collection channel; agents of this version do not send on those")]
+    Collection(ChannelName),
+    /// The batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Its schema.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The log.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The partition's reader does not go on.
+    #[error("the append was not read back: {0}")]
+    NotReadBack(String),
+}
+
+/// Publishing on a router's channels; clones share them.
+#[derive(Clone)]
+pub struct Publisher {
+    control: Control,
+    channels: Channels,
+}
+
+impl Publisher {
+    /// Over a router's channels.
+    pub const fn new(control: Control, channels: Channels) -> Self {
+        Self { control, channels }
+    }
+
+    /// A channel and the table's word on each of its partitions.
+    pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
+        let running = self.owned(agent, name).await?;
+        let positions = (0..running.entry.channel.partitions)
+            .map(|number| position(&running, agent, Partition::new(number)))
+            .collect::<Option<Vec<_>>>();
+        Ok(ChannelStatus {
+            channel: running.entry.channel.clone(),
+            log_id: running.entry.log_id,
+            positions: positions.unwrap_or_default(),
+        })
+    }
+
+    /// Appends an opening; the table's word afterwards.
+    pub async fn open(
+        &self,
+        agent: &AgentId,
+        name: &ChannelName,
+        partition: Partition,
+        request: OpenRequest,
+    ) -> Result<Position, PublishError> {
+        let running = self.owned(agent, name).await?;
+        let feed = feed(&running, partition)?;
+        let opening = Opening { agent: agent.clone(), epoch: request.epoch, replaces: request.replaces };
+        let record = mark(Kind::Opening, &opening.encode());
+        let source = feed.source();
+        let last = source.log.append(&source.topic, partition, vec![record]).await?;
+        self.answer(&running, agent, partition, last).await
+    }
+
+    /// Judges a batch, appends it, reads it back; the table's word afterwards.
+    pub async fn publish(
+        &self,
+        agent: &AgentId,
+        name: &ChannelName,
+        partition: Partition,
+        body: &[u8],
+    ) -> Result<Position, PublishError> {
+        let running = self.owned(agent, name).await?;
+        let feed = feed(&running, partition)?;
+        let channel = &running.entry.channel;
+        let envelope = Envelope::parse(body)?;
+        let by = agent.to_string();
+        let subject = channel.registry_subject();
+        let schema = registry::register(&self.control, &by, &subject, envelope.codec.envelope()).await?;
+        let records = envelope.records(agent, channel, partition, schema)?;
+        if records.is_empty() {
+            return position(&running, agent, partition)
+                .ok_or_else(|| PublishError::PartitionUnknown(name.clone(), partition));
+        }
+        let source = feed.source();
+        let last = source.log.append(&source.topic, partition, records).await?;
+        self.answer(&running, agent, partition, last).await
+    }
+
+    async fn owned(&self, agent: &AgentId, name: &ChannelName) -> Result<Arc<Running>, PublishError> {
+        let unknown = || PublishError::ChannelUnknown(name.clone());
+        let declared = self.control.view().channels.get(name).map(Arc::clone).ok_or_else(unknown)?;
+        if declared.channel.owner != agent.participant {
+            return Err(PublishError::NotOwner {
+                agent: agent.clone(),
+                channel: name.clone(),
+                owner: declared.channel.owner.to_string(),
+            });
+        }
+        if declared.channel.kind == ChannelKind::Collection {
+            return Err(PublishError::Collection(name.clone()));
+        }
+        self.channels.wait_for(name, CHANNEL_WAIT).await.ok_or_else(unknown)
+    }
+
+    async fn answer(
+        &self,
+        running: &Running,
+        agent: &AgentId,
+        partition: Partition,
+        last: Offset,
+    ) -> Result<Position, PublishError> {
+        let feed = feed(running, partition)?;
+        let mut tail = feed.watch();
+        let passed = tail.wait_for(|tail| tail.next > last);
+        let late = |why: &str| PublishError::NotReadBack(why.to_owned());
+        match tokio::time::timeout(READ_BACK, passed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(late("the reader has stopped")),
+            Err(_) => {
+                let fault = feed.tail().fault;
+                return Err(late(fault.as_deref().unwrap_or("the reader is late")));
+            }
+        }
+        position(running, agent, partition)
+            .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))
+    }
+}
+
+fn feed(running: &Running, partition: Partition) -> Result<&Arc<Feed>, PublishError> {
+    let name = &running.entry.channel.name;
+    running.feed(partition).ok_or_else(|| PublishError::PartitionUnknown(name.clone(), partition))
+}
+
+fn position(running: &Running, agent: &AgentId, partition: Partition) -> Option<Position> {
+    let tail = running.feed(partition)?.tail();
+    let entry = tail.fold.table.entry(&Writer::of(running.entry.channel.kind, agent));
+    let counted = entry.map(|entry| Counted {
+        agent: entry.agent.clone(),
+        epoch: entry.epoch,
+        next: entry.next,
+        digest: entry.digest,
+    });
+    let state = running.materialised.get(usize::try_from(partition.get()).ok()?)?;
+    let state_to = *state.borrow();
+    Some(Position { partition, counted, read_to: tail.next, state_to })
+}

@@ -1,0 +1,178 @@
+//! `from=state`: each key's present image once, then the log from the checkpoint that the state speaks for.
+//!
+//! Owns the two passes of one partition: learn each key's last record up to the last committed checkpoint, then
+//! give only those. A single pass that filters images leaves rows for ever and repeats keys (protocols, 4).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apache_avro::types::Value;
+use schemas::avro::json;
+use schemas::change::ChangeCodec;
+use schemas::framing;
+use schemas::ids::{Offset, SchemaId};
+use schemas::time::Millis;
+use sha2::{Digest as _, Sha256};
+
+use super::records;
+use crate::channel::feed::Feed;
+use crate::channel::fold::Fold;
+use crate::channel::follower::Follower;
+use crate::channel::reader::ReaderError;
+use crate::log::{Batch, ReadError};
+
+const READ_BYTES: usize = 512 * 1024;
+
+/// Why a bootstrap cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// Compaction or retention overtook it: it starts over.
+    #[error("the state was compacted away under the bootstrap")]
+    Overtaken,
+    /// The state topic.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The partition or the registry.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+}
+
+/// One key's present image.
+#[derive(Debug)]
+pub struct Present {
+    /// The key.
+    pub key: String,
+    /// Its schema.
+    pub schema: SchemaId,
+    /// The image.
+    pub image: Value,
+    /// The log offset that it comes from.
+    pub offset: Offset,
+    /// When it happened.
+    pub event_at: Millis,
+    /// When the state took it.
+    pub logged_at: Millis,
+}
+
+/// A state record that cannot be read: parked by name.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Its offset in the state topic.
+    pub offset: Offset,
+    /// Why.
+    pub reason: String,
+}
+
+/// The second pass over one partition's state, and the place in the log that follows it.
+pub struct Bootstrap {
+    feed: Arc<Feed>,
+    topic: String,
+    /// Hash of key → offset of its last record.
+    last: HashMap<u128, Offset>,
+    next: Offset,
+    end: Offset,
+    fold: Fold,
+    as_of: Offset,
+}
+
+fn key_hash(key: &[u8]) -> u128 {
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    digest.iter().take(16).fold(0, |hash, byte| (hash << 8) | u128::from(*byte))
+}
+
+impl Bootstrap {
+    /// The first pass: fixes the last committed checkpoint and learns each key's last record up to it.
+    pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
+        let source = feed.source();
+        let bounds = source.log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
+        let mut last = HashMap::new();
+        let mut uncommitted: Vec<(u128, Offset)> = Vec::new();
+        let mut checkpoint = None;
+        let mut next = bounds.first;
+        while next < bounds.next {
+            let batch = source.log.read(&topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
+            if batch.next == next {
+                break;
+            }
+            next = batch.next;
+            for stored in &batch.records {
+                if let Some((found, log_checkpoint)) = records::read_checkpoint(&stored.record) {
+                    checkpoint = Some((stored.offset, found, log_checkpoint));
+                    last.extend(uncommitted.drain(..));
+                } else if let Some(key) = stored.record.key.as_deref() {
+                    uncommitted.push((key_hash(key), stored.offset));
+                }
+            }
+        }
+        let (end, fold, as_of) = match checkpoint {
+            Some((end, found, log_checkpoint)) => {
+                let as_of = found.as_of;
+                (end, Fold::begin(source.kind, log_checkpoint, found), as_of)
+            }
+            // Nothing was materialised yet: the state is empty, and the log begins at its first checkpoint.
+            None => {
+                let (fold, as_of) = source.first_checkpoint().await?;
+                (bounds.first, fold, as_of)
+            }
+        };
+        Ok(Self { topic, last, next: bounds.first, end, fold, as_of, feed })
+    }
+
+    /// The next images; `None` when all were given.
+    pub async fn next(&mut self) -> Result<Option<Vec<Result<Present, Unreadable>>>, BootstrapError> {
+        if self.next >= self.end {
+            return Ok(None);
+        }
+        let source = self.feed.source().clone();
+        let read =
+            source.log.read(&self.topic, source.partition, self.next, READ_BYTES, Duration::ZERO).await;
+        let batch: Batch = read.map_err(|error| match error {
+            ReadError::BeforeFirst { .. } => BootstrapError::Overtaken,
+            other => other.into(),
+        })?;
+        if batch.next == self.next {
+            return Ok(None);
+        }
+        self.next = batch.next;
+        let mut found = Vec::new();
+        for stored in batch.records.into_iter().filter(|stored| stored.offset < self.end) {
+            let (Some(key), Some(value)) = (&stored.record.key, &stored.record.value) else { continue };
+            if self.last.get(&key_hash(key)) != Some(&stored.offset) {
+                continue;
+            }
+            let unreadable = |reason: String| Unreadable { offset: stored.offset, reason };
+            let Ok((schema, datum)) = framing::unframe(value) else {
+                found.push(Err(unreadable("it is not framed".to_owned())));
+                continue;
+            };
+            let codec = source.codecs.get(schema).await.map_err(ReaderError::from)?;
+            let present = codec
+                .decode_all(datum)
+                .and_then(|change| {
+                    let image = json::decode(codec.subject(), change.after.unwrap_or_default())?;
+                    Ok(Present {
+                        key: change.key.to_owned(),
+                        schema,
+                        image,
+                        offset: records::log_offset(&stored.record).unwrap_or_default(),
+                        event_at: change.event_at,
+                        logged_at: stored.logged_at,
+                    })
+                })
+                .map_err(|error| unreadable(error.to_string()));
+            found.push(present);
+        }
+        Ok(Some(found))
+    }
+
+    /// The codec of a schema that an image came in.
+    pub async fn codec(&self, schema: SchemaId) -> Result<Arc<ChangeCodec>, BootstrapError> {
+        Ok(self.feed.source().codecs.get(schema).await.map_err(ReaderError::from)?)
+    }
+
+    /// Where the log is read on from.
+    pub fn into_follower(self) -> Follower {
+        Follower::at(self.feed, self.fold, self.as_of)
+    }
+}

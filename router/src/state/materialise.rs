@@ -1,0 +1,311 @@
+//! The materialiser of one partition: folds counted events into the state topic, in fenced batches.
+//!
+//! Owns the order *fence first, then read the last checkpoint, then go on*; the comparison of each event's
+//! `before` with the state; and the checkpoints in the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::retry::Retry;
+use schemas::avro::binary::DatumError;
+use schemas::framing;
+use schemas::ids::{Offset, Partition};
+use schemas::limits::CHECKPOINT_EVERY_RECORDS;
+use schemas::marks::{Checkpoint, Resync};
+use schemas::record::{Kind, Record};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, watch};
+
+use super::records;
+use crate::channel::feed::Feed;
+use crate::channel::fold::Fold;
+use crate::channel::follower::Follower;
+use crate::channel::reader::{Chunk, Item, ReaderError};
+use crate::channel::runtime::mark;
+use crate::log::{CommitError, FencedWriter, Log, ReadError, TopicError};
+
+/// Writers of state, each with a transactional id of its own; fixed, so that ids do not grow with channels.
+const SHARDS: usize = 8;
+/// At most one resync record a partition in this time.
+const RESYNC_PAUSE: Duration = Duration::from_mins(1);
+const READ_BYTES: usize = 1 << 20;
+/// Records of one transaction.
+const BATCH_RECORDS: usize = 5_000;
+
+/// Why the state cannot be written on.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The log.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The state topic.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The partition.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// The transaction.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// An event that was judgeable a moment ago.
+    #[error(transparent)]
+    Datum(#[from] DatumError),
+    /// The log no longer reaches the state's checkpoint.
+    #[error(
+        "state_overtaken: the state of {topic} ends at log offset {as_of}, which the log no longer holds; the provider must reopen"
+    )]
+    Overtaken {
+        /// The state topic.
+        topic: String,
+        /// Where it ends.
+        as_of: Offset,
+    },
+}
+
+/// The router's fenced writers, shared by all partitions.
+pub struct StateWriters(Vec<Mutex<Box<dyn FencedWriter>>>);
+
+impl StateWriters {
+    /// Opens them all; earlier holders are fenced from here on.
+    pub async fn open(log: &dyn Log) -> Result<Self, TopicError> {
+        let mut writers = Vec::with_capacity(SHARDS);
+        for shard in 0..SHARDS {
+            writers.push(Mutex::new(log.open_writer(&format!("dit.state.{shard}")).await?));
+        }
+        Ok(Self(writers))
+    }
+
+    async fn commit(
+        &self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, CommitError> {
+        let hash = topic.bytes().fold(usize::try_from(partition.get()).unwrap_or(0), |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(usize::from(byte))
+        });
+        match self.0.get(hash % SHARDS) {
+            Some(writer) => writer.lock().await.commit(topic, partition, records).await,
+            None => Err(CommitError::Failed("there is no such shard".to_owned())),
+        }
+    }
+}
+
+/// 128 bits of a hash: enough to tell images apart without keeping them.
+fn hash128(bytes: &[u8]) -> u128 {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest.iter().take(16).fold(0, |hash, byte| (hash << 8) | u128::from(*byte))
+}
+
+/// The materialiser of one partition.
+pub struct Materialiser {
+    feed: Arc<Feed>,
+    writers: Arc<StateWriters>,
+    topic: String,
+    follower: Follower,
+    /// Hash of key → hash of present image.
+    present: HashMap<u128, u128>,
+    progress: watch::Sender<Offset>,
+    since_checkpoint: u64,
+    last_resync: Option<tokio::time::Instant>,
+}
+
+impl Materialiser {
+    /// Reads the state's end (its writers are fenced already) and stands there.
+    pub async fn open(
+        feed: Arc<Feed>,
+        writers: Arc<StateWriters>,
+        topic: String,
+    ) -> Result<Self, StateError> {
+        let (present, last) = read_state(&feed, &topic).await?;
+        let follower = match last {
+            None => Follower::earliest(Arc::clone(&feed)).await?,
+            Some((checkpoint, log_checkpoint)) => {
+                let source = feed.source();
+                let bounds = source.log.bounds(&source.topic, source.partition).await?;
+                let as_of = checkpoint.as_of;
+                if as_of < bounds.first {
+                    return Err(StateError::Overtaken { topic, as_of });
+                }
+                let fold = Fold::begin(source.kind, log_checkpoint, checkpoint);
+                Follower::at(Arc::clone(&feed), fold, as_of)
+            }
+        };
+        let progress = watch::Sender::new(follower.place().offset);
+        Ok(Self { feed, writers, topic, follower, present, progress, since_checkpoint: 0, last_resync: None })
+    }
+
+    /// How far the state has got in the log.
+    pub fn progress(&self) -> watch::Receiver<Offset> {
+        self.progress.subscribe()
+    }
+
+    /// Materialises for ever, or until another router takes over.
+    pub async fn run(mut self) {
+        let mut retry = Retry::default();
+        let mut tail = self.feed.watch();
+        loop {
+            match self.step().await {
+                Ok(true) => retry.reset(),
+                Ok(false) => {
+                    if tail.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(StateError::Commit(CommitError::Fenced)) => {
+                    tracing::warn!(topic = %self.topic, "another router writes this state now");
+                    return;
+                }
+                Err(error) => {
+                    let wait = retry.next_wait();
+                    tracing::error!(topic = %self.topic, %error, ?wait, "the state cannot be written");
+                    tokio::time::sleep(wait).await;
+                    if let Err(error) = self.reopen().await {
+                        tracing::error!(topic = %self.topic, %error, "the state cannot be read");
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a failed commit: stand again at what is there.
+    async fn reopen(&mut self) -> Result<(), StateError> {
+        let fresh = Self::open(Arc::clone(&self.feed), Arc::clone(&self.writers), self.topic.clone()).await?;
+        self.follower = fresh.follower;
+        self.present = fresh.present;
+        Ok(())
+    }
+
+    async fn step(&mut self) -> Result<bool, StateError> {
+        let Some(chunk) = self.follower.next().await? else { return Ok(false) };
+        let (records, differing) = self.fold(&chunk)?;
+        self.since_checkpoint += u64::try_from(records.len()).unwrap_or(u64::MAX);
+        self.commit(records).await?;
+        self.progress.send_replace(chunk.next);
+        if let Some(offset) = differing {
+            self.order_resync(offset).await;
+        }
+        if self.since_checkpoint >= CHECKPOINT_EVERY_RECORDS {
+            self.checkpoint_log().await;
+        }
+        Ok(true)
+    }
+
+    /// The chunk's images, and the first offset whose `before` is not what the state holds.
+    fn fold(&mut self, chunk: &Chunk) -> Result<(Vec<Record>, Option<Offset>), StateError> {
+        let mut records = Vec::with_capacity(chunk.items.len());
+        let mut differing = None;
+        for item in &chunk.items {
+            let Item::Change(event) = item else { continue };
+            if event.offset < self.follower.wanted() {
+                continue;
+            }
+            let change = event.change()?;
+            let key = hash128(change.key.as_bytes());
+            if self.present.get(&key).copied() != change.before.map(hash128) && differing.is_none() {
+                differing = Some(event.offset);
+            }
+            match change.after {
+                Some(after) => self.present.insert(key, hash128(after)),
+                None => self.present.remove(&key),
+            };
+            records.push(records::image(event.schema, &change, event.offset));
+        }
+        Ok((records, differing))
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let fold = self.follower.fold();
+        Checkpoint {
+            log_id: self.feed.source().log_id,
+            as_of: self.follower.place().offset,
+            freshness: fold.freshness,
+            table: fold.table.clone(),
+        }
+    }
+
+    async fn commit(&self, records: Vec<Record>) -> Result<(), StateError> {
+        let partition = self.feed.source().partition;
+        let end = records::checkpoint(&self.checkpoint(), self.follower.fold().checkpoint);
+        let mut records = records.into_iter().chain(std::iter::once(end)).peekable();
+        // Only the last batch of a chunk carries the checkpoint: what was written before it repeats harmlessly.
+        while records.peek().is_some() {
+            let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
+            self.writers.commit(&self.topic, partition, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// An event's `before` was not the state's image: every replica starts over from the state.
+    async fn order_resync(&mut self, offset: Offset) {
+        let source = self.feed.source();
+        tracing::error!(topic = %source.topic, partition = %source.partition, %offset, "an event's before image is not the state's");
+        if self.last_resync.is_some_and(|last| last.elapsed() < RESYNC_PAUSE) {
+            return;
+        }
+        let reason = format!("the before image at offset {offset} is not the state's");
+        let record = mark(Kind::Resync, &Resync { reason }.encode());
+        match source.log.append(&source.topic, source.partition, vec![record]).await {
+            Ok(_) => self.last_resync = Some(tokio::time::Instant::now()),
+            Err(error) => tracing::error!(%error, "a resync record could not be appended"),
+        }
+    }
+
+    /// A checkpoint in the log is a help to readers: a failure costs only time, a repeat says the same.
+    async fn checkpoint_log(&mut self) {
+        let source = self.feed.source();
+        let record = mark(Kind::Checkpoint, &self.checkpoint().encode());
+        match source.log.append(&source.topic, source.partition, vec![record]).await {
+            Ok(_) => self.since_checkpoint = 0,
+            Err(error) => tracing::warn!(%error, "a checkpoint could not be appended"),
+        }
+    }
+}
+
+type StateEnd = (HashMap<u128, u128>, Option<(Checkpoint, Offset)>);
+
+/// The state's present images and its last checkpoint.
+async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
+    let source = feed.source();
+    let bounds = source.log.bounds(topic, source.partition).await?;
+    let mut next = bounds.first;
+    let mut present = HashMap::new();
+    let mut uncommitted: Vec<(u128, Option<u128>)> = Vec::new();
+    let mut last = None;
+    while next < bounds.next {
+        let batch = source.log.read(topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
+        if batch.next == next {
+            break;
+        }
+        next = batch.next;
+        for stored in batch.records {
+            if let Some(found) = records::read_checkpoint(&stored.record) {
+                last = Some(found);
+                for (key, image) in uncommitted.drain(..) {
+                    match image {
+                        Some(image) => present.insert(key, image),
+                        None => present.remove(&key),
+                    };
+                }
+                continue;
+            }
+            let Some(key) = stored.record.key.as_deref() else { continue };
+            let image = match stored.record.value.as_deref() {
+                None => None,
+                Some(value) => Some(image_hash(feed, value).await?),
+            };
+            uncommitted.push((hash128(key), image));
+        }
+    }
+    Ok((present, last))
+}
+
+async fn image_hash(feed: &Feed, value: &[u8]) -> Result<u128, StateError> {
+    let at = 0;
+    let (schema, datum) = framing::unframe(value)
+        .map_err(|_| DatumError::Invalid { at, what: "a state record is not framed" })?;
+    let codec = feed.source().codecs.get(schema).await.map_err(ReaderError::from)?;
+    let change = codec.decode_all(datum)?;
+    Ok(hash128(change.after.unwrap_or_default()))
+}
