@@ -1,1 +1,11 @@
-//! x
+//! The producer agent: from a register's own files to acknowledged events.
+//!
+//! Owns the way source → images → outbox → router. The before image comes from its own images, never from a
+//! source that may make it up. It must never import the router.
+
+pub mod agent;
+pub mod config;
+pub mod image;
+pub mod outbox;
+pub mod send;
+pub mod source;

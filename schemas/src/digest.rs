@@ -25,6 +25,12 @@ pub fn next(before: Digest, key: &[u8], datum: &[u8]) -> Digest {
     Digest::new(prefix)
 }
 
+/// 128 bits of a hash: enough to tell keys and images apart without keeping them.
+pub fn hash128(bytes: &[u8]) -> u128 {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest.iter().take(16).fold(0, |hash, byte| (hash << 8) | u128::from(*byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

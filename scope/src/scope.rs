@@ -8,6 +8,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use schemas::agreement::{Agreement, Transform};
 use schemas::avro::binary::DatumError;
 use schemas::avro::json::decode;
+use schemas::avro::resolution::resolve_value;
 use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::change::Op;
 use schemas::delivery::Reason;
@@ -222,9 +223,7 @@ impl Scope {
     fn effective<'v>(&self, image: &'v Value) -> Result<std::borrow::Cow<'v, Value>, Denial> {
         match &self.resolve_to {
             None => Ok(std::borrow::Cow::Borrowed(image)),
-            Some(schema) => image
-                .clone()
-                .resolve(schema.parsed())
+            Some(schema) => resolve_value(image.clone(), schema)
                 .map(std::borrow::Cow::Owned)
                 .map_err(|_| Denial::Unresolvable),
         }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use apache_avro::types::Value;
 use schemas::avro::json;
 use schemas::change::ChangeCodec;
+use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
 use schemas::time::Millis;
-use sha2::{Digest as _, Sha256};
 
 use super::records;
 use crate::channel::feed::Feed;
@@ -76,11 +76,6 @@ pub struct Bootstrap {
     as_of: Offset,
 }
 
-fn key_hash(key: &[u8]) -> u128 {
-    let digest: [u8; 32] = Sha256::digest(key).into();
-    digest.iter().take(16).fold(0, |hash, byte| (hash << 8) | u128::from(*byte))
-}
-
 impl Bootstrap {
     /// The first pass: fixes the last committed checkpoint and learns each key's last record up to it.
     pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
@@ -101,7 +96,7 @@ impl Bootstrap {
                     checkpoint = Some((stored.offset, found, log_checkpoint));
                     last.extend(uncommitted.drain(..));
                 } else if let Some(key) = stored.record.key.as_deref() {
-                    uncommitted.push((key_hash(key), stored.offset));
+                    uncommitted.push((hash128(key), stored.offset));
                 }
             }
         }
@@ -138,7 +133,7 @@ impl Bootstrap {
         let mut found = Vec::new();
         for stored in batch.records.into_iter().filter(|stored| stored.offset < self.end) {
             let (Some(key), Some(value)) = (&stored.record.key, &stored.record.value) else { continue };
-            if self.last.get(&key_hash(key)) != Some(&stored.offset) {
+            if self.last.get(&hash128(key)) != Some(&stored.offset) {
                 continue;
             }
             let unreadable = |reason: String| Unreadable { offset: stored.offset, reason };

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use platform::retry::Retry;
 use schemas::avro::binary::DatumError;
+use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, Partition};
 use schemas::limits::CHECKPOINT_EVERY_RECORDS;
 use schemas::marks::{Checkpoint, Resync};
 use schemas::record::{Kind, Record};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, watch};
 
 use super::records;
@@ -90,12 +90,6 @@ impl StateWriters {
             None => Err(CommitError::Failed("there is no such shard".to_owned())),
         }
     }
-}
-
-/// 128 bits of a hash: enough to tell images apart without keeping them.
-fn hash128(bytes: &[u8]) -> u128 {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
-    digest.iter().take(16).fold(0, |hash, byte| (hash << 8) | u128::from(*byte))
 }
 
 /// The materialiser of one partition.

@@ -9,4 +9,5 @@ pub mod container;
 pub mod json;
 pub mod layout;
 pub mod names;
+pub mod resolution;
 pub mod schema;

@@ -1,0 +1,449 @@
+//! One channel's agent: takes files, keeps images and outbox in step, sends.
+//!
+//! Owns the order of things: events are synced in the outbox first, then folded into the images with the outbox
+//! position that they reflect; a file is "taken" only after both. The guard stands before the first event.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use platform::clock::now;
+use platform::segments::SegmentError;
+use platform::segments::checked_file;
+use platform::segments::disk::Disk;
+use schemas::avro::binary::DatumError;
+use schemas::avro::resolution::{ResolveError, resolve_datum};
+use schemas::avro::schema::{AvroSchema, SchemaError};
+use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::channel::Channel;
+use schemas::ids::{Epoch, LogId, Partition};
+use schemas::marks::Freshness;
+use schemas::{limits, partition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::image::{Fold, ImageError, ImageStore};
+use crate::outbox::{Content, Outbox, OutboxError};
+use crate::send::sender::{SharedOutbox, lock};
+use crate::source::compare::{Counts, FitError, Parked, Read, RowReader, Survey};
+use crate::source::table::{Table, TableError, TableFormat};
+
+const IDENTITY_KIND: &[u8; 4] = b"iden";
+/// Events that share one sync of the outbox.
+const GROUP: usize = 1_000;
+/// Parked rows that a report names; the count is always whole.
+const REPORTED_ROWS: usize = 1_000;
+
+/// When a file is held for a person to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// Deletes, in percent of the register, above which a file is held.
+    pub max_delete_percent: u32,
+    /// Updates, in percent of the register, above which a file is held.
+    pub max_change_percent: u32,
+}
+
+impl Default for Guard {
+    /// A tenth gone or half changed at once is an accident of publication more often than not.
+    fn default() -> Self {
+        Self { max_delete_percent: 10, max_change_percent: 50 }
+    }
+}
+
+impl Guard {
+    /// Why a file is held; `None` when it may pass.
+    pub fn holds(&self, counts: &Counts, register: u64) -> Option<String> {
+        let over = |count: u64, percent: u32| count * 100 > register * u64::from(percent);
+        if over(counts.delete, self.max_delete_percent) {
+            return Some(format!(
+                "it would delete {} of {register} rows, more than {} %",
+                counts.delete, self.max_delete_percent
+            ));
+        }
+        if over(counts.update, self.max_change_percent) {
+            return Some(format!(
+                "it would change {} of {register} rows, more than {} %",
+                counts.update, self.max_change_percent
+            ));
+        }
+        None
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its name.
+    pub file: String,
+    /// How many rows did what.
+    pub counts: Counts,
+    /// Why the guard held it, or would have.
+    pub guard: Option<String>,
+    /// Whether its changes are in the outbox.
+    pub taken: bool,
+    /// Why its deletes were held.
+    pub deletes_held: Option<String>,
+    /// Columns that stand for no field.
+    pub ignored_columns: Vec<String>,
+    /// The rows set aside; the first thousand.
+    pub parked: Vec<Parked>,
+}
+
+/// Why a file was not taken, or the agent cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The file.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The file and the channel.
+    #[error("{file}: {error}")]
+    Fit {
+        /// The file.
+        file: String,
+        /// What does not fit.
+        error: FitError,
+    },
+    /// The images.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// A file of the agent's folder.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The schema.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// An image cannot be brought to the new schema.
+    #[error("an image: {0}")]
+    Resolve(#[from] ResolveError),
+    /// An image cannot be read.
+    #[error("an image cannot be read: {0}")]
+    Datum(#[from] DatumError),
+    /// The folder is another channel's.
+    #[error(
+        "{path} belongs to channel {found}, log {log}; this agent is for {wanted}. Give each channel its own folder"
+    )]
+    OtherChannel {
+        /// The folder.
+        path: PathBuf,
+        /// Its channel.
+        found: String,
+        /// Its log.
+        log: LogId,
+        /// This channel.
+        wanted: String,
+    },
+    /// The folder lost its identity but not its contents, or the other way.
+    #[error("{path}: {problem}; the agent must reopen")]
+    Doubtful {
+        /// The folder.
+        path: PathBuf,
+        /// What was seen.
+        problem: String,
+    },
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct IdentityFile {
+    channel: String,
+    log_id: LogId,
+}
+
+/// What an agent of one channel is opened with.
+pub struct Opening {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The images.
+    pub images: Box<dyn ImageStore>,
+    /// The channel's declaration.
+    pub channel: Channel,
+    /// The id of the channel's log.
+    pub log_id: LogId,
+    /// The subject's schema that files are read into.
+    pub schema: AvroSchema,
+}
+
+/// One channel's agent.
+pub struct Agent {
+    channel: Channel,
+    codec: ChangeCodec,
+    images: Box<dyn ImageStore>,
+    outbox: SharedOutbox,
+    appended: watch::Sender<u64>,
+    folded: Arc<AtomicU64>,
+}
+
+impl Agent {
+    /// Opens the agent's folder, or begins one there; folds into the images what the outbox is ahead.
+    pub fn open(opening: Opening) -> Result<Self, AgentError> {
+        let Opening { dir, disk, images, channel, log_id, schema } = opening;
+        disk.create_dir(&dir).map_err(|error| SegmentError::Io { path: dir.clone(), error })?;
+        let known = check_identity(disk.as_ref(), &dir, &channel, log_id)?;
+        let codec = ChangeCodec::new(&schema)?;
+        let epoch = Epoch::new(platform::random::id()?);
+        let outbox = Outbox::open(disk, &dir.join("outbox"), epoch, &codec, channel.partitions)?;
+        let (first, next) = (outbox.first_position(), outbox.next_position());
+        let folded = images.position()?;
+        if (known && folded < first) || folded > next {
+            let problem = format!("the images reflect position {folded}, the outbox holds {first} to {next}");
+            return Err(AgentError::Doubtful { path: dir, problem });
+        }
+        let agent = Self {
+            channel,
+            codec,
+            images,
+            outbox: Arc::new(Mutex::new(outbox)),
+            appended: watch::Sender::new(next),
+            folded: Arc::new(AtomicU64::new(folded)),
+        };
+        agent.catch_up(folded)?;
+        Ok(agent)
+    }
+
+    /// The outbox, for the sender.
+    pub fn outbox(&self) -> SharedOutbox {
+        Arc::clone(&self.outbox)
+    }
+
+    /// Moves when the outbox grows.
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.subscribe()
+    }
+
+    /// The position up to which the images surely reflect the outbox.
+    pub fn folded(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.folded)
+    }
+
+    /// The subject's schema that files are read into.
+    pub fn schema(&self) -> &AvroSchema {
+        self.codec.subject()
+    }
+
+    /// How many rows the register has, as far as the agent knows.
+    pub fn register_size(&self) -> Result<u64, AgentError> {
+        Ok(self.images.count()?)
+    }
+
+    /// After a crash the outbox may be ahead of the images.
+    fn catch_up(&self, from: u64) -> Result<(), AgentError> {
+        let mut folds = Vec::new();
+        let mut wrong = None;
+        let mut next = from;
+        lock(&self.outbox).for_each(from, &mut |placed| {
+            next = placed.position + 1;
+            if let Content::Change { key, datum } = placed.entry.content {
+                match self.codec.decode_all(&datum) {
+                    Ok(change) => folds.push(Fold { key, after: change.after.map(<[u8]>::to_vec) }),
+                    Err(error) => wrong = Some(error),
+                }
+            }
+            wrong.is_none()
+        })?;
+        if let Some(error) = wrong {
+            return Err(error.into());
+        }
+        self.images.apply(&folds, next)?;
+        self.sync_images(next)
+    }
+
+    fn sync_images(&self, position: u64) -> Result<(), AgentError> {
+        self.images.sync()?;
+        self.folded.store(position, Ordering::Release);
+        Ok(())
+    }
+
+    /// Brings the images to a new version of the subject's schema: the next file is compared in it.
+    pub fn use_schema(&mut self, schema: &AvroSchema) -> Result<(), AgentError> {
+        if self.codec.subject() == schema {
+            return Ok(());
+        }
+        let position = self.images.position()?;
+        let mut folds = Vec::new();
+        let mut wrong = None;
+        self.images.for_each(&mut |key, image| {
+            match resolve_datum(self.codec.subject(), schema, image) {
+                Ok(after) => folds.push(Fold { key: key.to_owned(), after: Some(after) }),
+                Err(error) => wrong = Some(error),
+            }
+            wrong.is_none()
+        })?;
+        if let Some(error) = wrong {
+            return Err(error.into());
+        }
+        for group in folds.chunks(GROUP) {
+            self.images.apply(group, position)?;
+        }
+        self.sync_images(position)?;
+        self.codec = ChangeCodec::new(schema)?;
+        Ok(())
+    }
+
+    /// Takes a full file: compares it with the images, asks the guard, and puts its changes into the outbox.
+    /// `accepted` is a person's word that overrides the guard; `guard` is `None` where nothing is to be held.
+    pub fn take_file(
+        &self,
+        path: &Path,
+        format: &TableFormat,
+        guard: Guard,
+        accepted: bool,
+    ) -> Result<FileReport, AgentError> {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let table = Table::open(path, format)?;
+        let fit = |error| AgentError::Fit { file: file.clone(), error };
+        let reader = RowReader::new(self.schema(), &self.channel.key, table.header()).map_err(fit)?;
+        let survey = Survey::of(table, &reader, self.images.as_ref())?;
+        let held = guard.holds(&survey.counts, self.images.count()?);
+        let taken = held.is_none() || accepted;
+        let report = FileReport {
+            file: file.clone(),
+            counts: survey.counts,
+            guard: held,
+            taken,
+            deletes_held: survey.deletes_held.clone(),
+            ignored_columns: reader.ignored().to_vec(),
+            parked: survey.parked.iter().take(REPORTED_ROWS).cloned().collect(),
+        };
+        if taken {
+            let mut emitter = Emitter::new(self, &file);
+            for row in Table::open(path, format)? {
+                if let Read::Good { key, datum } = reader.read(&row)
+                    && survey.changes(key.as_str())
+                {
+                    emitter.put(key.as_str(), Some(datum), row.line)?;
+                }
+            }
+            if survey.deletes_held.is_none() {
+                for key in self.absent(&survey)? {
+                    emitter.put(&key, None, 0)?;
+                }
+            }
+            emitter.finish()?;
+        }
+        Ok(report)
+    }
+
+    fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {
+        let mut keys = Vec::new();
+        self.images.for_each(&mut |key, _| {
+            if survey.is_absent(key) {
+                keys.push(key.to_owned());
+            }
+            true
+        })?;
+        Ok(keys)
+    }
+}
+
+/// Puts a file's changes into the outbox, group by group, and folds them into the images.
+struct Emitter<'a> {
+    agent: &'a Agent,
+    file: &'a str,
+    contents: Vec<(Partition, Content)>,
+    folds: Vec<Fold>,
+}
+
+impl<'a> Emitter<'a> {
+    fn new(agent: &'a Agent, file: &'a str) -> Self {
+        Self { agent, file, contents: Vec::with_capacity(GROUP), folds: Vec::with_capacity(GROUP) }
+    }
+
+    fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<(), AgentError> {
+        let before = self.agent.images.get(key)?;
+        let op = match (&before, &after) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => Op::Create,
+            (Some(_), Some(_)) => Op::Update,
+            (Some(_), None) => Op::Delete,
+        };
+        let at = now();
+        let position = if line == 0 { String::new() } else { line.to_string() };
+        let source = Source { kind: "file", name: self.file, position: &position, snapshot: true };
+        let change = Change {
+            op,
+            key,
+            before: before.as_deref(),
+            after: after.as_deref(),
+            source,
+            event_at: at,
+            captured_at: at,
+        };
+        let mut datum = Vec::new();
+        ChangeCodec::encode(&change, &mut datum);
+        if datum.len() > limits::MAX_DATUM_BYTES {
+            // The same limit as the router's: the row is parked here, and nothing behind it waits.
+            tracing::error!(
+                file = self.file,
+                line,
+                size = datum.len(),
+                "parked a row that is larger than the log takes"
+            );
+            return Ok(());
+        }
+        let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
+        self.contents.push((partition, Content::Change { key: key.to_owned(), datum }));
+        self.folds.push(Fold { key: key.to_owned(), after });
+        if self.contents.len() >= GROUP { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), AgentError> {
+        let next = {
+            let mut outbox = lock(&self.agent.outbox);
+            outbox.append(&self.agent.codec, &self.contents)?;
+            outbox.next_position()
+        };
+        self.agent.images.apply(&self.folds, next)?;
+        self.agent.appended.send_replace(next);
+        self.contents.clear();
+        self.folds.clear();
+        Ok(())
+    }
+
+    /// The file's freshness follows its events, in every partition.
+    fn finish(mut self) -> Result<(), AgentError> {
+        let freshness = Freshness { at: now() }.encode();
+        for number in 0..self.agent.channel.partitions {
+            self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
+        }
+        self.flush()?;
+        let position = self.agent.images.position()?;
+        self.agent.sync_images(position)
+    }
+}
+
+/// Whether the folder has been this channel's before.
+fn check_identity(disk: &dyn Disk, dir: &Path, channel: &Channel, log_id: LogId) -> Result<bool, AgentError> {
+    let path = dir.join("identity");
+    let wanted = IdentityFile { channel: channel.name.to_string(), log_id };
+    let doubtful = |problem: String| AgentError::Doubtful { path: dir.to_owned(), problem };
+    match checked_file::read(disk, &path, IDENTITY_KIND)? {
+        Some(bytes) => {
+            let found: IdentityFile = serde_json::from_slice(&bytes).map_err(|e| doubtful(e.to_string()))?;
+            if found == wanted {
+                return Ok(true);
+            }
+            Err(AgentError::OtherChannel {
+                path: dir.to_owned(),
+                found: found.channel,
+                log: found.log_id,
+                wanted: format!("{}, log {log_id}", channel.name),
+            })
+        }
+        None => {
+            let bytes = serde_json::to_vec(&wanted).map_err(|e| doubtful(e.to_string()))?;
+            checked_file::write(disk, &path, IDENTITY_KIND, &bytes)?;
+            Ok(false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

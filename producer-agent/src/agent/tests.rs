@@ -1,0 +1,133 @@
+//! The agent on a disk that crashes: files become events once, and images follow the outbox.
+
+use platform::segments::memory_disk::MemoryDisk;
+
+use super::*;
+use crate::image::memory::MemoryImages;
+use crate::outbox::Placed;
+
+const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
+    {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
+
+struct Site {
+    files: tempfile::TempDir,
+    disk: MemoryDisk,
+    agent: Agent,
+}
+
+fn channel() -> Channel {
+    serde_json::from_value(
+        serde_json::json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 2,
+        "key": {"fields": ["k"]}, "schema": serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap()}),
+    )
+    .unwrap()
+}
+
+fn open(disk: &MemoryDisk, images: Box<dyn ImageStore>) -> Result<Agent, AgentError> {
+    Agent::open(Opening {
+        dir: PathBuf::from("/agent"),
+        disk: Arc::new(disk.clone()),
+        images,
+        channel: channel(),
+        log_id: LogId::new([7; 16]),
+        schema: AvroSchema::parse(SCHEMA).unwrap(),
+    })
+}
+
+fn site() -> Site {
+    let disk = MemoryDisk::new();
+    let agent = open(&disk, Box::new(MemoryImages::default())).unwrap();
+    Site { files: tempfile::tempdir().unwrap(), disk, agent }
+}
+
+impl Site {
+    fn take(&self, text: &str, accepted: bool) -> FileReport {
+        let path = self.files.path().join("register.csv");
+        std::fs::write(&path, text).unwrap();
+        self.agent.take_file(&path, &TableFormat::default(), Guard::default(), accepted).unwrap()
+    }
+
+    fn events(&self) -> Vec<(String, &'static str)> {
+        let mut found = Vec::new();
+        lock(&self.agent.outbox)
+            .for_each(0, &mut |Placed { entry, .. }| {
+                if let Content::Change { key, datum } = entry.content {
+                    let change = self.agent.codec.decode_all(&datum).unwrap();
+                    found.push((key, change.op.letter()));
+                }
+                true
+            })
+            .unwrap();
+        found.sort();
+        found
+    }
+}
+
+#[test]
+fn versions_of_a_file_become_creates_updates_and_deletes_once() {
+    let site = site();
+    let first = (0..20).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},x\n"));
+    assert_eq!(site.take(&first, false).counts.create, 20);
+    let reordered = (0..20).rev().fold("k,v\n".to_owned(), |text, n| format!("{text}{n},x\n"));
+    assert_eq!(site.take(&reordered, false).counts, Counts { same: 20, ..Counts::default() });
+    let changed = first.replace("\n5,x\n", "\n5,y\n").replace("\n7,x\n", "\n");
+    let report = site.take(&changed, false);
+    assert_eq!((report.counts.update, report.counts.delete), (1, 1));
+    assert_eq!(site.events().len(), 22);
+}
+
+#[test]
+fn the_guard_holds_what_would_empty_the_register_until_somebody_accepts() {
+    let site = site();
+    let full = (0..20).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},x\n"));
+    assert!(site.take(&full, false).taken, "creates never hold");
+    let report = site.take("k,v\n", false);
+    assert!(!report.taken && report.guard.is_some_and(|why| why.contains("delete 20 of 20")));
+    assert_eq!(site.agent.register_size().unwrap(), 20);
+    assert!(site.take("k,v\n", true).taken);
+    assert_eq!(site.agent.register_size().unwrap(), 0);
+}
+
+#[test]
+fn images_that_are_behind_catch_up_from_the_outbox() {
+    let site = site();
+    site.take("k,v\na,1\nb,2\n", false);
+    let reopened = open(&site.disk, Box::new(MemoryImages::default())).unwrap();
+    assert_eq!(reopened.register_size().unwrap(), 2, "from an outbox that still holds everything");
+    let path = site.files.path().join("register.csv");
+    let report = reopened.take_file(&path, &TableFormat::default(), Guard::default(), false).unwrap();
+    assert_eq!(report.counts, Counts { same: 2, ..Counts::default() }, "a file taken twice is taken once");
+}
+
+#[test]
+fn images_ahead_of_the_outbox_are_doubtful() {
+    let site = site();
+    let images = MemoryImages::default();
+    images.apply(&[], 99).unwrap();
+    assert!(matches!(open(&site.disk, Box::new(images)), Err(AgentError::Doubtful { .. })));
+}
+
+#[test]
+fn a_folder_belongs_to_one_channel_and_one_log() {
+    let site = site();
+    let opened = Agent::open(Opening {
+        dir: PathBuf::from("/agent"),
+        disk: Arc::new(site.disk),
+        images: Box::new(MemoryImages::default()),
+        channel: channel(),
+        log_id: LogId::new([8; 16]),
+        schema: AvroSchema::parse(SCHEMA).unwrap(),
+    });
+    assert!(matches!(opened, Err(AgentError::OtherChannel { .. })));
+}
+
+#[test]
+fn a_new_header_is_compared_in_the_new_schema() {
+    let mut site = site();
+    site.take("k,v\na,1\nb,2\n", false);
+    let newer = r#"{"type":"record","name":"R","fields":[{"name":"K","aliases":["k"],"type":"string"},
+        {"name":"v","type":"string"},{"name":"w","type":"string","default":""}]}"#;
+    site.agent.use_schema(&AvroSchema::parse(newer).unwrap()).unwrap();
+    let report = site.take("K,v,w\na,1,\nb,2,new\n", true);
+    assert_eq!(report.counts, Counts { same: 1, update: 1, ..Counts::default() });
+}

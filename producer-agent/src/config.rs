@@ -1,0 +1,61 @@
+//! A producer agent's configuration file.
+//!
+//! Owns its keys; their doc comments are the reference.
+
+use std::path::{Path, PathBuf};
+
+use platform::config::{ConfigError, load};
+use platform::identity::IdentityFiles;
+use schemas::ids::ChannelName;
+use serde::Deserialize;
+
+use crate::agent::Guard;
+use crate::source::table::TableFormat;
+
+/// `producer.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProducerConfig {
+    /// The router, as `https://host:port`.
+    pub router: String,
+    /// Certificate, key, authorities.
+    pub identity: IdentityFiles,
+    /// The trust domain in everybody's certificates.
+    pub domain: String,
+    /// The channel that this agent provides.
+    pub channel: ChannelName,
+    /// A file with the subject's schema that dropped files are read into.
+    pub schema: PathBuf,
+    /// The agent's own folder: images and outbox.
+    pub data_dir: PathBuf,
+    /// The folder that full files are dropped into.
+    pub drop_dir: PathBuf,
+    /// How dropped files are written.
+    #[serde(default)]
+    pub format: TableFormat,
+    /// When a file is held for a person to look at.
+    #[serde(default)]
+    pub guard: Guard,
+    /// How log lines look: `text` or `json`.
+    #[serde(default)]
+    pub log_format: platform::telemetry::Format,
+}
+
+impl ProducerConfig {
+    /// Reads the file; relative paths are relative to it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = load(path)?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        for file in [
+            &mut config.identity.certificate,
+            &mut config.identity.key,
+            &mut config.identity.authorities,
+            &mut config.schema,
+            &mut config.data_dir,
+            &mut config.drop_dir,
+        ] {
+            *file = base.join(&*file);
+        }
+        Ok(config)
+    }
+}

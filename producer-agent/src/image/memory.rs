@@ -1,0 +1,52 @@
+//! Images in memory: the twin of the sled store.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Fold, ImageError, ImageStore};
+
+/// Images in memory.
+#[derive(Debug, Default)]
+pub struct MemoryImages(Mutex<(BTreeMap<String, Vec<u8>>, u64)>);
+
+impl MemoryImages {
+    fn lock(&self) -> MutexGuard<'_, (BTreeMap<String, Vec<u8>>, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ImageStore for MemoryImages {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        Ok(self.lock().0.get(key).cloned())
+    }
+
+    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
+        let mut state = self.lock();
+        for fold in folds {
+            match &fold.after {
+                Some(after) => state.0.insert(fold.key.clone(), after.clone()),
+                None => state.0.remove(&fold.key),
+            };
+        }
+        state.1 = position;
+        Ok(())
+    }
+
+    fn position(&self) -> Result<u64, ImageError> {
+        Ok(self.lock().1)
+    }
+
+    fn count(&self) -> Result<u64, ImageError> {
+        Ok(u64::try_from(self.lock().0.len()).unwrap_or(u64::MAX))
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&str, &[u8]) -> bool) -> Result<(), ImageError> {
+        let state = self.lock();
+        let _stopped = state.0.iter().any(|(key, image)| !each(key, image));
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), ImageError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Images in sled: small values, a small cache, and nothing that cannot be rebuilt.
+//!
+//! Owns sled's traps: `flush` does not sync its file, so the file is synced here; a damaged file may panic in
+//! `open`, which is caught and named.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use sled::Tree;
+
+use super::{Fold, ImageError, ImageStore};
+
+/// The version of what is in the store.
+const FORMAT: u32 = 1;
+const FORMAT_KEY: &[u8] = b"format";
+const POSITION_KEY: &[u8] = b"position";
+/// An agent must be light: a site's smallest machine has 512 MB.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Written to disk at least so often; keeps the cache from filling.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// Images in a sled folder.
+pub struct SledImages {
+    path: PathBuf,
+    db: sled::Db,
+    images: Tree,
+    meta: Tree,
+}
+
+impl SledImages {
+    /// Opens the folder, or begins one there.
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let store = |problem: String| ImageError::Store { path: path.display().to_string(), problem };
+        let config =
+            sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let db = config.open()?;
+            let images = db.open_tree("images")?;
+            let meta = db.open_tree("meta")?;
+            Ok::<_, sled::Error>((db, images, meta))
+        }));
+        let (db, images, meta) = match opened {
+            Ok(Ok(parts)) => parts,
+            Ok(Err(error)) => return Err(store(error.to_string())),
+            Err(_) => return Err(store("sled panicked while opening it; its file is damaged".to_owned())),
+        };
+        let found = meta.get(FORMAT_KEY).map_err(|e| store(e.to_string()))?;
+        match found.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
+            Some(found) if found > FORMAT => {
+                return Err(ImageError::NewerFormat { path: path.display().to_string(), found });
+            }
+            Some(_) => {}
+            None => {
+                meta.insert(FORMAT_KEY, &FORMAT.to_le_bytes()).map_err(|e| store(e.to_string()))?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), db, images, meta })
+    }
+
+    fn wrong(&self) -> impl Fn(sled::Error) -> ImageError {
+        |error| ImageError::Store { path: self.path.display().to_string(), problem: error.to_string() }
+    }
+}
+
+impl ImageStore for SledImages {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        Ok(self.images.get(key).map_err(self.wrong())?.map(|value| value.to_vec()))
+    }
+
+    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
+        // Two trees, one after the other: the folds first. Applying them again after a crash changes nothing.
+        let mut batch = sled::Batch::default();
+        for fold in folds {
+            match &fold.after {
+                Some(after) => batch.insert(fold.key.as_bytes(), after.as_slice()),
+                None => batch.remove(fold.key.as_bytes()),
+            }
+        }
+        self.images.apply_batch(batch).map_err(self.wrong())?;
+        self.meta.insert(POSITION_KEY, &position.to_le_bytes()).map_err(self.wrong())?;
+        Ok(())
+    }
+
+    fn position(&self) -> Result<u64, ImageError> {
+        let found = self.meta.get(POSITION_KEY).map_err(self.wrong())?;
+        Ok(found.as_deref().and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
+    }
+
+    fn count(&self) -> Result<u64, ImageError> {
+        Ok(u64::try_from(self.images.len()).unwrap_or(u64::MAX))
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&str, &[u8]) -> bool) -> Result<(), ImageError> {
+        for entry in self.images.iter() {
+            let (key, image) = entry.map_err(self.wrong())?;
+            let key = std::str::from_utf8(&key).map_err(|e| ImageError::Store {
+                path: self.path.display().to_string(),
+                problem: format!("a key is not text: {e}"),
+            })?;
+            if !each(key, &image) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), ImageError> {
+        self.db.flush().map_err(self.wrong())?;
+        let file = self.path.join("db");
+        let synced = File::open(&file).and_then(|file| file.sync_data());
+        synced.map_err(|error| ImageError::Store {
+            path: file.display().to_string(),
+            problem: error.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryImages;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(store: &dyn ImageStore) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        store
+            .for_each(&mut |key, image| {
+                found.push((key.to_owned(), image.to_vec()));
+                true
+            })
+            .unwrap();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn the_store_equals_its_twin(
+            steps in proptest::collection::vec(("[a-d]{1,2}", proptest::option::of(0..9_u8)), 1..40),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let (sled, memory) = (SledImages::open(dir.path()).unwrap(), MemoryImages::default());
+            for (position, (key, after)) in steps.into_iter().enumerate() {
+                let folds = [Fold { key: key.clone(), after: after.map(|byte| vec![byte]) }];
+                let position = u64::try_from(position).unwrap() + 1;
+                for store in [&sled as &dyn ImageStore, &memory] {
+                    store.apply(&folds, position).unwrap();
+                }
+                prop_assert_eq!(sled.get(&key).unwrap(), memory.get(&key).unwrap());
+            }
+            prop_assert_eq!(all(&sled), all(&memory));
+            prop_assert_eq!(sled.position().unwrap(), memory.position().unwrap());
+            prop_assert_eq!(sled.count().unwrap(), memory.count().unwrap());
+            sled.sync().unwrap();
+        }
+    }
+}

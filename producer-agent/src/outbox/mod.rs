@@ -1,0 +1,322 @@
+//! The outbox: events on disk, in order, before anybody is told "taken".
+//!
+//! Owns sequences and digests, fixed here before an event is first sent; the segment files; and what is known of
+//! each partition's chain. Whole segments go when they are acknowledged and folded into the images.
+
+mod entry;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use platform::segments::disk::Disk;
+use platform::segments::{Options, SegmentError, SegmentStore};
+use schemas::avro::binary::DatumError;
+use schemas::change::ChangeCodec;
+use schemas::digest;
+use schemas::ids::{Digest, Epoch, Partition, Sequence};
+use serde::{Deserialize, Serialize};
+
+pub use entry::{Content, Entry};
+
+const KIND: [u8; 4] = *b"obox";
+/// Small enough that disk comes back soon after an outage.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes at which the source is refused before the disk is full.
+pub const DEFAULT_WATERMARK: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Where a partition's chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainPlace {
+    /// The next sequence.
+    pub next: Sequence,
+    /// The digest after the one before.
+    pub digest: Digest,
+}
+
+/// A segment's header: the epoch, the schema, and each partition's place where the segment begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SegmentHeader {
+    epoch: Epoch,
+    batch_schema: String,
+    places: Vec<ChainPlace>,
+}
+
+/// Why the outbox cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// Its files.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A segment's header is not ours.
+    #[error("an outbox segment's header cannot be read: {0}")]
+    Header(String),
+    /// An entry is not ours.
+    #[error("outbox entry {position} cannot be read: {error}")]
+    Entry {
+        /// Its position.
+        position: u64,
+        /// What is wrong.
+        error: DatumError,
+    },
+    /// The source is refused before the disk is full.
+    #[error(
+        "the outbox holds {held} bytes, its watermark is {watermark}; the router has not acknowledged for too long"
+    )]
+    Full {
+        /// Bytes held.
+        held: u64,
+        /// The limit.
+        watermark: u64,
+    },
+}
+
+/// An entry with its position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its position in the outbox.
+    pub position: u64,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// The outbox of one channel.
+pub struct Outbox {
+    store: SegmentStore,
+    epoch: Epoch,
+    schema: String,
+    places: Vec<ChainPlace>,
+    watermark: u64,
+}
+
+fn start(epoch: Epoch, partitions: u32) -> Vec<ChainPlace> {
+    let place = ChainPlace { next: Sequence::new(0), digest: digest::first(epoch) };
+    (0..partitions).map(|_| place).collect()
+}
+
+impl Outbox {
+    /// Opens the outbox, or begins one in `epoch`. An existing one keeps its own epoch.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        epoch: Epoch,
+        codec: &ChangeCodec,
+        partitions: u32,
+    ) -> Result<Self, OutboxError> {
+        let fresh = SegmentHeader {
+            epoch,
+            batch_schema: codec.batch_schema().text().to_owned(),
+            places: start(epoch, partitions),
+        };
+        let options = Options { kind: KIND, segment_bytes: u64::MAX };
+        let (store, recovery) = SegmentStore::open(disk, dir, options, &encode_header(&fresh)?)?;
+        if recovery.torn_bytes > 0 {
+            tracing::info!(bytes = recovery.torn_bytes, "cut a torn write off the outbox");
+        }
+        let last = store.segments().last();
+        let header = last.as_ref().map(|segment| decode_header(&segment.header)).transpose()?;
+        let SegmentHeader { epoch, batch_schema, mut places } = header.unwrap_or(fresh);
+        let from = last.map_or(0, |segment| segment.first);
+        each_entry(&store, from, &mut |placed| {
+            advance(&mut places, &placed.entry);
+            true
+        })?;
+        Ok(Self { store, epoch, schema: batch_schema, places, watermark: DEFAULT_WATERMARK })
+    }
+
+    /// The epoch of what is appended now.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Bytes at which appending is refused.
+    pub const fn set_watermark(&mut self, bytes: u64) {
+        self.watermark = bytes;
+    }
+
+    /// The position after the last entry.
+    pub fn next_position(&self) -> u64 {
+        self.store.next()
+    }
+
+    /// The first position that is held.
+    pub fn first_position(&self) -> u64 {
+        self.store.first()
+    }
+
+    /// Bytes held on disk.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    /// Appends events and syncs them; afterwards their sequences are fixed for ever.
+    pub fn append(
+        &mut self,
+        codec: &ChangeCodec,
+        contents: &[(Partition, Content)],
+    ) -> Result<u64, OutboxError> {
+        let held = self.store.bytes();
+        if held >= self.watermark {
+            return Err(OutboxError::Full { held, watermark: self.watermark });
+        }
+        self.roll_when_due(codec)?;
+        let mut places = self.places.clone();
+        let mut payloads = Vec::with_capacity(contents.len());
+        for (partition, content) in contents {
+            let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+            let Some(place) = places.get_mut(index) else {
+                return Err(OutboxError::Header(format!("there is no partition {partition}")));
+            };
+            let entry = Entry {
+                partition: *partition,
+                sequence: place.next,
+                digest: digest::next(place.digest, content.key().as_bytes(), content.datum()),
+                content: content.clone(),
+            };
+            *place = ChainPlace { next: place.next.next(), digest: entry.digest };
+            payloads.push(entry.encode());
+        }
+        let first = self.store.append(payloads.iter().map(Vec::as_slice))?;
+        self.store.sync()?;
+        self.places = places;
+        Ok(first)
+    }
+
+    /// A segment has one schema, and bounded size; its header says where each chain stood.
+    fn roll_when_due(&mut self, codec: &ChangeCodec) -> Result<(), OutboxError> {
+        let schema = codec.batch_schema().text();
+        let last = self.store.segments().last();
+        let full = last.is_some_and(|segment| segment.bytes >= SEGMENT_BYTES);
+        if full || schema != self.schema {
+            schema.clone_into(&mut self.schema);
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), OutboxError> {
+        let header = SegmentHeader {
+            epoch: self.epoch,
+            batch_schema: self.schema.clone(),
+            places: self.places.clone(),
+        };
+        Ok(self.store.roll(&encode_header(&header)?)?)
+    }
+
+    /// Begins a new epoch: what is appended from here on starts each chain anew.
+    pub fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), OutboxError> {
+        self.epoch = epoch;
+        self.places = start(epoch, u32::try_from(self.places.len()).unwrap_or(u32::MAX));
+        self.roll()
+    }
+
+    /// Entries from a position on, within one segment's epoch and schema, at most `max_bytes` of them.
+    pub fn read(&self, from: u64, max_bytes: usize) -> Result<Window, OutboxError> {
+        let segment = self.store.segments().find(|segment| segment.first <= from && from < segment.end);
+        let Some(segment) = segment else {
+            return Ok(Window { epoch: self.epoch, batch_schema: self.schema.clone(), entries: Vec::new() });
+        };
+        let header = decode_header(&segment.header)?;
+        let mut entries = Vec::new();
+        let mut size = 0;
+        each_entry(&self.store, from, &mut |placed| {
+            if placed.position >= segment.end || (size > 0 && size + placed.entry.size() > max_bytes) {
+                return false;
+            }
+            size += placed.entry.size();
+            entries.push(placed);
+            true
+        })?;
+        Ok(Window { epoch: header.epoch, batch_schema: header.batch_schema, entries })
+    }
+
+    /// All entries from a position on.
+    pub fn for_each(&self, from: u64, each: &mut dyn FnMut(Placed) -> bool) -> Result<(), OutboxError> {
+        each_entry(&self.store, from.max(self.store.first()), each)
+    }
+
+    /// Whether this outbox knows that a partition's chain stood at (next, digest) in its epoch, and the first
+    /// position that is not below it.
+    pub fn find(
+        &self,
+        partition: Partition,
+        next: Sequence,
+        digest: Digest,
+    ) -> Result<Option<u64>, OutboxError> {
+        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+        for segment in self.store.segments() {
+            let header = decode_header(&segment.header)?;
+            if header.epoch != self.epoch {
+                continue;
+            }
+            if header.places.get(index) == Some(&ChainPlace { next, digest }) {
+                return Ok(Some(segment.first));
+            }
+        }
+        let mut found = None;
+        self.for_each(0, &mut |Placed { position, entry }| {
+            let here =
+                entry.partition == partition && entry.sequence.next() == next && entry.digest == digest;
+            if here {
+                found = Some(position + 1);
+            }
+            !here
+        })?;
+        Ok(found)
+    }
+
+    /// Drops whole segments below a position that is acknowledged and folded.
+    pub fn drop_before(&mut self, position: u64) -> Result<(), OutboxError> {
+        // The last segment cannot be dropped; when all of it is done, a fresh one takes its place.
+        let all_done = position >= self.store.next();
+        let large = self.store.segments().last().is_some_and(|segment| segment.bytes >= SEGMENT_BYTES);
+        if all_done && large {
+            self.roll()?;
+        }
+        Ok(self.store.drop_before(position)?)
+    }
+}
+
+/// Entries that can be sent together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Their epoch.
+    pub epoch: Epoch,
+    /// Their schema.
+    pub batch_schema: String,
+    /// In order.
+    pub entries: Vec<Placed>,
+}
+
+fn encode_header(header: &SegmentHeader) -> Result<Vec<u8>, OutboxError> {
+    serde_json::to_vec(header).map_err(|e| OutboxError::Header(e.to_string()))
+}
+
+fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, OutboxError> {
+    serde_json::from_slice(bytes).map_err(|e| OutboxError::Header(e.to_string()))
+}
+
+fn advance(places: &mut [ChainPlace], entry: &Entry) {
+    let index = usize::try_from(entry.partition.get()).unwrap_or(usize::MAX);
+    if let Some(place) = places.get_mut(index) {
+        *place = ChainPlace { next: entry.sequence.next(), digest: entry.digest };
+    }
+}
+
+fn each_entry(
+    store: &SegmentStore,
+    from: u64,
+    each: &mut dyn FnMut(Placed) -> bool,
+) -> Result<(), OutboxError> {
+    let mut wrong = None;
+    store.read(from, |position, payload| match Entry::decode(&payload) {
+        Ok(entry) => each(Placed { position, entry }),
+        Err(error) => {
+            wrong = Some(OutboxError::Entry { position, error });
+            false
+        }
+    })?;
+    wrong.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests;

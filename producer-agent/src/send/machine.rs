@@ -1,0 +1,197 @@
+//! The sending machine of one channel: what the table's word means for each partition.
+//!
+//! Pure: positions in, verdicts out. It holds what is acknowledged, and knows when images and outbox are no
+//! longer the ones that the log knows.
+
+use schemas::digest;
+use schemas::ids::{AgentId, Digest, Epoch, Partition, Sequence};
+use schemas::publish::{Counted, Position};
+
+/// What to do about one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send an opening that replaces this epoch.
+    Open {
+        /// The current one.
+        replaces: Option<Epoch>,
+    },
+    /// Everything below this sequence is acknowledged.
+    Acknowledged {
+        /// The sequence that counts next.
+        next: Sequence,
+    },
+    /// The log does not know our chain: only a reopen mends it.
+    Reopen(Doubt),
+}
+
+/// Why images or outbox are doubtful.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// Somebody opened another epoch after ours.
+    #[error("partition {partition} was opened by {agent} in another epoch")]
+    Voided {
+        /// The partition.
+        partition: Partition,
+        /// By whom.
+        agent: AgentId,
+    },
+    /// The log stands where our outbox never stood: the folder was restored from a backup, or cloned.
+    #[error("restored_folder: partition {partition} stands at {next}, which this outbox does not know")]
+    RestoredFolder {
+        /// The partition.
+        partition: Partition,
+        /// Where the log stands.
+        next: Sequence,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    opened: bool,
+    acknowledged: Sequence,
+    /// The digest of the last acknowledged record.
+    digest: Digest,
+}
+
+/// The machine of one channel.
+#[derive(Debug, Clone)]
+pub struct SendMachine {
+    agent: AgentId,
+    epoch: Epoch,
+    partitions: Vec<Standing>,
+}
+
+impl SendMachine {
+    /// Before the first word of the table.
+    pub fn new(agent: AgentId, epoch: Epoch, partitions: u32) -> Self {
+        let standing =
+            Standing { opened: false, acknowledged: Sequence::new(0), digest: digest::first(epoch) };
+        Self { agent, epoch, partitions: (0..partitions).map(|_| standing).collect() }
+    }
+
+    /// The epoch that is sent in.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether data may go out: every opening has been read back.
+    pub fn is_open(&self) -> bool {
+        self.partitions.iter().all(|standing| standing.opened)
+    }
+
+    /// What is acknowledged in a partition.
+    pub fn acknowledged(&self, partition: Partition) -> Sequence {
+        self.standing(partition).map_or(Sequence::new(0), |standing| standing.acknowledged)
+    }
+
+    /// The digest that the next record of a partition continues.
+    pub fn digest(&self, partition: Partition) -> Digest {
+        self.standing(partition).map_or(digest::first(self.epoch), |standing| standing.digest)
+    }
+
+    fn standing(&self, partition: Partition) -> Option<&Standing> {
+        self.partitions.get(usize::try_from(partition.get()).ok()?)
+    }
+
+    /// Takes the table's word on a partition. `knows` says whether our outbox's chain stood at (next, digest);
+    /// `may_open` that a reopen of ours has set out to replace whatever epoch is current.
+    pub fn on_position(
+        &mut self,
+        position: &Position,
+        knows: impl FnOnce(Sequence, Digest) -> bool,
+        may_open: bool,
+    ) -> Verdict {
+        let partition = position.partition;
+        let (agent, epoch) = (self.agent.clone(), self.epoch);
+        let Some(index) = usize::try_from(partition.get()).ok() else {
+            return Verdict::Acknowledged { next: Sequence::new(0) };
+        };
+        let Some(standing) = self.partitions.get_mut(index) else {
+            return Verdict::Acknowledged { next: Sequence::new(0) };
+        };
+        match &position.counted {
+            None => Verdict::Open { replaces: None },
+            Some(counted) if counted.epoch == epoch && counted.agent == agent => {
+                standing.opened = true;
+                if counted.next < standing.acknowledged {
+                    // An answer that was overtaken by a later one.
+                    return Verdict::Acknowledged { next: standing.acknowledged };
+                }
+                if (counted.next, counted.digest) == (standing.acknowledged, standing.digest) {
+                    return Verdict::Acknowledged { next: counted.next };
+                }
+                if !knows(counted.next, counted.digest) {
+                    return Verdict::Reopen(Doubt::RestoredFolder { partition, next: counted.next });
+                }
+                standing.acknowledged = counted.next;
+                standing.digest = counted.digest;
+                Verdict::Acknowledged { next: counted.next }
+            }
+            Some(Counted { epoch: current, .. }) if may_open && !standing.opened => {
+                Verdict::Open { replaces: Some(*current) }
+            }
+            Some(counted) => Verdict::Reopen(Doubt::Voided { partition, agent: counted.agent.clone() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::ids::Offset;
+
+    const EPOCH: Epoch = Epoch::new([1; 16]);
+
+    fn position(counted: Option<(u8, u64)>) -> Position {
+        let counted = counted.map(|(epoch, next)| Counted {
+            agent: "1/a".parse().unwrap(),
+            epoch: Epoch::new([epoch; 16]),
+            next: Sequence::new(next),
+            digest: digest::first(EPOCH),
+        });
+        Position { partition: Partition::new(0), counted, read_to: Offset::new(0), state_to: Offset::new(0) }
+    }
+
+    fn machine() -> SendMachine {
+        SendMachine::new("1/a".parse().unwrap(), EPOCH, 1)
+    }
+
+    #[test]
+    fn an_untouched_partition_is_opened_and_then_open() {
+        let mut machine = machine();
+        assert_eq!(
+            machine.on_position(&position(None), |_, _| true, false),
+            Verdict::Open { replaces: None }
+        );
+        assert!(!machine.is_open());
+        let word = machine.on_position(&position(Some((1, 0))), |_, _| true, false);
+        assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(0) });
+        assert!(machine.is_open());
+    }
+
+    #[test]
+    fn an_overtaken_answer_takes_nothing_back() {
+        let mut machine = machine();
+        machine.on_position(&position(Some((1, 5))), |_, _| true, false);
+        let word = machine.on_position(&position(Some((1, 3))), |_, _| panic!("not looked for"), false);
+        assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(5) });
+    }
+
+    #[test]
+    fn a_chain_that_we_do_not_know_is_a_restored_folder() {
+        let word = machine().on_position(&position(Some((1, 5))), |_, _| false, false);
+        assert!(matches!(word, Verdict::Reopen(Doubt::RestoredFolder { .. })));
+    }
+
+    #[test]
+    fn another_epoch_is_replaced_only_by_a_reopen() {
+        let word = machine().on_position(&position(Some((2, 5))), |_, _| true, false);
+        assert!(matches!(word, Verdict::Reopen(Doubt::Voided { .. })));
+        let word = machine().on_position(&position(Some((2, 5))), |_, _| true, true);
+        assert_eq!(word, Verdict::Open { replaces: Some(Epoch::new([2; 16])) });
+        let mut opened = machine();
+        opened.on_position(&position(Some((1, 0))), |_, _| true, true);
+        let word = opened.on_position(&position(Some((2, 0))), |_, _| true, true);
+        assert!(matches!(word, Verdict::Reopen(Doubt::Voided { .. })), "ours was voided after it was open");
+    }
+}

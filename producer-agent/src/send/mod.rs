@@ -1,0 +1,6 @@
+//! Sending: the outbox's entries to the router, until the table says that they count.
+//!
+//! Owns the protocol with the router. The machine decides; the sender does.
+
+pub mod machine;
+pub mod sender;

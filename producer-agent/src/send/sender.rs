@@ -1,0 +1,234 @@
+//! The sender: does what the machine says, with retries, until it is told to stop.
+//!
+//! Owns the requests to the router. One batch for each partition is in flight; a window of the outbox is sent
+//! until all of it is acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use platform::client::{Client, ClientError, send_json};
+use platform::retry::Retry;
+use schemas::avro::binary::put_long;
+use schemas::avro::container::{Header, put_block};
+use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
+use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata};
+use tokio::sync::watch;
+
+use super::machine::{Doubt, SendMachine, Verdict};
+use crate::outbox::{Content, Outbox, OutboxError, Placed, Window};
+
+/// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
+const WINDOW_BYTES: usize = 2 * 1024 * 1024;
+/// A request that takes longer is given up and made again.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why sending has stopped. What is in the outbox stays there.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The router refused, and a retry would not help.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// Images or outbox are not the ones that the log knows.
+    #[error("{0}; the agent must reopen")]
+    Doubt(#[from] Doubt),
+    /// No randomness for a container's marker.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
+}
+
+/// An outbox that source and sender share.
+pub type SharedOutbox = Arc<Mutex<Outbox>>;
+
+/// The outbox, locked. A poisoned lock is only a panic elsewhere: every change of the outbox is whole.
+pub fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Outbox> {
+    outbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where sending stands, for whoever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Every entry below is acknowledged.
+    pub acknowledged: u64,
+}
+
+/// The sender of one channel.
+pub struct Sender {
+    client: Client,
+    channel: ChannelName,
+    outbox: SharedOutbox,
+    machine: SendMachine,
+    /// The first position that may not be acknowledged.
+    position: u64,
+    sent: watch::Sender<Sent>,
+    /// The first position that the images do not surely reflect.
+    folded: Arc<AtomicU64>,
+}
+
+impl Sender {
+    /// A sender for an outbox.
+    pub fn new(
+        client: Client,
+        channel: ChannelName,
+        outbox: SharedOutbox,
+        machine: SendMachine,
+        folded: Arc<AtomicU64>,
+    ) -> Self {
+        let position = lock(&outbox).first_position();
+        let sent = watch::Sender::new(Sent { acknowledged: position });
+        Self { client, channel, outbox, machine, position, sent, folded }
+    }
+
+    /// Where sending stands.
+    pub fn sent(&self) -> watch::Receiver<Sent> {
+        self.sent.subscribe()
+    }
+
+    /// Sends what is there and what comes, for ever; `appended` moves when the outbox grows.
+    pub async fn run(&mut self, mut appended: watch::Receiver<u64>) -> Result<(), SendError> {
+        let mut retry = Retry::default();
+        loop {
+            match self.send_all(&mut appended).await {
+                Ok(()) => return Ok(()),
+                Err(SendError::Client(error)) if error.is_retryable() => {
+                    let wait = retry.next_wait();
+                    tracing::warn!(channel = %self.channel, %error, ?wait, "the router cannot take events now");
+                    tokio::time::sleep(wait).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn send_all(&mut self, appended: &mut watch::Receiver<u64>) -> Result<(), SendError> {
+        self.open().await?;
+        loop {
+            appended.borrow_and_update();
+            let window = lock(&self.outbox).read(self.position, WINDOW_BYTES)?;
+            if window.entries.is_empty() {
+                if appended.changed().await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+            self.send_window(&window).await?;
+        }
+    }
+
+    /// Asks for the table, and opens what is not open; no data goes out before all openings are read back.
+    pub async fn open(&mut self) -> Result<(), SendError> {
+        let request = self.client.get(&format!("/v1/channels/{}", self.channel)).timeout(REQUEST_LIMIT);
+        let status: ChannelStatus = send_json(request).await?;
+        for position in status.positions {
+            let mut position = position;
+            while let Some(replaces) = self.take_position(&position, None)? {
+                position = self.send_opening(position.partition, replaces).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an answer means; `Some` when an opening is due.
+    fn take_position(
+        &mut self,
+        position: &Position,
+        window: Option<&Window>,
+    ) -> Result<Option<Option<Epoch>>, SendError> {
+        let mut failed = None;
+        let partition = position.partition;
+        let knows = |next: Sequence, digest| {
+            let is_here = |placed: &Placed| {
+                let entry = &placed.entry;
+                entry.partition == partition && entry.sequence.next() == next && entry.digest == digest
+            };
+            if window.is_some_and(|window| window.entries.iter().any(is_here)) {
+                return true;
+            }
+            match lock(&self.outbox).find(partition, next, digest) {
+                Ok(found) => found.is_some(),
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            }
+        };
+        let verdict = self.machine.on_position(position, knows, false);
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        match verdict {
+            Verdict::Open { replaces } => Ok(Some(replaces)),
+            Verdict::Acknowledged { .. } => Ok(None),
+            Verdict::Reopen(doubt) => Err(doubt.into()),
+        }
+    }
+
+    async fn send_opening(
+        &self,
+        partition: Partition,
+        replaces: Option<Epoch>,
+    ) -> Result<Position, SendError> {
+        let path = format!("/v1/channels/{}/partitions/{partition}/openings", self.channel);
+        let request = OpenRequest { epoch: self.machine.epoch(), replaces };
+        Ok(send_json(self.client.post(&path).timeout(REQUEST_LIMIT).json(&request)).await?)
+    }
+
+    /// Sends a window until all of it is acknowledged.
+    async fn send_window(&mut self, window: &Window) -> Result<(), SendError> {
+        let mut by_partition: BTreeMap<Partition, Vec<&Placed>> = BTreeMap::new();
+        for placed in &window.entries {
+            if placed.entry.sequence >= self.machine.acknowledged(placed.entry.partition) {
+                by_partition.entry(placed.entry.partition).or_default().push(placed);
+            }
+        }
+        let mut requests = Vec::with_capacity(by_partition.len());
+        for (partition, entries) in &by_partition {
+            let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
+            let body = encode_batch(window, entries, self.machine.digest(*partition))?;
+            requests.push(send_json::<Position>(self.client.post(&path).timeout(REQUEST_LIMIT).body(body)));
+        }
+        for answer in futures_util::future::join_all(requests).await {
+            let position = answer?;
+            if let Some(replaces) = self.take_position(&position, Some(window))? {
+                self.send_opening(position.partition, replaces).await?;
+            }
+        }
+        self.advance(window)
+    }
+
+    /// Moves past what is acknowledged, and lets whole segments go.
+    fn advance(&mut self, window: &Window) -> Result<(), SendError> {
+        let waiting = window
+            .entries
+            .iter()
+            .find(|placed| placed.entry.sequence >= self.machine.acknowledged(placed.entry.partition));
+        let end = window.entries.last().map_or(self.position, |placed| placed.position + 1);
+        self.position = waiting.map_or(end, |placed| placed.position);
+        self.sent.send_replace(Sent { acknowledged: self.position });
+        let done = self.position.min(self.folded.load(Ordering::Acquire));
+        Ok(lock(&self.outbox).drop_before(done)?)
+    }
+}
+
+/// A batch of one partition's entries, which follow each other and continue `before`.
+fn encode_batch(window: &Window, entries: &[&Placed], before: Digest) -> Result<Vec<u8>, SendError> {
+    let mut datums = Vec::new();
+    for placed in entries {
+        let branch = match placed.entry.content {
+            Content::Change { .. } => 0,
+            Content::Freshness(_) => 1,
+        };
+        put_long(&mut datums, branch);
+        datums.extend_from_slice(placed.entry.content.datum());
+    }
+    let first = entries.first().map_or(Sequence::new(0), |placed| placed.entry.sequence);
+    let sync = platform::random::id()?;
+    let metadata = batch_metadata(window.epoch, first, before);
+    let mut body = Header { metadata, schema: window.batch_schema.clone(), sync }.encode();
+    put_block(&mut body, entries.len(), &datums, &sync);
+    Ok(body)
+}

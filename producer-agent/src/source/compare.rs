@@ -1,0 +1,305 @@
+//! A whole file against the images: what was created, updated and deleted since the last one.
+//!
+//! Owns the survey (one pass: keys, repeats, counts, what is parked) and the rule that a row which cannot be
+//! read never counts as absent. Emitting is the agent's.
+
+use std::collections::HashMap;
+
+use schemas::avro::schema::AvroSchema;
+use schemas::digest::hash128;
+use schemas::key::{Key, KeyDeriver, KeyError, KeySpec};
+use serde::Serialize;
+
+use super::cells::{HeaderError, RowEncoder};
+use super::table::Row;
+use crate::image::{ImageError, ImageStore};
+
+/// A row that was set aside, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parked {
+    /// The line that it begins at.
+    pub line: u64,
+    /// The column, where one is to blame.
+    pub column: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// How many rows did what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// New keys.
+    pub create: u64,
+    /// Keys whose image changed.
+    pub update: u64,
+    /// Keys that are gone.
+    pub delete: u64,
+    /// Keys whose image is the same.
+    pub same: u64,
+    /// Rows set aside.
+    pub parked: u64,
+}
+
+/// What a key does, as far as one row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Create,
+    Update,
+    Same,
+    /// The row is parked: its key keeps its last good image.
+    Parked,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    kind: Kind,
+    line: u64,
+    repeated: bool,
+}
+
+/// Reads rows of one file as keys and datums.
+#[derive(Debug, Clone)]
+pub struct RowReader {
+    encoder: RowEncoder,
+    keys: KeyDeriver,
+    /// Only the key's fields: finds the key of a row that cannot be encoded as a whole.
+    key_encoder: RowEncoder,
+    key_keys: KeyDeriver,
+}
+
+/// Why a file does not fit its channel.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// Its header.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The channel's key.
+    #[error("the channel's key: {0}")]
+    Key(#[from] KeyError),
+    /// The channel's schema.
+    #[error(transparent)]
+    Schema(#[from] schemas::avro::schema::SchemaError),
+}
+
+/// What a row gave.
+#[derive(Debug)]
+pub enum Read {
+    /// A key and its image.
+    Good {
+        /// The key.
+        key: Key,
+        /// The image.
+        datum: Vec<u8>,
+    },
+    /// Set aside; the key where it can be read.
+    Bad {
+        /// The key.
+        key: Option<Key>,
+        /// Why.
+        parked: Parked,
+    },
+}
+
+impl RowReader {
+    /// Fits a header to a channel.
+    pub fn new(schema: &AvroSchema, spec: &KeySpec, header: &[String]) -> Result<Self, FitError> {
+        let keys = KeyDeriver::new(spec, schema)?;
+        let record = schema.record()?;
+        let key_fields: Vec<_> =
+            keys.field_indexes().filter_map(|index| record.fields.get(index)).cloned().collect();
+        let key_schema = schema.with_fields(&record.name, key_fields)?;
+        Ok(Self {
+            encoder: RowEncoder::new(schema, header)?,
+            key_encoder: RowEncoder::new(&key_schema, header)?,
+            key_keys: KeyDeriver::new(spec, &key_schema)?,
+            keys,
+        })
+    }
+
+    /// Columns that stand for no field.
+    pub fn ignored(&self) -> &[String] {
+        self.encoder.ignored()
+    }
+
+    /// Reads one row.
+    pub fn read(&self, row: &Row) -> Read {
+        let parked = |column, reason: String| Parked { line: row.line, column, reason };
+        let cells = match &row.cells {
+            Ok(cells) => cells,
+            Err(reason) => return Read::Bad { key: None, parked: parked(None, reason.clone()) },
+        };
+        match self.encoder.encode(cells) {
+            Ok(datum) => match self.keys.derive(&datum) {
+                Ok(key) => Read::Good { key, datum },
+                Err(error) => Read::Bad { key: None, parked: parked(None, error.to_string()) },
+            },
+            Err(error) => {
+                let key = self.key_encoder.encode(cells).ok().and_then(|d| self.key_keys.derive(&d).ok());
+                Read::Bad { key, parked: parked(Some(error.column), error.problem) }
+            }
+        }
+    }
+}
+
+/// What one pass over a file found.
+#[derive(Debug)]
+pub struct Survey {
+    seen: HashMap<u128, Seen>,
+    /// How many rows do what.
+    pub counts: Counts,
+    /// The rows set aside.
+    pub parked: Vec<Parked>,
+    /// Why the file's deletes are held: a row whose key cannot be read may be any of the absent ones.
+    pub deletes_held: Option<String>,
+}
+
+impl Survey {
+    /// Looks through a file once.
+    pub fn of(
+        rows: impl Iterator<Item = Row>,
+        reader: &RowReader,
+        images: &dyn ImageStore,
+    ) -> Result<Self, ImageError> {
+        let mut survey =
+            Self { seen: HashMap::new(), counts: Counts::default(), parked: Vec::new(), deletes_held: None };
+        for row in rows {
+            survey.row(&row, reader, images)?;
+        }
+        survey.count(images)?;
+        Ok(survey)
+    }
+
+    fn row(&mut self, row: &Row, reader: &RowReader, images: &dyn ImageStore) -> Result<(), ImageError> {
+        let (key, kind) = match reader.read(row) {
+            Read::Good { key, datum } => {
+                let kind = match images.get(key.as_str())? {
+                    None => Kind::Create,
+                    Some(image) if image == datum => Kind::Same,
+                    Some(_) => Kind::Update,
+                };
+                (key, kind)
+            }
+            Read::Bad { key: Some(key), parked } => {
+                self.parked.push(parked);
+                (key, Kind::Parked)
+            }
+            Read::Bad { key: None, parked } => {
+                if self.deletes_held.is_none() {
+                    self.deletes_held = Some(format!("the key of line {} cannot be read", parked.line));
+                }
+                self.parked.push(parked);
+                return Ok(());
+            }
+        };
+        let repeat = |line: u64, other: u64| Parked {
+            line,
+            column: None,
+            reason: format!("its key stands at line {other} too: {}", key.as_str()),
+        };
+        match self.seen.entry(hash128(key.as_str().as_bytes())) {
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(Seen { kind, line: row.line, repeated: false });
+            }
+            std::collections::hash_map::Entry::Occupied(mut place) => {
+                let first = place.get_mut();
+                if !first.repeated && first.kind != Kind::Parked {
+                    self.parked.push(repeat(first.line, row.line));
+                }
+                if kind != Kind::Parked {
+                    self.parked.push(repeat(row.line, first.line));
+                }
+                first.repeated = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, images: &dyn ImageStore) -> Result<(), ImageError> {
+        for seen in self.seen.values().filter(|seen| !seen.repeated) {
+            match seen.kind {
+                Kind::Create => self.counts.create += 1,
+                Kind::Update => self.counts.update += 1,
+                Kind::Same => self.counts.same += 1,
+                Kind::Parked => {}
+            }
+        }
+        let mut absent = 0;
+        images.for_each(&mut |key, _| {
+            absent += u64::from(self.is_absent(key));
+            true
+        })?;
+        self.counts.delete = if self.deletes_held.is_some() { 0 } else { absent };
+        self.counts.parked = u64::try_from(self.parked.len()).unwrap_or(u64::MAX);
+        self.parked.sort_by_key(|parked| parked.line);
+        Ok(())
+    }
+
+    /// Whether no row of the file, good or parked, has this key.
+    pub fn is_absent(&self, key: &str) -> bool {
+        !self.seen.contains_key(&hash128(key.as_bytes()))
+    }
+
+    /// Whether this key's row changes something.
+    pub fn changes(&self, key: &str) -> bool {
+        let seen = self.seen.get(&hash128(key.as_bytes()));
+        seen.is_some_and(|seen| !seen.repeated && matches!(seen.kind, Kind::Create | Kind::Update))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Fold;
+    use crate::image::memory::MemoryImages;
+
+    const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
+        {"name":"k","type":"string"},{"name":"n","type":"long"}]}"#;
+
+    fn reader() -> RowReader {
+        let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
+        RowReader::new(&AvroSchema::parse(SCHEMA).unwrap(), &spec, &["k".to_owned(), "n".to_owned()]).unwrap()
+    }
+
+    fn rows(rows: &[[&str; 2]]) -> Vec<Row> {
+        let numbered = rows.iter().zip(2..);
+        numbered
+            .map(|(cells, line)| Row { line, cells: Ok(cells.iter().map(|c| (*c).to_owned()).collect()) })
+            .collect()
+    }
+
+    fn images(known: &[[&str; 2]]) -> MemoryImages {
+        let images = MemoryImages::default();
+        for row in rows(known) {
+            let Read::Good { key, datum } = reader().read(&row) else { panic!("{row:?}") };
+            images.apply(&[Fold { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
+        }
+        images
+    }
+
+    #[test]
+    fn a_file_is_compared_in_any_order() {
+        let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
+        let file = rows(&[["c", "4"], ["d", "5"], ["a", "1"]]);
+        let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
+        assert_eq!(survey.counts, Counts { create: 1, update: 1, delete: 1, same: 1, parked: 0 });
+        assert!(survey.is_absent("b") && survey.changes("c") && survey.changes("d") && !survey.changes("a"));
+    }
+
+    #[test]
+    fn a_parked_row_is_never_absent_and_every_row_of_a_repeated_key_is_parked() {
+        let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
+        let file = rows(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]]);
+        let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
+        assert_eq!(survey.counts, Counts { create: 0, update: 0, delete: 0, same: 1, parked: 4 });
+        let lines: Vec<_> = survey.parked.iter().map(|p| (p.line, p.column.as_deref())).collect();
+        assert_eq!(lines, [(2, Some("n")), (3, None), (4, None), (5, None)]);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_holds_the_deletes() {
+        let images = images(&[["a", "1"], ["b", "2"]]);
+        let survey = Survey::of(rows(&[["a", "1"], ["", "2"]]).into_iter(), &reader(), &images).unwrap();
+        assert_eq!(survey.counts.delete, 0);
+        assert!(survey.deletes_held.is_some_and(|why| why.contains("line 3")));
+    }
+}

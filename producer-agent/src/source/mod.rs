@@ -1,0 +1,9 @@
+//! Sources: what a registry has, as rows of its schema.
+//!
+//! Owns reading of files, mapping of columns, and the comparison of a whole file with the images. It knows no
+//! router.
+
+pub mod cells;
+pub mod compare;
+pub mod drop_folder;
+pub mod table;

@@ -1,0 +1,250 @@
+//! A delimited text file as records of cells, with the line that each begins at.
+//!
+//! Owns encodings, separators and quoting. A record that cannot be read is given with its line, not skipped.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use encoding_rs::{CoderResult, Decoder, Encoding};
+use serde::Deserialize;
+
+const BUFFER: usize = 64 * 1024;
+
+/// How a file is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableFormat {
+    /// One byte between cells; by default a comma, a tab for `.tsv`.
+    pub delimiter: Option<char>,
+    /// The name of an encoding (WHATWG): `utf-8`, `utf-16le`, `windows-1257`. A byte order mark overrides it.
+    pub encoding: String,
+    /// The columns' names when the file has no header line.
+    pub header: Option<Vec<String>>,
+    /// Whether cells may be quoted with `"`.
+    pub quoting: bool,
+}
+
+impl Default for TableFormat {
+    fn default() -> Self {
+        Self { delimiter: None, encoding: "utf-8".to_owned(), header: None, quoting: true }
+    }
+}
+
+/// Why a file cannot be read as a table at all.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The system refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// No such encoding.
+    #[error("{0:?} is no encoding that is known; use utf-8, utf-16le, utf-16be or windows-1257")]
+    Encoding(String),
+    /// The delimiter is not one byte.
+    #[error("the delimiter {0:?} is not one ASCII character")]
+    Delimiter(char),
+    /// Its header cannot be read.
+    #[error("{path}: its header line cannot be read: {problem}")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Bytes of a file as UTF-8, decoded as they come. What cannot be decoded becomes U+FFFD and is then seen as such.
+struct Utf8<R> {
+    inner: R,
+    decoder: Decoder,
+    raw: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl<R: Read> Read for Utf8<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let pending = self.raw.get(self.at..).unwrap_or_default();
+            if pending.is_empty() && !self.ended {
+                self.raw.resize(BUFFER, 0);
+                let got = self.inner.read(&mut self.raw)?;
+                self.raw.truncate(got);
+                self.at = 0;
+                self.ended = got == 0;
+            }
+            let pending = self.raw.get(self.at..).unwrap_or_default();
+            let (result, read, written, _) = self.decoder.decode_to_utf8(pending, out, self.ended);
+            self.at += read;
+            if written > 0 || (self.ended && result == CoderResult::InputEmpty) {
+                return Ok(written);
+            }
+            if result == CoderResult::OutputFull {
+                // Fewer than four bytes of room: the caller's buffer is too small for one character.
+                return Err(std::io::ErrorKind::InvalidInput.into());
+            }
+        }
+    }
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The line that it begins at, counted from 1.
+    pub line: u64,
+    /// Its cells, or why they cannot be read.
+    pub cells: Result<Vec<String>, String>,
+}
+
+/// A table being read.
+pub struct Table {
+    header: Vec<String>,
+    reader: csv::Reader<BufReader<Utf8<File>>>,
+    record: csv::StringRecord,
+    ended: bool,
+}
+
+impl Table {
+    /// Opens a file and reads its header.
+    pub fn open(path: &Path, format: &TableFormat) -> Result<Self, TableError> {
+        let encoding = Encoding::for_label(format.encoding.as_bytes())
+            .ok_or_else(|| TableError::Encoding(format.encoding.clone()))?;
+        let by_name = if path.extension().is_some_and(|e| e == "tsv") { '\t' } else { ',' };
+        let delimiter = format.delimiter.unwrap_or(by_name);
+        let byte =
+            u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or(TableError::Delimiter(delimiter))?;
+        let io = |error| TableError::Io { path: path.to_owned(), error };
+        let inner = File::open(path).map_err(io)?;
+        let utf8 = Utf8 { inner, decoder: encoding.new_decoder(), raw: Vec::new(), at: 0, ended: false };
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(byte)
+            .quoting(format.quoting)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(BufReader::with_capacity(BUFFER, utf8));
+        let mut record = csv::StringRecord::new();
+        let header = match &format.header {
+            Some(header) => header.clone(),
+            None => {
+                let read = reader.read_record(&mut record);
+                let wrong = |problem: String| TableError::Header { path: path.to_owned(), problem };
+                match read {
+                    Ok(true) => record.iter().map(str::to_owned).collect(),
+                    Ok(false) => return Err(wrong("the file is empty".to_owned())),
+                    Err(error) => return Err(wrong(error.to_string())),
+                }
+            }
+        };
+        Ok(Self { header, reader, record, ended: false })
+    }
+
+    /// The columns' names, as in the file.
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+}
+
+impl Iterator for Table {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        if self.ended {
+            return None;
+        }
+        let line = self.reader.position().line();
+        match self.reader.read_record(&mut self.record) {
+            Ok(false) => {
+                self.ended = true;
+                None
+            }
+            Ok(true) => {
+                let line = self.record.position().map_or(line, csv::Position::line);
+                let cells = if self.record.len() == self.header.len() {
+                    Ok(self.record.iter().map(str::to_owned).collect())
+                } else {
+                    Err(format!("it has {} cells, the header has {}", self.record.len(), self.header.len()))
+                };
+                Some(Row { line, cells })
+            }
+            Err(error) => {
+                self.ended = matches!(error.kind(), csv::ErrorKind::Io(_));
+                Some(Row { line, cells: Err(error.to_string()) })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(name: &str, bytes: &[u8], format: &TableFormat) -> (Vec<String>, Vec<Row>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let table = Table::open(&path, format).unwrap();
+        (table.header().to_vec(), table.collect())
+    }
+
+    fn cells(rows: &[Row]) -> Vec<Vec<String>> {
+        rows.iter().map(|row| row.cells.clone().unwrap()).collect()
+    }
+
+    #[test]
+    fn quotes_marks_and_tabs_are_read() {
+        let (header, found) = rows(
+            "a.csv",
+            "\u{feff}a,b\n\"x, \"\"y\"\"\",\"1\n2\"\nz,3\n".as_bytes(),
+            &TableFormat::default(),
+        );
+        assert_eq!(header, ["a", "b"], "the byte order mark is no part of a name");
+        assert_eq!(cells(&found), [["x, \"y\"", "1\n2"], ["z", "3"]]);
+        assert_eq!(found.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 4]);
+        let (header, found) = rows("a.tsv", b"a\tb\n1\t\n", &TableFormat::default());
+        assert_eq!(
+            (header, cells(&found)),
+            (vec!["a".into(), "b".into()], vec![vec!["1".into(), String::new()]])
+        );
+    }
+
+    #[test]
+    fn every_encoding_gives_the_same_text() {
+        let text = "vārds,€\nŽīgurs,ņ\n";
+        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked: Vec<u8> = [vec![0xff, 0xfe], utf16.clone()].concat();
+        let (baltic, _, _) = encoding_rs::WINDOWS_1257.encode(text);
+        let named = |encoding: &str| TableFormat { encoding: encoding.to_owned(), ..TableFormat::default() };
+        let plain = rows("a.csv", text.as_bytes(), &named("utf-8"));
+        assert_eq!(rows("a.csv", &utf16, &named("utf-16le")), plain);
+        assert_eq!(rows("a.csv", &marked, &named("utf-8")), plain, "a mark overrides the name");
+        assert_eq!(rows("a.csv", &baltic, &named("windows-1257")), plain);
+    }
+
+    #[test]
+    fn a_record_of_the_wrong_width_is_given_with_its_line() {
+        let (_, found) = rows("a.csv", b"a,b\n1,2\n3\n4,5\n", &TableFormat::default());
+        assert!(found[1].cells.as_ref().is_err_and(|e| e.contains("1 cells, the header has 2")));
+        assert_eq!(found[1].line, 3);
+        assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_a_table_is_named() {
+        let error = |name: &str, format: &TableFormat| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            Table::open(&path, format).map(drop).unwrap_err().to_string()
+        };
+        assert!(error("a.csv", &TableFormat::default()).contains("the file is empty"));
+        let unknown = TableFormat { encoding: "klingon".to_owned(), ..TableFormat::default() };
+        assert!(error("a.csv", &unknown).contains("klingon"));
+        let wide = TableFormat { delimiter: Some('€'), ..TableFormat::default() };
+        assert!(error("a.csv", &wide).contains("not one ASCII character"));
+    }
+}
