@@ -1,1 +1,10 @@
-//! x
+//! The consumer agent: from a router's stream to a replica that is always right.
+//!
+//! Owns receiving, position and sinks. The sink's own cursor is the truth about what was applied. It must never
+//! import the router.
+
+pub mod agent;
+pub mod config;
+pub mod process;
+pub mod receive;
+pub mod sink;

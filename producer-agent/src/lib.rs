@@ -7,5 +7,6 @@ pub mod agent;
 pub mod config;
 pub mod image;
 pub mod outbox;
+pub mod process;
 pub mod send;
 pub mod source;

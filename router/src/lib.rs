@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod http;
 pub mod ingest;
 pub mod log;
+pub mod process;
 pub mod registry;
 pub mod state;
 

@@ -1,0 +1,204 @@
+//! One agreement's agent: a sink, a stream, and what to do when the stream ends.
+//!
+//! Owns the loop that restores itself after any outage. It gives up only on a person's word: stop.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use platform::client::Client;
+use platform::clock::now;
+use platform::identity::Identity;
+use platform::retry::Retry;
+use schemas::cursor::Cursor;
+use schemas::delivery::{CloseReason, Next};
+use schemas::error_code::ErrorCode;
+use schemas::ids::AgreementNumber;
+use schemas::time::Millis;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::receive::machine::{ReceiveMachine, Tally};
+use crate::receive::receiver::{Closed, ReceiveError, receive};
+use crate::sink::Sink;
+
+/// How long an agreement that is not in force is left alone before it is asked for again.
+const NOT_ACTIVE_WAIT: Duration = Duration::from_secs(10);
+
+/// What an agent is doing, for people and for `dit status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The agreement.
+    pub agreement: AgreementNumber,
+    /// In a word.
+    pub phase: Phase,
+    /// Where the replica stands.
+    pub cursor: Option<Cursor>,
+    /// Up to when the provider has looked at its source.
+    pub freshness: Option<Millis>,
+    /// Present rows.
+    pub rows: usize,
+    /// Events delivered since the agent began, by reason.
+    pub delivered: Tally,
+    /// When this was written.
+    pub at: Millis,
+    /// The last error, and what to do about it.
+    pub last_error: Option<String>,
+}
+
+/// What an agent is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is looking for the router.
+    Connecting,
+    /// Events flow.
+    Streaming,
+    /// The agreement is not in force, or does not fit the schema; it is asked for again from time to time.
+    Waiting,
+    /// The agreement was revoked or has expired: what it gave must be purged.
+    Ended,
+}
+
+/// The agent of one agreement.
+pub struct Agent {
+    router: String,
+    identity: Identity,
+    number: AgreementNumber,
+    sink: Box<dyn Sink>,
+    status: watch::Sender<Status>,
+    status_file: Option<PathBuf>,
+}
+
+impl Agent {
+    /// An agent for an agreement and its sink.
+    pub fn new(router: String, identity: Identity, number: AgreementNumber, sink: Box<dyn Sink>) -> Self {
+        let status = Status {
+            agreement: number.clone(),
+            phase: Phase::Connecting,
+            cursor: sink.cursor(),
+            freshness: None,
+            rows: sink.row_count(),
+            delivered: Tally::default(),
+            at: now(),
+            last_error: None,
+        };
+        Self { router, identity, number, sink, status: watch::Sender::new(status), status_file: None }
+    }
+
+    /// Where to write the status for `dit status`.
+    #[must_use]
+    pub fn with_status_file(mut self, path: PathBuf) -> Self {
+        self.status_file = Some(path);
+        self
+    }
+
+    /// To be told what the agent is doing.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Receives until the agreement ends; restores itself after everything else.
+    pub async fn run(mut self) -> Status {
+        let mut retry = Retry::default();
+        let mut from_state = false;
+        loop {
+            let standing = self.sink.cursor();
+            let outcome = self.stream(standing.clone().filter(|_| !from_state)).await;
+            // A pass that came to its end need not be made again because the stream broke later.
+            from_state &= self.sink.cursor() == standing;
+            let wait = match outcome {
+                Ok(closed) => {
+                    retry.reset();
+                    tracing::info!(agreement = %self.number, reason = closed.reason.as_str(), detail = %closed.detail, "the stream was closed");
+                    if matches!(closed.reason, CloseReason::Revoked | CloseReason::Expired) {
+                        self.tell(Phase::Ended, Some(closed.detail));
+                        return self.status.borrow().clone();
+                    }
+                    from_state = closed.next == Next::Resync;
+                    match closed.next {
+                        Next::Continue => retry.next_wait(),
+                        Next::Resync => Duration::ZERO,
+                        Next::Stop => {
+                            self.tell(Phase::Waiting, Some(closed.detail));
+                            NOT_ACTIVE_WAIT
+                        }
+                    }
+                }
+                Err(error) => {
+                    let code = match &error {
+                        ReceiveError::Client(client) => client.problem().map(|problem| problem.code),
+                        _ => None,
+                    };
+                    let text = error.to_string();
+                    match code {
+                        Some(
+                            ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed,
+                        ) => {
+                            tracing::warn!(agreement = %self.number, %error, "begins again from the state");
+                            from_state = true;
+                            self.tell(Phase::Connecting, Some(text));
+                            retry.next_wait()
+                        }
+                        Some(
+                            ErrorCode::AgreementNotActive
+                            | ErrorCode::SchemaMismatch
+                            | ErrorCode::NotPermitted,
+                        ) => {
+                            tracing::warn!(agreement = %self.number, %error, "waits for the agreement");
+                            self.tell(Phase::Waiting, Some(text));
+                            NOT_ACTIVE_WAIT
+                        }
+                        _ => {
+                            let wait = retry.next_wait();
+                            tracing::warn!(agreement = %self.number, %error, ?wait, "the stream broke");
+                            self.tell(Phase::Connecting, Some(text));
+                            wait
+                        }
+                    }
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn stream(&mut self, cursor: Option<Cursor>) -> Result<Closed, ReceiveError> {
+        // A client of its own: a slow reader would starve other streams of one connection.
+        let client = Client::new(&self.router, &self.identity)?;
+        let status = &self.status;
+        let before = status.borrow().delivered;
+        let mut on_progress = |machine: &ReceiveMachine| {
+            status.send_modify(|status| {
+                status.phase = Phase::Streaming;
+                status.cursor = machine.cursor();
+                status.freshness = machine.freshness();
+                status.delivered = before.plus(machine.tally());
+                status.at = now();
+                status.last_error = None;
+            });
+        };
+        let outcome = receive(&client, &self.number, cursor, self.sink.as_mut(), &mut on_progress).await;
+        let rows = self.sink.row_count();
+        self.status.send_modify(|status| status.rows = rows);
+        self.write_status();
+        outcome
+    }
+
+    fn tell(&self, phase: Phase, error: Option<String>) {
+        let rows = self.sink.row_count();
+        self.status.send_modify(|status| {
+            status.phase = phase;
+            status.rows = rows;
+            status.at = now();
+            status.last_error = error;
+        });
+        self.write_status();
+    }
+
+    fn write_status(&self) {
+        let Some(path) = &self.status_file else { return };
+        let text = serde_json::to_vec_pretty(&*self.status.borrow()).unwrap_or_default();
+        if let Err(error) = std::fs::write(path, text) {
+            tracing::warn!(path = %path.display(), %error, "the status could not be written");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A consumer agent's configuration file.
+//!
+//! Owns its keys; their doc comments are the reference.
+
+use std::path::{Path, PathBuf};
+
+use platform::config::{ConfigError, load};
+use platform::identity::IdentityFiles;
+use schemas::ids::{AgreementNumber, ChannelName};
+use serde::Deserialize;
+
+/// `consumer.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumerConfig {
+    /// The router, as `https://host:port`.
+    pub router: String,
+    /// Certificate, key, authorities.
+    pub identity: IdentityFiles,
+    /// The agent's own folder: replicas and status.
+    pub data_dir: PathBuf,
+    /// What to receive.
+    #[serde(default)]
+    pub agreement: Vec<AgreementConfig>,
+    /// How log lines look: `text` or `json`.
+    #[serde(default)]
+    pub log_format: platform::telemetry::Format,
+}
+
+/// One agreement and where its replica goes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgreementConfig {
+    /// Its number.
+    pub number: AgreementNumber,
+    /// Its channel; names the replica's files.
+    pub channel: ChannelName,
+}
+
+impl ConsumerConfig {
+    /// Reads the file; relative paths are relative to it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = load(path)?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        for file in [
+            &mut config.identity.certificate,
+            &mut config.identity.key,
+            &mut config.identity.authorities,
+            &mut config.data_dir,
+        ] {
+            *file = base.join(&*file);
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,143 @@
+//! The consumer agent as a process: configuration, telemetry, build, run, drain; and its first configuration.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use platform::client::{Client, send_json};
+use platform::identity::{Identity, IdentityFiles};
+use platform::segments::disk::RealDisk;
+use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
+use platform::telemetry;
+use schemas::ids::AgreementNumber;
+use schemas::publish::Me;
+use schemas::time::Millis;
+
+use crate::agent::{Agent, Phase, Status};
+use crate::config::ConsumerConfig;
+use crate::sink::file::FileSink;
+
+/// Where an agreement's status is written.
+pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
+    data_dir.join(format!("{number}.status.json"))
+}
+
+/// Runs until SIGTERM or Ctrl-C, or until every agreement has ended.
+pub async fn run(path: &Path) -> anyhow::Result<()> {
+    let config = ConsumerConfig::read(path)?;
+    telemetry::init(config.log_format, "info");
+    if config.agreement.is_empty() {
+        bail!("{}: there is no [[agreement]] to receive", path.display());
+    }
+    let identity = Identity::load(&config.identity)?;
+    std::fs::create_dir_all(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
+    let tasks = Tasks::new();
+    for agreement in &config.agreement {
+        let dir = config.data_dir.join(agreement.number.as_str());
+        let sink = FileSink::open(Arc::new(RealDisk), &dir, agreement.channel.as_str())?;
+        let number = agreement.number.clone();
+        let status_file = status_path(&config.data_dir, &number);
+        let agent = Agent::new(config.router.clone(), identity.clone(), number, Box::new(sink))
+            .with_status_file(status_file);
+        let stopping = tasks.stopping();
+        tasks.spawn(async move {
+            tokio::select! {
+                _ = agent.run() => {}
+                () = stopping => {}
+            }
+        });
+    }
+    terminate().await;
+    tracing::info!("stopping");
+    if !tasks.stop_and_join(DRAIN_LIMIT).await {
+        bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
+    }
+    Ok(())
+}
+
+/// `dit consumer init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The router, as `https://host:port`.
+    #[arg(long)]
+    router: String,
+    /// The certificate's file; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    #[arg(long)]
+    identity: PathBuf,
+    /// The file to write.
+    #[arg(long, default_value = "consumer.toml")]
+    out: PathBuf,
+}
+
+/// Asks what this participant may have, and writes a commented configuration.
+pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
+    if args.out.exists() {
+        bail!("{} exists; remove it first, or give another --out", args.out.display());
+    }
+    let dir = args.identity.parent().unwrap_or_else(|| Path::new(".")).to_owned();
+    let stem = args.identity.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let files = IdentityFiles {
+        certificate: args.identity.clone(),
+        key: dir.join(format!("{stem}-key.pem")),
+        authorities: dir.join("ca.pem"),
+    };
+    let client = Client::new(&args.router, &Identity::load(&files)?)?;
+    let me: Me = send_json(client.get("/v1/me")).await?;
+    let text = configuration(&args.router, &files, &me)?;
+    std::fs::write(&args.out, text).with_context(|| args.out.display().to_string())?;
+    println!("{}: {} agreement(s) of {}", args.out.display(), me.agreements.len(), me.agent.participant);
+    Ok(())
+}
+
+fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result<String> {
+    let absolute =
+        |path: &Path| -> anyhow::Result<String> { Ok(std::path::absolute(path)?.display().to_string()) };
+    let mut text = String::new();
+    writeln!(text, "# The consumer agent of {}, as {}.", me.agent.participant, me.agent.agent)?;
+    writeln!(text, "router = {router:?}")?;
+    writeln!(text, "# Replicas and status go here.\ndata_dir = \"data\"\n")?;
+    writeln!(text, "[identity]")?;
+    writeln!(text, "certificate = {:?}", absolute(&files.certificate)?)?;
+    writeln!(text, "key = {:?}", absolute(&files.key)?)?;
+    writeln!(text, "authorities = {:?}", absolute(&files.authorities)?)?;
+    for status in &me.agreements {
+        let agreement = &status.agreement;
+        writeln!(text, "\n# {} ({:?})", agreement.purpose, status.status)?;
+        writeln!(text, "# rows: {}", agreement.rows)?;
+        let fields: Vec<_> = agreement.fields.keys().map(String::as_str).collect();
+        writeln!(text, "# fields: {}", fields.join(", "))?;
+        writeln!(
+            text,
+            "[[agreement]]\nnumber = \"{}\"\nchannel = \"{}\"",
+            agreement.number, agreement.channel
+        )?;
+    }
+    Ok(text)
+}
+
+/// A status in words, with what to do about an error.
+pub fn describe(status: &Status, now: Millis) -> String {
+    let phase = match status.phase {
+        Phase::Connecting => "looking for the router",
+        Phase::Streaming => "receiving",
+        Phase::Waiting => "waiting for the agreement",
+        Phase::Ended => "ended: purge what this agreement gave",
+    };
+    let seconds = |at: Millis| now.since(at) / 1_000;
+    let freshness = status.freshness.map_or_else(
+        || "the source's freshness is not known yet".to_owned(),
+        |at| format!("the source was looked at {} s ago", seconds(at)),
+    );
+    let mut text = format!(
+        "{}: {phase}; {} rows; {freshness}; last sign of life {} s ago",
+        status.agreement,
+        status.rows,
+        seconds(status.at)
+    );
+    if let Some(error) = &status.last_error {
+        text.push_str("\n  last error: ");
+        text.push_str(error);
+    }
+    text
+}

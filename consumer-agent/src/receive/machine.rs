@@ -1,0 +1,275 @@
+//! The receiving machine of one agreement: deliveries in, effects on the replica out.
+//!
+//! Pure. It drops repeats by position, keeps a pass from the state apart until its end mark, and turns every end
+//! of a stream into what comes next.
+
+use schemas::cursor::{Cursor, Place};
+use schemas::delivery::{CloseReason, Delivery, Event, Next, Reason};
+use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
+use schemas::time::Millis;
+use serde::{Deserialize, Serialize};
+
+/// What a delivery does to the replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The row of a key is this image.
+    Upsert {
+        /// The key.
+        key: String,
+        /// A datum of the stream's derived schema.
+        image: Vec<u8>,
+    },
+    /// The key has no row.
+    Remove {
+        /// The key.
+        key: String,
+    },
+    /// A pass from the state begins: what follows is a replica of its own until the end mark.
+    Begin,
+    /// The pass has ended: its rows are the replica.
+    End,
+    /// Nothing for the replica; the position may have moved.
+    Nothing,
+    /// The stream is over.
+    Closed {
+        /// What comes next.
+        next: Next,
+        /// Why.
+        reason: CloseReason,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// A stream that does not keep its own rules.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// A partition that the channel does not have.
+    #[error("the stream names partition {0}, which the cursor does not have")]
+    NoSuchPartition(Partition),
+    /// An end mark of another pass.
+    #[error("the stream ends pass {found}, the pass that began is {begun}")]
+    OtherPass {
+        /// The end's.
+        found: BootstrapId,
+        /// The begin's.
+        begun: String,
+    },
+    /// A position that went back.
+    #[error("partition {0}'s progress went back")]
+    Backwards(Partition),
+}
+
+/// How many events were delivered, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Within the scope.
+    pub changed: u64,
+    /// Moved into the scope.
+    pub entered: u64,
+    /// Moved out of the scope.
+    pub left: u64,
+    /// Read from the state.
+    pub present: u64,
+}
+
+impl Tally {
+    fn count(&mut self, reason: Reason) {
+        let counter = match reason {
+            Reason::Change => &mut self.changed,
+            Reason::Enter => &mut self.entered,
+            Reason::Leave => &mut self.left,
+            Reason::State => &mut self.present,
+        };
+        *counter += 1;
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            changed: self.changed + other.changed,
+            entered: self.entered + other.entered,
+            left: self.left + other.left,
+            present: self.present + other.present,
+        }
+    }
+}
+
+/// Where the consumer stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiveMachine {
+    log_id: LogId,
+    version: AgreementVersion,
+    places: Vec<Place>,
+    freshness: Vec<Option<Millis>>,
+    pass: Option<BootstrapId>,
+    tally: Tally,
+}
+
+impl ReceiveMachine {
+    /// At the beginning of a stream; `cursor` is where it was asked to go on from.
+    pub fn new(log_id: LogId, version: AgreementVersion, cursor: Option<&Cursor>) -> Self {
+        let places = cursor.map(|cursor| cursor.places.clone()).unwrap_or_default();
+        Self {
+            log_id,
+            version,
+            freshness: vec![None; places.len()],
+            places,
+            pass: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// The cursor that a sink keeps with what it applied; `None` while a pass from the state is not over.
+    pub fn cursor(&self) -> Option<Cursor> {
+        if self.pass.is_some() || self.places.is_empty() {
+            return None;
+        }
+        Some(Cursor { log_id: self.log_id, version: self.version, places: self.places.clone() })
+    }
+
+    /// Up to when the provider has looked at its source: the oldest of the partitions.
+    pub fn freshness(&self) -> Option<Millis> {
+        self.freshness.iter().copied().min().flatten()
+    }
+
+    /// What this stream has delivered.
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Takes one delivery.
+    pub fn on_delivery(&mut self, delivery: &Delivery<'_>) -> Result<Effect, ProtocolError> {
+        match delivery {
+            Delivery::Event(event) => self.on_event(event),
+            Delivery::Begin { bootstrap } => {
+                self.pass = Some(*bootstrap);
+                Ok(Effect::Begin)
+            }
+            Delivery::End { bootstrap, places } => {
+                if self.pass != Some(*bootstrap) {
+                    let begun = self.pass.map_or_else(|| "none".to_owned(), |pass| pass.to_string());
+                    return Err(ProtocolError::OtherPass { found: *bootstrap, begun });
+                }
+                self.pass = None;
+                self.places.clone_from(places);
+                self.freshness = vec![None; places.len()];
+                Ok(Effect::End)
+            }
+            Delivery::Progress { partition, place, freshness } => {
+                let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+                let known = self.places.get_mut(index).ok_or(ProtocolError::NoSuchPartition(*partition))?;
+                if place.offset < known.offset {
+                    return Err(ProtocolError::Backwards(*partition));
+                }
+                *known = *place;
+                if let Some(fresh) = self.freshness.get_mut(index) {
+                    *fresh = *freshness;
+                }
+                Ok(Effect::Nothing)
+            }
+            Delivery::Closing { next, reason, detail } => {
+                Ok(Effect::Closed { next: *next, reason: *reason, detail: detail.clone() })
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) -> Result<Effect, ProtocolError> {
+        if self.pass.is_none() {
+            let index = usize::try_from(event.partition.get()).unwrap_or(usize::MAX);
+            let known = self.places.get_mut(index).ok_or(ProtocolError::NoSuchPartition(event.partition))?;
+            if event.offset < known.offset {
+                return Ok(Effect::Nothing);
+            }
+            known.offset = event.offset.next();
+        }
+        self.tally.count(event.reason);
+        let key = event.key.to_owned();
+        Ok(match event.after {
+            Some(image) => Effect::Upsert { key, image: image.to_vec() },
+            None => Effect::Remove { key },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::change::Op;
+    use schemas::ids::Offset;
+
+    const P0: Partition = Partition::new(0);
+    const PASS: BootstrapId = BootstrapId::new([3; 16]);
+
+    fn place(offset: u64) -> Place {
+        Place { offset: Offset::new(offset), checkpoint: Offset::new(0) }
+    }
+
+    fn event(offset: u64, image: Option<&'static [u8]>) -> Delivery<'static> {
+        let op = if image.is_some() { Op::Update } else { Op::Delete };
+        Delivery::Event(Event {
+            op,
+            key: "k",
+            after: image,
+            reason: Reason::Change,
+            partition: P0,
+            offset: Offset::new(offset),
+            event_at: Millis::new(0),
+            logged_at: Millis::new(0),
+        })
+    }
+
+    fn machine(from: Option<u64>) -> ReceiveMachine {
+        let cursor = from.map(|offset| Cursor {
+            log_id: LogId::new([1; 16]),
+            version: AgreementVersion::new(1),
+            places: vec![place(offset)],
+        });
+        ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), cursor.as_ref())
+    }
+
+    fn offset_of(machine: &ReceiveMachine) -> Option<u64> {
+        machine.cursor().map(|cursor| cursor.places[0].offset.get())
+    }
+
+    #[test]
+    fn a_repeat_changes_nothing() {
+        let mut machine = machine(Some(5));
+        assert_eq!(machine.on_delivery(&event(4, Some(b"x"))), Ok(Effect::Nothing));
+        assert!(matches!(machine.on_delivery(&event(5, Some(b"x"))), Ok(Effect::Upsert { .. })));
+        assert_eq!(machine.on_delivery(&event(5, Some(b"x"))), Ok(Effect::Nothing));
+        assert!(matches!(machine.on_delivery(&event(9, None)), Ok(Effect::Remove { .. })));
+        assert_eq!(offset_of(&machine), Some(10));
+    }
+
+    #[test]
+    fn a_pass_from_the_state_has_no_cursor_until_its_end() {
+        let mut machine = machine(None);
+        assert_eq!(machine.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Effect::Begin));
+        for offset in [70, 3] {
+            assert!(matches!(machine.on_delivery(&event(offset, Some(b"x"))), Ok(Effect::Upsert { .. })));
+        }
+        assert_eq!(machine.cursor(), None);
+        let end = Delivery::End { bootstrap: PASS, places: vec![place(80)] };
+        assert_eq!(machine.on_delivery(&end), Ok(Effect::End));
+        assert_eq!(offset_of(&machine), Some(80));
+        assert!(matches!(machine.on_delivery(&end), Err(ProtocolError::OtherPass { .. })));
+    }
+
+    #[test]
+    fn progress_moves_the_cursor_and_never_back() {
+        let mut machine = machine(Some(5));
+        let progress = |offset| Delivery::Progress {
+            partition: P0,
+            place: place(offset),
+            freshness: Some(Millis::new(9)),
+        };
+        assert_eq!(machine.freshness(), None);
+        assert_eq!(machine.on_delivery(&progress(8)), Ok(Effect::Nothing));
+        assert_eq!((offset_of(&machine), machine.freshness()), (Some(8), Some(Millis::new(9))));
+        assert_eq!(machine.on_delivery(&progress(7)), Err(ProtocolError::Backwards(P0)));
+        let mut none = ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), None);
+        assert_eq!(none.on_delivery(&progress(8)), Err(ProtocolError::NoSuchPartition(P0)));
+    }
+}

@@ -1,0 +1,163 @@
+//! The receiver: connects, reads blocks, lets the machine decide, gives batches to the sink.
+//!
+//! Owns one stream at a time. A block is one batch: its effects and the cursor after it are applied together.
+
+use std::time::Duration;
+
+use platform::client::{Client, ClientError, send, unreachable_peer};
+use schemas::avro::binary::{Cursor as Datums, DatumError};
+use schemas::avro::container::{Block, ContainerError, Decoder, Header};
+use schemas::avro::schema::SchemaError;
+use schemas::cursor::Cursor;
+use schemas::delivery::{AGREEMENT_KEY, CloseReason, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY};
+use schemas::ids::{AgreementNumber, AgreementVersion, LogId};
+
+use super::machine::{Effect, ProtocolError, ReceiveMachine};
+use crate::sink::{Batch, Sink, SinkError, StreamHead};
+
+/// A stream that is silent longer than this is broken: the router tells progress every few seconds.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// When nothing came for so long, the sink may settle what it has.
+const QUIET: Duration = Duration::from_millis(100);
+/// The sink settles at least so often while events come without a pause.
+const SETTLE_EVERY: Duration = Duration::from_secs(10);
+
+/// Why a stream ended without a closing record.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The router refused, or is not there.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The stream is no container.
+    #[error("the stream: {0}")]
+    Container(#[from] ContainerError),
+    /// The stream's schema.
+    #[error("the stream's schema: {0}")]
+    Schema(#[from] SchemaError),
+    /// A delivery cannot be read.
+    #[error("a delivery: {0}")]
+    Datum(#[from] DatumError),
+    /// The stream does not keep its rules.
+    #[error("the stream: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// Its header lacks something.
+    #[error("the stream's header lacks a valid {0}")]
+    Header(&'static str),
+    /// The sink refused.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Nothing came.
+    #[error("the stream was silent for {} s", SILENCE_LIMIT.as_secs())]
+    Silent,
+    /// It ended in the middle.
+    #[error("the connection ended without a closing record")]
+    Broken,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// What comes next.
+    pub next: Next,
+    /// Why.
+    pub reason: CloseReason,
+    /// For people.
+    pub detail: String,
+}
+
+/// Where to begin.
+fn from_parameter(cursor: Option<&Cursor>) -> String {
+    cursor.map_or_else(|| "state".to_owned(), ToString::to_string)
+}
+
+/// Receives one stream until it is closed or breaks; `cursor` is where the sink stands.
+pub async fn receive(
+    client: &Client,
+    number: &AgreementNumber,
+    cursor: Option<Cursor>,
+    sink: &mut dyn Sink,
+    on_progress: &mut (dyn FnMut(&ReceiveMachine) + Send),
+) -> Result<Closed, ReceiveError> {
+    let path = format!("/v1/agreements/{number}/stream");
+    let request = client.get(&path).query(&[("from", from_parameter(cursor.as_ref()))]);
+    let mut response = send(request).await?;
+    let mut decoder = Decoder::new();
+    let mut stream: Option<Stream> = None;
+    let mut last_settled = tokio::time::Instant::now();
+    let mut dirty = false;
+    loop {
+        let wait = if dirty { QUIET } else { SILENCE_LIMIT };
+        let bytes = match tokio::time::timeout(wait, response.chunk()).await {
+            Ok(Ok(Some(bytes))) => bytes,
+            Ok(Ok(None)) => return Err(ReceiveError::Broken),
+            Ok(Err(error)) => return Err(unreachable_peer(&error).into()),
+            Err(_) if dirty => {
+                sink.settle()?;
+                (dirty, last_settled) = (false, tokio::time::Instant::now());
+                continue;
+            }
+            Err(_) => return Err(ReceiveError::Silent),
+        };
+        decoder.push(&bytes);
+        if stream.is_none()
+            && let Some(header) = decoder.header()?
+        {
+            stream = Some(Stream::begin(header, number, cursor.as_ref(), sink)?);
+        }
+        let Some(stream) = &mut stream else { continue };
+        while let Some(block) = decoder.block()? {
+            let closed = stream.take(&block, sink)?;
+            dirty = true;
+            on_progress(&stream.machine);
+            if let Some(closed) = closed {
+                sink.settle()?;
+                return Ok(closed);
+            }
+        }
+        if dirty && last_settled.elapsed() >= SETTLE_EVERY {
+            sink.settle()?;
+            (dirty, last_settled) = (false, tokio::time::Instant::now());
+        }
+    }
+}
+
+struct Stream {
+    codec: DeliveryCodec,
+    machine: ReceiveMachine,
+}
+
+impl Stream {
+    fn begin(
+        header: &Header,
+        number: &AgreementNumber,
+        cursor: Option<&Cursor>,
+        sink: &mut dyn Sink,
+    ) -> Result<Self, ReceiveError> {
+        if header.text(AGREEMENT_KEY) != Some(number.as_str()) {
+            return Err(ReceiveError::Header(AGREEMENT_KEY));
+        }
+        let version = header.text(VERSION_KEY).and_then(|text| text.parse().ok());
+        let version = AgreementVersion::new(version.ok_or(ReceiveError::Header(VERSION_KEY))?);
+        let log_id: Option<LogId> = header.text(LOG_ID_KEY).and_then(|text| text.parse().ok());
+        let log_id = log_id.ok_or(ReceiveError::Header(LOG_ID_KEY))?;
+        let codec = DeliveryCodec::from_union_schema(&header.schema)?;
+        sink.begin(&StreamHead { derived: codec.derived().clone() })?;
+        Ok(Self { machine: ReceiveMachine::new(log_id, version, cursor), codec })
+    }
+
+    fn take(&mut self, block: &Block, sink: &mut dyn Sink) -> Result<Option<Closed>, ReceiveError> {
+        let mut datums = Datums::new(&block.datums);
+        let mut effects = Vec::with_capacity(block.count);
+        let mut closed = None;
+        for _ in 0..block.count {
+            match self.machine.on_delivery(&self.codec.decode(&mut datums)?)? {
+                Effect::Nothing => {}
+                Effect::Closed { next, reason, detail } => closed = Some(Closed { next, reason, detail }),
+                effect => effects.push(effect),
+            }
+        }
+        datums.end()?;
+        sink.apply(&Batch { effects, cursor: self.machine.cursor(), freshness: self.machine.freshness() })?;
+        Ok(closed)
+    }
+}

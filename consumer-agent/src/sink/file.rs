@@ -1,0 +1,264 @@
+//! The file sink: rows and cursor in the sink's own segments, and files of exactly the present rows.
+//!
+//! Owns the folder: `segments/`, `<channel>.ndjson`, `<channel>.avro`, `manifest.json`. The files are replaced
+//! whole, by rename, after they were synced; the manifest comes last and names them by hash.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use platform::segments::disk::Disk;
+use platform::segments::{Options, SegmentStore, checked_file};
+use schemas::avro::container::{Header, put_block};
+use schemas::avro::json;
+use schemas::avro::names::column_name;
+use schemas::avro::schema::AvroSchema;
+use schemas::cursor::Cursor;
+use schemas::digest::hash128;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{self, Rows};
+use super::{Batch, Sink, SinkError, StreamHead};
+use crate::receive::machine::Effect;
+
+const KIND: [u8; 4] = *b"sink";
+/// Bytes of segments at which they are rewritten as one pass over the present rows.
+const COMPACT_ABOVE: u64 = 16 * 1024 * 1024;
+/// Rows in one block of a written Avro file, and in one record of a rewritten segment.
+const BLOCK_ROWS: usize = 1_000;
+
+/// What a manifest says: which files belong together, and how far they go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of this form.
+    pub format: u32,
+    /// File name → the first 128 bits of its SHA-256.
+    pub files: BTreeMap<String, String>,
+    /// Present rows.
+    pub rows: usize,
+    /// Everything permitted up to here is in the files.
+    pub cursor: Cursor,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SegmentHeader {
+    derived: Option<serde_json::Value>,
+}
+
+/// A replica in files.
+pub struct FileSink {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    stem: String,
+    store: SegmentStore,
+    /// The schema of the stream that is received.
+    stream_schema: Option<AvroSchema>,
+    /// The schema of the present rows: the stream's, but only from the end of a pass on.
+    row_schema: Option<AvroSchema>,
+    rows: Rows,
+    changed: bool,
+    /// The files as they were last written: name → hash.
+    files: BTreeMap<String, String>,
+    settled: Option<Cursor>,
+}
+
+impl FileSink {
+    /// Opens the folder's replica, or begins one there. `stem` names its files.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, SinkError> {
+        let options = Options { kind: KIND, segment_bytes: u64::MAX };
+        let empty = encode_header(None);
+        let (store, recovery) =
+            SegmentStore::open(Arc::clone(&disk), &dir.join("segments"), options, &empty)?;
+        if recovery.torn_bytes > 0 {
+            tracing::info!(bytes = recovery.torn_bytes, "cut a torn write off the sink's segments");
+        }
+        let mut sink = Self {
+            disk,
+            dir: dir.to_owned(),
+            stem: stem.to_owned(),
+            store,
+            stream_schema: None,
+            row_schema: None,
+            rows: Rows::default(),
+            changed: false,
+            files: BTreeMap::new(),
+            settled: None,
+        };
+        sink.replay()?;
+        Ok(sink)
+    }
+
+    /// Folds the segments; each was written under one stream's schema.
+    fn replay(&mut self) -> Result<(), SinkError> {
+        let segments: Vec<_> = self.store.segments().collect();
+        for segment in segments {
+            self.stream_schema = decode_header(&segment.header);
+            let mut batches = Vec::new();
+            let mut wrong = None;
+            self.store.read(segment.first, |position, bytes| {
+                if position >= segment.end {
+                    return false;
+                }
+                match rows::decode(&bytes) {
+                    Ok(batch) => batches.push(batch),
+                    Err(error) => wrong = Some(SinkError::Record { position, problem: error.to_string() }),
+                }
+                wrong.is_none()
+            })?;
+            if let Some(error) = wrong {
+                return Err(error);
+            }
+            batches.iter().for_each(|batch| self.fold(batch));
+        }
+        self.rows.forget_pass();
+        self.changed = self.rows.cursor.is_some();
+        Ok(())
+    }
+
+    fn fold(&mut self, batch: &Batch) {
+        if self.rows.apply(batch) {
+            self.changed = true;
+            self.row_schema.clone_from(&self.stream_schema);
+        }
+        if batch.cursor.is_some() && self.row_schema.is_none() {
+            self.row_schema.clone_from(&self.stream_schema);
+        }
+    }
+
+    /// The cursor that the files on disk reflect.
+    pub const fn settled(&self) -> Option<&Cursor> {
+        self.settled.as_ref()
+    }
+
+    fn ndjson(&self, derived: &AvroSchema) -> Result<Vec<u8>, SinkError> {
+        let name = |field: &str| column_name(field).unwrap_or_else(|| field.to_owned());
+        let mut out = BufWriter::new(Vec::new());
+        let wrong = |error: std::io::Error| SinkError::Io { path: self.stem.clone(), error };
+        for image in self.rows.present.values() {
+            let value = json::decode(derived, image)?;
+            let row = json::render(derived.parsed(), &value, &name);
+            serde_json::to_writer(&mut out, &row).map_err(|e| wrong(e.into()))?;
+            out.write_all(b"\n").map_err(wrong)?;
+        }
+        out.into_inner().map_err(|e| wrong(e.into_error()))
+    }
+
+    fn avro(&self, derived: &AvroSchema) -> Vec<u8> {
+        let sync = hash128(derived.text().as_bytes()).to_be_bytes();
+        let header = Header { metadata: BTreeMap::new(), schema: derived.text().to_owned(), sync };
+        let mut out = header.encode();
+        let images: Vec<&[u8]> = self.rows.present.values().map(AsRef::as_ref).collect();
+        for block in images.chunks(BLOCK_ROWS) {
+            put_block(&mut out, block.len(), &block.concat(), &sync);
+        }
+        out
+    }
+
+    fn write_files(&mut self) -> Result<(), SinkError> {
+        let (Some(derived), Some(cursor)) = (self.row_schema.clone(), self.rows.cursor.clone()) else {
+            return Ok(());
+        };
+        let mut files = BTreeMap::new();
+        for (extension, bytes) in [("ndjson", self.ndjson(&derived)?), ("avro", self.avro(&derived))] {
+            let name = format!("{}.{extension}", self.stem);
+            checked_file::replace(self.disk.as_ref(), &self.dir.join(&name), &bytes)?;
+            files.insert(name, format!("{:032x}", hash128(&bytes)));
+        }
+        self.write_manifest(files, cursor)
+    }
+
+    fn write_manifest(&mut self, files: BTreeMap<String, String>, cursor: Cursor) -> Result<(), SinkError> {
+        let manifest = Manifest { format: 1, files, rows: self.rows.present.len(), cursor };
+        let path = self.dir.join("manifest.json");
+        let io =
+            |error: serde_json::Error| SinkError::Io { path: "manifest".to_owned(), error: error.into() };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(io)?;
+        checked_file::replace(self.disk.as_ref(), &path, &text)?;
+        self.files = manifest.files;
+        self.settled = Some(manifest.cursor);
+        Ok(())
+    }
+
+    /// One pass over the present rows in a fresh segment; what came before it goes.
+    fn compact(&mut self) -> Result<(), SinkError> {
+        let steady = self.rows.cursor.is_some() && self.row_schema == self.stream_schema;
+        if self.store.bytes() < COMPACT_ABOVE || !steady {
+            return Ok(());
+        }
+        let live: usize = self.rows.present.iter().map(|(key, image)| key.len() + image.len()).sum();
+        if self.store.bytes() < 3 * u64::try_from(live).unwrap_or(u64::MAX) {
+            return Ok(());
+        }
+        self.store.roll(&encode_header(self.row_schema.as_ref()))?;
+        let begin = self.store.next();
+        let rows: Vec<_> = self.rows.present.iter().collect();
+        let mut records = vec![vec![Effect::Begin]];
+        records.extend(rows.chunks(BLOCK_ROWS).map(|chunk| {
+            chunk
+                .iter()
+                .map(|(key, image)| Effect::Upsert { key: (*key).clone(), image: image.to_vec() })
+                .collect()
+        }));
+        records.push(vec![Effect::End]);
+        let last = records.len() - 1;
+        for (index, effects) in records.into_iter().enumerate() {
+            let cursor = self.rows.cursor.clone().filter(|_| index == last);
+            let record = rows::encode(&Batch { effects, cursor, freshness: self.rows.freshness });
+            self.store.append([record.as_slice()])?;
+        }
+        self.store.sync()?;
+        Ok(self.store.drop_before(begin)?)
+    }
+}
+
+impl Sink for FileSink {
+    fn cursor(&self) -> Option<Cursor> {
+        self.rows.cursor.clone()
+    }
+
+    fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
+        self.rows.forget_pass();
+        if self.stream_schema.as_ref() != Some(&head.derived) {
+            self.stream_schema = Some(head.derived.clone());
+            self.store.roll(&encode_header(self.stream_schema.as_ref()))?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.store.append([rows::encode(batch).as_slice()])?;
+        self.fold(batch);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), SinkError> {
+        self.store.sync()?;
+        if self.changed {
+            self.write_files()?;
+            self.changed = false;
+            return self.compact();
+        }
+        // Only the position moved: the files still are what they were.
+        match (&self.settled, &self.rows.cursor) {
+            (Some(settled), Some(cursor)) if settled != cursor => {
+                self.write_manifest(self.files.clone(), cursor.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn row_count(&self) -> usize {
+        self.rows.present.len()
+    }
+}
+
+fn encode_header(derived: Option<&AvroSchema>) -> Vec<u8> {
+    let header = SegmentHeader { derived: derived.map(|schema| schema.json().clone()) };
+    serde_json::to_vec(&header).unwrap_or_default()
+}
+
+fn decode_header(bytes: &[u8]) -> Option<AvroSchema> {
+    let header: SegmentHeader = serde_json::from_slice(bytes).ok()?;
+    AvroSchema::from_json(header.derived?).ok()
+}

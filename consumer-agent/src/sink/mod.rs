@@ -1,0 +1,74 @@
+//! Sinks: where the replica lives.
+//!
+//! Owns the narrow sink trait. A sink applies a batch's effects and its cursor together, or neither.
+
+pub mod file;
+mod rows;
+
+use platform::segments::SegmentError;
+use schemas::avro::schema::AvroSchema;
+use schemas::cursor::Cursor;
+use schemas::time::Millis;
+
+use crate::receive::machine::Effect;
+
+/// What a stream says at its beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamHead {
+    /// The schema of its images.
+    pub derived: AvroSchema,
+}
+
+/// Effects to be applied together with the cursor that they lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// In order.
+    pub effects: Vec<Effect>,
+    /// Where the consumer stands afterwards; `None` during a pass from the state.
+    pub cursor: Option<Cursor>,
+    /// Up to when the provider has looked at its source.
+    pub freshness: Option<Millis>,
+}
+
+/// Why a sink refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Its segments.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A file could not be written.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Its own record cannot be read.
+    #[error(
+        "the sink's record {position} cannot be read: {problem}; set the folder aside, the agent resyncs"
+    )]
+    Record {
+        /// Its position.
+        position: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A row cannot be written as JSON.
+    #[error("a row does not follow the stream's schema: {0}")]
+    Row(#[from] schemas::avro::binary::DatumError),
+}
+
+/// A place for one agreement's replica.
+pub trait Sink: Send {
+    /// Where the replica stands; `None` when it must begin with the state.
+    fn cursor(&self) -> Option<Cursor>;
+    /// A stream begins.
+    fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError>;
+    /// Applies a batch.
+    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
+    /// Makes what was applied durable, and visible to others.
+    fn settle(&mut self) -> Result<(), SinkError>;
+    /// How many rows the replica has.
+    fn row_count(&self) -> usize;
+}

@@ -1,0 +1,40 @@
+//! The router as a process: configuration, telemetry, build, run, drain.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use platform::identity::Identity;
+use platform::shutdown::{DRAIN_LIMIT, terminate};
+use platform::telemetry;
+
+use crate::config::RouterConfig;
+use crate::control::declared::Declared;
+use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use crate::{Parts, Router};
+
+/// Runs until SIGTERM or Ctrl-C.
+pub async fn run(path: &Path) -> anyhow::Result<()> {
+    let config = RouterConfig::read(path)?;
+    telemetry::init(config.log_format, "info,sled=warn");
+    let log = EmbeddedLog::open(&config.log_dir, EmbeddedOptions::default())?;
+    let declared = config.declared.as_deref().map(Declared::read).transpose()?.unwrap_or_default();
+    let router = Router::start(Parts {
+        log: Arc::new(log),
+        identity: Identity::load(&config.identity)?,
+        secret: config.secret(path)?,
+        domain: config.domain,
+        listen: config.listen,
+        admin_listen: config.admin_listen,
+        declared,
+    })
+    .await
+    .context("the router could not be started")?;
+    println!("listening on {}, operators on {}", router.address(), router.admin_address());
+    terminate().await;
+    tracing::info!("stopping");
+    if !router.stop(DRAIN_LIMIT).await {
+        bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
+    }
+    Ok(())
+}

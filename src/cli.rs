@@ -1,0 +1,138 @@
+//! The command line.
+//!
+//! Owns subcommands and options; their doc comments are the help.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::demo::fault::Fault;
+use crate::demo::register::{self, RegisterOptions};
+use crate::tools;
+
+/// Moves registers' changes between institutions, under agreements.
+#[derive(Debug, Parser)]
+#[command(name = "dit", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays a whole network in this process, on an embedded log, and verifies what every consumer holds.
+    Demo(Box<DemoArgs>),
+    /// Makes a development PKI: an authority and certificates of agents, routers and operators.
+    Pki(tools::PkiArgs),
+    /// Checks configuration files and names the line that is wrong.
+    Check(tools::CheckArgs),
+    /// Runs a router.
+    Router(tools::ConfigArgs),
+    /// Runs a producer agent, or accepts a file that its guard holds.
+    Producer(tools::ProducerArgs),
+    /// Runs a consumer agent, or writes its first configuration.
+    Consumer(tools::ConsumerArgs),
+    /// Shows where each replica of a consumer agent stands.
+    Status(tools::ConfigArgs),
+}
+
+/// How the result is told at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON object on the last line.
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+struct DemoArgs {
+    /// The first version of a register: a delimited text file.
+    #[arg(long, value_name = "FILE")]
+    register: PathBuf,
+    /// The next versions, in order.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    then: Vec<PathBuf>,
+    /// The columns that identify a row.
+    #[arg(long, value_name = "COLS", value_delimiter = ',', required = true)]
+    key: Vec<String>,
+    /// The column that says whose row it is.
+    #[arg(long, value_name = "COL")]
+    territory: String,
+    /// The character between cells; a comma by default, a tab for `.tsv`.
+    #[arg(long)]
+    delimiter: Option<String>,
+    /// The files' encoding.
+    #[arg(long, default_value = "utf-8")]
+    encoding: String,
+    /// The columns' names, for files without a header line.
+    #[arg(long, value_name = "COLS", value_delimiter = ',')]
+    header: Option<Vec<String>>,
+    /// What makes spellings of one key equal.
+    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim"])]
+    key_normalise: Vec<String>,
+    /// The territories that get a consumer each; by default the 50 largest over all versions.
+    #[arg(long, value_delimiter = ',')]
+    territories: Option<Vec<String>>,
+    /// Hold files that delete or change too much, instead of only telling.
+    #[arg(long)]
+    guard: bool,
+    /// Keep everything in this folder; the replicas are in `replica/`.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Plant a fault; the demo must then fail.
+    #[arg(long)]
+    fault: Option<Fault>,
+    /// How the result is told.
+    #[arg(long, default_value = "text")]
+    output: Output,
+}
+
+impl Cli {
+    /// Runs the command; whether what it was to verify holds.
+    pub fn run(self) -> anyhow::Result<bool> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the runtime could not be started")?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Demo(args) => demo(*args).await,
+                Command::Pki(args) => tools::pki(&args).map(|()| true),
+                Command::Check(args) => tools::check(&args),
+                Command::Router(args) => router::process::run(&args.config).await.map(|()| true),
+                Command::Producer(args) => tools::producer(args).await.map(|()| true),
+                Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
+                Command::Status(args) => tools::status(&args),
+            }
+        })
+    }
+}
+
+async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
+    platform::telemetry::init(platform::telemetry::Format::Text, "warn,sled=error");
+    let json = args.output == Output::Json;
+    let delimiter = args.delimiter.as_deref().map(register::parse_delimiter).transpose()?;
+    let mut files = vec![args.register];
+    files.extend(args.then);
+    let options = RegisterOptions {
+        files,
+        key: args.key,
+        territory: args.territory,
+        delimiter,
+        encoding: args.encoding,
+        header: args.header,
+        key_normalise: args.key_normalise,
+        territories: args.territories,
+        guard: args.guard,
+        keep: args.keep,
+        fault: args.fault,
+    };
+    let outcome = register::play(options).await?;
+    outcome.story();
+    if json {
+        println!("{}", serde_json::to_string(&outcome)?);
+    }
+    Ok(outcome.equal)
+}

@@ -1,0 +1,75 @@
+//! Planted faults: a wrapper around a consumer's stream of effects, to show that the verification bites.
+//!
+//! Owns what each fault does. Neither router nor agents know of it.
+
+use consumer_agent::receive::machine::Effect;
+use consumer_agent::sink::{Batch, Sink, SinkError, StreamHead};
+use schemas::cursor::Cursor;
+
+/// A fault to plant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
+    /// One row is lost on its way.
+    Drop,
+    /// The router has a wider agreement than the verifier knows.
+    Leak,
+    /// A row that left its territory stays in the replica.
+    MissedLeave,
+    /// One row is delivered a second time as if it were another.
+    Repeat,
+}
+
+/// A sink behind a faulty stream.
+pub struct FaultySink {
+    inner: Box<dyn Sink>,
+    fault: Fault,
+    planted: bool,
+}
+
+impl FaultySink {
+    /// Puts a fault in front of a sink.
+    pub fn new(inner: Box<dyn Sink>, fault: Fault) -> Self {
+        Self { inner, fault, planted: false }
+    }
+
+    fn plant(&mut self, effects: &mut Vec<Effect>) {
+        let is_victim = |effect: &Effect| match self.fault {
+            Fault::Drop | Fault::Repeat => matches!(effect, Effect::Upsert { .. }),
+            Fault::MissedLeave => matches!(effect, Effect::Remove { .. }),
+            Fault::Leak => false,
+        };
+        let Some(index) = effects.iter().position(is_victim).filter(|_| !self.planted) else { return };
+        self.planted = true;
+        let victim = effects.remove(index);
+        if let (Fault::Repeat, Effect::Upsert { key, image }) = (self.fault, victim) {
+            let again = Effect::Upsert { key: format!("{key} again"), image: image.clone() };
+            effects.insert(index, Effect::Upsert { key, image });
+            effects.insert(index, again);
+        }
+    }
+}
+
+impl Sink for FaultySink {
+    fn cursor(&self) -> Option<Cursor> {
+        self.inner.cursor()
+    }
+
+    fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
+        self.inner.begin(head)
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let mut batch = batch.clone();
+        // A lost row must not come back with its next change: every victim of a drop is the same key's last word.
+        self.plant(&mut batch.effects);
+        self.inner.apply(&batch)
+    }
+
+    fn settle(&mut self) -> Result<(), SinkError> {
+        self.inner.settle()
+    }
+
+    fn row_count(&self) -> usize {
+        self.inner.row_count()
+    }
+}

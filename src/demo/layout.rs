@@ -1,0 +1,133 @@
+//! What a register's files look like, version by version: columns, schema, territories.
+//!
+//! Owns the schema that the demo makes of a header (all fields are strings) and the finding of columns whose
+//! spelling changed.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use producer_agent::source::table::{Table, TableFormat};
+use schemas::avro::names::field_name;
+use schemas::avro::schema::AvroSchema;
+use serde_json::json;
+
+/// One version's columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    /// As in the file.
+    pub header: Vec<String>,
+    /// Where the key's columns stand.
+    pub key: Vec<usize>,
+    /// Where the territory's column stands.
+    pub territory: usize,
+}
+
+/// A column by its name, or by another spelling of it where there is just one.
+fn find(header: &[String], name: &str) -> Option<usize> {
+    if let Some(exact) = header.iter().position(|column| column == name) {
+        return Some(exact);
+    }
+    let same = |column: &String| column.to_lowercase() == name.to_lowercase();
+    let mut found = header.iter().enumerate().filter(|(_, column)| same(column));
+    match (found.next(), found.next()) {
+        (Some((index, _)), None) => Some(index),
+        _ => None,
+    }
+}
+
+impl Columns {
+    /// Reads a file's header and finds the columns that matter.
+    pub fn read(
+        file: &PathBuf,
+        format: &TableFormat,
+        key: &[String],
+        territory: &str,
+    ) -> anyhow::Result<Self> {
+        let table = Table::open(file, format)?;
+        let header = table.header().to_vec();
+        let mut sorted = header.clone();
+        sorted.sort();
+        if let Some(pair) = sorted.windows(2).find(|pair| matches!(pair, [a, b] if a == b)) {
+            bail!("{}: column {:?} stands there twice", file.display(), pair.first());
+        }
+        let index = |name: &String| {
+            find(&header, name).with_context(|| {
+                format!("{}: there is no column {name:?}; it has {}", file.display(), header.join(", "))
+            })
+        };
+        let key = key.iter().map(index).collect::<anyhow::Result<Vec<_>>>()?;
+        let territory = index(&territory.to_owned())?;
+        Ok(Self { header, key, territory })
+    }
+
+    /// The field names of the key.
+    pub fn key_fields(&self) -> Vec<String> {
+        self.key.iter().filter_map(|index| self.header.get(*index)).map(|name| field_name(name)).collect()
+    }
+
+    /// The field name of the territory.
+    pub fn territory_field(&self) -> String {
+        self.header.get(self.territory).map(|name| field_name(name)).unwrap_or_default()
+    }
+
+    /// The schema of these columns. A column that only changed its spelling keeps its values, by an alias.
+    pub fn schema(&self, before: Option<&Self>) -> anyhow::Result<AvroSchema> {
+        let fields: Vec<_> = self
+            .header
+            .iter()
+            .map(|column| {
+                let old = before.filter(|b| !b.header.contains(column)).and_then(|b| {
+                    let index = find(&b.header, column)?;
+                    b.header.get(index).filter(|old| !self.header.contains(old))
+                });
+                let aliases: Vec<String> = old.into_iter().map(|old| field_name(old)).collect();
+                json!({"name": field_name(column), "type": "string", "default": "", "doc": column, "aliases": aliases})
+            })
+            .collect();
+        let schema = json!({"type": "record", "name": "demo.Row", "fields": fields});
+        Ok(AvroSchema::from_json(schema)?)
+    }
+}
+
+/// The territories of all versions with their rows, largest first; equal ones by name.
+pub fn territories(files: &[(PathBuf, Columns)], format: &TableFormat) -> anyhow::Result<Vec<(String, u64)>> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for (file, columns) in files {
+        for row in Table::open(file, format)? {
+            if let Some(territory) = row.cells.ok().and_then(|mut cells| {
+                (columns.territory < cells.len()).then(|| cells.swap_remove(columns.territory))
+            }) {
+                *counts.entry(territory).or_default() += 1;
+            }
+        }
+    }
+    let mut found: Vec<_> = counts.into_iter().collect();
+    found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_respelt_column_is_found_and_keeps_its_values() {
+        let header = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let old = Columns { header: header(&["Domain Name", "State"]), key: vec![0], territory: 1 };
+        let new = Columns { header: header(&["Domain name", "State", "City"]), key: vec![0], territory: 1 };
+        assert_eq!(find(&new.header, "Domain Name"), Some(0));
+        let schema = new.schema(Some(&old)).unwrap();
+        let record = schema.record().unwrap().record;
+        assert_eq!(record.fields[0].aliases, ["Domain_u20_Name"]);
+        assert!(record.fields[1].aliases.is_empty() && record.fields[2].aliases.is_empty());
+    }
+
+    #[test]
+    fn two_spellings_of_one_name_are_not_guessed() {
+        let header = vec!["a".to_owned(), "A".to_owned()];
+        assert_eq!(find(&header, "a"), Some(0));
+        assert_eq!(find(&["B".to_owned(), "b ".to_owned(), "B".to_lowercase()], "B"), Some(0));
+        assert_eq!(find(&["Ba".to_owned(), "bA".to_owned()], "BA"), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! A network in one process: an authority, a router on an embedded log, and agents over real mutual TLS.
+//!
+//! Owns the start and stop of parts, and the operator's requests.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use consumer_agent::agent::{Agent as ConsumerAgent, Status};
+use consumer_agent::sink::Sink;
+use platform::client::{Client, send_json};
+use platform::identity::Identity;
+use platform::pki::{Authority, Subject};
+use platform::segments::disk::RealDisk;
+use platform::shutdown::{DRAIN_LIMIT, Tasks};
+use producer_agent::agent::{Agent as ProducerAgent, Opening};
+use producer_agent::image::sled_store::SledImages;
+use producer_agent::send::machine::SendMachine;
+use producer_agent::send::sender::{Sender, Sent, lock};
+use router::control::declared::Declared;
+use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use router::{Parts, Router};
+use schemas::agreement::Agreement;
+use schemas::avro::schema::AvroSchema;
+use schemas::channel::Channel;
+use schemas::ids::{AgentId, AgreementNumber, ChannelName, Offset};
+use schemas::publish::ChannelStatus;
+use scope::secret::NetworkSecret;
+use serde::Serialize;
+use tokio::sync::watch;
+
+const DOMAIN: &str = "demo.dit";
+/// How long the demo waits for anything that should happen soon.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The network.
+pub struct Network {
+    dir: PathBuf,
+    authority: Authority,
+    router: Router,
+    operator: Client,
+    tasks: Tasks,
+}
+
+/// A producer agent at work.
+pub struct Producer {
+    /// The agent.
+    pub agent: ProducerAgent,
+    sent: watch::Receiver<Sent>,
+}
+
+impl Producer {
+    /// Waits until everything in the outbox is acknowledged.
+    pub async fn drained(&mut self) -> anyhow::Result<()> {
+        let end = lock(&self.agent.outbox()).next_position();
+        let sent = self.sent.wait_for(|sent| sent.acknowledged >= end);
+        match tokio::time::timeout(PATIENCE, sent).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => bail!("the producer agent has stopped sending"),
+            Err(_) => bail!("the router did not acknowledge in time"),
+        }
+    }
+}
+
+impl Network {
+    /// Starts a router on an embedded log in `dir`.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let authority = Authority::new(DOMAIN)?;
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let identity = authority.identity(&Subject::Router { name: "demo".to_owned(), hosts })?;
+        let log = EmbeddedLog::open(&dir.join("log"), EmbeddedOptions::default())?;
+        let parts = Parts {
+            log: Arc::new(log),
+            identity,
+            domain: DOMAIN.to_owned(),
+            secret: NetworkSecret::new(platform::random::bytes::<32>()?.to_vec())?,
+            listen: loopback,
+            admin_listen: loopback,
+            declared: Declared::default(),
+        };
+        let router = Router::start(parts).await?;
+        let operator = authority.identity(&Subject::Operator("demo".to_owned()))?;
+        let operator = Client::new(&format!("https://{}", router.admin_address()), &operator)?;
+        Ok(Self { dir: dir.to_owned(), authority, router, operator, tasks: Tasks::new() })
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.router.address())
+    }
+
+    /// The identity of an agent.
+    pub fn identity(&self, agent: &AgentId) -> anyhow::Result<Identity> {
+        Ok(self.authority.identity(&Subject::Agent(agent.clone()))?)
+    }
+
+    /// An operator's PUT.
+    pub async fn put<T: Serialize + Sync>(&self, path: &str, body: &T) -> anyhow::Result<()> {
+        let answer: serde_json::Value = send_json(self.operator.put(path).json(body)).await?;
+        drop(answer);
+        Ok(())
+    }
+
+    /// Registers a participant.
+    pub async fn participant(&self, id: &str, name: &str) -> anyhow::Result<()> {
+        self.put("/v1/participants", &serde_json::json!({"id": id, "name": name})).await
+    }
+
+    /// Declares a channel.
+    pub async fn channel(&self, channel: &Channel) -> anyhow::Result<()> {
+        self.put("/v1/channels", channel).await
+    }
+
+    /// Makes or amends an agreement.
+    pub async fn agreement(&self, agreement: &Agreement) -> anyhow::Result<()> {
+        self.put("/v1/agreements", agreement).await
+    }
+
+    /// Registers the next version of a channel's subject, as its provider.
+    pub async fn register(
+        &self,
+        agent: &AgentId,
+        channel: &Channel,
+        schema: &AvroSchema,
+    ) -> anyhow::Result<()> {
+        let client = Client::new(&self.url(), &self.identity(agent)?)?;
+        let envelope = schemas::change::ChangeCodec::new(schema)?.envelope().text().to_owned();
+        let path = format!("/registry/subjects/{}/versions", channel.registry_subject());
+        let answer: serde_json::Value =
+            send_json(client.post(&path).json(&serde_json::json!({"schema": envelope}))).await?;
+        drop(answer);
+        Ok(())
+    }
+
+    /// Starts a producer agent and its sending.
+    pub async fn producer(&self, id: &AgentId, channel: &ChannelName) -> anyhow::Result<Producer> {
+        let client = Client::new(&self.url(), &self.identity(id)?)?;
+        let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{channel}"))).await?;
+        let dir = self.dir.join("producer").join(id.participant.as_str());
+        let images = SledImages::open(&dir.join("images"))?;
+        let agent = ProducerAgent::open(Opening {
+            dir,
+            disk: Arc::new(RealDisk),
+            images: Box::new(images),
+            schema: AvroSchema::from_json(status.channel.schema.clone())?,
+            log_id: status.log_id,
+            channel: status.channel,
+        })?;
+        let outbox = agent.outbox();
+        let (epoch, partitions) = (lock(&outbox).epoch(), status.positions.len());
+        let machine = SendMachine::new(id.clone(), epoch, u32::try_from(partitions)?);
+        let mut sender = Sender::new(client, channel.clone(), outbox, machine, agent.folded());
+        let (sent, appended, stopping) = (sender.sent(), agent.appended(), self.tasks.stopping());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                outcome = sender.run(appended) => if let Err(error) = outcome {
+                    tracing::error!(%error, "the producer agent has stopped sending");
+                },
+                () = stopping => {}
+            }
+        });
+        Ok(Producer { agent, sent })
+    }
+
+    /// Starts a consumer agent on a sink.
+    pub fn consumer(
+        &self,
+        id: &AgentId,
+        number: AgreementNumber,
+        sink: Box<dyn Sink>,
+    ) -> anyhow::Result<watch::Receiver<Status>> {
+        let agent = ConsumerAgent::new(self.url(), self.identity(id)?, number, sink);
+        let (status, stopping) = (agent.status(), self.tasks.stopping());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                _ = agent.run() => {}
+                () = stopping => {}
+            }
+        });
+        Ok(status)
+    }
+
+    /// Where each partition of a channel ends now.
+    pub fn ends(&self, channel: &ChannelName) -> anyhow::Result<Vec<Offset>> {
+        let running = self.router.core().channels.get(channel).context("the channel does not run")?;
+        Ok(running.feeds.iter().map(|feed| feed.tail().next).collect())
+    }
+
+    /// Stops the agents, then the router.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let agents = self.tasks.stop_and_join(DRAIN_LIMIT).await;
+        let router = self.router.stop(DRAIN_LIMIT).await;
+        if !(agents && router) {
+            bail!("something did not stop in time");
+        }
+        Ok(())
+    }
+}

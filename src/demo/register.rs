@@ -1,0 +1,470 @@
+//! `dit demo --register`: a user's own files as successive versions of a register.
+//!
+//! Owns the play: one consumer for each territory, one late joiner that may have all rows, amendments where the
+//! header changes, and the verification at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use consumer_agent::agent::Status;
+use consumer_agent::receive::machine::Tally;
+use consumer_agent::sink::Sink;
+use consumer_agent::sink::file::{FileSink, Manifest};
+use platform::segments::disk::RealDisk;
+use producer_agent::agent::{FileReport, Guard};
+use producer_agent::source::table::TableFormat;
+use schemas::agreement::Agreement;
+use schemas::avro::schema::AvroSchema;
+use schemas::channel::Channel;
+use schemas::digest::hash128;
+use schemas::ids::{AgentId, ChannelName, Offset};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::fault::{Fault, FaultySink};
+use super::layout::{Columns, territories};
+use super::network::{Network, PATIENCE, Producer};
+use super::verify::{self, Reading, Register, Version};
+
+const PROVIDER: &str = "provider";
+const CHANNEL: &str = "register";
+const LATE_JOINER: &str = "late-joiner";
+/// Consumers by default: a country has about so many municipalities.
+const MOST_TERRITORIES: usize = 50;
+/// Enough to show that order by key does not need order over all.
+const PARTITIONS: u32 = 2;
+
+/// What to play.
+#[derive(Debug, Clone)]
+pub struct RegisterOptions {
+    /// The versions, in order.
+    pub files: Vec<PathBuf>,
+    /// The key's columns.
+    pub key: Vec<String>,
+    /// The territory's column.
+    pub territory: String,
+    /// Between cells.
+    pub delimiter: Option<char>,
+    /// The files' encoding.
+    pub encoding: String,
+    /// The columns of files without a header line.
+    pub header: Option<Vec<String>>,
+    /// Steps that make spellings of one key equal.
+    pub key_normalise: Vec<String>,
+    /// Whose consumers to play.
+    pub territories: Option<Vec<String>>,
+    /// Whether the guard holds files.
+    pub guard: bool,
+    /// Where to keep everything.
+    pub keep: Option<PathBuf>,
+    /// The fault to plant.
+    pub fault: Option<Fault>,
+}
+
+/// One replica's verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplicaVerdict {
+    /// The consumer.
+    pub participant: String,
+    /// Its territory; `None` for the late joiner that has all.
+    pub territory: Option<String>,
+    /// Rows that it holds.
+    pub rows: usize,
+    /// Whether they are exactly the ones it should hold.
+    pub equal: bool,
+    /// What was delivered to it.
+    pub delivered: Tally,
+}
+
+/// One version's counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionVerdict {
+    /// The file.
+    pub file: String,
+    /// New keys.
+    pub create: u64,
+    /// Changed keys.
+    pub update: u64,
+    /// Keys gone.
+    pub delete: u64,
+    /// Rows set aside.
+    pub parked: u64,
+    /// Whether its changes went out.
+    pub taken: bool,
+    /// Why the guard held it, or would have.
+    pub guard: Option<String>,
+}
+
+/// What the play showed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Whether every replica is equal.
+    pub equal: bool,
+    /// By file.
+    pub versions: Vec<VersionVerdict>,
+    /// By consumer.
+    pub replicas: Vec<ReplicaVerdict>,
+    /// Seconds from the start to the verified end.
+    pub seconds: f64,
+    /// Where everything was kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// A delimiter as people write it: one character, or `\t`.
+pub fn parse_delimiter(text: &str) -> anyhow::Result<char> {
+    let mut chars = text.chars();
+    match (text, chars.next(), chars.next()) {
+        ("\\t" | "tab", ..) => Ok('\t'),
+        (_, Some(only), None) if only.is_ascii() => Ok(only),
+        _ => bail!("--delimiter takes one ASCII character, or \\t; not {text:?}"),
+    }
+}
+
+/// A participant's id for a territory's name of any script: distinct for distinct names.
+fn participant_of(territory: &str) -> String {
+    let plain: String =
+        territory.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    let is_plain = plain == territory && !plain.is_empty();
+    if is_plain {
+        format!("t-{plain}")
+    } else {
+        format!("t-{plain}_{:08x}", hash128(territory.as_bytes()) >> 96)
+    }
+}
+
+struct Consumer {
+    participant: String,
+    territory: Option<String>,
+    dir: PathBuf,
+    status: watch::Receiver<Status>,
+}
+
+struct Play {
+    options: RegisterOptions,
+    format: TableFormat,
+    versions: Vec<(PathBuf, Columns)>,
+    network: Network,
+    channel: Channel,
+    dir: PathBuf,
+    provider: AgentId,
+    consumers: Vec<Consumer>,
+    territories: Vec<String>,
+    version: u32,
+    schema: AvroSchema,
+    /// The columns in force.
+    columns: Columns,
+}
+
+/// Plays all versions and verifies every replica.
+pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
+    let began = Instant::now();
+    let temporary = tempfile::tempdir()?;
+    let dir = match &options.keep {
+        Some(keep) => {
+            if keep.join("log").exists() {
+                bail!("{} holds an earlier demo; give an empty folder", keep.display());
+            }
+            std::fs::create_dir_all(keep)?;
+            keep.clone()
+        }
+        None => temporary.path().to_owned(),
+    };
+    let mut play = Play::prepare(options, dir).await?;
+    let mut producer = play.network.producer(&play.provider, &play.channel.name).await?;
+    play.start_consumers().await?;
+    let mut reports = Vec::new();
+    let count = play.versions.len();
+    for index in 0..count {
+        // Late, but before the end: it meets the state and live changes.
+        if index + 1 == count && count > 1 {
+            play.start_late_joiner().await?;
+        }
+        reports.push(play.version(index, &mut producer).await?);
+    }
+    if count == 1 {
+        producer.drained().await?;
+        play.start_late_joiner().await?;
+    }
+    producer.drained().await?;
+    play.settle().await?;
+    let replicas = play.verify(&reports)?;
+    let Play { network, options, versions, .. } = play;
+    network.stop().await?;
+    let faults_planted = check_planted(options.fault, &replicas);
+    Ok(Outcome {
+        equal: replicas.iter().all(|replica| replica.equal) && faults_planted,
+        versions: reports
+            .into_iter()
+            .zip(&versions)
+            .map(|(report, (file, _))| verdict(report, file))
+            .collect(),
+        replicas,
+        seconds: began.elapsed().as_secs_f64(),
+        kept: options.keep,
+    })
+}
+
+/// A fault that found nothing to bite on must not look like a success.
+fn check_planted(fault: Option<Fault>, replicas: &[ReplicaVerdict]) -> bool {
+    match fault {
+        Some(fault) if replicas.iter().all(|replica| replica.equal) => {
+            eprintln!("the fault {fault:?} could not be planted: the register gave no occasion for it");
+            false
+        }
+        _ => true,
+    }
+}
+
+fn verdict(report: FileReport, file: &Path) -> VersionVerdict {
+    VersionVerdict {
+        file: file.display().to_string(),
+        create: report.counts.create,
+        update: report.counts.update,
+        delete: report.counts.delete,
+        parked: report.counts.parked,
+        taken: report.taken,
+        guard: report.guard,
+    }
+}
+
+impl Play {
+    async fn prepare(options: RegisterOptions, dir: PathBuf) -> anyhow::Result<Self> {
+        let format = TableFormat {
+            delimiter: options.delimiter,
+            encoding: options.encoding.clone(),
+            header: options.header.clone(),
+            quoting: true,
+        };
+        let mut versions = Vec::new();
+        for file in &options.files {
+            let columns = Columns::read(file, &format, &options.key, &options.territory)?;
+            versions.push((file.clone(), columns));
+        }
+        let (_, first) = versions.first().context("there is no file")?;
+        let (schema, columns) = (first.schema(None)?, first.clone());
+        let channel: Channel = serde_json::from_value(json!({
+            "name": CHANNEL, "kind": "distribution", "owner": PROVIDER, "partitions": PARTITIONS,
+            "key": {"fields": first.key_fields(), "normalise": options.key_normalise},
+            "schema": schema.json(),
+        }))?;
+        let territories = match &options.territories {
+            Some(chosen) => chosen.clone(),
+            None => {
+                let found = territories(&versions, &format)?;
+                found.into_iter().take(MOST_TERRITORIES).map(|(name, _)| name).collect()
+            }
+        };
+        let network = Network::start(&dir).await?;
+        network.participant(PROVIDER, "the register").await?;
+        network.channel(&channel).await?;
+        println!(
+            "A router on an embedded log, one provider, {} consumers and a late joiner; {} version(s) of {}.",
+            territories.len(),
+            versions.len(),
+            options.files.first().map(|file| file.display().to_string()).unwrap_or_default(),
+        );
+        let provider = AgentId { participant: PROVIDER.parse()?, agent: "main".parse()? };
+        Ok(Self {
+            options,
+            format,
+            versions,
+            network,
+            channel,
+            dir,
+            provider,
+            consumers: Vec::new(),
+            territories,
+            version: 1,
+            schema,
+            columns,
+        })
+    }
+
+    /// What a participant may have, under the columns in force.
+    fn agreement(&self, participant: &str, territory: Option<&str>) -> anyhow::Result<Agreement> {
+        let quoted = |text: &str| serde_json::to_string(text);
+        let field = self.columns.territory_field();
+        let rows = match territory {
+            None => "true".to_owned(),
+            Some(own) => {
+                let other = self.territories.iter().find(|other| Some(other.as_str()) != territory);
+                let is_first = self.territories.first().map(String::as_str) == territory;
+                match other.filter(|_| is_first && self.options.fault == Some(Fault::Leak)) {
+                    Some(other) => format!("{field} in [{}, {}]", quoted(own)?, quoted(other)?),
+                    None => format!("{field} == {}", quoted(own)?),
+                }
+            }
+        };
+        let record = self.schema.record()?.record;
+        let fields: BTreeMap<&str, &str> = record.fields.iter().map(|f| (f.name.as_str(), "keep")).collect();
+        Ok(serde_json::from_value(json!({
+            "number": format!("A-{participant}"), "version": self.version, "provider": PROVIDER,
+            "consumer": participant, "channel": CHANNEL, "purpose": "demo", "legal_basis": "demo",
+            "valid_from": "2020-01-01T00:00:00Z", "history": "full", "schema_version": self.version,
+            "rows": rows, "fields": fields,
+        }))?)
+    }
+
+    async fn start_consumers(&mut self) -> anyhow::Result<()> {
+        let mut seen = BTreeSet::new();
+        for territory in self.territories.clone() {
+            let participant = participant_of(&territory);
+            if !seen.insert(participant.clone()) {
+                bail!("territory {territory:?} is given twice");
+            }
+            self.start_consumer(&participant, Some(territory)).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_late_joiner(&mut self) -> anyhow::Result<()> {
+        self.start_consumer(LATE_JOINER, None).await
+    }
+
+    async fn start_consumer(&mut self, participant: &str, territory: Option<String>) -> anyhow::Result<()> {
+        let agreement = self.agreement(participant, territory.as_deref())?;
+        self.network.participant(participant, territory.as_deref().unwrap_or("all rows")).await?;
+        self.network.agreement(&agreement).await?;
+        let dir = self.dir.join("replica").join(participant);
+        let sink: Box<dyn Sink> = Box::new(FileSink::open(Arc::new(RealDisk), &dir, CHANNEL)?);
+        let is_victim = self.consumers.is_empty();
+        let sink = match self.options.fault.filter(|_| is_victim) {
+            Some(fault) => Box::new(FaultySink::new(sink, fault)),
+            None => sink,
+        };
+        let id = AgentId { participant: participant.parse()?, agent: "main".parse()? };
+        let status = self.network.consumer(&id, agreement.number, sink)?;
+        self.consumers.push(Consumer { participant: participant.to_owned(), territory, dir, status });
+        Ok(())
+    }
+
+    async fn version(&mut self, index: usize, producer: &mut Producer) -> anyhow::Result<FileReport> {
+        let (file, columns) = self.versions.get(index).cloned().context("no such version")?;
+        let before =
+            index.checked_sub(1).and_then(|i| self.versions.get(i)).map(|(_, columns)| columns.clone());
+        if let Some(before) = before.filter(|before| before.header != columns.header) {
+            producer.drained().await?;
+            self.amend(&before, &columns, producer).await?;
+        }
+        let guard = Guard::default();
+        let accepted = !self.options.guard;
+        let report =
+            tokio::task::block_in_place(|| producer.agent.take_file(&file, &self.format, guard, accepted))?;
+        let counts = report.counts;
+        println!(
+            "{}: {} created, {} updated, {} deleted, {} unchanged, {} parked{}",
+            report.file,
+            counts.create,
+            counts.update,
+            counts.delete,
+            counts.same,
+            counts.parked,
+            match (&report.guard, report.taken) {
+                (None, _) => String::new(),
+                (Some(why), true) => format!("; the guard would have held it: {why}"),
+                (Some(why), false) => format!("; HELD by the guard: {why}"),
+            }
+        );
+        for parked in report.parked.iter().take(5) {
+            println!("  parked line {}: {}", parked.line, parked.reason);
+        }
+        producer.drained().await?;
+        Ok(report)
+    }
+
+    /// The header has changed: the schema evolves, and every agreement is amended to it.
+    async fn amend(
+        &mut self,
+        before: &Columns,
+        columns: &Columns,
+        producer: &mut Producer,
+    ) -> anyhow::Result<()> {
+        let schema = columns.schema(Some(before))?;
+        self.network.register(&self.provider, &self.channel, &schema).await?;
+        self.version += 1;
+        self.schema = schema;
+        self.columns = columns.clone();
+        tokio::task::block_in_place(|| producer.agent.use_schema(&self.schema))?;
+        for consumer in &self.consumers {
+            let agreement = self.agreement(&consumer.participant, consumer.territory.as_deref())?;
+            self.network.agreement(&agreement).await?;
+        }
+        println!(
+            "The header has changed: schema version {}, {} agreements amended.",
+            self.version,
+            self.consumers.len()
+        );
+        Ok(())
+    }
+
+    /// Waits until every consumer's files reflect the end of the log.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        let name: ChannelName = self.channel.name.clone();
+        let deadline = Instant::now() + PATIENCE;
+        for consumer in &mut self.consumers {
+            loop {
+                let ends = self.network.ends(&name)?;
+                if is_settled(&consumer.dir, &ends, self.version) {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    let status = consumer.status.borrow().clone();
+                    bail!("{} has not caught up: {status:?}", consumer.participant);
+                }
+                // Woken by each batch; the time-out covers files that are written after the last one.
+                let moved = consumer.status.changed();
+                drop(tokio::time::timeout(std::time::Duration::from_millis(50), moved).await);
+            }
+        }
+        Ok(())
+    }
+
+    fn verify(&self, reports: &[FileReport]) -> anyhow::Result<Vec<ReplicaVerdict>> {
+        let first = self.versions.first().map(|(file, _)| file.clone()).unwrap_or_default();
+        let tab = first.extension().is_some_and(|extension| extension == "tsv");
+        let delimiter = self.options.delimiter.unwrap_or(if tab { '\t' } else { ',' });
+        let reading = Reading {
+            delimiter: u8::try_from(delimiter)?,
+            encoding: self.options.encoding.clone(),
+            normalise: self.options.key_normalise.clone(),
+        };
+        let keep_cells =
+            self.versions.windows(2).any(|pair| matches!(pair, [a, b] if a.1.header != b.1.header));
+        let mut register = Register::default();
+        for ((file, columns), report) in self.versions.iter().zip(reports) {
+            let header = self.options.header.as_deref();
+            let version = Version { file, header, key: &columns.key, territory: columns.territory };
+            if report.taken {
+                register.fold(&version, &reading, keep_cells)?;
+            }
+        }
+        self.consumers
+            .iter()
+            .map(|consumer| {
+                let held = verify::replica(&consumer.dir.join(format!("{CHANNEL}.ndjson")))?;
+                let expected = register.part(consumer.territory.as_deref());
+                Ok(ReplicaVerdict {
+                    participant: consumer.participant.clone(),
+                    territory: consumer.territory.clone(),
+                    rows: held.len(),
+                    equal: held == expected,
+                    delivered: consumer.status.borrow().delivered,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Whether a replica's files reflect everything up to the ends, under the agreement's version.
+fn is_settled(dir: &Path, ends: &[Offset], version: u32) -> bool {
+    let Ok(text) = std::fs::read(dir.join("manifest.json")) else { return false };
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return false };
+    let cursor = manifest.cursor;
+    cursor.version.get() == version
+        && cursor.places.len() == ends.len()
+        && cursor.places.iter().zip(ends).all(|(place, end)| place.offset >= *end)
+}

@@ -1,0 +1,37 @@
+//! The short story at the end: what was seen, for people.
+
+use consumer_agent::receive::machine::Tally;
+
+use super::register::Outcome;
+
+/// Replicas that are named when they differ.
+const NAMED: usize = 10;
+
+impl Outcome {
+    /// Tells the story on standard output.
+    pub fn story(&self) {
+        let delivered =
+            self.replicas.iter().fold(Tally::default(), |sum, replica| sum.plus(replica.delivered));
+        let rows: usize = self.replicas.iter().map(|replica| replica.rows).sum();
+        println!(
+            "{} replicas hold {rows} rows. Delivered: {} changes, {} entered a scope, {} left one, {} from the state.",
+            self.replicas.len(),
+            delivered.changed,
+            delivered.entered,
+            delivered.left,
+            delivered.present
+        );
+        for replica in self.replicas.iter().filter(|replica| !replica.equal).take(NAMED) {
+            println!("  NOT EQUAL: {} ({} rows)", replica.participant, replica.rows);
+        }
+        if let Some(kept) = &self.kept {
+            println!("Look at {}/replica/<participant>/register.ndjson", kept.display());
+        }
+        let verdict = if self.equal {
+            "VERIFIED: every replica equals its part of the register"
+        } else {
+            "FAILED: a replica is not what it should be"
+        };
+        println!("{verdict} ({:.1} s).", self.seconds);
+    }
+}

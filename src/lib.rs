@@ -1,0 +1,8 @@
+//! The `dit` command: one-machine demo and the operator's tool.
+//!
+//! Owns the command line, and the network in one process that the demo plays on. It calls the same library
+//! entries as the binaries of router and agents.
+
+pub mod cli;
+pub mod demo;
+pub mod tools;
