@@ -71,22 +71,36 @@ impl Columns {
         self.header.get(self.territory).map(|name| field_name(name)).unwrap_or_default()
     }
 
-    /// The schema of these columns. A column that only changed its spelling keeps its values, by an alias.
-    pub fn schema(&self, before: Option<&Self>) -> anyhow::Result<AvroSchema> {
-        let fields: Vec<_> = self
-            .header
-            .iter()
-            .map(|column| {
-                let old = before.filter(|b| !b.header.contains(column)).and_then(|b| {
-                    let index = find(&b.header, column)?;
-                    b.header.get(index).filter(|old| !self.header.contains(old))
-                });
-                let aliases: Vec<String> = old.into_iter().map(|old| field_name(old)).collect();
-                json!({"name": field_name(column), "type": "string", "default": "", "doc": column, "aliases": aliases})
-            })
-            .collect();
+    /// The schema of these columns. A column that only changed its spelling keeps its values: the field carries
+    /// all its earlier names as aliases.
+    pub fn schema(&self, before: Option<(&Self, &AvroSchema)>) -> anyhow::Result<AvroSchema> {
+        let mut fields = Vec::with_capacity(self.header.len());
+        for column in &self.header {
+            let mut aliases = Vec::new();
+            if let Some((columns, schema)) = before
+                && let Some(old) = columns.same_column(column, &self.header)
+            {
+                let old = field_name(old);
+                let record = schema.record()?.record;
+                let earlier = record.fields.iter().find(|field| field.name == old);
+                aliases.extend(earlier.map(|field| field.aliases.clone()).unwrap_or_default());
+                if old != field_name(column) {
+                    aliases.push(old);
+                }
+            }
+            let name = field_name(column);
+            fields.push(
+                json!({"name": name, "type": "string", "default": "", "doc": column, "aliases": aliases}),
+            );
+        }
         let schema = json!({"type": "record", "name": "demo.Row", "fields": fields});
         Ok(AvroSchema::from_json(schema)?)
+    }
+
+    /// The column that has this name here, or another spelling of it that the later header has no more.
+    fn same_column(&self, column: &str, later: &[String]) -> Option<&String> {
+        let found = find(&self.header, column).and_then(|index| self.header.get(index))?;
+        (found == column || !later.contains(found)).then_some(found)
     }
 }
 
@@ -117,10 +131,16 @@ mod tests {
         let old = Columns { header: header(&["Domain Name", "State"]), key: vec![0], territory: 1 };
         let new = Columns { header: header(&["Domain name", "State", "City"]), key: vec![0], territory: 1 };
         assert_eq!(find(&new.header, "Domain Name"), Some(0));
-        let schema = new.schema(Some(&old)).unwrap();
+        let schema = new.schema(Some((&old, &old.schema(None).unwrap()))).unwrap();
         let record = schema.record().unwrap().record;
         assert_eq!(record.fields[0].aliases, ["Domain_u20_Name"]);
         assert!(record.fields[1].aliases.is_empty() && record.fields[2].aliases.is_empty());
+        let third = new.schema(Some((&new, &schema))).unwrap();
+        assert_eq!(
+            third.record().unwrap().record.fields[0].aliases,
+            ["Domain_u20_Name"],
+            "aliases are carried on"
+        );
     }
 
     #[test]

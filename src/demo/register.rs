@@ -140,6 +140,8 @@ struct Consumer {
     participant: String,
     territory: Option<String>,
     dir: PathBuf,
+    /// The version of its agreement.
+    version: u32,
     status: watch::Receiver<Status>,
 }
 
@@ -153,7 +155,8 @@ struct Play {
     provider: AgentId,
     consumers: Vec<Consumer>,
     territories: Vec<String>,
-    version: u32,
+    /// The version of the subject's schema in force.
+    schema_version: u32,
     schema: AvroSchema,
     /// The columns in force.
     columns: Columns,
@@ -278,14 +281,19 @@ impl Play {
             provider,
             consumers: Vec::new(),
             territories,
-            version: 1,
+            schema_version: 1,
             schema,
             columns,
         })
     }
 
     /// What a participant may have, under the columns in force.
-    fn agreement(&self, participant: &str, territory: Option<&str>) -> anyhow::Result<Agreement> {
+    fn agreement(
+        &self,
+        participant: &str,
+        territory: Option<&str>,
+        version: u32,
+    ) -> anyhow::Result<Agreement> {
         let quoted = |text: &str| serde_json::to_string(text);
         let field = self.columns.territory_field();
         let rows = match territory {
@@ -302,9 +310,9 @@ impl Play {
         let record = self.schema.record()?.record;
         let fields: BTreeMap<&str, &str> = record.fields.iter().map(|f| (f.name.as_str(), "keep")).collect();
         Ok(serde_json::from_value(json!({
-            "number": format!("A-{participant}"), "version": self.version, "provider": PROVIDER,
+            "number": format!("A-{participant}"), "version": version, "provider": PROVIDER,
             "consumer": participant, "channel": CHANNEL, "purpose": "demo", "legal_basis": "demo",
-            "valid_from": "2020-01-01T00:00:00Z", "history": "full", "schema_version": self.version,
+            "valid_from": "2020-01-01T00:00:00Z", "history": "full", "schema_version": self.schema_version,
             "rows": rows, "fields": fields,
         }))?)
     }
@@ -326,7 +334,7 @@ impl Play {
     }
 
     async fn start_consumer(&mut self, participant: &str, territory: Option<String>) -> anyhow::Result<()> {
-        let agreement = self.agreement(participant, territory.as_deref())?;
+        let agreement = self.agreement(participant, territory.as_deref(), 1)?;
         self.network.participant(participant, territory.as_deref().unwrap_or("all rows")).await?;
         self.network.agreement(&agreement).await?;
         let dir = self.dir.join("replica").join(participant);
@@ -338,7 +346,13 @@ impl Play {
         };
         let id = AgentId { participant: participant.parse()?, agent: "main".parse()? };
         let status = self.network.consumer(&id, agreement.number, sink)?;
-        self.consumers.push(Consumer { participant: participant.to_owned(), territory, dir, status });
+        self.consumers.push(Consumer {
+            participant: participant.to_owned(),
+            territory,
+            dir,
+            version: 1,
+            status,
+        });
         Ok(())
     }
 
@@ -383,19 +397,24 @@ impl Play {
         columns: &Columns,
         producer: &mut Producer,
     ) -> anyhow::Result<()> {
-        let schema = columns.schema(Some(before))?;
+        let schema = columns.schema(Some((before, &self.schema)))?;
         self.network.register(&self.provider, &self.channel, &schema).await?;
-        self.version += 1;
+        self.schema_version += 1;
         self.schema = schema;
         self.columns = columns.clone();
         tokio::task::block_in_place(|| producer.agent.use_schema(&self.schema))?;
-        for consumer in &self.consumers {
-            let agreement = self.agreement(&consumer.participant, consumer.territory.as_deref())?;
+        for index in 0..self.consumers.len() {
+            let Some(consumer) = self.consumers.get(index) else { break };
+            let version = consumer.version + 1;
+            let agreement = self.agreement(&consumer.participant, consumer.territory.as_deref(), version)?;
             self.network.agreement(&agreement).await?;
+            if let Some(consumer) = self.consumers.get_mut(index) {
+                consumer.version = version;
+            }
         }
         println!(
             "The header has changed: schema version {}, {} agreements amended.",
-            self.version,
+            self.schema_version,
             self.consumers.len()
         );
         Ok(())
@@ -408,7 +427,7 @@ impl Play {
         for consumer in &mut self.consumers {
             loop {
                 let ends = self.network.ends(&name)?;
-                if is_settled(&consumer.dir, &ends, self.version) {
+                if is_settled(&consumer.dir, &ends, consumer.version) {
                     break;
                 }
                 if Instant::now() > deadline {

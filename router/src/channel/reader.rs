@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemas::avro::binary::DatumError;
 use schemas::change::{Change, ChangeCodec, Op};
 use schemas::channel::ChannelKind;
+use schemas::framing::{self, FrameError};
 use schemas::ids::{LogId, Offset, Partition, SchemaId};
 use schemas::marks::Checkpoint;
 use schemas::record::Kind;
@@ -136,6 +137,9 @@ pub enum ReaderError {
     /// The registry.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A value of our own that is not framed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
 }
 
 /// What it takes to read a partition of a channel.
@@ -217,6 +221,12 @@ impl Source {
         }
     }
 
+    /// The codec of a framed value, and its bare datum.
+    pub async fn decoder<'v>(&self, value: &'v [u8]) -> Result<(Arc<ChangeCodec>, &'v [u8]), ReaderError> {
+        let (schema, datum) = framing::unframe(value)?;
+        Ok((self.codecs.get(schema).await?, datum))
+    }
+
     /// Reads on from a place and its fold; `None` when nothing came within `wait`.
     pub async fn read_chunk(
         &self,
@@ -260,6 +270,6 @@ fn checkpoint_of(stored: &Stored) -> Option<Checkpoint> {
     if Kind::of(&stored.record) != Some(Kind::Checkpoint) {
         return None;
     }
-    let (_, datum) = schemas::framing::unframe(stored.record.value.as_deref()?).ok()?;
+    let (_, datum) = framing::unframe(stored.record.value.as_deref()?).ok()?;
     Checkpoint::decode(datum).ok()
 }

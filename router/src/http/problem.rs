@@ -91,7 +91,7 @@ fn reader_code(error: &ReaderError) -> ErrorCode {
         ReaderError::LostTopic { .. } => ErrorCode::LostTopic,
         ReaderError::TooOld { .. } => ErrorCode::CursorTooOld,
         ReaderError::Topic(_) => ErrorCode::Unavailable,
-        ReaderError::Codec(_) => ErrorCode::Internal,
+        ReaderError::Codec(_) | ReaderError::Frame(_) => ErrorCode::Internal,
     }
 }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use platform::retry::Retry;
 use schemas::avro::binary::DatumError;
+use schemas::avro::resolution::resolve_datum;
+use schemas::change::Change;
 use schemas::digest::hash128;
 use schemas::framing;
-use schemas::ids::{Offset, Partition};
+use schemas::ids::{Offset, Partition, SchemaId};
 use schemas::limits::CHECKPOINT_EVERY_RECORDS;
 use schemas::marks::{Checkpoint, Resync};
 use schemas::record::{Kind, Record};
@@ -21,7 +23,7 @@ use super::records;
 use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
-use crate::channel::reader::{Chunk, Item, ReaderError};
+use crate::channel::reader::{Item, Judgeable, ReaderError};
 use crate::channel::runtime::mark;
 use crate::log::{CommitError, FencedWriter, Log, ReadError, TopicError};
 
@@ -92,14 +94,34 @@ impl StateWriters {
     }
 }
 
+/// What the state holds for a key.
+#[derive(Debug, Clone, Copy)]
+struct Present {
+    /// The image's hash.
+    image: u128,
+    /// Its schema.
+    schema: SchemaId,
+    /// Where its record stands.
+    place: Place,
+}
+
+/// Where a state record stands.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In the state topic.
+    State(Offset),
+    /// In the transaction that is being put together.
+    Pending(usize),
+}
+
 /// The materialiser of one partition.
 pub struct Materialiser {
     feed: Arc<Feed>,
     writers: Arc<StateWriters>,
     topic: String,
     follower: Follower,
-    /// Hash of key → hash of present image.
-    present: HashMap<u128, u128>,
+    /// By hash of key.
+    present: HashMap<u128, Present>,
     progress: watch::Sender<Offset>,
     since_checkpoint: u64,
     last_resync: Option<tokio::time::Instant>,
@@ -173,9 +195,40 @@ impl Materialiser {
 
     async fn step(&mut self) -> Result<bool, StateError> {
         let Some(chunk) = self.follower.next().await? else { return Ok(false) };
-        let (records, differing) = self.fold(&chunk)?;
+        let mut records = Vec::with_capacity(chunk.items.len());
+        let mut touched = Vec::with_capacity(chunk.items.len());
+        let mut differing = None;
+        for item in &chunk.items {
+            let Item::Change(event) = item else { continue };
+            if event.offset < self.follower.wanted() {
+                continue;
+            }
+            let change = event.change()?;
+            let key = hash128(change.key.as_bytes());
+            if differing.is_none() && !self.fits(key, event, &change, &records).await? {
+                differing = Some(event.offset);
+            }
+            match change.after {
+                Some(after) => {
+                    let place = Place::Pending(records.len());
+                    let image = hash128(after);
+                    self.present.insert(key, Present { image, schema: event.schema, place });
+                    touched.push(key);
+                }
+                None => drop(self.present.remove(&key)),
+            }
+            records.push(records::image(event.schema, &change, event.offset));
+        }
         self.since_checkpoint += u64::try_from(records.len()).unwrap_or(u64::MAX);
-        self.commit(records).await?;
+        let offsets = self.commit(records).await?;
+        for key in touched {
+            if let Some(present) = self.present.get_mut(&key)
+                && let Place::Pending(index) = present.place
+                && let Some(offset) = offsets.get(index)
+            {
+                present.place = Place::State(*offset);
+            }
+        }
         self.progress.send_replace(chunk.next);
         if let Some(offset) = differing {
             self.order_resync(offset).await;
@@ -186,27 +239,39 @@ impl Materialiser {
         Ok(true)
     }
 
-    /// The chunk's images, and the first offset whose `before` is not what the state holds.
-    fn fold(&mut self, chunk: &Chunk) -> Result<(Vec<Record>, Option<Offset>), StateError> {
-        let mut records = Vec::with_capacity(chunk.items.len());
-        let mut differing = None;
-        for item in &chunk.items {
-            let Item::Change(event) = item else { continue };
-            if event.offset < self.follower.wanted() {
-                continue;
-            }
-            let change = event.change()?;
-            let key = hash128(change.key.as_bytes());
-            if self.present.get(&key).copied() != change.before.map(hash128) && differing.is_none() {
-                differing = Some(event.offset);
-            }
-            match change.after {
-                Some(after) => self.present.insert(key, hash128(after)),
-                None => self.present.remove(&key),
-            };
-            records.push(records::image(event.schema, &change, event.offset));
+    /// Whether an event's `before` is what the state holds. An image in another schema is resolved into the
+    /// event's first.
+    async fn fits(
+        &self,
+        key: u128,
+        event: &Judgeable,
+        change: &Change<'_>,
+        pending: &[Record],
+    ) -> Result<bool, StateError> {
+        let (known, before) = match (self.present.get(&key), change.before) {
+            (None, None) => return Ok(true),
+            (Some(known), Some(before)) => (known, before),
+            _ => return Ok(false),
+        };
+        if known.image == hash128(before) {
+            return Ok(true);
         }
-        Ok((records, differing))
+        if known.schema == event.schema {
+            return Ok(false);
+        }
+        let stored = match known.place {
+            Place::Pending(index) => pending.get(index).cloned(),
+            Place::State(offset) => {
+                let source = self.feed.source();
+                let read = source.log.read(&self.topic, source.partition, offset, 1, Duration::ZERO).await?;
+                read.records.into_iter().find(|stored| stored.offset == offset).map(|stored| stored.record)
+            }
+        };
+        let Some(value) = stored.and_then(|record| record.value) else { return Ok(false) };
+        let (codec, datum) = self.feed.source().decoder(&value).await?;
+        let image = codec.decode_all(datum)?.after.unwrap_or_default();
+        let resolved = resolve_datum(codec.subject(), event.codec().subject(), image);
+        Ok(resolved.is_ok_and(|resolved| resolved == before))
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -219,16 +284,20 @@ impl Materialiser {
         }
     }
 
-    async fn commit(&self, records: Vec<Record>) -> Result<(), StateError> {
+    /// Commits images and the checkpoint after them; where each record stands.
+    async fn commit(&self, records: Vec<Record>) -> Result<Vec<Offset>, StateError> {
         let partition = self.feed.source().partition;
         let end = records::checkpoint(&self.checkpoint(), self.follower.fold().checkpoint);
         let mut records = records.into_iter().chain(std::iter::once(end)).peekable();
+        let mut offsets = Vec::new();
         // Only the last batch of a chunk carries the checkpoint: what was written before it repeats harmlessly.
         while records.peek().is_some() {
             let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
-            self.writers.commit(&self.topic, partition, batch).await?;
+            let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            let last = self.writers.commit(&self.topic, partition, batch).await?;
+            offsets.extend((0..count).rev().map(|back| Offset::new(last.get().saturating_sub(back))));
         }
-        Ok(())
+        Ok(offsets)
     }
 
     /// An event's `before` was not the state's image: every replica starts over from the state.
@@ -257,7 +326,7 @@ impl Materialiser {
     }
 }
 
-type StateEnd = (HashMap<u128, u128>, Option<(Checkpoint, Offset)>);
+type StateEnd = (HashMap<u128, Present>, Option<(Checkpoint, Offset)>);
 
 /// The state's present images and its last checkpoint.
 async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
@@ -265,7 +334,7 @@ async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
     let bounds = source.log.bounds(topic, source.partition).await?;
     let mut next = bounds.first;
     let mut present = HashMap::new();
-    let mut uncommitted: Vec<(u128, Option<u128>)> = Vec::new();
+    let mut uncommitted: Vec<(u128, Option<Present>)> = Vec::new();
     let mut last = None;
     while next < bounds.next {
         let batch = source.log.read(topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
@@ -287,7 +356,7 @@ async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
             let Some(key) = stored.record.key.as_deref() else { continue };
             let image = match stored.record.value.as_deref() {
                 None => None,
-                Some(value) => Some(image_hash(feed, value).await?),
+                Some(value) => Some(read_present(feed, value, stored.offset).await?),
             };
             uncommitted.push((hash128(key), image));
         }
@@ -295,11 +364,9 @@ async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
     Ok((present, last))
 }
 
-async fn image_hash(feed: &Feed, value: &[u8]) -> Result<u128, StateError> {
-    let at = 0;
-    let (schema, datum) = framing::unframe(value)
-        .map_err(|_| DatumError::Invalid { at, what: "a state record is not framed" })?;
-    let codec = feed.source().codecs.get(schema).await.map_err(ReaderError::from)?;
-    let change = codec.decode_all(datum)?;
-    Ok(hash128(change.after.unwrap_or_default()))
+async fn read_present(feed: &Feed, value: &[u8], offset: Offset) -> Result<Present, StateError> {
+    let (schema, _) = framing::unframe(value).unwrap_or_default();
+    let (codec, datum) = feed.source().decoder(value).await?;
+    let image = hash128(codec.decode_all(datum)?.after.unwrap_or_default());
+    Ok(Present { image, schema, place: Place::State(offset) })
 }
