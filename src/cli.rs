@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::demo::fault::Fault;
+use crate::demo::generate;
 use crate::demo::register::{self, RegisterOptions};
 use crate::tools;
 
@@ -48,18 +49,21 @@ enum Output {
 
 #[derive(Debug, clap::Args)]
 struct DemoArgs {
-    /// The first version of a register: a delimited text file.
-    #[arg(long, value_name = "FILE")]
-    register: PathBuf,
+    /// The first version of your own register: a delimited text file. Without it, a company register is made up.
+    #[arg(long, value_name = "FILE", requires_all = ["key", "territory"])]
+    register: Option<PathBuf>,
     /// The next versions, in order.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "register")]
     then: Vec<PathBuf>,
     /// The columns that identify a row.
-    #[arg(long, value_name = "COLS", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "register")]
     key: Vec<String>,
     /// The column that says whose row it is.
-    #[arg(long, value_name = "COL")]
-    territory: String,
+    #[arg(long, value_name = "COL", requires = "register")]
+    territory: Option<String>,
+    /// The seed of the made-up register.
+    #[arg(long, default_value_t = 2021, conflicts_with = "register")]
+    seed: u64,
     /// The character between cells; a comma by default, a tab for `.tsv`.
     #[arg(long)]
     delimiter: Option<String>,
@@ -114,12 +118,23 @@ async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
     platform::telemetry::init(platform::telemetry::Format::Text, "warn,sled=error");
     let json = args.output == Output::Json;
     let delimiter = args.delimiter.as_deref().map(register::parse_delimiter).transpose()?;
-    let mut files = vec![args.register];
-    files.extend(args.then);
+    let made_up = tempfile::tempdir()?;
+    let (files, key, territory) = match (args.register, args.territory) {
+        (Some(register), Some(territory)) => {
+            let files = std::iter::once(register).chain(args.then).collect();
+            (files, args.key, territory)
+        }
+        _ => {
+            let dir = args.keep.as_ref().map_or_else(|| made_up.path().to_owned(), |keep| keep.join("files"));
+            println!("A made-up register of companies, seed {}.", args.seed);
+            let (key, territory) = generate::COLUMNS;
+            (generate::versions(&dir, args.seed)?, vec![key.to_owned()], territory.to_owned())
+        }
+    };
     let options = RegisterOptions {
         files,
-        key: args.key,
-        territory: args.territory,
+        key,
+        territory,
         delimiter,
         encoding: args.encoding,
         header: args.header,

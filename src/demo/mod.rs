@@ -3,6 +3,7 @@
 //! Owns no rule: it stands on the same entries as the binaries. What verifies shares no code with what delivers.
 
 pub mod fault;
+pub mod generate;
 pub mod layout;
 pub mod network;
 pub mod register;

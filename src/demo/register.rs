@@ -459,6 +459,8 @@ impl Play {
             let version = Version { file, header, key: &columns.key, territory: columns.territory };
             if report.taken {
                 register.fold(&version, &reading, keep_cells)?;
+            } else {
+                register.pass_over(&version, &reading)?;
             }
         }
         self.consumers

@@ -93,6 +93,13 @@ impl Register {
         Ok(())
     }
 
+    /// A version that the guard held: its rows do not count, but its columns are the agreements' now.
+    pub fn pass_over(&mut self, version: &Version<'_>, reading: &Reading) -> anyhow::Result<()> {
+        let (header, _, _) = read(version, reading)?;
+        self.change_header(&header);
+        Ok(())
+    }
+
     /// Rows that a later version leaves as they were are shown under the later header.
     fn change_header(&mut self, header: &[String]) {
         if self.header == header {

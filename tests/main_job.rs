@@ -1,0 +1,231 @@
+//! The main job, end to end, by the command that a user types.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::real_data;
+
+const LV_HEADER: &str =
+    "country,postal_code,place,admin1,admin1_code,parish,admin2_code,admin3,admin3_code,lat,lon,accuracy";
+
+fn dit(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dit")).args(arguments).output().unwrap()
+}
+
+fn result(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last)
+        .unwrap_or_else(|e| panic!("{e}: {text}\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn counts(result: &serde_json::Value) -> Vec<[u64; 4]> {
+    let number = |version: &serde_json::Value, name: &str| version[name].as_u64().unwrap();
+    let versions = result["versions"].as_array().unwrap();
+    versions.iter().map(|v| ["create", "update", "delete", "parked"].map(|name| number(v, name))).collect()
+}
+
+fn delivered(result: &serde_json::Value, reason: &str) -> u64 {
+    let replicas = result["replicas"].as_array().unwrap();
+    replicas.iter().map(|replica| replica["delivered"][reason].as_u64().unwrap()).sum()
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_demo_ends_verified() {
+    let output = dit(&["demo", "--output", "json"]);
+    let result = result(&output);
+    assert!(output.status.success() && result["equal"] == true);
+    assert!(delivered(&result, "left") > 100, "the merger moves companies");
+}
+
+#[test]
+fn each_planted_fault_is_caught() {
+    for fault in ["drop", "leak", "missed-leave", "repeat"] {
+        let output = dit(&["demo", "--fault", fault, "--output", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{fault}");
+        let result = result(&output);
+        assert_eq!(result["equal"], false, "{fault}");
+        let wrong = result["replicas"].as_array().unwrap().iter().filter(|r| r["equal"] == false).count();
+        assert_eq!(wrong, 1, "{fault} strikes one replica");
+    }
+}
+
+#[test]
+fn any_script_any_column_and_awkward_cells_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write(
+        dir.path(),
+        "a.csv",
+        "№,имя,территория,\"a, b\",_u20_\n1,Ян,Рига,\"x\"\"y\",\n2,Ия,Рига,\"l1\nl2\",z\n3,Че,,q,\n",
+    );
+    let second =
+        write(dir.path(), "b.csv", "№,имя,территория,\"a, b\",_u20_\n1,Ян,,\"x\"\"y\",\n3,Че,Рига,q,\n");
+    let keep = dir.path().join("keep");
+    let output = dit(&[
+        "demo",
+        "--register",
+        &first,
+        "--then",
+        &second,
+        "--key",
+        "№",
+        "--territory",
+        "территория",
+        "--keep",
+        keep.to_str().unwrap(),
+        "--output",
+        "json",
+    ]);
+    let result = result(&output);
+    assert_eq!(result["equal"], true);
+    let late = std::fs::read_to_string(keep.join("replica/late-joiner/register.ndjson")).unwrap();
+    let rows: Vec<serde_json::Value> = late.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows[0]["a, b"], "x\"y");
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn a_header_that_changes_amends_the_agreements() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        write(dir.path(), "a.csv", "Code,Name,Town\n1,a,R\n2,b,J\n3,c,R\n"),
+        write(dir.path(), "b.csv", "code,Town,Name,Size\n1,R,a,\n2,R,b,9\n3,R,c,\n"),
+        write(dir.path(), "c.csv", "code,Town,Size\n1,J,\n2,R,9\n3,R,\n"),
+    ];
+    let output = dit(&[
+        "demo",
+        "--register",
+        &files[0],
+        "--then",
+        &files[1],
+        &files[2],
+        "--key",
+        "Code",
+        "--territory",
+        "Town",
+        "--output",
+        "json",
+    ]);
+    let result = result(&output);
+    assert_eq!(result["equal"], true, "{result}");
+    assert_eq!(counts(&result)[1], [0, 1, 0, 0], "a respelt column changes no row, an empty new one neither");
+}
+
+#[test]
+fn rows_that_cannot_be_taken_are_parked_and_never_count_as_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        write(dir.path(), "a.csv", "k,t\n1,R\n2,R\n3,R\n"),
+        write(dir.path(), "b.csv", "k,t\n1,R\n2,J\n2,K\n3,J\n"),
+        write(dir.path(), "c.csv", "k,t\n1,R\n,J\n"),
+    ];
+    let output = dit(&[
+        "demo",
+        "--register",
+        &files[0],
+        "--then",
+        &files[1],
+        &files[2],
+        "--key",
+        "k",
+        "--territory",
+        "t",
+        "--output",
+        "json",
+    ]);
+    let result = result(&output);
+    assert_eq!(result["equal"], true, "{result}");
+    assert_eq!(counts(&result), [[3, 0, 0, 0], [0, 1, 0, 2], [0, 0, 0, 1]]);
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "a.csv", "k,t\n1,R\n");
+    let says = |arguments: &[&str], words: &str| {
+        let output = dit(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(words), "{text}");
+    };
+    says(
+        &["demo", "--register", &file, "--key", "x", "--territory", "t"],
+        "there is no column \"x\"; it has k, t",
+    );
+    says(&["demo", "--register", &file], "--key");
+    says(&["demo", "--register", "/nowhere.csv", "--key", "k", "--territory", "t"], "/nowhere.csv");
+    says(
+        &["demo", "--register", &file, "--key", "k", "--territory", "t", "--delimiter", "ab"],
+        "one ASCII character",
+    );
+}
+
+/// Done when, 2: the Latvian territorial reform of 2021 as it was.
+#[test]
+fn the_territorial_reform_moves_every_place_to_its_new_municipality() {
+    let Some(dir) = real_data::folder("the territorial reform", "lv-places") else { return };
+    let files: Vec<PathBuf> = ["2019-09-17", "2020-10-23", "2021-06-24", "2024-04-12"]
+        .iter()
+        .map(|day| dir.join(format!("LV.{day}.tsv")))
+        .collect();
+    let mut codes: Vec<String> = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        codes.extend(text.lines().filter_map(|line| line.split('\t').nth(4)).map(str::to_owned));
+    }
+    codes.sort();
+    codes.dedup();
+    assert_eq!(codes.len(), 121);
+    let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    let codes = codes.join(",");
+    let output = dit(&[
+        "demo",
+        "--register",
+        names[0],
+        "--then",
+        names[1],
+        names[2],
+        names[3],
+        "--header",
+        LV_HEADER,
+        "--key",
+        "postal_code,place,parish",
+        "--territory",
+        "admin1_code",
+        "--territories",
+        &codes,
+        "--output",
+        "json",
+    ]);
+    let result = result(&output);
+    assert_eq!(result["equal"], true);
+    assert_eq!(counts(&result), [[5973, 0, 0, 4], [124, 2269, 0, 4], [0, 0, 0, 4], [0, 2847, 0, 4]]);
+    assert_eq!((delivered(&result, "left"), delivered(&result, "entered")), (2847, 2847));
+    let replicas = result["replicas"].as_array().unwrap();
+    assert_eq!(replicas.iter().filter(|r| r["rows"] == 0).count(), 78);
+    assert_eq!(replicas.last().unwrap()["rows"], 6097);
+}
+
+/// Part of done when, 3: every dump of the .gov register, through both of its headers' changes.
+#[test]
+fn five_years_of_a_domain_register_end_equal() {
+    let Some(dir) = real_data::folder("five years of a domain register", "us-dotgov") else { return };
+    let unpacked = tempfile::tempdir().unwrap();
+    real_data::unpack(&dir.join("snapshots.tar.zst"), unpacked.path()).unwrap();
+    let files = real_data::files_in(&unpacked.path().join("snapshots")).unwrap();
+    assert_eq!(files.len(), 111);
+    let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    let mut arguments = vec!["demo", "--register", names[0], "--then"];
+    arguments.extend(&names[1..]);
+    arguments.extend(["--key", "Domain Name", "--key-normalise", "lowercase", "--territory", "State"]);
+    arguments.extend(["--territories", "CA,TX,NY", "--output", "json"]);
+    let result = result(&dit(&arguments));
+    assert_eq!(result["equal"], true);
+    assert_eq!(result["replicas"].as_array().unwrap().len(), 4);
+}

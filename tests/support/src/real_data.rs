@@ -1,0 +1,47 @@
+//! The folder of real registers and outside test vectors, from `DIT_REAL_DATA`.
+//!
+//! Owns the rule that a test left out says so by name.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// A part of the real data; `None`, with a word on standard error, when this machine has none.
+pub fn folder(test: &str, part: &str) -> Option<PathBuf> {
+    let Some(root) = std::env::var_os("DIT_REAL_DATA") else {
+        eprintln!("LEFT OUT: {test} needs DIT_REAL_DATA with {part}");
+        return None;
+    };
+    Some(PathBuf::from(root).join(part))
+}
+
+/// Unpacks a `.tar.zst` into a folder (by the `tar` and `zstd` programs).
+pub fn unpack(archive: &Path, into: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(into)?;
+    let status = Command::new("tar")
+        .arg("--use-compress-program=zstd -d --long=27")
+        .arg("-xf")
+        .arg(archive)
+        .arg("-C")
+        .arg(into)
+        .status()
+        .context("tar could not be started")?;
+    if !status.success() {
+        bail!("{} could not be unpacked: are tar and zstd installed?", archive.display());
+    }
+    Ok(())
+}
+
+/// The files below a folder, in order of their names.
+pub fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

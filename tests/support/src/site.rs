@@ -1,0 +1,180 @@
+//! A network of real processes on this machine: a router, a producer agent and consumer agents, each with its
+//! own folder, configuration and certificate.
+//!
+//! Owns start, kill and waiting. Everything it starts is killed when it is dropped.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use platform::pki::{Authority, Subject};
+
+/// How long a test waits for anything that should happen soon.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A process that is killed when it is dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Kills it at once, as a power failure would.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().with_context(|| format!("{} could not be killed", self.name))?;
+        self.child.wait().with_context(|| format!("{} could not be joined", self.name))?;
+        Ok(())
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A network's folder: certificates, configurations and data of each part.
+pub struct Site {
+    dir: PathBuf,
+    dit: PathBuf,
+    router: SocketAddr,
+}
+
+/// Waits until a condition holds; `what` names it when it does not.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds()? {
+        if Instant::now() > deadline {
+            bail!("waited {} s in vain until {what}", PATIENCE.as_secs());
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
+const DOMAIN: &str = "test.dit";
+
+impl Site {
+    /// A site in `dir` whose router keeps one address through all its restarts. `dit` is the command's path.
+    pub fn new(dir: &Path, dit: &str, declared: &[(&str, serde_json::Value)]) -> anyhow::Result<Self> {
+        let site = Self { dir: dir.to_owned(), dit: PathBuf::from(dit), router: free_address()? };
+        let authority = Authority::open_or_create(&site.path("pki"), DOMAIN)?;
+        let hosts = vec!["127.0.0.1".to_owned()];
+        authority.issue_to(&site.path("pki"), "router", &Subject::Router { name: "r".to_owned(), hosts })?;
+        std::fs::write(site.path("secret"), hex::encode(platform::random::bytes::<32>()?))?;
+        for (name, json) in declared {
+            let path = site.path("declared").join(name);
+            std::fs::create_dir_all(path.parent().context("a file name")?)?;
+            std::fs::write(&path, serde_json::to_string_pretty(json)?)?;
+        }
+        let admin = free_address()?;
+        let text = format!(
+            "listen = \"{}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\nnetwork_secret = \"secret\"\n\
+             log_dir = \"log\"\ndeclared = \"declared\"\n\n{}",
+            site.router,
+            identity("router")
+        );
+        std::fs::write(site.path("router.toml"), text)?;
+        Ok(site)
+    }
+
+    /// A path below the site's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Writes the participants' file.
+    pub fn participants(&self, ids: &[&str]) -> anyhow::Result<()> {
+        let entries: Vec<_> =
+            ids.iter().map(|id| format!("[[participant]]\nid = \"{id}\"\nname = \"{id}\"\n")).collect();
+        std::fs::create_dir_all(self.path("declared"))?;
+        Ok(std::fs::write(self.path("declared/participants.toml"), entries.join("\n"))?)
+    }
+
+    fn certificate(&self, agent: &str) -> anyhow::Result<String> {
+        let authority = Authority::open_or_create(&self.path("pki"), DOMAIN)?;
+        let stem = agent.replace('/', "-");
+        authority.issue_to(&self.path("pki"), &stem, &Subject::Agent(agent.parse()?))?;
+        Ok(stem)
+    }
+
+    /// Writes a producer agent's configuration; `more` is added to it.
+    pub fn producer(&self, agent: &str, channel: &str, schema: &str, more: &str) -> anyhow::Result<()> {
+        let stem = self.certificate(agent)?;
+        std::fs::write(self.path("schema.avsc"), schema)?;
+        let text = format!(
+            "router = \"https://{}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{channel}\"\nschema = \"schema.avsc\"\n\
+             data_dir = \"producer\"\ndrop_dir = \"drop\"\n\n{}\n{more}",
+            self.router,
+            identity(&stem)
+        );
+        Ok(std::fs::write(self.path("producer.toml"), text)?)
+    }
+
+    /// Writes a consumer agent's configuration.
+    pub fn consumer(&self, agent: &str, agreement: &str, channel: &str) -> anyhow::Result<()> {
+        let stem = self.certificate(agent)?;
+        let text = format!(
+            "router = \"https://{}\"\ndata_dir = \"consumer\"\n\n{}\n[[agreement]]\nnumber = \"{agreement}\"\n\
+             channel = \"{channel}\"\n",
+            self.router,
+            identity(&stem)
+        );
+        Ok(std::fs::write(self.path("consumer.toml"), text)?)
+    }
+
+    /// Starts `dit` with arguments; its messages go to `<name>.log` in the site's folder.
+    pub fn start(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.path(&format!("{name}.log")))?;
+        let mut child = Command::new(&self.dit)
+            .args(arguments)
+            .current_dir(&self.dir)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{} could not be started", self.dit.display()))?;
+        if name == "router" {
+            let out = child.stdout.take().context("no standard output")?;
+            let mut line = String::new();
+            BufReader::new(out).read_line(&mut line)?;
+            if !line.starts_with("listening on") {
+                bail!("the router did not listen: {}", self.log(name));
+            }
+        }
+        Ok(Process { name: name.to_owned(), child })
+    }
+
+    /// What a process said so far.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Drops a file for the producer agent, by rename.
+    pub fn drop_file(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        std::fs::create_dir_all(self.path("drop"))?;
+        let part = self.path("drop").join(format!("{name}.part"));
+        std::fs::write(&part, text)?;
+        Ok(std::fs::rename(part, self.path("drop").join(name))?)
+    }
+}
+
+fn identity(stem: &str) -> String {
+    format!(
+        "[identity]\ncertificate = \"pki/{stem}.pem\"\nkey = \"pki/{stem}-key.pem\"\nauthorities = \"pki/ca.pem\"\n"
+    )
+}

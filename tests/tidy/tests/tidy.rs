@@ -1,0 +1,182 @@
+//! Holds the rules of the house: floors run one way, every file says what it owns, nothing is too long or dead.
+//!
+//! Owns the limits below. A rule that is in the way is changed here, with its reason, and not gone around.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file longer than this is two rooms.
+const MAX_FILE_LINES: usize = 520;
+/// A function longer than this does two things.
+const MAX_FUNCTION_LINES: usize = 72;
+/// Names of rooms without a purpose.
+const GRAB_BAGS: [&str; 6] = ["utils", "util", "common", "helpers", "misc", "manager"];
+
+/// Which floors each package may stand on.
+fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let agents = ["schemas", "platform"];
+    BTreeMap::from([
+        ("schemas", BTreeSet::new()),
+        ("scope", BTreeSet::from(["schemas"])),
+        ("platform", BTreeSet::from(["schemas"])),
+        ("router", BTreeSet::from(["schemas", "scope", "platform"])),
+        ("producer-agent", BTreeSet::from(agents)),
+        ("consumer-agent", BTreeSet::from(agents)),
+        ("support", BTreeSet::from(["platform"])),
+        ("tidy", BTreeSet::new()),
+        (
+            "dit",
+            BTreeSet::from([
+                "schemas",
+                "scope",
+                "platform",
+                "router",
+                "producer-agent",
+                "consumer-agent",
+                "support",
+            ]),
+        ),
+    ])
+}
+
+/// Packages that a pure floor must never depend on.
+const IMPURE: [&str; 6] = ["tokio", "rdkafka", "axum", "reqwest", "hyper", "sled"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+fn metadata() -> serde_json::Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn floors_run_one_way() {
+    let (metadata, floors) = (metadata(), floors());
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(ours, floors.keys().copied().collect(), "every package has its floor here");
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let below = dependency["name"].as_str().unwrap();
+            let is_dev = dependency["kind"] == "dev";
+            assert!(
+                !ours.contains(below) || floors[name].contains(below),
+                "{name} must not stand on {below}"
+            );
+            assert!(
+                !matches!(name, "schemas" | "scope") || is_dev || !IMPURE.contains(&below),
+                "{name} is pure and must not depend on {below}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_owns_and_is_one_room() {
+    for (path, text) in all_sources() {
+        let name = shown(&path);
+        assert!(text.starts_with("//! "), "{name} has no header");
+        let lines = text.lines().count();
+        assert!(lines <= MAX_FILE_LINES, "{name} has {lines} lines");
+        for part in Path::new(&name).iter().map(|part| part.to_string_lossy()) {
+            let stem = part.trim_end_matches(".rs");
+            assert!(!GRAB_BAGS.contains(&stem), "{name}: a room without a purpose");
+        }
+    }
+}
+
+#[test]
+fn no_function_does_two_things() {
+    for (path, text) in all_sources() {
+        let mut open: Option<(usize, usize, String)> = None;
+        for (number, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let begins = line.trim_start();
+            let is_function =
+                ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
+                    .iter()
+                    .any(|start| begins.starts_with(start));
+            if is_function && open.is_none() && !begins.ends_with(';') && !begins.ends_with('}') {
+                open = Some((number, indent, begins.chars().take(50).collect()));
+            } else if let Some((first, column, function)) = &open
+                && indent == *column
+                && (begins == "}" || begins.ends_with(';'))
+            {
+                let lines = number - first + 1;
+                assert!(lines <= MAX_FUNCTION_LINES, "{}: {function}… has {lines} lines", shown(&path));
+                open = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_dead() {
+    let files = all_sources();
+    for (path, _) in &files {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let dir = path.parent().unwrap();
+        let in_tests = dir.file_name().is_some_and(|name| name == "tests")
+            && dir.parent().unwrap().join("Cargo.toml").exists();
+        if matches!(stem.as_str(), "main" | "lib" | "build") || in_tests || dir == root().join("tests") {
+            continue;
+        }
+        let owner = if stem == "mod" { dir.parent().unwrap() } else { dir };
+        let module =
+            if stem == "mod" { dir.file_name().unwrap().to_string_lossy().into_owned() } else { stem };
+        let beside = owner.with_extension("rs");
+        let declares = |text: &str| {
+            text.lines().any(|line| line.trim_end_matches(';').trim_end().ends_with(&format!("mod {module}")))
+        };
+        let declared = files.iter().any(|(other, text)| {
+            let is_parent =
+                [owner.join("mod.rs"), owner.join("lib.rs"), owner.join("main.rs"), beside.clone()]
+                    .contains(other);
+            is_parent && declares(text)
+        });
+        assert!(declared, "{} is declared nowhere", shown(path));
+    }
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let marks = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "X".repeat(3)];
+    for (path, text) in all_sources() {
+        for (number, line) in text.lines().enumerate() {
+            for mark in &marks {
+                assert!(!line.contains(mark), "{}:{}: {mark}", shown(&path), number + 1);
+            }
+        }
+    }
+}
