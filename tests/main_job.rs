@@ -1,5 +1,12 @@
 //! The main job, end to end, by the command that a user types.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -31,7 +31,7 @@ pub enum Normalise {
 }
 
 impl Normalise {
-    fn apply(self, text: String) -> String {
+    fn apply(self, text: &str) -> String {
         match self {
             Self::Lowercase => text.to_lowercase(),
             Self::Trim => text.trim().to_owned(),
@@ -136,7 +136,7 @@ impl KeyDeriver {
         for (name, index, part) in &self.parts {
             let bytes = ranges.get(*index).and_then(|range| datum.get(range.clone())).unwrap_or_default();
             let text = read(part, &mut Cursor::new(bytes))?.ok_or_else(|| KeyError::Null(name.clone()))?;
-            texts.push(self.normalise.iter().fold(text, |text, step| step.apply(text)));
+            texts.push(self.normalise.iter().fold(text, |text, step| step.apply(&text)));
         }
         join(texts)
     }

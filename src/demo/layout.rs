@@ -4,7 +4,7 @@
 //! spelling changed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use producer_agent::source::table::{Table, TableFormat};
@@ -38,12 +38,7 @@ fn find(header: &[String], name: &str) -> Option<usize> {
 
 impl Columns {
     /// Reads a file's header and finds the columns that matter.
-    pub fn read(
-        file: &PathBuf,
-        format: &TableFormat,
-        key: &[String],
-        territory: &str,
-    ) -> anyhow::Result<Self> {
+    pub fn read(file: &Path, format: &TableFormat, key: &[String], territory: &str) -> anyhow::Result<Self> {
         let table = Table::open(file, format)?;
         let header = table.header().to_vec();
         let mut sorted = header.clone();

@@ -99,6 +99,9 @@ struct PartitionLog {
     synced: watch::Sender<u64>,
 }
 
+/// A topic's description and its partitions.
+type OpenTopic = (TopicFile, Vec<Arc<PartitionLog>>);
+
 struct Request {
     partition: Arc<PartitionLog>,
     records: Vec<Record>,
@@ -116,7 +119,7 @@ enum WriteFailure {
 struct Shared {
     dir: PathBuf,
     options: EmbeddedOptions,
-    topics: Mutex<HashMap<String, (TopicFile, Vec<Arc<PartitionLog>>)>>,
+    topics: Mutex<HashMap<String, OpenTopic>>,
     tokens: Mutex<HashMap<String, u64>>,
     _lock: File,
 }

@@ -66,7 +66,7 @@ impl AvroSchema {
 
     /// Checks a schema that is already JSON.
     pub fn from_json(json: Value) -> Result<Self, SchemaError> {
-        check_shape(&json, 0)?;
+        check_shape(&json, None, 0)?;
         let parsed = Schema::parse(&json).map_err(|e| SchemaError::NotAvro(e.to_string()))?;
         let layout = Layout::of(&parsed)
             .ok_or_else(|| SchemaError::NotAvro("it refers to a name that it does not define".to_owned()))?;
@@ -155,25 +155,24 @@ pub struct RecordView<'a> {
     pub fields: &'a [Value],
 }
 
-fn check_shape(json: &Value, depth: usize) -> Result<(), SchemaError> {
+fn check_shape(json: &Value, namespace: Option<&str>, depth: usize) -> Result<(), SchemaError> {
     if depth > limits::MAX_SCHEMA_DEPTH {
         return Err(SchemaError::TooDeep);
     }
     match json {
-        Value::Array(items) => items.iter().try_for_each(|item| check_shape(item, depth + 1)),
+        Value::Array(items) => items.iter().try_for_each(|item| check_shape(item, namespace, depth + 1)),
         Value::Object(object) => {
-            let kind = object.get("type").and_then(Value::as_str);
-            let name = object.get("name").and_then(Value::as_str);
-            if let (Some("record" | "enum" | "fixed"), Some(name)) = (kind, name) {
-                let short = name.rsplit('.').next().unwrap_or(name);
-                if PRIMITIVES.contains(&short) {
-                    return Err(SchemaError::PrimitiveName(name.to_owned()));
-                }
+            let named = defined_name(object, namespace);
+            if let Some((full, _)) = &named
+                && PRIMITIVES.contains(&full.as_str())
+            {
+                return Err(SchemaError::PrimitiveName(full.clone()));
             }
+            let inside = named.as_ref().map_or(namespace, |(_, inner)| inner.as_deref());
             ["type", "items", "values", "fields"]
                 .into_iter()
                 .filter_map(|part| object.get(part))
-                .try_for_each(|part| check_shape(part, depth + 1))
+                .try_for_each(|part| check_shape(part, inside, depth + 1))
         }
         _ => Ok(()),
     }

@@ -12,6 +12,7 @@ fn schema(text: &str) -> AvroSchema {
     AvroSchema::parse(text).unwrap_or_else(|e| panic!("{e}"))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "tests read better with a literal")]
 fn agreement(rows: &str, fields: serde_json::Value) -> Agreement {
     serde_json::from_value(serde_json::json!({
         "number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c", "purpose": "p",

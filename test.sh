@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# All tests: formatting, lints, and everything that `cargo test` runs. One build profile (dev).
+# Installs what is missing where it may (Debian packages as root), or says in one line what a person must install.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+need() { # program, Debian package
+    command -v "$1" >/dev/null && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && apt-get install -y -qq "$2" >/dev/null
+    else
+        echo "please install $2 (for $1)" >&2
+        exit 1
+    fi
+}
+
+need cargo cargo
+need cc build-essential
+if [ -n "${DIT_REAL_DATA:-}" ]; then
+    need zstd zstd
+    need tar tar
+fi
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked -- -D warnings
+cargo test --workspace --locked
