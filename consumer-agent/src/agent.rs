@@ -2,7 +2,7 @@
 //!
 //! Owns the loop that restores itself after any outage. It gives up only on a person's word: stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use platform::client::Client;
@@ -23,6 +23,9 @@ use crate::sink::Sink;
 
 /// How long an agreement that is not in force is left alone before it is asked for again.
 const NOT_ACTIVE_WAIT: Duration = Duration::from_secs(10);
+
+/// How often the status file follows while events flow.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// What an agent is doing, for people and for `dit status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,22 +167,28 @@ impl Agent {
     async fn stream(&mut self, cursor: Option<Cursor>) -> Result<Closed, ReceiveError> {
         // A client of its own: a slow reader would starve other streams of one connection.
         let client = Client::new(&self.router, &self.identity)?;
-        let status = &self.status;
+        let (status, file) = (&self.status, self.status_file.as_deref());
         let before = status.borrow().delivered;
-        let mut on_progress = |machine: &ReceiveMachine| {
+        let mut written: Option<tokio::time::Instant> = None;
+        let mut on_progress = |machine: &ReceiveMachine, rows: usize| {
             status.send_modify(|status| {
                 status.phase = Phase::Streaming;
                 status.cursor = machine.cursor();
                 status.freshness = machine.freshness();
+                status.rows = rows;
                 status.delivered = before.plus(machine.tally());
                 status.at = now();
                 status.last_error = None;
             });
+            if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
+                write_status(file, &status.borrow());
+                written = Some(tokio::time::Instant::now());
+            }
         };
         let outcome = receive(&client, &self.number, cursor, self.sink.as_mut(), &mut on_progress).await;
         let rows = self.sink.row_count();
         self.status.send_modify(|status| status.rows = rows);
-        self.write_status();
+        write_status(self.status_file.as_deref(), &self.status.borrow());
         outcome
     }
 
@@ -191,14 +200,14 @@ impl Agent {
             status.at = now();
             status.last_error = error;
         });
-        self.write_status();
+        write_status(self.status_file.as_deref(), &self.status.borrow());
     }
+}
 
-    fn write_status(&self) {
-        let Some(path) = &self.status_file else { return };
-        let text = serde_json::to_vec_pretty(&*self.status.borrow()).unwrap_or_default();
-        if let Err(error) = std::fs::write(path, text) {
-            tracing::warn!(path = %path.display(), %error, "the status could not be written");
-        }
+fn write_status(path: Option<&Path>, status: &Status) {
+    let Some(path) = path else { return };
+    let text = serde_json::to_vec_pretty(status).unwrap_or_default();
+    if let Err(error) = std::fs::write(path, text) {
+        tracing::warn!(path = %path.display(), %error, "the status could not be written");
     }
 }

@@ -76,7 +76,7 @@ pub async fn receive(
     number: &AgreementNumber,
     cursor: Option<Cursor>,
     sink: &mut dyn Sink,
-    on_progress: &mut (dyn FnMut(&ReceiveMachine) + Send),
+    on_progress: &mut (dyn FnMut(&ReceiveMachine, usize) + Send),
 ) -> Result<Closed, ReceiveError> {
     let path = format!("/v1/agreements/{number}/stream");
     let request = client.get(&path).query(&[("from", from_parameter(cursor.as_ref()))]);
@@ -108,7 +108,7 @@ pub async fn receive(
         while let Some(block) = decoder.block()? {
             let closed = stream.take(&block, sink)?;
             dirty = true;
-            on_progress(&stream.machine);
+            on_progress(&stream.machine, sink.row_count());
             if let Some(closed) = closed {
                 sink.settle()?;
                 return Ok(closed);
