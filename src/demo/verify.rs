@@ -4,6 +4,7 @@
 //! agents' tables, not the schemas, not the scopes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::Context;
@@ -34,15 +35,17 @@ pub struct Reading {
 }
 
 struct Kept {
-    territory: String,
+    /// Where it stands among the territories' names.
+    territory: usize,
     row: u128,
     cells: Option<Vec<String>>,
 }
 
-/// The register as the files say, row by row.
+/// The register as the files say, row by row. Keys and rows are kept as hashes: registers are large.
 #[derive(Default)]
 pub struct Register {
-    rows: HashMap<Vec<String>, Kept>,
+    rows: HashMap<u128, Kept>,
+    territories: HashMap<String, usize>,
     header: Vec<String>,
 }
 
@@ -62,30 +65,27 @@ fn row_hash(header: &[String], cells: &[String]) -> u128 {
 impl Register {
     /// Folds a version: rows of a repeated key, and rows that cannot be read, leave their key as it was.
     pub fn fold(&mut self, version: &Version<'_>, reading: &Reading, keep_cells: bool) -> anyhow::Result<()> {
-        let (header, rows, broken) = read(version, reading)?;
+        let text = decode(version, reading)?;
+        let header = header(version, reading, &text)?;
         self.change_header(&header);
-        let mut count: HashMap<Vec<String>, u32> = HashMap::new();
-        let key_of = |cells: &[String]| -> Vec<String> {
-            let parts = version.key.iter().filter_map(|index| cells.get(*index));
-            parts.map(|part| normalised(part, &reading.normalise)).collect()
-        };
-        let mut keyless = broken;
-        for cells in &rows {
-            let key = key_of(cells);
-            if key.iter().all(String::is_empty) || unreadable(&key) {
-                keyless = true;
+        let mut count: HashMap<u128, u32> = HashMap::new();
+        let mut keyless = false;
+        for row in rows(version, reading, &text, header.len()) {
+            match row.as_ref().and_then(|cells| key_of(cells, version, reading)) {
+                Some(key) => *count.entry(key).or_default() += 1,
+                None => keyless = true,
             }
-            *count.entry(key).or_default() += 1;
         }
-        for cells in rows {
-            let key = key_of(&cells);
-            let good =
-                !key.iter().all(String::is_empty) && !cells.iter().any(|cell| cell.contains('\u{fffd}'));
-            if count.get(&key) == Some(&1) && good {
-                let territory = cells.get(version.territory).cloned().unwrap_or_default();
-                let row = row_hash(&header, &cells);
-                self.rows.insert(key, Kept { territory, row, cells: keep_cells.then_some(cells) });
+        for cells in rows(version, reading, &text, header.len()).flatten() {
+            let Some(key) = key_of(&cells, version, reading) else { continue };
+            if count.get(&key) != Some(&1) || cells.iter().any(|cell| cell.contains('\u{fffd}')) {
+                continue;
             }
+            let name = cells.get(version.territory).cloned().unwrap_or_default();
+            let fresh = self.territories.len();
+            let territory = *self.territories.entry(name).or_insert(fresh);
+            let row = row_hash(&header, &cells);
+            self.rows.insert(key, Kept { territory, row, cells: keep_cells.then_some(cells) });
         }
         if !keyless {
             self.rows.retain(|key, _| count.contains_key(key));
@@ -95,8 +95,8 @@ impl Register {
 
     /// A version that the guard held: its rows do not count, but its columns are the agreements' now.
     pub fn pass_over(&mut self, version: &Version<'_>, reading: &Reading) -> anyhow::Result<()> {
-        let (header, _, _) = read(version, reading)?;
-        self.change_header(&header);
+        let text = decode(version, reading)?;
+        self.change_header(&header(version, reading, &text)?);
         Ok(())
     }
 
@@ -129,7 +129,8 @@ impl Register {
 
     /// The rows of a territory, or all of them: sorted hashes.
     pub fn part(&self, territory: Option<&str>) -> Vec<u128> {
-        let inside = |kept: &&Kept| territory.is_none_or(|wanted| kept.territory == wanted);
+        let wanted = territory.map(|name| self.territories.get(name).copied());
+        let inside = |kept: &&Kept| wanted.is_none_or(|wanted| wanted == Some(kept.territory));
         let mut rows: Vec<u128> = self.rows.values().filter(inside).map(|kept| kept.row).collect();
         rows.sort_unstable();
         rows
@@ -144,44 +145,64 @@ fn normalised(text: &str, steps: &[String]) -> String {
     })
 }
 
-fn unreadable(key: &[String]) -> bool {
-    key.iter().any(|part| part.contains('\u{fffd}'))
+/// The hash of a row's key; `None` when it is empty or cannot be read.
+fn key_of(cells: &[String], version: &Version<'_>, reading: &Reading) -> Option<u128> {
+    let parts: Vec<String> = version
+        .key
+        .iter()
+        .filter_map(|index| cells.get(*index))
+        .map(|part| normalised(part, &reading.normalise))
+        .collect();
+    let readable = !parts.iter().any(|part| part.contains('\u{fffd}'));
+    (readable && !parts.iter().all(String::is_empty))
+        .then(|| hash(serde_json::to_string(&parts).unwrap_or_default().as_bytes()))
 }
 
-/// Header, rows of the header's width, and whether any row could not be read.
-fn read(version: &Version<'_>, reading: &Reading) -> anyhow::Result<(Vec<String>, Vec<Vec<String>>, bool)> {
+fn decode(version: &Version<'_>, reading: &Reading) -> anyhow::Result<String> {
     let bytes = std::fs::read(version.file).with_context(|| version.file.display().to_string())?;
     let encoding =
         encoding_rs::Encoding::for_label(reading.encoding.as_bytes()).context("unknown encoding")?;
-    let (text, _, _) = encoding.decode(&bytes);
-    let mut records = csv::ReaderBuilder::new()
+    Ok(encoding.decode(&bytes).0.into_owned())
+}
+
+fn records<'t>(reading: &Reading, text: &'t str) -> csv::StringRecordsIntoIter<&'t [u8]> {
+    csv::ReaderBuilder::new()
         .delimiter(reading.delimiter)
         .has_headers(false)
         .flexible(true)
         .from_reader(text.as_bytes())
-        .into_records();
-    let owned = |record: &csv::StringRecord| record.iter().map(str::to_owned).collect::<Vec<String>>();
-    let header = match version.header {
-        Some(header) => header.to_vec(),
-        None => owned(&records.next().context("the file is empty")??),
-    };
-    let mut rows = Vec::new();
-    let mut broken = false;
-    for record in records {
-        match record {
-            Ok(record) if record.len() == header.len() => rows.push(owned(&record)),
-            _ => broken = true,
-        }
+        .into_records()
+}
+
+fn owned(record: &csv::StringRecord) -> Vec<String> {
+    record.iter().map(str::to_owned).collect()
+}
+
+fn header(version: &Version<'_>, reading: &Reading, text: &str) -> anyhow::Result<Vec<String>> {
+    match version.header {
+        Some(header) => Ok(header.to_vec()),
+        None => Ok(owned(&records(reading, text).next().context("the file is empty")??)),
     }
-    Ok((header, rows, broken))
+}
+
+/// Each row's cells; `None` for one that cannot be read or has another width than the header.
+fn rows<'t>(
+    version: &Version<'_>,
+    reading: &Reading,
+    text: &'t str,
+    width: usize,
+) -> impl Iterator<Item = Option<Vec<String>>> + 't {
+    let skip = usize::from(version.header.is_none());
+    let fits = move |record: csv::StringRecord| (record.len() == width).then(|| owned(&record));
+    records(reading, text).skip(skip).map(move |record| record.ok().and_then(fits))
 }
 
 /// The rows of a replica's NDJSON file: sorted hashes.
 pub fn replica(path: &Path) -> anyhow::Result<Vec<u128>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
     let mut rows = Vec::new();
-    for line in text.lines() {
-        let object: BTreeMap<String, serde_json::Value> = serde_json::from_str(line)?;
+    for line in std::io::BufReader::new(file).lines() {
+        let object: BTreeMap<String, serde_json::Value> = serde_json::from_str(&line?)?;
         rows.push(hash(serde_json::to_string(&object)?.as_bytes()));
     }
     rows.sort_unstable();

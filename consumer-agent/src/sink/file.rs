@@ -4,12 +4,12 @@
 //! whole, by rename, after they were synced; the manifest comes last and names them by hash.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use platform::segments::checked_file::{self, Replacement};
 use platform::segments::disk::Disk;
-use platform::segments::{Options, SegmentStore, checked_file};
+use platform::segments::{Options, SegmentStore};
 use schemas::avro::container::{Header, put_block};
 use schemas::avro::json;
 use schemas::avro::names::column_name;
@@ -17,6 +17,7 @@ use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
 use schemas::digest::hash128;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::rows::{self, Rows};
 use super::{Batch, Sink, SinkError, StreamHead};
@@ -27,13 +28,15 @@ const KIND: [u8; 4] = *b"sink";
 const COMPACT_ABOVE: u64 = 16 * 1024 * 1024;
 /// Rows in one block of a written Avro file, and in one record of a rewritten segment.
 const BLOCK_ROWS: usize = 1_000;
+/// Bytes of a file that are written at once.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// What a manifest says: which files belong together, and how far they go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of this form.
     pub format: u32,
-    /// File name → the first 128 bits of its SHA-256.
+    /// File name → its SHA-256.
     pub files: BTreeMap<String, String>,
     /// Present rows.
     pub rows: usize,
@@ -131,28 +134,29 @@ impl FileSink {
         self.settled.as_ref()
     }
 
-    fn ndjson(&self, derived: &AvroSchema) -> Result<Vec<u8>, SinkError> {
+    fn write_ndjson(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), SinkError> {
         let name = |field: &str| column_name(field).unwrap_or_else(|| field.to_owned());
-        let mut out = BufWriter::new(Vec::new());
-        let wrong = |error: std::io::Error| SinkError::Io { path: self.stem.clone(), error };
         for image in self.rows.present.values() {
             let value = json::decode(derived, image)?;
-            let row = json::render(derived.parsed(), &value, &name);
-            serde_json::to_writer(&mut out, &row).map_err(|e| wrong(e.into()))?;
-            out.write_all(b"\n").map_err(wrong)?;
+            let mut line = json::render(derived.parsed(), &value, &name).to_string();
+            line.push('\n');
+            out.put(line.as_bytes())?;
         }
-        out.into_inner().map_err(|e| wrong(e.into_error()))
+        Ok(())
     }
 
-    fn avro(&self, derived: &AvroSchema) -> Vec<u8> {
+    fn write_avro(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), SinkError> {
         let sync = hash128(derived.text().as_bytes()).to_be_bytes();
-        let header = Header { metadata: BTreeMap::new(), schema: derived.text().to_owned(), sync };
-        let mut out = header.encode();
-        let images: Vec<&[u8]> = self.rows.present.values().map(AsRef::as_ref).collect();
-        for block in images.chunks(BLOCK_ROWS) {
-            put_block(&mut out, block.len(), &block.concat(), &sync);
+        let schema = derived.text().to_owned();
+        out.put(&Header { metadata: BTreeMap::new(), schema, sync }.encode())?;
+        let mut images = self.rows.present.values().peekable();
+        while images.peek().is_some() {
+            let block: Vec<&[u8]> = images.by_ref().take(BLOCK_ROWS).map(AsRef::as_ref).collect();
+            let mut bytes = Vec::new();
+            put_block(&mut bytes, block.len(), &block.concat(), &sync);
+            out.put(&bytes)?;
         }
-        out
+        Ok(())
     }
 
     fn write_files(&mut self) -> Result<(), SinkError> {
@@ -160,10 +164,14 @@ impl FileSink {
             return Ok(());
         };
         let mut files = BTreeMap::new();
-        for (extension, bytes) in [("ndjson", self.ndjson(&derived)?), ("avro", self.avro(&derived))] {
+        for extension in ["ndjson", "avro"] {
             let name = format!("{}.{extension}", self.stem);
-            checked_file::replace(self.disk.as_ref(), &self.dir.join(&name), &bytes)?;
-            files.insert(name, format!("{:032x}", hash128(&bytes)));
+            let mut out = HashedFile::begin(self.disk.as_ref(), &self.dir.join(&name))?;
+            match extension {
+                "ndjson" => self.write_ndjson(&derived, &mut out)?,
+                _ => self.write_avro(&derived, &mut out)?,
+            }
+            files.insert(name, out.commit()?);
         }
         self.write_manifest(files, cursor)
     }
@@ -261,4 +269,34 @@ fn encode_header(derived: Option<&AvroSchema>) -> Vec<u8> {
 fn decode_header(bytes: &[u8]) -> Option<AvroSchema> {
     let header: SegmentHeader = serde_json::from_slice(bytes).ok()?;
     AvroSchema::from_json(header.derived?).ok()
+}
+
+/// A file on its way into place, with its hash.
+struct HashedFile<'d> {
+    file: Replacement<'d>,
+    hash: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl<'d> HashedFile<'d> {
+    fn begin(disk: &'d dyn Disk, path: &Path) -> Result<Self, SinkError> {
+        Ok(Self { file: Replacement::begin(disk, path)?, hash: Sha256::new(), buffer: Vec::new() })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        self.hash.update(bytes);
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.file.append(&self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// The file's SHA-256.
+    fn commit(mut self) -> Result<String, SinkError> {
+        self.file.append(&self.buffer)?;
+        self.file.commit()?;
+        Ok(hex::encode(self.hash.finalize()))
+    }
 }

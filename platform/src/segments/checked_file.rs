@@ -2,9 +2,9 @@
 //!
 //! Owns identity files, manifests and journals of one value. What it reads back is what was written, or an error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::frame::{self, Found};
 use super::segment::{SegmentError, io_error};
 
@@ -20,18 +20,45 @@ pub fn write(disk: &dyn Disk, path: &Path, kind: &[u8; 4], contents: &[u8]) -> R
 
 /// Replaces a file of any form in the same way.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let fresh = path.with_file_name(name);
-    let mut file = disk.open(&fresh).map_err(io_error(&fresh))?;
-    file.truncate(0).map_err(io_error(&fresh))?;
-    file.append(bytes).map_err(io_error(&fresh))?;
-    file.sync().map_err(io_error(&fresh))?;
-    drop(file);
-    disk.rename(&fresh, path).map_err(io_error(path))?;
-    match path.parent() {
-        Some(dir) => disk.sync_dir(dir).map_err(io_error(dir)),
-        None => Ok(()),
+    let mut replacement = Replacement::begin(disk, path)?;
+    replacement.append(bytes)?;
+    replacement.commit()
+}
+
+/// A file that is written beside the one that it will replace.
+pub struct Replacement<'d> {
+    disk: &'d dyn Disk,
+    path: PathBuf,
+    fresh: PathBuf,
+    file: Box<dyn DiskFile>,
+}
+
+impl<'d> Replacement<'d> {
+    /// Begins an empty one.
+    pub fn begin(disk: &'d dyn Disk, path: &Path) -> Result<Self, SegmentError> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let fresh = path.with_file_name(name);
+        let mut file = disk.open(&fresh).map_err(io_error(&fresh))?;
+        file.truncate(0).map_err(io_error(&fresh))?;
+        Ok(Self { disk, path: path.to_owned(), fresh, file })
+    }
+
+    /// Appends some of the contents.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.file.append(bytes).map_err(io_error(&self.fresh))
+    }
+
+    /// Syncs it and puts it in the old one's place.
+    pub fn commit(self) -> Result<(), SegmentError> {
+        let Self { disk, path, fresh, file } = self;
+        file.sync().map_err(io_error(&fresh))?;
+        drop(file);
+        disk.rename(&fresh, &path).map_err(io_error(&path))?;
+        match path.parent() {
+            Some(dir) => disk.sync_dir(dir).map_err(io_error(dir)),
+            None => Ok(()),
+        }
     }
 }
 
