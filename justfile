@@ -21,3 +21,7 @@ deny:
 
 fmt:
     cargo fmt --all
+
+# The largest register (half a million rows, DIT_REAL_DATA): a late joiner during live changes.
+places-world:
+    DIT_LONG=1 cargo test --release -p dit --test late_joiner

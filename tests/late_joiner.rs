@@ -1,0 +1,68 @@
+//! A late joiner with `from=state` on real places of many countries: each key once, then live changes.
+//!
+//! The key is country + postal code + place + district (columns 1, 2, 3 and 6); rows of a repeated key are parked.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::real_data;
+
+const HEADER: &str =
+    "country,postal_code,place,admin1,admin1_code,parish,admin2_code,admin3,admin3_code,lat,lon,accuracy";
+/// The short form: countries with many moves and changes of code.
+const SHORT: [&str; 4] = ["LV.txt", "NO.txt", "SK.txt", "EE.txt"];
+
+/// One version of the register in one file, and its keys that stand there once.
+fn version(real: &Path, unpacked: &Path, day: &str) -> (PathBuf, usize) {
+    real_data::unpack(&real.join(format!("places-{day}.tar.zst")), unpacked).unwrap();
+    let mut text = String::new();
+    for file in real_data::files_in(&unpacked.join(day)).unwrap() {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        if std::env::var_os("DIT_LONG").is_some() || SHORT.contains(&name.as_str()) {
+            text.push_str(&std::fs::read_to_string(file).unwrap());
+        }
+    }
+    let mut keys: HashMap<[&str; 4], u32> = HashMap::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('\t').collect();
+        *keys.entry([cells[0], cells[1], cells[2], cells[5]]).or_default() += 1;
+    }
+    let once = keys.values().filter(|count| **count == 1).count();
+    let path = unpacked.join(format!("{day}.tsv"));
+    std::fs::write(&path, &text).unwrap();
+    (path, once)
+}
+
+#[test]
+fn a_late_joiner_gets_each_key_once_and_then_what_happens() {
+    let Some(real) = real_data::folder("a late joiner on real places", "places-world") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (first, before) = version(&real, dir.path(), "2021-06-24");
+    let (second, after) = version(&real, dir.path(), "2024-04-12");
+    let output = Command::new(env!("CARGO_BIN_EXE_dit"))
+        .args(["demo", "--register", first.to_str().unwrap(), "--then", second.to_str().unwrap()])
+        .args(["--header", HEADER, "--key", "country,postal_code,place,parish", "--territory", "country"])
+        .args(["--output", "json"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let result: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(result["equal"], true, "{}", String::from_utf8_lossy(&output.stderr));
+    let late = result["replicas"].as_array().unwrap().last().unwrap().clone();
+    let (present, changed) = (late["delivered"]["present"].as_u64(), late["delivered"]["changed"].as_u64());
+    let second = &result["versions"][1];
+    let live: u64 = ["create", "update", "delete"].iter().map(|op| second[op].as_u64().unwrap()).sum();
+    let present = usize::try_from(present.unwrap()).unwrap();
+    // Changes that came before its pass are in the state already; each key is given once all the same.
+    assert!(present + usize::try_from(second["delete"].as_u64().unwrap()).unwrap() >= before.min(after));
+    assert!(changed.unwrap() > 0 && changed.unwrap() <= live);
+    assert!(present <= before.max(after), "a key was given twice");
+}
