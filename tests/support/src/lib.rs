@@ -1,6 +1,7 @@
-//! What tests that cross processes need: real data, and a network of real processes.
+//! What tests that cross processes need: real data, a network of real processes, a router in this process.
 //!
 //! Owns finding and starting; it waits for conditions and never for time. It knows no rule of the protocols.
 
+pub mod network;
 pub mod real_data;
 pub mod site;

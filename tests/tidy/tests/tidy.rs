@@ -30,7 +30,7 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("router", BTreeSet::from(["schemas", "scope", "platform"])),
         ("producer-agent", BTreeSet::from(agents)),
         ("consumer-agent", BTreeSet::from(agents)),
-        ("support", BTreeSet::from(["platform"])),
+        ("support", BTreeSet::from(["schemas", "scope", "platform", "router"])),
         ("tidy", BTreeSet::new()),
         (
             "dit",

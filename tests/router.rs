@@ -1,0 +1,237 @@
+//! The router's face: streams under agreements that change, and the table of bad input.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+use platform::client::{ClientError, send, send_json};
+use platform::pki::{Authority, Subject};
+use schemas::change::Op;
+use schemas::error_code::ErrorCode;
+use schemas::limits;
+use support::network::{DOMAIN, Network, Stream, agreement, row};
+
+async fn network() -> Network {
+    let network = Network::start().await.unwrap();
+    network.open().await.unwrap();
+    network
+}
+
+fn code(outcome: Result<impl Sized, ClientError>) -> ErrorCode {
+    match outcome.map(|_| ()) {
+        Err(ClientError::Refused(_, problem)) => problem.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn stream_refused(network: &Network, agent: &str, number: &str, from: &str) -> ErrorCode {
+    let client = network.client(agent).unwrap();
+    let path = format!("/v1/agreements/{number}/stream");
+    code(send(client.get(&path).query(&[("from", from)])).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_leaves_without_its_new_image_and_enters_without_its_old_one() {
+    let mut network = network().await;
+    let (inside, outside) = (row("a", "R"), row("a", "J"));
+    network.publish(Op::Create, "a", None, Some(&inside)).await.unwrap();
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    network.publish(Op::Update, "a", Some(&inside), Some(&outside)).await.unwrap();
+    network.publish(Op::Update, "a", Some(&outside), Some(&inside)).await.unwrap();
+    network.publish(Op::Delete, "a", Some(&inside), None).await.unwrap();
+    stream.until(|word| word == "remove a Change").await.unwrap();
+    assert_eq!(stream.rows(), ["upsert a Change", "remove a Leave", "upsert a Enter", "remove a Change"]);
+    let whole = String::from_utf8_lossy(&stream.bytes);
+    assert!(!whole.contains("SECRET") && !whole.contains("secret"), "a field that is not named never leaves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_joiner_gets_the_state_once_and_then_what_happens() {
+    let mut network = network().await;
+    let (one, two) = (row("a", "R"), row("b", "R"));
+    network.publish(Op::Create, "a", None, Some(&one)).await.unwrap();
+    network.publish(Op::Create, "b", None, Some(&two)).await.unwrap();
+    network.publish(Op::Delete, "a", Some(&one), None).await.unwrap();
+    network.materialised().await.unwrap();
+    let mut stream = network.stream("9000/main", "state").await.unwrap();
+    stream.until(|word| word == "end").await.unwrap();
+    network.publish(Op::Create, "a", None, Some(&one)).await.unwrap();
+    stream.until(|word| word == "upsert a Change").await.unwrap();
+    assert_eq!(stream.rows(), ["upsert b State", "upsert a Change"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_bites_in_mid_stream_and_for_good() {
+    let mut network = network().await;
+    let mut stream = network.stream("9000/main", "latest").await.unwrap();
+    let first = row("a", "R");
+    network.publish(Op::Create, "a", None, Some(&first)).await.unwrap();
+    stream.until(|word| word == "upsert a Change").await.unwrap();
+    network.set_status("revoked").await.unwrap();
+    network.publish(Op::Create, "b", None, Some(&row("b", "R"))).await.unwrap();
+    stream.until(|_| false).await.unwrap();
+    assert_eq!(stream.rows(), ["upsert a Change"], "nothing after the acknowledgement");
+    let last = stream.words.last().unwrap();
+    assert!(
+        last.starts_with("closing Stop revoked") && last.contains("last position delivered: 0:"),
+        "{last}"
+    );
+    assert_eq!(stream_refused(&network, "9000/main", "A-1", "state").await, ErrorCode::AgreementNotActive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrower_version_closes_the_stream_with_resync() {
+    let mut network = network().await;
+    let mut stream = network.stream("9000/main", "latest").await.unwrap();
+    stream.until(|word| word == "progress").await.unwrap();
+    let narrower = agreement(2, "t == \"R\" && k == \"b\"");
+    let _: serde_json::Value =
+        send_json(network.operator.put("/v1/agreements").json(&narrower)).await.unwrap();
+    stream.until(|_| false).await.unwrap();
+    assert!(stream.words.last().unwrap().starts_with("closing Resync amended"), "{:?}", stream.words);
+    for key in ["a", "b"] {
+        network.publish(Op::Create, key, None, Some(&row(key, "R"))).await.unwrap();
+    }
+    let mut second: Stream = network.stream("9000/main", "earliest").await.unwrap();
+    second.until(|word| word.starts_with("upsert")).await.unwrap();
+    assert_eq!(second.rows(), ["upsert b Change"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_batch_counts_once_and_a_zombies_never() {
+    let mut network = network().await;
+    let body = network.batch(Op::Create, "a", None, Some(&row("a", "R"))).unwrap();
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    let again = network.post("4000/main", body.clone()).await.unwrap();
+    assert_eq!(again.counted.unwrap().next.get(), 1, "the table's word stays");
+    let zombie = network.post("4000/other", body).await.unwrap();
+    assert_eq!(zombie.counted.unwrap().agent.to_string(), "4000/main");
+    network.publish(Op::Create, "b", None, Some(&row("b", "R"))).await.unwrap();
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    stream.until(|word| word == "upsert b Change").await.unwrap();
+    assert_eq!(stream.rows(), ["upsert a Change", "upsert b Change"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_batches_have_codes_and_change_nothing() {
+    let mut network = network().await;
+    let good = network.batch(Op::Create, "a", None, Some(&row("a", "R"))).unwrap();
+    let cut = good[..good.len() - 3].to_vec();
+    let wrong_key = network.batch(Op::Create, "b", None, Some(&row("a", "R"))).unwrap();
+    let images = network.batch(Op::Delete, "a", None, Some(&row("a", "R"))).unwrap();
+    let garbage = network.raw_batch(&[0xff; 40]).unwrap();
+    let large = row(&"x".repeat(10), &"R".repeat(limits::MAX_DATUM_BYTES));
+    let large = network.batch(Op::Create, &"x".repeat(10), None, Some(&large)).unwrap();
+    let table = [
+        ("no container", b"hello".to_vec(), ErrorCode::BatchMalformed),
+        ("a frame cut short", cut, ErrorCode::BatchMalformed),
+        ("malformed Avro", garbage, ErrorCode::DatumMalformed),
+        ("images that do not fit", images, ErrorCode::DatumMalformed),
+        ("another key", wrong_key, ErrorCode::KeyMismatch),
+        ("an oversized event", large, ErrorCode::EventTooLarge),
+    ];
+    for (what, body, expected) in table {
+        assert_eq!(code(network.post("4000/main", body).await), expected, "{what}");
+    }
+    assert_eq!(code(network.post("9000/main", good).await), ErrorCode::NotPermitted, "another's channel");
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_for_streams_have_codes() {
+    let network = network().await;
+    let foreign = schemas::cursor::Cursor {
+        log_id: schemas::ids::LogId::new([9; 16]),
+        version: schemas::ids::AgreementVersion::new(1),
+        places: vec![],
+    };
+    let foreign = foreign.to_string();
+    let table = [
+        ("9000/main", "A-1", "yesterday", ErrorCode::RequestMalformed),
+        ("9000/main", "A-1", "c1.zz", ErrorCode::CursorMalformed),
+        ("9000/main", "A-1", foreign.as_str(), ErrorCode::CursorForeign),
+        ("9001/main", "A-1", "state", ErrorCode::NotPermitted),
+        ("9000/main", "A-2", "state", ErrorCode::NotPermitted),
+    ];
+    for (agent, number, from, expected) in table {
+        assert_eq!(stream_refused(&network, agent, number, from).await, expected, "{agent} {number} {from}");
+    }
+    network.set_status("suspended").await.unwrap();
+    assert_eq!(stream_refused(&network, "9000/main", "A-1", "state").await, ErrorCode::AgreementNotActive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_control_changes_have_codes() {
+    let network = network().await;
+    let put = |body: serde_json::Value| {
+        send_json::<serde_json::Value>(network.operator.put("/v1/agreements").json(&body))
+    };
+    let nested = format!("{}true{}", "(".repeat(1000), ")".repeat(1000));
+    assert_eq!(code(put(agreement(2, &nested)).await), ErrorCode::RequestMalformed);
+    assert_eq!(code(put(agreement(2, "nope == 1")).await), ErrorCode::RequestMalformed);
+    assert_eq!(code(put(agreement(5, "true")).await), ErrorCode::RequestMalformed, "a version is left out");
+    let mut unknown = agreement(2, "true");
+    unknown["schema_version"] = 9.into();
+    assert_eq!(code(put(unknown).await), ErrorCode::SchemaUnknown);
+    let agent = network.client("4000/main").unwrap();
+    let me: schemas::publish::Me = send_json(agent.get("/v1/me")).await.unwrap();
+    assert_eq!((me.channels.len(), me.agreements.len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_certificates_and_silent_clients_get_nothing_and_block_nobody() {
+    use tokio::io::AsyncReadExt;
+    let network = network().await;
+    let mut silent = tokio::net::TcpStream::connect(network.router.address()).await.unwrap();
+
+    let base = format!("https://{}", network.router.address());
+    let stranger = Authority::new(DOMAIN).unwrap();
+    let identity = stranger.identity(&Subject::Agent("9000/main".parse().unwrap())).unwrap();
+    let client = platform::client::Client::new(&base, &identity).unwrap();
+    assert!(
+        matches!(send(client.get("/v1/me")).await, Err(ClientError::Unreachable { .. })),
+        "another authority"
+    );
+
+    let operator = network.authority.identity(&Subject::Operator("o".to_owned())).unwrap();
+    let operator = platform::client::Client::new(&base, &operator).unwrap();
+    assert_eq!(code(send(operator.get("/v1/me")).await), ErrorCode::NotPermitted);
+    let agent = network.client("9000/main").unwrap();
+    assert!(send(agent.get("/v1/me")).await.is_ok(), "the silent client blocks nobody");
+    let mut byte = [0; 1];
+    let read = tokio::time::timeout(std::time::Duration::from_secs(30), silent.read(&mut byte)).await;
+    assert_eq!(read.unwrap().unwrap(), 0, "it is given up after a while");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_answers_as_confluents() {
+    let network = network().await;
+    let client = network.client("4000/main").unwrap();
+    let subject = "dit.register.log-value";
+    let subjects: Vec<String> = send_json(client.get("/registry/subjects")).await.unwrap();
+    assert_eq!(subjects, [subject]);
+    let latest: serde_json::Value =
+        send_json(client.get(&format!("/registry/subjects/{subject}/versions/latest"))).await.unwrap();
+    assert_eq!((&latest["version"], &latest["id"]), (&1.into(), &1.into()));
+    let incompatible =
+        support::network::SCHEMA.replace("\"secret\",\"type\":\"string\"", "\"secret\",\"type\":\"long\"");
+    let register = |schema: &str| {
+        let subject_schema = schemas::avro::schema::AvroSchema::parse(schema).unwrap();
+        let envelope =
+            schemas::change::ChangeCodec::new(&subject_schema).unwrap().envelope().text().to_owned();
+        client
+            .post(&format!("/registry/subjects/{subject}/versions"))
+            .json(&serde_json::json!({"schema": envelope}))
+    };
+    let answer = register(&incompatible).send().await.unwrap();
+    assert_eq!(answer.status(), 409);
+    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(body["error_code"], 409);
+    let again: serde_json::Value = send_json(register(support::network::SCHEMA)).await.unwrap();
+    assert_eq!(again["id"], 1, "the same schema has the same id");
+    let missing = client.get("/registry/schemas/ids/99").send().await.unwrap();
+    assert_eq!(missing.status(), 404);
+}

@@ -1,0 +1,239 @@
+//! A router in this process on the memory log, and clients of every kind of identity.
+//!
+//! Owns a small network for tests of the router's face: one provider, two consumers, one channel, one agreement.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use platform::client::{Client, ClientError, send, send_json};
+use platform::pki::{Authority, Subject};
+use router::control::declared::Declared;
+use router::log::memory::MemoryLog;
+use router::{Parts, Router};
+use schemas::avro::binary::{Cursor as Datums, put_long, put_string};
+use schemas::avro::container::{Decoder, Header, put_block};
+use schemas::avro::schema::AvroSchema;
+use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::delivery::DeliveryCodec;
+use schemas::digest;
+use schemas::ids::{Digest, Epoch, Sequence};
+use schemas::publish::{OpenRequest, Position, batch_metadata};
+use schemas::time::Millis;
+use scope::secret::NetworkSecret;
+use serde_json::json;
+
+/// The trust domain.
+pub const DOMAIN: &str = "test.dit";
+/// The subject: a key, a territory, and something that nobody may have.
+pub const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
+    {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"secret","type":"string"}]}"#;
+const EPOCH: Epoch = Epoch::new([7; 16]);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The network.
+pub struct Network {
+    /// The router.
+    pub router: Router,
+    /// The authority that everybody trusts.
+    pub authority: Authority,
+    /// An operator's client of the admin listener.
+    pub operator: Client,
+    next: Sequence,
+    digest: Digest,
+}
+
+/// The agreement that a network begins with, in a version and with row rules.
+pub fn agreement(version: u32, rows: &str) -> serde_json::Value {
+    json!({"number": "A-1", "version": version, "provider": "4000", "consumer": "9000", "channel": "register",
+        "purpose": "test", "legal_basis": "test", "valid_from": "2020-01-01T00:00:00Z", "history": "full",
+        "schema_version": 1, "rows": rows, "fields": {"k": "keep", "t": "keep"}})
+}
+
+/// The datum of a row.
+pub fn row(key: &str, territory: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    for text in [key, territory, "SECRET"] {
+        put_string(&mut out, text);
+    }
+    out
+}
+
+/// What a stream has given so far, as words: `upsert k`, `remove k`, marks and the closing's reason.
+pub struct Stream {
+    response: reqwest::Response,
+    decoder: Decoder,
+    codec: Option<DeliveryCodec>,
+    /// All bytes that came.
+    pub bytes: Vec<u8>,
+    /// What they say.
+    pub words: Vec<String>,
+}
+
+impl Stream {
+    /// Reads until a word satisfies the condition, or the stream ends.
+    pub async fn until(&mut self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        while !self.words.iter().any(|word| wanted(word)) {
+            let chunk = tokio::time::timeout(LIMIT, self.response.chunk()).await;
+            let Some(bytes) = chunk.with_context(|| format!("waited in vain: {:?}", self.words))?? else {
+                break;
+            };
+            self.bytes.extend_from_slice(&bytes);
+            self.decoder.push(&bytes);
+            if self.codec.is_none()
+                && let Some(header) = self.decoder.header()?
+            {
+                self.codec = Some(DeliveryCodec::from_union_schema(&header.schema)?);
+            }
+            let Some(codec) = &self.codec else { continue };
+            while let Some(block) = self.decoder.block()? {
+                let mut datums = Datums::new(&block.datums);
+                for _ in 0..block.count {
+                    self.words.push(word(&codec.decode(&mut datums)?));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Words about rows only.
+    pub fn rows(&self) -> Vec<&str> {
+        let is_row = |word: &&str| word.starts_with("upsert") || word.starts_with("remove");
+        self.words.iter().map(String::as_str).filter(is_row).collect()
+    }
+}
+
+fn word(delivery: &schemas::delivery::Delivery<'_>) -> String {
+    use schemas::delivery::Delivery;
+    match delivery {
+        Delivery::Event(event) if event.after.is_some() => format!("upsert {} {:?}", event.key, event.reason),
+        Delivery::Event(event) => format!("remove {} {:?}", event.key, event.reason),
+        Delivery::Begin { .. } => "begin".to_owned(),
+        Delivery::End { .. } => "end".to_owned(),
+        Delivery::Progress { .. } => "progress".to_owned(),
+        Delivery::Closing { next, reason, detail } => {
+            format!("closing {next:?} {} {detail}", reason.as_str())
+        }
+    }
+}
+
+impl Network {
+    /// Starts the router, with the agreement over rows of territory R.
+    pub async fn start() -> anyhow::Result<Self> {
+        platform::identity::install_crypto();
+        let authority = Authority::new(DOMAIN)?;
+        let hosts = vec!["127.0.0.1".to_owned()];
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let participants = ["4000", "9000", "9001"].map(|id| json!({"id": id, "name": id}));
+        let channel = json!({"name": "register", "kind": "distribution", "owner": "4000", "partitions": 1,
+            "key": {"fields": ["k"]}, "schema": serde_json::from_str::<serde_json::Value>(SCHEMA)?});
+        let declared = Declared {
+            participants: participants.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?,
+            channels: vec![serde_json::from_value(channel)?],
+            agreements: vec![serde_json::from_value(agreement(1, "t == \"R\""))?],
+        };
+        let router = Router::start(Parts {
+            log: Arc::new(MemoryLog::default()),
+            identity: authority.identity(&Subject::Router { name: "r".to_owned(), hosts })?,
+            domain: DOMAIN.to_owned(),
+            secret: NetworkSecret::new(vec![1; 32])?,
+            listen: loopback,
+            admin_listen: loopback,
+            declared,
+        })
+        .await?;
+        let operator = authority.identity(&Subject::Operator("o".to_owned()))?;
+        let operator = Client::new(&format!("https://{}", router.admin_address()), &operator)?;
+        let digest = digest::first(EPOCH);
+        Ok(Self { router, authority, operator, next: Sequence::new(0), digest })
+    }
+
+    /// A client with an agent's certificate.
+    pub fn client(&self, agent: &str) -> anyhow::Result<Client> {
+        let identity = self.authority.identity(&Subject::Agent(agent.parse()?))?;
+        Ok(Client::new(&format!("https://{}", self.router.address()), &identity)?)
+    }
+
+    /// Opens the provider's epoch.
+    pub async fn open(&self) -> anyhow::Result<Position> {
+        let request = OpenRequest { epoch: EPOCH, replaces: None };
+        let client = self.client("4000/main")?;
+        Ok(send_json(client.post("/v1/channels/register/partitions/0/openings").json(&request)).await?)
+    }
+
+    /// A batch of one change, without sending it.
+    pub fn batch(
+        &self,
+        op: Op,
+        key: &str,
+        before: Option<&[u8]>,
+        after: Option<&[u8]>,
+    ) -> anyhow::Result<Vec<u8>> {
+        let at = Millis::new(1);
+        let source = Source::default();
+        let change = Change { op, key, before, after, source, event_at: at, captured_at: at };
+        let mut datum = Vec::new();
+        ChangeCodec::encode(&change, &mut datum);
+        self.raw_batch(&datum)
+    }
+
+    /// A batch of one datum of any kind.
+    pub fn raw_batch(&self, datum: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let codec = ChangeCodec::new(&AvroSchema::parse(SCHEMA)?)?;
+        let metadata: BTreeMap<_, _> = batch_metadata(EPOCH, self.next, self.digest);
+        let schema = codec.batch_schema().text().to_owned();
+        let mut body = Header { metadata, schema, sync: [5; 16] }.encode();
+        let mut item = Vec::new();
+        put_long(&mut item, 0);
+        item.extend_from_slice(datum);
+        put_block(&mut body, 1, &item, &[5; 16]);
+        Ok(body)
+    }
+
+    /// Posts a batch as an agent.
+    pub async fn post(&self, agent: &str, body: Vec<u8>) -> Result<Position, ClientError> {
+        let client = self.client(agent).map_err(|e| ClientError::Identity(e.to_string()))?;
+        send_json(client.post("/v1/channels/register/partitions/0/batches").body(body)).await
+    }
+
+    /// Publishes a change and takes the table's word.
+    pub async fn publish(
+        &mut self,
+        op: Op,
+        key: &str,
+        before: Option<&[u8]>,
+        after: Option<&[u8]>,
+    ) -> anyhow::Result<()> {
+        let position = self.post("4000/main", self.batch(op, key, before, after)?).await?;
+        let counted = position.counted.context("nobody has opened")?;
+        anyhow::ensure!(counted.next == self.next.next(), "it did not count: {counted:?}");
+        (self.next, self.digest) = (counted.next, counted.digest);
+        Ok(())
+    }
+
+    /// Begins a stream of the agreement.
+    pub async fn stream(&self, agent: &str, from: &str) -> anyhow::Result<Stream> {
+        let client = self.client(agent)?;
+        let response = send(client.get("/v1/agreements/A-1/stream").query(&[("from", from)])).await?;
+        Ok(Stream { response, decoder: Decoder::new(), codec: None, bytes: Vec::new(), words: Vec::new() })
+    }
+
+    /// Brings the agreement to a status.
+    pub async fn set_status(&self, status: &str) -> anyhow::Result<()> {
+        let body = json!({"status": status, "reason": "the test says so"});
+        let _: serde_json::Value =
+            send_json(self.operator.post("/v1/agreements/A-1/status").json(&body)).await?;
+        Ok(())
+    }
+
+    /// Waits until the state includes everything that was published.
+    pub async fn materialised(&self) -> anyhow::Result<()> {
+        let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
+        let end = running.feeds.first().context("a partition")?.tail().next;
+        let mut state = running.materialised.first().context("a partition")?.clone();
+        tokio::time::timeout(LIMIT, state.wait_for(|to| *to >= end)).await??;
+        Ok(())
+    }
+}
