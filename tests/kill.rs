@@ -1,4 +1,5 @@
-//! kill -9 of any process during load: no acknowledged event is lost or repeated in a replica.
+//! kill -9 of any process during load, and agents' folders that are lost, damaged or restored: no acknowledged
+//! event is lost or repeated in a replica.
 
 #![allow(
     clippy::unwrap_used,
@@ -106,4 +107,97 @@ fn any_process_may_be_killed_at_any_time() {
     for (part, process) in &mut running {
         assert!(process.is_running(), "{part} ended: {}", site.log(part));
     }
+}
+
+/// A network with one day's register sent and received.
+fn settled_site(dir: &std::path::Path) -> (Site, BTreeMap<&'static str, Process>) {
+    let site = site(dir);
+    let parts = ["router", "producer", "consumer"];
+    let mut running = BTreeMap::new();
+    for part in parts {
+        running.insert(part, start(&site, part));
+    }
+    take_day(&site, 0);
+    (site, running)
+}
+
+/// Drops a day's register and waits until the replica is right.
+fn take_day(site: &Site, day: u64) {
+    let (text, part) = register(day);
+    site.drop_file(&format!("{day:04}.csv"), &text).unwrap();
+    eventually("the replica equals the register's part", || Ok(replica(site) == part)).unwrap_or_else(|e| {
+        panic!("{e:#}\n{}\n{}\n{}", site.log("router"), site.log("producer"), site.log("consumer"))
+    });
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_producer_that_lost_its_whole_folder_reopens_and_leaves_no_row_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("producer").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("producer")).unwrap();
+    running.insert("producer", start(&site, "producer"));
+    take_day(&site, 5);
+    assert!(site.log("producer").contains("the channel is reopened"), "{}", site.log("producer"));
+    let taken = std::fs::read_to_string(site.path("drop/taken/0005.csv.report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&taken).unwrap();
+    assert!(
+        report["counts"]["delete"].as_u64() > Some(0),
+        "rows that went meanwhile are known from the state"
+    );
+}
+
+#[test]
+fn damaged_images_are_set_aside_and_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("producer").unwrap().kill().unwrap();
+    for file in ["db", "conf"] {
+        let path = site.path("producer/images").join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    running.insert("producer", start(&site, "producer"));
+    take_day(&site, 3);
+    assert!(site.log("producer").contains("set aside and rebuilt"), "{}", site.log("producer"));
+}
+
+#[test]
+fn a_restored_folder_is_recognised_and_reopened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("producer").unwrap().kill().unwrap();
+    copy(&site.path("producer"), &site.path("backup"));
+    running.insert("producer", start(&site, "producer"));
+    take_day(&site, 1);
+    running.remove("producer").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("producer")).unwrap();
+    copy(&site.path("backup"), &site.path("producer"));
+    running.insert("producer", start(&site, "producer"));
+    take_day(&site, 2);
+    assert!(site.log("producer").contains("restored_folder"), "{}", site.log("producer"));
+}
+
+#[test]
+fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("consumer").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("consumer")).unwrap();
+    running.insert("consumer", start(&site, "consumer"));
+    take_day(&site, 4);
 }

@@ -173,6 +173,8 @@ pub struct Opening {
 
 /// One channel's agent.
 pub struct Agent {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     channel: Channel,
     codec: ChangeCodec,
     images: Box<dyn ImageStore>,
@@ -182,21 +184,46 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens the agent's folder, or begins one there; folds into the images what the outbox is ahead.
+    /// Opens the agent's folder, or begins one there; folds into the images what the outbox is ahead. Images that
+    /// do not fit the outbox, and a reopen that did not come to its end, are [`AgentError::Doubtful`].
     pub fn open(opening: Opening) -> Result<Self, AgentError> {
+        let dir = opening.dir.clone();
+        let (agent, known) = Self::open_any(opening)?;
+        let (first, next) = {
+            let outbox = lock(&agent.outbox);
+            (outbox.first_position(), outbox.next_position())
+        };
+        let folded = agent.images.position()?;
+        if reopen::marker(agent.disk.as_ref(), &dir)?.is_some() {
+            return Err(AgentError::Doubtful {
+                path: dir,
+                problem: "an earlier reopen did not end".to_owned(),
+            });
+        }
+        if (known && folded < first) || folded > next {
+            let problem = format!("the images reflect position {folded}, the outbox holds {first} to {next}");
+            return Err(AgentError::Doubtful { path: dir, problem });
+        }
+        agent.catch_up(folded)?;
+        Ok(agent)
+    }
+
+    /// Opens the folder as it is, to be reopened.
+    pub fn open_doubtful(opening: Opening) -> Result<Self, AgentError> {
+        Self::open_any(opening).map(|(agent, _)| agent)
+    }
+
+    fn open_any(opening: Opening) -> Result<(Self, bool), AgentError> {
         let Opening { dir, disk, images, channel, log_id, schema } = opening;
         disk.create_dir(&dir).map_err(|error| SegmentError::Io { path: dir.clone(), error })?;
         let known = check_identity(disk.as_ref(), &dir, &channel, log_id)?;
         let codec = ChangeCodec::new(&schema)?;
         let epoch = Epoch::new(platform::random::id()?);
-        let outbox = Outbox::open(disk, &dir.join("outbox"), epoch, &codec, channel.partitions)?;
-        let (first, next) = (outbox.first_position(), outbox.next_position());
-        let folded = images.position()?;
-        if (known && folded < first) || folded > next {
-            let problem = format!("the images reflect position {folded}, the outbox holds {first} to {next}");
-            return Err(AgentError::Doubtful { path: dir, problem });
-        }
+        let outbox = Outbox::open(Arc::clone(&disk), &dir.join("outbox"), epoch, &codec, channel.partitions)?;
+        let (next, folded) = (outbox.next_position(), images.position()?);
         let agent = Self {
+            dir,
+            disk,
             channel,
             codec,
             images,
@@ -204,8 +231,7 @@ impl Agent {
             appended: watch::Sender::new(next),
             folded: Arc::new(AtomicU64::new(folded)),
         };
-        agent.catch_up(folded)?;
-        Ok(agent)
+        Ok((agent, known))
     }
 
     /// The outbox, for the sender.
@@ -359,6 +385,7 @@ impl<'a> Emitter<'a> {
     fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<(), AgentError> {
         let before = self.agent.images.get(key)?;
         let op = match (&before, &after) {
+            (before, after) if before == after => return Ok(()),
             (None, None) => return Ok(()),
             (None, Some(_)) => Op::Create,
             (Some(_), Some(_)) => Op::Update,
@@ -445,5 +472,6 @@ fn check_identity(disk: &dyn Disk, dir: &Path, channel: &Channel, log_id: LogId)
     }
 }
 
+pub mod reopen;
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,9 @@ pub struct ProducerConfig {
     pub data_dir: PathBuf,
     /// The folder that full files are dropped into.
     pub drop_dir: PathBuf,
+    /// Whether to take the channel over from another agent of this participant that is gone for good.
+    #[serde(default)]
+    pub take_over: bool,
     /// How dropped files are written.
     #[serde(default)]
     pub format: TableFormat,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use platform::client::{Client, send_json};
+use platform::client::{Client, ClientError, send_json};
 use platform::config;
 use platform::identity::{Identity, Peer};
 use platform::retry::Retry;
@@ -13,14 +13,15 @@ use platform::segments::disk::RealDisk;
 use platform::shutdown::terminate;
 use platform::telemetry;
 use schemas::avro::schema::AvroSchema;
-use schemas::ids::AgentId;
+use schemas::ids::{AgentId, Epoch};
 use schemas::publish::ChannelStatus;
 
-use crate::agent::{Agent, FileReport, Opening};
+use crate::agent::reopen::StateError;
+use crate::agent::{Agent, AgentError, FileReport, Opening};
 use crate::config::ProducerConfig;
 use crate::image::sled_store::SledImages;
-use crate::send::machine::SendMachine;
-use crate::send::sender::{Sender, lock};
+use crate::send::machine::{Doubt, SendMachine};
+use crate::send::sender::{ReopenError, SendError, Sender, lock};
 use crate::source::drop_folder::{DropFolder, Fate};
 
 /// How often the drop folder is looked at: a nightly file can wait this long.
@@ -38,54 +39,131 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let client = Client::new(&config.router, &identity)?;
     let stop = terminate();
     tokio::pin!(stop);
-    let started = tokio::select! {
-        started = start(&config, &id, &client) => started?,
-        () = &mut stop => return Ok(()),
-    };
-    let (agent, mut sender) = started;
-    let appended = agent.appended();
-    tokio::select! {
-        outcome = sender.run(appended) => outcome.context("sending has stopped"),
-        outcome = watch_folder(&config, agent) => outcome,
-        () = &mut stop => {
-            tracing::info!("stopping; what is in the outbox is sent at the next start");
-            Ok(())
+    loop {
+        let started = tokio::select! {
+            started = start(&config, &id, &client) => started?,
+            () = &mut stop => return Ok(()),
+        };
+        let (agent, mut sender) = started;
+        let appended = agent.appended();
+        tokio::select! {
+            outcome = sender.run(appended) => match outcome {
+                // At its start the agent reopens what is in doubt.
+                Err(SendError::Doubt(doubt)) => tracing::error!(%doubt, "begins anew"),
+                outcome => return outcome.context("sending has stopped"),
+            },
+            outcome = watch_folder(&config, agent) => return outcome,
+            () = &mut stop => {
+                tracing::info!("stopping; what is in the outbox is sent at the next start");
+                return Ok(());
+            }
         }
     }
 }
 
-/// Asks the router for the channel, opens the folder and every partition. Repeats until the router is there.
+/// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt. Repeats
+/// until the router is there.
 async fn start(config: &ProducerConfig, id: &AgentId, client: &Client) -> anyhow::Result<(Agent, Sender)> {
     let mut retry = Retry::default();
-    let status: ChannelStatus = loop {
-        match send_json(client.get(&format!("/v1/channels/{}", config.channel))).await {
-            Ok(status) => break status,
-            Err(error) if error.is_retryable() => {
-                let wait = retry.next_wait();
-                tracing::warn!(%error, ?wait, "the router is not there");
-                tokio::time::sleep(wait).await;
-            }
-            Err(error) => return Err(error.into()),
+    loop {
+        let error = match start_once(config, id, client).await {
+            Ok(started) => return Ok(started),
+            Err(error) => error,
+        };
+        if !is_retryable(&error) {
+            return Err(error);
         }
-    };
+        let wait = retry.next_wait();
+        tracing::warn!(error = %format!("{error:#}"), ?wait, "the router is not there");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Whether the router, not this agent, is in the way.
+fn is_retryable(error: &anyhow::Error) -> bool {
+    let of_send = |error: &SendError| matches!(error, SendError::Client(client) if client.is_retryable());
+    let client = error.downcast_ref::<ClientError>().is_some_and(ClientError::is_retryable);
+    let send = error.downcast_ref::<SendError>().is_some_and(of_send);
+    let reopen = error.downcast_ref::<ReopenError>().is_some_and(|error| match error {
+        ReopenError::Client(client) => client.is_retryable(),
+        ReopenError::Send(send) => of_send(send),
+        ReopenError::State(StateError::Cut) => true,
+        _ => false,
+    });
+    client || send || reopen
+}
+
+async fn start_once(
+    config: &ProducerConfig,
+    id: &AgentId,
+    client: &Client,
+) -> anyhow::Result<(Agent, Sender)> {
+    let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{}", config.channel))).await?;
     let schema = AvroSchema::parse(&config::read(&config.schema)?)
         .with_context(|| config.schema.display().to_string())?;
-    let partitions = status.channel.partitions;
-    let images = SledImages::open(&config.data_dir.join("images"))?;
-    let channel = status.channel.name.clone();
-    let agent = Agent::open(Opening {
-        dir: config.data_dir.clone(),
-        disk: Arc::new(RealDisk),
-        images: Box::new(images),
-        channel: status.channel,
-        log_id: status.log_id,
-        schema,
-    })?;
+    let opening = || -> anyhow::Result<Opening> {
+        let (images, _) = SledImages::open_or_set_aside(&config.data_dir.join("images"))?;
+        Ok(Opening {
+            dir: config.data_dir.clone(),
+            disk: Arc::new(RealDisk),
+            images: Box::new(images),
+            channel: status.channel.clone(),
+            log_id: status.log_id,
+            schema: schema.clone(),
+        })
+    };
+    let (mut agent, is_doubtful) = match Agent::open(opening()?) {
+        Ok(agent) => (agent, false),
+        Err(error @ AgentError::Doubtful { .. }) => {
+            tracing::error!(%error, "the folder is in doubt");
+            (Agent::open_doubtful(opening()?)?, true)
+        }
+        Err(error) => return Err(error.into()),
+    };
     let outbox = agent.outbox();
     let epoch = lock(&outbox).epoch();
-    let machine = SendMachine::new(id.clone(), epoch, partitions);
-    let sender = Sender::new(client.clone(), channel, outbox, machine, agent.folded());
+    let machine = SendMachine::new(id.clone(), epoch, status.channel.partitions);
+    let channel = status.channel.name.clone();
+    let mut sender = Sender::new(client.clone(), channel, outbox, machine, agent.folded());
+    let doubt = match sender.open().await {
+        Ok(()) => None,
+        Err(SendError::Doubt(doubt)) => Some(doubt),
+        Err(error) => return Err(anyhow::Error::new(error)),
+    };
+    if let Some(Doubt::Voided { agent: other, .. }) = &doubt
+        && other != id
+        && !config.take_over
+    {
+        anyhow::bail!(
+            "channel {} is sent by {other}; one agent sends at a time. If that one is gone for good, set take_over = true",
+            config.channel
+        );
+    }
+    if is_doubtful || doubt.is_some() {
+        let why = doubt.as_ref().map_or_else(|| "the folder is in doubt".to_owned(), ToString::to_string);
+        tracing::warn!(%why, "reopens the channel");
+        let is_restored = matches!(doubt, Some(Doubt::RestoredFolder { .. }));
+        reopen(&mut agent, &mut sender, id, status.channel.partitions, is_restored).await?;
+    }
     Ok((agent, sender))
+}
+
+/// The one remedy (protocols, 2): a new epoch, images from the channel's state, unacknowledged events again.
+async fn reopen(
+    agent: &mut Agent,
+    sender: &mut Sender,
+    id: &AgentId,
+    partitions: u32,
+    is_restored: bool,
+) -> anyhow::Result<()> {
+    let epoch = Epoch::new(platform::random::id()?);
+    let marker = agent.begin_reopen(sender.first_unacknowledged()?)?;
+    sender.reopen(SendMachine::new(id.clone(), epoch, partitions)).await?;
+    sender.read_state(agent).await?;
+    let start = agent.end_reopen(marker, epoch, is_restored)?;
+    sender.continue_at(start);
+    tracing::info!(rows = agent.register_size()?, "the channel is reopened");
+    Ok(())
 }
 
 async fn watch_folder(config: &ProducerConfig, agent: Agent) -> anyhow::Result<()> {
@@ -106,7 +184,7 @@ async fn watch_folder(config: &ProducerConfig, agent: Agent) -> anyhow::Result<(
                     let fate = if report.taken { Fate::Taken } else { Fate::Held };
                     folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                 }
-                Err(error @ (crate::agent::AgentError::Table(_) | crate::agent::AgentError::Fit { .. })) => {
+                Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
                     tracing::error!(%error, "the file was refused");
                     let report = serde_json::json!({"refused": error.to_string()});
                     folder.settle(&file, Fate::Refused, &report.to_string())?;

@@ -46,6 +46,11 @@ impl ImageStore for MemoryImages {
         Ok(())
     }
 
+    fn clear(&self) -> Result<(), ImageError> {
+        *self.lock() = (BTreeMap::new(), 0);
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), ImageError> {
         Ok(())
     }

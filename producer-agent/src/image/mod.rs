@@ -48,6 +48,8 @@ pub trait ImageStore: Send + Sync {
     fn count(&self) -> Result<u64, ImageError>;
     /// All images in key order, until `each` says stop.
     fn for_each(&self, each: &mut dyn FnMut(&str, &[u8]) -> bool) -> Result<(), ImageError>;
+    /// Forgets every image: they are about to be rebuilt.
+    fn clear(&self) -> Result<(), ImageError>;
     /// Makes what was applied survive a crash.
     fn sync(&self) -> Result<(), ImageError>;
 }

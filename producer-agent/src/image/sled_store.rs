@@ -58,6 +58,23 @@ impl SledImages {
         Ok(Self { path: path.to_owned(), db, images, meta })
     }
 
+    /// Opens the folder; one that cannot be opened is set aside by name, and a new one begun. Whether it was.
+    pub fn open_or_set_aside(path: &Path) -> Result<(Self, bool), ImageError> {
+        let problem = match Self::open(path) {
+            Ok(images) => return Ok((images, false)),
+            Err(error @ ImageError::NewerFormat { .. }) => return Err(error),
+            Err(ImageError::Store { problem, .. }) => problem,
+        };
+        let name = format!("images.set-aside-{}", platform::clock::now().get());
+        let aside = path.with_file_name(name);
+        tracing::error!(path = %path.display(), aside = %aside.display(), %problem, "the image store is set aside and rebuilt");
+        std::fs::rename(path, &aside).map_err(|error| ImageError::Store {
+            path: path.display().to_string(),
+            problem: format!("{problem}; and it cannot be set aside: {error}"),
+        })?;
+        Self::open(path).map(|images| (images, true))
+    }
+
     fn wrong(&self) -> impl Fn(sled::Error) -> ImageError {
         |error| ImageError::Store { path: self.path.display().to_string(), problem: error.to_string() }
     }
@@ -105,6 +122,12 @@ impl ImageStore for SledImages {
         Ok(())
     }
 
+    fn clear(&self) -> Result<(), ImageError> {
+        self.images.clear().map_err(self.wrong())?;
+        self.meta.remove(POSITION_KEY).map_err(self.wrong())?;
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), ImageError> {
         self.db.flush().map_err(self.wrong())?;
         let file = self.path.join("db");
@@ -131,6 +154,26 @@ mod tests {
             })
             .unwrap();
         found
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_is_set_aside_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("images");
+        let (images, aside) = SledImages::open_or_set_aside(&path).unwrap();
+        assert!(!aside);
+        images.apply(&[Fold { key: "a".to_owned(), after: Some(vec![1]) }], 1).unwrap();
+        images.sync().unwrap();
+        drop(images);
+        std::fs::write(path.join("conf"), b"not what sled wrote").unwrap();
+        let (images, aside) = SledImages::open_or_set_aside(&path).unwrap();
+        assert!(aside && images.count().unwrap() == 0);
+        let names =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert!(
+            names.iter().any(|name| name.to_string_lossy().starts_with("images.set-aside-")),
+            "{names:?}"
+        );
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use platform::client::{Client, ClientError, send_json};
+use platform::client::{Client, ClientError, send, send_json, unreachable_peer};
 use platform::retry::Retry;
 use schemas::avro::binary::put_long;
 use schemas::avro::container::{Header, put_block};
@@ -17,12 +17,18 @@ use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata};
 use tokio::sync::watch;
 
 use super::machine::{Doubt, SendMachine, Verdict};
+use crate::agent::reopen::{OwnState, StateError};
+use crate::agent::{Agent, AgentError};
 use crate::outbox::{Content, Outbox, OutboxError, Placed, Window};
 
 /// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// A request that takes longer is given up and made again.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// How soon the state is asked whether it has passed the openings, at first and at last.
+const STATE_FIRST_LOOK: Duration = Duration::from_millis(50);
+const STATE_LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// Why sending has stopped. What is in the outbox stays there.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,26 @@ pub enum SendError {
     #[error("{0}; the agent must reopen")]
     Doubt(#[from] Doubt),
     /// No randomness for a container's marker.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
+}
+
+/// Why a reopen did not come to its end; it is begun anew.
+#[derive(Debug, thiserror::Error)]
+pub enum ReopenError {
+    /// The router.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The router.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The channel's state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The agent's folder.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// No randomness for an epoch.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
 }
@@ -117,6 +143,64 @@ impl Sender {
             }
             self.send_window(&window).await?;
         }
+    }
+
+    /// Replaces whatever epoch is current by a new one of ours, in every partition, and waits until the channel's
+    /// state has passed the openings.
+    pub async fn reopen(&mut self, machine: SendMachine) -> Result<(), SendError> {
+        self.machine = machine;
+        let path = format!("/v1/channels/{}", self.channel);
+        let status: ChannelStatus = send_json(self.client.get(&path).timeout(REQUEST_LIMIT)).await?;
+        let mut passed = Vec::new();
+        for position in status.positions {
+            let mut position = position;
+            while let Verdict::Open { replaces } = self.machine.on_position(&position, |_, _| true, true) {
+                position = self.send_opening(position.partition, replaces).await?;
+            }
+            if let Verdict::Reopen(doubt) = self.machine.on_position(&position, |_, _| true, true) {
+                return Err(doubt.into());
+            }
+            passed.push(position.read_to);
+        }
+        let mut retry = Retry::new(STATE_FIRST_LOOK, STATE_LAST_LOOK);
+        loop {
+            let status: ChannelStatus = send_json(self.client.get(&path).timeout(REQUEST_LIMIT)).await?;
+            if status.positions.iter().zip(&passed).all(|(position, passed)| position.state_to >= *passed) {
+                return Ok(());
+            }
+            tokio::time::sleep(retry.next_wait()).await;
+        }
+    }
+
+    /// Reads the channel's own state into the agent's images.
+    pub async fn read_state(&self, agent: &Agent) -> Result<(), ReopenError> {
+        let path = format!("/v1/channels/{}/state", self.channel);
+        let mut response = send(self.client.get(&path)).await?;
+        let mut state = OwnState::new();
+        while let Some(bytes) = response.chunk().await.map_err(|error| unreachable_peer(&error))? {
+            state.push(&bytes, agent)?;
+        }
+        Ok(state.finish()?)
+    }
+
+    /// Sends on from a position of the outbox, in the machine's epoch.
+    pub fn continue_at(&mut self, position: u64) {
+        self.position = position;
+        self.sent.send_replace(Sent { acknowledged: position });
+    }
+
+    /// The first position that may not be acknowledged, as far as the table has said.
+    pub fn first_unacknowledged(&self) -> Result<u64, SendError> {
+        let mut first = None;
+        let outbox = lock(&self.outbox);
+        outbox.for_each(self.position, &mut |placed| {
+            let entry = &placed.entry;
+            if entry.sequence >= self.machine.acknowledged(entry.partition) {
+                first = Some(placed.position);
+            }
+            first.is_none()
+        })?;
+        Ok(first.unwrap_or_else(|| outbox.next_position()))
     }
 
     /// Asks for the table, and opens what is not open; no data goes out before all openings are read back.

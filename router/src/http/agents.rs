@@ -30,6 +30,7 @@ use crate::control::view::AgreementEntry;
 use crate::delivery::body::GatedBody;
 use crate::delivery::encode::{Encoder, Format};
 use crate::delivery::gate::Gate;
+use crate::delivery::own_state::OwnState;
 use crate::delivery::scopes::Scopes;
 use crate::delivery::session::{QUEUE_FRAMES, Session};
 use crate::delivery::start::{Beginning, From, begin};
@@ -41,6 +42,7 @@ pub fn routes() -> Router<Core> {
     Router::new()
         .route("/v1/me", get(me))
         .route("/v1/channels/{channel}", get(channel_status))
+        .route("/v1/channels/{channel}/state", get(own_state))
         .route("/v1/channels/{channel}/partitions/{partition}/openings", post(open))
         .route("/v1/channels/{channel}/partitions/{partition}/batches", post(publish))
         .route("/v1/agreements/{number}/stream", get(subscribe))
@@ -70,6 +72,17 @@ async fn channel_status(
     Path(channel): Path<ChannelName>,
 ) -> Result<Json<ChannelStatus>, Refused> {
     Ok(Json(core.publisher.status(peer.agent()?, &channel).await?))
+}
+
+/// An owner may always read its own channel.
+async fn own_state(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path(channel): Path<ChannelName>,
+) -> Result<Response, Refused> {
+    let running = core.publisher.owned(peer.agent()?, &channel).await?;
+    let body = OwnState::begin(&core, &running).await?.into_body(&core);
+    Ok(([(header::CONTENT_TYPE, Format::Avro.media_type())], body).into_response())
 }
 
 async fn open(

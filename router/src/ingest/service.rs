@@ -129,7 +129,8 @@ impl Publisher {
         self.answer(&running, agent, partition, last).await
     }
 
-    async fn owned(&self, agent: &AgentId, name: &ChannelName) -> Result<Arc<Running>, PublishError> {
+    /// A channel of the caller's own.
+    pub async fn owned(&self, agent: &AgentId, name: &ChannelName) -> Result<Arc<Running>, PublishError> {
         let unknown = || PublishError::ChannelUnknown(name.clone());
         let declared = self.control.view().channels.get(name).map(Arc::clone).ok_or_else(unknown)?;
         if declared.channel.owner != agent.participant {
