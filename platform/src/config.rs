@@ -58,6 +58,14 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigEr
     })
 }
 
+/// Makes paths that stand in a configuration file relative to it.
+pub fn relative_to<'p>(config: &Path, paths: impl IntoIterator<Item = &'p mut PathBuf>) {
+    let base = config.parent().unwrap_or_else(|| Path::new("."));
+    for path in paths {
+        *path = base.join(&*path);
+    }
+}
+
 /// Parses a file of JSON (agreements, schemas).
 pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     serde_json::from_str(&read(path)?).map_err(|error| ConfigError::Malformed {

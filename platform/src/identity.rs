@@ -26,6 +26,13 @@ pub struct IdentityFiles {
     pub authorities: PathBuf,
 }
 
+impl IdentityFiles {
+    /// The three paths.
+    pub fn paths_mut(&mut self) -> [&mut PathBuf; 3] {
+        [&mut self.certificate, &mut self.key, &mut self.authorities]
+    }
+}
+
 /// Why an identity cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {

@@ -23,8 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::image::{Fold, ImageError, ImageStore};
-use crate::outbox::{Content, Outbox, OutboxError};
-use crate::send::sender::{SharedOutbox, lock};
+use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::compare::{Counts, FitError, Parked, Read, RowReader, Survey};
 use crate::source::table::{Table, TableError, TableFormat};
 

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use platform::config::{ConfigError, load};
+use platform::config::{ConfigError, load, relative_to};
 use platform::identity::IdentityFiles;
 use schemas::ids::ChannelName;
 use serde::Deserialize;
@@ -48,17 +48,8 @@ impl ProducerConfig {
     /// Reads the file; relative paths are relative to it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = load(path)?;
-        let base = path.parent().unwrap_or_else(|| Path::new("."));
-        for file in [
-            &mut config.identity.certificate,
-            &mut config.identity.key,
-            &mut config.identity.authorities,
-            &mut config.schema,
-            &mut config.data_dir,
-            &mut config.drop_dir,
-        ] {
-            *file = base.join(&*file);
-        }
+        relative_to(path, config.identity.paths_mut());
+        relative_to(path, [&mut config.schema, &mut config.data_dir, &mut config.drop_dir]);
         Ok(config)
     }
 }

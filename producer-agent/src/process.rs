@@ -20,8 +20,9 @@ use crate::agent::reopen::StateError;
 use crate::agent::{Agent, AgentError, FileReport, Opening};
 use crate::config::ProducerConfig;
 use crate::image::sled_store::SledImages;
+use crate::outbox::lock;
 use crate::send::machine::{Doubt, SendMachine};
-use crate::send::sender::{ReopenError, SendError, Sender, lock};
+use crate::send::sender::{ReopenError, SendError, Sender};
 use crate::source::drop_folder::{DropFolder, Fate};
 
 /// How often the drop folder is looked at: a nightly file can wait this long.

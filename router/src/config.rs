@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use platform::config::{ConfigError, load};
+use platform::config::{ConfigError, load, relative_to};
 use platform::identity::IdentityFiles;
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
@@ -42,17 +42,9 @@ impl RouterConfig {
     /// Reads the file; relative paths are relative to it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = load(path)?;
-        let base = path.parent().unwrap_or_else(|| Path::new("."));
-        for file in [
-            &mut config.identity.certificate,
-            &mut config.identity.key,
-            &mut config.identity.authorities,
-            &mut config.network_secret,
-            &mut config.log_dir,
-        ] {
-            *file = base.join(&*file);
-        }
-        config.declared = config.declared.map(|dir| base.join(dir));
+        relative_to(path, config.identity.paths_mut());
+        relative_to(path, [&mut config.network_secret, &mut config.log_dir]);
+        relative_to(path, config.declared.as_mut());
         Ok(config)
     }
 

@@ -4,6 +4,7 @@
 //! agent. It must never import an agent.
 
 pub mod channel;
+pub mod channels;
 pub mod config;
 pub mod control;
 pub mod delivery;
@@ -23,7 +24,7 @@ use platform::shutdown::Tasks;
 use schemas::agreement::Agreement;
 use scope::secret::NetworkSecret;
 
-use crate::channel::runtime::{Channels, StartError};
+use crate::channels::{Channels, StartError};
 use crate::control::declared::{Declared, DeclaredError};
 use crate::control::service::Control;
 use crate::delivery::scopes::{ScopeError, Scopes};

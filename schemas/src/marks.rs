@@ -3,8 +3,10 @@
 //! Owns their encoding by the .avsc files beside this crate; each is checked against its file by a test.
 
 use crate::avro::binary::{self, Cursor, DatumError};
-use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, Sequence};
+use crate::framing;
+use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, SchemaId, Sequence};
 use crate::limits;
+use crate::record::{Kind, Record};
 use crate::table::{Entry, Table, Writer};
 use crate::time::Millis;
 
@@ -16,6 +18,14 @@ pub const CHECKPOINT_SCHEMA: &str = include_str!("../avsc/checkpoint.avsc");
 pub const RESYNC_SCHEMA: &str = include_str!("../avsc/resync.avsc");
 /// The schema of [`Freshness`].
 pub const FRESHNESS_SCHEMA: &str = include_str!("../avsc/freshness.avsc");
+
+/// The schema id in the frames of marks: their kind is in a header, and their schema is fixed here.
+pub const MARK_SCHEMA: SchemaId = SchemaId::new(0);
+
+/// A mark as a record of a topic.
+pub fn record(kind: Kind, datum: &[u8]) -> Record {
+    Record { key: None, value: Some(framing::frame(MARK_SCHEMA, datum)), headers: vec![kind.header()] }
+}
 
 /// The beginning of an epoch in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]

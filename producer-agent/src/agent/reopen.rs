@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Agent, AgentError, Emitter, GROUP};
 use crate::image::Fold;
-use crate::outbox::Content;
-use crate::send::sender::lock;
+use crate::outbox::{Content, lock};
 
 const MARKER_KIND: &[u8; 4] = b"reop";
 

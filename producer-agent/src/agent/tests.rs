@@ -4,7 +4,7 @@ use platform::segments::memory_disk::MemoryDisk;
 
 use super::*;
 use crate::image::memory::MemoryImages;
-use crate::outbox::Placed;
+use crate::outbox::{Placed, lock};
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;

@@ -6,7 +6,7 @@
 mod entry;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform::segments::disk::Disk;
 use platform::segments::{Options, SegmentError, SegmentStore};
@@ -274,6 +274,14 @@ impl Outbox {
         }
         Ok(self.store.drop_before(position)?)
     }
+}
+
+/// An outbox that source and sender share.
+pub type SharedOutbox = Arc<Mutex<Outbox>>;
+
+/// The outbox, locked. A poisoned lock is only a panic elsewhere: every change of the outbox is whole.
+pub fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Outbox> {
+    outbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Entries that can be sent together.

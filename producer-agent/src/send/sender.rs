@@ -4,8 +4,8 @@
 //! until all of it is acknowledged.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use platform::client::{Client, ClientError, send, send_json, unreachable_peer};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::machine::{Doubt, SendMachine, Verdict};
 use crate::agent::reopen::{OwnState, StateError};
 use crate::agent::{Agent, AgentError};
-use crate::outbox::{Content, Outbox, OutboxError, Placed, Window};
+use crate::outbox::{Content, OutboxError, Placed, SharedOutbox, Window, lock};
 
 /// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
@@ -65,14 +65,6 @@ pub enum ReopenError {
     /// No randomness for an epoch.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
-}
-
-/// An outbox that source and sender share.
-pub type SharedOutbox = Arc<Mutex<Outbox>>;
-
-/// The outbox, locked. A poisoned lock is only a panic elsewhere: every change of the outbox is whole.
-pub fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Outbox> {
-    outbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where sending stands, for whoever waits.

@@ -6,4 +6,3 @@ pub mod feed;
 pub mod fold;
 pub mod follower;
 pub mod reader;
-pub mod runtime;

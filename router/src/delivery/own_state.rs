@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Core;
-use crate::channel::runtime::Running;
+use crate::channels::Running;
 use crate::http::problem::Refused;
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, Unreadable};
 

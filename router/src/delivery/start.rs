@@ -10,7 +10,7 @@ use schemas::time::Millis;
 
 use crate::channel::follower::Follower;
 use crate::channel::reader::ReaderError;
-use crate::channel::runtime::Running;
+use crate::channels::Running;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
 /// What a consumer asks for.

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::problem::Refused;
 use super::server::PeerName;
 use crate::Core;
-use crate::channel::runtime::Running;
+use crate::channels::Running;
 use crate::control::view::AgreementEntry;
 use crate::delivery::body::GatedBody;
 use crate::delivery::encode::{Encoder, Format};

@@ -11,12 +11,10 @@ use schemas::channel::Channel;
 use schemas::digest;
 use schemas::ids::{AgentId, Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::key::{KeyDeriver, KeyError};
-use schemas::marks::Freshness;
+use schemas::marks::{Freshness, MARK_SCHEMA};
 use schemas::publish::{DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY};
 use schemas::record::{Kind, Provenance, Record};
 use schemas::{framing, limits, partition};
-
-use crate::channel::runtime::MARK_SCHEMA;
 
 /// Why a batch is refused. Nothing of it was appended.
 #[derive(Debug, thiserror::Error)]

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use schemas::channel::ChannelKind;
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
-use schemas::marks::Opening;
+use schemas::marks::{self, Opening};
 use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
 use schemas::record::Kind;
 use schemas::table::Writer;
 
 use super::batch::{BatchError, Envelope};
 use crate::channel::feed::Feed;
-use crate::channel::runtime::{Channels, Running, mark};
+use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::log::AppendError;
 use crate::registry::{self, RegisterError};
@@ -98,7 +98,7 @@ impl Publisher {
         let running = self.owned(agent, name).await?;
         let feed = feed(&running, partition)?;
         let opening = Opening { agent: agent.clone(), epoch: request.epoch, replaces: request.replaces };
-        let record = mark(Kind::Opening, &opening.encode());
+        let record = marks::record(Kind::Opening, &opening.encode());
         let source = feed.source();
         let last = source.log.append(&source.topic, partition, vec![record]).await?;
         self.answer(&running, agent, partition, last).await

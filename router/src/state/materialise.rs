@@ -15,7 +15,7 @@ use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, Partition, SchemaId};
 use schemas::limits::CHECKPOINT_EVERY_RECORDS;
-use schemas::marks::{Checkpoint, Resync};
+use schemas::marks::{self, Checkpoint, Resync};
 use schemas::record::{Kind, Record};
 use tokio::sync::{Mutex, watch};
 
@@ -24,7 +24,6 @@ use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Item, Judgeable, ReaderError};
-use crate::channel::runtime::mark;
 use crate::log::{CommitError, FencedWriter, Log, ReadError, TopicError};
 
 /// Writers of state, each with a transactional id of its own; fixed, so that ids do not grow with channels.
@@ -308,7 +307,7 @@ impl Materialiser {
             return;
         }
         let reason = format!("the before image at offset {offset} is not the state's");
-        let record = mark(Kind::Resync, &Resync { reason }.encode());
+        let record = marks::record(Kind::Resync, &Resync { reason }.encode());
         match source.log.append(&source.topic, source.partition, vec![record]).await {
             Ok(_) => self.last_resync = Some(tokio::time::Instant::now()),
             Err(error) => tracing::error!(%error, "a resync record could not be appended"),
@@ -318,7 +317,7 @@ impl Materialiser {
     /// A checkpoint in the log is a help to readers: a failure costs only time, a repeat says the same.
     async fn checkpoint_log(&mut self) {
         let source = self.feed.source();
-        let record = mark(Kind::Checkpoint, &self.checkpoint().encode());
+        let record = marks::record(Kind::Checkpoint, &self.checkpoint().encode());
         match source.log.append(&source.topic, source.partition, vec![record]).await {
             Ok(_) => self.since_checkpoint = 0,
             Err(error) => tracing::warn!(%error, "a checkpoint could not be appended"),

@@ -5,10 +5,8 @@
 use schemas::change::{Change, ChangeCodec, Op};
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
-use schemas::marks::Checkpoint;
+use schemas::marks::{Checkpoint, MARK_SCHEMA};
 use schemas::record::{Kind, LOG_OFFSET_HEADER, Record};
-
-use crate::channel::runtime::MARK_SCHEMA;
 
 const CHECKPOINT_KEY: u8 = 0xFF;
 /// On a state checkpoint: the log's own checkpoint record that readers fold from.

@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
-use schemas::framing;
-use schemas::ids::{ChannelName, Offset, Partition, SchemaId};
-use schemas::marks::Checkpoint;
-use schemas::record::{Kind, Record};
+use schemas::ids::{ChannelName, Offset, Partition};
+use schemas::marks::{self, Checkpoint};
+use schemas::record::Kind;
 use schemas::table::Table;
 use tokio::sync::watch;
 
-use super::feed::Feed;
-use super::reader::{ReaderError, Source};
+use crate::channel::feed::Feed;
+use crate::channel::reader::{ReaderError, Source};
 use crate::control::service::Control;
 use crate::control::view::ChannelEntry;
 use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
@@ -27,9 +26,6 @@ use crate::state::materialise::{self, StateWriters};
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
 /// The history window: at least three times the bootstrap bound.
 pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
-
-/// The schema id in the frames of marks: their kind is in a header, and their schema is fixed.
-pub const MARK_SCHEMA: SchemaId = SchemaId::new(0);
 
 /// Why a channel could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -216,14 +212,9 @@ impl Channels {
                 freshness: None,
                 table: Table::default(),
             };
-            let record = mark(Kind::Checkpoint, &checkpoint.encode());
+            let record = marks::record(Kind::Checkpoint, &checkpoint.encode());
             self.log.append(&source.topic, source.partition, vec![record]).await?;
         }
         Ok(())
     }
-}
-
-/// A mark as a record of the log.
-pub fn mark(kind: Kind, datum: &[u8]) -> Record {
-    Record { key: None, value: Some(framing::frame(MARK_SCHEMA, datum)), headers: vec![kind.header()] }
 }
