@@ -83,6 +83,22 @@ async fn a_revocation_bites_in_mid_stream_and_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agreement_past_its_last_day_closes_its_streams() {
+    let network = network().await;
+    let mut stream = network.stream("9000/main", "latest").await.unwrap();
+    let mut ending = agreement(2, "t == \"R\"");
+    let last = platform::clock::now().plus(2_500).to_string();
+    ending["valid_to"] = last.into();
+    let _: serde_json::Value = send_json(network.operator.put("/v1/agreements").json(&ending)).await.unwrap();
+    stream.until(|_| false).await.unwrap();
+    assert!(stream.words.last().unwrap().starts_with("closing Resync amended"));
+    let mut second = network.stream("9000/main", "latest").await.unwrap();
+    second.until(|_| false).await.unwrap();
+    assert!(second.words.last().unwrap().starts_with("closing Stop expired"), "{:?}", second.words);
+    assert_eq!(stream_refused(&network, "9000/main", "A-1", "state").await, ErrorCode::AgreementNotActive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_narrower_version_closes_the_stream_with_resync() {
     let mut network = network().await;
     let mut stream = network.stream("9000/main", "latest").await.unwrap();

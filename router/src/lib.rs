@@ -122,6 +122,13 @@ impl Router {
             secret: Arc::new(parts.secret),
             tasks: tasks.clone(),
         };
+        let (stopping, expiry) = (tasks.stopping(), control::expiry::watch(core.control.clone()));
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = expiry => {}
+            }
+        });
         let agents = http::agents::routes().merge(http::registry::routes()).with_state(core.clone());
         let admin = http::admin::routes().with_state(core.clone());
         let address = serve(parts.listen, &parts.identity, parts.domain.clone(), agents, &tasks).await?;

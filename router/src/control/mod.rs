@@ -5,5 +5,6 @@
 
 pub mod change;
 pub mod declared;
+pub mod expiry;
 pub mod service;
 pub mod view;

@@ -30,6 +30,8 @@ use crate::log::{CommitError, FencedWriter, Log, ReadError, TopicError};
 const SHARDS: usize = 8;
 /// At most one resync record a partition in this time.
 const RESYNC_PAUSE: Duration = Duration::from_mins(1);
+/// A log checkpoint is due after this time when anything was appended: retention must always leave one.
+const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
 const READ_BYTES: usize = 1 << 20;
 /// Records of one transaction.
 const BATCH_RECORDS: usize = 5_000;
@@ -123,6 +125,7 @@ pub struct Materialiser {
     present: HashMap<u128, Present>,
     progress: watch::Sender<Offset>,
     since_checkpoint: u64,
+    last_checkpoint: tokio::time::Instant,
     last_resync: Option<tokio::time::Instant>,
 }
 
@@ -148,7 +151,17 @@ impl Materialiser {
             }
         };
         let progress = watch::Sender::new(follower.place().offset);
-        Ok(Self { feed, writers, topic, follower, present, progress, since_checkpoint: 0, last_resync: None })
+        Ok(Self {
+            feed,
+            writers,
+            topic,
+            follower,
+            present,
+            progress,
+            since_checkpoint: 0,
+            last_checkpoint: tokio::time::Instant::now(),
+            last_resync: None,
+        })
     }
 
     /// How far the state has got in the log.
@@ -164,8 +177,11 @@ impl Materialiser {
             match self.step().await {
                 Ok(true) => retry.reset(),
                 Ok(false) => {
-                    if tail.changed().await.is_err() {
-                        return;
+                    let due = self.last_checkpoint + CHECKPOINT_EVERY;
+                    match tokio::time::timeout_at(due, tail.changed()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return,
+                        Err(_) => self.checkpoint_when_due().await,
                     }
                 }
                 Err(StateError::Commit(CommitError::Fenced)) => {
@@ -232,9 +248,7 @@ impl Materialiser {
         if let Some(offset) = differing {
             self.order_resync(offset).await;
         }
-        if self.since_checkpoint >= CHECKPOINT_EVERY_RECORDS {
-            self.checkpoint_log().await;
-        }
+        self.checkpoint_when_due().await;
         Ok(true)
     }
 
@@ -314,12 +328,25 @@ impl Materialiser {
         }
     }
 
+    async fn checkpoint_when_due(&mut self) {
+        let is_late = self.last_checkpoint.elapsed() >= CHECKPOINT_EVERY;
+        if self.since_checkpoint >= CHECKPOINT_EVERY_RECORDS || (is_late && self.since_checkpoint > 0) {
+            self.checkpoint_log().await;
+        }
+        if is_late {
+            self.last_checkpoint = tokio::time::Instant::now();
+        }
+    }
+
     /// A checkpoint in the log is a help to readers: a failure costs only time, a repeat says the same.
     async fn checkpoint_log(&mut self) {
         let source = self.feed.source();
         let record = marks::record(Kind::Checkpoint, &self.checkpoint().encode());
         match source.log.append(&source.topic, source.partition, vec![record]).await {
-            Ok(_) => self.since_checkpoint = 0,
+            Ok(_) => {
+                self.since_checkpoint = 0;
+                self.last_checkpoint = tokio::time::Instant::now();
+            }
             Err(error) => tracing::warn!(%error, "a checkpoint could not be appended"),
         }
     }

@@ -3,30 +3,34 @@
 //! Owns the folder (lock, topics, partitions) and the group commit: one writer thread takes what is waiting,
 //! appends, syncs each touched partition once, and answers. Readers see only what is synced.
 
+mod partition;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use platform::segments::disk::{Disk, RealDisk};
-use platform::segments::{Options, SegmentError, SegmentStore, checked_file};
+use platform::segments::{SegmentError, checked_file};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use self::partition::{PartitionLog, expire, open_partitions, read_now, sync_partition};
 use super::{
-    AppendError, Batch, Bounds, Cleanup, CommitError, FencedWriter, Log, ReadError, Stored, TopicError,
-    TopicSpec, check_sizes, stored,
+    AppendError, Batch, Bounds, Cleanup, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec,
+    check_sizes, stored,
 };
 
-const KIND: [u8; 4] = *b"elog";
 const TOPIC_KIND: &[u8; 4] = b"topc";
 /// Requests that wait for the writer thread; a full queue makes the senders wait.
 const QUEUE: usize = 1024;
+/// How often old segments are looked for.
+const EXPIRE_EVERY_MS: u64 = 60_000;
 /// Requests in one group: bounds the time to the group's sync.
 const GROUP: usize = 256;
 
@@ -88,15 +92,14 @@ impl TopicFile {
         Self { name: spec.name.clone(), partitions: spec.partitions, cleanup }
     }
 
+    fn retention(&self) -> Option<Duration> {
+        let seconds = self.cleanup.strip_prefix("retention ")?.strip_suffix(" s")?;
+        seconds.parse().ok().map(Duration::from_secs)
+    }
+
     fn words(&self) -> String {
         format!("{} partitions, {}", self.partitions, self.cleanup)
     }
-}
-
-struct PartitionLog {
-    store: RwLock<SegmentStore>,
-    /// The first position that is not synced.
-    synced: watch::Sender<u64>,
 }
 
 /// A topic's description and its partitions.
@@ -152,7 +155,7 @@ impl EmbeddedLog {
             let Some(contents) = checked_file::read(&RealDisk, &path, TOPIC_KIND)? else { continue };
             let file: TopicFile = serde_json::from_slice(&contents)
                 .map_err(|e| OpenError::Topic { path: path.clone(), problem: e.to_string() })?;
-            let partitions = open_partitions(dir, &file, options)?;
+            let partitions = open_partitions(dir, &file, options.segment_bytes)?;
             topics.insert(file.name.clone(), (file, partitions));
         }
         let (queue, requests) = mpsc::channel(QUEUE);
@@ -194,42 +197,10 @@ impl EmbeddedLog {
     }
 }
 
-fn open_partitions(
-    dir: &Path,
-    topic: &TopicFile,
-    options: EmbeddedOptions,
-) -> Result<Vec<Arc<PartitionLog>>, OpenError> {
-    (0..topic.partitions)
-        .map(|number| {
-            let path = dir.join(&topic.name).join(format!("{number}"));
-            let options = Options { kind: KIND, segment_bytes: options.segment_bytes };
-            let (mut store, recovery) = SegmentStore::open(Arc::new(RealDisk), &path, options, b"")?;
-            cut_open_batch(&mut store)?;
-            if recovery.torn_bytes > 0 {
-                tracing::info!(topic = %topic.name, partition = number, bytes = recovery.torn_bytes, "cut a torn write");
-            }
-            let synced = watch::Sender::new(store.next());
-            Ok(Arc::new(PartitionLog { store: RwLock::new(store), synced }))
-        })
-        .collect()
-}
-
-/// An atomic batch whose end did not reach the disk never happened.
-fn cut_open_batch(store: &mut SegmentStore) -> Result<(), SegmentError> {
-    let mut end = store.next();
-    while end > store.first() {
-        let frame = store.get(end - 1)?.and_then(|bytes| stored::decode(&bytes).ok());
-        if frame.is_none_or(|frame| frame.ends_batch) {
-            break;
-        }
-        end -= 1;
-    }
-    store.truncate_from(end)
-}
-
 /// The writer thread: groups what is waiting, so that a sync serves many.
 fn write_groups(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     let mut group = Vec::with_capacity(GROUP);
+    let mut last_expiry = platform::clock::now();
     while requests.blocking_recv_many(&mut group, GROUP) > 0 {
         let mut touched: Vec<Arc<PartitionLog>> = Vec::new();
         let mut pending = Vec::with_capacity(group.len());
@@ -253,6 +224,21 @@ fn write_groups(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
             let outcome = failure.map_or(Ok(last), |(_, error)| Err(WriteFailure::Unknown(error.clone())));
             // Whoever asked may be gone; what was appended stays.
             drop(request.answer.send(outcome));
+        }
+        let now = platform::clock::now();
+        if now.since(last_expiry) >= EXPIRE_EVERY_MS {
+            last_expiry = now;
+            expire_all(shared, now);
+        }
+    }
+}
+
+fn expire_all(shared: &Shared, now: Millis) {
+    let all: Vec<Arc<PartitionLog>> =
+        locked(&shared.topics).values().flat_map(|(_, partitions)| partitions).map(Arc::clone).collect();
+    for partition in all {
+        if let Err(error) = expire(&partition, now) {
+            tracing::error!(%error, "old segments could not be dropped");
         }
     }
 }
@@ -278,53 +264,6 @@ fn append_request(shared: &Shared, request: &Request) -> Result<u64, WriteFailur
     Ok((first + u64::try_from(count).unwrap_or(0)).saturating_sub(1))
 }
 
-fn sync_partition(partition: &PartitionLog) -> Result<(), String> {
-    let mut store = partition.store.write().unwrap_or_else(PoisonError::into_inner);
-    store.sync().map_err(|error| error.to_string())?;
-    partition.synced.send_replace(store.next());
-    Ok(())
-}
-
-fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize) -> Result<Batch, ReadError> {
-    let synced = *partition.synced.borrow();
-    let store = partition.store.read().unwrap_or_else(PoisonError::into_inner);
-    let first = Offset::new(store.first());
-    if from < first {
-        return Err(ReadError::BeforeFirst { wanted: from, first });
-    }
-    if from.get() > synced {
-        return Err(ReadError::BeyondEnd { wanted: from, next: Offset::new(synced) });
-    }
-    let mut batch = Batch { records: Vec::new(), next: from };
-    let mut size = 0;
-    let mut damaged = None;
-    if from.get() < synced {
-        let outcome = store.read(from.get(), |position, bytes| {
-            if position >= synced || (size > 0 && size + bytes.len() > max_bytes) {
-                return false;
-            }
-            size += bytes.len().max(1);
-            match stored::decode(&bytes) {
-                Ok(frame) => {
-                    let offset = Offset::new(position);
-                    batch.records.push(Stored { offset, logged_at: frame.logged_at, record: frame.record });
-                    batch.next = offset.next();
-                    true
-                }
-                Err(error) => {
-                    damaged = Some(format!("offset {position}: {error}"));
-                    false
-                }
-            }
-        });
-        outcome.map_err(|e| TopicError::Unavailable(e.to_string()))?;
-    }
-    match damaged {
-        Some(problem) if batch.records.is_empty() => Err(TopicError::Unavailable(problem).into()),
-        _ => Ok(batch),
-    }
-}
-
 #[async_trait]
 impl Log for EmbeddedLog {
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<bool, TopicError> {
@@ -343,8 +282,8 @@ impl Log for EmbeddedLog {
                     }),
                 };
             }
-            let partitions =
-                open_partitions(&shared.dir, &wanted, shared.options).map_err(|e| unavailable(&e))?;
+            let partitions = open_partitions(&shared.dir, &wanted, shared.options.segment_bytes)
+                .map_err(|e| unavailable(&e))?;
             let json = serde_json::to_vec(&wanted).map_err(|e| unavailable(&e))?;
             let path = shared.dir.join(&wanted.name).join("topic");
             checked_file::write(&RealDisk, &path, TOPIC_KIND, &json).map_err(|e| unavailable(&e))?;
@@ -478,21 +417,5 @@ mod tests {
         let log = EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap();
         assert!(!log.ensure_topic(&spec()).await.unwrap());
         assert_eq!(log.append("t", P0, vec![record("3")]).await.unwrap(), Offset::new(2));
-    }
-
-    #[test]
-    fn an_atomic_batch_without_its_end_never_happened() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = || Options { kind: KIND, segment_bytes: 1 << 20 };
-        let (mut store, _) = SegmentStore::open(Arc::new(RealDisk), dir.path(), options(), b"").unwrap();
-        let frame = |ends| stored::encode(ends, Millis::new(1), &record("x"));
-        store.append([frame(false).as_slice(), &frame(true), &frame(false), &frame(false)]).unwrap();
-        cut_open_batch(&mut store).unwrap();
-        assert_eq!(store.next(), 2);
-        store.append([frame(true).as_slice()]).unwrap();
-        store.sync().unwrap();
-        drop(store);
-        let (store, _) = SegmentStore::open(Arc::new(RealDisk), dir.path(), options(), b"").unwrap();
-        assert_eq!(store.next(), 3);
     }
 }

@@ -1,0 +1,45 @@
+//! Expiry: an agreement past its last day becomes a control record, by whoever sees it first.
+//!
+//! Owns the looking. Whether it counts is judged in the fold, by the log's own append time: a router's clock that
+//! runs ahead ends nothing early.
+
+use std::time::Duration;
+
+use schemas::agreement::Status;
+use schemas::ids::AgreementNumber;
+use schemas::time::Millis;
+
+use super::change::Body;
+use super::service::Control;
+use super::view::ControlView;
+
+/// How late an expiry may bite.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const BY: &str = "expiry";
+
+/// Looks for ever.
+pub async fn watch(control: Control) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        for number in due(&control.view(), platform::clock::now()) {
+            let reason = "its last day has passed".to_owned();
+            let body = Body::AgreementStatus { number: number.clone(), status: Status::Expired, reason };
+            if let Err(error) = control.change(BY, body).await {
+                // Another router was first, or our clock runs ahead: the next look tells.
+                tracing::debug!(agreement = %number, %error, "the expiry does not count yet");
+            }
+        }
+    }
+}
+
+/// Agreements whose last day has passed and which have not ended.
+fn due(view: &ControlView, now: Millis) -> Vec<AgreementNumber> {
+    let has_ended = |status| matches!(status, Status::Revoked | Status::Expired);
+    let is_due = |valid_to: jiff::Timestamp| now >= Millis::from(valid_to);
+    let entries = view.agreements.values().filter(|entry| !has_ended(entry.status));
+    entries
+        .filter(|entry| entry.agreement.valid_to.is_some_and(is_due))
+        .map(|entry| entry.agreement.number.clone())
+        .collect()
+}
