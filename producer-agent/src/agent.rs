@@ -7,23 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use platform::clock::now;
 use platform::segments::SegmentError;
 use platform::segments::checked_file;
 use platform::segments::disk::Disk;
 use schemas::avro::binary::DatumError;
 use schemas::avro::resolution::{ResolveError, resolve_datum};
 use schemas::avro::schema::{AvroSchema, SchemaError};
-use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::change::ChangeCodec;
 use schemas::channel::Channel;
-use schemas::ids::{Epoch, LogId, Partition};
-use schemas::marks::Freshness;
-use schemas::{limits, partition};
+use schemas::ids::{Epoch, LogId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use self::emit::Emitter;
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
+use crate::source::changes::Changes;
 use crate::source::compare::{Counts, FitError, Parked, Read, RowReader, Survey};
 use crate::source::table::{Table, TableError, TableFormat};
 
@@ -325,6 +324,12 @@ impl Agent {
         let table = Table::open(path, format)?;
         let fit = |error| AgentError::Fit { file: file.clone(), error };
         let reader = RowReader::new(self.schema(), &self.channel.key, table.header()).map_err(fit)?;
+        let operation = format.operation_column.as_ref();
+        if let Some(column) =
+            operation.and_then(|name| table.header().iter().position(|column| column == name))
+        {
+            return self.take_changes(table, &reader, column, (guard, accepted), &file);
+        }
         let survey = Survey::of(table, &reader, self.images.as_ref())?;
         let held = guard.holds(&survey.counts, self.images.count()?);
         let taken = held.is_none() || accepted;
@@ -356,6 +361,38 @@ impl Agent {
         Ok(report)
     }
 
+    /// Takes a change file: each row is one change, in order; a key may stand there again and again.
+    fn take_changes(
+        &self,
+        table: Table,
+        reader: &RowReader,
+        column: usize,
+        judge: (Guard, bool),
+        file: &str,
+    ) -> Result<FileReport, AgentError> {
+        let (guard, accepted) = judge;
+        let ignored_columns = reader.ignored().to_vec();
+        let changes = Changes::read(table, reader, column, self.images.as_ref())?;
+        let held = guard.holds(&changes.counts, self.images.count()?);
+        let taken = held.is_none() || accepted;
+        if taken {
+            let mut emitter = Emitter::new(self, file);
+            for (line, key, after) in changes.rows {
+                emitter.put(&key, after, line)?;
+            }
+            emitter.finish()?;
+        }
+        Ok(FileReport {
+            file: file.to_owned(),
+            counts: changes.counts,
+            guard: held,
+            taken,
+            deletes_held: None,
+            ignored_columns,
+            parked: changes.parked.into_iter().take(REPORTED_ROWS).collect(),
+        })
+    }
+
     fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {
         let mut keys = Vec::new();
         self.images.for_each(&mut |key, _| {
@@ -365,83 +402,6 @@ impl Agent {
             true
         })?;
         Ok(keys)
-    }
-}
-
-/// Puts a file's changes into the outbox, group by group, and folds them into the images.
-struct Emitter<'a> {
-    agent: &'a Agent,
-    file: &'a str,
-    contents: Vec<(Partition, Content)>,
-    folds: Vec<Fold>,
-}
-
-impl<'a> Emitter<'a> {
-    fn new(agent: &'a Agent, file: &'a str) -> Self {
-        Self { agent, file, contents: Vec::with_capacity(GROUP), folds: Vec::with_capacity(GROUP) }
-    }
-
-    fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<(), AgentError> {
-        let before = self.agent.images.get(key)?;
-        let op = match (&before, &after) {
-            (before, after) if before == after => return Ok(()),
-            (None, None) => return Ok(()),
-            (None, Some(_)) => Op::Create,
-            (Some(_), Some(_)) => Op::Update,
-            (Some(_), None) => Op::Delete,
-        };
-        let at = now();
-        let position = if line == 0 { String::new() } else { line.to_string() };
-        let source = Source { kind: "file", name: self.file, position: &position, snapshot: true };
-        let change = Change {
-            op,
-            key,
-            before: before.as_deref(),
-            after: after.as_deref(),
-            source,
-            event_at: at,
-            captured_at: at,
-        };
-        let mut datum = Vec::new();
-        ChangeCodec::encode(&change, &mut datum);
-        if datum.len() > limits::MAX_DATUM_BYTES {
-            // The same limit as the router's: the row is parked here, and nothing behind it waits.
-            tracing::error!(
-                file = self.file,
-                line,
-                size = datum.len(),
-                "parked a row that is larger than the log takes"
-            );
-            return Ok(());
-        }
-        let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
-        self.contents.push((partition, Content::Change { key: key.to_owned(), datum }));
-        self.folds.push(Fold { key: key.to_owned(), after });
-        if self.contents.len() >= GROUP { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), AgentError> {
-        let next = {
-            let mut outbox = lock(&self.agent.outbox);
-            outbox.append(&self.agent.codec, &self.contents)?;
-            outbox.next_position()
-        };
-        self.agent.images.apply(&self.folds, next)?;
-        self.agent.appended.send_replace(next);
-        self.contents.clear();
-        self.folds.clear();
-        Ok(())
-    }
-
-    /// The file's freshness follows its events, in every partition.
-    fn finish(mut self) -> Result<(), AgentError> {
-        let freshness = Freshness { at: now() }.encode();
-        for number in 0..self.agent.channel.partitions {
-            self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
-        }
-        self.flush()?;
-        let position = self.agent.images.position()?;
-        self.agent.sync_images(position)
     }
 }
 
@@ -471,6 +431,7 @@ fn check_identity(disk: &dyn Disk, dir: &Path, channel: &Channel, log_id: LogId)
     }
 }
 
+mod emit;
 pub mod reopen;
 #[cfg(test)]
 mod tests;

@@ -240,7 +240,7 @@ impl Play {
             delimiter: options.delimiter,
             encoding: options.encoding.clone(),
             header: options.header.clone(),
-            quoting: true,
+            ..TableFormat::default()
         };
         let mut versions = Vec::new();
         for file in &options.files {

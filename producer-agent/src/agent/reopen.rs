@@ -14,7 +14,8 @@ use schemas::ids::Epoch;
 use schemas::key::KeyDeriver;
 use serde::{Deserialize, Serialize};
 
-use super::{Agent, AgentError, Emitter, GROUP};
+use super::emit::Emitter;
+use super::{Agent, AgentError, GROUP};
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
 

@@ -89,6 +89,22 @@ fn the_guard_holds_what_would_empty_the_register_until_somebody_accepts() {
 }
 
 #[test]
+fn a_change_file_is_taken_row_by_row() {
+    let site = site();
+    site.take("k,v\na,1\nb,2\nc,3\n", false);
+    let path = site.files.path().join("changes.csv");
+    std::fs::write(&path, "op,k,v\nu,a,9\nd,b,2\nc,b,5\nd,zz,0\nx,c,3\nu,a,8\n").unwrap();
+    let format = TableFormat { operation_column: Some("op".to_owned()), ..TableFormat::default() };
+    let report = site.agent.take_file(&path, &format, Guard::default(), true).unwrap();
+    assert_eq!(report.counts, Counts { create: 1, update: 2, delete: 1, same: 0, parked: 2 });
+    assert_eq!(report.parked.iter().map(|parked| parked.line).collect::<Vec<_>>(), [5, 6]);
+    let changes: Vec<_> = site.events().into_iter().filter(|(key, _)| key != "c").collect();
+    let expected = [("a", "c"), ("a", "u"), ("a", "u"), ("b", "c"), ("b", "c"), ("b", "d")];
+    assert_eq!(changes, expected.map(|(key, op)| (key.to_owned(), op)));
+    assert_eq!(site.agent.register_size().unwrap(), 3);
+}
+
+#[test]
 fn images_that_are_behind_catch_up_from_the_outbox() {
     let site = site();
     site.take("k,v\na,1\nb,2\n", false);

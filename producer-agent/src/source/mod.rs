@@ -4,6 +4,7 @@
 //! router.
 
 pub mod cells;
+pub mod changes;
 pub mod compare;
 pub mod drop_folder;
 pub mod table;

@@ -3,11 +3,12 @@
 //! Owns encodings, separators and quoting. A record that cannot be read is given with its line, not skipped.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Lines, Read};
 use std::path::{Path, PathBuf};
 
 use encoding_rs::{CoderResult, Decoder, Encoding};
 use serde::Deserialize;
+use serde_json::{Map, Value as Json};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -23,11 +24,19 @@ pub struct TableFormat {
     pub header: Option<Vec<String>>,
     /// Whether cells may be quoted with `"`.
     pub quoting: bool,
+    /// The column that says `c`, `u` or `d`. A file that has it is a change file; one without it is the register.
+    pub operation_column: Option<String>,
 }
 
 impl Default for TableFormat {
     fn default() -> Self {
-        Self { delimiter: None, encoding: "utf-8".to_owned(), header: None, quoting: true }
+        Self {
+            delimiter: None,
+            encoding: "utf-8".to_owned(),
+            header: None,
+            quoting: true,
+            operation_column: None,
+        }
     }
 }
 
@@ -101,11 +110,22 @@ pub struct Row {
     pub cells: Result<Vec<String>, String>,
 }
 
+type Text = BufReader<Utf8<File>>;
+
+enum Reader {
+    Delimited(Box<csv::Reader<Text>>, csv::StringRecord),
+    /// One JSON object a line; the first one is kept to be read again as a row.
+    Ndjson {
+        lines: Lines<Text>,
+        first: Option<String>,
+        line: u64,
+    },
+}
+
 /// A table being read.
 pub struct Table {
     header: Vec<String>,
-    reader: csv::Reader<BufReader<Utf8<File>>>,
-    record: csv::StringRecord,
+    reader: Reader,
     ended: bool,
 }
 
@@ -121,6 +141,9 @@ impl Table {
         let io = |error| TableError::Io { path: path.to_owned(), error };
         let inner = File::open(path).map_err(io)?;
         let utf8 = Utf8 { inner, decoder: encoding.new_decoder(), raw: Vec::new(), at: 0, ended: false };
+        if path.extension().is_some_and(|extension| extension == "ndjson") {
+            return Self::open_ndjson(path, BufReader::with_capacity(BUFFER, utf8));
+        }
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(byte)
             .quoting(format.quoting)
@@ -140,7 +163,21 @@ impl Table {
                 }
             }
         };
-        Ok(Self { header, reader, record, ended: false })
+        Ok(Self { header, reader: Reader::Delimited(Box::new(reader), record), ended: false })
+    }
+
+    /// The first object's names are the columns.
+    fn open_ndjson(path: &Path, text: Text) -> Result<Self, TableError> {
+        let wrong = |problem: String| TableError::Header { path: path.to_owned(), problem };
+        let mut lines = text.lines();
+        let first = match lines.next() {
+            Some(Ok(line)) => line,
+            Some(Err(error)) => return Err(TableError::Io { path: path.to_owned(), error }),
+            None => return Err(wrong("the file is empty".to_owned())),
+        };
+        let object: Map<String, Json> = serde_json::from_str(&first).map_err(|e| wrong(e.to_string()))?;
+        let header = object.keys().cloned().collect();
+        Ok(Self { header, reader: Reader::Ndjson { lines, first: Some(first), line: 0 }, ended: false })
     }
 
     /// The columns' names, as in the file.
@@ -156,26 +193,63 @@ impl Iterator for Table {
         if self.ended {
             return None;
         }
-        let line = self.reader.position().line();
-        match self.reader.read_record(&mut self.record) {
-            Ok(false) => {
-                self.ended = true;
-                None
+        let row = match &mut self.reader {
+            Reader::Delimited(reader, record) => next_record(reader, record, self.header.len()),
+            Reader::Ndjson { lines, first, line } => {
+                *line += 1;
+                let text = first.take().map(Ok).or_else(|| lines.next());
+                text.map(|text| match text {
+                    Ok(text) => (Row { line: *line, cells: object_cells(&text, &self.header) }, false),
+                    Err(error) => (Row { line: *line, cells: Err(error.to_string()) }, true),
+                })
             }
-            Ok(true) => {
-                let line = self.record.position().map_or(line, csv::Position::line);
-                let cells = if self.record.len() == self.header.len() {
-                    Ok(self.record.iter().map(str::to_owned).collect())
-                } else {
-                    Err(format!("it has {} cells, the header has {}", self.record.len(), self.header.len()))
-                };
-                Some(Row { line, cells })
-            }
-            Err(error) => {
-                self.ended = matches!(error.kind(), csv::ErrorKind::Io(_));
-                Some(Row { line, cells: Err(error.to_string()) })
-            }
+        };
+        self.ended = row.as_ref().is_none_or(|(_, is_last)| *is_last);
+        row.map(|(row, _)| row)
+    }
+}
+
+/// The next record of a delimited file, and whether nothing can be read after it.
+fn next_record(
+    reader: &mut csv::Reader<Text>,
+    record: &mut csv::StringRecord,
+    width: usize,
+) -> Option<(Row, bool)> {
+    let line = reader.position().line();
+    match reader.read_record(record) {
+        Ok(false) => None,
+        Ok(true) => {
+            let line = record.position().map_or(line, csv::Position::line);
+            let cells = if record.len() == width {
+                Ok(record.iter().map(str::to_owned).collect())
+            } else {
+                Err(format!("it has {} cells, the header has {width}", record.len()))
+            };
+            Some((Row { line, cells }, false))
         }
+        Err(error) => {
+            let is_last = matches!(error.kind(), csv::ErrorKind::Io(_));
+            Some((Row { line, cells: Err(error.to_string()) }, is_last))
+        }
+    }
+}
+
+/// An object's values as cells: text as it is, null as an empty cell, numbers and booleans as JSON writes them.
+fn object_cells(text: &str, header: &[String]) -> Result<Vec<String>, String> {
+    let mut object: Map<String, Json> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let cells = header.iter().map(|name| match object.remove(name) {
+        None => Err(format!("it has no {name:?}, which the first row has")),
+        Some(Json::String(text)) => Ok(text),
+        Some(Json::Null) => Ok(String::new()),
+        Some(Json::Array(_) | Json::Object(_)) => {
+            Err(format!("{name:?} is nested; only plain values are read"))
+        }
+        Some(plain) => Ok(plain.to_string()),
+    });
+    let cells = cells.collect::<Result<Vec<_>, _>>()?;
+    match object.keys().next() {
+        Some(extra) => Err(format!("it has {extra:?}, which the first row has not")),
+        None => Ok(cells),
     }
 }
 
@@ -231,6 +305,18 @@ mod tests {
         assert!(found[1].cells.as_ref().is_err_and(|e| e.contains("1 cells, the header has 2")));
         assert_eq!(found[1].line, 3);
         assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn objects_a_line_are_rows_too() {
+        let text = "{\"b\":1,\"a\":\"x\"}\n{\"a\":null,\"b\":true}\n{\"a\":\"y\"}\n{\"a\":[],\"b\":2}\nno\n";
+        let (header, found) = rows("a.ndjson", text.as_bytes(), &TableFormat::default());
+        assert_eq!(header, ["a", "b"]);
+        assert_eq!(cells(&found[..2]), [["x", "1"], ["", "true"]]);
+        for (row, words) in found[2..].iter().zip(["has no \"b\"", "nested", "expected"]) {
+            assert!(row.cells.as_ref().is_err_and(|e| e.contains(words)), "{row:?}");
+        }
+        assert_eq!(found.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 
     #[test]

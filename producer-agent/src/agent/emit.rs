@@ -1,0 +1,107 @@
+//! From new images to events in the outbox, group by group.
+//!
+//! Owns the order *outbox first, then images*. The before image comes from the agent's own images and from what
+//! the same group has made of them.
+
+use std::collections::HashMap;
+
+use platform::clock::now;
+use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::ids::Partition;
+use schemas::marks::Freshness;
+use schemas::{limits, partition};
+
+use super::{Agent, AgentError, GROUP};
+use crate::image::Fold;
+use crate::outbox::{Content, lock};
+
+/// Puts a file's changes into the outbox, group by group, and folds them into the images.
+pub(super) struct Emitter<'a> {
+    agent: &'a Agent,
+    file: &'a str,
+    contents: Vec<(Partition, Content)>,
+    folds: Vec<Fold>,
+    /// What this group has made of a key: a key may change again before the group is folded.
+    pending: HashMap<String, Option<Vec<u8>>>,
+}
+
+impl<'a> Emitter<'a> {
+    pub(super) fn new(agent: &'a Agent, file: &'a str) -> Self {
+        Self {
+            agent,
+            file,
+            contents: Vec::with_capacity(GROUP),
+            folds: Vec::with_capacity(GROUP),
+            pending: HashMap::new(),
+        }
+    }
+
+    /// Makes the event of a key's new image, on top of the present one.
+    pub(super) fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<(), AgentError> {
+        let before = match self.pending.get(key) {
+            Some(image) => image.clone(),
+            None => self.agent.images.get(key)?,
+        };
+        let op = match (&before, &after) {
+            (before, after) if before == after => return Ok(()),
+            (None, None) => return Ok(()),
+            (None, Some(_)) => Op::Create,
+            (Some(_), Some(_)) => Op::Update,
+            (Some(_), None) => Op::Delete,
+        };
+        let at = now();
+        let position = if line == 0 { String::new() } else { line.to_string() };
+        let source = Source { kind: "file", name: self.file, position: &position, snapshot: true };
+        let change = Change {
+            op,
+            key,
+            before: before.as_deref(),
+            after: after.as_deref(),
+            source,
+            event_at: at,
+            captured_at: at,
+        };
+        let mut datum = Vec::new();
+        ChangeCodec::encode(&change, &mut datum);
+        if datum.len() > limits::MAX_DATUM_BYTES {
+            // The same limit as the router's: the row is parked here, and nothing behind it waits.
+            tracing::error!(
+                file = self.file,
+                line,
+                size = datum.len(),
+                "parked a row that is larger than the log takes"
+            );
+            return Ok(());
+        }
+        let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
+        self.contents.push((partition, Content::Change { key: key.to_owned(), datum }));
+        self.pending.insert(key.to_owned(), after.clone());
+        self.folds.push(Fold { key: key.to_owned(), after });
+        if self.contents.len() >= GROUP { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), AgentError> {
+        let next = {
+            let mut outbox = lock(&self.agent.outbox);
+            outbox.append(&self.agent.codec, &self.contents)?;
+            outbox.next_position()
+        };
+        self.agent.images.apply(&self.folds, next)?;
+        self.agent.appended.send_replace(next);
+        self.contents.clear();
+        self.folds.clear();
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// The file's freshness follows its events, in every partition.
+    pub(super) fn finish(mut self) -> Result<(), AgentError> {
+        let freshness = Freshness { at: now() }.encode();
+        for number in 0..self.agent.channel.partitions {
+            self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
+        }
+        self.flush()?;
+        let position = self.agent.images.position()?;
+        self.agent.sync_images(position)
+    }
+}
