@@ -193,6 +193,32 @@ fn a_restored_folder_is_recognised_and_reopened() {
 }
 
 #[test]
+fn a_provider_whose_schema_gains_a_column_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("producer").unwrap().kill().unwrap();
+    let newer = SCHEMA.replace("]}", r#",{"name":"w","type":"string","default":""}]}"#);
+    std::fs::write(site.path("schema.avsc"), newer).unwrap();
+    running.insert("producer", start(&site, "producer"));
+    let (text, part) = register(0);
+    let wider = text.replace('\n', ",new\n").replacen(",new", ",w", 1);
+    site.drop_file("wider.csv", &wider).unwrap();
+    eventually("the file is taken", || Ok(site.path("drop/taken/wider.csv").exists()))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+    let report = std::fs::read_to_string(site.path("drop/taken/wider.csv.report.json")).unwrap();
+    let counts = serde_json::from_str::<serde_json::Value>(&report).unwrap()["counts"].clone();
+    let rows = text.lines().count() - 1;
+    assert_eq!(
+        (&counts["update"], &counts["delete"]),
+        (&rows.into(), &0.into()),
+        "every row has the new column"
+    );
+    take_day(&site, 2);
+    assert!(!replica(&site).is_empty() && !part.is_empty());
+    assert!(!site.log("router").contains("before image"), "{}", site.log("router"));
+}
+
+#[test]
 fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (site, mut running) = settled_site(dir.path());

@@ -198,6 +198,10 @@ impl Agent {
                 problem: "an earlier reopen did not end".to_owned(),
             });
         }
+        if lock(&agent.outbox).batch_schema() != agent.codec.batch_schema().text() {
+            let problem = "the subject's schema is another than the images' and the outbox's".to_owned();
+            return Err(AgentError::Doubtful { path: dir, problem });
+        }
         if (known && folded < first) || folded > next {
             let problem = format!("the images reflect position {folded}, the outbox holds {first} to {next}");
             return Err(AgentError::Doubtful { path: dir, problem });

@@ -46,18 +46,24 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
             () = &mut stop => return Ok(()),
         };
         let (agent, mut sender) = started;
+        let agent = Arc::new(agent);
         let appended = agent.appended();
         tokio::select! {
             outcome = sender.run(appended) => match outcome {
                 // At its start the agent reopens what is in doubt.
-                Err(SendError::Doubt(doubt)) => tracing::error!(%doubt, "begins anew"),
+                Err(SendError::Doubt(doubt)) => tracing::error!(%doubt, "begins anew once no file is being taken"),
                 outcome => return outcome.context("sending has stopped"),
             },
-            outcome = watch_folder(&config, agent) => return outcome,
+            outcome = watch_folder(&config, Arc::clone(&agent)) => return outcome,
             () = &mut stop => {
                 tracing::info!("stopping; what is in the outbox is sent at the next start");
                 return Ok(());
             }
+        }
+        // A file that is being taken keeps the agent until it is done: two agents on one folder would be two chains.
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        while Arc::strong_count(&agent) > 1 {
+            looks.tick().await;
         }
     }
 }
@@ -158,18 +164,17 @@ async fn reopen(
     is_restored: bool,
 ) -> anyhow::Result<()> {
     let epoch = Epoch::new(platform::random::id()?);
-    let marker = agent.begin_reopen(sender.first_unacknowledged()?)?;
+    let marker = agent.begin_reopen(sender.first_unacknowledged()?, is_restored)?;
     sender.reopen(SendMachine::new(id.clone(), epoch, partitions)).await?;
     sender.read_state(agent).await?;
-    let start = agent.end_reopen(marker, epoch, is_restored)?;
+    let start = agent.end_reopen(marker, epoch)?;
     sender.continue_at(start);
     tracing::info!(rows = agent.register_size()?, "the channel is reopened");
     Ok(())
 }
 
-async fn watch_folder(config: &ProducerConfig, agent: Agent) -> anyhow::Result<()> {
+async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>) -> anyhow::Result<()> {
     let mut folder = DropFolder::open(&config.drop_dir)?;
-    let agent = Arc::new(agent);
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;

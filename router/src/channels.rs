@@ -61,6 +61,8 @@ impl Running {
     }
 }
 
+type Started = (Vec<Arc<Feed>>, Vec<watch::Receiver<Offset>>);
+
 /// All channels of a router; clones share them.
 #[derive(Clone)]
 pub struct Channels {
@@ -86,7 +88,11 @@ impl Channels {
         let mut view = control.watch();
         let declared: Vec<_> = view.borrow_and_update().channels.values().map(Arc::clone).collect();
         for entry in declared {
-            channels.start_channel(entry).await?;
+            let name = entry.channel.name.clone();
+            // One channel in trouble must not keep the others from their users; it is tried again below.
+            if let Err(error) = channels.start_channel(entry).await {
+                tracing::error!(channel = %name, %error, "the channel cannot be started");
+            }
         }
         let (follow, stopping) = (channels.clone(), tasks.stopping());
         tasks.spawn(async move {
@@ -145,6 +151,24 @@ impl Channels {
     }
 
     async fn start_channel(&self, entry: Arc<ChannelEntry>) -> Result<(), StartError> {
+        // What was started is stopped again when a later partition cannot be.
+        let running = self.tasks.child();
+        let outcome = self.start_partitions(&entry, &running).await;
+        let (feeds, materialised) = match outcome {
+            Ok(started) => started,
+            Err(error) => {
+                running.stop();
+                return Err(error);
+            }
+        };
+        let name = entry.channel.name.clone();
+        let running = Arc::new(Running { entry, feeds, materialised });
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
+        self.changed.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    async fn start_partitions(&self, entry: &ChannelEntry, running: &Tasks) -> Result<Started, StartError> {
         let channel = &entry.channel;
         let log_topic = TopicSpec {
             name: channel.log_topic(),
@@ -169,7 +193,8 @@ impl Channels {
                 kind: channel.kind,
                 log_id: entry.log_id,
             };
-            self.begin_partition(&source).await?;
+            self.begin_partition(&source, &state_topic.name).await?;
+            let end = self.log.bounds(&source.topic, source.partition).await?.next;
             let feed = Feed::open(source).await?;
             let writer = materialise::Materialiser::open(
                 Arc::clone(&feed),
@@ -178,22 +203,27 @@ impl Channels {
             )
             .await?;
             materialised.push(writer.progress());
-            self.run_until_stopped({
+            self.run_until_stopped(running, {
                 let feed = Arc::clone(&feed);
                 async move { feed.run().await }
             });
-            self.run_until_stopped(writer.run());
-            feeds.push(feed);
+            self.run_until_stopped(running, writer.run());
+            feeds.push((feed, end));
         }
-        let name = channel.name.clone();
-        let running = Arc::new(Running { entry, feeds, materialised });
-        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
-        self.changed.send_modify(|version| *version += 1);
-        Ok(())
+        // Nobody is answered from a table that stands in the past: a replaying tail is no tail yet.
+        for (feed, end) in &feeds {
+            let mut tail = feed.watch();
+            let caught_up = tail.wait_for(|tail| tail.next >= *end || tail.fault.is_some()).await;
+            let fault = caught_up.map(|tail| tail.fault.clone()).unwrap_or_default();
+            if let Some(fault) = fault {
+                return Err(TopicError::Unavailable(fault).into());
+            }
+        }
+        Ok((feeds.into_iter().map(|(feed, _)| feed).collect(), materialised))
     }
 
-    fn run_until_stopped(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stopping = self.tasks.stopping();
+    fn run_until_stopped(&self, running: &Tasks, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = running.stopping();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stopping => {}
@@ -203,9 +233,13 @@ impl Channels {
     }
 
     /// Checkpoint 0 is the first record of every partition: it carries the log's id.
-    async fn begin_partition(&self, source: &Source) -> Result<(), StartError> {
+    async fn begin_partition(&self, source: &Source, state_topic: &str) -> Result<(), StartError> {
         let bounds = self.log.bounds(&source.topic, source.partition).await?;
         if bounds.next == Offset::new(0) {
+            let state = self.log.bounds(state_topic, source.partition).await?;
+            if state.next > Offset::new(0) {
+                return Err(source.lost("it is empty, but its state is not").into());
+            }
             let checkpoint = Checkpoint {
                 log_id: source.log_id,
                 as_of: Offset::new(0),

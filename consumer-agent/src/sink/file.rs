@@ -228,8 +228,8 @@ impl Sink for FileSink {
     fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
         self.rows.forget_pass();
         if self.stream_schema.as_ref() != Some(&head.derived) {
+            self.store.roll(&encode_header(Some(&head.derived)))?;
             self.stream_schema = Some(head.derived.clone());
-            self.store.roll(&encode_header(self.stream_schema.as_ref()))?;
         }
         Ok(())
     }

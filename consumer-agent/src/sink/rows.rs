@@ -24,6 +24,10 @@ impl Rows {
     /// Folds a batch; whether the rows in force changed.
     pub(super) fn apply(&mut self, batch: &Batch) -> bool {
         let mut changed = false;
+        if batch.cursor.is_some() && !batch.effects.contains(&Effect::End) {
+            // A cursor says that no pass is under way: an earlier one broke off.
+            self.pass = None;
+        }
         for effect in &batch.effects {
             match effect {
                 Effect::Begin => self.pass = Some(BTreeMap::new()),
@@ -136,6 +140,20 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(decode(&bytes[..end]).is_err());
         }
+    }
+
+    #[test]
+    fn a_pass_that_broke_off_swallows_nothing_that_follows() {
+        let cursor = schemas::cursor::Cursor {
+            log_id: schemas::ids::LogId::new([1; 16]),
+            version: schemas::ids::AgreementVersion::new(1),
+            places: vec![],
+        };
+        let mut rows = Rows::default();
+        rows.apply(&batch(vec![Effect::Begin, upsert("lost")]));
+        rows.apply(&Batch { cursor: Some(cursor), ..batch(vec![upsert("live")]) });
+        rows.forget_pass();
+        assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["live"]);
     }
 
     #[test]

@@ -129,8 +129,13 @@ impl SegmentStore {
             count += 1;
         }
         let first = self.next();
-        if let Some(last) = self.segments.back_mut() {
-            last.append(&frames, count)?;
+        let Some(last) = self.segments.back_mut() else {
+            return Err(SegmentError::Poisoned { path: self.dir.clone() });
+        };
+        if let Err(error) = last.append(&frames, count) {
+            // A file that could not be cut back holds garbage: nothing may be appended behind it.
+            self.poisoned = last.file.length().ok() != Some(last.length);
+            return Err(error);
         }
         Ok(first)
     }
@@ -150,13 +155,13 @@ impl SegmentStore {
     pub fn roll(&mut self, header: &[u8]) -> Result<(), SegmentError> {
         self.sync()?;
         let next = self.next();
-        if let Some(last) = self.segments.back()
-            && last.count == 0
-        {
-            // An empty segment has the very name that the new one needs.
+        let created = Segment::create(self.disk.as_ref(), &self.dir, &self.options.kind, next, header);
+        // An empty segment has the very name that the new one needs: it is written over.
+        let is_empty = self.segments.back().is_some_and(|last| last.count == 0);
+        let segment = created.inspect_err(|_| self.poisoned = is_empty)?;
+        if is_empty {
             self.segments.pop_back();
         }
-        let segment = Segment::create(self.disk.as_ref(), &self.dir, &self.options.kind, next, header)?;
         self.segments.push_back(segment);
         Ok(())
     }

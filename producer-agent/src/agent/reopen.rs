@@ -10,6 +10,7 @@ use platform::segments::disk::Disk;
 use schemas::avro::container::{Block, Decoder};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
+use schemas::change::ChangeCodec;
 use schemas::ids::Epoch;
 use schemas::key::KeyDeriver;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,11 @@ use crate::image::Fold;
 use crate::outbox::{Content, lock};
 
 const MARKER_KIND: &[u8; 4] = b"reop";
+/// Bytes of the outbox read at once.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// Key, image after, and the event as it was.
+type Remade = (String, Option<Vec<u8>>, Vec<u8>);
 
 /// Which entries of the outbox a reopen makes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +34,8 @@ pub struct Marker {
     pub from: u64,
     /// The position after the last one of the old epoch.
     pub until: u64,
+    /// Whether they are left to a person instead: the folder was restored, and they may be old.
+    pub park: bool,
 }
 
 fn marker_path(dir: &Path) -> std::path::PathBuf {
@@ -108,15 +116,20 @@ impl Default for OwnState {
 
 impl Agent {
     /// Begins a reopen: writes down what will be made again, and forgets the images.
-    pub fn begin_reopen(&self, acknowledged: u64) -> Result<Marker, AgentError> {
+    /// An earlier reopen that did not end is gone on with, as it was begun.
+    pub fn begin_reopen(&self, acknowledged: u64, park: bool) -> Result<Marker, AgentError> {
         let marker = match marker(self.disk.as_ref(), &self.dir)? {
             Some(earlier) => earlier,
-            None => Marker { from: acknowledged, until: lock(&self.outbox).next_position() },
+            None => Marker { from: acknowledged, until: lock(&self.outbox).next_position(), park },
         };
-        let bytes = serde_json::to_vec(&marker).unwrap_or_default();
-        checked_file::write(self.disk.as_ref(), &marker_path(&self.dir), MARKER_KIND, &bytes)?;
+        self.write_marker(marker)?;
         self.images.clear()?;
         Ok(marker)
+    }
+
+    fn write_marker(&self, marker: Marker) -> Result<(), AgentError> {
+        let bytes = serde_json::to_vec(&marker).unwrap_or_default();
+        Ok(checked_file::write(self.disk.as_ref(), &marker_path(&self.dir), MARKER_KIND, &bytes)?)
     }
 
     fn take_state(&self, schema: &AvroSchema, block: &Block) -> Result<(), AgentError> {
@@ -140,51 +153,66 @@ impl Agent {
         Ok(())
     }
 
-    /// Ends a reopen: a new epoch in the outbox, and every unacknowledged event again, on top of the images. With
-    /// `park` they are left to a person instead: the folder was restored, and they may be old.
-    pub fn end_reopen(&mut self, marker: Marker, epoch: Epoch, park: bool) -> Result<u64, AgentError> {
+    /// The events that a reopen makes again: key, image after in our schema, and the event as it was.
+    fn events_to_remake(&self, marker: Marker) -> Result<Vec<Remade>, AgentError> {
         let mut events = Vec::new();
-        lock(&self.outbox).for_each(marker.from, &mut |placed| {
-            let wanted = placed.position < marker.until;
-            if let (true, Content::Change { key, datum }) = (wanted, placed.entry.content) {
-                events.push((key, datum));
+        let mut at = marker.from.max(lock(&self.outbox).first_position());
+        while at < marker.until {
+            let window = lock(&self.outbox).read(at, WINDOW_BYTES)?;
+            let codec = ChangeCodec::from_batch_schema(&window.batch_schema)?;
+            let Some(last) = window.entries.last().map(|placed| placed.position) else { break };
+            for placed in window.entries.into_iter().filter(|placed| placed.position < marker.until) {
+                let Content::Change { key, datum } = placed.entry.content else { continue };
+                let after = codec.decode_all(&datum)?.after;
+                let after =
+                    after.map(|image| resolve_datum(codec.subject(), self.schema(), image)).transpose()?;
+                events.push((key, after, datum));
             }
-            wanted
-        })?;
+            at = last + 1;
+        }
+        Ok(events)
+    }
+
+    /// Ends a reopen: a new epoch in the outbox, and every unacknowledged event again, on top of the images.
+    pub fn end_reopen(&mut self, marker: Marker, epoch: Epoch) -> Result<u64, AgentError> {
+        let events = self.events_to_remake(marker)?;
         let start = {
             let mut outbox = lock(&self.outbox);
             outbox.begin_epoch(epoch)?;
             outbox.next_position()
         };
         self.images.apply(&[], start)?;
-        if park {
+        let mut emitter = Emitter::new(self, "reopen");
+        if marker.park {
             self.park_events(&events)?;
         } else {
-            let mut emitter = Emitter::new(self, "reopen");
-            for (key, datum) in events {
-                let change = self.codec.decode_all(&datum)?;
-                emitter.put(&key, change.after.map(<[u8]>::to_vec), 0)?;
+            for (key, after, _) in events {
+                emitter.put(&key, after, 0)?;
             }
-            emitter.finish()?;
         }
+        emitter.finish()?;
         let position = self.images.position()?;
         self.sync_images(position)?;
         self.appended.send_replace(lock(&self.outbox).next_position());
+        // From here on a crash must make again what was just made: the old events go.
+        let until = lock(&self.outbox).next_position();
+        self.write_marker(Marker { from: start, until, park: false })?;
         lock(&self.outbox).drop_before(start)?;
         let path = marker_path(&self.dir);
-        self.disk.remove(&path).map_err(|error| platform::segments::SegmentError::Io { path, error })?;
+        let io = |error| platform::segments::SegmentError::Io { path: path.clone(), error };
+        self.disk.remove(&path).and_then(|()| self.disk.sync_dir(&self.dir)).map_err(io)?;
         Ok(start)
     }
 
     /// Events of a restored folder, one JSON object a line, for a person to look at.
-    fn park_events(&self, events: &[(String, Vec<u8>)]) -> Result<(), AgentError> {
+    fn park_events(&self, events: &[Remade]) -> Result<(), AgentError> {
         if events.is_empty() {
             return Ok(());
         }
         let name = format!("parked-{}.ndjson", platform::clock::now().get());
         let lines: Vec<String> = events
             .iter()
-            .map(|(key, datum)| serde_json::json!({"key": key, "event": hex::encode(datum)}).to_string())
+            .map(|(key, _, datum)| serde_json::json!({"key": key, "event": hex::encode(datum)}).to_string())
             .collect();
         tracing::error!(count = events.len(), file = %name, "parked the unacknowledged events of a restored folder");
         Ok(checked_file::replace(self.disk.as_ref(), &self.dir.join(name), lines.join("\n").as_bytes())?)

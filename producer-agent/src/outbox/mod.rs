@@ -14,6 +14,7 @@ use schemas::avro::binary::DatumError;
 use schemas::change::ChangeCodec;
 use schemas::digest;
 use schemas::ids::{Digest, Epoch, Partition, Sequence};
+use schemas::limits;
 use serde::{Deserialize, Serialize};
 
 pub use entry::{Content, Entry};
@@ -187,26 +188,34 @@ impl Outbox {
         let last = self.store.segments().last();
         let full = last.is_some_and(|segment| segment.bytes >= SEGMENT_BYTES);
         if full || schema != self.schema {
-            schema.clone_into(&mut self.schema);
-            self.roll()?;
+            self.roll(self.epoch, schema.to_owned(), self.places.clone())?;
         }
         Ok(())
     }
 
-    fn roll(&mut self) -> Result<(), OutboxError> {
-        let header = SegmentHeader {
-            epoch: self.epoch,
-            batch_schema: self.schema.clone(),
-            places: self.places.clone(),
-        };
-        Ok(self.store.roll(&encode_header(&header)?)?)
+    /// Begins a segment; what it says of itself is in force only once it is there.
+    fn roll(
+        &mut self,
+        epoch: Epoch,
+        batch_schema: String,
+        places: Vec<ChainPlace>,
+    ) -> Result<(), OutboxError> {
+        let header = SegmentHeader { epoch, batch_schema, places };
+        self.store.roll(&encode_header(&header)?)?;
+        let SegmentHeader { epoch, batch_schema, places } = header;
+        (self.epoch, self.schema, self.places) = (epoch, batch_schema, places);
+        Ok(())
+    }
+
+    /// The schema of what was appended last.
+    pub fn batch_schema(&self) -> &str {
+        &self.schema
     }
 
     /// Begins a new epoch: what is appended from here on starts each chain anew.
     pub fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), OutboxError> {
-        self.epoch = epoch;
-        self.places = start(epoch, u32::try_from(self.places.len()).unwrap_or(u32::MAX));
-        self.roll()
+        let places = start(epoch, u32::try_from(self.places.len()).unwrap_or(u32::MAX));
+        self.roll(epoch, self.schema.clone(), places)
     }
 
     /// Entries from a position on, within one segment's epoch and schema, at most `max_bytes` of them.
@@ -219,7 +228,9 @@ impl Outbox {
         let mut entries = Vec::new();
         let mut size = 0;
         each_entry(&self.store, from, &mut |placed| {
-            if placed.position >= segment.end || (size > 0 && size + placed.entry.size() > max_bytes) {
+            let is_full = entries.len() >= limits::MAX_BATCH_RECORDS
+                || (size > 0 && size + placed.entry.size() > max_bytes);
+            if placed.position >= segment.end || is_full {
                 return false;
             }
             size += placed.entry.size();
@@ -270,7 +281,7 @@ impl Outbox {
         let all_done = position >= self.store.next();
         let large = self.store.segments().last().is_some_and(|segment| segment.bytes >= SEGMENT_BYTES);
         if all_done && large {
-            self.roll()?;
+            self.roll(self.epoch, self.schema.clone(), self.places.clone())?;
         }
         Ok(self.store.drop_before(position)?)
     }

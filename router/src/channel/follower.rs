@@ -44,7 +44,14 @@ impl Follower {
 
     /// At a cursor's place.
     pub async fn resume(feed: Arc<Feed>, place: Place) -> Result<Self, ReaderError> {
-        let (fold, position) = feed.source().at_checkpoint(place.checkpoint).await?;
+        let source = feed.source();
+        let end = source.log.bounds(&source.topic, source.partition).await?.next;
+        if place.offset > end {
+            return Err(
+                source.lost(format!("offset {} was delivered, but the topic ends at {end}", place.offset))
+            );
+        }
+        let (fold, position) = source.at_checkpoint(place.checkpoint).await?;
         Ok(Self { feed, fold, position, wanted: place.offset })
     }
 

@@ -160,7 +160,8 @@ pub struct Source {
 }
 
 impl Source {
-    fn lost(&self, why: impl Into<String>) -> ReaderError {
+    /// The partition is not the one that it should be.
+    pub fn lost(&self, why: impl Into<String>) -> ReaderError {
         ReaderError::LostTopic { topic: self.topic.clone(), partition: self.partition, why: why.into() }
     }
 

@@ -83,11 +83,18 @@ impl Declared {
             if view.channels.get(&channel.name).is_none_or(|entry| entry.channel != *channel) {
                 declare_channel(control, BY, channel).await?;
                 changes += 1;
+            } else if view.versions(&channel.registry_subject()).is_empty() {
+                // A crash between declaring it and registering its schema.
+                registry::register_subject(control, BY, channel, &channel.schema).await?;
+                changes += 1;
             }
         }
         for agreement in &self.agreements {
             let view = control.view();
-            if view.agreements.get(&agreement.number).is_none_or(|entry| entry.agreement != *agreement) {
+            let known = view.agreements.get(&agreement.number);
+            if known.is_some_and(|entry| entry.agreement.version > agreement.version) {
+                tracing::info!(number = %agreement.number, "the file is older than the agreement in force");
+            } else if known.is_none_or(|entry| entry.agreement != *agreement) {
                 control.change(BY, Body::Agreement(Box::new(agreement.clone()))).await?;
                 changes += 1;
             }

@@ -105,6 +105,16 @@ impl Encoder {
         Some(bytes.into())
     }
 
+    /// Bytes that say nothing but that the stream is alive.
+    pub fn sign_of_life(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Avro => container::put_block(&mut out, 0, &[], &self.sync),
+            Format::Ndjson => out.push(b'\n'),
+        }
+        out.into()
+    }
+
     fn lines(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut cursor = Datum::new(&self.datums);

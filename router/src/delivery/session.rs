@@ -130,6 +130,8 @@ impl Session {
 
     async fn bootstrap(&mut self, passes: Vec<Bootstrap>, id: BootstrapId) -> Result<Vec<Follower>, Stop> {
         self.encoder.mark(&Delivery::Begin { bootstrap: id });
+        self.flush().await?;
+        let mut last_sign = tokio::time::Instant::now();
         let mut followers = Vec::with_capacity(passes.len());
         for (number, mut pass) in passes.into_iter().enumerate() {
             let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
@@ -155,6 +157,11 @@ impl Session {
                         Err(unreadable) => parked(partition, unreadable.offset, &unreadable.reason),
                     }
                     self.flush_if_full().await?;
+                }
+                // A narrow scope over a large state gives little: silence would be taken for a stall.
+                if last_sign.elapsed() >= HEARTBEAT {
+                    self.flush_or_sign().await?;
+                    last_sign = tokio::time::Instant::now();
                 }
             }
             followers.push(pass.into_follower());
@@ -248,8 +255,19 @@ impl Session {
         if self.encoder.is_full() { self.flush().await } else { Ok(()) }
     }
 
+    async fn flush_or_sign(&mut self) -> Result<(), Stop> {
+        let bytes = self.encoder.take().unwrap_or_else(|| self.encoder.sign_of_life());
+        self.send(bytes).await
+    }
+
     async fn flush(&mut self) -> Result<(), Stop> {
-        let Some(bytes) = self.encoder.take() else { return Ok(()) };
+        match self.encoder.take() {
+            Some(bytes) => self.send(bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&self, bytes: bytes::Bytes) -> Result<(), Stop> {
         if let Some(shut) = self.gate.shut() {
             return Err(Stop::Close(shut));
         }

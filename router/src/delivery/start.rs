@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use schemas::agreement::{Agreement, History};
 use schemas::cursor::{Cursor, CursorError};
+use schemas::ids::Offset;
 use schemas::time::Millis;
 
+use crate::channel::feed::Feed;
 use crate::channel::follower::Follower;
 use crate::channel::reader::ReaderError;
 use crate::channels::Running;
@@ -127,6 +129,7 @@ pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Resu
         From::Cursor(cursor) => {
             check_cursor(running, agreement, &cursor)?;
             for (feed, place) in running.feeds.iter().zip(&cursor.places) {
+                check_floor(feed, agreement, place.offset).await?;
                 followers.push(Follower::resume(Arc::clone(feed), *place).await?);
             }
         }
@@ -146,6 +149,22 @@ fn check_history(agreement: &Agreement, from: &From) -> Result<(), StartError> {
         (From::Time(at), History::Since(since)) if *at < Millis::from(*since) => denied(),
         _ => Ok(()),
     }
+}
+
+/// A cursor is made of numbers that its consumer could choose: it may not reach further back than the agreement's
+/// own beginning, or its history's.
+async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Result<(), StartError> {
+    let floor = match agreement.history {
+        History::Full => return Ok(()),
+        History::None => agreement.valid_from,
+        History::Since(since) => since.min(agreement.valid_from),
+    };
+    let source = feed.source();
+    let first = source.log.offset_at(&source.topic, source.partition, floor.into()).await;
+    if offset < first.map_err(ReaderError::from)? {
+        return Err(StartError::History(format!("{:?}; the cursor lies before it", agreement.history)));
+    }
+    Ok(())
 }
 
 fn check_cursor(running: &Running, agreement: &Agreement, cursor: &Cursor) -> Result<(), StartError> {

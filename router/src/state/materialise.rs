@@ -143,6 +143,10 @@ impl Materialiser {
                 let source = feed.source();
                 let bounds = source.log.bounds(&source.topic, source.partition).await?;
                 let as_of = checkpoint.as_of;
+                if as_of > bounds.next {
+                    let why = format!("the state stands at {as_of}, but the topic ends at {}", bounds.next);
+                    return Err(source.lost(why).into());
+                }
                 if as_of < bounds.first {
                     return Err(StateError::Overtaken { topic, as_of });
                 }
@@ -192,8 +196,11 @@ impl Materialiser {
                     let wait = retry.next_wait();
                     tracing::error!(topic = %self.topic, %error, ?wait, "the state cannot be written");
                     tokio::time::sleep(wait).await;
-                    if let Err(error) = self.reopen().await {
-                        tracing::error!(topic = %self.topic, %error, "the state cannot be read");
+                    // The step may have moved on before it failed: nothing is written until we stand again.
+                    while let Err(error) = self.reopen().await {
+                        let wait = retry.next_wait();
+                        tracing::error!(topic = %self.topic, %error, ?wait, "the state cannot be read");
+                        tokio::time::sleep(wait).await;
                     }
                 }
             }
