@@ -6,6 +6,9 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// A record of the log has at most 1 MB with its headers (Kafka's default); this leaves room for framing.
 pub const MAX_DATUM_BYTES: usize = 900_000;
 
+/// One image: an update carries two of them, a key and its source, and must fit [`MAX_DATUM_BYTES`].
+pub const MAX_IMAGE_BYTES: usize = 440_000;
+
 /// A key names a subject; sled and Kafka both keep keys in memory.
 pub const MAX_KEY_BYTES: usize = 1_024;
 

@@ -9,7 +9,7 @@ use platform::clock::now;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::ids::Partition;
 use schemas::marks::Freshness;
-use schemas::{limits, partition};
+use schemas::partition;
 
 use super::{Agent, AgentError, GROUP};
 use crate::image::Fold;
@@ -63,16 +63,6 @@ impl<'a> Emitter<'a> {
         };
         let mut datum = Vec::new();
         ChangeCodec::encode(&change, &mut datum);
-        if datum.len() > limits::MAX_DATUM_BYTES {
-            // The same limit as the router's: the row is parked here, and nothing behind it waits.
-            tracing::error!(
-                file = self.file,
-                line,
-                size = datum.len(),
-                "parked a row that is larger than the log takes"
-            );
-            return Ok(());
-        }
         let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
         self.contents.push((partition, Content::Change { key: key.to_owned(), datum }));
         self.pending.insert(key.to_owned(), after.clone());

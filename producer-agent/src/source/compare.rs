@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use schemas::avro::schema::AvroSchema;
 use schemas::digest::hash128;
 use schemas::key::{Key, KeyDeriver, KeyError, KeySpec};
+use schemas::limits;
 use serde::Serialize;
 
 use super::cells::{HeaderError, RowEncoder};
@@ -130,6 +131,11 @@ impl RowReader {
         };
         match self.encoder.encode(cells) {
             Ok(datum) => match self.keys.derive(&datum) {
+                Ok(key) if datum.len() > limits::MAX_IMAGE_BYTES => {
+                    let (size, limit) = (datum.len(), limits::MAX_IMAGE_BYTES);
+                    let reason = format!("it has {size} bytes; at most {limit} are taken");
+                    Read::Bad { key: Some(key), parked: parked(None, reason) }
+                }
                 Ok(key) => Read::Good { key, datum },
                 Err(error) => Read::Bad { key: None, parked: parked(None, error.to_string()) },
             },
@@ -293,6 +299,20 @@ mod tests {
         assert_eq!(survey.counts, Counts { create: 0, update: 0, delete: 0, same: 1, parked: 4 });
         let lines: Vec<_> = survey.parked.iter().map(|p| (p.line, p.column.as_deref())).collect();
         assert_eq!(lines, [(2, Some("n")), (3, None), (4, None), (5, None)]);
+    }
+
+    #[test]
+    fn a_row_that_the_log_could_not_take_is_parked_and_not_absent() {
+        let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
+        let schema = SCHEMA.replace("long", "string");
+        let header = ["k".to_owned(), "n".to_owned()];
+        let reader = RowReader::new(&AvroSchema::parse(&schema).unwrap(), &spec, &header).unwrap();
+        let images = MemoryImages::default();
+        images.apply(&[Fold { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) }], 0).unwrap();
+        let large = "x".repeat(limits::MAX_IMAGE_BYTES);
+        let survey = Survey::of(rows(&[["a", &large]]).into_iter(), &reader, &images).unwrap();
+        assert_eq!(survey.counts, Counts { parked: 1, ..Counts::default() });
+        assert!(survey.parked[0].reason.contains("at most 440000"));
     }
 
     #[test]
