@@ -107,7 +107,11 @@ async fn accept_until(
     let connections = tasks.child();
     tokio::pin!(stopping);
     loop {
-        let Ok(slot) = Arc::clone(&server.slots).acquire_owned().await else { break };
+        let slot = tokio::select! {
+            slot = Arc::clone(&server.slots).acquire_owned() => slot,
+            () = &mut stopping => break,
+        };
+        let Ok(slot) = slot else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stopping => break,
