@@ -17,7 +17,7 @@ use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::receive::machine::{ReceiveMachine, Tally};
+use crate::receive::machine::{Behind, ReceiveMachine, Tally};
 use crate::receive::receiver::{Closed, ReceiveError, receive};
 use crate::sink::Sink;
 
@@ -36,6 +36,8 @@ pub struct Status {
     pub phase: Phase,
     /// Where the replica stands.
     pub cursor: Option<Cursor>,
+    /// How far it is behind the log, as last told.
+    pub behind: Option<Behind>,
     /// Up to when the provider has looked at its source.
     pub freshness: Option<Millis>,
     /// Present rows.
@@ -79,6 +81,7 @@ impl Agent {
             agreement: number.clone(),
             phase: Phase::Connecting,
             cursor: sink.cursor(),
+            behind: None,
             freshness: None,
             rows: sink.row_count(),
             delivered: Tally::default(),
@@ -114,7 +117,7 @@ impl Agent {
                     retry.reset();
                     tracing::info!(agreement = %self.number, reason = closed.reason.as_str(), detail = %closed.detail, "the stream was closed");
                     if matches!(closed.reason, CloseReason::Revoked | CloseReason::Expired) {
-                        self.tell(Phase::Ended, Some(closed.detail));
+                        self.tell(Phase::Ended, Some(closed.in_words()));
                         return self.status.borrow().clone();
                     }
                     from_state = closed.next == Next::Resync;
@@ -122,7 +125,7 @@ impl Agent {
                         Next::Continue => retry.next_wait(),
                         Next::Resync => Duration::ZERO,
                         Next::Stop => {
-                            self.tell(Phase::Waiting, Some(closed.detail));
+                            self.tell(Phase::Waiting, Some(closed.in_words()));
                             NOT_ACTIVE_WAIT
                         }
                     }
@@ -174,6 +177,7 @@ impl Agent {
             status.send_modify(|status| {
                 status.phase = Phase::Streaming;
                 status.cursor = machine.cursor();
+                status.behind = machine.behind();
                 status.freshness = machine.freshness();
                 status.rows = rows;
                 status.delivered = before.plus(machine.tally());

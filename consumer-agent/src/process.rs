@@ -10,12 +10,14 @@ use platform::identity::{Identity, IdentityFiles};
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
+use schemas::cursor::in_words;
 use schemas::ids::AgreementNumber;
 use schemas::publish::Me;
 use schemas::time::Millis;
 
 use crate::agent::{Agent, Phase, Status};
 use crate::config::ConsumerConfig;
+use crate::receive::machine::Behind;
 use crate::sink::file::FileSink;
 
 /// Where an agreement's status is written.
@@ -129,8 +131,18 @@ pub fn describe(status: &Status, now: Millis) -> String {
         || "the source's freshness is not known yet".to_owned(),
         |at| format!("the source was looked at {} s ago", seconds(at)),
     );
+    let behind = match status.behind {
+        None => "how far behind is not known yet".to_owned(),
+        Some(Behind { events: 0, .. }) => "up to date".to_owned(),
+        Some(Behind { events, since: None }) => format!("behind by at most {events} events"),
+        Some(Behind { events, since: Some(at) }) => {
+            format!("behind by at most {events} events and {} s", seconds(at))
+        }
+    };
+    let position = status.cursor.as_ref();
+    let position = position.map_or_else(|| "none yet".to_owned(), |cursor| in_words(&cursor.places));
     let mut text = format!(
-        "{}: {phase}; {} rows; {freshness}; last sign of life {} s ago",
+        "{}: {phase}; {} rows; {behind}; {freshness}; position {position}; last sign of life {} s ago",
         status.agreement,
         status.rows,
         seconds(status.at)

@@ -35,6 +35,12 @@ pub struct Cursor {
 #[error("this is not a cursor that a router gave out: {0}")]
 pub struct CursorError(String);
 
+/// Places in words, for people: `partition:offset`, each.
+pub fn in_words(places: &[Place]) -> String {
+    let words = places.iter().enumerate().map(|(number, place)| format!("{number}:{}", place.offset));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let json = serde_json::to_vec(self).map_err(|_| fmt::Error)?;

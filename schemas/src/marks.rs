@@ -103,8 +103,8 @@ pub(crate) fn put_offset(out: &mut Vec<u8>, offset: u64) {
     binary::put_long(out, i64::try_from(offset).unwrap_or(i64::MAX));
 }
 
-pub(crate) fn put_freshness(out: &mut Vec<u8>, freshness: Option<Millis>) {
-    match freshness {
+pub(crate) fn put_optional_millis(out: &mut Vec<u8>, at: Option<Millis>) {
+    match at {
         None => out.push(0),
         Some(at) => {
             binary::put_long(out, 1);
@@ -113,7 +113,7 @@ pub(crate) fn put_freshness(out: &mut Vec<u8>, freshness: Option<Millis>) {
     }
 }
 
-pub(crate) fn freshness(cursor: &mut Cursor<'_>) -> Result<Option<Millis>, DatumError> {
+pub(crate) fn optional_millis(cursor: &mut Cursor<'_>) -> Result<Option<Millis>, DatumError> {
     optional(cursor, |c| c.long().map(Millis::new))
 }
 
@@ -151,7 +151,7 @@ impl Checkpoint {
         let mut out = Vec::new();
         put_id(&mut out, self.log_id.as_bytes());
         put_offset(&mut out, self.as_of.get());
-        put_freshness(&mut out, self.freshness);
+        put_optional_millis(&mut out, self.freshness);
         let count = self.table.entries().count();
         if count > 0 {
             binary::put_length(&mut out, count);
@@ -172,7 +172,7 @@ impl Checkpoint {
         let mut cursor = Cursor::new(datum);
         let log_id = LogId::new(id(&mut cursor)?);
         let as_of = Offset::new(offset(&mut cursor)?);
-        let freshness = freshness(&mut cursor)?;
+        let freshness = optional_millis(&mut cursor)?;
         let mut entries = Vec::new();
         loop {
             let at = cursor.at();

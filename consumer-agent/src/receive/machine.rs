@@ -4,7 +4,7 @@
 //! of a stream into what comes next.
 
 use schemas::cursor::{Cursor, Place};
-use schemas::delivery::{CloseReason, Delivery, Event, Next, Reason};
+use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,18 @@ pub enum Effect {
         reason: CloseReason,
         /// For people.
         detail: String,
+        /// The last position delivered, by partition.
+        places: Vec<Place>,
     },
+}
+
+/// How far a replica is behind the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Behind {
+    /// At most so many events: offsets between the position and the log's end, whoever they are for.
+    pub events: u64,
+    /// The append time up to which everything has come, when events are missing.
+    pub since: Option<Millis>,
 }
 
 /// A stream that does not keep its own rules.
@@ -102,7 +113,8 @@ pub struct ReceiveMachine {
     log_id: LogId,
     version: AgreementVersion,
     places: Vec<Place>,
-    freshness: Vec<Option<Millis>>,
+    /// The last word on each partition.
+    progress: Vec<Option<Progress>>,
     pass: Option<BootstrapId>,
     tally: Tally,
 }
@@ -114,7 +126,7 @@ impl ReceiveMachine {
         Self {
             log_id,
             version,
-            freshness: vec![None; places.len()],
+            progress: vec![None; places.len()],
             places,
             pass: None,
             tally: Tally::default(),
@@ -131,7 +143,24 @@ impl ReceiveMachine {
 
     /// Up to when the provider has looked at its source: the oldest of the partitions.
     pub fn freshness(&self) -> Option<Millis> {
-        self.freshness.iter().copied().min().flatten()
+        self.progress.iter().map(|told| told.and_then(|progress| progress.freshness)).min().flatten()
+    }
+
+    /// How far the replica is behind the log; `None` while a partition has not been told of yet.
+    pub fn behind(&self) -> Option<Behind> {
+        if self.pass.is_some() || self.progress.is_empty() {
+            return None;
+        }
+        let mut behind = Behind::default();
+        for (told, place) in self.progress.iter().zip(&self.places) {
+            let progress = (*told)?;
+            let missing = progress.end.get().saturating_sub(place.offset.get());
+            behind.events += missing;
+            if missing > 0 {
+                behind.since = [behind.since, progress.passed_at].into_iter().flatten().min();
+            }
+        }
+        Some(behind)
     }
 
     /// What this stream has delivered.
@@ -154,24 +183,28 @@ impl ReceiveMachine {
                 }
                 self.pass = None;
                 self.places.clone_from(places);
-                self.freshness = vec![None; places.len()];
+                self.progress = vec![None; places.len()];
                 Ok(Effect::End)
             }
-            Delivery::Progress { partition, place, freshness } => {
+            Delivery::Progress(progress) => {
+                let partition = progress.partition;
                 let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-                let known = self.places.get_mut(index).ok_or(ProtocolError::NoSuchPartition(*partition))?;
-                if place.offset < known.offset {
-                    return Err(ProtocolError::Backwards(*partition));
+                let known = self.places.get_mut(index).ok_or(ProtocolError::NoSuchPartition(partition))?;
+                if progress.place.offset < known.offset {
+                    return Err(ProtocolError::Backwards(partition));
                 }
-                *known = *place;
-                if let Some(fresh) = self.freshness.get_mut(index) {
-                    *fresh = *freshness;
+                *known = progress.place;
+                if let Some(told) = self.progress.get_mut(index) {
+                    *told = Some(*progress);
                 }
                 Ok(Effect::Nothing)
             }
-            Delivery::Closing { next, reason, detail } => {
-                Ok(Effect::Closed { next: *next, reason: *reason, detail: detail.clone() })
-            }
+            Delivery::Closing { next, reason, detail, places } => Ok(Effect::Closed {
+                next: *next,
+                reason: *reason,
+                detail: detail.clone(),
+                places: places.clone(),
+            }),
         }
     }
 
@@ -260,14 +293,18 @@ mod tests {
     #[test]
     fn progress_moves_the_cursor_and_never_back() {
         let mut machine = machine(Some(5));
-        let progress = |offset| Delivery::Progress {
-            partition: P0,
-            place: place(offset),
-            freshness: Some(Millis::new(9)),
+        let progress = |offset| {
+            let at = Some(Millis::new(9));
+            let (place, end) = (place(offset), Offset::new(10));
+            Delivery::Progress(Progress { partition: P0, place, freshness: at, end, passed_at: at })
         };
+        assert_eq!(machine.behind(), None);
         assert_eq!(machine.freshness(), None);
         assert_eq!(machine.on_delivery(&progress(8)), Ok(Effect::Nothing));
         assert_eq!((offset_of(&machine), machine.freshness()), (Some(8), Some(Millis::new(9))));
+        assert_eq!(machine.behind(), Some(Behind { events: 2, since: Some(Millis::new(9)) }));
+        assert_eq!(machine.on_delivery(&progress(10)), Ok(Effect::Nothing));
+        assert_eq!(machine.behind(), Some(Behind::default()));
         assert_eq!(machine.on_delivery(&progress(7)), Err(ProtocolError::Backwards(P0)));
         let mut none = ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), None);
         assert_eq!(none.on_delivery(&progress(8)), Err(ProtocolError::NoSuchPartition(P0)));

@@ -8,7 +8,7 @@ use platform::client::{Client, ClientError, send, unreachable_peer};
 use schemas::avro::binary::{Cursor as Datums, DatumError};
 use schemas::avro::container::{Block, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
-use schemas::cursor::Cursor;
+use schemas::cursor::{Cursor, Place, in_words};
 use schemas::delivery::{AGREEMENT_KEY, CloseReason, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY};
 use schemas::ids::{AgreementNumber, AgreementVersion, LogId};
 
@@ -63,6 +63,15 @@ pub struct Closed {
     pub reason: CloseReason,
     /// For people.
     pub detail: String,
+    /// The last position delivered, by partition.
+    pub places: Vec<Place>,
+}
+
+impl Closed {
+    /// The detail with the last position.
+    pub fn in_words(&self) -> String {
+        format!("{}; last position delivered: {}", self.detail, in_words(&self.places))
+    }
 }
 
 /// Where to begin.
@@ -152,7 +161,9 @@ impl Stream {
         for _ in 0..block.count {
             match self.machine.on_delivery(&self.codec.decode(&mut datums)?)? {
                 Effect::Nothing => {}
-                Effect::Closed { next, reason, detail } => closed = Some(Closed { next, reason, detail }),
+                Effect::Closed { next, reason, detail, places } => {
+                    closed = Some(Closed { next, reason, detail, places });
+                }
                 effect => effects.push(effect),
             }
         }

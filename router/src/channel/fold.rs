@@ -46,17 +46,26 @@ pub struct Fold {
     pub checkpoint: Offset,
     /// Up to when the source was looked at.
     pub freshness: Option<Millis>,
+    /// When the log took the newest record that was passed since the fold began.
+    pub passed_at: Option<Millis>,
 }
 
 impl Fold {
     /// The fold at a checkpoint's `as_of`, found in the checkpoint record at `at`.
     pub fn begin(kind: ChannelKind, at: Offset, checkpoint: Checkpoint) -> Self {
-        Self { kind, table: checkpoint.table, checkpoint: at, freshness: checkpoint.freshness }
+        Self {
+            kind,
+            table: checkpoint.table,
+            checkpoint: at,
+            freshness: checkpoint.freshness,
+            passed_at: None,
+        }
     }
 
     /// Takes the next record.
     pub fn step<'r>(&mut self, stored: &'r Stored) -> Meaning<'r> {
         let record = &stored.record;
+        self.passed_at = Some(stored.logged_at);
         let Some(kind) = Kind::of(record) else { return Meaning::Foreign("it has no dit_kind") };
         let Some(value) = record.value.as_deref() else { return Meaning::Foreign("it has no value") };
         let Ok((schema, datum)) = framing::unframe(value) else {

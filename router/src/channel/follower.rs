@@ -70,11 +70,6 @@ impl Follower {
         Place { offset, checkpoint: self.fold.checkpoint.min(offset) }
     }
 
-    /// Up to when the source was looked at.
-    pub const fn freshness(&self) -> Option<Millis> {
-        self.fold.freshness
-    }
-
     /// The fold at the place.
     pub const fn fold(&self) -> &Fold {
         &self.fold

@@ -10,14 +10,13 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::Frame as HttpFrame;
-use schemas::cursor::Cursor;
+use schemas::cursor::Place;
 use schemas::delivery::{CloseReason, Delivery};
-use schemas::ids::{AgreementVersion, LogId};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-use super::encode::{Encoder, describe};
+use super::encode::Encoder;
 use super::gate::{Gate, Shut};
 use super::session::Step;
 use crate::control::view::ControlView;
@@ -29,7 +28,7 @@ pub struct GatedBody {
     gate: Gate,
     control: WatchStream<Arc<ControlView>>,
     encoder: Encoder,
-    delivered: Cursor,
+    delivered: Vec<Place>,
     ended: bool,
 }
 
@@ -40,11 +39,9 @@ impl GatedBody {
         steps: mpsc::Receiver<Step>,
         gate: Gate,
         encoder: Encoder,
-        log_id: LogId,
-        version: AgreementVersion,
+        delivered: Vec<Place>,
     ) -> Self {
         let control = WatchStream::from_changes(gate.watch());
-        let delivered = Cursor { log_id, version, places: Vec::new() };
         let header = (!header.is_empty()).then_some(header);
         Self { header, steps, gate, control, encoder, delivered, ended: false }
     }
@@ -57,8 +54,9 @@ impl GatedBody {
     fn closing(&mut self, shut: &Shut) -> Option<Bytes> {
         self.ended = true;
         self.steps.close();
-        let detail = format!("{} (last position delivered: {})", shut.detail, describe(&self.delivered));
-        self.encoder.mark(&Delivery::Closing { next: shut.reason.next(), reason: shut.reason, detail });
+        let (next, reason, detail) = (shut.reason.next(), shut.reason, shut.detail.clone());
+        let places = self.delivered.clone();
+        self.encoder.mark(&Delivery::Closing { next, reason, detail, places });
         self.encoder.take()
     }
 }
@@ -86,7 +84,7 @@ impl HttpBody for GatedBody {
         }
         match step {
             Poll::Ready(Some(Step::Frame(frame))) => {
-                self.delivered.places = frame.places;
+                self.delivered = frame.places;
                 data(Some(frame.bytes))
             }
             Poll::Ready(Some(Step::Close(shut))) => data(self.closing(&shut)),

@@ -9,7 +9,7 @@ use schemas::avro::binary::Cursor as Datum;
 use schemas::avro::container::{self, Header, Sync};
 use schemas::avro::json;
 use schemas::avro::names;
-use schemas::cursor::{Cursor, Place};
+use schemas::cursor::Place;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::limits::MAX_FRAME_BYTES;
 use scope::permit::{Outcome, Permitted, Standing};
@@ -140,22 +140,12 @@ impl Encoder {
             }
             Delivery::Begin { bootstrap } => json!({"begin": bootstrap}),
             Delivery::End { bootstrap, places } => json!({"end": bootstrap, "places": places}),
-            Delivery::Progress { partition, place, freshness } => json!({"progress": {"partition": partition,
-                "offset": place.offset, "fresh_at": freshness.map(|at| at.to_string())}}),
-            Delivery::Closing { next, reason, detail } => {
-                json!({"closing": {"next": next, "reason": reason, "detail": detail}})
+            Delivery::Progress(progress) => json!({"progress": {"partition": progress.partition,
+                "offset": progress.place.offset, "end": progress.end,
+                "fresh_at": progress.freshness.map(|at| at.to_string())}}),
+            Delivery::Closing { next, reason, detail, places } => {
+                json!({"closing": {"next": next, "reason": reason, "detail": detail, "places": places}})
             }
         }
     }
-}
-
-/// A cursor in words, for closing records and errors.
-pub fn describe(cursor: &Cursor) -> String {
-    cursor
-        .places
-        .iter()
-        .enumerate()
-        .map(|(partition, place)| format!("{partition}:{}", place.offset))
-        .collect::<Vec<_>>()
-        .join(" ")
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use schemas::cursor::Place;
-use schemas::delivery::{CloseReason, Delivery};
+use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{BootstrapId, Offset, Partition};
 use scope::permit::Standing;
 use tokio::sync::{mpsc, watch};
@@ -228,8 +228,9 @@ impl Session {
         if let Some(known) = self.places.get_mut(index) {
             *known = place;
         }
-        let freshness = follower.freshness();
-        self.encoder.mark(&Delivery::Progress { partition, place, freshness });
+        let (freshness, passed_at) = (follower.fold().freshness, follower.fold().passed_at);
+        let end = follower.feed().tail().next.max(place.offset);
+        self.encoder.mark(&Delivery::Progress(Progress { partition, place, freshness, end, passed_at }));
     }
 
     /// Waits until something happens; tells progress when nothing does.

@@ -182,14 +182,13 @@ async fn start_stream(
     let gate = Gate::new(core.control.watch(), agreement.number.clone(), agreement.version);
     let (out, steps) = mpsc::channel(QUEUE_FRAMES);
     let header = encoder().header(metadata);
-    let body =
-        GatedBody::new(header, steps, gate.clone(), encoder(), running.entry.log_id, agreement.version);
     let places: Vec<Place> = match &beginning {
         Beginning::Log(followers) => {
             followers.iter().map(crate::channel::follower::Follower::place).collect()
         }
         Beginning::State(_) => Vec::new(),
     };
+    let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone());
     let session = Session { encoder: encoder(), scopes, view: core.control.watch(), gate, out, places };
     let bootstrap = BootstrapId::new(platform::random::id()?);
     let stopping = core.tasks.stopping();

@@ -17,6 +17,7 @@ use schemas::avro::binary::{Cursor as Datums, put_long, put_string};
 use schemas::avro::container::{Decoder, Header, put_block};
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::cursor::in_words;
 use schemas::delivery::DeliveryCodec;
 use schemas::digest;
 use schemas::ids::{Digest, Epoch, Sequence};
@@ -113,8 +114,8 @@ fn word(delivery: &schemas::delivery::Delivery<'_>) -> String {
         Delivery::Begin { .. } => "begin".to_owned(),
         Delivery::End { .. } => "end".to_owned(),
         Delivery::Progress { .. } => "progress".to_owned(),
-        Delivery::Closing { next, reason, detail } => {
-            format!("closing {next:?} {} {detail}", reason.as_str())
+        Delivery::Closing { next, reason, detail, places } => {
+            format!("closing {next:?} {} {detail} at {}", reason.as_str(), in_words(places))
         }
     }
 }

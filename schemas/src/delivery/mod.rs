@@ -3,16 +3,19 @@
 //! Owns the union's schema around a scope's derived schema, and its encoding both ways. A delivery of a leave or
 //! a delete has no image, by its type.
 
+mod closing;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+pub use self::closing::{CloseReason, Next};
 
 use crate::avro::binary::{self, Cursor, DatumError};
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::change::Op;
 use crate::cursor::Place;
-use crate::error_code::ErrorCode;
 use crate::ids::{BootstrapId, Offset, Partition};
-use crate::marks::{freshness, offset, put_freshness, put_offset};
+use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
 use crate::time::Millis;
 
 /// Metadata key of the agreement's number in a stream's container header.
@@ -53,101 +56,6 @@ impl Reason {
     }
 }
 
-/// What follows a closed stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Next {
-    /// Connect again with the cursor.
-    Continue,
-    /// Connect again from the state.
-    Resync,
-    /// The agreement is over or held.
-    Stop,
-}
-
-impl Next {
-    const ALL: [Self; 3] = [Self::Continue, Self::Resync, Self::Stop];
-
-    const fn index(self) -> i64 {
-        match self {
-            Self::Continue => 0,
-            Self::Resync => 1,
-            Self::Stop => 2,
-        }
-    }
-}
-
-/// Why a stream was closed by the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CloseReason {
-    /// The agreement was revoked: purge duty.
-    Revoked,
-    /// The agreement is suspended.
-    Suspended,
-    /// The agreement is past its last day.
-    Expired,
-    /// The agreement has another version.
-    Amended,
-    /// A newer schema loses or retypes a field that the agreement names.
-    SchemaMismatch,
-    /// The provider's images did not fit the state.
-    Resync,
-    /// Retention or compaction overtook the reader.
-    Overtaken,
-    /// The router is stopping.
-    Draining,
-    /// Something broke at the router; its log says what.
-    Internal,
-}
-
-impl CloseReason {
-    const ALL: [Self; 9] = [
-        Self::Revoked,
-        Self::Suspended,
-        Self::Expired,
-        Self::Amended,
-        Self::SchemaMismatch,
-        Self::Resync,
-        Self::Overtaken,
-        Self::Draining,
-        Self::Internal,
-    ];
-
-    /// The word as it travels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Revoked => "revoked",
-            Self::Suspended => "suspended",
-            Self::Expired => "expired",
-            Self::Amended => "amended",
-            Self::SchemaMismatch => "schema_mismatch",
-            Self::Resync => "resync",
-            Self::Overtaken => "overtaken",
-            Self::Draining => "draining",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// What the consumer does then.
-    pub const fn next(self) -> Next {
-        match self {
-            Self::Revoked | Self::Suspended | Self::Expired | Self::SchemaMismatch => Next::Stop,
-            Self::Amended | Self::Resync | Self::Overtaken => Next::Resync,
-            Self::Draining | Self::Internal => Next::Continue,
-        }
-    }
-
-    /// The code under which a new connection would be refused, for those that end the agreement's stream.
-    pub const fn code(self) -> Option<ErrorCode> {
-        match self {
-            Self::Revoked | Self::Suspended | Self::Expired => Some(ErrorCode::AgreementNotActive),
-            Self::SchemaMismatch => Some(ErrorCode::SchemaMismatch),
-            _ => None,
-        }
-    }
-}
-
 /// One event for one consumer; the image is a datum of the derived schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event<'a> {
@@ -169,6 +77,21 @@ pub struct Event<'a> {
     pub logged_at: Millis,
 }
 
+/// How far a stream has got in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The partition.
+    pub partition: Partition,
+    /// Where the consumer stands in it.
+    pub place: Place,
+    /// Up to when the provider has looked at its source.
+    pub freshness: Option<Millis>,
+    /// Where the partition ends, as far as the router has read it.
+    pub end: Offset,
+    /// When the log took the newest record that was passed; `None` when none was yet.
+    pub passed_at: Option<Millis>,
+}
+
 /// What a stream carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery<'a> {
@@ -187,14 +110,7 @@ pub enum Delivery<'a> {
         places: Vec<Place>,
     },
     /// Everything permitted up to here has been delivered.
-    Progress {
-        /// The partition.
-        partition: Partition,
-        /// Where the consumer stands in it.
-        place: Place,
-        /// Up to when the provider has looked at its source.
-        freshness: Option<Millis>,
-    },
+    Progress(Progress),
     /// The last record of a stream.
     Closing {
         /// What the consumer does next.
@@ -203,6 +119,8 @@ pub enum Delivery<'a> {
         reason: CloseReason,
         /// For people.
         detail: String,
+        /// The last position delivered, by partition; empty when the stream gave none.
+        places: Vec<Place>,
     },
 }
 
@@ -252,25 +170,22 @@ impl DeliveryCodec {
             Delivery::End { bootstrap, places } => {
                 binary::put_long(out, 2);
                 out.extend_from_slice(bootstrap.as_bytes());
-                if !places.is_empty() {
-                    binary::put_length(out, places.len());
-                    for place in places {
-                        put_place(out, *place);
-                    }
-                }
-                out.push(0);
+                put_places(out, places);
             }
-            Delivery::Progress { partition, place, freshness } => {
+            Delivery::Progress(progress) => {
                 binary::put_long(out, 3);
-                binary::put_long(out, i64::from(partition.get()));
-                put_place(out, *place);
-                put_freshness(out, *freshness);
+                binary::put_long(out, i64::from(progress.partition.get()));
+                put_place(out, progress.place);
+                put_optional_millis(out, progress.freshness);
+                put_offset(out, progress.end.get());
+                put_optional_millis(out, progress.passed_at);
             }
-            Delivery::Closing { next, reason, detail } => {
+            Delivery::Closing { next, reason, detail, places } => {
                 binary::put_long(out, 4);
                 binary::put_long(out, next.index());
                 binary::put_string(out, reason.as_str());
                 binary::put_string(out, detail);
+                put_places(out, places);
             }
         }
     }
@@ -282,15 +197,18 @@ impl DeliveryCodec {
             0 => self.decode_event(cursor).map(Delivery::Event),
             1 => Ok(Delivery::Begin { bootstrap: bootstrap(cursor)? }),
             2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: places(cursor)? }),
-            3 => Ok(Delivery::Progress {
+            3 => Ok(Delivery::Progress(Progress {
                 partition: partition(cursor)?,
                 place: place(cursor)?,
-                freshness: freshness(cursor)?,
-            }),
+                freshness: optional_millis(cursor)?,
+                end: Offset::new(offset(cursor)?),
+                passed_at: optional_millis(cursor)?,
+            })),
             4 => Ok(Delivery::Closing {
                 next: pick(cursor, &Next::ALL)?,
                 reason: close_reason(cursor)?,
                 detail: cursor.string()?.to_owned(),
+                places: places(cursor)?,
             }),
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }
@@ -348,6 +266,14 @@ fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
 fn put_place(out: &mut Vec<u8>, place: Place) {
     put_offset(out, place.offset.get());
     put_offset(out, place.checkpoint.get());
+}
+
+fn put_places(out: &mut Vec<u8>, places: &[Place]) {
+    if !places.is_empty() {
+        binary::put_length(out, places.len());
+        places.iter().for_each(|place| put_place(out, *place));
+    }
+    out.push(0);
 }
 
 fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
@@ -429,11 +355,14 @@ fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
             {"name": "partition", "type": "int"},
             {"name": "place", "type": "lv.dit.Place"},
             {"name": "freshness", "type": ["null", millis]},
+            place("end"),
+            {"name": "passed_at", "type": ["null", millis]},
         ]},
         {"type": "record", "name": "lv.dit.Closing", "fields": [
             {"name": "next", "type": {"type": "enum", "name": "lv.dit.Next", "symbols": next}},
             {"name": "reason", "type": "string"},
             {"name": "detail", "type": "string"},
+            {"name": "places", "type": {"type": "array", "items": "lv.dit.Place"}},
         ]},
     ]))
 }
@@ -465,16 +394,24 @@ mod tests {
     fn every_branch_is_what_the_union_says_and_comes_back() {
         let codec = codec();
         let place = Place { offset: Offset::new(7), checkpoint: Offset::new(2) };
-        let closing =
-            |reason: CloseReason| Delivery::Closing { next: reason.next(), reason, detail: "d".into() };
+        let progress = |at| {
+            let (partition, end) = (Partition::new(1), Offset::new(9));
+            Delivery::Progress(Progress { partition, place, freshness: at, end, passed_at: at })
+        };
+        let closing = |reason: CloseReason| Delivery::Closing {
+            next: reason.next(),
+            reason,
+            detail: "d".into(),
+            places: vec![place],
+        };
         let mut all = vec![
             event(Op::Create, Some(&[2, b'x']), Reason::Enter),
             event(Op::Delete, None, Reason::Leave),
             Delivery::Begin { bootstrap: BootstrapId::new([1; 16]) },
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![place; 3] },
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![] },
-            Delivery::Progress { partition: Partition::new(0), place, freshness: None },
-            Delivery::Progress { partition: Partition::new(1), place, freshness: Some(Millis::new(4)) },
+            progress(None),
+            progress(Some(Millis::new(4))),
         ];
         all.extend(CloseReason::ALL.map(closing));
         for delivery in all {
