@@ -3,6 +3,7 @@
 //! Owns identity files, manifests and journals of one value. What it reads back is what was written, or an error.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, Found};
@@ -30,7 +31,7 @@ pub struct Replacement<'d> {
     disk: &'d dyn Disk,
     path: PathBuf,
     fresh: PathBuf,
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
 }
 
 impl<'d> Replacement<'d> {
@@ -39,7 +40,7 @@ impl<'d> Replacement<'d> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let fresh = path.with_file_name(name);
-        let mut file = disk.open(&fresh).map_err(io_error(&fresh))?;
+        let file = disk.open(&fresh).map_err(io_error(&fresh))?;
         file.truncate(0).map_err(io_error(&fresh))?;
         Ok(Self { disk, path: path.to_owned(), fresh, file })
     }

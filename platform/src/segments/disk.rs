@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A disk that files are appended to.
 pub trait Disk: Send + Sync + 'static {
@@ -13,7 +14,7 @@ pub trait Disk: Send + Sync + 'static {
     /// The names of the files in a directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Opens a file, making it when it is missing.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Whether a file is there.
     fn exists(&self, path: &Path) -> bool;
     /// Removes a file.
@@ -24,16 +25,16 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// One open file.
+/// One open file; several may hold it, one appends.
 pub trait DiskFile: Send + Sync {
     /// Its length in bytes.
     fn length(&self) -> io::Result<u64>;
     /// Appends all of `bytes`, or fails having appended some of them.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
     /// Reads at a place; how many bytes were there.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Cuts it to a length.
-    fn truncate(&mut self, length: u64) -> io::Result<()>;
+    fn truncate(&self, length: u64) -> io::Result<()>;
     /// Makes its bytes survive a crash.
     fn sync(&self) -> io::Result<()>;
 }
@@ -57,9 +58,9 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        Ok(Arc::new(RealFile(file)))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -86,8 +87,8 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(bytes)
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
@@ -102,7 +103,7 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
     }
 

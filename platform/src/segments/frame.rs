@@ -1,4 +1,5 @@
-//! One frame: length and checksum (little-endian, 4 bytes each), then the payload.
+//! One frame: length and checksum (little-endian, 4 bytes each), then the payload; or a gap, which says how many
+//! positions have none any more.
 //!
 //! Owns the eight bytes. A frame that is cut short or does not match its checksum does not exist.
 
@@ -7,11 +8,57 @@ pub(super) const HEAD: usize = 8;
 /// No payload is larger: a record of the log, with room.
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 
+/// Set in the length of a gap.
+const GAP: u32 = 0x8000_0000;
+/// A gap's payload: how many positions it stands for.
+pub(super) const GAP_PAYLOAD: usize = 8;
+
 /// Appends a frame to a buffer.
 pub(super) fn put(out: &mut Vec<u8>, payload: &[u8]) {
-    out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&checksum(payload).to_le_bytes());
-    out.extend_from_slice(payload);
+    put_with(out, |out| out.extend_from_slice(payload));
+}
+
+/// Appends a frame whose payload is written in place.
+fn put_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD]);
+    write(out);
+    let Some((head, payload)) = out.get_mut(start..).and_then(|frame| frame.split_at_mut_checked(HEAD))
+    else {
+        return;
+    };
+    let (length, sum) = head.split_at_mut(4);
+    length.copy_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+    sum.copy_from_slice(&checksum(b"dit", payload).to_le_bytes());
+}
+
+/// Frames that are appended together.
+#[derive(Debug, Default)]
+pub struct Frames {
+    pub(super) bytes: Vec<u8>,
+    pub(super) count: u64,
+}
+
+impl Frames {
+    /// Empties it, and keeps its room for the next ones.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+
+    /// Adds a frame whose payload is written in place.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        put_with(&mut self.bytes, write);
+        self.count += 1;
+    }
+}
+
+/// Appends a gap to a buffer.
+pub(super) fn put_gap(out: &mut Vec<u8>, positions: u64) {
+    let payload = positions.to_le_bytes();
+    out.extend_from_slice(&(GAP | u32::try_from(GAP_PAYLOAD).unwrap_or(0)).to_le_bytes());
+    out.extend_from_slice(&checksum(b"gap", &payload).to_le_bytes());
+    out.extend_from_slice(&payload);
 }
 
 /// What stands at the beginning of a buffer.
@@ -19,6 +66,8 @@ pub(super) fn put(out: &mut Vec<u8>, payload: &[u8]) {
 pub(super) enum Found<'a> {
     /// A whole frame with its payload.
     Payload(&'a [u8]),
+    /// So many positions without contents.
+    Gap(u64),
     /// The buffer ends inside it; so many bytes are needed in all.
     Short(usize),
     /// No frame.
@@ -29,14 +78,18 @@ pub(super) enum Found<'a> {
 pub(super) fn parse(bytes: &[u8]) -> Found<'_> {
     let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Found::Short(HEAD) };
     let (Some(length), Some(sum)) = (word(head, 0), word(head, 4)) else { return Found::Damaged };
-    let Ok(length) = usize::try_from(length) else { return Found::Damaged };
-    if length > MAX_PAYLOAD {
+    let is_gap = length & GAP != 0;
+    let Ok(length) = usize::try_from(length & !GAP) else { return Found::Damaged };
+    if length > MAX_PAYLOAD || (is_gap && length != GAP_PAYLOAD) {
         return Found::Damaged;
     }
-    match rest.get(..length) {
-        None => Found::Short(HEAD + length),
-        Some(payload) if checksum(payload) == sum => Found::Payload(payload),
-        Some(_) => Found::Damaged,
+    match (rest.get(..length), is_gap) {
+        (None, _) => Found::Short(HEAD + length),
+        (Some(payload), false) if checksum(b"dit", payload) == sum => Found::Payload(payload),
+        (Some(payload), true) if checksum(b"gap", payload) == sum => {
+            payload.try_into().map_or(Found::Damaged, |bytes| Found::Gap(u64::from_le_bytes(bytes)))
+        }
+        (Some(_), _) => Found::Damaged,
     }
 }
 
@@ -44,10 +97,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-/// Never zero for an empty payload, so that a run of zero bytes is no frame.
-fn checksum(payload: &[u8]) -> u32 {
+/// Never zero for an empty payload, so that a run of zero bytes is no frame; another one for each kind of frame.
+fn checksum(kind: &[u8; 3], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(b"dit");
+    hasher.update(kind);
     hasher.update(payload);
     hasher.finalize()
 }
@@ -70,5 +123,10 @@ mod tests {
             assert_eq!(parse(&wrong), Found::Damaged);
         }
         assert_eq!(parse(&[0; 64]), Found::Damaged, "zeros are no frames");
+        let mut gap = Vec::new();
+        put_gap(&mut gap, 1_000_000);
+        assert_eq!(parse(&gap), Found::Gap(1_000_000));
+        gap[3] ^= 0x80;
+        assert_eq!(parse(&gap), Found::Damaged, "a gap is no payload");
     }
 }

@@ -72,9 +72,9 @@ impl Disk for MemoryDisk {
         Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let contents = Arc::clone(lock(&self.0).files.entry(path.to_owned()).or_default());
-        Ok(Box::new(MemoryFile { disk: self.clone(), contents }))
+        Ok(Arc::new(MemoryFile { disk: self.clone(), contents }))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -107,7 +107,7 @@ impl DiskFile for MemoryFile {
         Ok(u64::try_from(lock(&self.contents).data.len()).unwrap_or(u64::MAX))
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let mut state = lock(&self.disk.0);
         let fits = state.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         state.room = state.room.map(|room| room - fits);
@@ -126,7 +126,7 @@ impl DiskFile for MemoryFile {
         Ok(count)
     }
 
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&self, length: u64) -> io::Result<()> {
         let mut contents = lock(&self.contents);
         contents.data.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         contents.synced = contents.synced.min(contents.data.len());

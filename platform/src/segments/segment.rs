@@ -1,19 +1,19 @@
 //! One segment file: magic, format version, a header of its user's, then frames.
 //!
-//! Owns scanning and the sparse index. A damaged frame at the end of the last segment is a torn write and is cut
+//! Owns opening and scanning. A damaged frame at the end of the last segment is a torn write and is cut
 //! off; anywhere else it is damage, and named.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::frame::{self, Found};
+use super::frame;
+use super::index::{self, Index, Saved};
+use super::reader::{Item, Reader};
 
 const MAGIC: &[u8; 4] = b"dit\x1f";
-/// The version of the segment format; an older binary refuses a newer one by name.
-const FORMAT: u16 = 1;
-/// Bytes between two entries of the sparse index.
-const INDEX_STEP: u64 = 16 * 1024;
-const READ_STEP: usize = 256 * 1024;
+/// The version of the segment format; an older binary refuses a newer one by name. Since 2 there are gaps.
+const FORMAT: u16 = 2;
 
 /// Why segment files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,15 +83,15 @@ pub(super) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> SegmentErr
     move |error| SegmentError::Io { path, error }
 }
 
+#[derive(Clone)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
-    pub(super) file: Box<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
     pub(super) header: Vec<u8>,
     pub(super) first: u64,
     pub(super) count: u64,
     pub(super) length: u64,
-    /// (position, byte) of some frames, in order.
-    index: Vec<(u64, u64)>,
+    pub(super) index: Index,
 }
 
 impl Segment {
@@ -103,6 +103,15 @@ impl Segment {
         name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?.parse().ok()
     }
 
+    /// What a file begins with.
+    pub(super) fn prelude(kind: &[u8; 4], header: &[u8]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(kind);
+        frame::put(&mut bytes, header);
+        bytes
+    }
+
     /// A new file, synced with its name.
     pub(super) fn create(
         disk: &dyn Disk,
@@ -112,29 +121,21 @@ impl Segment {
         header: &[u8],
     ) -> Result<Self, SegmentError> {
         let path = dir.join(Self::file_name(first));
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(kind);
-        frame::put(&mut bytes, header);
+        index::remove(disk, &path)?;
+        let bytes = Self::prelude(kind, header);
         let fail = || io_error(&path);
-        let mut file = disk.open(&path).map_err(fail())?;
+        let file = disk.open(&path).map_err(fail())?;
         file.truncate(0).map_err(fail())?;
         file.append(&bytes).map_err(fail())?;
         file.sync().map_err(fail())?;
         disk.sync_dir(dir).map_err(io_error(dir))?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        Ok(Self {
-            path,
-            file,
-            header: header.to_vec(),
-            first,
-            count: 0,
-            length,
-            index: vec![(first, length)],
-        })
+        let index = Index::new(first, length);
+        Ok(Self { path, file, header: header.to_vec(), first, count: 0, length, index })
     }
 
-    /// An existing file, scanned. `None` when it was torn before its header was whole. Bytes cut off are counted.
+    /// An existing file, scanned from where its saved index ends. `None` when it was torn before its header was
+    /// whole. Bytes cut off are counted.
     pub(super) fn open(
         disk: &dyn Disk,
         path: &Path,
@@ -144,7 +145,7 @@ impl Segment {
     ) -> Result<Option<(Self, u64)>, SegmentError> {
         let file = disk.open(path).map_err(io_error(path))?;
         let total = file.length().map_err(io_error(path))?;
-        let mut reader = Reader { file: file.as_ref(), path, at: 0, buffer: Vec::new(), start: 0 };
+        let mut reader = Reader::new(file.as_ref(), path, 0);
         let prefix = reader.ensure(10)?.get(..10).map(<[u8]>::to_vec);
         let Some(prefix) = prefix else {
             return if is_last {
@@ -156,32 +157,44 @@ impl Segment {
         check_prefix(&prefix, path, kind)?;
         reader.advance(10);
         let header = match reader.next()? {
-            Some(header) => header,
+            Some(Item::Payload(header)) => header,
             None if is_last && reader.is_torn(total)? => return Ok(None),
-            None => return Err(SegmentError::Damaged { path: path.to_owned(), at: 10 }),
+            Some(Item::Gap(_)) | None => return Err(SegmentError::Damaged { path: path.to_owned(), at: 10 }),
         };
-        let mut index = vec![(first, reader.at)];
-        let mut count = 0;
-        while reader.next()?.is_some() {
-            count += 1;
-            if index.last().is_none_or(|(_, at)| reader.at - at >= INDEX_STEP) {
-                index.push((first + count, reader.at));
-            }
+        let (mut index, mut count) = (Index::new(first, reader.at), 0);
+        let saved = index::load(disk, path).filter(|saved| {
+            saved.index.begin() == index.begin()
+                && saved.length <= total
+                && (is_last || saved.length == total)
+        });
+        if let Some(saved) = saved {
+            (index, count) = (saved.index, saved.count);
+            reader = Reader::new(file.as_ref(), path, saved.length);
+        }
+        while let Some(item) = reader.next()? {
+            count += item.positions();
+            index.note(first + count, reader.at);
         }
         let length = reader.at;
         if length < total && !(is_last && reader.is_torn(total)?) {
             return Err(SegmentError::Damaged { path: path.to_owned(), at: length });
         }
-        let mut segment = Self { path: path.to_owned(), file, header, first, count, length, index };
         if length < total {
-            segment.file.truncate(length).map_err(io_error(path))?;
-            segment.file.sync().map_err(io_error(path))?;
+            file.truncate(length).map_err(io_error(path))?;
+            file.sync().map_err(io_error(path))?;
         }
+        let segment = Self { path: path.to_owned(), file, header, first, count, length, index };
         Ok(Some((segment, total - length)))
     }
 
-    pub(super) fn next_position(&self) -> u64 {
+    pub(super) const fn next_position(&self) -> u64 {
         self.first + self.count
+    }
+
+    /// Saves the index, so that the next start need not scan what is synced now.
+    pub(super) fn save_index(&self, disk: &dyn Disk) -> Result<(), SegmentError> {
+        let (count, length, index) = (self.count, self.length, self.index.clone());
+        index::save(disk, &self.path, &Saved { count, length, index })
     }
 
     /// Appends frames that were already put together; on failure the file is cut back.
@@ -190,28 +203,27 @@ impl Segment {
             let cut = self.file.truncate(self.length);
             return Err(io_error(&self.path)(cut.err().unwrap_or(error)));
         }
-        if self.index.last().is_none_or(|(_, at)| self.length - at >= INDEX_STEP) {
-            self.index.push((self.next_position(), self.length));
-        }
+        self.index.note(self.next_position(), self.length);
         self.count += count;
         self.length += u64::try_from(frames.len()).unwrap_or(u64::MAX);
         Ok(())
     }
 
     /// Cuts off the frames from a position inside this segment on.
-    pub(super) fn truncate_from(&mut self, position: u64) -> Result<(), SegmentError> {
-        let mut length = self.index.first().map_or(0, |(_, at)| *at);
-        self.read(self.first, |at, payload| {
-            if at < position {
-                length += u64::try_from(frame::HEAD + payload.len()).unwrap_or(u64::MAX);
-            }
-            at < position
-        })?;
+    pub(super) fn truncate_from(&mut self, disk: &dyn Disk, position: u64) -> Result<(), SegmentError> {
+        index::remove(disk, &self.path)?;
+        let (mut at, byte) = self.index.before(position);
+        let mut reader = Reader::new(self.file.as_ref(), &self.path, byte);
+        while at < position {
+            let Some(item) = reader.next()? else { return Err(self.damaged(reader.at)) };
+            at += item.positions();
+        }
+        let length = reader.at;
         self.file.truncate(length).map_err(io_error(&self.path))?;
         self.file.sync().map_err(io_error(&self.path))?;
         self.length = length;
         self.count = position - self.first;
-        self.index.retain(|(_, at)| *at <= length);
+        self.index.cut(length);
         Ok(())
     }
 
@@ -221,20 +233,25 @@ impl Segment {
         from: u64,
         mut take: impl FnMut(u64, Vec<u8>) -> bool,
     ) -> Result<(), SegmentError> {
-        let entry = self.index.partition_point(|(position, _)| *position <= from).saturating_sub(1);
-        let (mut position, at) = self.index.get(entry).copied().unwrap_or((self.first, self.length));
-        let mut reader =
-            Reader { file: self.file.as_ref(), path: &self.path, at, buffer: Vec::new(), start: at };
+        let (mut position, at) = self.index.before(from);
+        let mut reader = Reader::new(self.file.as_ref(), &self.path, at);
         while position < self.next_position() {
-            let Some(payload) = reader.next()? else {
-                return Err(SegmentError::Damaged { path: self.path.clone(), at: reader.at });
-            };
-            if position >= from && !take(position, payload) {
-                break;
+            match reader.next()? {
+                Some(Item::Payload(payload)) => {
+                    if position >= from && !take(position, payload) {
+                        break;
+                    }
+                    position += 1;
+                }
+                Some(Item::Gap(positions)) => position += positions,
+                None => return Err(self.damaged(reader.at)),
             }
-            position += 1;
         }
         Ok(())
+    }
+
+    fn damaged(&self, at: u64) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), at }
     }
 }
 
@@ -251,62 +268,4 @@ fn check_prefix(prefix: &[u8], path: &Path, kind: &[u8; 4]) -> Result<(), Segmen
         return Err(SegmentError::NewerFormat { path: path.to_owned(), found });
     }
     if found_kind == kind { Ok(()) } else { Err(foreign()) }
-}
-
-/// Reads frames one after another with few system calls.
-struct Reader<'a> {
-    file: &'a dyn DiskFile,
-    path: &'a Path,
-    at: u64,
-    buffer: Vec<u8>,
-    /// The file's byte at which the buffer begins.
-    start: u64,
-}
-
-impl Reader<'_> {
-    fn advance(&mut self, count: usize) {
-        self.at += u64::try_from(count).unwrap_or(u64::MAX);
-    }
-
-    /// At least `count` bytes from `at` on, if the file has them.
-    fn ensure(&mut self, count: usize) -> Result<&[u8], SegmentError> {
-        let skip = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
-        if self.buffer.len() < skip.saturating_add(count) {
-            let wanted = count.max(READ_STEP);
-            let mut fresh = vec![0; wanted];
-            let got = self.file.read_at(&mut fresh, self.at).map_err(io_error(self.path))?;
-            fresh.truncate(got);
-            self.buffer = fresh;
-            self.start = self.at;
-        }
-        let skip = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
-        Ok(self.buffer.get(skip..).unwrap_or_default())
-    }
-
-    /// The next whole frame's payload; `None` at the end or at something that is no frame.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, SegmentError> {
-        let mut wanted = frame::HEAD;
-        loop {
-            let bytes = self.ensure(wanted)?;
-            match frame::parse(bytes) {
-                Found::Payload(payload) => {
-                    let payload = payload.to_vec();
-                    self.advance(frame::HEAD + payload.len());
-                    return Ok(Some(payload));
-                }
-                Found::Short(needed) if bytes.len() < needed && wanted < needed => wanted = needed,
-                Found::Short(_) | Found::Damaged => return Ok(None),
-            }
-        }
-    }
-
-    /// Whether what follows looks like a torn write: no whole frame stands anywhere behind this place.
-    fn is_torn(&mut self, total: u64) -> Result<bool, SegmentError> {
-        let length = usize::try_from(total - self.at).unwrap_or(usize::MAX).min(frame::MAX_PAYLOAD);
-        let mut rest = vec![0; length];
-        let got = self.file.read_at(&mut rest, self.at).map_err(io_error(self.path))?;
-        rest.truncate(got);
-        let follows = |start: usize| matches!(rest.get(start..).map(frame::parse), Some(Found::Payload(_)));
-        Ok(!(1..rest.len()).any(follows))
-    }
 }

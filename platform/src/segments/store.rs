@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::Disk;
-use super::frame;
+use super::disk::{Disk, DiskFile};
+use super::frame::Frames;
+use super::index;
+use super::rewrite::{Rewritten, Sealed};
 use super::segment::{Segment, SegmentError, io_error};
 
 /// How a store's files look.
@@ -41,6 +43,23 @@ pub struct Summary {
     pub bytes: u64,
 }
 
+/// A sync that was not done yet.
+pub struct PendingSync {
+    last: Option<(Arc<dyn DiskFile>, PathBuf)>,
+}
+
+impl PendingSync {
+    /// Does it. After a failure the store must be poisoned.
+    pub fn run(self) -> Result<(), SegmentError> {
+        self.last.map_or(Ok(()), |(file, path)| file.sync().map_err(io_error(&path)))
+    }
+}
+
+fn remove_segment(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
+    index::remove(disk, path)?;
+    disk.remove(path).map_err(io_error(path))
+}
+
 /// A sequence of frames in segment files.
 pub struct SegmentStore {
     disk: Arc<dyn Disk>,
@@ -63,12 +82,21 @@ impl SegmentStore {
         let names = disk.list(dir).map_err(io_error(dir))?;
         let mut firsts: Vec<u64> = names.iter().filter_map(|name| Segment::first_of(name)).collect();
         firsts.sort_unstable();
+        for name in names.iter().filter(|name| name.ends_with(".new")) {
+            let path = dir.join(name);
+            disk.remove(&path).map_err(io_error(&path))?;
+        }
         let mut recovery = Recovery { created: firsts.is_empty(), ..Recovery::default() };
         let mut segments: VecDeque<Segment> = VecDeque::new();
         for (index, first) in firsts.iter().enumerate() {
             let path = dir.join(Segment::file_name(*first));
             let is_last = index + 1 == firsts.len();
             let expected = segments.back().map_or(*first, Segment::next_position);
+            if *first < expected && !is_last {
+                // A rewritten segment stands for it; the crash came before it was removed.
+                remove_segment(disk.as_ref(), &path)?;
+                continue;
+            }
             if *first != expected {
                 return Err(SegmentError::Gap { path, first: *first, expected });
             }
@@ -117,22 +145,25 @@ impl SegmentStore {
     /// Appends frames; the first one's position. They survive a crash only after [`SegmentStore::sync`]. Either
     /// all are appended or none.
     pub fn append<'a>(&mut self, payloads: impl IntoIterator<Item = &'a [u8]>) -> Result<u64, SegmentError> {
+        let mut frames = Frames::default();
+        for payload in payloads {
+            frames.push(|out| out.extend_from_slice(payload));
+        }
+        self.append_frames(&frames)
+    }
+
+    /// Appends frames that were put together by the caller.
+    pub fn append_frames(&mut self, frames: &Frames) -> Result<u64, SegmentError> {
         self.check_usable()?;
         if self.segments.back().is_some_and(|s| s.length >= self.options.segment_bytes && s.count > 0) {
             let header = self.segments.back().map(|s| s.header.clone()).unwrap_or_default();
             self.roll(&header)?;
         }
-        let mut frames = Vec::new();
-        let mut count = 0;
-        for payload in payloads {
-            frame::put(&mut frames, payload);
-            count += 1;
-        }
         let first = self.next();
         let Some(last) = self.segments.back_mut() else {
             return Err(SegmentError::Poisoned { path: self.dir.clone() });
         };
-        if let Err(error) = last.append(&frames, count) {
+        if let Err(error) = last.append(&frames.bytes, frames.count) {
             // A file that could not be cut back holds garbage: nothing may be appended behind it.
             self.poisoned = last.file.length().ok() != Some(last.length);
             return Err(error);
@@ -142,13 +173,58 @@ impl SegmentStore {
 
     /// Makes everything appended survive a crash. After a failure the store must be opened again.
     pub fn sync(&mut self) -> Result<(), SegmentError> {
+        let synced = self.pending_sync()?.run();
+        self.poisoned |= synced.is_err();
+        synced
+    }
+
+    /// What a sync would do, to be done without holding the store: others may read meanwhile, nobody may append.
+    pub fn pending_sync(&self) -> Result<PendingSync, SegmentError> {
         self.check_usable()?;
-        let Some(last) = self.segments.back() else { return Ok(()) };
-        if let Err(error) = last.file.sync() {
-            self.poisoned = true;
-            return Err(io_error(&last.path)(error));
+        let last = self.segments.back().map(|last| (Arc::clone(&last.file), last.path.clone()));
+        Ok(PendingSync { last })
+    }
+
+    /// A pending sync has failed: nothing more is written until the store is opened again.
+    pub const fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// Saves the index of the segment that is appended to, so that the next start need not scan it. Only after a
+    /// sync.
+    pub fn save_index(&self) -> Result<(), SegmentError> {
+        self.check_usable()?;
+        self.segments.back().map_or(Ok(()), |last| last.save_index(self.disk.as_ref()))
+    }
+
+    /// The segments that are not appended to any more, oldest first.
+    pub fn sealed(&self) -> Vec<Sealed> {
+        let count = self.segments.len().saturating_sub(1);
+        let seal = |segment: &Segment| Sealed { segment: segment.clone(), kind: self.options.kind };
+        self.segments.iter().take(count).map(seal).collect()
+    }
+
+    /// Puts a rewritten segment in the place of those that it stands for; a leftover of a crash in between is
+    /// removed at the next start.
+    pub fn install(&mut self, rewritten: Rewritten) -> Result<(), SegmentError> {
+        let Rewritten { fresh, segment } = rewritten;
+        let disk = self.disk.as_ref();
+        let begin = self.segments.iter().position(|known| known.first == segment.first);
+        let end = self.segments.iter().position(|known| known.next_position() == segment.next_position());
+        let (Some(begin), Some(end)) = (begin, end) else {
+            return disk.remove(&fresh).map_err(io_error(&fresh));
+        };
+        index::remove(disk, &segment.path)?;
+        disk.sync_dir(&self.dir).map_err(io_error(&self.dir))?;
+        disk.rename(&fresh, &segment.path).map_err(io_error(&segment.path))?;
+        disk.sync_dir(&self.dir).map_err(io_error(&self.dir))?;
+        segment.save_index(disk)?;
+        let replaced: Vec<Segment> = self.segments.drain(begin..=end).collect();
+        self.segments.insert(begin, segment);
+        for old in replaced.iter().skip(1) {
+            remove_segment(self.disk.as_ref(), &old.path)?;
         }
-        Ok(())
+        self.disk.sync_dir(&self.dir).map_err(io_error(&self.dir))
     }
 
     /// Ends the present segment (synced) and begins one with another header.
@@ -161,6 +237,8 @@ impl SegmentStore {
         let segment = created.inspect_err(|_| self.poisoned = is_empty)?;
         if is_empty {
             self.segments.pop_back();
+        } else if let Some(sealed) = self.segments.back() {
+            sealed.save_index(self.disk.as_ref())?;
         }
         self.segments.push_back(segment);
         Ok(())
@@ -185,11 +263,16 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// One frame.
+    /// One frame; `None` at the end, and where a rewritten segment has none any more.
     pub fn get(&self, position: u64) -> Result<Option<Vec<u8>>, SegmentError> {
+        Ok(self.at_or_after(position)?.filter(|(at, _)| *at == position).map(|(_, payload)| payload))
+    }
+
+    /// The first frame at a position or behind it.
+    pub fn at_or_after(&self, position: u64) -> Result<Option<(u64, Vec<u8>)>, SegmentError> {
         let mut found = None;
-        self.read(position, |_, payload| {
-            found = Some(payload);
+        self.read(position, |at, payload| {
+            found = Some((at, payload));
             false
         })?;
         Ok(found)
@@ -200,7 +283,7 @@ impl SegmentStore {
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.next_position() <= position)
         {
             if let Some(segment) = self.segments.pop_front() {
-                self.disk.remove(&segment.path).map_err(io_error(&segment.path))?;
+                remove_segment(self.disk.as_ref(), &segment.path)?;
             }
         }
         self.disk.sync_dir(&self.dir).map_err(io_error(&self.dir))
@@ -213,7 +296,7 @@ impl SegmentStore {
             return Ok(());
         }
         match self.segments.back_mut() {
-            Some(last) if position >= first => last.truncate_from(position),
+            Some(last) if position >= first => last.truncate_from(self.disk.as_ref(), position),
             _ => Err(SegmentError::OutOfRange { wanted: position, first, next }),
         }
     }

@@ -42,6 +42,10 @@ async fn on_each<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Log>) -> F) {
     let dir = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap();
     test(Arc::new(log)).await;
+    // Rolls, cleans and reopens all the time: none of it may be seen.
+    let restless = EmbeddedOptions { segment_bytes: 100, clean_every: Duration::from_millis(1) };
+    let dir = tempfile::tempdir().unwrap();
+    test(Arc::new(EmbeddedLog::open(dir.path(), restless).unwrap())).await;
 }
 
 #[tokio::test]
@@ -139,6 +143,36 @@ async fn times_find_offsets() {
         assert_eq!(log.offset_at("t", P0, at).await.unwrap(), Offset::new(0));
         let end = log.bounds("t", P0).await.unwrap().next;
         assert_eq!(log.offset_at("t", P0, at.plus(60_000)).await.unwrap(), end);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_compacted_topic_keeps_each_keys_newest_record_at_its_offset() {
+    on_each(|log| async move {
+        let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
+        log.ensure_topic(&TopicSpec { cleanup, ..spec("t", 1) }).await.unwrap();
+        let mut newest = std::collections::BTreeMap::new();
+        for number in 0..300 {
+            let key = format!("k{}", number % 7);
+            let last = log.append("t", P0, vec![record(&key, &number.to_string())]).await.unwrap();
+            newest.insert(key, (last, number.to_string()));
+        }
+        let mut found = std::collections::BTreeMap::new();
+        let mut next = Offset::new(0);
+        let end = log.bounds("t", P0).await.unwrap().next;
+        while next < end {
+            let batch = log.read("t", P0, next, 200, SOON).await.unwrap();
+            assert!(batch.next > next, "a gap must not stop its reader");
+            for stored in batch.records {
+                assert!(stored.offset >= next, "offsets grow");
+                let key = String::from_utf8(stored.record.key.unwrap()).unwrap();
+                let value = String::from_utf8(stored.record.value.unwrap()).unwrap();
+                found.insert(key, (stored.offset, value));
+            }
+            next = batch.next;
+        }
+        assert_eq!(found, newest);
     })
     .await;
 }

@@ -17,22 +17,21 @@ pub(super) struct Frame {
     pub(super) record: Record,
 }
 
-pub(super) fn encode(ends_batch: bool, logged_at: Millis, record: &Record) -> Vec<u8> {
-    let mut out = Vec::with_capacity(record.size() + 64);
+/// Appends a frame's contents to a buffer.
+pub(super) fn encode(ends_batch: bool, logged_at: Millis, record: &Record, out: &mut Vec<u8>) {
     out.push(if ends_batch { ENDS_BATCH } else { 0 });
-    binary::put_long(&mut out, logged_at.get());
+    binary::put_long(out, logged_at.get());
     for part in [&record.key, &record.value] {
         match part {
-            None => binary::put_long(&mut out, -1),
-            Some(bytes) => binary::put_bytes(&mut out, bytes),
+            None => binary::put_long(out, -1),
+            Some(bytes) => binary::put_bytes(out, bytes),
         }
     }
-    binary::put_length(&mut out, record.headers.len());
+    binary::put_length(out, record.headers.len());
     for (name, value) in &record.headers {
-        binary::put_string(&mut out, name);
-        binary::put_bytes(&mut out, value);
+        binary::put_string(out, name);
+        binary::put_bytes(out, value);
     }
-    out
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DatumError> {
@@ -71,7 +70,8 @@ mod tests {
         for (key, value) in [(None, Some(vec![])), (Some(vec![]), None), (Some(vec![1]), Some(vec![2, 3]))] {
             let record = Record { key, value, headers: vec![("h".to_owned(), vec![9])] };
             for ends_batch in [true, false] {
-                let bytes = encode(ends_batch, Millis::new(-5), &record);
+                let mut bytes = Vec::new();
+                encode(ends_batch, Millis::new(-5), &record, &mut bytes);
                 let frame = Frame { ends_batch, logged_at: Millis::new(-5), record: record.clone() };
                 assert_eq!(decode(&bytes), Ok(frame));
             }

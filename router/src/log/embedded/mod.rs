@@ -1,14 +1,17 @@
 //! The log on this machine's disk: one process holds it, and nothing is acknowledged before it is synced.
 //!
-//! Owns the folder (lock, topics, partitions) and the group commit: one writer thread takes what is waiting,
-//! appends, syncs each touched partition once, and answers. Readers see only what is synced.
+//! Owns the folder (lock, topics, partitions) and its two threads: one writes, one lets go what may go.
 
+mod cleaner;
 mod partition;
+mod topic;
+mod writer;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,35 +20,40 @@ use platform::segments::{SegmentError, checked_file};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use self::partition::{PartitionLog, expire, open_partitions, read_now, sync_partition};
+use self::cleaner::clean_until_stopped;
+use self::partition::{PartitionLog, open_partitions, read_now};
+use self::topic::TopicFile;
+use self::writer::{Request, Tokens, WriteFailure, write_groups};
 use super::{
-    AppendError, Batch, Bounds, Cleanup, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec,
-    check_sizes, stored,
+    AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec, check_sizes,
 };
 
 const TOPIC_KIND: &[u8; 4] = b"topc";
 /// Requests that wait for the writer thread; a full queue makes the senders wait.
 const QUEUE: usize = 1024;
-/// How often old segments are looked for.
-const EXPIRE_EVERY_MS: u64 = 60_000;
-/// Requests in one group: bounds the time to the group's sync.
-const GROUP: usize = 256;
 
 /// How the embedded log keeps its files.
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddedOptions {
     /// A segment is rolled at this size; retention drops whole segments.
     pub segment_bytes: u64,
+    /// How often what may go is looked for.
+    pub clean_every: Duration,
 }
 
 impl Default for EmbeddedOptions {
-    /// 64 MB: small enough to drop often, large enough that a year is a few hundred files.
+    /// 64 MB: small enough to drop often, large enough that a year is a few hundred files. A minute: nothing that
+    /// goes is younger than hours.
     fn default() -> Self {
-        Self { segment_bytes: 64 * 1024 * 1024 }
+        Self { segment_bytes: 64 * 1024 * 1024, clean_every: Duration::from_secs(60) }
     }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |error| OpenError::Io { path, error }
 }
 
 /// Why the folder cannot be opened.
@@ -75,63 +83,47 @@ pub enum OpenError {
     },
 }
 
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
-struct TopicFile {
-    name: String,
-    partitions: u32,
-    cleanup: String,
-}
-
-impl TopicFile {
-    fn of(spec: &TopicSpec) -> Self {
-        let cleanup = match spec.cleanup {
-            Cleanup::Retention(time) => format!("retention {} s", time.as_secs()),
-            Cleanup::Compaction { min_lag } => format!("compaction after {} s", min_lag.as_secs()),
-            Cleanup::KeepAll => "keep all".to_owned(),
-        };
-        Self { name: spec.name.clone(), partitions: spec.partitions, cleanup }
-    }
-
-    fn retention(&self) -> Option<Duration> {
-        let seconds = self.cleanup.strip_prefix("retention ")?.strip_suffix(" s")?;
-        seconds.parse().ok().map(Duration::from_secs)
-    }
-
-    fn words(&self) -> String {
-        format!("{} partitions, {}", self.partitions, self.cleanup)
-    }
-}
-
 /// A topic's description and its partitions.
 type OpenTopic = (TopicFile, Vec<Arc<PartitionLog>>);
 
-struct Request {
-    partition: Arc<PartitionLog>,
-    records: Vec<Record>,
-    atomic: bool,
-    fence: Option<(String, u64)>,
-    answer: oneshot::Sender<Result<u64, WriteFailure>>,
-}
+/// All topics by name.
+type Topics = Arc<Mutex<HashMap<String, OpenTopic>>>;
 
-enum WriteFailure {
-    Fenced,
-    Nothing(String),
-    Unknown(String),
-}
-
+/// What all clones share; the threads end, and are joined, with the last of them.
 struct Shared {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     options: EmbeddedOptions,
-    topics: Mutex<HashMap<String, OpenTopic>>,
-    tokens: Mutex<HashMap<String, u64>>,
-    _lock: File,
+    topics: Topics,
+    tokens: Tokens,
+    /// `None` only while it is dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    stop_cleaner: Option<std::sync::mpsc::SyncSender<()>>,
+    threads: Vec<JoinHandle<()>>,
+    _lock: Option<File>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue = None;
+        self.stop_cleaner = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(dir = %self.dir.display(), "a thread of the log has panicked");
+            }
+        }
+        for partition in locked(&self.topics).values().flat_map(|(_, partitions)| partitions) {
+            if let Err(error) = partition.save_index() {
+                tracing::warn!(%error, "an index was not saved; the next start scans");
+            }
+        }
+    }
 }
 
 /// The embedded log; clones share it.
 #[derive(Clone)]
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Request>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -139,39 +131,55 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl EmbeddedLog {
-    /// Opens the log in `dir`, or begins one there. The writer thread ends with the last clone.
+    /// Opens the log in `dir`, or begins one there. Its threads end with the last clone.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |error| OpenError::Io { path, error }
-        };
         std::fs::create_dir_all(dir).map_err(io(dir))?;
         let lock_path = dir.join("lock");
         let lock = File::create(&lock_path).map_err(io(&lock_path))?;
         lock.try_lock().map_err(|_| OpenError::InUse(dir.to_owned()))?;
+        Self::open_on(Arc::new(RealDisk), dir, options, Some(lock))
+    }
+
+    /// The log on any disk; whoever opens it sees to it that nobody else does.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: EmbeddedOptions,
+        lock: Option<File>,
+    ) -> Result<Self, OpenError> {
         let mut topics = HashMap::new();
-        for name in RealDisk.list(dir).map_err(io(dir))? {
+        for name in disk.list(dir).map_err(io(dir))? {
             let path = dir.join(&name).join("topic");
-            let Some(contents) = checked_file::read(&RealDisk, &path, TOPIC_KIND)? else { continue };
+            let Some(contents) = checked_file::read(disk.as_ref(), &path, TOPIC_KIND)? else { continue };
             let file: TopicFile = serde_json::from_slice(&contents)
                 .map_err(|e| OpenError::Topic { path: path.clone(), problem: e.to_string() })?;
-            let partitions = open_partitions(dir, &file, options.segment_bytes)?;
+            let partitions = open_partitions(&disk, dir, &file, options.segment_bytes)?;
             topics.insert(file.name.clone(), (file, partitions));
         }
+        let topics: Topics = Arc::new(Mutex::new(topics));
+        let tokens = Tokens::default();
         let (queue, requests) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared {
+        let (stop_cleaner, stopped) = std::sync::mpsc::sync_channel(1);
+        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(io(dir))
+        };
+        let (written, cleaned, every) = (Arc::clone(&tokens), Arc::clone(&topics), options.clean_every);
+        let threads = vec![
+            thread("log-writer", Box::new(move || write_groups(&written, requests)))?,
+            thread("log-cleaner", Box::new(move || clean_until_stopped(&cleaned, every, &stopped)))?,
+        ];
+        let shared = Shared {
+            disk,
             dir: dir.to_owned(),
             options,
-            topics: Mutex::new(topics),
-            tokens: Mutex::new(HashMap::new()),
+            topics,
+            tokens,
+            queue: Some(queue),
+            stop_cleaner: Some(stop_cleaner),
+            threads,
             _lock: lock,
-        });
-        let writer = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("embedded-log".to_owned())
-            .spawn(move || write_groups(&writer, requests))
-            .map_err(io(dir))?;
-        Ok(Self { shared, queue })
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     fn partition(&self, topic: &str, partition: Partition) -> Result<Arc<PartitionLog>, TopicError> {
@@ -188,80 +196,14 @@ impl EmbeddedLog {
         fence: Option<(String, u64)>,
     ) -> Result<u64, WriteFailure> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { partition, records, atomic: fence.is_some(), fence, answer };
+        let request = Request { partition, records, fence, answer };
         let stopped = || WriteFailure::Nothing("the log's writer has stopped".to_owned());
-        self.queue.send(request).await.map_err(|_| stopped())?;
+        let queue = self.shared.queue.as_ref().ok_or_else(stopped)?;
+        queue.send(request).await.map_err(|_| stopped())?;
         answered
             .await
             .unwrap_or_else(|_| Err(WriteFailure::Unknown("the log's writer has stopped".to_owned())))
     }
-}
-
-/// The writer thread: groups what is waiting, so that a sync serves many.
-fn write_groups(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
-    let mut group = Vec::with_capacity(GROUP);
-    let mut last_expiry = platform::clock::now();
-    while requests.blocking_recv_many(&mut group, GROUP) > 0 {
-        let mut touched: Vec<Arc<PartitionLog>> = Vec::new();
-        let mut pending = Vec::with_capacity(group.len());
-        for request in group.drain(..) {
-            match append_request(shared, &request) {
-                Ok(last) => {
-                    if !touched.iter().any(|p| Arc::ptr_eq(p, &request.partition)) {
-                        touched.push(Arc::clone(&request.partition));
-                    }
-                    pending.push((request, last));
-                }
-                Err(failure) => drop(request.answer.send(Err(failure))),
-            }
-        }
-        let failed: Vec<(Arc<PartitionLog>, String)> = touched
-            .into_iter()
-            .filter_map(|partition| sync_partition(&partition).err().map(|error| (partition, error)))
-            .collect();
-        for (request, last) in pending {
-            let failure = failed.iter().find(|(p, _)| Arc::ptr_eq(p, &request.partition));
-            let outcome = failure.map_or(Ok(last), |(_, error)| Err(WriteFailure::Unknown(error.clone())));
-            // Whoever asked may be gone; what was appended stays.
-            drop(request.answer.send(outcome));
-        }
-        let now = platform::clock::now();
-        if now.since(last_expiry) >= EXPIRE_EVERY_MS {
-            last_expiry = now;
-            expire_all(shared, now);
-        }
-    }
-}
-
-fn expire_all(shared: &Shared, now: Millis) {
-    let all: Vec<Arc<PartitionLog>> =
-        locked(&shared.topics).values().flat_map(|(_, partitions)| partitions).map(Arc::clone).collect();
-    for partition in all {
-        if let Err(error) = expire(&partition, now) {
-            tracing::error!(%error, "old segments could not be dropped");
-        }
-    }
-}
-
-fn append_request(shared: &Shared, request: &Request) -> Result<u64, WriteFailure> {
-    if let Some((id, token)) = &request.fence
-        && locked(&shared.tokens).get(id) != Some(token)
-    {
-        return Err(WriteFailure::Fenced);
-    }
-    let logged_at = platform::clock::now();
-    let count = request.records.len();
-    let frames: Vec<Vec<u8>> = request
-        .records
-        .iter()
-        .enumerate()
-        .map(|(index, record)| stored::encode(!request.atomic || index + 1 == count, logged_at, record))
-        .collect();
-    let mut store = request.partition.store.write().unwrap_or_else(PoisonError::into_inner);
-    let first = store
-        .append(frames.iter().map(Vec::as_slice))
-        .map_err(|error| WriteFailure::Nothing(error.to_string()))?;
-    Ok((first + u64::try_from(count).unwrap_or(0)).saturating_sub(1))
 }
 
 #[async_trait]
@@ -282,12 +224,13 @@ impl Log for EmbeddedLog {
                     }),
                 };
             }
-            let partitions = open_partitions(&shared.dir, &wanted, shared.options.segment_bytes)
-                .map_err(|e| unavailable(&e))?;
+            let (disk, bytes) = (&shared.disk, shared.options.segment_bytes);
+            let partitions =
+                open_partitions(disk, &shared.dir, &wanted, bytes).map_err(|e| unavailable(&e))?;
             let json = serde_json::to_vec(&wanted).map_err(|e| unavailable(&e))?;
             let path = shared.dir.join(&wanted.name).join("topic");
-            checked_file::write(&RealDisk, &path, TOPIC_KIND, &json).map_err(|e| unavailable(&e))?;
-            RealDisk.sync_dir(&shared.dir).map_err(|e| unavailable(&e))?;
+            checked_file::write(disk.as_ref(), &path, TOPIC_KIND, &json).map_err(|e| unavailable(&e))?;
+            disk.sync_dir(&shared.dir).map_err(|e| unavailable(&e))?;
             topics.insert(wanted.name.clone(), (wanted, partitions));
             Ok(true)
         });
@@ -337,17 +280,7 @@ impl Log for EmbeddedLog {
 
     async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError> {
         let partition = self.partition(topic, partition)?;
-        let search = tokio::task::spawn_blocking(move || {
-            let store = partition.store.read().unwrap_or_else(PoisonError::into_inner);
-            let (mut low, mut high) = (store.first(), *partition.synced.borrow());
-            while low < high {
-                let middle = low + (high - low) / 2;
-                let bytes = store.get(middle).map_err(|e| TopicError::Unavailable(e.to_string()))?;
-                let frame = bytes.and_then(|bytes| stored::decode(&bytes).ok());
-                if frame.is_some_and(|frame| frame.logged_at < at) { low = middle + 1 } else { high = middle }
-            }
-            Ok(Offset::new(low))
-        });
+        let search = tokio::task::spawn_blocking(move || partition.offset_at(at));
         search.await.map_err(|e| TopicError::Unavailable(e.to_string()))?
     }
 
@@ -385,6 +318,7 @@ impl FencedWriter for EmbeddedWriter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cleanup;
     use super::*;
 
     const P0: Partition = Partition::new(0);
@@ -405,15 +339,7 @@ mod tests {
         log.append("t", P0, vec![record("1"), record("2")]).await.unwrap();
         let second = EmbeddedLog::open(dir.path(), EmbeddedOptions::default());
         assert!(matches!(second, Err(OpenError::InUse(_))));
-        let shared = Arc::downgrade(&log.shared);
         drop(log);
-        tokio::task::spawn_blocking(move || {
-            while shared.strong_count() > 0 {
-                std::thread::yield_now()
-            }
-        })
-        .await
-        .unwrap();
         let log = EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap();
         assert!(!log.ensure_topic(&spec()).await.unwrap());
         assert_eq!(log.append("t", P0, vec![record("3")]).await.unwrap(), Offset::new(2));

@@ -3,30 +3,72 @@
 //! Owns reading and retention. Appending is the writer thread's alone.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use platform::segments::disk::RealDisk;
+use platform::segments::disk::Disk;
 use platform::segments::{Options, SegmentError, SegmentStore};
 use schemas::ids::Offset;
 use schemas::time::Millis;
 use tokio::sync::watch;
 
-use super::super::{Batch, ReadError, Stored, TopicError, stored};
-use super::{OpenError, TopicFile};
+use super::super::{Batch, Cleanup, ReadError, Stored, TopicError, stored};
+use super::OpenError;
+use super::topic::TopicFile;
 
-const KIND: [u8; 4] = *b"elog";
+pub(super) const KIND: [u8; 4] = *b"elog";
 
 pub(super) struct PartitionLog {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) store: RwLock<SegmentStore>,
-    /// Records older than this go, whole segments at a time.
-    retention: Option<Duration>,
+    /// What may go with time.
+    pub(super) cleanup: Cleanup,
+    /// A segment is rolled at this size.
+    pub(super) segment_bytes: u64,
+    /// Below this, compaction has been.
+    pub(super) cleaned_to: AtomicU64,
     /// The first position that is not synced.
     pub(super) synced: watch::Sender<u64>,
 }
 
+impl PartitionLog {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        store: SegmentStore,
+        cleanup: Cleanup,
+        segment_bytes: u64,
+    ) -> Self {
+        let synced = watch::Sender::new(store.next());
+        let cleaned_to = AtomicU64::new(0);
+        Self { disk, store: RwLock::new(store), cleanup, segment_bytes, cleaned_to, synced }
+    }
+
+    /// The first offset whose append time is not before `at`.
+    pub(super) fn offset_at(&self, at: Millis) -> Result<Offset, TopicError> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut low, mut high) = (store.first(), *self.synced.borrow());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let found = store.at_or_after(middle).map_err(|e| TopicError::Unavailable(e.to_string()))?;
+            let frame = found.and_then(|(at, bytes)| Some((at, stored::decode(&bytes).ok()?)));
+            match frame.filter(|(_, frame)| frame.logged_at < at) {
+                Some((position, _)) => low = position + 1,
+                None => high = middle,
+            }
+        }
+        Ok(Offset::new(low.min(*self.synced.borrow())))
+    }
+
+    /// At the log's end: the next start need not scan.
+    pub(super) fn save_index(&self) -> Result<(), SegmentError> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        if store.next() == *self.synced.borrow() { store.save_index() } else { Ok(()) }
+    }
+}
+
 /// Opens a topic's partitions; makes those that are missing.
 pub(super) fn open_partitions(
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     topic: &TopicFile,
     segment_bytes: u64,
@@ -35,14 +77,13 @@ pub(super) fn open_partitions(
         .map(|number| {
             let path = dir.join(&topic.name).join(format!("{number}"));
             let options = Options { kind: KIND, segment_bytes };
-            let (mut store, recovery) = SegmentStore::open(Arc::new(RealDisk), &path, options, b"")?;
+            let (mut store, recovery) = SegmentStore::open(Arc::clone(disk), &path, options, b"")?;
             cut_open_batch(&mut store)?;
             if recovery.torn_bytes > 0 {
                 tracing::info!(topic = %topic.name, partition = number, bytes = recovery.torn_bytes, "cut a torn write");
             }
-            let synced = watch::Sender::new(store.next());
-            let retention = topic.retention();
-            Ok(Arc::new(PartitionLog { store: RwLock::new(store), retention, synced }))
+            let partition = PartitionLog::new(Arc::clone(disk), store, topic.cleanup(), segment_bytes);
+            Ok(Arc::new(partition))
         })
         .collect()
 }
@@ -60,11 +101,17 @@ fn cut_open_batch(store: &mut SegmentStore) -> Result<(), SegmentError> {
     store.truncate_from(end)
 }
 
-/// Syncs what was appended, and shows it to readers.
+/// Syncs what was appended, and shows it to readers. They go on reading meanwhile.
 pub(super) fn sync_partition(partition: &PartitionLog) -> Result<(), String> {
-    let mut store = partition.store.write().unwrap_or_else(PoisonError::into_inner);
-    store.sync().map_err(|error| error.to_string())?;
-    partition.synced.send_replace(store.next());
+    let (pending, next) = {
+        let store = partition.store.read().unwrap_or_else(PoisonError::into_inner);
+        (store.pending_sync().map_err(|error| error.to_string())?, store.next())
+    };
+    pending.run().map_err(|error| {
+        partition.store.write().unwrap_or_else(PoisonError::into_inner).poison();
+        error.to_string()
+    })?;
+    partition.synced.send_replace(next);
     Ok(())
 }
 
@@ -82,9 +129,11 @@ pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize)
     let mut batch = Batch { records: Vec::new(), next: from };
     let mut size = 0;
     let mut damaged = None;
+    let mut is_full = false;
     if from.get() < synced {
         let outcome = store.read(from.get(), |position, bytes| {
             if position >= synced || (size > 0 && size + bytes.len() > max_bytes) {
+                is_full = position < synced;
                 return false;
             }
             size += bytes.len().max(1);
@@ -102,6 +151,10 @@ pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize)
             }
         });
         outcome.map_err(|e| TopicError::Unavailable(e.to_string()))?;
+        if !is_full && damaged.is_none() {
+            // What was compacted away at the end is a gap that is known.
+            batch.next = Offset::new(synced);
+        }
     }
     match damaged {
         Some(problem) if batch.records.is_empty() => Err(TopicError::Unavailable(problem).into()),
@@ -109,10 +162,8 @@ pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize)
     }
 }
 
-/// Retention: drops whole segments whose last record is too old.
-pub(super) fn expire(partition: &PartitionLog, now: Millis) -> Result<(), SegmentError> {
-    let Some(retention) = partition.retention else { return Ok(()) };
-    let keep_from = now.plus(-i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
+/// Retention: drops whole segments whose last record was logged before `keep_from`.
+pub(super) fn expire(partition: &PartitionLog, keep_from: Millis) -> Result<(), SegmentError> {
     let mut store = partition.store.write().unwrap_or_else(PoisonError::into_inner);
     let mut until = store.first();
     for segment in store.segments().collect::<Vec<_>>() {
@@ -130,10 +181,14 @@ pub(super) fn expire(partition: &PartitionLog, now: Millis) -> Result<(), Segmen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use platform::segments::disk::RealDisk;
     use schemas::record::Record;
 
-    fn record(value: &str) -> Record {
-        Record { key: None, value: Some(value.into()), headers: vec![] }
+    fn frame(ends_batch: bool, at: i64, value: &str) -> Vec<u8> {
+        let record = Record { key: None, value: Some(value.into()), headers: vec![] };
+        let mut out = Vec::new();
+        stored::encode(ends_batch, Millis::new(at), &record, &mut out);
+        out
     }
 
     #[test]
@@ -142,13 +197,10 @@ mod tests {
         let options = Options { kind: KIND, segment_bytes: 100 };
         let (mut store, _) = SegmentStore::open(Arc::new(RealDisk), dir.path(), options, b"").unwrap();
         for at in 0..20 {
-            store
-                .append([stored::encode(true, Millis::new(at * 1_000), &record("0123456789")).as_slice()])
-                .unwrap();
+            store.append([frame(true, at * 1_000, "0123456789").as_slice()]).unwrap();
         }
-        let (store, synced) = (RwLock::new(store), watch::Sender::new(20));
-        let partition = PartitionLog { store, retention: Some(Duration::from_secs(5)), synced };
-        expire(&partition, Millis::new(20_000)).unwrap();
+        let partition = PartitionLog::new(Arc::new(RealDisk), store, Cleanup::KeepAll, 100);
+        expire(&partition, Millis::new(15_000)).unwrap();
         let store = partition.store.read().unwrap();
         assert!(store.first() > 5 && store.first() <= 15, "{}", store.first());
         assert_eq!(store.next(), 20);
@@ -159,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = || Options { kind: KIND, segment_bytes: 1 << 20 };
         let (mut store, _) = SegmentStore::open(Arc::new(RealDisk), dir.path(), options(), b"").unwrap();
-        let frame = |ends| stored::encode(ends, Millis::new(1), &record("x"));
+        let frame = |ends| frame(ends, 1, "x");
         store.append([frame(false).as_slice(), &frame(true), &frame(false), &frame(false)]).unwrap();
         cut_open_batch(&mut store).unwrap();
         assert_eq!(store.next(), 2);

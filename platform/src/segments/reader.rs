@@ -1,0 +1,90 @@
+//! Reading frames one after another with few system calls.
+
+use std::path::Path;
+
+use super::disk::DiskFile;
+use super::frame::{self, Found};
+use super::segment::{SegmentError, io_error};
+
+const READ_STEP: usize = 256 * 1024;
+
+/// What stands at a place.
+pub(super) enum Item {
+    Payload(Vec<u8>),
+    Gap(u64),
+}
+
+impl Item {
+    /// How many positions it takes.
+    pub(super) const fn positions(&self) -> u64 {
+        match self {
+            Self::Payload(_) => 1,
+            Self::Gap(positions) => *positions,
+        }
+    }
+}
+
+pub(super) struct Reader<'a> {
+    file: &'a dyn DiskFile,
+    path: &'a Path,
+    /// The byte of the file that is read next.
+    pub(super) at: u64,
+    buffer: Vec<u8>,
+    /// The file's byte at which the buffer begins.
+    start: u64,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(file: &'a dyn DiskFile, path: &'a Path, at: u64) -> Self {
+        Self { file, path, at, buffer: Vec::new(), start: at }
+    }
+
+    pub(super) fn advance(&mut self, count: usize) {
+        self.at += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+
+    /// At least `count` bytes from `at` on, if the file has them.
+    pub(super) fn ensure(&mut self, count: usize) -> Result<&[u8], SegmentError> {
+        let skip = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
+        if self.buffer.len() < skip.saturating_add(count) {
+            let wanted = count.max(READ_STEP);
+            self.buffer.resize(wanted, 0);
+            let got = self.file.read_at(&mut self.buffer, self.at).map_err(io_error(self.path))?;
+            self.buffer.truncate(got);
+            self.start = self.at;
+        }
+        let skip = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
+        Ok(self.buffer.get(skip..).unwrap_or_default())
+    }
+
+    /// The next whole frame; `None` at the end or at something that is no frame.
+    pub(super) fn next(&mut self) -> Result<Option<Item>, SegmentError> {
+        let mut wanted = frame::HEAD;
+        loop {
+            let bytes = self.ensure(wanted)?;
+            let (item, length) = match frame::parse(bytes) {
+                Found::Payload(payload) => (Item::Payload(payload.to_vec()), payload.len()),
+                Found::Gap(positions) => (Item::Gap(positions), frame::GAP_PAYLOAD),
+                Found::Short(needed) if bytes.len() < needed && wanted < needed => {
+                    wanted = needed;
+                    continue;
+                }
+                Found::Short(_) | Found::Damaged => return Ok(None),
+            };
+            self.advance(frame::HEAD + length);
+            return Ok(Some(item));
+        }
+    }
+
+    /// Whether what follows looks like a torn write: no whole frame stands anywhere behind this place.
+    pub(super) fn is_torn(&self, total: u64) -> Result<bool, SegmentError> {
+        let length = usize::try_from(total - self.at).unwrap_or(usize::MAX).min(frame::MAX_PAYLOAD);
+        let mut rest = vec![0; length];
+        let got = self.file.read_at(&mut rest, self.at).map_err(io_error(self.path))?;
+        rest.truncate(got);
+        let whole = |start: usize| {
+            matches!(rest.get(start..).map(frame::parse), Some(Found::Payload(_) | Found::Gap(_)))
+        };
+        Ok(!(1..rest.len()).any(whole))
+    }
+}

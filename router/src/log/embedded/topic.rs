@@ -1,0 +1,59 @@
+//! A topic of the embedded log, as its folder says.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Cleanup, TopicSpec};
+
+/// The description beside a topic's partitions.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub(super) struct TopicFile {
+    pub(super) name: String,
+    pub(super) partitions: u32,
+    cleanup: String,
+}
+
+impl TopicFile {
+    pub(super) fn of(spec: &TopicSpec) -> Self {
+        let cleanup = match spec.cleanup {
+            Cleanup::Retention(time) => format!("retention {} s", time.as_secs()),
+            Cleanup::Compaction { min_lag } => format!("compaction after {} s", min_lag.as_secs()),
+            Cleanup::KeepAll => "keep all".to_owned(),
+        };
+        Self { name: spec.name.clone(), partitions: spec.partitions, cleanup }
+    }
+
+    /// What may go with time; what cannot be read may not.
+    pub(super) fn cleanup(&self) -> Cleanup {
+        let seconds = |prefix: &str| {
+            let text = self.cleanup.strip_prefix(prefix)?.strip_suffix(" s")?;
+            text.parse().ok().map(Duration::from_secs)
+        };
+        match (seconds("retention "), seconds("compaction after ")) {
+            (Some(time), _) => Cleanup::Retention(time),
+            (_, Some(min_lag)) => Cleanup::Compaction { min_lag },
+            _ => Cleanup::KeepAll,
+        }
+    }
+
+    pub(super) fn words(&self) -> String {
+        format!("{} partitions, {}", self.partitions, self.cleanup)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_go_survives_the_file() {
+        let seconds = Duration::from_secs(90);
+        for cleanup in
+            [Cleanup::KeepAll, Cleanup::Retention(seconds), Cleanup::Compaction { min_lag: seconds }]
+        {
+            let spec = TopicSpec { name: "t".to_owned(), partitions: 1, cleanup };
+            assert_eq!(TopicFile::of(&spec).cleanup(), cleanup);
+        }
+    }
+}
