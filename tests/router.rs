@@ -7,10 +7,17 @@
     reason = "a test says what it expects by failing"
 )]
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use platform::client::{ClientError, send, send_json};
 use platform::pki::{Authority, Subject};
-use schemas::change::Op;
+use platform::segments::memory_disk::MemoryDisk;
+use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use schemas::avro::schema::AvroSchema;
+use schemas::change::{ChangeCodec, Op};
 use schemas::error_code::ErrorCode;
+use schemas::ids::SchemaId;
 use schemas::limits;
 use support::network::{DOMAIN, Network, Stream, agreement, row};
 
@@ -217,6 +224,72 @@ async fn foreign_certificates_and_silent_clients_get_nothing_and_block_nobody() 
     let mut byte = [0; 1];
     let read = tokio::time::timeout(std::time::Duration::from_secs(30), silent.read(&mut byte)).await;
     assert_eq!(read.unwrap().unwrap(), 0, "it is given up after a while");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_gets_nothing() {
+    let network = network().await;
+    let base = format!("https://{}", network.router.address());
+    let an_hour_ago = std::time::SystemTime::now() - Duration::from_hours(1);
+    let subject = Subject::Agent("9000/main".parse().unwrap());
+    let issued = network.authority.issue_until(&subject, an_hour_ago).unwrap();
+    let identity = network.authority.identity_of(issued).unwrap();
+    let client = platform::client::Client::new(&base, &identity).unwrap();
+    assert!(identity.expired().is_some(), "its own agent can tell why");
+    let outcome = send(client.get("/v1/me")).await.map(drop);
+    assert!(matches!(outcome, Err(ClientError::Unreachable { .. })), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_loses_nothing() {
+    let disk = MemoryDisk::new();
+    let folder = std::path::Path::new("/log");
+    let log = || EmbeddedLog::open_on(Arc::new(disk.clone()), folder, EmbeddedOptions::default(), None);
+    let mut network = Network::start_on(Arc::new(log().unwrap())).await.unwrap();
+    network.open().await.unwrap();
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    network.materialised().await.unwrap();
+    disk.set_room(Some(20));
+    let second = network.batch(Op::Create, "b", None, Some(&row("b", "R"))).unwrap();
+    assert_eq!(code(network.post("4000/main", second).await), ErrorCode::Unavailable);
+    let put = network.operator.put("/v1/agreements").json(&agreement(2, "true"));
+    assert_eq!(code(send_json::<serde_json::Value>(put).await), ErrorCode::Unavailable);
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    stream.until(|word| word == "upsert a Change").await.unwrap();
+    disk.set_room(None);
+    network.publish(Op::Create, "b", None, Some(&row("b", "R"))).await.unwrap();
+    stream.until(|word| word == "upsert b Change").await.unwrap();
+    assert_eq!(stream.rows(), ["upsert a Change", "upsert b Change"]);
+    network.materialised().await.unwrap();
+    let mut late = network.stream("9000/main", "state").await.unwrap();
+    late.until(|word| word == "end").await.unwrap();
+    assert_eq!(late.rows(), ["upsert a State", "upsert b State"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_an_unknown_schema_id_waits_for_the_registry() {
+    let mut network = network().await;
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    stream.until(|word| word == "upsert a Change").await.unwrap();
+    // Another router appended it; this one's view of the registry is older. The next id will be 2.
+    let wider = support::network::SCHEMA.replace("]}", r#",{"name":"extra","type":"string","default":""}]}"#);
+    let wider = ChangeCodec::new(&AvroSchema::parse(&wider).unwrap()).unwrap();
+    let mut image = row("b", "R");
+    schemas::avro::binary::put_string(&mut image, "x");
+    network.append_framed(SchemaId::new(2), Op::Create, "b", &image).await.unwrap();
+    let waiting =
+        tokio::time::timeout(Duration::from_millis(300), stream.until(|word| word.contains(" b "))).await;
+    assert!(waiting.is_err(), "{:?}", stream.words);
+    let client = network.client("4000/main").unwrap();
+    let body = serde_json::json!({"schema": wider.envelope().text()});
+    let path = "/registry/subjects/dit.register.log-value/versions";
+    let registered: serde_json::Value = send_json(client.post(path).json(&body)).await.unwrap();
+    assert_eq!(registered["id"], 2);
+    stream.until(|word| word == "upsert b Change").await.unwrap();
+    network.publish(Op::Create, "c", None, Some(&row("c", "R"))).await.unwrap();
+    stream.until(|word| word == "upsert c Change").await.unwrap();
+    assert_eq!(stream.rows(), ["upsert a Change", "upsert b Change", "upsert c Change"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,7 +135,12 @@ impl Agent {
                         ReceiveError::Client(client) => client.problem().map(|problem| problem.code),
                         _ => None,
                     };
-                    let text = error.to_string();
+                    let text = match self.identity.expired() {
+                        None => error.to_string(),
+                        Some(until) => {
+                            format!("our certificate was good until {until}; have a new one issued ({error})")
+                        }
+                    };
                     match code {
                         Some(
                             ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed,

@@ -44,6 +44,14 @@ pub enum IdentityError {
         /// What is wrong.
         problem: String,
     },
+    /// Our own certificate has run out.
+    #[error("{path}: the certificate was good until {until}; have a new one issued and put it there")]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// Its last moment.
+        until: String,
+    },
     /// The parts do not make a TLS configuration.
     #[error("the identity does not fit together: {0}")]
     Tls(String),
@@ -112,6 +120,9 @@ impl Identity {
             move |problem: String| IdentityError::File { path, problem }
         };
         identity.chain().map_err(named(&files.certificate))?;
+        if let Some(until) = identity.expired() {
+            return Err(IdentityError::Expired { path: files.certificate.clone(), until });
+        }
         identity.key().map_err(named(&files.key))?;
         identity.roots().map_err(named(&files.authorities))?;
         Ok(identity)
@@ -164,6 +175,11 @@ impl Identity {
         Ok(Arc::new(config))
     }
 
+    /// When our own certificate ran out, if it has: a peer would only break the connection.
+    pub fn expired(&self) -> Option<String> {
+        self.chain().ok()?.first().and_then(expired)
+    }
+
     /// Whom our own certificate names.
     pub fn own_name(&self, domain: &str) -> Result<Peer, PeerError> {
         let chain = self.chain().map_err(|_| PeerError::Unreadable)?;
@@ -185,6 +201,14 @@ pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
         .iter()
         .find_map(|uri| parse_uri(uri, domain))
         .ok_or_else(|| PeerError::Foreign { domain: domain.to_owned(), found: found.join(", ") })
+}
+
+/// When a certificate ran out, if it has. One that cannot be read is left to whoever needs it.
+fn expired(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let until = parsed.validity().not_after;
+    let now = crate::clock::now().get() / 1_000;
+    (until.timestamp() < now).then(|| until.to_string())
 }
 
 fn parse_uri(uri: &str, domain: &str) -> Option<Peer> {
@@ -233,5 +257,25 @@ mod tests {
         };
         let error = Identity::load(&files).map(drop).unwrap_err().to_string();
         assert!(error.contains("cert.pem: holds no certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_that_has_run_out_is_named_with_its_last_day() {
+        use crate::pki::{Authority, Subject};
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let authority = Authority::new("dit.test").unwrap();
+        let yesterday = std::time::SystemTime::now() - std::time::Duration::from_hours(24);
+        let issued = authority.issue_until(&Subject::Operator("o".to_owned()), yesterday).unwrap();
+        std::fs::write(path("cert.pem"), issued.certificate_pem).unwrap();
+        std::fs::write(path("key.pem"), issued.key_pem).unwrap();
+        std::fs::write(path("ca.pem"), authority.certificate_pem()).unwrap();
+        let files = IdentityFiles {
+            certificate: path("cert.pem"),
+            key: path("key.pem"),
+            authorities: path("ca.pem"),
+        };
+        let error = Identity::load(&files).map(drop).unwrap_err().to_string();
+        assert!(error.contains("cert.pem: the certificate was good until"), "{error}");
     }
 }

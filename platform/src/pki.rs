@@ -3,6 +3,7 @@
 //! For demos, tests and first steps; a production network has its own authority. Keys are never logged.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -11,6 +12,9 @@ use rcgen::{
 use schemas::ids::AgentId;
 
 use crate::identity::Identity;
+
+/// A year: long enough for trying things out, short enough that nobody builds on it.
+pub const DEFAULT_VALIDITY: Duration = Duration::from_hours(24 * 365);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +113,13 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// Makes a certificate.
+    /// Makes a certificate that is good for [`DEFAULT_VALIDITY`].
     pub fn issue(&self, subject: &Subject) -> Result<Issued, PkiError> {
+        self.issue_until(subject, SystemTime::now() + DEFAULT_VALIDITY)
+    }
+
+    /// Makes a certificate that is good until a time.
+    pub fn issue_until(&self, subject: &Subject, until: SystemTime) -> Result<Issued, PkiError> {
         let mut params = match subject {
             Subject::Router { hosts, .. } => CertificateParams::new(hosts.clone())?,
             _ => CertificateParams::default(),
@@ -124,6 +133,7 @@ impl Authority {
             }
             _ => vec![ExtendedKeyUsagePurpose::ClientAuth],
         };
+        params.not_after = until.into();
         let key = KeyPair::generate()?;
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Issued { certificate_pem, key_pem: key.serialize_pem() })
@@ -131,7 +141,11 @@ impl Authority {
 
     /// Makes a certificate and takes it as an identity that trusts this authority.
     pub fn identity(&self, subject: &Subject) -> Result<Identity, PkiError> {
-        let issued = self.issue(subject)?;
+        self.identity_of(self.issue(subject)?)
+    }
+
+    /// What was issued, as an identity that trusts this authority.
+    pub fn identity_of(&self, issued: Issued) -> Result<Identity, PkiError> {
         Ok(Identity::from_pem(
             issued.certificate_pem.into_bytes(),
             issued.key_pem.into_bytes(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub trait Disk: Send + Sync + 'static {
     /// Makes a directory and its parents.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The names of the files in a directory.
+    /// The names of the files and directories in a directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Opens a file, making it when it is missing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;

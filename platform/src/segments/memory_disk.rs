@@ -68,8 +68,11 @@ impl Disk for MemoryDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = lock(&self.0);
-        let inside = state.files.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+        let inside =
+            state.files.keys().filter_map(|path| path.strip_prefix(dir).ok()?.iter().next()?.to_str());
+        let mut names: Vec<String> = inside.map(str::to_owned).collect();
+        names.dedup();
+        Ok(names)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

@@ -42,6 +42,9 @@ impl Codecs {
             return Ok(Arc::clone(codec));
         }
         let mut view = self.control.watch();
+        if !view.borrow().schemas.contains_key(&id) {
+            tracing::warn!(schema = %id, "a record names a schema that the registry does not have yet; its partition waits");
+        }
         let found =
             view.wait_for(|view| view.schemas.contains_key(&id)).await.map_err(|_| CodecError::Stopped)?;
         let schema = found.schemas.get(&id).map(|registered| registered.schema.clone());

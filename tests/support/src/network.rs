@@ -11,6 +11,7 @@ use anyhow::Context;
 use platform::client::{Client, ClientError, send, send_json};
 use platform::pki::{Authority, Subject};
 use router::control::declared::Declared;
+use router::log::Log;
 use router::log::memory::MemoryLog;
 use router::{Parts, Router};
 use schemas::avro::binary::{Cursor as Datums, put_long, put_string};
@@ -20,8 +21,10 @@ use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::cursor::in_words;
 use schemas::delivery::DeliveryCodec;
 use schemas::digest;
-use schemas::ids::{Digest, Epoch, Sequence};
+use schemas::framing;
+use schemas::ids::{Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::publish::{OpenRequest, Position, batch_metadata};
+use schemas::record::{Kind, Provenance, Record};
 use schemas::time::Millis;
 use scope::secret::NetworkSecret;
 use serde_json::json;
@@ -123,6 +126,11 @@ fn word(delivery: &schemas::delivery::Delivery<'_>) -> String {
 impl Network {
     /// Starts the router, with the agreement over rows of territory R.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_on(Arc::new(MemoryLog::default())).await
+    }
+
+    /// The same on another log.
+    pub async fn start_on(log: Arc<dyn Log>) -> anyhow::Result<Self> {
         platform::identity::install_crypto();
         let authority = Authority::new(DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
@@ -136,7 +144,7 @@ impl Network {
             agreements: vec![serde_json::from_value(agreement(1, "t == \"R\""))?],
         };
         let router = Router::start(Parts {
-            log: Arc::new(MemoryLog::default()),
+            log,
             identity: authority.identity(&Subject::Router { name: "r".to_owned(), hosts })?,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(vec![1; 32])?,
@@ -211,6 +219,33 @@ impl Network {
         let counted = position.counted.context("nobody has opened")?;
         anyhow::ensure!(counted.next == self.next.next(), "it did not count: {counted:?}");
         (self.next, self.digest) = (counted.next, counted.digest);
+        Ok(())
+    }
+
+    /// Appends a change straight to the log, as another router would, in a schema of the caller's choice.
+    pub async fn append_framed(
+        &mut self,
+        schema: SchemaId,
+        op: Op,
+        key: &str,
+        after: &[u8],
+    ) -> anyhow::Result<()> {
+        let at = Millis::new(1);
+        let source = Source::default();
+        let change =
+            Change { op, key, before: None, after: Some(after), source, event_at: at, captured_at: at };
+        let mut datum = Vec::new();
+        ChangeCodec::encode(&change, &mut datum);
+        let digest = digest::next(self.digest, key.as_bytes(), &datum);
+        let agent = "4000/main".parse()?;
+        let provenance = Provenance { agent, epoch: EPOCH, sequence: self.next, digest };
+        let headers = [vec![Kind::Change.header()], provenance.headers().to_vec()].concat();
+        let value = Some(framing::frame(schema, &datum));
+        let record = Record { key: Some(key.into()), value, headers };
+        let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
+        let feed = running.feeds.first().context("a partition")?;
+        feed.source().log.append(&feed.source().topic, Partition::new(0), vec![record]).await?;
+        (self.next, self.digest) = (self.next.next(), digest);
         Ok(())
     }
 

@@ -154,7 +154,7 @@ fn no_file_is_dead() {
     for (path, _) in &files {
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
         let dir = path.parent().unwrap();
-        let in_tests = dir.file_name().is_some_and(|name| name == "tests")
+        let in_tests = dir.file_name().is_some_and(|name| name == "tests" || name == "benches")
             && dir.parent().unwrap().join("Cargo.toml").exists();
         if matches!(stem.as_str(), "main" | "lib" | "build") || in_tests || dir == root().join("tests") {
             continue;
