@@ -15,6 +15,10 @@ test:
 kill-long KILLS="51":
     DIT_KILLS={{KILLS}} cargo test -p dit --test kill
 
+# The embedded log against its disk.
+bench-log:
+    cargo bench -p router --bench embedded_log
+
 # Advisories and licences.
 deny:
     cargo deny check

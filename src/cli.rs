@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
-use crate::demo::generate;
 use crate::demo::register::{self, RegisterOptions};
 use crate::tools;
 
@@ -49,7 +49,7 @@ enum Output {
 
 #[derive(Debug, clap::Args)]
 struct DemoArgs {
-    /// The first version of your own register: a delimited text file. Without it, a company register is made up.
+    /// The first version of your own register: a delimited text file. Without it, a network is made up.
     #[arg(long, value_name = "FILE", requires_all = ["key", "territory"])]
     register: Option<PathBuf>,
     /// The next versions, in order.
@@ -61,26 +61,26 @@ struct DemoArgs {
     /// The column that says whose row it is.
     #[arg(long, value_name = "COL", requires = "register")]
     territory: Option<String>,
-    /// The seed of the made-up register.
+    /// The seed of the made-up network.
     #[arg(long, default_value_t = 2021, conflicts_with = "register")]
     seed: u64,
     /// The character between cells; a comma by default, a tab for `.tsv`.
-    #[arg(long)]
+    #[arg(long, requires = "register")]
     delimiter: Option<String>,
     /// The files' encoding.
-    #[arg(long, default_value = "utf-8")]
+    #[arg(long, default_value = "utf-8", requires = "register")]
     encoding: String,
     /// The columns' names, for files without a header line.
-    #[arg(long, value_name = "COLS", value_delimiter = ',')]
+    #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "register")]
     header: Option<Vec<String>>,
     /// What makes spellings of one key equal.
-    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim"])]
+    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim"], requires = "register")]
     key_normalise: Vec<String>,
     /// The territories that get a consumer each; by default the 50 largest over all versions.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', requires = "register")]
     territories: Option<Vec<String>>,
     /// Hold files that delete or change too much, instead of only telling.
-    #[arg(long)]
+    #[arg(long, requires = "register")]
     guard: bool,
     /// Keep everything in this folder; the replicas are in `replica/`.
     #[arg(long, value_name = "DIR")]
@@ -117,37 +117,34 @@ impl Cli {
 async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
     platform::telemetry::init(platform::telemetry::Format::Text, "warn,sled=error");
     let json = args.output == Output::Json;
-    let delimiter = args.delimiter.as_deref().map(register::parse_delimiter).transpose()?;
-    let made_up = tempfile::tempdir()?;
-    let (files, key, territory) = match (args.register, args.territory) {
+    let (equal, outcome) = match (args.register, args.territory) {
         (Some(register), Some(territory)) => {
-            let files = std::iter::once(register).chain(args.then).collect();
-            (files, args.key, territory)
+            let outcome = register::play(RegisterOptions {
+                files: std::iter::once(register).chain(args.then).collect(),
+                key: args.key,
+                territory,
+                delimiter: args.delimiter.as_deref().map(register::parse_delimiter).transpose()?,
+                encoding: args.encoding,
+                header: args.header,
+                key_normalise: args.key_normalise,
+                territories: args.territories,
+                guard: args.guard,
+                keep: args.keep,
+                fault: args.fault,
+            })
+            .await?;
+            outcome.story();
+            (outcome.equal, serde_json::to_string(&outcome)?)
         }
         _ => {
-            let dir = args.keep.as_ref().map_or_else(|| made_up.path().to_owned(), |keep| keep.join("files"));
-            println!("A made-up register of companies, seed {}.", args.seed);
-            let (key, territory) = generate::COLUMNS;
-            (generate::versions(&dir, args.seed)?, vec![key.to_owned()], territory.to_owned())
+            let options = CompanyOptions { seed: args.seed, keep: args.keep, fault: args.fault };
+            let outcome = company::play(options).await?;
+            outcome.story();
+            (outcome.equal, serde_json::to_string(&outcome)?)
         }
     };
-    let options = RegisterOptions {
-        files,
-        key,
-        territory,
-        delimiter,
-        encoding: args.encoding,
-        header: args.header,
-        key_normalise: args.key_normalise,
-        territories: args.territories,
-        guard: args.guard,
-        keep: args.keep,
-        fault: args.fault,
-    };
-    let outcome = register::play(options).await?;
-    outcome.story();
     if json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        println!("{outcome}");
     }
-    Ok(outcome.equal)
+    Ok(equal)
 }

@@ -49,6 +49,15 @@ fn the_demo_ends_verified() {
     let result = result(&output);
     assert!(output.status.success() && result["equal"] == true);
     assert!(delivered(&result, "left") > 100, "the merger moves companies");
+    assert_eq!(result["revoked"]["holds"], true);
+    assert!(result["revoked"]["withheld"].as_u64().unwrap() > 0, "the log went on after the revocation");
+    assert_eq!(result["latency"]["samples"], 25);
+    let replicas = result["replicas"].as_array().unwrap();
+    let of = |who: &str| replicas.iter().find(|replica| replica["participant"] == who).unwrap();
+    assert_eq!(of("tax-office")["trimmed"], serde_json::json!(["address", "phone"]));
+    assert_eq!(of("ikskile")["rows"], 0, "the municipality that was merged holds nothing");
+    assert!(of("riga")["delivered"]["present"].as_u64().unwrap() > 1_000, "the late joiner got the state");
+    assert_eq!(of("consumer-rights")["channel"], "trading-places");
 }
 
 #[test]

@@ -19,6 +19,17 @@ pub enum Fault {
     Repeat,
 }
 
+/// A fault that found nothing to bite on must not look like a success: whether one was planted, if it was to be.
+pub fn check_planted(fault: Option<Fault>, equal: bool) -> bool {
+    match fault {
+        Some(fault) if equal => {
+            eprintln!("the fault {fault:?} could not be planted: the register gave no occasion for it");
+            false
+        }
+        _ => true,
+    }
+}
+
 /// A sink behind a faulty stream.
 pub struct FaultySink {
     inner: Box<dyn Sink>,

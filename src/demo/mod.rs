@@ -1,11 +1,27 @@
-//! The demo: a network in one process, a register's versions played through it, and the replicas verified.
+//! The demos: a network in one process, registers' versions played through it, and the replicas verified.
 //!
 //! Owns no rule: it stands on the same entries as the binaries. What verifies shares no code with what delivers.
 
+pub mod company;
 pub mod fault;
-pub mod generate;
 pub mod layout;
 pub mod network;
+pub mod progress;
 pub mod register;
+pub mod replicas;
 mod story;
 pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+/// Where a demo keeps everything: the user's folder, which must be new to it, or a temporary one.
+fn folder(keep: Option<&Path>, temporary: &Path) -> anyhow::Result<PathBuf> {
+    let Some(keep) = keep else { return Ok(temporary.to_owned()) };
+    if keep.join("log").exists() {
+        bail!("{} holds an earlier demo; give an empty folder", keep.display());
+    }
+    std::fs::create_dir_all(keep)?;
+    Ok(keep.to_owned())
+}

@@ -26,6 +26,7 @@ use router::{Parts, Router};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
+use schemas::cursor::Cursor;
 use schemas::ids::{AgentId, AgreementNumber, ChannelName, Offset};
 use schemas::publish::ChannelStatus;
 use scope::secret::NetworkSecret;
@@ -42,6 +43,7 @@ pub struct Network {
     authority: Authority,
     router: Router,
     operator: Client,
+    secret: Vec<u8>,
     tasks: Tasks,
 }
 
@@ -53,6 +55,11 @@ pub struct Producer {
 }
 
 impl Producer {
+    /// Where its sending stands.
+    pub fn sent(&self) -> watch::Receiver<Sent> {
+        self.sent.clone()
+    }
+
     /// Waits until everything in the outbox is acknowledged.
     pub async fn drained(&mut self) -> anyhow::Result<()> {
         let end = lock(&self.agent.outbox()).next_position();
@@ -65,6 +72,14 @@ impl Producer {
     }
 }
 
+/// Whether a cursor stands at or behind these ends.
+pub fn has_reached(cursor: Option<&Cursor>, ends: &[Offset]) -> bool {
+    cursor.is_some_and(|cursor| {
+        let places = cursor.places.iter();
+        cursor.places.len() == ends.len() && places.zip(ends).all(|(place, end)| place.offset >= *end)
+    })
+}
+
 impl Network {
     /// Starts a router on an embedded log in `dir`.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
@@ -72,12 +87,13 @@ impl Network {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let identity = authority.identity(&Subject::Router { name: "demo".to_owned(), hosts })?;
+        let secret = platform::random::bytes::<32>()?.to_vec();
         let log = EmbeddedLog::open(&dir.join("log"), EmbeddedOptions::default())?;
         let parts = Parts {
             log: Arc::new(log),
             identity,
             domain: DOMAIN.to_owned(),
-            secret: NetworkSecret::new(platform::random::bytes::<32>()?.to_vec())?,
+            secret: NetworkSecret::new(secret.clone())?,
             listen: loopback,
             admin_listen: loopback,
             declared: Declared::default(),
@@ -85,7 +101,7 @@ impl Network {
         let router = Router::start(parts).await?;
         let operator = authority.identity(&Subject::Operator("demo".to_owned()))?;
         let operator = Client::new(&format!("https://{}", router.admin_address()), &operator)?;
-        Ok(Self { dir: dir.to_owned(), authority, router, operator, tasks: Tasks::new() })
+        Ok(Self { dir: dir.to_owned(), authority, router, operator, secret, tasks: Tasks::new() })
     }
 
     fn url(&self) -> String {
@@ -117,6 +133,33 @@ impl Network {
     /// Makes or amends an agreement.
     pub async fn agreement(&self, agreement: &Agreement) -> anyhow::Result<()> {
         self.put("/v1/agreements", agreement).await
+    }
+
+    /// Revokes an agreement, once it is polled; done when the router has acknowledged.
+    pub fn revoke(&self, number: &str, reason: &str) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let body = serde_json::json!({"status": "revoked", "reason": reason});
+        let request = self.operator.post(&format!("/v1/agreements/{number}/status")).json(&body);
+        async move {
+            let answer: serde_json::Value = send_json(request).await?;
+            drop(answer);
+            Ok(())
+        }
+    }
+
+    /// The network's secret, for whoever verifies hashes.
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Runs something until the network stops.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.tasks.stopping();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stopping => {}
+            }
+        });
     }
 
     /// Registers the next version of a channel's subject, as its provider.
@@ -153,13 +196,10 @@ impl Network {
         let (epoch, partitions) = (lock(&outbox).epoch(), status.positions.len());
         let machine = SendMachine::new(id.clone(), epoch, u32::try_from(partitions)?);
         let mut sender = Sender::new(client, channel.clone(), outbox, machine, agent.folded());
-        let (sent, appended, stopping) = (sender.sent(), agent.appended(), self.tasks.stopping());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                outcome = sender.run(appended) => if let Err(error) = outcome {
-                    tracing::error!(%error, "the producer agent has stopped sending");
-                },
-                () = stopping => {}
+        let (sent, appended) = (sender.sent(), agent.appended());
+        self.spawn(async move {
+            if let Err(error) = sender.run(appended).await {
+                tracing::error!(%error, "the producer agent has stopped sending");
             }
         });
         Ok(Producer { agent, sent })
@@ -173,20 +213,23 @@ impl Network {
         sink: Box<dyn Sink>,
     ) -> anyhow::Result<watch::Receiver<Status>> {
         let agent = ConsumerAgent::new(self.url(), self.identity(id)?, number, sink);
-        let (status, stopping) = (agent.status(), self.tasks.stopping());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                _ = agent.run() => {}
-                () = stopping => {}
-            }
-        });
+        let status = agent.status();
+        self.spawn(async move { drop(agent.run().await) });
         Ok(status)
     }
 
     /// Where each partition of a channel ends now.
     pub fn ends(&self, channel: &ChannelName) -> anyhow::Result<Vec<Offset>> {
+        Ok(self.ends_later(channel)?())
+    }
+
+    /// To ask later, from anywhere, where each partition ends then.
+    pub fn ends_later(
+        &self,
+        channel: &ChannelName,
+    ) -> anyhow::Result<impl Fn() -> Vec<Offset> + Send + use<>> {
         let running = self.router.core().channels.get(channel).context("the channel does not run")?;
-        Ok(running.feeds.iter().map(|feed| feed.tail().next).collect())
+        Ok(move || running.feeds.iter().map(|feed| feed.tail().next).collect())
     }
 
     /// Stops the agents, then the router.

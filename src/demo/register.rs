@@ -4,15 +4,13 @@
 //! header changes, and the verification at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use consumer_agent::agent::Status;
-use consumer_agent::receive::machine::Tally;
 use consumer_agent::sink::Sink;
-use consumer_agent::sink::file::{FileSink, Manifest};
+use consumer_agent::sink::file::FileSink;
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::{FileReport, Guard};
 use producer_agent::source::table::TableFormat;
@@ -20,14 +18,15 @@ use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
 use schemas::digest::hash128;
-use schemas::ids::{AgentId, ChannelName, Offset};
+use schemas::ids::AgentId;
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::watch;
 
-use super::fault::{Fault, FaultySink};
+use super::fault::{Fault, FaultySink, check_planted};
 use super::layout::{Columns, territories};
-use super::network::{Network, PATIENCE, Producer};
+use super::network::{Network, Producer};
+use super::progress::Progress;
+use super::replicas::{Consumer, ReplicaVerdict, VersionVerdict};
 use super::verify::{self, Reading, Register, Version};
 
 const PROVIDER: &str = "provider";
@@ -63,40 +62,6 @@ pub struct RegisterOptions {
     pub keep: Option<PathBuf>,
     /// The fault to plant.
     pub fault: Option<Fault>,
-}
-
-/// One replica's verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReplicaVerdict {
-    /// The consumer.
-    pub participant: String,
-    /// Its territory; `None` for the late joiner that has all.
-    pub territory: Option<String>,
-    /// Rows that it holds.
-    pub rows: usize,
-    /// Whether they are exactly the ones it should hold.
-    pub equal: bool,
-    /// What was delivered to it.
-    pub delivered: Tally,
-}
-
-/// One version's counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VersionVerdict {
-    /// The file.
-    pub file: String,
-    /// New keys.
-    pub create: u64,
-    /// Changed keys.
-    pub update: u64,
-    /// Keys gone.
-    pub delete: u64,
-    /// Rows set aside.
-    pub parked: u64,
-    /// Whether its changes went out.
-    pub taken: bool,
-    /// Why the guard held it, or would have.
-    pub guard: Option<String>,
 }
 
 /// What the play showed.
@@ -136,20 +101,12 @@ fn participant_of(territory: &str) -> String {
     }
 }
 
-struct Consumer {
-    participant: String,
-    territory: Option<String>,
-    dir: PathBuf,
-    /// The version of its agreement.
-    version: u32,
-    status: watch::Receiver<Status>,
-}
-
 struct Play {
     options: RegisterOptions,
     format: TableFormat,
     versions: Vec<(PathBuf, Columns)>,
     network: Network,
+    progress: Progress,
     channel: Channel,
     dir: PathBuf,
     provider: AgentId,
@@ -166,18 +123,10 @@ struct Play {
 pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let temporary = tempfile::tempdir()?;
-    let dir = match &options.keep {
-        Some(keep) => {
-            if keep.join("log").exists() {
-                bail!("{} holds an earlier demo; give an empty folder", keep.display());
-            }
-            std::fs::create_dir_all(keep)?;
-            keep.clone()
-        }
-        None => temporary.path().to_owned(),
-    };
+    let dir = super::folder(options.keep.as_deref(), temporary.path())?;
     let mut play = Play::prepare(options, dir).await?;
     let mut producer = play.network.producer(&play.provider, &play.channel.name).await?;
+    play.progress.watch_sender(producer.sent());
     play.start_consumers().await?;
     let mut reports = Vec::new();
     let count = play.versions.len();
@@ -195,43 +144,21 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     producer.drained().await?;
     play.settle().await?;
     let replicas = play.verify(&reports)?;
-    let Play { network, options, versions, .. } = play;
+    let Play { network, options, versions, progress, .. } = play;
+    progress.end();
     network.stop().await?;
-    let faults_planted = check_planted(options.fault, &replicas);
+    let equal = replicas.iter().all(|replica| replica.equal);
     Ok(Outcome {
-        equal: replicas.iter().all(|replica| replica.equal) && faults_planted,
+        equal: equal && check_planted(options.fault, equal),
         versions: reports
             .into_iter()
             .zip(&versions)
-            .map(|(report, (file, _))| verdict(report, file))
+            .map(|(report, (file, _))| VersionVerdict::of(report, file))
             .collect(),
         replicas,
         seconds: began.elapsed().as_secs_f64(),
         kept: options.keep,
     })
-}
-
-/// A fault that found nothing to bite on must not look like a success.
-fn check_planted(fault: Option<Fault>, replicas: &[ReplicaVerdict]) -> bool {
-    match fault {
-        Some(fault) if replicas.iter().all(|replica| replica.equal) => {
-            eprintln!("the fault {fault:?} could not be planted: the register gave no occasion for it");
-            false
-        }
-        _ => true,
-    }
-}
-
-fn verdict(report: FileReport, file: &Path) -> VersionVerdict {
-    VersionVerdict {
-        file: file.display().to_string(),
-        create: report.counts.create,
-        update: report.counts.update,
-        delete: report.counts.delete,
-        parked: report.counts.parked,
-        taken: report.taken,
-        guard: report.guard,
-    }
 }
 
 impl Play {
@@ -262,20 +189,23 @@ impl Play {
             }
         };
         let network = Network::start(&dir).await?;
+        let progress = Progress::new();
+        network.spawn(progress.clone().draw());
         network.participant(PROVIDER, "the register").await?;
         network.channel(&channel).await?;
-        println!(
+        progress.say(format!(
             "A router on an embedded log, one provider, {} consumers and a late joiner; {} version(s) of {}.",
             territories.len(),
             versions.len(),
             options.files.first().map(|file| file.display().to_string()).unwrap_or_default(),
-        );
+        ));
         let provider = AgentId { participant: PROVIDER.parse()?, agent: "main".parse()? };
         Ok(Self {
             options,
             format,
             versions,
             network,
+            progress,
             channel,
             dir,
             provider,
@@ -346,9 +276,11 @@ impl Play {
         };
         let id = AgentId { participant: participant.parse()?, agent: "main".parse()? };
         let status = self.network.consumer(&id, agreement.number, sink)?;
+        self.progress.watch_replica(status.clone());
         self.consumers.push(Consumer {
             participant: participant.to_owned(),
             territory,
+            channel: self.channel.name.clone(),
             dir,
             version: 1,
             status,
@@ -364,12 +296,13 @@ impl Play {
             producer.drained().await?;
             self.amend(&before, &columns, producer).await?;
         }
+        self.progress.step(file.display().to_string());
         let guard = Guard::default();
         let accepted = !self.options.guard;
         let report =
             tokio::task::block_in_place(|| producer.agent.take_file(&file, &self.format, guard, accepted))?;
         let counts = report.counts;
-        println!(
+        self.progress.say(format!(
             "{}: {} created, {} updated, {} deleted, {} unchanged, {} parked{}",
             report.file,
             counts.create,
@@ -382,9 +315,9 @@ impl Play {
                 (Some(why), true) => format!("; the guard would have held it: {why}"),
                 (Some(why), false) => format!("; HELD by the guard: {why}"),
             }
-        );
+        ));
         for parked in report.parked.iter().take(5) {
-            println!("  parked line {}: {}", parked.line, parked.reason);
+            self.progress.say(format!("  parked line {}: {}", parked.line, parked.reason));
         }
         producer.drained().await?;
         Ok(report)
@@ -412,32 +345,19 @@ impl Play {
                 consumer.version = version;
             }
         }
-        println!(
+        self.progress.say(format!(
             "The header has changed: schema version {}, {} agreements amended.",
             self.schema_version,
             self.consumers.len()
-        );
+        ));
         Ok(())
     }
 
     /// Waits until every consumer's files reflect the end of the log.
     async fn settle(&mut self) -> anyhow::Result<()> {
-        let name: ChannelName = self.channel.name.clone();
-        let deadline = Instant::now() + PATIENCE;
+        self.progress.step("settling");
         for consumer in &mut self.consumers {
-            loop {
-                let ends = self.network.ends(&name)?;
-                if is_settled(&consumer.dir, &ends, consumer.version) {
-                    break;
-                }
-                if Instant::now() > deadline {
-                    let status = consumer.status.borrow().clone();
-                    bail!("{} has not caught up: {status:?}", consumer.participant);
-                }
-                // Woken by each batch; the time-out covers files that are written after the last one.
-                let moved = consumer.status.changed();
-                drop(tokio::time::timeout(std::time::Duration::from_millis(50), moved).await);
-            }
+            consumer.settle(&self.network).await?;
         }
         Ok(())
     }
@@ -466,26 +386,10 @@ impl Play {
         self.consumers
             .iter()
             .map(|consumer| {
-                let held = verify::replica(&consumer.dir.join(format!("{CHANNEL}.ndjson")))?;
+                let held = verify::replica(&consumer.file())?;
                 let expected = register.part(consumer.territory.as_deref());
-                Ok(ReplicaVerdict {
-                    participant: consumer.participant.clone(),
-                    territory: consumer.territory.clone(),
-                    rows: held.len(),
-                    equal: held == expected,
-                    delivered: consumer.status.borrow().delivered,
-                })
+                Ok(consumer.verdict(held.len(), held == expected, Vec::new()))
             })
             .collect()
     }
-}
-
-/// Whether a replica's files reflect everything up to the ends, under the agreement's version.
-fn is_settled(dir: &Path, ends: &[Offset], version: u32) -> bool {
-    let Ok(text) = std::fs::read(dir.join("manifest.json")) else { return false };
-    let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return false };
-    let cursor = manifest.cursor;
-    cursor.version.get() == version
-        && cursor.places.len() == ends.len()
-        && cursor.places.iter().zip(ends).all(|(place, end)| place.offset >= *end)
 }

@@ -1,0 +1,130 @@
+//! The consumers of a demo, and when their files are what they will be.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use consumer_agent::agent::Status;
+use consumer_agent::receive::machine::Tally;
+use consumer_agent::sink::file::Manifest;
+use schemas::ids::{ChannelName, Offset};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::network::{Network, PATIENCE, has_reached};
+
+/// One replica's verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplicaVerdict {
+    /// The consumer.
+    pub participant: String,
+    /// Its territory; `None` for one that has all.
+    pub territory: Option<String>,
+    /// The channel.
+    pub channel: String,
+    /// Rows that it holds.
+    pub rows: usize,
+    /// Whether they are exactly the ones it should hold.
+    pub equal: bool,
+    /// What was delivered to it.
+    pub delivered: Tally,
+    /// Fields of the subject that never left for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trimmed: Vec<String>,
+}
+
+/// A consumer at work.
+pub struct Consumer {
+    /// Its institution.
+    pub participant: String,
+    /// Its territory; `None` where it has all.
+    pub territory: Option<String>,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// The version of its agreement.
+    pub version: u32,
+    /// What it is doing.
+    pub status: watch::Receiver<Status>,
+}
+
+impl Consumer {
+    /// Its copy, for people.
+    pub fn file(&self) -> PathBuf {
+        self.dir.join(format!("{}.ndjson", self.channel))
+    }
+
+    /// Waits until its files reflect the end of the log.
+    pub async fn settle(&mut self, network: &Network) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ends = network.ends(&self.channel)?;
+            if is_settled(&self.dir, &ends, self.version) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let status = self.status.borrow().clone();
+                bail!("{} has not caught up: {status:?}", self.participant);
+            }
+            // Woken by each batch; the time-out covers files that are written after the last one.
+            drop(tokio::time::timeout(Duration::from_millis(50), self.status.changed()).await);
+        }
+    }
+
+    /// What was found in its files.
+    pub fn verdict(&self, rows: usize, equal: bool, trimmed: Vec<String>) -> ReplicaVerdict {
+        ReplicaVerdict {
+            participant: self.participant.clone(),
+            territory: self.territory.clone(),
+            channel: self.channel.to_string(),
+            rows,
+            equal,
+            delivered: self.status.borrow().delivered,
+            trimmed,
+        }
+    }
+}
+
+/// Whether a replica's files reflect everything up to the ends, under the agreement's version.
+fn is_settled(dir: &Path, ends: &[Offset], version: u32) -> bool {
+    let Ok(text) = std::fs::read(dir.join("manifest.json")) else { return false };
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return false };
+    let cursor = manifest.cursor;
+    cursor.version.get() == version && has_reached(Some(&cursor), ends)
+}
+
+/// One file's counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionVerdict {
+    /// The file.
+    pub file: String,
+    /// New keys.
+    pub create: u64,
+    /// Changed keys.
+    pub update: u64,
+    /// Keys gone.
+    pub delete: u64,
+    /// Rows set aside.
+    pub parked: u64,
+    /// Whether its changes went out.
+    pub taken: bool,
+    /// Why the guard held it, or would have.
+    pub guard: Option<String>,
+}
+
+impl VersionVerdict {
+    /// What a report says of a file.
+    pub fn of(report: producer_agent::agent::FileReport, file: &Path) -> Self {
+        let counts = report.counts;
+        Self {
+            file: file.display().to_string(),
+            create: counts.create,
+            update: counts.update,
+            delete: counts.delete,
+            parked: counts.parked,
+            taken: report.taken,
+            guard: report.guard,
+        }
+    }
+}
