@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::audit::{self, AuditArgs};
 use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
 use crate::demo::register::{self, RegisterOptions};
@@ -34,6 +35,8 @@ enum Command {
     Producer(tools::ProducerArgs),
     /// Runs a consumer agent, or writes its first configuration.
     Consumer(tools::ConsumerArgs),
+    /// Reads every router's audit chain, and says whether it is whole.
+    Audit(AuditArgs),
     /// Shows where each replica of a consumer agent stands.
     Status(tools::ConfigArgs),
 }
@@ -108,6 +111,7 @@ impl Cli {
                 Command::Router(args) => router::process::run(&args.config).await.map(|()| true),
                 Command::Producer(args) => tools::producer(args).await.map(|()| true),
                 Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
+                Command::Audit(args) => audit::audit(&args).await,
                 Command::Status(args) => tools::status(&args),
             }
         })

@@ -3,6 +3,7 @@
 //! Owns the command line, and the network in one process that the demo plays on. It calls the same library
 //! entries as the binaries of router and agents.
 
+pub mod audit;
 pub mod cli;
 pub mod demo;
 pub mod tools;

@@ -13,11 +13,15 @@ use std::time::Duration;
 use platform::client::{ClientError, send, send_json};
 use platform::pki::{Authority, Subject};
 use platform::segments::memory_disk::MemoryDisk;
+use router::audit::chain::{Chain, Event};
+use router::audit::service::AuditPage;
 use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use router::log::memory::MemoryLog;
+use schemas::agreement::Status;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{ChangeCodec, Op};
 use schemas::error_code::ErrorCode;
-use schemas::ids::SchemaId;
+use schemas::ids::{Offset, SchemaId};
 use schemas::limits;
 use support::network::{DOMAIN, Network, Stream, agreement, row};
 
@@ -249,12 +253,14 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     network.open().await.unwrap();
     network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
     network.materialised().await.unwrap();
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
     disk.set_room(Some(20));
     let second = network.batch(Op::Create, "b", None, Some(&row("b", "R"))).unwrap();
     assert_eq!(code(network.post("4000/main", second).await), ErrorCode::Unavailable);
     let put = network.operator.put("/v1/agreements").json(&agreement(2, "true"));
     assert_eq!(code(send_json::<serde_json::Value>(put).await), ErrorCode::Unavailable);
-    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    let unaudited = stream_refused(&network, "9000/main", "A-1", "earliest").await;
+    assert_eq!(unaudited, ErrorCode::Unavailable, "nothing is admitted that cannot be audited");
     stream.until(|word| word == "upsert a Change").await.unwrap();
     disk.set_room(None);
     network.publish(Op::Create, "b", None, Some(&row("b", "R"))).await.unwrap();
@@ -290,6 +296,47 @@ async fn a_record_of_an_unknown_schema_id_waits_for_the_registry() {
     network.publish(Op::Create, "c", None, Some(&row("c", "R"))).await.unwrap();
     stream.until(|word| word == "upsert c Change").await.unwrap();
     assert_eq!(stream.rows(), ["upsert a Change", "upsert b Change", "upsert c Change"]);
+}
+
+async fn audit(network: &Network) -> (Vec<Event>, Chain, AuditPage) {
+    let page: AuditPage = send_json(network.operator.get("/v1/audit")).await.unwrap();
+    let mut chain = Chain::new("r");
+    let events = page.entries.iter().map(|text| chain.take(text.as_bytes()).unwrap().event).collect();
+    (events, chain, page)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_names_who_was_admitted_until_when_and_goes_on_after_a_restart() {
+    let log = Arc::new(MemoryLog::default());
+    let mut network = Network::start_on(log.clone()).await.unwrap();
+    network.open().await.unwrap();
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    stream.until(|word| word == "upsert a Change").await.unwrap();
+    network.set_status("revoked").await.unwrap();
+    stream.until(|_| false).await.unwrap();
+    assert_eq!(stream_refused(&network, "9000/main", "A-1", "state").await, ErrorCode::AgreementNotActive);
+    assert!(network.router.stop(Duration::from_secs(10)).await);
+
+    let second = Network::start_on(log).await.unwrap();
+    let (events, chain, page) = audit(&second).await;
+    let admitted =
+        events.iter().position(|event| matches!(event, Event::Admitted { from, .. } if from == "earliest"));
+    let revoked =
+        events.iter().position(|event| matches!(event, Event::Status { status: Status::Revoked, .. }));
+    let ended = events.iter().position(|event| match event {
+        Event::Ended { reason, places, .. } => reason == "revoked" && places[0].offset > Offset::new(0),
+        _ => false,
+    });
+    assert!(admitted < revoked && admitted < ended && admitted.is_some(), "{events:?}");
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Started)).count(), 2);
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Admitted { .. })).count(), 1);
+    let head = &page.heads[0];
+    let mut until_head = Chain::new("r");
+    let count = usize::try_from(head.next).unwrap();
+    page.entries[..count].iter().for_each(|text| drop(until_head.take(text.as_bytes()).unwrap()));
+    assert_eq!(head.head, until_head.head, "control holds where the chain stood");
+    assert!(head.next >= chain.next - 1, "a router's last word is its whole chain");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,13 +77,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     if args.out.exists() {
         bail!("{} exists; remove it first, or give another --out", args.out.display());
     }
-    let dir = args.identity.parent().unwrap_or_else(|| Path::new(".")).to_owned();
-    let stem = args.identity.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let files = IdentityFiles {
-        certificate: args.identity.clone(),
-        key: dir.join(format!("{stem}-key.pem")),
-        authorities: dir.join("ca.pem"),
-    };
+    let files = IdentityFiles::beside(&args.identity);
     let client = Client::new(&args.router, &Identity::load(&files)?)?;
     let me: Me = send_json(client.get("/v1/me")).await?;
     let text = configuration(&args.router, &files, &me)?;

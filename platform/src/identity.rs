@@ -27,6 +27,17 @@ pub struct IdentityFiles {
 }
 
 impl IdentityFiles {
+    /// As `dit pki` lays them out: the key at `<stem>-key.pem` beside the certificate, the authority at `ca.pem`.
+    pub fn beside(certificate: &Path) -> Self {
+        let dir = certificate.parent().unwrap_or_else(|| Path::new("."));
+        let stem = certificate.file_stem().unwrap_or_default().to_string_lossy();
+        Self {
+            certificate: certificate.to_owned(),
+            key: dir.join(format!("{stem}-key.pem")),
+            authorities: dir.join("ca.pem"),
+        }
+    }
+
     /// The three paths.
     pub fn paths_mut(&mut self) -> [&mut PathBuf; 3] {
         [&mut self.certificate, &mut self.key, &mut self.authorities]

@@ -20,7 +20,7 @@ use crate::control::service::Control;
 use crate::control::view::ChannelEntry;
 use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 use crate::registry::codecs::Codecs;
-use crate::state::materialise::{self, StateWriters};
+use crate::state::materialise::{self, Materialiser, Standing, StateWriters};
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
@@ -195,13 +195,11 @@ impl Channels {
             };
             self.begin_partition(&source, &state_topic.name).await?;
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
-            let feed = Feed::open(source).await?;
-            let writer = materialise::Materialiser::open(
-                Arc::clone(&feed),
-                Arc::clone(&self.writers),
-                state_topic.name.clone(),
-            )
-            .await?;
+            // The log behind the state's checkpoint is folded already: a start reads only what came after it.
+            let standing = Standing::read(&source, &state_topic.name).await?;
+            let feed = Feed::at(source, standing.fold.clone(), standing.position);
+            let (reader, writers) = (Arc::clone(&feed), Arc::clone(&self.writers));
+            let writer = Materialiser::new(reader, writers, state_topic.name.clone(), standing);
             materialised.push(writer.progress());
             self.run_until_stopped(running, {
                 let feed = Arc::clone(&feed);

@@ -3,6 +3,7 @@
 //! Owns the log, control, ingest, state and delivery. All durable state is in the log: any router can serve any
 //! agent. It must never import an agent.
 
+pub mod audit;
 pub mod channel;
 pub mod channels;
 pub mod config;
@@ -19,11 +20,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::identity::Identity;
+use platform::identity::{Identity, Peer};
 use platform::shutdown::Tasks;
 use schemas::agreement::Agreement;
 use scope::secret::NetworkSecret;
 
+use crate::audit::service::Audit;
 use crate::channels::{Channels, StartError};
 use crate::control::declared::{Declared, DeclaredError};
 use crate::control::service::Control;
@@ -41,6 +43,8 @@ pub struct Core {
     pub channels: Channels,
     /// The way in.
     pub publisher: Publisher,
+    /// Who was admitted to what.
+    pub audit: Audit,
     /// For keyed hashes.
     pub secret: Arc<NetworkSecret>,
     /// To run streams in.
@@ -95,12 +99,18 @@ pub enum RouterError {
     /// A listener.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Its certificate is another's.
+    #[error(
+        "the certificate names {0}, not a router of this domain; make one with: dit pki --router name=host"
+    )]
+    NoRouter(String),
 }
 
 /// A running router.
 pub struct Router {
     core: Core,
     tasks: Tasks,
+    audit_tasks: Tasks,
     address: SocketAddr,
     admin_address: SocketAddr,
 }
@@ -114,11 +124,19 @@ impl Router {
         if changes > 0 {
             tracing::info!(changes, "applied the declarative files");
         }
+        let name = match parts.identity.own_name(&parts.domain) {
+            Ok(Peer::Router(name)) => name,
+            other => return Err(RouterError::NoRouter(format!("{other:?}"))),
+        };
+        // It outlives the streams: their ends are its last entries.
+        let audit_tasks = Tasks::new();
+        let audit = Audit::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?;
         let channels = Channels::start(parts.log, &control, &tasks).await?;
         let core = Core {
             publisher: Publisher::new(control.clone(), channels.clone()),
             control,
             channels,
+            audit,
             secret: Arc::new(parts.secret),
             tasks: tasks.clone(),
         };
@@ -134,7 +152,7 @@ impl Router {
         let address = serve(parts.listen, &parts.identity, parts.domain.clone(), agents, &tasks).await?;
         let admin_address = serve(parts.admin_listen, &parts.identity, parts.domain, admin, &tasks).await?;
         tracing::info!(%address, %admin_address, "the router listens");
-        Ok(Self { core, tasks, address, admin_address })
+        Ok(Self { core, tasks, audit_tasks, address, admin_address })
     }
 
     /// Where agents connect.
@@ -154,6 +172,7 @@ impl Router {
 
     /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.
     pub async fn stop(self, limit: Duration) -> bool {
-        self.tasks.stop_and_join(limit).await
+        let served = self.tasks.stop_and_join(limit).await;
+        self.audit_tasks.stop_and_join(limit).await && served
     }
 }

@@ -26,9 +26,9 @@ use crate::receive::machine::Effect;
 const KIND: [u8; 4] = *b"sink";
 /// Bytes of segments at which they are rewritten as one pass over the present rows.
 const COMPACT_ABOVE: u64 = 16 * 1024 * 1024;
-/// Rows in one block of a written Avro file, and in one record of a rewritten segment.
+/// Rows in one block of a written Avro file.
 const BLOCK_ROWS: usize = 1_000;
-/// Bytes of a file that are written at once.
+/// Bytes of a file that are written at once, and of a record of a rewritten segment.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// What a manifest says: which files belong together, and how far they go.
@@ -200,21 +200,21 @@ impl FileSink {
         }
         self.store.roll(&encode_header(self.row_schema.as_ref()))?;
         let begin = self.store.next();
-        let rows: Vec<_> = self.rows.present.iter().collect();
-        let mut records = vec![vec![Effect::Begin]];
-        records.extend(rows.chunks(BLOCK_ROWS).map(|chunk| {
-            chunk
-                .iter()
-                .map(|(key, image)| Effect::Upsert { key: (*key).clone(), image: image.to_vec() })
-                .collect()
-        }));
-        records.push(vec![Effect::End]);
-        let last = records.len() - 1;
-        for (index, effects) in records.into_iter().enumerate() {
-            let cursor = self.rows.cursor.clone().filter(|_| index == last);
-            let record = rows::encode(&Batch { effects, cursor, freshness: self.rows.freshness });
-            self.store.append([record.as_slice()])?;
+        let freshness = self.rows.freshness;
+        let mut effects = vec![Effect::Begin];
+        let mut bytes = 0;
+        for (key, image) in &self.rows.present {
+            bytes += key.len() + image.len();
+            effects.push(Effect::Upsert { key: key.clone(), image: image.to_vec() });
+            if bytes >= WRITE_BYTES {
+                bytes = 0;
+                let batch = Batch { effects: std::mem::take(&mut effects), cursor: None, freshness };
+                self.store.append([rows::encode(&batch).as_slice()])?;
+            }
         }
+        effects.push(Effect::End);
+        let batch = Batch { effects, cursor: self.rows.cursor.clone(), freshness };
+        self.store.append([rows::encode(&batch).as_slice()])?;
         self.store.sync()?;
         Ok(self.store.drop_before(begin)?)
     }
@@ -296,7 +296,7 @@ impl<'d> HashedFile<'d> {
     /// The file's SHA-256.
     fn commit(mut self) -> Result<String, SinkError> {
         self.file.append(&self.buffer)?;
-        self.file.commit()?;
+        drop(self.file.commit()?);
         Ok(hex::encode(self.hash.finalize()))
     }
 }

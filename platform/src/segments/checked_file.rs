@@ -23,7 +23,7 @@ pub fn write(disk: &dyn Disk, path: &Path, kind: &[u8; 4], contents: &[u8]) -> R
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     let mut replacement = Replacement::begin(disk, path)?;
     replacement.append(bytes)?;
-    replacement.commit()
+    replacement.commit().map(drop)
 }
 
 /// A file that is written beside the one that it will replace.
@@ -32,6 +32,23 @@ pub struct Replacement<'d> {
     path: PathBuf,
     fresh: PathBuf,
     file: Arc<dyn DiskFile>,
+    is_committed: bool,
+}
+
+impl Drop for Replacement<'_> {
+    /// What was not committed takes no room.
+    fn drop(&mut self) {
+        if !self.is_committed {
+            discard(self.disk, &self.fresh, self.file.as_ref());
+        }
+    }
+}
+
+/// Removes a file that was being made; where that fails, it is at least empty.
+pub(super) fn discard(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) {
+    if file.truncate(0).is_err() | disk.remove(path).is_err() {
+        tracing::warn!(path = %path.display(), "a file that was being made could not be removed");
+    }
 }
 
 impl<'d> Replacement<'d> {
@@ -42,7 +59,7 @@ impl<'d> Replacement<'d> {
         let fresh = path.with_file_name(name);
         let file = disk.open(&fresh).map_err(io_error(&fresh))?;
         file.truncate(0).map_err(io_error(&fresh))?;
-        Ok(Self { disk, path: path.to_owned(), fresh, file })
+        Ok(Self { disk, path: path.to_owned(), fresh, file, is_committed: false })
     }
 
     /// Appends some of the contents.
@@ -50,16 +67,15 @@ impl<'d> Replacement<'d> {
         self.file.append(bytes).map_err(io_error(&self.fresh))
     }
 
-    /// Syncs it and puts it in the old one's place.
-    pub fn commit(self) -> Result<(), SegmentError> {
-        let Self { disk, path, fresh, file } = self;
-        file.sync().map_err(io_error(&fresh))?;
-        drop(file);
-        disk.rename(&fresh, &path).map_err(io_error(&path))?;
-        match path.parent() {
-            Some(dir) => disk.sync_dir(dir).map_err(io_error(dir)),
-            None => Ok(()),
+    /// Syncs it and puts it in the old one's place; the file, still open.
+    pub fn commit(mut self) -> Result<Arc<dyn DiskFile>, SegmentError> {
+        self.file.sync().map_err(io_error(&self.fresh))?;
+        self.disk.rename(&self.fresh, &self.path).map_err(io_error(&self.path))?;
+        self.is_committed = true;
+        if let Some(dir) = self.path.parent() {
+            self.disk.sync_dir(dir).map_err(io_error(dir))?;
         }
+        Ok(Arc::clone(&self.file))
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Owns the eight bytes. A frame that is cut short or does not match its checksum does not exist.
 
+use super::segment::SegmentError;
+
 /// Bytes before a payload.
 pub(super) const HEAD: usize = 8;
 /// No payload is larger: a record of the log, with room.
@@ -37,18 +39,29 @@ fn put_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 pub struct Frames {
     pub(super) bytes: Vec<u8>,
     pub(super) count: u64,
+    largest: usize,
 }
 
 impl Frames {
     /// Empties it, and keeps its room for the next ones.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.count = 0;
+        (self.count, self.largest) = (0, 0);
+    }
+
+    /// A frame that is too large could be written, but never be read.
+    pub(super) const fn check(&self) -> Result<(), SegmentError> {
+        match self.largest > MAX_PAYLOAD {
+            true => Err(SegmentError::TooLarge { size: self.largest, limit: MAX_PAYLOAD }),
+            false => Ok(()),
+        }
     }
 
     /// Adds a frame whose payload is written in place.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
         put_with(&mut self.bytes, write);
+        self.largest = self.largest.max((self.bytes.len() - before).saturating_sub(HEAD));
         self.count += 1;
     }
 }

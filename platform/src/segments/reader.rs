@@ -7,6 +7,8 @@ use super::frame::{self, Found};
 use super::segment::{SegmentError, io_error};
 
 const READ_STEP: usize = 256 * 1024;
+/// Frames that are looked for behind damage are no larger: a record of the log, with its head.
+const LOOK_BYTES: usize = 1_100_000;
 
 /// What stands at a place.
 pub(super) enum Item {
@@ -82,8 +84,10 @@ impl<'a> Reader<'a> {
         let mut rest = vec![0; length];
         let got = self.file.read_at(&mut rest, self.at).map_err(io_error(self.path))?;
         rest.truncate(got);
+        // Whoever writes small records would be found by these; larger ones cost too much to look for everywhere.
         let whole = |start: usize| {
-            matches!(rest.get(start..).map(frame::parse), Some(Found::Payload(_) | Found::Gap(_)))
+            let end = rest.len().min(start.saturating_add(LOOK_BYTES));
+            matches!(rest.get(start..end).map(frame::parse), Some(Found::Payload(_) | Found::Gap(_)))
         };
         Ok(!(1..rest.len()).any(whole))
     }

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::checked_file::discard;
 use super::disk::{Disk, DiskFile};
 use super::frame;
 use super::index::Index;
@@ -63,9 +64,25 @@ impl Sealed {
     }
 }
 
+/// The file beside the segments; it takes no room any more when it was not put in their place.
+struct Fresh {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    is_installed: bool,
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if !self.is_installed {
+            discard(self.disk.as_ref(), &self.path, self.file.as_ref());
+        }
+    }
+}
+
 /// A segment in the making that will stand for one or more sealed ones.
 pub struct Rewrite {
-    fresh: PathBuf,
+    fresh: Fresh,
     buffer: Vec<u8>,
     /// Positions without contents that were not written yet.
     gap: u64,
@@ -76,11 +93,13 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// Begins where a sealed segment begins.
-    pub fn begin(disk: &dyn Disk, sealed: &Sealed) -> Result<Self, SegmentError> {
+    pub fn begin(disk: &Arc<dyn Disk>, sealed: &Sealed) -> Result<Self, SegmentError> {
         let (path, first) = (sealed.segment.path.clone(), sealed.first());
-        let fresh = path.with_extension("seg.new");
-        let file: Arc<dyn DiskFile> = disk.open(&fresh).map_err(io_error(&fresh))?;
-        file.truncate(0).map_err(io_error(&fresh))?;
+        let beside = path.with_extension("seg.new");
+        let file = disk.open(&beside).map_err(io_error(&beside))?;
+        file.truncate(0).map_err(io_error(&beside))?;
+        let (disk, opened) = (Arc::clone(disk), Arc::clone(&file));
+        let fresh = Fresh { disk, path: beside, file: opened, is_installed: false };
         let header = sealed.segment.header.clone();
         let buffer = Segment::prelude(&sealed.kind, &header);
         let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
@@ -144,7 +163,7 @@ impl Rewrite {
     }
 
     fn flush(&mut self) -> Result<(), SegmentError> {
-        self.segment.file.append(&self.buffer).map_err(io_error(&self.fresh))?;
+        self.segment.file.append(&self.buffer).map_err(io_error(&self.fresh.path))?;
         self.buffer.clear();
         Ok(())
     }
@@ -155,15 +174,25 @@ impl Rewrite {
         self.close_gap();
         self.segment.length += u64::try_from(self.buffer.len() - before).unwrap_or(u64::MAX);
         self.flush()?;
-        self.segment.file.sync().map_err(io_error(&self.fresh))?;
+        self.segment.file.sync().map_err(io_error(&self.fresh.path))?;
         Ok(Rewritten { fresh: self.fresh, segment: self.segment })
     }
 }
 
 /// A rewritten segment that is not in its place yet.
 pub struct Rewritten {
-    pub(super) fresh: PathBuf,
+    fresh: Fresh,
     pub(super) segment: Segment,
+}
+
+impl Rewritten {
+    /// Renames it over the first of those that it stands for.
+    pub(super) fn rename(&mut self) -> Result<(), SegmentError> {
+        let path = &self.segment.path;
+        self.fresh.disk.rename(&self.fresh.path, path).map_err(io_error(path))?;
+        self.fresh.is_installed = true;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -195,7 +224,7 @@ mod tests {
     /// Rewrites all sealed segments, `group` of them into one.
     fn rewrite(disk: &MemoryDisk, store: &mut SegmentStore, group: usize, keep: impl Fn(u64) -> bool) {
         for sealed in store.sealed().chunks(group) {
-            let mut rewrite = Rewrite::begin(disk, &sealed[0]).unwrap();
+            let mut rewrite = Rewrite::begin(&(Arc::new(disk.clone()) as Arc<dyn Disk>), &sealed[0]).unwrap();
             for one in sealed {
                 assert!(rewrite.takes(one));
                 rewrite.absorb(one, |position, _| keep(position)).unwrap();

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::checked_file::Replacement;
 use super::disk::{Disk, DiskFile};
 use super::frame;
 use super::index::{self, Index, Saved};
@@ -66,6 +67,14 @@ pub enum SegmentError {
         /// The directory.
         path: PathBuf,
     },
+    /// Larger than a frame may be; nothing was appended.
+    #[error("a record of {size} bytes is larger than a segment takes ({limit})")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The largest that is taken.
+        limit: usize,
+    },
     /// A position that was dropped or not written yet.
     #[error("position {wanted} is outside {first}..{next}")]
     OutOfRange {
@@ -112,7 +121,7 @@ impl Segment {
         bytes
     }
 
-    /// A new file, synced with its name.
+    /// A new file in its place, synced with its name; replaces an empty one.
     pub(super) fn create(
         disk: &dyn Disk,
         dir: &Path,
@@ -123,12 +132,10 @@ impl Segment {
         let path = dir.join(Self::file_name(first));
         index::remove(disk, &path)?;
         let bytes = Self::prelude(kind, header);
-        let fail = || io_error(&path);
-        let file = disk.open(&path).map_err(fail())?;
-        file.truncate(0).map_err(fail())?;
-        file.append(&bytes).map_err(fail())?;
-        file.sync().map_err(fail())?;
-        disk.sync_dir(dir).map_err(io_error(dir))?;
+        // Renamed into place when it is whole: there is never a segment without its header.
+        let mut fresh = Replacement::begin(disk, &path)?;
+        fresh.append(&bytes)?;
+        let file = fresh.commit()?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let index = Index::new(first, length);
         Ok(Self { path, file, header: header.to_vec(), first, count: 0, length, index })
@@ -167,9 +174,13 @@ impl Segment {
                 && saved.length <= total
                 && (is_last || saved.length == total)
         });
-        if let Some(saved) = saved {
-            (index, count) = (saved.index, saved.count);
-            reader = Reader::new(file.as_ref(), path, saved.length);
+        match saved {
+            Some(saved) => {
+                (index, count) = (saved.index, saved.count);
+                reader = Reader::new(file.as_ref(), path, saved.length);
+            }
+            // One that does not fit now must not seem to fit later.
+            None => index::remove(disk, path)?,
         }
         while let Some(item) = reader.next()? {
             count += item.positions();
@@ -181,6 +192,9 @@ impl Segment {
         }
         if length < total {
             file.truncate(length).map_err(io_error(path))?;
+        }
+        if is_last {
+            // What was read may not have reached the disk before the process ended; it counts from now on.
             file.sync().map_err(io_error(path))?;
         }
         let segment = Self { path: path.to_owned(), file, header, first, count, length, index };

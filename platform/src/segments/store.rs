@@ -57,7 +57,15 @@ impl PendingSync {
 
 fn remove_segment(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
     index::remove(disk, path)?;
-    disk.remove(path).map_err(io_error(path))
+    // One that is gone already was removed by an attempt that failed later.
+    if disk.exists(path) { disk.remove(path).map_err(io_error(path)) } else { Ok(()) }
+}
+
+/// The index is a help: without it the next start scans.
+fn save_or_warn(segment: &Segment, disk: &dyn Disk) {
+    if let Err(error) = segment.save_index(disk) {
+        tracing::warn!(%error, "an index was not saved; the next start scans");
+    }
 }
 
 /// A sequence of frames in segment files.
@@ -105,7 +113,7 @@ impl SegmentStore {
                     recovery.torn_bytes += torn;
                     segments.push_back(segment);
                 }
-                // The crash came while the file was being made: nothing was ever acknowledged in it.
+                // The crash came while an earlier version was making the file: nothing was ever acknowledged in it.
                 None => {
                     segments.push_back(Segment::create(disk.as_ref(), dir, &options.kind, *first, header)?)
                 }
@@ -155,6 +163,7 @@ impl SegmentStore {
     /// Appends frames that were put together by the caller.
     pub fn append_frames(&mut self, frames: &Frames) -> Result<u64, SegmentError> {
         self.check_usable()?;
+        frames.check()?;
         if self.segments.back().is_some_and(|s| s.length >= self.options.segment_bytes && s.count > 0) {
             let header = self.segments.back().map(|s| s.header.clone()).unwrap_or_default();
             self.roll(&header)?;
@@ -206,19 +215,17 @@ impl SegmentStore {
 
     /// Puts a rewritten segment in the place of those that it stands for; a leftover of a crash in between is
     /// removed at the next start.
-    pub fn install(&mut self, rewritten: Rewritten) -> Result<(), SegmentError> {
-        let Rewritten { fresh, segment } = rewritten;
+    pub fn install(&mut self, mut rewritten: Rewritten) -> Result<(), SegmentError> {
+        let segment = rewritten.segment.clone();
         let disk = self.disk.as_ref();
         let begin = self.segments.iter().position(|known| known.first == segment.first);
         let end = self.segments.iter().position(|known| known.next_position() == segment.next_position());
-        let (Some(begin), Some(end)) = (begin, end) else {
-            return disk.remove(&fresh).map_err(io_error(&fresh));
-        };
+        let (Some(begin), Some(end)) = (begin, end) else { return Ok(()) };
         index::remove(disk, &segment.path)?;
         disk.sync_dir(&self.dir).map_err(io_error(&self.dir))?;
-        disk.rename(&fresh, &segment.path).map_err(io_error(&segment.path))?;
+        rewritten.rename()?;
         disk.sync_dir(&self.dir).map_err(io_error(&self.dir))?;
-        segment.save_index(disk)?;
+        save_or_warn(&segment, disk);
         let replaced: Vec<Segment> = self.segments.drain(begin..=end).collect();
         self.segments.insert(begin, segment);
         for old in replaced.iter().skip(1) {
@@ -232,15 +239,19 @@ impl SegmentStore {
         self.sync()?;
         let next = self.next();
         let created = Segment::create(self.disk.as_ref(), &self.dir, &self.options.kind, next, header);
-        // An empty segment has the very name that the new one needs: it is written over.
+        // An empty segment has the very name that the new one needs: it is replaced.
         let is_empty = self.segments.back().is_some_and(|last| last.count == 0);
-        let segment = created.inspect_err(|_| self.poisoned = is_empty)?;
+        let path = self.dir.join(Segment::file_name(next));
+        // A new one that is there, but perhaps not durably, must not be appended around.
+        let segment = created.inspect_err(|_| self.poisoned |= is_empty || self.disk.exists(&path))?;
         if is_empty {
             self.segments.pop_back();
-        } else if let Some(sealed) = self.segments.back() {
-            sealed.save_index(self.disk.as_ref())?;
         }
         self.segments.push_back(segment);
+        let count = self.segments.len();
+        if let Some(sealed) = count.checked_sub(2).and_then(|index| self.segments.get(index)) {
+            save_or_warn(sealed, self.disk.as_ref());
+        }
         Ok(())
     }
 
@@ -282,9 +293,10 @@ impl SegmentStore {
     pub fn drop_before(&mut self, position: u64) -> Result<(), SegmentError> {
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.next_position() <= position)
         {
-            if let Some(segment) = self.segments.pop_front() {
+            if let Some(segment) = self.segments.front() {
                 remove_segment(self.disk.as_ref(), &segment.path)?;
             }
+            self.segments.pop_front();
         }
         self.disk.sync_dir(&self.dir).map_err(io_error(&self.dir))
     }

@@ -12,7 +12,7 @@ use schemas::ids::Offset;
 use tokio::sync::watch;
 
 use super::fold::Fold;
-use super::reader::{Chunk, Item, ReaderError, Source};
+use super::reader::{Chunk, Item, Source};
 
 /// Chunks that the ring holds: with their size, what a partition costs in memory.
 const RING_CHUNKS: usize = 8;
@@ -38,13 +38,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A tail that stands at the first checkpoint; [`Feed::run`] moves it.
-    pub async fn open(source: Source) -> Result<Arc<Self>, ReaderError> {
-        let (fold, next) = source.first_checkpoint().await?;
-        Ok(Self::at(source, fold, next))
-    }
-
-    /// A tail that stands at a fold that is known, from the state's checkpoint.
+    /// A tail that stands at a fold that is known, from the state's checkpoint; [`Feed::run`] moves it.
     pub fn at(source: Source, fold: Fold, next: Offset) -> Arc<Self> {
         let tail = watch::Sender::new(Tail { next, fold, fault: None });
         Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail })

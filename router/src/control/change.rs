@@ -5,7 +5,7 @@
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::compatibility::Level;
 use schemas::channel::Channel;
-use schemas::ids::{AgreementNumber, LogId, ParticipantId, Revision};
+use schemas::ids::{AgreementNumber, LogId, Offset, ParticipantId, Revision};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record's format; an older binary refuses a newer one by name.
@@ -19,6 +19,20 @@ pub struct Participant {
     pub id: ParticipantId,
     /// The name, for people.
     pub name: String,
+}
+
+/// Where a router's audit chain stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditHead {
+    /// Whose chain.
+    pub router: String,
+    /// The number of its next entry.
+    pub next: u64,
+    /// The hash of its last one, hexadecimal.
+    pub head: String,
+    /// What follows the head stands at this offset of the audit topic or behind it.
+    pub offset: Offset,
 }
 
 /// What changes.
@@ -59,6 +73,8 @@ pub enum Body {
         /// The level.
         level: Level,
     },
+    /// A router's audit chain has grown.
+    AuditHead(AuditHead),
 }
 
 /// A change with what it replaces.
@@ -84,6 +100,7 @@ impl Body {
             Self::AgreementStatus { number, .. } => format!("agreement/{number}"),
             Self::Schema { subject, .. } => format!("subject/{subject}"),
             Self::Compatibility { subject, .. } => format!("compatibility/{subject}"),
+            Self::AuditHead(head) => format!("audit/{}", head.router),
         }
     }
 }

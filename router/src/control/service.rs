@@ -107,13 +107,18 @@ impl Control {
         Err(last.into())
     }
 
+    /// Appends a change against the present revision and does not wait for the fold: for one that nobody else makes.
+    pub async fn tell(&self, by: &str, body: Body) -> Result<(), ControlError> {
+        let replaces = self.view().revision(&body.entity());
+        let record = record(&Change { format: FORMAT, replaces, by: by.to_owned(), body })?;
+        self.log.append(TOPIC, PARTITION, vec![record]).await?;
+        Ok(())
+    }
+
     /// Appends one change as it is and waits for the fold's word.
     pub async fn append(&self, change: Change) -> Result<(), ControlError> {
         let mut outcomes = self.outcomes.subscribe();
-        let value = serde_json::to_vec(&change).map_err(|e| Refusal::Rule(e.to_string()))?;
-        let key = Some(change.body.entity().into_bytes());
-        let record = Record { key, value: Some(value), headers: Vec::new() };
-        let offset = self.log.append(TOPIC, PARTITION, vec![record]).await?;
+        let offset = self.log.append(TOPIC, PARTITION, vec![record(&change)?]).await?;
         loop {
             match outcomes.recv().await {
                 Ok((found, outcome)) if found == offset => {
@@ -131,6 +136,12 @@ impl Control {
             }
         }
     }
+}
+
+fn record(change: &Change) -> Result<Record, Refusal> {
+    let value = serde_json::to_vec(change).map_err(|e| Refusal::Rule(e.to_string()))?;
+    let key = Some(change.body.entity().into_bytes());
+    Ok(Record { key, value: Some(value), headers: Vec::new() })
 }
 
 async fn fold_for_ever(

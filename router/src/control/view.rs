@@ -17,7 +17,7 @@ use schemas::ids::{
 };
 use schemas::time::Millis;
 
-use super::change::{Body, Change, FORMAT, Participant};
+use super::change::{AuditHead, Body, Change, FORMAT, Participant};
 
 /// A channel in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub struct ControlView {
     pub schemas: BTreeMap<SchemaId, Arc<Registered>>,
     /// By name.
     pub subjects: BTreeMap<String, Arc<Subject>>,
+    /// By router.
+    pub audit_heads: BTreeMap<String, AuditHead>,
     levels: BTreeMap<String, Level>,
     revisions: HashMap<String, Revision>,
 }
@@ -158,6 +160,9 @@ impl ControlView {
             Body::Schema { subject, schema } => self.apply_schema(subject, schema)?,
             Body::Compatibility { subject, level } => {
                 self.levels.insert(subject.clone(), *level);
+            }
+            Body::AuditHead(head) => {
+                self.audit_heads.insert(head.router.clone(), head.clone());
             }
         }
         self.revisions.insert(entity, current.next());

@@ -58,6 +58,16 @@ impl Gate {
         })
     }
 
+    /// The agreement.
+    pub const fn number(&self) -> &AgreementNumber {
+        &self.number
+    }
+
+    /// Its version.
+    pub const fn version(&self) -> AgreementVersion {
+        self.version
+    }
+
     /// To be woken when control changes.
     pub fn watch(&self) -> watch::Receiver<Arc<ControlView>> {
         self.view.clone()

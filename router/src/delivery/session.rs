@@ -10,13 +10,15 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use schemas::cursor::Place;
 use schemas::delivery::{CloseReason, Delivery, Progress};
-use schemas::ids::{BootstrapId, Offset, Partition};
+use schemas::ids::{AgentId, BootstrapId, Offset, Partition};
 use scope::permit::Standing;
 use tokio::sync::{mpsc, watch};
 
 use super::encode::{Encoder, Frame};
 use super::gate::{Gate, Shut};
 use super::scopes::{ScopeError, Scopes};
+use crate::audit::chain::Event;
+use crate::audit::service::Audit;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, ReaderError};
 use crate::control::view::ControlView;
@@ -85,6 +87,8 @@ pub struct Session {
     pub(crate) gate: Gate,
     pub(crate) out: mpsc::Sender<Step>,
     pub(crate) places: Vec<Place>,
+    pub(crate) audit: Audit,
+    pub(crate) agent: AgentId,
 }
 
 impl Session {
@@ -100,9 +104,26 @@ impl Session {
             stop = self.pump(beginning, bootstrap) => stop,
             () = stopping => close(CloseReason::Draining, "this router is stopping"),
         };
+        let ended = self.ended(&stop);
         if let Stop::Close(shut) = stop {
             // When the connection is gone too, there is nobody to tell.
             drop(out.send(Step::Close(shut)).await);
+        }
+        self.audit.note(ended).await;
+    }
+
+    fn ended(&self, stop: &Stop) -> Event {
+        let reason = match stop {
+            Stop::Close(shut) => shut.reason.as_str(),
+            // The gate closes the connection before the pump knows.
+            Stop::Gone => self.gate.shut().map_or("disconnected", |shut| shut.reason.as_str()),
+        };
+        Event::Ended {
+            agreement: self.gate.number().clone(),
+            version: self.gate.version(),
+            agent: self.agent.clone(),
+            reason: reason.to_owned(),
+            places: self.places.clone(),
         }
     }
 

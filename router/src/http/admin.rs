@@ -2,21 +2,24 @@
 //!
 //! Owns the second listener's requests, loopback by default and always under an operator's certificate.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use schemas::agreement::{Agreement, Status};
 use schemas::channel::Channel;
 use schemas::error_code::ErrorCode;
-use schemas::ids::AgreementNumber;
+use schemas::ids::{AgreementNumber, Offset};
 use schemas::publish::AgreementStatus;
 use serde::Deserialize;
 
 use super::problem::Refused;
 use super::server::PeerName;
 use crate::Core;
+use crate::audit;
+use crate::audit::service::AuditPage;
 use crate::control::change::{Body, Participant};
 use crate::control::declared::declare_channel;
+use crate::log::Stored;
 
 /// The routes.
 pub fn routes() -> Router<Core> {
@@ -26,6 +29,7 @@ pub fn routes() -> Router<Core> {
         .route("/v1/agreements", put(put_agreement))
         .route("/v1/agreements", get(list_agreements))
         .route("/v1/agreements/{number}/status", post(set_status))
+        .route("/v1/audit", get(read_audit))
 }
 
 async fn put_participant(
@@ -71,6 +75,31 @@ async fn list_agreements(
         reason: entry.reason.clone(),
     });
     Ok(Json(all.collect()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    /// An offset of the audit topic.
+    #[serde(default)]
+    from: u64,
+}
+
+/// Entries as they stand in the topic, a page at a time, with the heads that control knows.
+async fn read_audit(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<AuditPage>, Refused> {
+    peer.operator()?;
+    let read = audit::service::read(core.channels.log().as_ref(), Offset::new(query.from)).await;
+    let (records, next) =
+        read.map_err(|error| Refused::new(ErrorCode::RequestMalformed, error.to_string()))?;
+    let text =
+        |stored: Stored| String::from_utf8_lossy(&stored.record.value.unwrap_or_default()).into_owned();
+    let entries = records.into_iter().map(text).collect();
+    let heads = core.control.view().audit_heads.values().cloned().collect();
+    Ok(Json(AuditPage { entries, next, heads }))
 }
 
 /// What to bring an agreement to, and why.

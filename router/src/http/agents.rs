@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::problem::Refused;
 use super::server::PeerName;
 use crate::Core;
+use crate::audit::chain::Event;
 use crate::channels::Running;
 use crate::control::view::AgreementEntry;
 use crate::delivery::body::GatedBody;
@@ -127,7 +128,14 @@ async fn subscribe(
         Some(accept) if accept.contains("ndjson") || accept.contains("text/") => Format::Ndjson,
         _ => Format::Avro,
     };
-    let body = start_stream(&core, &running, &entry, from, format).await?;
+    let admitted = Event::Admitted {
+        agreement: number,
+        version: entry.agreement.version,
+        agent: agent.clone(),
+        channel: channel.clone(),
+        from: query.from,
+    };
+    let body = start_stream(&core, &running, &entry, from, format, (agent, admitted)).await?;
     Ok(([(header::CONTENT_TYPE, format.media_type())], body.into_body()).into_response())
 }
 
@@ -159,6 +167,7 @@ async fn start_stream(
     entry: &AgreementEntry,
     from: From,
     format: Format,
+    (agent, admitted): (&AgentId, Event),
 ) -> Result<GatedBody, Refused> {
     let agreement = Arc::new(entry.agreement.clone());
     let view = core.control.view();
@@ -189,7 +198,9 @@ async fn start_stream(
         Beginning::State(_) => Vec::new(),
     };
     let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone());
-    let session = Session { encoder: encoder(), scopes, view: core.control.watch(), gate, out, places };
+    core.audit.record(admitted).await?;
+    let (view, audit, agent) = (core.control.watch(), core.audit.clone(), agent.clone());
+    let session = Session { encoder: encoder(), scopes, view, gate, out, places, audit, agent };
     let bootstrap = BootstrapId::new(platform::random::id()?);
     let stopping = core.tasks.stopping();
     core.tasks.spawn(session.run(beginning, bootstrap, stopping));

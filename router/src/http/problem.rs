@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use schemas::error_code::{ErrorCode, Problem};
 
+use crate::audit::service::AuditError;
 use crate::channel::reader::ReaderError;
 use crate::control::declared::DeclaredError;
 use crate::control::service::ControlError;
@@ -139,4 +140,8 @@ refused_from! {
         DeclaredError::Random(_) => ErrorCode::Internal,
     };
     platform::random::NoRandomness => |_| ErrorCode::Internal;
+    AuditError => |error| match error {
+        AuditError::Stopped => ErrorCode::ShuttingDown,
+        AuditError::Late => ErrorCode::Unavailable,
+    };
 }

@@ -23,7 +23,7 @@ use super::records;
 use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
-use crate::channel::reader::{Item, Judgeable, ReaderError};
+use crate::channel::reader::{Item, Judgeable, ReaderError, Source};
 use crate::log::{CommitError, FencedWriter, Log, ReadError, TopicError};
 
 /// Writers of state, each with a transactional id of its own; fixed, so that ids do not grow with channels.
@@ -32,6 +32,8 @@ const SHARDS: usize = 8;
 const RESYNC_PAUSE: Duration = Duration::from_mins(1);
 /// A log checkpoint is due after this time when anything was appended: retention must always leave one.
 const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
+/// A channel where nothing happens gets one a day: retention takes old ones, and readers begin at one.
+const CHECKPOINT_WHEN_IDLE: Duration = Duration::from_hours(24);
 const READ_BYTES: usize = 1 << 20;
 /// Records of one transaction.
 const BATCH_RECORDS: usize = 5_000;
@@ -125,47 +127,62 @@ pub struct Materialiser {
     present: HashMap<u128, Present>,
     progress: watch::Sender<Offset>,
     since_checkpoint: u64,
+    /// When a checkpoint was last written, or found unnecessary.
+    last_look: tokio::time::Instant,
     last_checkpoint: tokio::time::Instant,
     last_resync: Option<tokio::time::Instant>,
 }
 
-impl Materialiser {
-    /// Reads the state's end (its writers are fenced already) and stands there.
-    pub async fn open(
-        feed: Arc<Feed>,
-        writers: Arc<StateWriters>,
-        topic: String,
-    ) -> Result<Self, StateError> {
-        let (present, last) = read_state(&feed, &topic).await?;
-        let follower = match last {
-            None => Follower::earliest(Arc::clone(&feed)).await?,
-            Some((checkpoint, log_checkpoint)) => {
-                let source = feed.source();
-                let bounds = source.log.bounds(&source.topic, source.partition).await?;
-                let as_of = checkpoint.as_of;
-                if as_of > bounds.next {
-                    let why = format!("the state stands at {as_of}, but the topic ends at {}", bounds.next);
-                    return Err(source.lost(why).into());
-                }
-                if as_of < bounds.first {
-                    return Err(StateError::Overtaken { topic, as_of });
-                }
-                let fold = Fold::begin(source.kind, log_checkpoint, checkpoint);
-                Follower::at(Arc::clone(&feed), fold, as_of)
-            }
+/// Where a partition's state ends: what it holds, and the place in the log from which it goes on.
+pub struct Standing {
+    present: HashMap<u128, Present>,
+    /// The fold at `position`.
+    pub fold: Fold,
+    /// The first log offset that the state does not include.
+    pub position: Offset,
+}
+
+impl Standing {
+    /// Reads the state to its end; its writers must be fenced already.
+    pub async fn read(source: &Source, topic: &str) -> Result<Self, StateError> {
+        let (present, last) = read_state(source, topic).await?;
+        let Some((checkpoint, log_checkpoint)) = last else {
+            let (fold, position) = source.first_checkpoint().await?;
+            return Ok(Self { present, fold, position });
         };
-        let progress = watch::Sender::new(follower.place().offset);
-        Ok(Self {
+        let bounds = source.log.bounds(&source.topic, source.partition).await?;
+        let position = checkpoint.as_of;
+        if position > bounds.next {
+            let why = format!("the state stands at {position}, but the topic ends at {}", bounds.next);
+            return Err(source.lost(why).into());
+        }
+        if position < bounds.first {
+            return Err(StateError::Overtaken { topic: topic.to_owned(), as_of: position });
+        }
+        Ok(Self { present, fold: Fold::begin(source.kind, log_checkpoint, checkpoint), position })
+    }
+}
+
+impl Materialiser {
+    /// Goes on from where the state ends.
+    pub fn new(feed: Arc<Feed>, writers: Arc<StateWriters>, topic: String, standing: Standing) -> Self {
+        let Standing { present, fold, position } = standing;
+        let follower = Follower::at(Arc::clone(&feed), fold, position);
+        let progress = watch::Sender::new(position);
+        let now = tokio::time::Instant::now();
+        Self {
             feed,
             writers,
             topic,
             follower,
             present,
             progress,
-            since_checkpoint: 0,
-            last_checkpoint: tokio::time::Instant::now(),
+            // What came before the start may not have had its checkpoint yet.
+            since_checkpoint: 1,
+            last_look: now,
+            last_checkpoint: now,
             last_resync: None,
-        })
+        }
     }
 
     /// How far the state has got in the log.
@@ -181,7 +198,7 @@ impl Materialiser {
             match self.step().await {
                 Ok(true) => retry.reset(),
                 Ok(false) => {
-                    let due = self.last_checkpoint + CHECKPOINT_EVERY;
+                    let due = self.last_look + CHECKPOINT_EVERY;
                     match tokio::time::timeout_at(due, tail.changed()).await {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return,
@@ -209,9 +226,9 @@ impl Materialiser {
 
     /// After a failed commit: stand again at what is there.
     async fn reopen(&mut self) -> Result<(), StateError> {
-        let fresh = Self::open(Arc::clone(&self.feed), Arc::clone(&self.writers), self.topic.clone()).await?;
-        self.follower = fresh.follower;
-        self.present = fresh.present;
+        let standing = Standing::read(self.feed.source(), &self.topic).await?;
+        self.follower = Follower::at(Arc::clone(&self.feed), standing.fold, standing.position);
+        self.present = standing.present;
         Ok(())
     }
 
@@ -336,12 +353,14 @@ impl Materialiser {
     }
 
     async fn checkpoint_when_due(&mut self) {
-        let is_late = self.last_checkpoint.elapsed() >= CHECKPOINT_EVERY;
-        if self.since_checkpoint >= CHECKPOINT_EVERY_RECORDS || (is_late && self.since_checkpoint > 0) {
+        let is_late = self.last_look.elapsed() >= CHECKPOINT_EVERY;
+        let is_full = self.since_checkpoint >= CHECKPOINT_EVERY_RECORDS;
+        let is_old = self.last_checkpoint.elapsed() >= CHECKPOINT_WHEN_IDLE;
+        if is_full || is_old || (is_late && self.since_checkpoint > 0) {
             self.checkpoint_log().await;
         }
         if is_late {
-            self.last_checkpoint = tokio::time::Instant::now();
+            self.last_look = tokio::time::Instant::now();
         }
     }
 
@@ -352,7 +371,8 @@ impl Materialiser {
         match source.log.append(&source.topic, source.partition, vec![record]).await {
             Ok(_) => {
                 self.since_checkpoint = 0;
-                self.last_checkpoint = tokio::time::Instant::now();
+                self.last_look = tokio::time::Instant::now();
+                self.last_checkpoint = self.last_look;
             }
             Err(error) => tracing::warn!(%error, "a checkpoint could not be appended"),
         }
@@ -362,8 +382,7 @@ impl Materialiser {
 type StateEnd = (HashMap<u128, Present>, Option<(Checkpoint, Offset)>);
 
 /// The state's present images and its last checkpoint.
-async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
-    let source = feed.source();
+async fn read_state(source: &Source, topic: &str) -> Result<StateEnd, StateError> {
     let bounds = source.log.bounds(topic, source.partition).await?;
     let mut next = bounds.first;
     let mut present = HashMap::new();
@@ -389,7 +408,7 @@ async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
             let Some(key) = stored.record.key.as_deref() else { continue };
             let image = match stored.record.value.as_deref() {
                 None => None,
-                Some(value) => Some(read_present(feed, value, stored.offset).await?),
+                Some(value) => Some(read_present(source, value, stored.offset).await?),
             };
             uncommitted.push((hash128(key), image));
         }
@@ -397,9 +416,9 @@ async fn read_state(feed: &Feed, topic: &str) -> Result<StateEnd, StateError> {
     Ok((present, last))
 }
 
-async fn read_present(feed: &Feed, value: &[u8], offset: Offset) -> Result<Present, StateError> {
+async fn read_present(source: &Source, value: &[u8], offset: Offset) -> Result<Present, StateError> {
     let (schema, _) = framing::unframe(value).unwrap_or_default();
-    let (codec, datum) = feed.source().decoder(value).await?;
+    let (codec, datum) = source.decoder(value).await?;
     let image = hash128(codec.decode_all(datum)?.after.unwrap_or_default());
     Ok(Present { image, schema, place: Place::State(offset) })
 }

@@ -108,7 +108,7 @@ fn rewrite(
     segments: &[Sealed],
     keeps: impl Fn(u64, &[u8]) -> bool,
 ) -> Result<(), SegmentError> {
-    let disk = partition.disk.as_ref();
+    let disk = &partition.disk;
     let install = |rewrite: Rewrite| {
         let rewritten = rewrite.finish()?;
         partition.store.write().unwrap_or_else(PoisonError::into_inner).install(rewritten)

@@ -156,6 +156,8 @@ impl EmbeddedLog {
             let partitions = open_partitions(&disk, dir, &file, options.segment_bytes)?;
             topics.insert(file.name.clone(), (file, partitions));
         }
+        let newest = topics.values().flat_map(|(_, partitions)| partitions).filter_map(|p| p.newest()).max();
+        let newest = newest.unwrap_or_default();
         let topics: Topics = Arc::new(Mutex::new(topics));
         let tokens = Tokens::default();
         let (queue, requests) = mpsc::channel(QUEUE);
@@ -165,7 +167,7 @@ impl EmbeddedLog {
         };
         let (written, cleaned, every) = (Arc::clone(&tokens), Arc::clone(&topics), options.clean_every);
         let threads = vec![
-            thread("log-writer", Box::new(move || write_groups(&written, requests)))?,
+            thread("log-writer", Box::new(move || write_groups(&written, requests, newest)))?,
             thread("log-cleaner", Box::new(move || clean_until_stopped(&cleaned, every, &stopped)))?,
         ];
         let shared = Shared {

@@ -43,6 +43,14 @@ impl PartitionLog {
         Self { disk, store: RwLock::new(store), cleanup, segment_bytes, cleaned_to, synced }
     }
 
+    /// When its newest record was logged.
+    pub(super) fn newest(&self) -> Option<Millis> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let last = store.next().checked_sub(1).filter(|last| *last >= store.first())?;
+        let bytes = store.get(last).ok()??;
+        stored::decode(&bytes).ok().map(|frame| frame.logged_at)
+    }
+
     /// The first offset whose append time is not before `at`.
     pub(super) fn offset_at(&self, at: Millis) -> Result<Offset, TopicError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);

@@ -32,10 +32,10 @@ pub(super) enum WriteFailure {
     Unknown(String),
 }
 
-/// Writes until every sender is gone.
-pub(super) fn write_groups(tokens: &Tokens, mut requests: mpsc::Receiver<Request>) {
+/// Writes until every sender is gone; `newest` is when the newest record of all was logged.
+pub(super) fn write_groups(tokens: &Tokens, mut requests: mpsc::Receiver<Request>, newest: Millis) {
     let mut group = Vec::with_capacity(GROUP);
-    let mut logged_at = platform::clock::now();
+    let mut logged_at = newest;
     let mut frames = Frames::default();
     while requests.blocking_recv_many(&mut group, GROUP) > 0 {
         let mut touched: Vec<Arc<PartitionLog>> = Vec::new();

@@ -1,0 +1,207 @@
+//! The chain: each entry carries the hash of the one before it.
+//!
+//! Pure. An entry counts only if it continues its router's chain; a repeat after an append of unknown outcome does
+//! not. Whoever holds a head can tell whether an entry was changed, left out or put in.
+
+use schemas::agreement::Status;
+use schemas::cursor::Place;
+use schemas::ids::{AgentId, AgreementNumber, AgreementVersion, ChannelName, Offset};
+use schemas::time::Millis;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The version of an entry's format; an older binary refuses a newer one by name.
+pub const FORMAT: u32 = 1;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Event {
+    /// The router began to serve.
+    Started,
+    /// A stream was admitted; nothing of it was sent before this entry was in the log.
+    Admitted {
+        /// Under which agreement.
+        agreement: AgreementNumber,
+        /// In which version.
+        version: AgreementVersion,
+        /// Whose agent.
+        agent: AgentId,
+        /// Of which channel.
+        channel: ChannelName,
+        /// Where it asked to begin.
+        from: String,
+    },
+    /// A stream has ended.
+    Ended {
+        /// Under which agreement.
+        agreement: AgreementNumber,
+        /// In which version.
+        version: AgreementVersion,
+        /// Whose agent.
+        agent: AgentId,
+        /// Why.
+        reason: String,
+        /// Nothing behind these places was sent, by partition.
+        places: Vec<Place>,
+    },
+    /// A version of an agreement came into force at this router.
+    Version {
+        /// The agreement.
+        agreement: AgreementNumber,
+        /// Its version.
+        version: AgreementVersion,
+        /// Control is applied up to here.
+        applied: Offset,
+    },
+    /// An agreement was suspended, resumed, revoked, or expired, and that bites at this router.
+    Status {
+        /// The agreement.
+        agreement: AgreementNumber,
+        /// What it is now.
+        status: Status,
+        /// Why.
+        reason: String,
+        /// Control is applied up to here.
+        applied: Offset,
+    },
+}
+
+/// One entry as it stands in the topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Always [`FORMAT`] when written by this version.
+    pub format: u32,
+    /// Whose chain.
+    pub router: String,
+    /// Its number there, from 0.
+    pub number: u64,
+    /// When, by the router's clock.
+    pub at: Millis,
+    /// The hash of the entry before it, hexadecimal; of nothing for the first.
+    pub previous: String,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Where a chain stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    router: String,
+    /// The number of the next entry.
+    pub next: u64,
+    /// The hash of the last one, hexadecimal.
+    pub head: String,
+}
+
+/// Why an entry does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// It is no entry, or of a newer format.
+    #[error("it is no audit entry of a format up to {FORMAT}: {0}")]
+    Unreadable(String),
+    /// It belongs to another router's chain.
+    #[error("it is an entry of {0}")]
+    OtherRouter(String),
+    /// It repeats what is there.
+    #[error("entry {0} is there already")]
+    Repeat(u64),
+    /// It does not follow: an entry was changed, left out or put in before it.
+    #[error("entry {found} does not continue the chain, which stands at {next}")]
+    Gap {
+        /// Its number.
+        found: u64,
+        /// The number that would follow.
+        next: u64,
+    },
+}
+
+fn hash(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+impl Chain {
+    /// The empty chain of a router.
+    pub fn new(router: &str) -> Self {
+        Self { router: router.to_owned(), next: 0, head: hash(b"") }
+    }
+
+    /// A chain that stands at a known head.
+    pub fn at(router: &str, next: u64, head: &str) -> Self {
+        Self { router: router.to_owned(), next, head: head.to_owned() }
+    }
+
+    /// The next entry's bytes; the chain stands behind it afterwards.
+    pub fn push(&mut self, at: Millis, event: Event) -> Result<Vec<u8>, serde_json::Error> {
+        let (router, previous) = (self.router.clone(), self.head.clone());
+        let entry = Entry { format: FORMAT, router, number: self.next, at, previous, event };
+        let bytes = serde_json::to_vec(&entry)?;
+        self.next += 1;
+        self.head = hash(&bytes);
+        Ok(bytes)
+    }
+
+    /// Takes an entry as it was read.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Entry, Broken> {
+        let entry: Entry = serde_json::from_slice(bytes).map_err(|e| Broken::Unreadable(e.to_string()))?;
+        if entry.format > FORMAT {
+            return Err(Broken::Unreadable(format!("format {}; use a newer dit", entry.format)));
+        }
+        if entry.router != self.router {
+            return Err(Broken::OtherRouter(entry.router));
+        }
+        if entry.number < self.next {
+            return Err(Broken::Repeat(entry.number));
+        }
+        if entry.number != self.next || entry.previous != self.head {
+            return Err(Broken::Gap { found: entry.number, next: self.next });
+        }
+        self.next += 1;
+        self.head = hash(bytes);
+        Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(count: u64) -> Vec<Vec<u8>> {
+        let mut chain = Chain::new("r");
+        let event = |number: u64| match number {
+            0 => Event::Started,
+            _ => Event::Status {
+                agreement: "A".parse().unwrap(),
+                status: Status::Revoked,
+                reason: "r".to_owned(),
+                applied: Offset::new(number),
+            },
+        };
+        (0..count).map(|number| chain.push(Millis::new(1), event(number)).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_was_pushed_is_taken_and_a_repeat_is_skipped() {
+        let entries = entries(3);
+        let mut chain = Chain::new("r");
+        for entry in &entries {
+            chain.take(entry).unwrap();
+        }
+        assert_eq!(chain.take(&entries[1]), Err(Broken::Repeat(1)));
+        assert_eq!(Chain::new("other").take(&entries[0]), Err(Broken::OtherRouter("r".to_owned())));
+        assert!(matches!(chain.take(b"{}"), Err(Broken::Unreadable(_))));
+    }
+
+    #[test]
+    fn a_changed_and_a_missing_entry_break_the_chain() {
+        let whole = entries(4);
+        let mut missing = Chain::new("r");
+        missing.take(&whole[0]).unwrap();
+        assert_eq!(missing.take(&whole[2]), Err(Broken::Gap { found: 2, next: 1 }));
+        let mut changed = Chain::new("r");
+        changed.take(&whole[0]).unwrap();
+        let text = String::from_utf8(whole[1].clone()).unwrap().replace("revoked", "suspended");
+        changed.take(text.as_bytes()).unwrap();
+        assert_eq!(changed.take(&whole[2]), Err(Broken::Gap { found: 2, next: 2 }));
+    }
+}

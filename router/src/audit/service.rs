@@ -1,0 +1,256 @@
+//! One router's audit: a queue, the only task that writes the chain, and its head in control.
+//!
+//! Owns the order *entry first, stream afterwards*, and the look at every change of control. An entry that cannot be
+//! appended is appended again until it can: nothing is admitted meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::retry::Retry;
+use platform::shutdown::Tasks;
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::chain::{Broken, Chain, Event};
+use crate::control::change::{AuditHead, Body};
+use crate::control::service::Control;
+use crate::control::view::ControlView;
+use crate::log::{Cleanup, Log, ReadError, Stored, TopicError, TopicSpec};
+
+/// The audit topic's name.
+pub const TOPIC: &str = "dit.audit";
+const PARTITION: Partition = Partition::new(0);
+const READ_BYTES: usize = 1 << 20;
+/// Entries that wait for the writer; a full queue makes admissions wait.
+const QUEUE: usize = 1_024;
+/// How long an admission waits for its entry.
+const RECORD_LIMIT: Duration = Duration::from_secs(5);
+/// How often the head goes to control when it has moved.
+const HEAD_EVERY: Duration = Duration::from_mins(1);
+
+/// A page of the audit, as operators get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// Entries of all routers, byte for byte as they were hashed.
+    pub entries: Vec<String>,
+    /// Where the next page begins; the same again at the end.
+    pub next: Offset,
+    /// Where each router's chain stood when it last told control.
+    pub heads: Vec<AuditHead>,
+}
+
+/// Why nothing could be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// The router is stopping.
+    #[error("the audit has stopped")]
+    Stopped,
+    /// The log does not take it now; it will be recorded once it does.
+    #[error("the audit cannot be written now, and nothing is admitted without it; try again")]
+    Late,
+}
+
+struct Request {
+    event: Event,
+    written: Option<oneshot::Sender<()>>,
+}
+
+/// A handle on a router's audit; clones share it.
+#[derive(Clone)]
+pub struct Audit {
+    queue: mpsc::Sender<Request>,
+}
+
+impl Audit {
+    /// Makes the topic, finds the chain's end, and goes on writing it until `tasks` stop.
+    pub async fn start(
+        log: Arc<dyn Log>,
+        control: Control,
+        router: &str,
+        tasks: &Tasks,
+    ) -> Result<Self, TopicError> {
+        let spec = TopicSpec { name: TOPIC.to_owned(), partitions: 1, cleanup: Cleanup::KeepAll };
+        log.ensure_topic(&spec).await?;
+        let (chain, end) = resume(log.as_ref(), &control.view(), router).await?;
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let view = control.watch();
+        let writer = Writer { log, control, router: router.to_owned(), chain, end, told: None };
+        let stopping = tasks.stopping();
+        tasks.spawn(writer.run(requests, view, stopping));
+        Ok(Self { queue })
+    }
+
+    /// Records an event and waits, for a while, until it is in the log.
+    pub async fn record(&self, event: Event) -> Result<(), AuditError> {
+        let (written, done) = oneshot::channel();
+        let request = Request { event, written: Some(written) };
+        let recorded = async {
+            self.queue.send(request).await.map_err(|_| AuditError::Stopped)?;
+            done.await.map_err(|_| AuditError::Stopped)
+        };
+        tokio::time::timeout(RECORD_LIMIT, recorded).await.unwrap_or(Err(AuditError::Late))
+    }
+
+    /// Records an event without waiting for the log.
+    pub async fn note(&self, event: Event) {
+        let request = Request { event, written: None };
+        if self.queue.send(request).await.is_err() {
+            tracing::error!("an audit entry came after the audit had stopped");
+        }
+    }
+}
+
+/// Entries as they stand in the topic, from an offset on; for whoever verifies them.
+pub async fn read(log: &dyn Log, from: Offset) -> Result<(Vec<Stored>, Offset), ReadError> {
+    let batch = log.read(TOPIC, PARTITION, from, READ_BYTES, Duration::ZERO).await?;
+    Ok((batch.records, batch.next))
+}
+
+/// The chain as control knows it, and what was written behind that.
+async fn resume(log: &dyn Log, view: &ControlView, router: &str) -> Result<(Chain, Offset), TopicError> {
+    let (mut chain, mut next) = match view.audit_heads.get(router) {
+        Some(head) => (Chain::at(router, head.next, &head.head), head.offset),
+        None => (Chain::new(router), log.bounds(TOPIC, PARTITION).await?.first),
+    };
+    loop {
+        let unavailable = |error: ReadError| TopicError::Unavailable(error.to_string());
+        let (records, to) = read(log, next).await.map_err(unavailable)?;
+        for stored in &records {
+            match chain.take(stored.record.value.as_deref().unwrap_or_default()) {
+                Ok(_) | Err(Broken::OtherRouter(_) | Broken::Repeat(_)) => {}
+                Err(broken) => tracing::error!(offset = %stored.offset, %broken, "the audit chain is broken"),
+            }
+        }
+        if to == next {
+            return Ok((chain, next));
+        }
+        next = to;
+    }
+}
+
+struct Writer {
+    log: Arc<dyn Log>,
+    control: Control,
+    router: String,
+    chain: Chain,
+    /// Where the topic is read on from to find what is behind the head.
+    end: Offset,
+    /// The head that control has.
+    told: Option<String>,
+}
+
+impl Writer {
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut view: watch::Receiver<Arc<ControlView>>,
+        stopping: impl Future<Output = ()>,
+    ) {
+        let mut seen = Arc::clone(&view.borrow_and_update());
+        let mut group = Vec::new();
+        let mut heads = tokio::time::interval(HEAD_EVERY);
+        self.write(vec![Event::Started]).await;
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                // What is waiting is written before the end is looked at.
+                biased;
+                count = requests.recv_many(&mut group, QUEUE) => {
+                    if count == 0 {
+                        break;
+                    }
+                    let (events, waiting): (Vec<_>, Vec<_>) =
+                        group.drain(..).map(|request| (request.event, request.written)).unzip();
+                    self.write(events).await;
+                    for written in waiting.into_iter().flatten() {
+                        // Whoever waits may have gone.
+                        let _is_gone = written.send(()).is_err();
+                    }
+                }
+                changed = view.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let now = Arc::clone(&view.borrow_and_update());
+                    let events = changes(&seen, &now);
+                    seen = now;
+                    self.write(events).await;
+                }
+                _ = heads.tick() => self.tell_head().await,
+                () = &mut stopping => break,
+            }
+        }
+        self.tell_head().await;
+    }
+
+    /// Appends, again and again until the log takes it; a repeat does not count.
+    async fn write(&mut self, events: Vec<Event>) {
+        let mut records = Vec::with_capacity(events.len());
+        for event in events {
+            match self.chain.push(platform::clock::now(), event) {
+                Ok(value) => records.push(Record {
+                    key: Some(self.router.clone().into_bytes()),
+                    value: Some(value),
+                    headers: Vec::new(),
+                }),
+                Err(error) => tracing::error!(%error, "an audit entry could not be made"),
+            }
+        }
+        if records.is_empty() {
+            return;
+        }
+        let mut retry = Retry::default();
+        loop {
+            match self.log.append(TOPIC, PARTITION, records.clone()).await {
+                Ok(last) => {
+                    self.end = last.next();
+                    return;
+                }
+                Err(error) => {
+                    let wait = retry.next_wait();
+                    tracing::error!(%error, ?wait, "the audit cannot be written; nothing is admitted");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn tell_head(&mut self) {
+        if self.told.as_deref() == Some(&self.chain.head) {
+            return;
+        }
+        let head = AuditHead {
+            router: self.router.clone(),
+            next: self.chain.next,
+            head: self.chain.head.clone(),
+            offset: self.end,
+        };
+        match self.control.tell(&self.router, Body::AuditHead(head)).await {
+            Ok(()) => self.told = Some(self.chain.head.clone()),
+            Err(error) => tracing::warn!(%error, "the audit's head did not get into control"),
+        }
+    }
+}
+
+/// What a step of control changed in agreements.
+fn changes(before: &ControlView, after: &ControlView) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (number, entry) in &after.agreements {
+        let known = before.agreements.get(number);
+        let version = entry.agreement.version;
+        if known.is_none_or(|known| known.agreement.version != version) {
+            events.push(Event::Version { agreement: number.clone(), version, applied: after.applied });
+        }
+        if known.is_some_and(|known| known.status != entry.status) {
+            events.push(Event::Status {
+                agreement: number.clone(),
+                status: entry.status,
+                reason: entry.reason.clone(),
+                applied: after.applied,
+            });
+        }
+    }
+    events
+}

@@ -1,0 +1,155 @@
+//! `dit audit`: reads every router's chain and says whether it is whole.
+//!
+//! Owns the verification: each chain by itself, and against the head that control holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use platform::client::{Client, send_json};
+use platform::identity::{Identity, IdentityFiles};
+use router::audit::chain::{Broken, Chain, Entry, Event};
+use router::audit::service::AuditPage;
+use router::control::change::AuditHead;
+use schemas::cursor::in_words;
+use schemas::ids::Offset;
+
+/// `dit audit`.
+#[derive(Debug, clap::Args)]
+pub struct AuditArgs {
+    /// A router's admin listener, as `https://host:port`.
+    #[arg(long)]
+    admin: String,
+    /// An operator's certificate; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    #[arg(long)]
+    identity: PathBuf,
+    /// Say only whether the chains are whole.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// The chains of all routers while they are read.
+#[derive(Default)]
+struct Reading {
+    chains: BTreeMap<String, Chain>,
+    /// (router, number of the next entry) → head there.
+    heads: HashMap<(String, u64), String>,
+    problems: Vec<String>,
+}
+
+impl Reading {
+    /// Takes an entry; what it says, if it counts.
+    fn take(&mut self, text: &str) -> Option<Entry> {
+        let router = match serde_json::from_str::<Entry>(text) {
+            Ok(entry) => entry.router,
+            Err(error) => {
+                self.problems.push(format!("something is no audit entry: {error}"));
+                return None;
+            }
+        };
+        let chain = self.chains.entry(router.clone()).or_insert_with(|| Chain::new(&router));
+        match chain.take(text.as_bytes()) {
+            Ok(entry) => {
+                self.heads.insert((router, chain.next), chain.head.clone());
+                Some(entry)
+            }
+            Err(Broken::Repeat(_)) => None,
+            Err(broken) => {
+                self.problems.push(format!("{router}: {broken}"));
+                None
+            }
+        }
+    }
+
+    /// Compares with what control holds: entries that were cut off at the end show here.
+    fn compare(&mut self, heads: &[AuditHead]) {
+        for head in heads.iter().filter(|head| head.next > 0) {
+            let found = self.heads.get(&(head.router.clone(), head.next));
+            if found != Some(&head.head) {
+                let (router, next) = (&head.router, head.next);
+                self.problems
+                    .push(format!("{router}: control knows another head of its first {next} entries"));
+            }
+        }
+    }
+}
+
+/// Prints the audit; whether every chain is whole.
+pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
+    let identity = Identity::load(&IdentityFiles::beside(&args.identity))?;
+    let client = Client::new(&args.admin, &identity)?;
+    let mut reading = Reading::default();
+    let mut from = Offset::new(0);
+    let heads = loop {
+        let page: AuditPage = send_json(client.get("/v1/audit").query(&[("from", from.get())])).await?;
+        for text in &page.entries {
+            if let Some(entry) = reading.take(text).filter(|_| !args.quiet) {
+                println!("{} {} {}: {}", entry.at, entry.router, entry.number, in_sentence(&entry.event));
+            }
+        }
+        if page.next == from {
+            break page.heads;
+        }
+        from = page.next;
+    };
+    reading.compare(&heads);
+    for problem in &reading.problems {
+        println!("BROKEN: {problem}");
+    }
+    for (router, chain) in &reading.chains {
+        println!("{router}: {} entries, head {}", chain.next, chain.head);
+    }
+    Ok(reading.problems.is_empty())
+}
+
+fn in_sentence(event: &Event) -> String {
+    match event {
+        Event::Started => "the router began to serve".to_owned(),
+        Event::Admitted { agreement, version, agent, channel, from } => {
+            let from: String = from.chars().take(12).collect();
+            format!("{agent} was admitted to {channel} under {agreement} version {version}, from {from}")
+        }
+        Event::Ended { agreement, agent, reason, places, .. } => {
+            let places = in_words(places);
+            format!("the stream of {agent} under {agreement} has ended ({reason}), at most up to [{places}]")
+        }
+        Event::Version { agreement, version, .. } => format!("{agreement} is in force in version {version}"),
+        Event::Status { agreement, status, reason, .. } => format!("{agreement} is now {status:?}: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::time::Millis;
+
+    fn texts(count: usize) -> (Vec<String>, AuditHead) {
+        let mut chain = Chain::new("r");
+        let texts = (0..count)
+            .map(|_| String::from_utf8(chain.push(Millis::new(0), Event::Started).unwrap()).unwrap())
+            .collect();
+        let head =
+            AuditHead { router: "r".to_owned(), next: chain.next, head: chain.head, offset: Offset::new(0) };
+        (texts, head)
+    }
+
+    fn problems(texts: &[String], head: &AuditHead) -> usize {
+        let mut reading = Reading::default();
+        texts.iter().for_each(|text| drop(reading.take(text)));
+        reading.compare(std::slice::from_ref(head));
+        reading.problems.len()
+    }
+
+    #[test]
+    fn a_whole_chain_is_whole_and_any_cut_shows() {
+        let (whole, head) = texts(4);
+        assert_eq!(problems(&whole, &head), 0);
+        assert_eq!(
+            problems(&[whole[0].clone(), whole[0].clone(), whole[1].clone()], &texts(2).1),
+            0,
+            "a repeat"
+        );
+        assert!(problems(&whole[..3], &head) > 0, "the end is cut off");
+        assert!(problems(&whole[1..], &head) > 0, "the beginning is cut off");
+        assert!(problems(&[whole[0].clone(), whole[2].clone()], &head) > 0, "one is left out");
+    }
+}
