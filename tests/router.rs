@@ -75,6 +75,47 @@ async fn a_late_joiner_gets_the_state_once_and_then_what_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
+    let log = Arc::new(MemoryLog::default());
+    let mut first = Network::start_on(log.clone()).await.unwrap();
+    first.open().await.unwrap();
+    let large = |key: &str| {
+        let mut out = row(key, "R");
+        // The field that nobody may have is large: the state takes several reads, the stream only a few bytes.
+        out.truncate(out.len() - "SECRET".len() - 1);
+        schemas::avro::binary::put_string(&mut out, &"x".repeat(30_000));
+        out
+    };
+    let keys: Vec<String> = (0..60).map(|number| format!("k{number:02}")).collect();
+    for key in &keys {
+        first.publish(Op::Create, key, None, Some(&large(key))).await.unwrap();
+    }
+    first.materialised().await.unwrap();
+    let mut broken = first.stream("9000/main", "state").await.unwrap();
+    broken.until(|word| word == "pass").await.unwrap();
+    let (pass, published) = (broken.pass.clone().unwrap(), first.published());
+    let before_pass = broken.words.iter().rposition(|word| word == "pass").unwrap();
+    broken.words.truncate(before_pass);
+    assert!(!broken.words.contains(&"end".to_owned()) && !broken.rows().is_empty());
+    let cursor = first.pass_cursor(pass).unwrap().to_string();
+    assert!(first.router.stop(Duration::from_secs(10)).await);
+
+    let mut second = Network::start_on(log).await.unwrap();
+    second.publish_after(published);
+    second.publish(Op::Delete, "k00", Some(&large("k00")), None).await.unwrap();
+    let mut rest = second.stream("9000/main", &cursor).await.unwrap();
+    rest.until(|word| word == "remove k00 Change").await.unwrap();
+    let all: Vec<&str> = broken.rows().into_iter().chain(rest.rows()).collect();
+    let mut expected: Vec<String> = keys.iter().map(|key| format!("upsert {key} State")).collect();
+    expected.push("remove k00 Change".to_owned());
+    assert_eq!(all, expected, "each key once, then what happened since");
+    let mut forged: schemas::cursor::Cursor = cursor.parse().unwrap();
+    forged.pass.as_mut().unwrap().places[0].end = Offset::new(3);
+    let refused = stream_refused(&second, "9000/main", "A-1", &forged.to_string()).await;
+    assert_eq!(refused, ErrorCode::CursorTooOld, "only a checkpoint ends a pass");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_bites_in_mid_stream_and_for_good() {
     let mut network = network().await;
     let mut stream = network.stream("9000/main", "latest").await.unwrap();
@@ -171,6 +212,7 @@ async fn bad_requests_for_streams_have_codes() {
         log_id: schemas::ids::LogId::new([9; 16]),
         version: schemas::ids::AgreementVersion::new(1),
         places: vec![],
+        pass: None,
     };
     let foreign = foreign.to_string();
     let table = [

@@ -134,7 +134,13 @@ pub fn describe(status: &Status, now: Millis) -> String {
         }
     };
     let position = status.cursor.as_ref();
-    let position = position.map_or_else(|| "none yet".to_owned(), |cursor| in_words(&cursor.places));
+    let position = position.map_or_else(
+        || "none yet".to_owned(),
+        |cursor| match &cursor.pass {
+            None => in_words(&cursor.places),
+            Some(_) => "in a pass from the state".to_owned(),
+        },
+    );
     let mut text = format!(
         "{}: {phase}; {} rows; {behind}; {freshness}; position {position}; last sign of life {} s ago",
         status.agreement,

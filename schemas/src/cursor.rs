@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AgreementVersion, LogId, Offset};
+use crate::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 
 /// The place in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,24 @@ pub struct Place {
     pub checkpoint: Offset,
 }
 
+/// The place of a pass from the state in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassPlace {
+    /// The next offset of the state to read.
+    pub next: Offset,
+    /// The checkpoint in the state at which the pass ends.
+    pub end: Offset,
+}
+
+/// A pass from the state that is not over: any router can go on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// Its id, which its end mark carries.
+    pub id: BootstrapId,
+    /// By partition.
+    pub places: Vec<PassPlace>,
+}
+
 /// How far a consumer has got on a channel, under which version of its agreement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,8 +44,11 @@ pub struct Cursor {
     pub log_id: LogId,
     /// The version under which it was reached.
     pub version: AgreementVersion,
-    /// By partition.
+    /// By partition; empty during a pass from the state.
     pub places: Vec<Place>,
+    /// The pass from the state that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<Pass>,
 }
 
 /// A text that is not a cursor.
@@ -70,9 +91,17 @@ mod tests {
     #[test]
     fn survives_its_text_and_refuses_any_other() {
         let place = Place { offset: Offset::new(9), checkpoint: Offset::new(3) };
-        let cursor =
-            Cursor { log_id: LogId::new([1; 16]), version: AgreementVersion::new(2), places: vec![place; 4] };
+        let cursor = Cursor {
+            log_id: LogId::new([1; 16]),
+            version: AgreementVersion::new(2),
+            places: vec![place; 4],
+            pass: None,
+        };
         assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
+        let places = vec![PassPlace { next: Offset::new(5), end: Offset::new(9) }];
+        let pass = Some(Pass { id: BootstrapId::new([3; 16]), places });
+        let passing = Cursor { places: vec![], pass, ..cursor };
+        assert_eq!(passing.to_string().parse(), Ok(passing));
         for bad in ["", "c1.", "c1.zz", "c2.00", "c1.7b7d"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad}");
         }

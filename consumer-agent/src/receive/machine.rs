@@ -3,7 +3,7 @@
 //! Pure. It drops repeats by position, keeps a pass from the state apart until its end mark, and turns every end
 //! of a stream into what comes next.
 
-use schemas::cursor::{Cursor, Place};
+use schemas::cursor::{Cursor, Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
 use schemas::time::Millis;
@@ -115,7 +115,7 @@ pub struct ReceiveMachine {
     places: Vec<Place>,
     /// The last word on each partition.
     progress: Vec<Option<Progress>>,
-    pass: Option<BootstrapId>,
+    pass: Option<Pass>,
     tally: Tally,
 }
 
@@ -128,17 +128,20 @@ impl ReceiveMachine {
             version,
             progress: vec![None; places.len()],
             places,
-            pass: None,
+            pass: cursor.and_then(|cursor| cursor.pass.clone()),
             tally: Tally::default(),
         }
     }
 
-    /// The cursor that a sink keeps with what it applied; `None` while a pass from the state is not over.
+    /// The cursor that a sink keeps with what it applied; `None` before a pass from the state was told of.
     pub fn cursor(&self) -> Option<Cursor> {
-        if self.pass.is_some() || self.places.is_empty() {
-            return None;
+        let (log_id, version) = (self.log_id, self.version);
+        match &self.pass {
+            Some(pass) if pass.places.is_empty() => None,
+            Some(pass) => Some(Cursor { log_id, version, places: Vec::new(), pass: Some(pass.clone()) }),
+            None if self.places.is_empty() => None,
+            None => Some(Cursor { log_id, version, places: self.places.clone(), pass: None }),
         }
-        Some(Cursor { log_id: self.log_id, version: self.version, places: self.places.clone() })
     }
 
     /// Up to when the provider has looked at its source: the oldest of the partitions.
@@ -173,14 +176,20 @@ impl ReceiveMachine {
         match delivery {
             Delivery::Event(event) => self.on_event(event),
             Delivery::Begin { bootstrap } => {
-                self.pass = Some(*bootstrap);
+                // The pass that the cursor stands in goes on; any other begins from nothing.
+                if self.pass_id() == Some(*bootstrap) {
+                    return Ok(Effect::Nothing);
+                }
+                self.pass = Some(Pass { id: *bootstrap, places: Vec::new() });
                 Ok(Effect::Begin)
             }
+            Delivery::Pass(pass) => {
+                self.check_pass(pass.id)?;
+                self.pass = Some(pass.clone());
+                Ok(Effect::Nothing)
+            }
             Delivery::End { bootstrap, places } => {
-                if self.pass != Some(*bootstrap) {
-                    let begun = self.pass.map_or_else(|| "none".to_owned(), |pass| pass.to_string());
-                    return Err(ProtocolError::OtherPass { found: *bootstrap, begun });
-                }
+                self.check_pass(*bootstrap)?;
                 self.pass = None;
                 self.places.clone_from(places);
                 self.progress = vec![None; places.len()];
@@ -208,6 +217,20 @@ impl ReceiveMachine {
         }
     }
 
+    fn pass_id(&self) -> Option<BootstrapId> {
+        self.pass.as_ref().map(|pass| pass.id)
+    }
+
+    fn check_pass(&self, found: BootstrapId) -> Result<(), ProtocolError> {
+        match self.pass_id() {
+            Some(id) if id == found => Ok(()),
+            other => {
+                let begun = other.map_or_else(|| "none".to_owned(), |id| id.to_string());
+                Err(ProtocolError::OtherPass { found, begun })
+            }
+        }
+    }
+
     fn on_event(&mut self, event: &Event<'_>) -> Result<Effect, ProtocolError> {
         if self.pass.is_none() {
             let index = usize::try_from(event.partition.get()).unwrap_or(usize::MAX);
@@ -230,6 +253,7 @@ impl ReceiveMachine {
 mod tests {
     use super::*;
     use schemas::change::Op;
+    use schemas::cursor::PassPlace;
     use schemas::ids::Offset;
 
     const P0: Partition = Partition::new(0);
@@ -258,6 +282,7 @@ mod tests {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(1),
             places: vec![place(offset)],
+            pass: None,
         });
         ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), cursor.as_ref())
     }
@@ -288,6 +313,27 @@ mod tests {
         assert_eq!(machine.on_delivery(&end), Ok(Effect::End));
         assert_eq!(offset_of(&machine), Some(80));
         assert!(matches!(machine.on_delivery(&end), Err(ProtocolError::OtherPass { .. })));
+    }
+
+    #[test]
+    fn a_pass_that_broke_off_is_gone_on_with_and_another_begins_anew() {
+        let mut first = machine(None);
+        first.on_delivery(&Delivery::Begin { bootstrap: PASS }).unwrap();
+        let places = vec![PassPlace { next: Offset::new(4), end: Offset::new(9) }];
+        let told = Delivery::Pass(Pass { id: PASS, places });
+        assert_eq!(first.on_delivery(&told), Ok(Effect::Nothing));
+        let cursor = first.cursor().unwrap();
+        assert_eq!(cursor.pass.as_ref().unwrap().places[0].next, Offset::new(4));
+        let resumed = || ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));
+        let mut same = resumed();
+        assert_eq!(same.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Effect::Nothing));
+        assert!(matches!(same.on_delivery(&event(3, Some(b"x"))), Ok(Effect::Upsert { .. })));
+        let end = Delivery::End { bootstrap: PASS, places: vec![place(80)] };
+        assert_eq!(same.on_delivery(&end), Ok(Effect::End));
+        let mut other = resumed();
+        let begin = Delivery::Begin { bootstrap: BootstrapId::new([9; 16]) };
+        assert_eq!(other.on_delivery(&begin), Ok(Effect::Begin));
+        assert_eq!(other.cursor(), None);
     }
 
     #[test]

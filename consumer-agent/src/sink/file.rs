@@ -114,7 +114,10 @@ impl FileSink {
             }
             batches.iter().for_each(|batch| self.fold(batch));
         }
-        self.rows.forget_pass();
+        if self.rows.standing().is_none_or(|cursor| cursor.pass.is_none()) {
+            // Nobody was told how far it had got: it begins anew.
+            self.rows.forget_pass();
+        }
         self.changed = self.rows.cursor.is_some();
         Ok(())
     }
@@ -190,7 +193,8 @@ impl FileSink {
 
     /// One pass over the present rows in a fresh segment; what came before it goes.
     fn compact(&mut self) -> Result<(), SinkError> {
-        let steady = self.rows.cursor.is_some() && self.row_schema == self.stream_schema;
+        let is_whole = self.rows.cursor.is_some() && !self.rows.is_passing();
+        let steady = is_whole && self.row_schema == self.stream_schema;
         if self.store.bytes() < COMPACT_ABOVE || !steady {
             return Ok(());
         }
@@ -222,11 +226,10 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn cursor(&self) -> Option<Cursor> {
-        self.rows.cursor.clone()
+        self.rows.standing().cloned()
     }
 
     fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
-        self.rows.forget_pass();
         if self.stream_schema.as_ref() != Some(&head.derived) {
             self.store.roll(&encode_header(Some(&head.derived)))?;
             self.stream_schema = Some(head.derived.clone());

@@ -24,7 +24,7 @@ pub struct StreamHead {
 pub struct Batch {
     /// In order.
     pub effects: Vec<Effect>,
-    /// Where the consumer stands afterwards; `None` during a pass from the state.
+    /// Where the consumer stands afterwards, perhaps in a pass from the state; `None` where that was not told.
     pub cursor: Option<Cursor>,
     /// Up to when the provider has looked at its source.
     pub freshness: Option<Millis>,
@@ -61,7 +61,7 @@ pub enum SinkError {
 
 /// A place for one agreement's replica.
 pub trait Sink: Send {
-    /// Where the replica stands; `None` when it must begin with the state.
+    /// Where to go on, perhaps in a pass from the state; `None` when it must begin with the state.
     fn cursor(&self) -> Option<Cursor>;
     /// A stream begins.
     fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError>;

@@ -16,6 +16,9 @@ use crate::receive::machine::Effect;
 pub(super) struct Rows {
     pub(super) present: BTreeMap<String, Box<[u8]>>,
     pass: Option<BTreeMap<String, Box<[u8]>>>,
+    /// How far the pass has got, once that was told.
+    pass_cursor: Option<Cursor>,
+    /// Where the rows in force stand.
     pub(super) cursor: Option<Cursor>,
     pub(super) freshness: Option<Millis>,
 }
@@ -24,14 +27,16 @@ impl Rows {
     /// Folds a batch; whether the rows in force changed.
     pub(super) fn apply(&mut self, batch: &Batch) -> bool {
         let mut changed = false;
-        if batch.cursor.is_some() && !batch.effects.contains(&Effect::End) {
+        let is_passing = batch.cursor.as_ref().is_some_and(|cursor| cursor.pass.is_some());
+        if batch.cursor.is_some() && !is_passing && !batch.effects.contains(&Effect::End) {
             // A cursor says that no pass is under way: an earlier one broke off.
-            self.pass = None;
+            self.forget_pass();
         }
         for effect in &batch.effects {
             match effect {
-                Effect::Begin => self.pass = Some(BTreeMap::new()),
+                Effect::Begin => (self.pass, self.pass_cursor) = (Some(BTreeMap::new()), None),
                 Effect::End => {
+                    self.pass_cursor = None;
                     if let Some(rows) = self.pass.take() {
                         self.present = rows;
                         changed = true;
@@ -48,16 +53,28 @@ impl Rows {
                 Effect::Nothing | Effect::Closed { .. } => {}
             }
         }
-        if batch.cursor.is_some() {
+        if is_passing {
+            self.pass_cursor.clone_from(&batch.cursor);
+        } else if batch.cursor.is_some() {
             self.cursor.clone_from(&batch.cursor);
             self.freshness = batch.freshness;
         }
         changed
     }
 
+    /// Where to go on: in the pass that is not over, or behind the rows in force.
+    pub(super) fn standing(&self) -> Option<&Cursor> {
+        self.pass_cursor.as_ref().or(self.cursor.as_ref())
+    }
+
+    /// Whether a pass is under way.
+    pub(super) const fn is_passing(&self) -> bool {
+        self.pass.is_some()
+    }
+
     /// A pass that is not over is forgotten: it begins anew.
     pub(super) fn forget_pass(&mut self) {
-        self.pass = None;
+        (self.pass, self.pass_cursor) = (None, None);
     }
 
     fn target(&mut self) -> &mut BTreeMap<String, Box<[u8]>> {
@@ -122,6 +139,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Batch, DatumError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::cursor::{Pass, PassPlace};
+    use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 
     fn upsert(key: &str) -> Effect {
         Effect::Upsert { key: key.to_owned(), image: key.into() }
@@ -148,12 +167,34 @@ mod tests {
             log_id: schemas::ids::LogId::new([1; 16]),
             version: schemas::ids::AgreementVersion::new(1),
             places: vec![],
+            pass: None,
         };
         let mut rows = Rows::default();
         rows.apply(&batch(vec![Effect::Begin, upsert("lost")]));
         rows.apply(&Batch { cursor: Some(cursor), ..batch(vec![upsert("live")]) });
         rows.forget_pass();
         assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["live"]);
+    }
+
+    #[test]
+    fn a_pass_that_was_told_of_is_gone_on_with_after_a_restart() {
+        let places = vec![PassPlace { next: Offset::new(4), end: Offset::new(9) }];
+        let cursor = Cursor {
+            log_id: LogId::new([1; 16]),
+            version: AgreementVersion::new(1),
+            places: vec![],
+            pass: Some(Pass { id: BootstrapId::new([2; 16]), places }),
+        };
+        let passing = Batch { cursor: Some(cursor.clone()), ..batch(vec![Effect::Begin, upsert("a")]) };
+        let live = Cursor { pass: None, ..cursor.clone() };
+        let ended = Batch { cursor: Some(live.clone()), ..batch(vec![upsert("b"), Effect::End]) };
+        let mut rows = Rows::default();
+        rows.apply(&decode(&encode(&passing)).unwrap());
+        assert_eq!((rows.standing(), rows.is_passing()), (Some(&cursor), true));
+        assert!(rows.present.is_empty() && rows.cursor.is_none(), "readers see the replica as it was");
+        rows.apply(&decode(&encode(&ended)).unwrap());
+        assert_eq!((rows.standing(), rows.is_passing()), (Some(&live), false));
+        assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

@@ -105,16 +105,6 @@ impl Encoder {
         Some(bytes.into())
     }
 
-    /// Bytes that say nothing but that the stream is alive.
-    pub fn sign_of_life(&self) -> Bytes {
-        let mut out = Vec::new();
-        match self.format {
-            Format::Avro => container::put_block(&mut out, 0, &[], &self.sync),
-            Format::Ndjson => out.push(b'\n'),
-        }
-        out.into()
-    }
-
     fn lines(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut cursor = Datum::new(&self.datums);
@@ -139,6 +129,7 @@ impl Encoder {
                     "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})
             }
             Delivery::Begin { bootstrap } => json!({"begin": bootstrap}),
+            Delivery::Pass(pass) => json!({"pass": pass.id, "places": pass.places}),
             Delivery::End { bootstrap, places } => json!({"end": bootstrap, "places": places}),
             Delivery::Progress(progress) => json!({"progress": {"partition": progress.partition,
                 "offset": progress.place.offset, "end": progress.end,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use schemas::cursor::Place;
+use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{AgentId, BootstrapId, Offset, Partition};
 use scope::permit::Standing;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::encode::{Encoder, Frame};
 use super::gate::{Gate, Shut};
 use super::scopes::{ScopeError, Scopes};
+use super::start::Beginning;
 use crate::audit::chain::Event;
 use crate::audit::service::Audit;
 use crate::channel::follower::Follower;
@@ -93,15 +94,10 @@ pub struct Session {
 
 impl Session {
     /// Pumps until the stream is over or the connection is gone.
-    pub async fn run(
-        mut self,
-        beginning: super::start::Beginning,
-        bootstrap: BootstrapId,
-        stopping: impl Future<Output = ()>,
-    ) {
+    pub async fn run(mut self, beginning: Beginning, stopping: impl Future<Output = ()>) {
         let out = self.out.clone();
         let stop = tokio::select! {
-            stop = self.pump(beginning, bootstrap) => stop,
+            stop = self.pump(beginning) => stop,
             () = stopping => close(CloseReason::Draining, "this router is stopping"),
         };
         let ended = self.ended(&stop);
@@ -127,10 +123,10 @@ impl Session {
         }
     }
 
-    async fn pump(&mut self, beginning: super::start::Beginning, bootstrap: BootstrapId) -> Stop {
+    async fn pump(&mut self, beginning: Beginning) -> Stop {
         let followers = match beginning {
-            super::start::Beginning::Log(followers) => Ok(followers),
-            super::start::Beginning::State(passes) => self.bootstrap(passes, bootstrap).await,
+            Beginning::Log(followers) => Ok(followers),
+            Beginning::State(id, passes) => self.bootstrap(id, passes).await,
         };
         let mut followers = match followers {
             Ok(followers) => followers,
@@ -149,14 +145,18 @@ impl Session {
         }
     }
 
-    async fn bootstrap(&mut self, passes: Vec<Bootstrap>, id: BootstrapId) -> Result<Vec<Follower>, Stop> {
+    async fn bootstrap(
+        &mut self,
+        id: BootstrapId,
+        mut passes: Vec<Bootstrap>,
+    ) -> Result<Vec<Follower>, Stop> {
         self.encoder.mark(&Delivery::Begin { bootstrap: id });
         self.flush().await?;
-        let mut last_sign = tokio::time::Instant::now();
-        let mut followers = Vec::with_capacity(passes.len());
-        for (number, mut pass) in passes.into_iter().enumerate() {
+        for number in 0..passes.len() {
             let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
-            while let Some(images) = pass.next().await? {
+            while let Some(pass) = passes.get_mut(number)
+                && let Some(images) = pass.next().await?
+            {
                 for image in images {
                     match image {
                         Ok(present) => {
@@ -179,14 +179,13 @@ impl Session {
                     }
                     self.flush_if_full().await?;
                 }
-                // A narrow scope over a large state gives little: silence would be taken for a stall.
-                if last_sign.elapsed() >= HEARTBEAT {
-                    self.flush_or_sign().await?;
-                    last_sign = tokio::time::Instant::now();
-                }
+                // Also where a narrow scope gives nothing: silence would be taken for a stall.
+                let places = passes.iter().map(Bootstrap::place).collect();
+                self.encoder.mark(&Delivery::Pass(Pass { id, places }));
+                self.flush().await?;
             }
-            followers.push(pass.into_follower());
         }
+        let followers: Vec<_> = passes.into_iter().map(Bootstrap::into_follower).collect();
         self.places = followers.iter().map(Follower::place).collect();
         self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() });
         self.flush().await?;
@@ -275,11 +274,6 @@ impl Session {
 
     async fn flush_if_full(&mut self) -> Result<(), Stop> {
         if self.encoder.is_full() { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush_or_sign(&mut self) -> Result<(), Stop> {
-        let bytes = self.encoder.take().unwrap_or_else(|| self.encoder.sign_of_life());
-        self.send(bytes).await
     }
 
     async fn flush(&mut self) -> Result<(), Stop> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use schemas::agreement::{Agreement, History};
 use schemas::cursor::{Cursor, CursorError};
-use schemas::ids::Offset;
+use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use schemas::time::Millis;
 
 use crate::channel::feed::Feed;
@@ -64,6 +64,9 @@ pub enum StartError {
     /// The state.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    /// No id for a pass.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
 }
 
 impl std::convert::From<ReaderError> for StartError {
@@ -95,8 +98,8 @@ impl From {
 pub enum Beginning {
     /// Followers, one for each partition.
     Log(Vec<Follower>),
-    /// Bootstraps, one for each partition.
-    State(Vec<Bootstrap>),
+    /// A pass from the state, by partition.
+    State(BootstrapId, Vec<Bootstrap>),
 }
 
 /// Makes the beginning that was asked for, if the agreement has it.
@@ -110,7 +113,7 @@ pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Resu
                 let topic = running.entry.channel.state_topic();
                 bootstraps.push(Bootstrap::begin(Arc::clone(feed), topic).await?);
             }
-            return Ok(Beginning::State(bootstraps));
+            return Ok(Beginning::State(BootstrapId::new(platform::random::id()?), bootstraps));
         }
         From::Earliest => {
             for feed in &running.feeds {
@@ -126,8 +129,17 @@ pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Resu
                 followers.push(Follower::at_time(Arc::clone(feed), at).await?);
             }
         }
+        From::Cursor(Cursor { pass: Some(pass), log_id, version, .. }) => {
+            check_cursor(running, agreement, (log_id, version, pass.places.len()))?;
+            let mut passes = Vec::with_capacity(running.feeds.len());
+            for (feed, place) in running.feeds.iter().zip(&pass.places) {
+                let topic = running.entry.channel.state_topic();
+                passes.push(Bootstrap::resume(Arc::clone(feed), topic, *place).await?);
+            }
+            return Ok(Beginning::State(pass.id, passes));
+        }
         From::Cursor(cursor) => {
-            check_cursor(running, agreement, &cursor)?;
+            check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len()))?;
             for (feed, place) in running.feeds.iter().zip(&cursor.places) {
                 check_floor(feed, agreement, place.offset).await?;
                 followers.push(Follower::resume(Arc::clone(feed), *place).await?);
@@ -167,14 +179,17 @@ async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Resu
     Ok(())
 }
 
-fn check_cursor(running: &Running, agreement: &Agreement, cursor: &Cursor) -> Result<(), StartError> {
+fn check_cursor(
+    running: &Running,
+    agreement: &Agreement,
+    (log_id, version, places): (LogId, AgreementVersion, usize),
+) -> Result<(), StartError> {
     let expected = running.entry.log_id;
-    if cursor.log_id != expected || cursor.places.len() != running.feeds.len() {
-        let found = cursor.log_id.to_string();
-        return Err(StartError::Foreign { found, expected: expected.to_string() });
+    if log_id != expected || places != running.feeds.len() {
+        return Err(StartError::Foreign { found: log_id.to_string(), expected: expected.to_string() });
     }
-    if cursor.version != agreement.version {
-        return Err(StartError::OtherVersion(cursor.version.get(), agreement.version.get()));
+    if version != agreement.version {
+        return Err(StartError::OtherVersion(version.get(), agreement.version.get()));
     }
     Ok(())
 }

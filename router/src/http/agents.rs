@@ -16,7 +16,7 @@ use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
 };
 use schemas::error_code::ErrorCode;
-use schemas::ids::{AgentId, AgreementNumber, BootstrapId, ChannelName, Partition};
+use schemas::ids::{AgentId, AgreementNumber, ChannelName, Partition};
 use schemas::limits;
 use schemas::publish::{AgreementStatus, ChannelStatus, Me, OpenRequest, Position};
 use serde::Deserialize;
@@ -195,14 +195,13 @@ async fn start_stream(
         Beginning::Log(followers) => {
             followers.iter().map(crate::channel::follower::Follower::place).collect()
         }
-        Beginning::State(_) => Vec::new(),
+        Beginning::State(..) => Vec::new(),
     };
     let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone());
     core.audit.record(admitted).await?;
     let (view, audit, agent) = (core.control.watch(), core.audit.clone(), agent.clone());
     let session = Session { encoder: encoder(), scopes, view, gate, out, places, audit, agent };
-    let bootstrap = BootstrapId::new(platform::random::id()?);
     let stopping = core.tasks.stopping();
-    core.tasks.spawn(session.run(beginning, bootstrap, stopping));
+    core.tasks.spawn(session.run(beginning, stopping));
     Ok(body)
 }

@@ -18,6 +18,7 @@ use crate::ingest::batch::BatchError;
 use crate::ingest::service::PublishError;
 use crate::log::AppendError;
 use crate::registry::RegisterError;
+use crate::state::bootstrap::BootstrapError;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -125,7 +126,9 @@ refused_from! {
         StartError::History(_) => ErrorCode::HistoryDenied,
         StartError::TooOld(_) => ErrorCode::CursorTooOld,
         StartError::Reader(error) => reader_code(error),
+        StartError::Bootstrap(BootstrapError::Overtaken) => ErrorCode::CursorTooOld,
         StartError::Bootstrap(_) => ErrorCode::Unavailable,
+        StartError::Random(_) => ErrorCode::Internal,
     };
     ScopeError => |error| match error {
         ScopeError::NoSuchVersion(..) => ErrorCode::SchemaUnknown,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use apache_avro::types::Value;
 use schemas::avro::json;
 use schemas::change::ChangeCodec;
+use schemas::cursor::PassPlace;
 use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
@@ -79,19 +80,40 @@ pub struct Bootstrap {
 impl Bootstrap {
     /// The first pass: fixes the last committed checkpoint and learns each key's last record up to it.
     pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
+        Self::learn(feed, topic, None).await
+    }
+
+    /// Goes on with a pass that another stream, perhaps of another router, has begun: to the very checkpoint that it
+    /// ends at, or not at all.
+    pub async fn resume(feed: Arc<Feed>, topic: String, place: PassPlace) -> Result<Self, BootstrapError> {
+        let mut pass = Self::learn(feed, topic, Some(place.end)).await?;
+        if pass.end != place.end {
+            return Err(BootstrapError::Overtaken);
+        }
+        pass.next = pass.next.max(place.next);
+        Ok(pass)
+    }
+
+    /// How far it has got.
+    pub fn place(&self) -> PassPlace {
+        PassPlace { next: self.next.min(self.end), end: self.end }
+    }
+
+    async fn learn(feed: Arc<Feed>, topic: String, until: Option<Offset>) -> Result<Self, BootstrapError> {
         let source = feed.source();
         let bounds = source.log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
+        let stop = until.map_or(bounds.next, |until| until.next().min(bounds.next));
         let mut last = HashMap::new();
         let mut uncommitted: Vec<(u128, Offset)> = Vec::new();
         let mut checkpoint = None;
         let mut next = bounds.first;
-        while next < bounds.next {
+        while next < stop {
             let batch = source.log.read(&topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
             if batch.next == next {
                 break;
             }
             next = batch.next;
-            for stored in &batch.records {
+            for stored in batch.records.iter().filter(|stored| stored.offset < stop) {
                 if let Some((found, log_checkpoint)) = records::read_checkpoint(&stored.record) {
                     checkpoint = Some((stored.offset, found, log_checkpoint));
                     last.extend(uncommitted.drain(..));

@@ -13,7 +13,7 @@ pub use self::closing::{CloseReason, Next};
 use crate::avro::binary::{self, Cursor, DatumError};
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::change::Op;
-use crate::cursor::Place;
+use crate::cursor::{Pass, PassPlace, Place};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
 use crate::time::Millis;
@@ -102,6 +102,8 @@ pub enum Delivery<'a> {
         /// The pass.
         bootstrap: BootstrapId,
     },
+    /// How far a pass has got: it can be gone on with from here.
+    Pass(Pass),
     /// The pass has ended: drop every row without its id; the cursor is now this.
     End {
         /// The pass.
@@ -180,6 +182,14 @@ impl DeliveryCodec {
                 put_offset(out, progress.end.get());
                 put_optional_millis(out, progress.passed_at);
             }
+            Delivery::Pass(pass) => {
+                binary::put_long(out, 5);
+                out.extend_from_slice(pass.id.as_bytes());
+                put_all(out, &pass.places, |out, place| {
+                    put_offset(out, place.next.get());
+                    put_offset(out, place.end.get());
+                });
+            }
             Delivery::Closing { next, reason, detail, places } => {
                 binary::put_long(out, 4);
                 binary::put_long(out, next.index());
@@ -196,7 +206,7 @@ impl DeliveryCodec {
         match cursor.long()? {
             0 => self.decode_event(cursor).map(Delivery::Event),
             1 => Ok(Delivery::Begin { bootstrap: bootstrap(cursor)? }),
-            2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: places(cursor)? }),
+            2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: all(cursor, place)? }),
             3 => Ok(Delivery::Progress(Progress {
                 partition: partition(cursor)?,
                 place: place(cursor)?,
@@ -208,8 +218,9 @@ impl DeliveryCodec {
                 next: pick(cursor, &Next::ALL)?,
                 reason: close_reason(cursor)?,
                 detail: cursor.string()?.to_owned(),
-                places: places(cursor)?,
+                places: all(cursor, place)?,
             }),
+            5 => Ok(Delivery::Pass(Pass { id: bootstrap(cursor)?, places: all(cursor, pass_place)? })),
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }
     }
@@ -269,9 +280,13 @@ fn put_place(out: &mut Vec<u8>, place: Place) {
 }
 
 fn put_places(out: &mut Vec<u8>, places: &[Place]) {
-    if !places.is_empty() {
-        binary::put_length(out, places.len());
-        places.iter().for_each(|place| put_place(out, *place));
+    put_all(out, places, |out, place| put_place(out, *place));
+}
+
+fn put_all<T>(out: &mut Vec<u8>, all: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    if !all.is_empty() {
+        binary::put_length(out, all.len());
+        all.iter().for_each(|one| put(out, one));
     }
     out.push(0);
 }
@@ -280,7 +295,15 @@ fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
     Ok(Place { offset: Offset::new(offset(cursor)?), checkpoint: Offset::new(offset(cursor)?) })
 }
 
-fn places(cursor: &mut Cursor<'_>) -> Result<Vec<Place>, DatumError> {
+fn pass_place(cursor: &mut Cursor<'_>) -> Result<PassPlace, DatumError> {
+    Ok(PassPlace { next: Offset::new(offset(cursor)?), end: Offset::new(offset(cursor)?) })
+}
+
+/// One for each partition.
+fn all<'a, T>(
+    cursor: &mut Cursor<'a>,
+    one: impl Fn(&mut Cursor<'a>) -> Result<T, DatumError>,
+) -> Result<Vec<T>, DatumError> {
     let mut found = Vec::new();
     loop {
         let at = cursor.at();
@@ -295,7 +318,7 @@ fn places(cursor: &mut Cursor<'_>) -> Result<Vec<Place>, DatumError> {
             if found.len() >= usize::try_from(crate::limits::MAX_PARTITIONS).unwrap_or(usize::MAX) {
                 return Err(DatumError::Invalid { at, what: "more partitions than a channel has" });
             }
-            found.push(place(cursor)?);
+            found.push(one(cursor)?);
         }
     }
 }
@@ -364,6 +387,11 @@ fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
             {"name": "detail", "type": "string"},
             {"name": "places", "type": {"type": "array", "items": "lv.dit.Place"}},
         ]},
+        {"type": "record", "name": "lv.dit.Pass", "fields": [
+            {"name": "bootstrap", "type": "lv.dit.Id"},
+            {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.PassPlace",
+                "fields": [place("next"), place("end")]}}},
+        ]},
     ]))
 }
 
@@ -408,6 +436,10 @@ mod tests {
             event(Op::Create, Some(&[2, b'x']), Reason::Enter),
             event(Op::Delete, None, Reason::Leave),
             Delivery::Begin { bootstrap: BootstrapId::new([1; 16]) },
+            Delivery::Pass(Pass {
+                id: BootstrapId::new([1; 16]),
+                places: vec![PassPlace { next: Offset::new(1), end: Offset::new(700) }; 2],
+            }),
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![place; 3] },
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![] },
             progress(None),

@@ -18,11 +18,11 @@ use schemas::avro::binary::{Cursor as Datums, put_long, put_string};
 use schemas::avro::container::{Decoder, Header, put_block};
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{Change, ChangeCodec, Op, Source};
-use schemas::cursor::in_words;
-use schemas::delivery::DeliveryCodec;
+use schemas::cursor::{Cursor, Pass, in_words};
+use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::digest;
 use schemas::framing;
-use schemas::ids::{Digest, Epoch, Partition, SchemaId, Sequence};
+use schemas::ids::{AgreementVersion, Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::publish::{OpenRequest, Position, batch_metadata};
 use schemas::record::{Kind, Provenance, Record};
 use schemas::time::Millis;
@@ -74,6 +74,8 @@ pub struct Stream {
     pub bytes: Vec<u8>,
     /// What they say.
     pub words: Vec<String>,
+    /// How far a pass from the state has got.
+    pub pass: Option<Pass>,
 }
 
 impl Stream {
@@ -95,7 +97,11 @@ impl Stream {
             while let Some(block) = self.decoder.block()? {
                 let mut datums = Datums::new(&block.datums);
                 for _ in 0..block.count {
-                    self.words.push(word(&codec.decode(&mut datums)?));
+                    let delivery = codec.decode(&mut datums)?;
+                    if let Delivery::Pass(pass) = &delivery {
+                        self.pass = Some(pass.clone());
+                    }
+                    self.words.push(word(&delivery));
                 }
             }
         }
@@ -109,12 +115,12 @@ impl Stream {
     }
 }
 
-fn word(delivery: &schemas::delivery::Delivery<'_>) -> String {
-    use schemas::delivery::Delivery;
+fn word(delivery: &Delivery<'_>) -> String {
     match delivery {
         Delivery::Event(event) if event.after.is_some() => format!("upsert {} {:?}", event.key, event.reason),
         Delivery::Event(event) => format!("remove {} {:?}", event.key, event.reason),
         Delivery::Begin { .. } => "begin".to_owned(),
+        Delivery::Pass(_) => "pass".to_owned(),
         Delivery::End { .. } => "end".to_owned(),
         Delivery::Progress { .. } => "progress".to_owned(),
         Delivery::Closing { next, reason, detail, places } => {
@@ -253,7 +259,31 @@ impl Network {
     pub async fn stream(&self, agent: &str, from: &str) -> anyhow::Result<Stream> {
         let client = self.client(agent)?;
         let response = send(client.get("/v1/agreements/A-1/stream").query(&[("from", from)])).await?;
-        Ok(Stream { response, decoder: Decoder::new(), codec: None, bytes: Vec::new(), words: Vec::new() })
+        Ok(Stream {
+            response,
+            decoder: Decoder::new(),
+            codec: None,
+            bytes: Vec::new(),
+            words: Vec::new(),
+            pass: None,
+        })
+    }
+
+    /// The cursor of a pass from the state under the agreement's first version.
+    pub fn pass_cursor(&self, pass: Pass) -> anyhow::Result<Cursor> {
+        let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
+        let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
+        Ok(Cursor { log_id, version, places: Vec::new(), pass: Some(pass) })
+    }
+
+    /// Goes on from where another network's publishing stopped, on the same log.
+    pub const fn publish_after(&mut self, other: (Sequence, Digest)) {
+        (self.next, self.digest) = other;
+    }
+
+    /// Where publishing stands.
+    pub const fn published(&self) -> (Sequence, Digest) {
+        (self.next, self.digest)
     }
 
     /// Brings the agreement to a status.
