@@ -10,6 +10,7 @@ use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
 use schemas::agreement::Agreement;
 use schemas::channel::Channel;
+use scope::secret::NetworkSecret;
 
 /// `dit pki`.
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,8 @@ pub fn pki(args: &PkiArgs) -> anyhow::Result<()> {
 /// `dit check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// Files to check: router.toml, producer.toml, consumer.toml, a channel's or an agreement's JSON.
+    /// What to check: router.toml (with its declared folder), producer.toml, consumer.toml, a channel's or an
+    /// agreement's JSON, or a folder of declarations, whose files are checked against each other.
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
@@ -79,6 +81,12 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<bool> {
 }
 
 fn check_file(file: &Path) -> anyhow::Result<&'static str> {
+    if file.is_dir() {
+        // Hashes are only compiled here, never made: any secret will do.
+        let secret = NetworkSecret::new(vec![0; 32])?;
+        router::control::declared::check(file, &secret)?;
+        return Ok("folder of declarations");
+    }
     if file.extension().is_some_and(|extension| extension == "json") {
         let json: serde_json::Value = config::load_json(file)?;
         return if json.get("number").is_some() {
@@ -92,8 +100,11 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
     let text = config::read(file)?;
     if text.contains("log_dir") {
         let router = router::config::RouterConfig::read(file)?;
-        router.secret(file)?;
+        let secret = router.secret(file)?;
         Identity::load(&router.identity)?;
+        if let Some(dir) = &router.declared {
+            router::control::declared::check(dir, &secret)?;
+        }
         Ok("router configuration")
     } else if text.contains("drop_dir") {
         let producer = producer_agent::config::ProducerConfig::read(file)?;

@@ -161,6 +161,24 @@ fn a_producer_that_lost_its_whole_folder_reopens_and_leaves_no_row_behind() {
 }
 
 #[test]
+fn what_was_taken_and_lost_with_the_folder_is_taken_again_from_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("router").unwrap().kill().unwrap();
+    let (text, part) = register(1);
+    site.drop_file("0001.csv", &text).unwrap();
+    eventually("the file is taken", || Ok(site.path("drop/taken/0001.csv").exists()))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+    running.remove("producer").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("producer")).unwrap();
+    for part in ["router", "producer"] {
+        running.insert(part, start(&site, part));
+    }
+    eventually("the replica equals the register's part", || Ok(replica(&site) == part))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+}
+
+#[test]
 fn damaged_images_are_set_aside_and_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
     let (site, mut running) = settled_site(dir.path());

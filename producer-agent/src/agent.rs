@@ -74,6 +74,8 @@ impl Guard {
 pub struct FileReport {
     /// Its name.
     pub file: String,
+    /// Whether it is the whole register, or changes only.
+    pub is_full: bool,
     /// How many rows did what.
     pub counts: Counts,
     /// Why the guard held it, or would have.
@@ -339,6 +341,7 @@ impl Agent {
         let taken = held.is_none() || accepted;
         let report = FileReport {
             file: file.clone(),
+            is_full: true,
             counts: survey.counts,
             guard: held,
             taken,
@@ -388,6 +391,7 @@ impl Agent {
         }
         Ok(FileReport {
             file: file.to_owned(),
+            is_full: false,
             counts: changes.counts,
             guard: held,
             taken,

@@ -45,7 +45,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
             started = start(&config, &id, &client) => started?,
             () = &mut stop => return Ok(()),
         };
-        let (agent, mut sender) = started;
+        let Started { agent, mut sender, is_reopened } = started;
         let agent = Arc::new(agent);
         let appended = agent.appended();
         tokio::select! {
@@ -54,7 +54,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                 Err(SendError::Doubt(doubt)) => tracing::error!(%doubt, "begins anew once no file is being taken"),
                 outcome => return outcome.context("sending has stopped"),
             },
-            outcome = watch_folder(&config, Arc::clone(&agent)) => return outcome,
+            outcome = watch_folder(&config, Arc::clone(&agent), is_reopened) => return outcome,
             () = &mut stop => {
                 tracing::info!("stopping; what is in the outbox is sent at the next start");
                 return Ok(());
@@ -68,9 +68,17 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// An agent at work.
+struct Started {
+    agent: Agent,
+    sender: Sender,
+    /// Whether its images are the channel's state: the source may know better.
+    is_reopened: bool,
+}
+
 /// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt. Repeats
 /// until the router is there.
-async fn start(config: &ProducerConfig, id: &AgentId, client: &Client) -> anyhow::Result<(Agent, Sender)> {
+async fn start(config: &ProducerConfig, id: &AgentId, client: &Client) -> anyhow::Result<Started> {
     let mut retry = Retry::default();
     loop {
         let error = match start_once(config, id, client).await {
@@ -100,11 +108,7 @@ fn is_retryable(error: &anyhow::Error) -> bool {
     client || send || reopen
 }
 
-async fn start_once(
-    config: &ProducerConfig,
-    id: &AgentId,
-    client: &Client,
-) -> anyhow::Result<(Agent, Sender)> {
+async fn start_once(config: &ProducerConfig, id: &AgentId, client: &Client) -> anyhow::Result<Started> {
     let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{}", config.channel))).await?;
     let schema = AvroSchema::parse(&config::read(&config.schema)?)
         .with_context(|| config.schema.display().to_string())?;
@@ -146,13 +150,14 @@ async fn start_once(
             config.channel
         );
     }
-    if is_doubtful || doubt.is_some() {
+    let is_reopened = is_doubtful || doubt.is_some();
+    if is_reopened {
         let why = doubt.as_ref().map_or_else(|| "the folder is in doubt".to_owned(), ToString::to_string);
         tracing::warn!(%why, "reopens the channel");
         let is_restored = matches!(doubt, Some(Doubt::RestoredFolder { .. }));
         reopen(&mut agent, &mut sender, id, status.channel.partitions, is_restored).await?;
     }
-    Ok((agent, sender))
+    Ok(Started { agent, sender, is_reopened })
 }
 
 /// The one remedy (protocols, 2): a new epoch, images from the channel's state, unacknowledged events again.
@@ -173,20 +178,52 @@ async fn reopen(
     Ok(())
 }
 
-async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>) -> anyhow::Result<()> {
+async fn take(
+    config: &ProducerConfig,
+    agent: &Arc<Agent>,
+    file: &Path,
+    accepted: bool,
+) -> anyhow::Result<Result<FileReport, AgentError>> {
+    let (taking, format, guard) = (Arc::clone(agent), config.format.clone(), config.guard);
+    let path = file.to_owned();
+    Ok(tokio::task::spawn_blocking(move || taking.take_file(&path, &format, guard, accepted)).await?)
+}
+
+/// The last step of a reopen: what the source says is compared once more with what the channel holds.
+async fn compare_again(
+    config: &ProducerConfig,
+    agent: &Arc<Agent>,
+    folder: &DropFolder,
+) -> anyhow::Result<()> {
+    let Some(file) = folder.last_full() else {
+        tracing::warn!("there is no whole register to compare with; drop one when there is");
+        return Ok(());
+    };
+    match take(config, agent, &file, false).await? {
+        Ok(report) => tell(&report),
+        Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
+            tracing::error!(%error, "the last whole register cannot be compared again; drop a new one");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: bool) -> anyhow::Result<()> {
     let mut folder = DropFolder::open(&config.drop_dir)?;
+    if is_reopened {
+        compare_again(config, &agent, &folder).await?;
+    }
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;
         for (file, accepted) in folder.ready()? {
-            let (taking, format, guard) = (Arc::clone(&agent), config.format.clone(), config.guard);
-            let path = file.clone();
-            let taken =
-                tokio::task::spawn_blocking(move || taking.take_file(&path, &format, guard, accepted))
-                    .await?;
-            match taken {
+            match take(config, &agent, &file, accepted).await? {
                 Ok(report) => {
                     tell(&report);
+                    if report.taken {
+                        folder.remember(&file, report.is_full)?;
+                    }
                     let fate = if report.taken { Fate::Taken } else { Fate::Held };
                     folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                 }

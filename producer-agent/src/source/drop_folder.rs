@@ -14,6 +14,9 @@ pub struct DropError {
     error: std::io::Error,
 }
 
+/// In `taken/`: the name of the whole register that was taken last; empty when changes were taken after it.
+const LAST_FULL: &str = ".last-full";
+
 /// What becomes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -79,6 +82,20 @@ impl DropFolder {
         std::fs::rename(file, &target).map_err(|error| DropError { path: target, error })
     }
 
+    /// Remembers what was taken last: only a whole register can be compared with again.
+    pub fn remember(&self, file: &Path, is_full: bool) -> Result<(), DropError> {
+        let path = self.dir.join("taken").join(LAST_FULL);
+        let name = file.file_name().filter(|_| is_full).unwrap_or_default();
+        std::fs::write(&path, name.as_encoded_bytes()).map_err(|error| DropError { path, error })
+    }
+
+    /// The whole register that was taken last, if nothing was taken after it and it is still there.
+    pub fn last_full(&self) -> Option<PathBuf> {
+        let taken = self.dir.join("taken");
+        let name = std::fs::read_to_string(taken.join(LAST_FULL)).ok().filter(|name| !name.is_empty())?;
+        Some(taken.join(name)).filter(|path| path.is_file())
+    }
+
     /// A person's word on a file that the guard holds.
     pub fn accept(dir: &Path, name: &str) -> Result<PathBuf, DropError> {
         let (from, to) = (dir.join("held").join(name), dir.join("accepted").join(name));
@@ -122,6 +139,12 @@ mod tests {
         assert_eq!(folder.ready().unwrap(), [(file.clone(), false)]);
         folder.settle(&file, Fate::Held, "{}").unwrap();
         assert!(folder.ready().unwrap().is_empty());
+        assert_eq!(folder.last_full(), None);
+        std::fs::write(dir.path().join("taken/c.csv"), "a").unwrap();
+        folder.remember(&dir.path().join("c.csv"), true).unwrap();
+        assert_eq!(folder.last_full(), Some(dir.path().join("taken/c.csv")));
+        folder.remember(&dir.path().join("changes.csv"), false).unwrap();
+        assert_eq!(folder.last_full(), None, "older than what is there");
         let accepted = DropFolder::accept(dir.path(), "b.csv").unwrap();
         assert_eq!(folder.ready().unwrap(), [(accepted, true)]);
         assert!(DropFolder::accept(dir.path(), "b.csv").is_err());

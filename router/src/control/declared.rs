@@ -4,14 +4,21 @@
 //! what differs is amended where that can be. Until agreements are signed, such a file counts as both signatures.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use platform::config::{self, ConfigError};
 use schemas::agreement::Agreement;
+use schemas::avro::schema::AvroSchema;
+use schemas::change::ChangeCodec;
 use schemas::channel::Channel;
+use schemas::ids::{AgreementVersion, SchemaVersion};
+use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
-use super::change::{Body, Participant};
+use super::change::{Body, Change, FORMAT, Participant};
 use super::service::{Control, ControlError};
+use super::view::ControlView;
+use crate::delivery::scopes::Scopes;
 use crate::registry::{self, RegisterError};
 
 /// Who declarative changes are by.
@@ -103,6 +110,50 @@ impl Declared {
     }
 }
 
+/// Checks the files of a folder one after another against each other, as a new router would take them: how many there
+/// are, or the first that cannot be.
+pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<usize, ConfigError> {
+    let mut view = ControlView::default();
+    let declared = Declared::read(dir)?;
+    for participant in &declared.participants {
+        fold(&mut view, &dir.join("participants.toml"), Body::Participant(participant.clone()))?;
+    }
+    let invalid = |path: &Path, problem: String| {
+        let (path, key) = (path.to_owned(), "it cannot be declared".to_owned());
+        ConfigError::Invalid { path, key, problem }
+    };
+    for (path, channel) in json_files(&dir.join("channels"))?.iter().zip(&declared.channels) {
+        let log_id = schemas::ids::LogId::new([0; 16]);
+        fold(&mut view, path, Body::Channel { channel: channel.clone(), log_id })?;
+        let envelope = AvroSchema::from_json(channel.schema.clone()).and_then(|s| ChangeCodec::new(&s));
+        let schema = envelope.map_err(|e| invalid(path, e.to_string()))?.envelope().json().clone();
+        fold(&mut view, path, Body::Schema { subject: channel.registry_subject(), schema })?;
+    }
+    let secret = Arc::new(secret.clone());
+    for (path, agreement) in json_files(&dir.join("agreements"))?.iter().zip(&declared.agreements) {
+        // Earlier versions are the router's to know.
+        let first = Agreement { version: AgreementVersion::new(1), ..agreement.clone() };
+        fold(&mut view, path, Body::Agreement(Box::new(first)))?;
+        let is_newer = agreement.schema_version != SchemaVersion::new(1);
+        if let Some(entry) = view.channels.get(&agreement.channel).filter(|_| !is_newer) {
+            let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
+            let scopes = Scopes::new(&view, entry, agreement, Arc::clone(&secret));
+            scopes.map_err(|error| invalid(path, error.to_string()))?;
+        }
+    }
+    Ok(declared.participants.len() + declared.channels.len() + declared.agreements.len())
+}
+
+fn fold(view: &mut ControlView, path: &Path, body: Body) -> Result<(), ConfigError> {
+    let (format, replaces) = (FORMAT, view.revision(&body.entity()));
+    let change = Change { format, replaces, by: BY.to_owned(), body };
+    view.apply(&change, platform::clock::now()).map_err(|refusal| ConfigError::Invalid {
+        path: path.to_owned(),
+        key: "it cannot be declared".to_owned(),
+        problem: refusal.to_string(),
+    })
+}
+
 /// Declares a channel and registers its first schema.
 pub async fn declare_channel(control: &Control, by: &str, channel: &Channel) -> Result<(), DeclaredError> {
     let log_id = schemas::ids::LogId::new(platform::random::id()?);
@@ -125,4 +176,53 @@ fn json_files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(agreement: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["channels", "agreements"] {
+            std::fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write(
+            "participants.toml",
+            "[[participant]]\nid = \"1\"\nname = \"a\"\n[[participant]]\nid = \"2\"\nname = \"b\"\n",
+        );
+        write(
+            "channels/c.json",
+            r#"{"name": "c", "kind": "distribution", "owner": "1", "partitions": 1, "key": {"fields": ["k"]},
+                "schema": {"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"}]}}"#,
+        );
+        write("agreements/A.json", agreement);
+        dir
+    }
+
+    fn problem(changes: &[(&str, &str)]) -> String {
+        let good = r#"{"number": "A", "version": 3, "provider": "1", "consumer": "2", "channel": "c",
+            "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
+            "schema_version": 1, "rows": "k == \"x\"", "fields": {"k": "keep"}}"#;
+        let text = changes.iter().fold(good.to_owned(), |text, (from, to)| text.replace(from, to));
+        let dir = folder(&text);
+        let secret = NetworkSecret::new(vec![0; 32]).unwrap();
+        check(dir.path(), &secret).map_or_else(|error| error.to_string(), |count| format!("{count} good"))
+    }
+
+    #[test]
+    fn files_are_checked_against_each_other_and_the_wrong_one_is_named() {
+        assert_eq!(problem(&[]), "4 good");
+        for (from, to, says) in [
+            ("\"channel\": \"c\"", "\"channel\": \"d\"", "there is no channel d"),
+            ("\"consumer\": \"2\"", "\"consumer\": \"3\"", "its consumer 3 is not registered"),
+            ("\"provider\": \"1\"", "\"provider\": \"2\"", "channel c is not 2's"),
+            ("k ==", "nope ==", "nope"),
+            ("{\"k\": \"keep\"}", "{\"z\": \"keep\"}", "z"),
+        ] {
+            let problem = problem(&[(from, to)]);
+            assert!(problem.contains("agreements/A.json") && problem.contains(says), "{problem}");
+        }
+    }
 }
