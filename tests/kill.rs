@@ -237,6 +237,22 @@ fn a_provider_whose_schema_gains_a_column_goes_on() {
 }
 
 #[test]
+fn a_stop_is_a_drain_and_the_next_start_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, running) = settled_site(dir.path());
+    for (part, process) in running {
+        assert!(process.stop().unwrap(), "{part} did not end well: {}", site.log(part));
+    }
+    assert!(
+        site.path("log/dit.register.log/0/00000000000000000000.idx").exists(),
+        "nothing to scan next time"
+    );
+    let _running = ["router", "producer", "consumer"].map(|part| start(&site, part));
+    take_day(&site, 2);
+    assert!(!site.log("producer").contains("reopens"), "{}", site.log("producer"));
+}
+
+#[test]
 fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (site, mut running) = settled_site(dir.path());
@@ -246,9 +262,11 @@ fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
     take_day(&site, 4);
 }
 
-/// Folders of a router, a producer and a consumer, as some version of dit left them.
-fn formats() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v1")
+/// Folders of a router, a producer and a consumer, as each version of the formats left them.
+const FORMATS: [&str; 2] = ["v1", "v2"];
+
+fn formats(version: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(version)
 }
 
 fn drop_and_wait(site: &Site, name: &str, text: &str, expected: &[(&str, &str)]) {
@@ -261,11 +279,15 @@ fn drop_and_wait(site: &Site, name: &str, text: &str, expected: &[(&str, &str)])
 }
 
 #[test]
-fn folders_that_an_earlier_version_left_are_opened() {
+fn folders_that_each_version_left_are_opened() {
+    FORMATS.iter().for_each(|version| open_folders_of(version));
+}
+
+fn open_folders_of(version: &str) {
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path());
     for part in ["log", "producer", "consumer"] {
-        copy(&formats().join(part), &site.path(part));
+        copy(&formats(version).join(part), &site.path(part));
     }
     let mut running: Vec<Process> = ["router", "producer", "consumer"].map(|part| start(&site, part)).into();
     drop_and_wait(&site, "2.csv", "k,t,v\n1,R,z\n3,R,c\n", &[("1", "z"), ("3", "c")]);
@@ -277,7 +299,7 @@ fn folders_that_an_earlier_version_left_are_opened() {
     assert!(running.iter_mut().all(Process::is_running));
 }
 
-/// Writes the folders of this version: by hand, and only when a format has changed, into a new `tests/formats/vN`.
+/// Writes the folders of this version: by hand, and only when a format has changed, as the last of [`FORMATS`].
 #[test]
 #[ignore = "writes the repository's own folders"]
 fn write_the_folders_of_this_version() {
@@ -285,10 +307,10 @@ fn write_the_folders_of_this_version() {
     let site = site(dir.path());
     let running = ["router", "producer", "consumer"].map(|part| start(&site, part));
     drop_and_wait(&site, "1.csv", "k,t,v\n1,R,a\n2,R,b\n4,J,d\n", &[("1", "a"), ("2", "b")]);
-    drop(running);
+    running.into_iter().for_each(|process| assert!(process.stop().unwrap()));
     // The images can be rebuilt, and are sled's own format.
     std::fs::remove_dir_all(site.path("producer/images")).unwrap();
     for part in ["log", "producer", "consumer"] {
-        copy(&site.path(part), &formats().join(part));
+        copy(&site.path(part), &formats(FORMATS[FORMATS.len() - 1]).join(part));
     }
 }

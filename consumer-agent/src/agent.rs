@@ -30,6 +30,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// What an agent is doing, for people and for `dit status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// The version of this form; 1.
+    pub format: u32,
     /// The agreement.
     pub agreement: AgreementNumber,
     /// In a word.
@@ -78,6 +80,7 @@ impl Agent {
     /// An agent for an agreement and its sink.
     pub fn new(router: String, identity: Identity, number: AgreementNumber, sink: Box<dyn Sink>) -> Self {
         let status = Status {
+            format: 1,
             agreement: number.clone(),
             phase: Phase::Connecting,
             cursor: sink.cursor(),

@@ -6,6 +6,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use platform::segments::checked_file;
+use platform::segments::disk::RealDisk;
+
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {error}")]
@@ -16,6 +19,7 @@ pub struct DropError {
 
 /// In `taken/`: the name of the whole register that was taken last; empty when changes were taken after it.
 const LAST_FULL: &str = ".last-full";
+const LAST_FULL_KIND: &[u8; 4] = b"last";
 
 /// What becomes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,13 +90,15 @@ impl DropFolder {
     pub fn remember(&self, file: &Path, is_full: bool) -> Result<(), DropError> {
         let path = self.dir.join("taken").join(LAST_FULL);
         let name = file.file_name().filter(|_| is_full).unwrap_or_default();
-        std::fs::write(&path, name.as_encoded_bytes()).map_err(|error| DropError { path, error })
+        checked_file::write(&RealDisk, &path, LAST_FULL_KIND, name.as_encoded_bytes())
+            .map_err(|error| DropError { path, error: std::io::Error::other(error) })
     }
 
     /// The whole register that was taken last, if nothing was taken after it and it is still there.
     pub fn last_full(&self) -> Option<PathBuf> {
         let taken = self.dir.join("taken");
-        let name = std::fs::read_to_string(taken.join(LAST_FULL)).ok().filter(|name| !name.is_empty())?;
+        let name = checked_file::read(&RealDisk, &taken.join(LAST_FULL), LAST_FULL_KIND).ok()??;
+        let name = String::from_utf8(name).ok().filter(|name| !name.is_empty())?;
         Some(taken.join(name)).filter(|path| path.is_file())
     }
 

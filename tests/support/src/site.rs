@@ -29,6 +29,13 @@ impl Process {
         Ok(())
     }
 
+    /// SIGTERM: whether it drained and ended well.
+    pub fn stop(mut self) -> anyhow::Result<bool> {
+        let id = self.child.id().to_string();
+        anyhow::ensure!(Command::new("kill").args(["-TERM", &id]).status()?.success(), "kill -TERM {id}");
+        Ok(self.child.wait()?.success())
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
