@@ -108,7 +108,14 @@ fn in_sentence(event: &Event) -> String {
             let from: String = from.chars().take(12).collect();
             format!("{agent} was admitted to {channel} under {agreement} version {version}, from {from}")
         }
-        Event::Ended { agreement, agent, reason, places, .. } => {
+        Event::Ended { agreement, agent, reason, pass: Some(pass), .. } => {
+            let ends: Vec<String> = pass.places.iter().map(|place| place.end.to_string()).collect();
+            let ends = ends.join(" ");
+            format!(
+                "the stream of {agent} under {agreement} has ended ({reason}) in a pass from the state at [{ends}]"
+            )
+        }
+        Event::Ended { agreement, agent, reason, places, pass: None, .. } => {
             let places = in_words(places);
             format!("the stream of {agent} under {agreement} has ended ({reason}), at most up to [{places}]")
         }
@@ -127,8 +134,13 @@ mod tests {
         let texts = (0..count)
             .map(|_| String::from_utf8(chain.push(Millis::new(0), Event::Started).unwrap()).unwrap())
             .collect();
-        let head =
-            AuditHead { router: "r".to_owned(), next: chain.next, head: chain.head, offset: Offset::new(0) };
+        let head = AuditHead {
+            router: "r".to_owned(),
+            next: chain.next,
+            head: chain.head,
+            offset: Offset::new(0),
+            applied: Offset::new(0),
+        };
         (texts, head)
     }
 

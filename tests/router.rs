@@ -112,7 +112,11 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
     let mut forged: schemas::cursor::Cursor = cursor.parse().unwrap();
     forged.pass.as_mut().unwrap().places[0].end = Offset::new(3);
     let refused = stream_refused(&second, "9000/main", "A-1", &forged.to_string()).await;
-    assert_eq!(refused, ErrorCode::CursorTooOld, "only a checkpoint ends a pass");
+    assert_eq!(refused, ErrorCode::CursorForeign, "a pass ends where a router said, nowhere else");
+    let mut old: schemas::cursor::Cursor = cursor.parse().unwrap();
+    old.pass.as_mut().unwrap().begun_at = schemas::time::Millis::new(0);
+    let refused = stream_refused(&second, "9000/main", "A-1", &old.to_string()).await;
+    assert_eq!(refused, ErrorCode::CursorForeign, "nor may its age be chosen");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,6 +383,61 @@ async fn the_audit_names_who_was_admitted_until_when_and_goes_on_after_a_restart
     page.entries[..count].iter().for_each(|text| drop(until_head.take(text.as_bytes()).unwrap()));
     assert_eq!(head.head, until_head.head, "control holds where the chain stood");
     assert!(head.next >= chain.next - 1, "a router's last word is its whole chain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_closes_open_streams_with_a_word_and_the_audit_has_it() {
+    let log = Arc::new(MemoryLog::default());
+    let first = Network::start_on(log.clone()).await.unwrap();
+    first.open().await.unwrap();
+    let mut stream = first.stream("9000/main", "latest").await.unwrap();
+    let (stopped, read) = tokio::join!(first.router.stop(Duration::from_secs(10)), stream.until(|_| false));
+    assert!(stopped, "in time");
+    read.unwrap();
+    assert!(stream.words.last().unwrap().starts_with("closing Continue draining"), "{:?}", stream.words);
+    let (events, ..) = audit(&Network::start_on(log).await.unwrap()).await;
+    let ended = |event: &Event| matches!(event, Event::Ended { reason, .. } if reason == "draining");
+    assert!(events.iter().any(ended), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_does_not_read_costs_nobody_a_stop() {
+    let mut network = network().await;
+    let mut wide = agreement(2, "true");
+    wide["fields"]["secret"] = "keep".into();
+    let _: serde_json::Value = send_json(network.operator.put("/v1/agreements").json(&wide)).await.unwrap();
+    for number in 0..60 {
+        let key = format!("k{number}");
+        let mut image = row(&key, "R");
+        image.truncate(image.len() - "SECRET".len() - 1);
+        schemas::avro::binary::put_string(&mut image, &"x".repeat(30_000));
+        network.publish(Op::Create, &key, None, Some(&image)).await.unwrap();
+    }
+    let stalled = network.stream("9000/main", "earliest").await.unwrap();
+    network.set_status("revoked").await.unwrap();
+    let has_ended = async {
+        loop {
+            let (events, ..) = audit(&network).await;
+            let ended = |event: &Event| matches!(event, Event::Ended { reason, .. } if reason == "revoked");
+            if events.iter().any(ended) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), has_ended).await.unwrap();
+    assert!(network.router.stop(Duration::from_secs(15)).await, "the stalled stream was reset");
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agreement_has_a_bounded_number_of_streams() {
+    let network = network().await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(network.stream("9000/main", "latest").await.unwrap());
+    }
+    assert_eq!(stream_refused(&network, "9000/main", "A-1", "latest").await, ErrorCode::StreamsTooMany);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The producer agent as a process: configuration, telemetry, build, run, drain.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,14 +150,21 @@ async fn start_once(config: &ProducerConfig, id: &AgentId, client: &Client) -> a
             config.channel
         );
     }
-    let is_reopened = is_doubtful || doubt.is_some();
-    if is_reopened {
+    let mark = compare_mark(config);
+    if is_doubtful || doubt.is_some() {
+        // Before the reopen: a crash in between must not lose the comparison that ends it.
+        std::fs::write(&mark, "1").with_context(|| mark.display().to_string())?;
         let why = doubt.as_ref().map_or_else(|| "the folder is in doubt".to_owned(), ToString::to_string);
         tracing::warn!(%why, "reopens the channel");
         let is_restored = matches!(doubt, Some(Doubt::RestoredFolder { .. }));
         reopen(&mut agent, &mut sender, id, status.channel.partitions, is_restored).await?;
     }
-    Ok(Started { agent, sender, is_reopened })
+    Ok(Started { agent, sender, is_reopened: mark.exists() })
+}
+
+/// There from a reopen's beginning until the source was compared again; holds its format's version.
+fn compare_mark(config: &ProducerConfig) -> PathBuf {
+    config.data_dir.join("compare-again")
 }
 
 /// The one remedy (protocols, 2): a new epoch, images from the channel's state, unacknowledged events again.
@@ -200,7 +207,12 @@ async fn compare_again(
         return Ok(());
     };
     match take(config, agent, &file, false).await? {
-        Ok(report) => tell(&report),
+        Ok(report) => {
+            tell(&report);
+            if !report.taken {
+                folder.hold_copy(&file)?;
+            }
+        }
         Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
             tracing::error!(%error, "the last whole register cannot be compared again; drop a new one");
         }
@@ -213,19 +225,21 @@ async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: b
     let mut folder = DropFolder::open(&config.drop_dir)?;
     if is_reopened {
         compare_again(config, &agent, &folder).await?;
+        std::fs::remove_file(compare_mark(config)).context("the mark of a reopen could not be removed")?;
     }
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;
         for (file, accepted) in folder.ready()? {
+            folder.forget_last()?;
             match take(config, &agent, &file, accepted).await? {
                 Ok(report) => {
                     tell(&report);
+                    let fate = if report.taken { Fate::Taken } else { Fate::Held };
+                    folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                     if report.taken {
                         folder.remember(&file, report.is_full)?;
                     }
-                    let fate = if report.taken { Fate::Taken } else { Fate::Held };
-                    folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                 }
                 Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
                     tracing::error!(%error, "the file was refused");

@@ -29,6 +29,7 @@ use crate::audit::service::Audit;
 use crate::channels::{Channels, StartError};
 use crate::control::declared::{Declared, DeclaredError};
 use crate::control::service::Control;
+use crate::delivery::admissions::Admissions;
 use crate::delivery::scopes::{ScopeError, Scopes};
 use crate::http::server::{ServeError, serve};
 use crate::ingest::service::Publisher;
@@ -45,6 +46,8 @@ pub struct Core {
     pub publisher: Publisher,
     /// Who was admitted to what.
     pub audit: Audit,
+    /// The open streams.
+    pub admissions: Admissions,
     /// For keyed hashes.
     pub secret: Arc<NetworkSecret>,
     /// To run streams in.
@@ -84,6 +87,9 @@ pub struct Parts {
     pub declared: Declared,
 }
 
+/// The audit may write its last entries even where the streams used up the time to stop.
+const AUDIT_DRAIN: Duration = Duration::from_secs(2);
+
 /// Why a router could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum RouterError {
@@ -120,10 +126,6 @@ impl Router {
     pub async fn start(parts: Parts) -> Result<Self, RouterError> {
         let tasks = Tasks::new();
         let control = Control::start(Arc::clone(&parts.log), &tasks).await?;
-        let changes = parts.declared.apply(&control).await?;
-        if changes > 0 {
-            tracing::info!(changes, "applied the declarative files");
-        }
         let name = match parts.identity.own_name(&parts.domain) {
             Ok(Peer::Router(name)) => name,
             other => return Err(RouterError::NoRouter(format!("{other:?}"))),
@@ -131,12 +133,17 @@ impl Router {
         // It outlives the streams: their ends are its last entries.
         let audit_tasks = Tasks::new();
         let audit = Audit::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?;
+        let changes = parts.declared.apply(&control).await?;
+        if changes > 0 {
+            tracing::info!(changes, "applied the declarative files");
+        }
         let channels = Channels::start(parts.log, &control, &tasks).await?;
         let core = Core {
             publisher: Publisher::new(control.clone(), channels.clone()),
             control,
             channels,
             audit,
+            admissions: Admissions::default(),
             secret: Arc::new(parts.secret),
             tasks: tasks.clone(),
         };
@@ -172,7 +179,9 @@ impl Router {
 
     /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.
     pub async fn stop(self, limit: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + limit;
         let served = self.tasks.stop_and_join(limit).await;
-        self.audit_tasks.stop_and_join(limit).await && served
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.audit_tasks.stop_and_join(left.max(AUDIT_DRAIN)).await && served
     }
 }

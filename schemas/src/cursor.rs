@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgreementVersion, BootstrapId, LogId, Offset};
+use crate::time::Millis;
 
 /// The place in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +33,25 @@ pub struct PassPlace {
 pub struct Pass {
     /// Its id, which its end mark carries.
     pub id: BootstrapId,
+    /// When a router fixed its ends.
+    pub begun_at: Millis,
     /// By partition.
     pub places: Vec<PassPlace>,
+    /// The routers' word that they fixed these ends for this agreement: nobody else may choose them.
+    pub seal: String,
+}
+
+impl Pass {
+    /// What the seal is over, beside the agreement: all but how far the pass has got.
+    pub fn sealed_bytes(&self, log_id: LogId, version: AgreementVersion) -> Vec<u8> {
+        let mut bytes = [log_id.as_bytes().as_slice(), self.id.as_bytes().as_slice()].concat();
+        bytes.extend_from_slice(&version.get().to_be_bytes());
+        bytes.extend_from_slice(&self.begun_at.get().to_be_bytes());
+        for place in &self.places {
+            bytes.extend_from_slice(&place.end.get().to_be_bytes());
+        }
+        bytes
+    }
 }
 
 /// How far a consumer has got on a channel, under which version of its agreement.
@@ -99,7 +117,8 @@ mod tests {
         };
         assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
         let places = vec![PassPlace { next: Offset::new(5), end: Offset::new(9) }];
-        let pass = Some(Pass { id: BootstrapId::new([3; 16]), places });
+        let (id, begun_at) = (BootstrapId::new([3; 16]), Millis::new(5));
+        let pass = Some(Pass { id, begun_at, places, seal: "ab".to_owned() });
         let passing = Cursor { places: vec![], pass, ..cursor };
         assert_eq!(passing.to_string().parse(), Ok(passing));
         for bad in ["", "c1.", "c1.zz", "c2.00", "c1.7b7d"] {

@@ -59,13 +59,15 @@ pub enum ErrorCode {
     ShuttingDown,
     /// The state was left behind by the log's retention; the provider must reopen.
     StateOvertaken,
+    /// The agreement has as many streams open as it may.
+    StreamsTooMany,
     /// The log or a disk cannot take more now.
     Unavailable,
 }
 
 impl ErrorCode {
     /// Every code, in the order of the page.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AgreementNotActive,
         Self::AppendUnknown,
         Self::BatchMalformed,
@@ -90,6 +92,7 @@ impl ErrorCode {
         Self::SchemaUnknown,
         Self::ShuttingDown,
         Self::StateOvertaken,
+        Self::StreamsTooMany,
         Self::Unavailable,
     ];
 
@@ -112,6 +115,7 @@ impl ErrorCode {
             Self::CursorTooOld => 410,
             Self::BatchTooLarge | Self::EventTooLarge => 413,
             Self::SchemaInvalid => 422,
+            Self::StreamsTooMany => 429,
             Self::Internal => 500,
             Self::AppendUnknown
             | Self::LostTopic
@@ -123,7 +127,14 @@ impl ErrorCode {
 
     /// Whether the same request can succeed later without anybody doing anything.
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::AppendUnknown | Self::Internal | Self::ShuttingDown | Self::Unavailable)
+        matches!(
+            self,
+            Self::AppendUnknown
+                | Self::Internal
+                | Self::ShuttingDown
+                | Self::StreamsTooMany
+                | Self::Unavailable
+        )
     }
 
     /// Whether the refused request may nevertheless have had an effect.
@@ -158,6 +169,7 @@ impl ErrorCode {
             Self::SchemaUnknown => "schema_unknown",
             Self::ShuttingDown => "shutting_down",
             Self::StateOvertaken => "state_overtaken",
+            Self::StreamsTooMany => "streams_too_many",
             Self::Unavailable => "unavailable",
         }
     }

@@ -41,6 +41,11 @@ impl std::fmt::Debug for NetworkSecret {
 pub struct AgreementKey([u8; 32]);
 
 impl AgreementKey {
+    /// The routers' mark on something that a consumer carries for them. No field has this domain.
+    pub fn seal(&self, value: &[u8]) -> String {
+        self.hash("\u{1}seal", value)
+    }
+
     /// The keyed hash of a value, as 64 hexadecimal digits. `domain` keeps equal texts of different meaning apart.
     pub fn hash(&self, domain: &str, value: &[u8]) -> String {
         hex::encode(mac(&self.0, &[domain.as_bytes(), b"\0", value]))

@@ -107,6 +107,20 @@ impl Tally {
     }
 }
 
+/// A pass from the state that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Passing {
+    id: BootstrapId,
+    /// How far it has got, once that was told.
+    told: Option<Pass>,
+}
+
+impl Passing {
+    const fn of(pass: Pass) -> Self {
+        Self { id: pass.id, told: Some(pass) }
+    }
+}
+
 /// Where the consumer stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiveMachine {
@@ -115,7 +129,7 @@ pub struct ReceiveMachine {
     places: Vec<Place>,
     /// The last word on each partition.
     progress: Vec<Option<Progress>>,
-    pass: Option<Pass>,
+    pass: Option<Passing>,
     tally: Tally,
 }
 
@@ -128,7 +142,7 @@ impl ReceiveMachine {
             version,
             progress: vec![None; places.len()],
             places,
-            pass: cursor.and_then(|cursor| cursor.pass.clone()),
+            pass: cursor.and_then(|cursor| cursor.pass.clone()).map(Passing::of),
             tally: Tally::default(),
         }
     }
@@ -137,8 +151,10 @@ impl ReceiveMachine {
     pub fn cursor(&self) -> Option<Cursor> {
         let (log_id, version) = (self.log_id, self.version);
         match &self.pass {
-            Some(pass) if pass.places.is_empty() => None,
-            Some(pass) => Some(Cursor { log_id, version, places: Vec::new(), pass: Some(pass.clone()) }),
+            Some(Passing { told, .. }) => {
+                let pass = Some(told.clone()?);
+                Some(Cursor { log_id, version, places: Vec::new(), pass })
+            }
             None if self.places.is_empty() => None,
             None => Some(Cursor { log_id, version, places: self.places.clone(), pass: None }),
         }
@@ -180,12 +196,12 @@ impl ReceiveMachine {
                 if self.pass_id() == Some(*bootstrap) {
                     return Ok(Effect::Nothing);
                 }
-                self.pass = Some(Pass { id: *bootstrap, places: Vec::new() });
+                self.pass = Some(Passing { id: *bootstrap, told: None });
                 Ok(Effect::Begin)
             }
             Delivery::Pass(pass) => {
                 self.check_pass(pass.id)?;
-                self.pass = Some(pass.clone());
+                self.pass = Some(Passing::of(pass.clone()));
                 Ok(Effect::Nothing)
             }
             Delivery::End { bootstrap, places } => {
@@ -320,7 +336,8 @@ mod tests {
         let mut first = machine(None);
         first.on_delivery(&Delivery::Begin { bootstrap: PASS }).unwrap();
         let places = vec![PassPlace { next: Offset::new(4), end: Offset::new(9) }];
-        let told = Delivery::Pass(Pass { id: PASS, places });
+        let (begun_at, seal) = (Millis::new(1), "s".to_owned());
+        let told = Delivery::Pass(Pass { id: PASS, begun_at, places, seal });
         assert_eq!(first.on_delivery(&told), Ok(Effect::Nothing));
         let cursor = first.cursor().unwrap();
         assert_eq!(cursor.pass.as_ref().unwrap().places[0].next, Offset::new(4));

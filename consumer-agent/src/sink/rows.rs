@@ -183,7 +183,12 @@ mod tests {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(1),
             places: vec![],
-            pass: Some(Pass { id: BootstrapId::new([2; 16]), places }),
+            pass: Some(Pass {
+                id: BootstrapId::new([2; 16]),
+                begun_at: Millis::new(1),
+                places,
+                seal: String::new(),
+            }),
         };
         let passing = Batch { cursor: Some(cursor.clone()), ..batch(vec![Effect::Begin, upsert("a")]) };
         let live = Cursor { pass: None, ..cursor.clone() };

@@ -86,7 +86,18 @@ impl DropFolder {
         std::fs::rename(file, &target).map_err(|error| DropError { path: target, error })
     }
 
-    /// Remembers what was taken last: only a whole register can be compared with again.
+    /// A file is about to be taken: what was taken before it is not to be compared with any more.
+    pub fn forget_last(&self) -> Result<(), DropError> {
+        self.remember(Path::new(""), false)
+    }
+
+    /// Puts a copy of a taken file where the guard's files are held, so that a person can accept it.
+    pub fn hold_copy(&self, file: &Path) -> Result<(), DropError> {
+        let target = self.dir.join("held").join(file.file_name().unwrap_or_default());
+        std::fs::copy(file, &target).map(drop).map_err(|error| DropError { path: target, error })
+    }
+
+    /// Remembers what was taken last, once it stands in `taken/`: only a whole register can be compared with again.
     pub fn remember(&self, file: &Path, is_full: bool) -> Result<(), DropError> {
         let path = self.dir.join("taken").join(LAST_FULL);
         let name = file.file_name().filter(|_| is_full).unwrap_or_default();

@@ -4,7 +4,7 @@
 //! not. Whoever holds a head can tell whether an entry was changed, left out or put in.
 
 use schemas::agreement::Status;
-use schemas::cursor::Place;
+use schemas::cursor::{Pass, Place};
 use schemas::ids::{AgentId, AgreementNumber, AgreementVersion, ChannelName, Offset};
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,11 @@ pub enum Event {
         agent: AgentId,
         /// Why.
         reason: String,
-        /// Nothing behind these places was sent, by partition.
+        /// Nothing behind these places was sent, by partition; none of the log where they are empty.
         places: Vec<Place>,
+        /// The pass from the state that was under way: what it ends at is what the state held for this consumer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pass: Option<Pass>,
     },
     /// A version of an agreement came into force at this router.
     Version {
@@ -65,6 +68,16 @@ pub enum Event {
         /// Control is applied up to here.
         applied: Offset,
     },
+}
+
+impl Event {
+    /// Up to where control is applied, where the entry says so.
+    pub const fn applied(&self) -> Option<Offset> {
+        match self {
+            Self::Version { applied, .. } | Self::Status { applied, .. } => Some(*applied),
+            Self::Started | Self::Admitted { .. } | Self::Ended { .. } => None,
+        }
+    }
 }
 
 /// One entry as it stands in the topic.

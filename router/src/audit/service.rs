@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
+use schemas::agreement::Status;
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use serde::{Deserialize, Serialize};
@@ -73,10 +74,12 @@ impl Audit {
     ) -> Result<Self, TopicError> {
         let spec = TopicSpec { name: TOPIC.to_owned(), partitions: 1, cleanup: Cleanup::KeepAll };
         log.ensure_topic(&spec).await?;
-        let (chain, end) = resume(log.as_ref(), &control.view(), router).await?;
+        let (chain, end, applied) = resume(log.as_ref(), &control.view(), router).await?;
+        // What changed while the router was away bites from now on.
+        let seen = Arc::new(control.view_at(applied).await?);
         let (queue, requests) = mpsc::channel(QUEUE);
         let view = control.watch();
-        let writer = Writer { log, control, router: router.to_owned(), chain, end, told: None };
+        let writer = Writer { log, control, router: router.to_owned(), chain, end, seen, told: None };
         let stopping = tasks.stopping();
         tasks.spawn(writer.run(requests, view, stopping));
         Ok(Self { queue })
@@ -109,22 +112,27 @@ pub async fn read(log: &dyn Log, from: Offset) -> Result<(Vec<Stored>, Offset), 
 }
 
 /// The chain as control knows it, and what was written behind that.
-async fn resume(log: &dyn Log, view: &ControlView, router: &str) -> Result<(Chain, Offset), TopicError> {
-    let (mut chain, mut next) = match view.audit_heads.get(router) {
-        Some(head) => (Chain::at(router, head.next, &head.head), head.offset),
-        None => (Chain::new(router), log.bounds(TOPIC, PARTITION).await?.first),
+async fn resume(
+    log: &dyn Log,
+    view: &ControlView,
+    router: &str,
+) -> Result<(Chain, Offset, Offset), TopicError> {
+    let (mut chain, mut next, mut applied) = match view.audit_heads.get(router) {
+        Some(head) => (Chain::at(router, head.next, &head.head), head.offset, head.applied),
+        None => (Chain::new(router), log.bounds(TOPIC, PARTITION).await?.first, Offset::new(0)),
     };
     loop {
         let unavailable = |error: ReadError| TopicError::Unavailable(error.to_string());
         let (records, to) = read(log, next).await.map_err(unavailable)?;
         for stored in &records {
             match chain.take(stored.record.value.as_deref().unwrap_or_default()) {
-                Ok(_) | Err(Broken::OtherRouter(_) | Broken::Repeat(_)) => {}
+                Ok(entry) => applied = entry.event.applied().map_or(applied, |to| applied.max(to)),
+                Err(Broken::OtherRouter(_) | Broken::Repeat(_)) => {}
                 Err(broken) => tracing::error!(offset = %stored.offset, %broken, "the audit chain is broken"),
             }
         }
         if to == next {
-            return Ok((chain, next));
+            return Ok((chain, next, applied));
         }
         next = to;
     }
@@ -137,6 +145,8 @@ struct Writer {
     chain: Chain,
     /// Where the topic is read on from to find what is behind the head.
     end: Offset,
+    /// The view whose changes are in the chain.
+    seen: Arc<ControlView>,
     /// The head that control has.
     told: Option<String>,
 }
@@ -148,41 +158,52 @@ impl Writer {
         mut view: watch::Receiver<Arc<ControlView>>,
         stopping: impl Future<Output = ()>,
     ) {
-        let mut seen = Arc::clone(&view.borrow_and_update());
         let mut group = Vec::new();
         let mut heads = tokio::time::interval(HEAD_EVERY);
         self.write(vec![Event::Started]).await;
+        self.follow(&mut view).await;
+        // Control stops before the streams do: their ends are still to come.
+        let mut control_lives = true;
         tokio::pin!(stopping);
         loop {
             tokio::select! {
-                // What is waiting is written before the end is looked at.
+                // Changes first: admissions may come without a pause. The end last: what is waiting is written before.
                 biased;
+                changed = view.changed(), if control_lives => {
+                    control_lives = changed.is_ok();
+                    self.follow(&mut view).await;
+                }
                 count = requests.recv_many(&mut group, QUEUE) => {
                     if count == 0 {
                         break;
                     }
-                    let (events, waiting): (Vec<_>, Vec<_>) =
-                        group.drain(..).map(|request| (request.event, request.written)).unzip();
+                    // Who has stopped waiting was refused: there is nothing to record.
+                    let is_wanted =
+                        |request: &Request| request.written.as_ref().is_none_or(|written| !written.is_closed());
+                    let (events, waiting): (Vec<_>, Vec<_>) = group
+                        .drain(..)
+                        .filter(is_wanted)
+                        .map(|request| (request.event, request.written))
+                        .unzip();
                     self.write(events).await;
                     for written in waiting.into_iter().flatten() {
                         // Whoever waits may have gone.
                         let _is_gone = written.send(()).is_err();
                     }
                 }
-                changed = view.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    let now = Arc::clone(&view.borrow_and_update());
-                    let events = changes(&seen, &now);
-                    seen = now;
-                    self.write(events).await;
-                }
                 _ = heads.tick() => self.tell_head().await,
                 () = &mut stopping => break,
             }
         }
         self.tell_head().await;
+    }
+
+    /// Writes down what control changed since the last look.
+    async fn follow(&mut self, view: &mut watch::Receiver<Arc<ControlView>>) {
+        let now = Arc::clone(&view.borrow_and_update());
+        let events = changes(&self.seen, &now);
+        self.seen = now;
+        self.write(events).await;
     }
 
     /// Appends, again and again until the log takes it; a repeat does not count.
@@ -226,6 +247,7 @@ impl Writer {
             next: self.chain.next,
             head: self.chain.head.clone(),
             offset: self.end,
+            applied: self.seen.applied,
         };
         match self.control.tell(&self.router, Body::AuditHead(head)).await {
             Ok(()) => self.told = Some(self.chain.head.clone()),
@@ -243,7 +265,7 @@ fn changes(before: &ControlView, after: &ControlView) -> Vec<Event> {
         if known.is_none_or(|known| known.agreement.version != version) {
             events.push(Event::Version { agreement: number.clone(), version, applied: after.applied });
         }
-        if known.is_some_and(|known| known.status != entry.status) {
+        if known.map_or(Status::Active, |known| known.status) != entry.status {
             events.push(Event::Status {
                 agreement: number.clone(),
                 status: entry.status,

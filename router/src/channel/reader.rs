@@ -215,7 +215,20 @@ impl Source {
         Err(self.lost("it holds no checkpoint"))
     }
 
-    fn check_log_id(&self, checkpoint: &Checkpoint) -> Result<(), ReaderError> {
+    /// While the partition's first record is held, it is checkpoint 0 of this log.
+    pub async fn check_begin(&self) -> Result<(), ReaderError> {
+        let bounds = self.log.bounds(&self.topic, self.partition).await?;
+        if bounds.first > Offset::new(0) || bounds.next == Offset::new(0) {
+            return Ok(());
+        }
+        match self.at_checkpoint(Offset::new(0)).await {
+            Err(ReaderError::TooOld { .. }) => Err(self.lost("it does not begin with a checkpoint")),
+            checked => checked.map(drop),
+        }
+    }
+
+    /// A checkpoint of another log under the same name says that the topic was lost.
+    pub fn check_log_id(&self, checkpoint: &Checkpoint) -> Result<(), ReaderError> {
         match checkpoint.log_id == self.log_id {
             true => Ok(()),
             false => Err(self.lost(format!("its log id is {}, not {}", checkpoint.log_id, self.log_id))),

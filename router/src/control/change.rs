@@ -33,6 +33,9 @@ pub struct AuditHead {
     pub head: String,
     /// What follows the head stands at this offset of the audit topic or behind it.
     pub offset: Offset,
+    /// Changes of agreements up to this control offset are in the chain.
+    #[serde(default)]
+    pub applied: Offset,
 }
 
 /// What changes.

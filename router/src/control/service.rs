@@ -78,6 +78,24 @@ impl Control {
         Arc::clone(&self.view.borrow())
     }
 
+    /// What was in force at an offset, folded anew.
+    pub async fn view_at(&self, offset: Offset) -> Result<ControlView, TopicError> {
+        let mut view = ControlView::default();
+        while view.applied < offset {
+            let read = self.log.read(TOPIC, PARTITION, view.applied, READ_BYTES, Duration::ZERO).await;
+            let batch = read.map_err(|error| TopicError::Unavailable(error.to_string()))?;
+            if batch.next == view.applied {
+                break;
+            }
+            for stored in batch.records.iter().filter(|stored| stored.offset < offset) {
+                // What did not count then does not count now.
+                drop(fold_one(&mut view, stored.record.value.as_deref(), stored.logged_at));
+            }
+            view.applied = batch.next.min(offset);
+        }
+        Ok(view)
+    }
+
     /// To be told of changes.
     pub fn watch(&self) -> watch::Receiver<Arc<ControlView>> {
         self.view.clone()

@@ -58,6 +58,20 @@ impl Gate {
         })
     }
 
+    /// Waits until nothing more may pass.
+    pub async fn until_shut(&self) -> Shut {
+        let mut view = self.view.clone();
+        loop {
+            if let Some(shut) = self.shut() {
+                return shut;
+            }
+            if view.changed().await.is_err() {
+                // Control has stopped: so will the router, which ends streams by itself.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The agreement.
     pub const fn number(&self) -> &AgreementNumber {
         &self.number

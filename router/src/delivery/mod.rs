@@ -3,6 +3,7 @@
 //! Owns what happens between a partition's chunks and a connection's bytes. It takes only `Permitted` outcomes,
 //! and looks at the agreement right before it hands bytes over.
 
+pub mod admissions;
 pub mod body;
 pub mod encode;
 pub mod gate;

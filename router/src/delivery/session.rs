@@ -10,10 +10,11 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
-use schemas::ids::{AgentId, BootstrapId, Offset, Partition};
+use schemas::ids::{AgentId, Offset, Partition};
 use scope::permit::Standing;
 use tokio::sync::{mpsc, watch};
 
+use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
 use super::gate::{Gate, Shut};
 use super::scopes::{ScopeError, Scopes};
@@ -23,12 +24,16 @@ use crate::audit::service::Audit;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, ReaderError};
 use crate::control::view::ControlView;
+use crate::http::server::Reset;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
 /// Frames that wait for the connection.
 pub const QUEUE_FRAMES: usize = 2;
 /// Progress is told at least so often, also when nothing happens: a silent stream is a stalled one.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long a stream may take to drain after its end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the pump gives to the connection.
 #[derive(Debug)]
@@ -88,24 +93,38 @@ pub struct Session {
     pub(crate) gate: Gate,
     pub(crate) out: mpsc::Sender<Step>,
     pub(crate) places: Vec<Place>,
+    /// The pass from the state that is under way.
+    pub(crate) pass: Option<Pass>,
     pub(crate) audit: Audit,
     pub(crate) agent: AgentId,
+    pub(crate) reset: Reset,
+    /// Held as long as the stream is open.
+    pub(crate) _admission: Admission,
 }
 
 impl Session {
     /// Pumps until the stream is over or the connection is gone.
     pub async fn run(mut self, beginning: Beginning, stopping: impl Future<Output = ()>) {
         let out = self.out.clone();
+        let gate = self.gate.clone();
         let stop = tokio::select! {
             stop = self.pump(beginning) => stop,
+            shut = gate.until_shut() => Stop::Close(shut),
             () = stopping => close(CloseReason::Draining, "this router is stopping"),
         };
-        let ended = self.ended(&stop);
+        self.audit.note(self.ended(&stop)).await;
         if let Stop::Close(shut) = stop {
-            // When the connection is gone too, there is nobody to tell.
-            drop(out.send(Step::Close(shut)).await);
+            let told = async {
+                // When the connection is gone too, there is nobody to tell.
+                drop(out.send(Step::Close(shut)).await);
+                out.closed().await;
+            };
+            // A peer that does not read is not waited for (protocols, 6).
+            if tokio::time::timeout(CLOSE_LIMIT, told).await.is_err() {
+                tracing::warn!(agent = %self.agent, agreement = %self.gate.number(), "a stream did not drain; its connection is reset");
+                self.reset.reset();
+            }
         }
-        self.audit.note(ended).await;
     }
 
     fn ended(&self, stop: &Stop) -> Event {
@@ -120,13 +139,14 @@ impl Session {
             agent: self.agent.clone(),
             reason: reason.to_owned(),
             places: self.places.clone(),
+            pass: self.pass.clone(),
         }
     }
 
     async fn pump(&mut self, beginning: Beginning) -> Stop {
         let followers = match beginning {
             Beginning::Log(followers) => Ok(followers),
-            Beginning::State(id, passes) => self.bootstrap(id, passes).await,
+            Beginning::State(pass, passes) => self.bootstrap(pass, passes).await,
         };
         let mut followers = match followers {
             Ok(followers) => followers,
@@ -145,11 +165,9 @@ impl Session {
         }
     }
 
-    async fn bootstrap(
-        &mut self,
-        id: BootstrapId,
-        mut passes: Vec<Bootstrap>,
-    ) -> Result<Vec<Follower>, Stop> {
+    async fn bootstrap(&mut self, mut told: Pass, mut passes: Vec<Bootstrap>) -> Result<Vec<Follower>, Stop> {
+        let id = told.id;
+        self.pass = Some(told.clone());
         self.encoder.mark(&Delivery::Begin { bootstrap: id });
         self.flush().await?;
         for number in 0..passes.len() {
@@ -180,13 +198,15 @@ impl Session {
                     self.flush_if_full().await?;
                 }
                 // Also where a narrow scope gives nothing: silence would be taken for a stall.
-                let places = passes.iter().map(Bootstrap::place).collect();
-                self.encoder.mark(&Delivery::Pass(Pass { id, places }));
+                told.places = passes.iter().map(Bootstrap::place).collect();
+                self.pass = Some(told.clone());
+                self.encoder.mark(&Delivery::Pass(told.clone()));
                 self.flush().await?;
             }
         }
         let followers: Vec<_> = passes.into_iter().map(Bootstrap::into_follower).collect();
         self.places = followers.iter().map(Follower::place).collect();
+        self.pass = None;
         self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() });
         self.flush().await?;
         Ok(followers)
@@ -227,6 +247,7 @@ impl Session {
                     match judged {
                         Ok((Some(permitted), standing)) => {
                             self.encoder.event(&permitted, standing);
+                            self.stand_behind(partition, event.offset);
                             self.flush_if_full().await?;
                         }
                         Ok((None, _)) => {}
@@ -240,6 +261,14 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What is handed over counts as delivered, also where the chunk that it stands in is not over.
+    fn stand_behind(&mut self, partition: Partition, offset: Offset) {
+        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+        if let Some(known) = self.places.get_mut(index) {
+            known.offset = known.offset.max(offset.next());
+        }
     }
 
     fn progress(&mut self, partition: Partition, follower: &Follower) {

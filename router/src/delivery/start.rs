@@ -5,15 +5,19 @@
 use std::sync::Arc;
 
 use schemas::agreement::{Agreement, History};
-use schemas::cursor::{Cursor, CursorError};
+use schemas::cursor::{Cursor, CursorError, Pass, in_words};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use schemas::time::Millis;
+use scope::secret::NetworkSecret;
 
 use crate::channel::feed::Feed;
 use crate::channel::follower::Follower;
 use crate::channel::reader::ReaderError;
-use crate::channels::Running;
+use crate::channels::{BOOTSTRAP_BOUND, Running};
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
+
+/// What the state may compact away: a pass that takes longer begins anew, by name.
+const BOOTSTRAP_BOUND_MS: u64 = BOOTSTRAP_BOUND.as_secs() * 1_000;
 
 /// What a consumer asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,9 @@ pub enum StartError {
         /// The channel's.
         expected: String,
     },
+    /// A pass that no router began.
+    #[error("the cursor's pass was not begun by a router of this network; begin again with from=state")]
+    Unsealed,
     /// A cursor of another version.
     #[error(
         "the cursor is of version {0} of the agreement, which is in version {1}; begin again with from=state"
@@ -78,6 +85,20 @@ impl std::convert::From<ReaderError> for StartError {
     }
 }
 
+impl std::fmt::Display for From {
+    /// For the audit: what was asked for, in few words.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::State => f.write_str("state"),
+            Self::Earliest => f.write_str("earliest"),
+            Self::Latest => f.write_str("latest"),
+            Self::Time(at) => write!(f, "{at}"),
+            Self::Cursor(Cursor { pass: Some(pass), .. }) => write!(f, "pass {}", pass.id),
+            Self::Cursor(cursor) => write!(f, "cursor {}", in_words(&cursor.places)),
+        }
+    }
+}
+
 impl From {
     /// Reads the parameter.
     pub fn parse(text: &str) -> Result<Self, StartError> {
@@ -99,12 +120,18 @@ pub enum Beginning {
     /// Followers, one for each partition.
     Log(Vec<Follower>),
     /// A pass from the state, by partition.
-    State(BootstrapId, Vec<Bootstrap>),
+    State(Pass, Vec<Bootstrap>),
 }
 
 /// Makes the beginning that was asked for, if the agreement has it.
-pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Result<Beginning, StartError> {
+pub async fn begin(
+    running: &Running,
+    agreement: &Agreement,
+    secret: &NetworkSecret,
+    from: From,
+) -> Result<Beginning, StartError> {
     check_history(agreement, &from)?;
+    let log_id = running.entry.log_id;
     let mut followers = Vec::with_capacity(running.feeds.len());
     match from {
         From::State => {
@@ -113,7 +140,14 @@ pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Resu
                 let topic = running.entry.channel.state_topic();
                 bootstraps.push(Bootstrap::begin(Arc::clone(feed), topic).await?);
             }
-            return Ok(Beginning::State(BootstrapId::new(platform::random::id()?), bootstraps));
+            let mut pass = Pass {
+                id: BootstrapId::new(platform::random::id()?),
+                begun_at: platform::clock::now(),
+                places: bootstraps.iter().map(Bootstrap::place).collect(),
+                seal: String::new(),
+            };
+            pass.seal = seal(secret, agreement, log_id, &pass);
+            return Ok(Beginning::State(pass, bootstraps));
         }
         From::Earliest => {
             for feed in &running.feeds {
@@ -131,12 +165,18 @@ pub async fn begin(running: &Running, agreement: &Agreement, from: From) -> Resu
         }
         From::Cursor(Cursor { pass: Some(pass), log_id, version, .. }) => {
             check_cursor(running, agreement, (log_id, version, pass.places.len()))?;
+            if pass.seal != seal(secret, agreement, log_id, &pass) {
+                return Err(StartError::Unsealed);
+            }
+            if platform::clock::now().since(pass.begun_at) > BOOTSTRAP_BOUND_MS {
+                return Err(BootstrapError::Overtaken.into());
+            }
             let mut passes = Vec::with_capacity(running.feeds.len());
             for (feed, place) in running.feeds.iter().zip(&pass.places) {
                 let topic = running.entry.channel.state_topic();
                 passes.push(Bootstrap::resume(Arc::clone(feed), topic, *place).await?);
             }
-            return Ok(Beginning::State(pass.id, passes));
+            return Ok(Beginning::State(pass, passes));
         }
         From::Cursor(cursor) => {
             check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len()))?;
@@ -177,6 +217,12 @@ async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Resu
         return Err(StartError::History(format!("{:?}; the cursor lies before it", agreement.history)));
     }
     Ok(())
+}
+
+/// A pass's ends are the routers' to fix: by choosing an old one, a consumer would get more of the past than its
+/// agreement has.
+fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, pass: &Pass) -> String {
+    secret.agreement_key(&agreement.number).seal(&pass.sealed_bytes(log_id, agreement.version))
 }
 
 fn check_cursor(

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::problem::Refused;
-use super::server::PeerName;
+use super::server::{PeerName, Reset};
 use crate::Core;
 use crate::audit::chain::Event;
 use crate::channels::Running;
@@ -113,6 +113,7 @@ struct StreamQuery {
 async fn subscribe(
     State(core): State<Core>,
     Extension(peer): Extension<PeerName>,
+    Extension(reset): Extension<Reset>,
     Path(number): Path<AgreementNumber>,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
@@ -133,9 +134,9 @@ async fn subscribe(
         version: entry.agreement.version,
         agent: agent.clone(),
         channel: channel.clone(),
-        from: query.from,
+        from: from.to_string(),
     };
-    let body = start_stream(&core, &running, &entry, from, format, (agent, admitted)).await?;
+    let body = start_stream(&core, &running, &entry, from, format, (agent, admitted, reset)).await?;
     Ok(([(header::CONTENT_TYPE, format.media_type())], body.into_body()).into_response())
 }
 
@@ -167,13 +168,14 @@ async fn start_stream(
     entry: &AgreementEntry,
     from: From,
     format: Format,
-    (agent, admitted): (&AgentId, Event),
+    (agent, admitted, reset): (&AgentId, Event, Reset),
 ) -> Result<GatedBody, Refused> {
     let agreement = Arc::new(entry.agreement.clone());
+    let admission = core.admissions.admit(&agreement.number)?;
     let view = core.control.view();
     let scopes =
         Scopes::new(&view, Arc::clone(&running.entry), Arc::clone(&agreement), Arc::clone(&core.secret))?;
-    let beginning = begin(running, &agreement, from).await?;
+    let beginning = begin(running, &agreement, &core.secret, from).await?;
     let invalid = |e: schemas::avro::schema::SchemaError| Refused::new(ErrorCode::Internal, e.to_string());
     let codec = DeliveryCodec::new(scopes.derived()).map_err(invalid)?;
     let sync = platform::random::id()?;
@@ -200,7 +202,19 @@ async fn start_stream(
     let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone());
     core.audit.record(admitted).await?;
     let (view, audit, agent) = (core.control.watch(), core.audit.clone(), agent.clone());
-    let session = Session { encoder: encoder(), scopes, view, gate, out, places, audit, agent };
+    let session = Session {
+        encoder: encoder(),
+        scopes,
+        view,
+        gate,
+        out,
+        places,
+        pass: None,
+        audit,
+        agent,
+        reset,
+        _admission: admission,
+    };
     let stopping = core.tasks.stopping();
     core.tasks.spawn(session.run(beginning, stopping));
     Ok(body)

@@ -12,6 +12,7 @@ use crate::channel::reader::ReaderError;
 use crate::control::declared::DeclaredError;
 use crate::control::service::ControlError;
 use crate::control::view::Refusal;
+use crate::delivery::admissions::TooManyStreams;
 use crate::delivery::scopes::ScopeError;
 use crate::delivery::start::StartError;
 use crate::ingest::batch::BatchError;
@@ -122,7 +123,9 @@ refused_from! {
     StartError => |error| match error {
         StartError::Unreadable(_) => ErrorCode::RequestMalformed,
         StartError::Cursor(_) => ErrorCode::CursorMalformed,
-        StartError::Foreign { .. } | StartError::OtherVersion(..) => ErrorCode::CursorForeign,
+        StartError::Foreign { .. } | StartError::OtherVersion(..) | StartError::Unsealed => {
+            ErrorCode::CursorForeign
+        }
         StartError::History(_) => ErrorCode::HistoryDenied,
         StartError::TooOld(_) => ErrorCode::CursorTooOld,
         StartError::Reader(error) => reader_code(error),
@@ -143,6 +146,7 @@ refused_from! {
         DeclaredError::Random(_) => ErrorCode::Internal,
     };
     platform::random::NoRandomness => |_| ErrorCode::Internal;
+    TooManyStreams => |_| ErrorCode::StreamsTooMany;
     AuditError => |error| match error {
         AuditError::Stopped => ErrorCode::ShuttingDown,
         AuditError::Late => ErrorCode::Unavailable,

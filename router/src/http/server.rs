@@ -14,7 +14,7 @@ use platform::identity::{Identity, IdentityError, Peer, PeerError, peer};
 use platform::shutdown::Tasks;
 use schemas::error_code::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
@@ -50,6 +50,17 @@ pub enum ServeError {
 /// The name in the certificate of a connection's peer, or why there is none.
 #[derive(Debug, Clone)]
 pub struct PeerName(pub Result<Peer, PeerError>);
+
+/// Breaks a connection whose peer does not read; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Reset(Arc<Notify>);
+
+impl Reset {
+    /// Breaks it.
+    pub fn reset(&self) {
+        self.0.notify_one();
+    }
+}
 
 impl PeerName {
     /// The agent that is asking.
@@ -156,7 +167,9 @@ impl Server {
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
-        let app = self.app.clone().layer(axum::Extension(PeerName(name)));
+        let reset = Reset::default();
+        let app =
+            self.app.clone().layer(axum::Extension(PeerName(name))).layer(axum::Extension(reset.clone()));
         let service = TowerToHyperService::new(
             app.map_request(|request: http::Request<_>| request.map(axum::body::Body::new)),
         );
@@ -172,9 +185,13 @@ impl Server {
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = reset.0.notified() => return,
             () = stopping => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = reset.0.notified() => return,
+                }
             }
         };
         if let Err(error) = ended {

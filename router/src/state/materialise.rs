@@ -145,11 +145,13 @@ pub struct Standing {
 impl Standing {
     /// Reads the state to its end; its writers must be fenced already.
     pub async fn read(source: &Source, topic: &str) -> Result<Self, StateError> {
+        source.check_begin().await?;
         let (present, last) = read_state(source, topic).await?;
         let Some((checkpoint, log_checkpoint)) = last else {
             let (fold, position) = source.first_checkpoint().await?;
             return Ok(Self { present, fold, position });
         };
+        source.check_log_id(&checkpoint)?;
         let bounds = source.log.bounds(&source.topic, source.partition).await?;
         let position = checkpoint.as_of;
         if position > bounds.next {

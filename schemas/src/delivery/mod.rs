@@ -185,6 +185,8 @@ impl DeliveryCodec {
             Delivery::Pass(pass) => {
                 binary::put_long(out, 5);
                 out.extend_from_slice(pass.id.as_bytes());
+                binary::put_long(out, pass.begun_at.get());
+                binary::put_string(out, &pass.seal);
                 put_all(out, &pass.places, |out, place| {
                     put_offset(out, place.next.get());
                     put_offset(out, place.end.get());
@@ -220,7 +222,12 @@ impl DeliveryCodec {
                 detail: cursor.string()?.to_owned(),
                 places: all(cursor, place)?,
             }),
-            5 => Ok(Delivery::Pass(Pass { id: bootstrap(cursor)?, places: all(cursor, pass_place)? })),
+            5 => Ok(Delivery::Pass(Pass {
+                id: bootstrap(cursor)?,
+                begun_at: Millis::new(cursor.long()?),
+                seal: cursor.string()?.to_owned(),
+                places: all(cursor, pass_place)?,
+            })),
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }
     }
@@ -389,6 +396,8 @@ fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
         ]},
         {"type": "record", "name": "lv.dit.Pass", "fields": [
             {"name": "bootstrap", "type": "lv.dit.Id"},
+            {"name": "begun_at", "type": millis},
+            {"name": "seal", "type": "string"},
             {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.PassPlace",
                 "fields": [place("next"), place("end")]}}},
         ]},
@@ -438,6 +447,8 @@ mod tests {
             Delivery::Begin { bootstrap: BootstrapId::new([1; 16]) },
             Delivery::Pass(Pass {
                 id: BootstrapId::new([1; 16]),
+                begun_at: Millis::new(77),
+                seal: "seal".to_owned(),
                 places: vec![PassPlace { next: Offset::new(1), end: Offset::new(700) }; 2],
             }),
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![place; 3] },

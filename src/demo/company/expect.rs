@@ -12,7 +12,7 @@ use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::generate::OPERATION;
+use super::generate::{OPERATION, OWNER_PREFIX, PHONE_PREFIX};
 
 /// One row: column → cell.
 type Row = BTreeMap<String, String>;
@@ -118,6 +118,26 @@ impl View {
             .iter()
             .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
+}
+
+/// Whether anything that came to a consumer (its files, and the segments that hold all it received) contains a
+/// telephone number or an owner's code: no agreement here gives either as it is.
+pub(super) fn holds_denied(dir: &Path) -> anyhow::Result<bool> {
+    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        let found = if path.is_dir() {
+            holds_denied(&path)?
+        } else {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            [PHONE_PREFIX, OWNER_PREFIX]
+                .iter()
+                .any(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+        };
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The rows of a replica's NDJSON file, as JSON texts in order.

@@ -56,6 +56,10 @@ const SECOND: [&str; 8] =
     ["būve", "serviss", "transports", "pārtika", "mežs", "tehnika", "nams", "konsultācijas"];
 const TRADE: [&str; 4] = ["kiosks", "tirgus", "kafejnīca", "autoveikals"];
 
+/// Every telephone number begins so, and nothing else has it: what must not leave is recognised by it.
+pub(super) const PHONE_PREFIX: &str = "+371 ";
+/// Every owner's code begins so, and nothing else has it.
+pub(super) const OWNER_PREFIX: &str = "OWNER-";
 /// The columns of the register of companies.
 pub(super) const COMPANY_COLUMNS: [&str; 7] =
     ["regcode", "name", "municipality", "address", "phone", "founded", "owner"];
@@ -102,7 +106,7 @@ impl Random {
     }
 
     fn phone(&mut self) -> String {
-        format!("2{:07}", self.next(10_000_000))
+        format!("{PHONE_PREFIX}2{:07}", self.next(10_000_000))
     }
 }
 
@@ -150,7 +154,7 @@ impl Companies {
             address: random.address(),
             phone: random.phone(),
             founded: format!("{year}-{month:02}-{day:02}"),
-            owner: format!("X{:07}", random.next(10_000_000)),
+            owner: format!("{OWNER_PREFIX}{:07}", random.next(10_000_000)),
         });
         self.made += 1;
     }

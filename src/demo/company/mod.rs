@@ -26,7 +26,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use self::cast::{BUREAU, COMPANIES, IKSKILE, OGRE, PLACES, Part, REGISTER, RIGA};
-use self::expect::{Ledger, View, held};
+use self::expect::{Ledger, View, held, holds_denied};
 use self::generate::{COMPANY_COLUMNS, Companies, MERGERS, OPERATION, PLACE_COLUMNS, TradingPlaces};
 use super::fault::{Fault, FaultySink, check_planted};
 use super::network::{Network, PATIENCE, Producer, has_reached};
@@ -62,11 +62,12 @@ pub struct Revocation {
     pub acknowledged_ms: f64,
     /// Offsets of the channel that were logged behind that position, and never reached it.
     pub withheld: u64,
-    /// Whether it holds only rows from before the acknowledgement, and stands before it.
+    /// Whether it holds only rows from before the acknowledgement, all of them that did not change meanwhile, and
+    /// stands before it.
     pub holds: bool,
 }
 
-/// From a change file to a municipality's replica, one change at a time.
+/// From a change file to the row in a municipality's agent, one change at a time; its files follow when it is quiet.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Latency {
     /// Changes.
@@ -324,7 +325,7 @@ impl Play {
         Ok(())
     }
 
-    /// One change at a time: from a change file to Ogre's replica.
+    /// One change at a time: from a change file to the row in Ogre's agent.
     async fn single_changes(&mut self) -> anyhow::Result<Latency> {
         self.progress.step("single changes");
         let channel: ChannelName = COMPANIES.parse()?;
@@ -355,7 +356,7 @@ impl Play {
             worst_ms: at(times.len().saturating_sub(1)),
         };
         self.progress.say(format!(
-            "{} single changes, one after another: {:.1} ms from the file to Ogre's replica, {:.1} ms at worst.",
+            "{} single changes, one after another: {:.1} ms from the file to the row in Ogre's agent, {:.1} ms at worst.",
             latency.samples, latency.median_ms, latency.worst_ms
         ));
         Ok(latency)
@@ -368,8 +369,12 @@ impl Play {
         let ended = status.wait_for(|status| status.phase == Phase::Ended);
         let status = tokio::time::timeout(PATIENCE, ended).await.context("the bureau was not told")??.clone();
         let view = part.view(self.network.secret());
-        let permitted: HashSet<String> = known.iter().flat_map(|ledger| view.of(ledger)).collect();
+        let views: Vec<Vec<String>> = known.iter().map(|ledger| view.of(ledger)).collect();
+        let permitted: HashSet<&String> = views.iter().flatten().collect();
         let rows = held(&bureau.file())?;
+        // What never changed in that time is surely there.
+        let steady = |row: &&String| views.iter().all(|view| view.binary_search(row).is_ok());
+        let has_steady = views.iter().flatten().filter(steady).all(|row| rows.binary_search(row).is_ok());
         let places = status.cursor.map(|cursor| cursor.places).unwrap_or_default();
         let is_before = places.len() == acknowledged.ends.len()
             && places.iter().zip(&acknowledged.ends).all(|(place, end)| place.offset <= *end);
@@ -382,7 +387,7 @@ impl Play {
             told: status.last_error.unwrap_or_default(),
             acknowledged_ms: millis(acknowledged.after),
             withheld,
-            holds: withheld > 0 && is_before && rows.iter().all(|row| permitted.contains(row)),
+            holds: withheld > 0 && is_before && has_steady && rows.iter().all(|row| permitted.contains(row)),
         })
     }
 
@@ -400,6 +405,7 @@ impl Play {
                 BUREAU => revoked.holds,
                 _ => rows == view.of(ledger),
             };
+            let equal = equal && !holds_denied(&consumer.dir)?;
             verdicts.push(consumer.verdict(rows.len(), equal, part.trimmed(columns)));
         }
         let merged = verdicts.iter().find(|verdict| verdict.participant == IKSKILE);

@@ -39,7 +39,7 @@ impl Outcome {
         println!("  It was told: {}", revoked.told);
         let latency = self.latency;
         println!(
-            "Latency, from a file of one change to a replica: {:.1} ms (median of {}), {:.1} ms at worst.",
+            "Latency, from a file of one change to the row in a consumer's agent: {:.1} ms (median of {}), {:.1} ms at worst.",
             latency.median_ms, latency.samples, latency.worst_ms
         );
         match &self.kept {
