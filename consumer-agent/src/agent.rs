@@ -9,6 +9,7 @@ use platform::client::Client;
 use platform::clock::now;
 use platform::identity::Identity;
 use platform::retry::Retry;
+use platform::segments::SegmentError;
 use schemas::cursor::Cursor;
 use schemas::delivery::{CloseReason, Next};
 use schemas::error_code::ErrorCode;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::receive::machine::{Behind, ReceiveMachine, Tally};
 use crate::receive::receiver::{Closed, ReceiveError, receive};
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 
 /// How long an agreement that is not in force is left alone before it is asked for again.
 const NOT_ACTIVE_WAIT: Duration = Duration::from_secs(10);
@@ -64,6 +65,8 @@ pub enum Phase {
     Waiting,
     /// The agreement was revoked or has expired: what it gave must be purged.
     Ended,
+    /// Its own disk has failed: the process must be started again.
+    Broken,
 }
 
 /// The agent of one agreement.
@@ -132,6 +135,11 @@ impl Agent {
                             NOT_ACTIVE_WAIT
                         }
                     }
+                }
+                Err(ReceiveError::Sink(SinkError::Segment(error @ SegmentError::Poisoned { .. }))) => {
+                    // What a failed sync leaves on the disk is known only after a new start.
+                    self.tell(Phase::Broken, Some(error.to_string()));
+                    return self.status.borrow().clone();
                 }
                 Err(error) => {
                     let code = match &error {

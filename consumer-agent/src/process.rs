@@ -14,6 +14,7 @@ use schemas::cursor::in_words;
 use schemas::ids::AgreementNumber;
 use schemas::publish::Me;
 use schemas::time::Millis;
+use tokio::sync::mpsc;
 
 use crate::agent::{Agent, Phase, Status};
 use crate::config::ConsumerConfig;
@@ -35,6 +36,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let identity = Identity::load(&config.identity)?;
     std::fs::create_dir_all(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
     let tasks = Tasks::new();
+    let (broken, mut breaks) = mpsc::channel(1);
     for agreement in &config.agreement {
         let dir = config.data_dir.join(agreement.number.as_str());
         let sink = FileSink::open(Arc::new(RealDisk), &dir, agreement.channel.as_str())?;
@@ -42,20 +44,29 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         let status_file = status_path(&config.data_dir, &number);
         let agent = Agent::new(config.router.clone(), identity.clone(), number, Box::new(sink))
             .with_status_file(status_file);
-        let stopping = tasks.stopping();
+        let (stopping, broken) = (tasks.stopping(), broken.clone());
         tasks.spawn(async move {
             tokio::select! {
-                _ = agent.run() => {}
+                status = agent.run() => if status.phase == Phase::Broken {
+                    // One word is enough: the process ends with it.
+                    drop(broken.try_send(status.last_error.unwrap_or_default()));
+                },
                 () = stopping => {}
             }
         });
     }
-    terminate().await;
+    let fault = tokio::select! {
+        () = terminate() => None,
+        fault = breaks.recv() => fault,
+    };
     tracing::info!("stopping");
     if !tasks.stop_and_join(DRAIN_LIMIT).await {
         bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
     }
-    Ok(())
+    match fault {
+        Some(fault) => bail!("a replica can be used again only by a new start: {fault}"),
+        None => Ok(()),
+    }
 }
 
 /// `dit consumer init`.
@@ -119,6 +130,7 @@ pub fn describe(status: &Status, now: Millis) -> String {
         Phase::Streaming => "receiving",
         Phase::Waiting => "waiting for the agreement",
         Phase::Ended => "ended: purge what this agreement gave",
+        Phase::Broken => "its disk has failed: start the agent again",
     };
     let seconds = |at: Millis| now.since(at) / 1_000;
     let freshness = status.freshness.map_or_else(

@@ -10,6 +10,7 @@ use platform::telemetry;
 
 use crate::config::RouterConfig;
 use crate::control::declared::Declared;
+use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use crate::{Parts, Router};
 
@@ -17,10 +18,10 @@ use crate::{Parts, Router};
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = RouterConfig::read(path)?;
     telemetry::init(config.log_format, "info,sled=warn");
-    let log = EmbeddedLog::open(&config.log_dir, EmbeddedOptions::default())?;
+    let log = Arc::new(EmbeddedLog::open(&config.log_dir, EmbeddedOptions::default())?);
     let declared = config.declared.as_deref().map(Declared::read).transpose()?.unwrap_or_default();
     let router = Router::start(Parts {
-        log: Arc::new(log),
+        log: Arc::<EmbeddedLog>::clone(&log),
         identity: Identity::load(&config.identity)?,
         secret: config.secret(path)?,
         domain: config.domain,
@@ -31,10 +32,17 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     .await
     .context("the router could not be started")?;
     println!("listening on {}, operators on {}", router.address(), router.admin_address());
-    terminate().await;
+    let fault = tokio::select! {
+        () = terminate() => None,
+        fault = log.failed() => Some(fault),
+    };
     tracing::info!("stopping");
+    drop(log);
     if !router.stop(DRAIN_LIMIT).await {
         bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
+    }
+    if let Some(fault) = fault {
+        bail!("the log can be used again only by a new start: {fault}");
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::framing;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, SchemaId, Sequence};
 use crate::limits;
 use crate::record::{Kind, Record};
-use crate::table::{Entry, Table, Writer};
+use crate::table::{Entry, Opening, Table, Writer};
 use crate::time::Millis;
 
 /// The schema of [`Opening`].
@@ -25,17 +25,6 @@ pub const MARK_SCHEMA: SchemaId = SchemaId::new(0);
 /// A mark as a record of a topic.
 pub fn record(kind: Kind, datum: &[u8]) -> Record {
     Record { key: None, value: Some(framing::frame(MARK_SCHEMA, datum)), headers: vec![kind.header()] }
-}
-
-/// The beginning of an epoch in one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// Who opens.
-    pub agent: AgentId,
-    /// The new epoch.
-    pub epoch: Epoch,
-    /// The epoch that it replaces; `None` where nobody has opened yet.
-    pub replaces: Option<Epoch>,
 }
 
 /// The table of what counts at an offset, so that a reader can begin there.

@@ -8,8 +8,18 @@ use std::collections::BTreeMap;
 use crate::channel::ChannelKind;
 use crate::digest;
 use crate::ids::{AgentId, Digest, Epoch, Sequence};
-use crate::marks::Opening;
 use crate::record::Provenance;
+
+/// The beginning of an epoch in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// Who opens.
+    pub agent: AgentId,
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// The epoch that it replaces; `None` where nobody has opened yet.
+    pub replaces: Option<Epoch>,
+}
 
 /// Whose epoch it is: the partition's on a distribution channel, a participant's on a collection channel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::error::{SegmentError, io_error};
 use super::frame::{self, Found};
-use super::segment::{SegmentError, io_error};
 
 const FORMAT: u16 = 1;
 

@@ -3,7 +3,7 @@
 //!
 //! Owns the eight bytes. A frame that is cut short or does not match its checksum does not exist.
 
-use super::segment::SegmentError;
+use super::error::SegmentError;
 
 /// Bytes before a payload.
 pub(super) const HEAD: usize = 8;

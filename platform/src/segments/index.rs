@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::checked_file;
 use super::disk::Disk;
-use super::segment::{SegmentError, io_error};
+use super::error::{SegmentError, io_error};
 
 const KIND: &[u8; 4] = b"sidx";
 /// Bytes between two entries: a lookup reads about as much as one read of the file gives anyway.

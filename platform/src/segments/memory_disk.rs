@@ -19,6 +19,7 @@ struct Contents {
 struct State {
     files: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
     room: Option<usize>,
+    fails_syncs: bool,
 }
 
 /// A disk in memory.
@@ -38,6 +39,11 @@ impl MemoryDisk {
     /// From now on only so many bytes can be appended; `None`: without end.
     pub fn set_room(&self, room: Option<usize>) {
         lock(&self.0).room = room;
+    }
+
+    /// From now on no sync succeeds, as on a failing disk.
+    pub fn fail_syncs(&self) {
+        lock(&self.0).fails_syncs = true;
     }
 
     /// The machine stops: each file keeps what was synced and `keep(unsynced)` bytes of the rest.
@@ -137,6 +143,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if lock(&self.disk.0).fails_syncs {
+            return Err(io::Error::other("the disk does not sync"));
+        }
         let mut contents = lock(&self.contents);
         contents.synced = contents.data.len();
         Ok(())

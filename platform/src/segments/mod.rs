@@ -5,6 +5,7 @@
 
 pub mod checked_file;
 pub mod disk;
+mod error;
 mod frame;
 mod index;
 pub mod memory_disk;
@@ -13,7 +14,7 @@ mod rewrite;
 mod segment;
 mod store;
 
+pub use error::SegmentError;
 pub use frame::Frames;
 pub use rewrite::{Rewrite, Rewritten, Sealed};
-pub use segment::SegmentError;
 pub use store::{Options, PendingSync, Recovery, SegmentStore, Summary};

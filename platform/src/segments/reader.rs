@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::disk::DiskFile;
+use super::error::{SegmentError, io_error};
 use super::frame::{self, Found};
-use super::segment::{SegmentError, io_error};
 
 const READ_STEP: usize = 256 * 1024;
 /// Frames that are looked for behind damage are no larger: a record of the log, with its head.

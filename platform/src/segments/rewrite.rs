@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::checked_file::discard;
 use super::disk::{Disk, DiskFile};
+use super::error::{SegmentError, io_error};
 use super::frame;
 use super::index::Index;
-use super::segment::{Segment, SegmentError, io_error};
+use super::segment::Segment;
 
 const WRITE_BYTES: usize = 256 * 1024;
 

@@ -8,89 +8,12 @@ use std::sync::Arc;
 
 use super::checked_file::Replacement;
 use super::disk::{Disk, DiskFile};
+use super::error::{FORMAT, SegmentError, io_error};
 use super::frame;
 use super::index::{self, Index, Saved};
 use super::reader::{Item, Reader};
 
 const MAGIC: &[u8; 4] = b"dit\x1f";
-/// The version of the segment format; an older binary refuses a newer one by name. Since 2 there are gaps.
-const FORMAT: u16 = 2;
-
-/// Why segment files cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SegmentError {
-    /// The system refused.
-    #[error("{path}: {error}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// Written by a newer version.
-    #[error("{path}: written in format {found}, this binary knows formats up to {FORMAT}; use a newer dit")]
-    NewerFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u16,
-    },
-    /// Not a segment file of this kind.
-    #[error("{path}: is not a dit {kind} file")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What it should be.
-        kind: String,
-    },
-    /// Bytes changed after they were written.
-    #[error("{path}: damaged at byte {at}, and more follows; restore the file or set the folder aside")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Byte within it.
-        at: u64,
-    },
-    /// A segment is missing in between.
-    #[error("{path}: begins at {first}, but the segment before it ends at {expected}; a file is missing")]
-    Gap {
-        /// The file.
-        path: PathBuf,
-        /// Its first position.
-        first: u64,
-        /// Where it should begin.
-        expected: u64,
-    },
-    /// An earlier failure to sync: nothing more is written until the store is opened again.
-    #[error("{path}: an earlier write failed; the store must be opened again")]
-    Poisoned {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Larger than a frame may be; nothing was appended.
-    #[error("a record of {size} bytes is larger than a segment takes ({limit})")]
-    TooLarge {
-        /// Its size.
-        size: usize,
-        /// The largest that is taken.
-        limit: usize,
-    },
-    /// A position that was dropped or not written yet.
-    #[error("position {wanted} is outside {first}..{next}")]
-    OutOfRange {
-        /// What was asked for.
-        wanted: u64,
-        /// The first held.
-        first: u64,
-        /// The next to be written.
-        next: u64,
-    },
-}
-
-pub(super) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> SegmentError {
-    let path = path.to_owned();
-    move |error| SegmentError::Io { path, error }
-}
 
 #[derive(Clone)]
 pub(super) struct Segment {

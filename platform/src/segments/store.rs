@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::error::{SegmentError, io_error};
 use super::frame::Frames;
 use super::index;
 use super::rewrite::{Rewritten, Sealed};
-use super::segment::{Segment, SegmentError, io_error};
+use super::segment::Segment;
 
 /// How a store's files look.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@
 use schemas::channel::ChannelKind;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
-use schemas::marks::{Checkpoint, Freshness, Opening, Resync};
+use schemas::marks::{Checkpoint, Freshness, Resync};
 use schemas::record::{Kind, Provenance};
-use schemas::table::{Skip, Table};
+use schemas::table::{Opening, Skip, Table};
 use schemas::time::Millis;
 
 use crate::log::Stored;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use schemas::channel::ChannelKind;
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
-use schemas::marks::{self, Opening};
+use schemas::marks;
 use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
 use schemas::record::Kind;
-use schemas::table::Writer;
+use schemas::table::{Opening, Writer};
 
 use super::batch::{BatchError, Envelope};
 use crate::channel::feed::Feed;

@@ -184,6 +184,11 @@ pub trait Log: Send + Sync + 'static {
     /// The first offset whose append time is not before `at`; the end when there is none.
     async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError>;
 
+    /// Returns when the log can only be used again by a new start, with the reason.
+    async fn failed(&self) -> String {
+        std::future::pending().await
+    }
+
     /// A writer of atomic batches; fences every earlier writer of the same id.
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError>;
 }

@@ -4,21 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use schemas::avro::schema::AvroSchema;
-
-use super::{PredicateError, build, parse};
-
 /// A predicate, compiled against one schema.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predicate {
     pub(super) root: Expression,
-}
-
-impl Predicate {
-    /// Compiles a text against a record schema. Fields renamed in that schema are found by their aliases.
-    pub fn compile(text: &str, schema: &AvroSchema) -> Result<Self, PredicateError> {
-        parse::with_syntax(text, |program| build::build(program, schema)).map(|root| Self { root })
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -4,6 +4,7 @@
 //! interpreter holds `null != "a"` to be true and compares numbers through floats.
 
 mod build;
+mod compile;
 mod evaluate;
 mod expression;
 mod parse;

@@ -20,7 +20,7 @@ use platform::segments::{SegmentError, checked_file};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::cleaner::clean_until_stopped;
 use self::partition::{PartitionLog, open_partitions, read_now};
@@ -98,6 +98,8 @@ struct Shared {
     tokens: Tokens,
     /// `None` only while it is dropped.
     queue: Option<mpsc::Sender<Request>>,
+    /// Why the log must be opened anew.
+    fault: watch::Sender<Option<String>>,
     stop_cleaner: Option<std::sync::mpsc::SyncSender<()>>,
     threads: Vec<JoinHandle<()>>,
     _lock: Option<File>,
@@ -161,13 +163,15 @@ impl EmbeddedLog {
         let topics: Topics = Arc::new(Mutex::new(topics));
         let tokens = Tokens::default();
         let (queue, requests) = mpsc::channel(QUEUE);
+        let fault = watch::Sender::new(None);
         let (stop_cleaner, stopped) = std::sync::mpsc::sync_channel(1);
         let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(io(dir))
         };
         let (written, cleaned, every) = (Arc::clone(&tokens), Arc::clone(&topics), options.clean_every);
+        let seen = fault.clone();
         let threads = vec![
-            thread("log-writer", Box::new(move || write_groups(&written, requests, newest)))?,
+            thread("log-writer", Box::new(move || write_groups(&written, requests, newest, &seen)))?,
             thread("log-cleaner", Box::new(move || clean_until_stopped(&cleaned, every, &stopped)))?,
         ];
         let shared = Shared {
@@ -177,6 +181,7 @@ impl EmbeddedLog {
             topics,
             tokens,
             queue: Some(queue),
+            fault,
             stop_cleaner: Some(stop_cleaner),
             threads,
             _lock: lock,
@@ -286,6 +291,14 @@ impl Log for EmbeddedLog {
         search.await.map_err(|e| TopicError::Unavailable(e.to_string()))?
     }
 
+    async fn failed(&self) -> String {
+        let mut fault = self.shared.fault.subscribe();
+        match fault.wait_for(Option::is_some).await.map(|fault| fault.clone()) {
+            Ok(Some(fault)) => fault,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
         let mut tokens = locked(&self.shared.tokens);
         let token = tokens.entry(id.to_owned()).or_default();
@@ -345,5 +358,21 @@ mod tests {
         let log = EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap();
         assert!(!log.ensure_topic(&spec()).await.unwrap());
         assert_eq!(log.append("t", P0, vec![record("3")]).await.unwrap(), Offset::new(2));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_sync_ends_the_log_by_name() {
+        let disk = platform::segments::memory_disk::MemoryDisk::new();
+        let options = EmbeddedOptions::default();
+        let log = EmbeddedLog::open_on(Arc::new(disk.clone()), Path::new("/log"), options, None).unwrap();
+        log.ensure_topic(&spec()).await.unwrap();
+        log.append("t", P0, vec![record("1")]).await.unwrap();
+        disk.fail_syncs();
+        assert!(matches!(log.append("t", P0, vec![record("2")]).await, Err(AppendError::Unknown(_))));
+        let why = tokio::time::timeout(Duration::from_secs(10), log.failed()).await.unwrap();
+        assert!(why.contains("does not sync"), "{why}");
+        assert!(matches!(log.append("t", P0, vec![record("3")]).await, Err(AppendError::Refused(_))));
+        let read = log.read("t", P0, Offset::new(0), 100, Duration::ZERO).await.unwrap();
+        assert_eq!(read.records.len(), 1, "readers see only what is synced");
     }
 }

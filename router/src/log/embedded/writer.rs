@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use platform::segments::Frames;
 use schemas::record::Record;
 use schemas::time::Millis;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::super::stored;
 use super::partition::{PartitionLog, sync_partition};
@@ -33,7 +33,12 @@ pub(super) enum WriteFailure {
 }
 
 /// Writes until every sender is gone; `newest` is when the newest record of all was logged.
-pub(super) fn write_groups(tokens: &Tokens, mut requests: mpsc::Receiver<Request>, newest: Millis) {
+pub(super) fn write_groups(
+    tokens: &Tokens,
+    mut requests: mpsc::Receiver<Request>,
+    newest: Millis,
+    fault: &watch::Sender<Option<String>>,
+) {
     let mut group = Vec::with_capacity(GROUP);
     let mut logged_at = newest;
     let mut frames = Frames::default();
@@ -57,6 +62,10 @@ pub(super) fn write_groups(tokens: &Tokens, mut requests: mpsc::Receiver<Request
             .into_iter()
             .filter_map(|partition| sync_partition(&partition).err().map(|error| (partition, error)))
             .collect();
+        if let Some((_, error)) = failed.first() {
+            // What a failed sync leaves on the disk is known only after a new start.
+            fault.send_replace(Some(error.clone()));
+        }
         for (request, last) in pending {
             let failure = failed.iter().find(|(p, _)| Arc::ptr_eq(p, &request.partition));
             let outcome = failure.map_or(Ok(last), |(_, error)| Err(WriteFailure::Unknown(error.clone())));
