@@ -14,7 +14,12 @@ need() { # program, Debian package
     fi
 }
 
-need cargo cargo
+for tool in cargo rustfmt cargo-clippy; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "please install Rust 1.95 or later with rustfmt and clippy (rustup: rustup toolchain install stable)" >&2
+        exit 1
+    fi
+done
 need cc build-essential
 if [ -n "${DIT_REAL_DATA:-}" ]; then
     need zstd zstd
@@ -24,3 +29,7 @@ fi
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked
+# Advisories and licences, where the tool is installed; they are looked up in a database that it fetches.
+if [ -z "${DIT_REAL_DATA:-}" ] && command -v cargo-deny >/dev/null; then
+    cargo deny check || exit 1
+fi

@@ -9,6 +9,7 @@ use platform::config;
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
 use schemas::agreement::Agreement;
+use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
 use scope::secret::NetworkSecret;
 
@@ -90,7 +91,8 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
     if file.extension().is_some_and(|extension| extension == "json") {
         let json: serde_json::Value = config::load_json(file)?;
         return if json.get("number").is_some() {
-            config::load_json::<Agreement>(file)?.validate()?;
+            let agreement: Agreement = config::load_json(file)?;
+            agreement.validate().with_context(|| file.display().to_string())?;
             Ok("agreement")
         } else {
             config::load_json::<Channel>(file)?.validate().with_context(|| file.display().to_string())?;
@@ -98,7 +100,7 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
         };
     }
     let text = config::read(file)?;
-    if text.contains("log_dir") {
+    if ["log_dir", "network_secret", "admin_listen"].iter().any(|key| text.contains(key)) {
         let router = router::config::RouterConfig::read(file)?;
         let secret = router.secret(file)?;
         Identity::load(&router.identity)?;
@@ -108,6 +110,9 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
         Ok("router configuration")
     } else if text.contains("drop_dir") {
         let producer = producer_agent::config::ProducerConfig::read(file)?;
+        producer.format.check().with_context(|| file.display().to_string())?;
+        AvroSchema::parse(&config::read(&producer.schema)?)
+            .with_context(|| producer.schema.display().to_string())?;
         Identity::load(&producer.identity)?;
         Ok("producer configuration")
     } else {
@@ -190,9 +195,13 @@ pub fn status(args: &ConfigArgs) -> anyhow::Result<bool> {
         let path = consumer_agent::process::status_path(&config.data_dir, &agreement.number);
         let text = std::fs::read(&path)
             .with_context(|| format!("{}: no status yet; is the agent running?", path.display()))?;
-        let status: consumer_agent::agent::Status = serde_json::from_slice(&text)?;
+        let status: consumer_agent::agent::Status = serde_json::from_slice(&text)
+            .with_context(|| format!("{}: is another dit's; use that one", path.display()))?;
         well &= status.last_error.is_none();
-        println!("{}", consumer_agent::process::describe(&status, platform::clock::now()));
+        println!(
+            "{}",
+            consumer_agent::process::describe(&status, &agreement.channel, platform::clock::now())
+        );
     }
     Ok(well)
 }

@@ -107,6 +107,10 @@ fn any_process_may_be_killed_at_any_time() {
     for (part, process) in &mut running {
         assert!(process.is_running(), "{part} ended: {}", site.log(part));
     }
+    // Nothing was healed behind the test's back: no replica began again, and no image had to be corrected.
+    assert!(!site.log("router").contains("before image"), "{}", site.log("router"));
+    assert!(!site.log("producer").contains("reopens"), "{}", site.log("producer"));
+    assert!(!site.log("consumer").contains("begins again"), "{}", site.log("consumer"));
 }
 
 /// A network with one day's register sent and received.
@@ -250,6 +254,21 @@ fn a_stop_is_a_drain_and_the_next_start_goes_on() {
     let _running = ["router", "producer", "consumer"].map(|part| start(&site, part));
     take_day(&site, 2);
     assert!(!site.log("producer").contains("reopens"), "{}", site.log("producer"));
+}
+
+#[test]
+fn damaged_segments_of_a_replica_are_set_aside_and_received_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("consumer").unwrap().kill().unwrap();
+    let path = site.path("consumer/A-1/segments/00000000000000000000.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    std::fs::write(&path, bytes).unwrap();
+    running.insert("consumer", start(&site, "consumer"));
+    take_day(&site, 4);
+    assert!(site.log("consumer").contains("set aside and received anew"), "{}", site.log("consumer"));
 }
 
 #[test]

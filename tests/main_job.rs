@@ -161,6 +161,35 @@ fn rows_that_cannot_be_taken_are_parked_and_never_count_as_absent() {
 }
 
 #[test]
+fn encoding_delimiter_guard_and_faults_work_on_ones_own_register() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    // "Rīga" and "Cēsis" in windows-1257.
+    let rows = |count: u8| {
+        let mut bytes = b"k;t\n".to_vec();
+        for number in 0..count {
+            bytes.extend_from_slice(format!("{number};").as_bytes());
+            bytes.extend_from_slice(if number % 2 == 0 { b"R\xeega\n" } else { b"C\xe7sis\n" });
+        }
+        bytes
+    };
+    std::fs::write(path("a.csv"), rows(40)).unwrap();
+    std::fs::write(path("b.csv"), rows(20)).unwrap();
+    let (first, second) = (path("a.csv"), path("b.csv"));
+    let mut arguments =
+        vec!["demo", "--register", &first, "--then", &second, "--key", "k", "--territory", "t"];
+    arguments.extend(["--delimiter", ";", "--encoding", "windows-1257", "--guard", "--output", "json"]);
+    let held = result(&dit(&arguments));
+    assert_eq!((&held["equal"], &held["versions"][1]["taken"]), (&true.into(), &false.into()), "{held}");
+    assert_eq!(held["replicas"][0]["territory"], "Cēsis");
+    assert_eq!(held["replicas"][2]["rows"], 40, "half of the register is not deleted by accident");
+    arguments.retain(|argument| *argument != "--guard");
+    arguments.extend(["--fault", "leak"]);
+    let leaking = dit(&arguments);
+    assert_eq!((leaking.status.code(), &result(&leaking)["equal"]), (Some(1), &false.into()));
+}
+
+#[test]
 fn wrong_options_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "a.csv", "k,t\n1,R\n");

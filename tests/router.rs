@@ -252,6 +252,71 @@ async fn bad_control_changes_have_codes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_framework_refuses_has_codes_too() {
+    let network = network().await;
+    let mut unknown_key = agreement(2, "true");
+    unknown_key["purpouse"] = "x".into();
+    let put = network.operator.put("/v1/agreements").json(&unknown_key);
+    assert_eq!(code(send(put).await), ErrorCode::RequestMalformed);
+    let agent = network.client("9000/main").unwrap();
+    assert_eq!(code(send(agent.get("/v1/agreements/A-1/stream")).await), ErrorCode::RequestMalformed);
+    let large = vec![0; limits::MAX_BATCH_BYTES + 1];
+    assert_eq!(code(network.post("4000/main", large).await), ErrorCode::BatchTooLarge);
+
+    let admin = format!("https://{}", network.router.admin_address());
+    let identity = network.authority.identity(&Subject::Agent("9000/main".parse().unwrap())).unwrap();
+    let client = platform::client::Client::new(&admin, &identity).unwrap();
+    assert_eq!(code(send(client.get("/v1/agreements")).await), ErrorCode::NotPermitted, "no operator");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_agreement_that_cannot_be_compiled_stops_the_start() {
+    let nested = format!("{}true{}", "(".repeat(1000), ")".repeat(1000));
+    let refused = Network::start_with(Arc::new(MemoryLog::default()), agreement(1, &nested)).await;
+    let error = refused.map(drop).unwrap_err().to_string();
+    assert!(error.contains("agreement A-1: row predicate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_bounds_the_past_and_a_time_finds_it() {
+    let mut network = network().await;
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    let between = platform::clock::now().plus(1);
+    while platform::clock::now() <= between {
+        tokio::task::yield_now().await;
+    }
+    network.publish(Op::Create, "b", None, Some(&row("b", "R"))).await.unwrap();
+    let mut since = network.stream("9000/main", &between.to_string()).await.unwrap();
+    since.until(|word| word == "upsert b Change").await.unwrap();
+    assert_eq!(since.rows(), ["upsert b Change"]);
+    let mut none = agreement(2, "true");
+    none["history"] = "none".into();
+    let _: serde_json::Value = send_json(network.operator.put("/v1/agreements").json(&none)).await.unwrap();
+    for from in ["earliest", &between.to_string()] {
+        assert_eq!(stream_refused(&network, "9000/main", "A-1", from).await, ErrorCode::HistoryDenied);
+    }
+    let mut state = network.stream("9000/main", "latest").await.unwrap();
+    state.until(|word| word == "progress").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_read_lines_of_json() {
+    let mut network = network().await;
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    let client = network.client("9000/main").unwrap();
+    let request = client.get("/v1/agreements/A-1/stream").query(&[("from", "earliest")]);
+    let mut response = send(request.header("accept", "application/x-ndjson")).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("\"key\"") {
+        text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    let line = text.lines().find(|line| line.contains("\"key\"")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&first["key"], &first["after"]["t"]), (&"a".into(), &"R".into()));
+    assert!(!text.contains("SECRET"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn foreign_certificates_and_silent_clients_get_nothing_and_block_nobody() {
     use tokio::io::AsyncReadExt;
     let network = network().await;

@@ -11,7 +11,7 @@ use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
 use schemas::cursor::in_words;
-use schemas::ids::AgreementNumber;
+use schemas::ids::{AgreementNumber, ChannelName};
 use schemas::publish::Me;
 use schemas::time::Millis;
 use tokio::sync::mpsc;
@@ -39,7 +39,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let (broken, mut breaks) = mpsc::channel(1);
     for agreement in &config.agreement {
         let dir = config.data_dir.join(agreement.number.as_str());
-        let sink = FileSink::open(Arc::new(RealDisk), &dir, agreement.channel.as_str())?;
+        let sink = FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, agreement.channel.as_str())?;
         let number = agreement.number.clone();
         let status_file = status_path(&config.data_dir, &number);
         let agent = Agent::new(config.router.clone(), identity.clone(), number, Box::new(sink))
@@ -124,7 +124,7 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
 }
 
 /// A status in words, with what to do about an error.
-pub fn describe(status: &Status, now: Millis) -> String {
+pub fn describe(status: &Status, channel: &ChannelName, now: Millis) -> String {
     let phase = match status.phase {
         Phase::Connecting => "looking for the router",
         Phase::Streaming => "receiving",
@@ -154,7 +154,7 @@ pub fn describe(status: &Status, now: Millis) -> String {
         },
     );
     let mut text = format!(
-        "{}: {phase}; {} rows; {behind}; {freshness}; position {position}; last sign of life {} s ago",
+        "{} ({channel}): {phase}; {} rows; {behind}; {freshness}; position {position}; last sign of life {} s ago",
         status.agreement,
         status.rows,
         seconds(status.at)

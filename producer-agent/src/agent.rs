@@ -149,6 +149,17 @@ pub enum AgentError {
     Random(#[from] platform::random::NoRandomness),
 }
 
+impl AgentError {
+    /// Whether the same may succeed later without anybody mending the agent: the disk did not take it.
+    pub const fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Segment(SegmentError::Io { .. })
+                | Self::Outbox(OutboxError::Full { .. } | OutboxError::Segment(SegmentError::Io { .. }))
+        )
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct IdentityFile {
     channel: String,

@@ -246,6 +246,11 @@ async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: b
                     let report = serde_json::json!({"refused": error.to_string()});
                     folder.settle(&file, Fate::Refused, &report.to_string())?;
                 }
+                Err(error) if error.is_passing() => {
+                    // The file stays where it is; what of it is in the outbox already is found unchanged next time.
+                    tracing::error!(%error, file = %file.display(), "the file waits until the disk takes more");
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -133,7 +133,7 @@ impl Router {
         // It outlives the streams: their ends are its last entries.
         let audit_tasks = Tasks::new();
         let audit = Audit::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?;
-        let changes = parts.declared.apply(&control).await?;
+        let changes = parts.declared.apply(&control, &parts.secret).await?;
         if changes > 0 {
             tracing::info!(changes, "applied the declarative files");
         }

@@ -34,7 +34,8 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     println!("listening on {}, operators on {}", router.address(), router.admin_address());
     let fault = tokio::select! {
         () = terminate() => None,
-        fault = log.failed() => Some(fault),
+        fault = log.failed() => Some(format!("the log can be used again only by a new start: {fault}")),
+        fault = router.core().control.failed() => Some(fault),
     };
     tracing::info!("stopping");
     drop(log);
@@ -42,7 +43,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
     }
     if let Some(fault) = fault {
-        bail!("the log can be used again only by a new start: {fault}");
+        bail!("{fault}");
     }
     Ok(())
 }

@@ -60,9 +60,31 @@ pub enum ChannelError {
     /// The schema is not usable.
     #[error("the subject's schema: {0}")]
     Schema(#[from] SchemaError),
+    /// A field's classification is none.
+    #[error("field {field}: classification {found} is none of public, restricted, personal, special")]
+    Classification {
+        /// The field.
+        field: String,
+        /// What stands there.
+        found: String,
+    },
     /// The key does not fit the schema.
     #[error("the key: {0}")]
     Key(#[from] KeyError),
+}
+
+/// A field that has a classification has one of ours.
+fn check_classifications(schema: &AvroSchema) -> Result<(), ChannelError> {
+    schema.record()?;
+    let fields = schema.json().get("fields").and_then(serde_json::Value::as_array);
+    for field in fields.into_iter().flatten() {
+        let Some(found) = field.get("classification") else { continue };
+        if serde_json::from_value::<Classification>(found.clone()).is_err() {
+            let name = field.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
+            return Err(ChannelError::Classification { field: name.to_owned(), found: found.to_string() });
+        }
+    }
+    Ok(())
 }
 
 impl Channel {
@@ -72,7 +94,7 @@ impl Channel {
             return Err(ChannelError::Partitions(self.partitions));
         }
         let schema = AvroSchema::from_json(self.schema.clone())?;
-        schema.record()?;
+        check_classifications(&schema)?;
         KeyDeriver::new(&self.key, &schema)?;
         Ok(schema)
     }

@@ -374,9 +374,10 @@ impl Play {
         let keep_cells =
             self.versions.windows(2).any(|pair| matches!(pair, [a, b] if a.1.header != b.1.header));
         let mut register = Register::default();
-        for ((file, columns), report) in self.versions.iter().zip(reports) {
+        for ((file, _), report) in self.versions.iter().zip(reports) {
             let header = self.options.header.as_deref();
-            let version = Version { file, header, key: &columns.key, territory: columns.territory };
+            let (key, territory) = (self.options.key.as_slice(), self.options.territory.as_str());
+            let version = Version { file, header, key, territory };
             if report.taken {
                 register.fold(&version, &reading, keep_cells)?;
             } else {

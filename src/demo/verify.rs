@@ -17,10 +17,10 @@ pub struct Version<'a> {
     pub file: &'a Path,
     /// Its header, when the file has none of its own.
     pub header: Option<&'a [String]>,
-    /// Positions of the key's columns.
-    pub key: &'a [usize],
-    /// Position of the territory's column.
-    pub territory: usize,
+    /// The key's columns.
+    pub key: &'a [String],
+    /// The territory's column.
+    pub territory: &'a str,
 }
 
 /// How the files are to be read.
@@ -68,20 +68,22 @@ impl Register {
         let text = decode(version, reading)?;
         let header = header(version, reading, &text)?;
         self.change_header(&header);
+        let key = version.key.iter().map(|name| place(&header, name)).collect::<anyhow::Result<Vec<_>>>()?;
+        let territory = place(&header, version.territory)?;
         let mut count: HashMap<u128, u32> = HashMap::new();
         let mut keyless = false;
         for row in rows(version, reading, &text, header.len()) {
-            match row.as_ref().and_then(|cells| key_of(cells, version, reading)) {
+            match row.as_ref().and_then(|cells| key_of(cells, &key, reading)) {
                 Some(key) => *count.entry(key).or_default() += 1,
                 None => keyless = true,
             }
         }
         for cells in rows(version, reading, &text, header.len()).flatten() {
-            let Some(key) = key_of(&cells, version, reading) else { continue };
+            let Some(key) = key_of(&cells, &key, reading) else { continue };
             if count.get(&key) != Some(&1) || cells.iter().any(|cell| cell.contains('\u{fffd}')) {
                 continue;
             }
-            let name = cells.get(version.territory).cloned().unwrap_or_default();
+            let name = cells.get(territory).cloned().unwrap_or_default();
             let fresh = self.territories.len();
             let territory = *self.territories.entry(name).or_insert(fresh);
             let row = row_hash(&header, &cells);
@@ -145,10 +147,19 @@ fn normalised(text: &str, steps: &[String]) -> String {
     })
 }
 
+/// Where a column stands: under its own name, or under the only other spelling of it.
+fn place(header: &[String], name: &str) -> anyhow::Result<usize> {
+    let other = |column: &&String| column.to_lowercase() == name.to_lowercase();
+    let found = header.iter().position(|column| column == name).or_else(|| {
+        let index = header.iter().position(|column| other(&column))?;
+        (header.iter().filter(other).count() == 1).then_some(index)
+    });
+    found.with_context(|| format!("there is no column {name:?}"))
+}
+
 /// The hash of a row's key; `None` when it is empty or cannot be read.
-fn key_of(cells: &[String], version: &Version<'_>, reading: &Reading) -> Option<u128> {
-    let parts: Vec<String> = version
-        .key
+fn key_of(cells: &[String], key: &[usize], reading: &Reading) -> Option<u128> {
+    let parts: Vec<String> = key
         .iter()
         .filter_map(|index| cells.get(*index))
         .map(|part| normalised(part, &reading.normalise))
@@ -221,7 +232,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("v.csv");
         std::fs::write(&file, text).unwrap();
-        let version = Version { file: &file, header: None, key: &[0], territory: 1 };
+        let version = Version { file: &file, header: None, key: &["k".to_owned()], territory: "t" };
         register.fold(&version, &reading(), true).unwrap();
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use platform::segments::checked_file::{self, Replacement};
 use platform::segments::disk::Disk;
-use platform::segments::{Options, SegmentStore};
+use platform::segments::{Options, SegmentError, SegmentStore};
 use schemas::avro::container::{Header, put_block};
 use schemas::avro::json;
 use schemas::avro::names::column_name;
@@ -90,6 +90,25 @@ impl FileSink {
         };
         sink.replay()?;
         Ok(sink)
+    }
+
+    /// Opens the folder's replica; segments that are damaged are set aside, by name, and the agent resyncs. What a
+    /// newer version wrote is refused.
+    pub fn open_or_set_aside(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, SinkError> {
+        match Self::open(Arc::clone(&disk), dir, stem) {
+            Err(
+                error @ (SinkError::Record { .. }
+                | SinkError::Segment(SegmentError::Damaged { .. } | SegmentError::Gap { .. })),
+            ) => {
+                let aside = format!("segments.damaged-{}", platform::clock::now().get());
+                tracing::error!(%error, dir = %dir.display(), %aside, "set aside and received anew");
+                let from = dir.join("segments");
+                disk.rename(&from, &dir.join(&aside))
+                    .map_err(|error| SinkError::Io { path: from.display().to_string(), error })?;
+                Self::open(disk, dir, stem)
+            }
+            opened => opened,
+        }
     }
 
     /// Folds the segments; each was written under one stream's schema.

@@ -147,3 +147,23 @@ fn a_new_header_is_compared_in_the_new_schema() {
     let report = site.take("K,v,w\na,1,\nb,2,new\n", true);
     assert_eq!(report.counts, Counts { same: 1, update: 1, ..Counts::default() });
 }
+
+#[test]
+fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
+    let site = site();
+    site.take("k,v\n1,a\n", false);
+    let path = site.files.path().join("register.csv");
+    let rows = (1..3_000).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},b\n"));
+    std::fs::write(&path, rows).unwrap();
+    let take = || site.agent.take_file(&path, &TableFormat::default(), Guard::default(), true);
+    // Some groups of the file fit, the next one does not.
+    site.disk.set_room(Some(150_000));
+    let error = take().unwrap_err();
+    assert!(error.is_passing(), "{error}");
+    site.disk.set_room(None);
+    let report = take().unwrap();
+    assert!(report.counts.same > 0, "what was taken before is not taken again");
+    let events = site.events();
+    assert_eq!(events.len(), 1 + 2_999, "each change once");
+    assert_eq!(events.iter().filter(|(_, op)| *op == "u").count(), 1);
+}

@@ -40,6 +40,23 @@ impl Default for TableFormat {
     }
 }
 
+impl TableFormat {
+    /// Whether any file can be read so.
+    pub fn check(&self) -> Result<(), TableError> {
+        self.encoding()?;
+        self.delimiter.map_or(Ok(()), |delimiter| one_byte(delimiter).map(drop))
+    }
+
+    fn encoding(&self) -> Result<&'static Encoding, TableError> {
+        let found = Encoding::for_label(self.encoding.as_bytes());
+        found.ok_or_else(|| TableError::Encoding(self.encoding.clone()))
+    }
+}
+
+fn one_byte(delimiter: char) -> Result<u8, TableError> {
+    u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or(TableError::Delimiter(delimiter))
+}
+
 /// Why a file cannot be read as a table at all.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -132,12 +149,10 @@ pub struct Table {
 impl Table {
     /// Opens a file and reads its header.
     pub fn open(path: &Path, format: &TableFormat) -> Result<Self, TableError> {
-        let encoding = Encoding::for_label(format.encoding.as_bytes())
-            .ok_or_else(|| TableError::Encoding(format.encoding.clone()))?;
+        let encoding = format.encoding()?;
         let by_name = if path.extension().is_some_and(|e| e == "tsv") { '\t' } else { ',' };
         let delimiter = format.delimiter.unwrap_or(by_name);
-        let byte =
-            u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or(TableError::Delimiter(delimiter))?;
+        let byte = one_byte(delimiter)?;
         let io = |error| TableError::Io { path: path.to_owned(), error };
         let inner = File::open(path).map_err(io)?;
         let utf8 = Utf8 { inner, decoder: encoding.new_decoder(), raw: Vec::new(), at: 0, ended: false };

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::change::{Body, Change, FORMAT, Participant};
 use super::service::{Control, ControlError};
 use super::view::ControlView;
-use crate::delivery::scopes::Scopes;
+use crate::delivery::scopes::{ScopeError, Scopes};
 use crate::registry::{self, RegisterError};
 
 /// Who declarative changes are by.
@@ -54,6 +54,14 @@ pub enum DeclaredError {
     /// A channel's schema was refused.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// An agreement cannot be compiled.
+    #[error("agreement {number}: {error}")]
+    Agreement {
+        /// Its number.
+        number: String,
+        /// Why.
+        error: ScopeError,
+    },
     /// No randomness for a log id.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
@@ -77,7 +85,8 @@ impl Declared {
     }
 
     /// Brings control to what is declared; how many changes that took.
-    pub async fn apply(&self, control: &Control) -> Result<usize, DeclaredError> {
+    pub async fn apply(&self, control: &Control, secret: &NetworkSecret) -> Result<usize, DeclaredError> {
+        let secret = Arc::new(secret.clone());
         let mut changes = 0;
         for participant in &self.participants {
             if control.view().participants.get(&participant.id).map(AsRef::as_ref) != Some(participant) {
@@ -102,6 +111,13 @@ impl Declared {
             if known.is_some_and(|entry| entry.agreement.version > agreement.version) {
                 tracing::info!(number = %agreement.number, "the file is older than the agreement in force");
             } else if known.is_none_or(|entry| entry.agreement != *agreement) {
+                // What cannot be compiled must not get into control; one without its channel is refused there.
+                if let Some(entry) = view.channels.get(&agreement.channel) {
+                    let (entry, agreed) = (Arc::clone(entry), Arc::new(agreement.clone()));
+                    Scopes::new(&view, entry, agreed, Arc::clone(&secret)).map_err(|error| {
+                        DeclaredError::Agreement { number: agreement.number.to_string(), error }
+                    })?;
+                }
                 control.change(BY, Body::Agreement(Box::new(agreement.clone()))).await?;
                 changes += 1;
             }

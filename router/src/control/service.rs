@@ -48,6 +48,8 @@ pub struct Control {
     log: Arc<dyn Log>,
     view: watch::Receiver<Arc<ControlView>>,
     outcomes: broadcast::Sender<Outcome>,
+    /// Why control cannot be followed by this binary.
+    fault: watch::Receiver<Option<String>>,
 }
 
 impl Control {
@@ -58,19 +60,36 @@ impl Control {
         let end = log.bounds(TOPIC, PARTITION).await?.next;
         let (publish, view) = watch::channel(Arc::new(ControlView::default()));
         let (outcomes, _) = broadcast::channel(OUTCOMES);
-        let control = Self { log: Arc::clone(&log), view, outcomes: outcomes.clone() };
+        let (tell_fault, fault) = watch::channel(None);
+        let control = Self { log: Arc::clone(&log), view, outcomes: outcomes.clone(), fault };
         let stopping = tasks.stopping();
         tasks.spawn(async move {
             tokio::select! {
                 () = stopping => {}
-                () = fold_for_ever(log, publish, outcomes) => {}
+                fault = fold_until_newer(log, &publish, outcomes) => {
+                    tracing::error!(%fault, "control cannot be followed");
+                    tell_fault.send_replace(Some(fault));
+                }
             }
         });
         let mut folded = control.view.clone();
-        let caught_up = folded.wait_for(|view| view.applied >= end).await;
-        caught_up.map_err(|_| TopicError::Unavailable("the control reader has stopped".to_owned()))?;
+        if folded.wait_for(|view| view.applied >= end).await.is_err() {
+            // The reader says why before it goes.
+            let fault = control.fault.borrow().clone();
+            let fault = fault.unwrap_or_else(|| "the control reader has stopped".to_owned());
+            return Err(TopicError::Unavailable(fault));
+        }
         drop(folded);
         Ok(control)
+    }
+
+    /// Returns when this binary cannot follow control any further, with the reason: it must serve nobody then.
+    pub async fn failed(&self) -> String {
+        let mut fault = self.fault.clone();
+        match fault.wait_for(Option::is_some).await.map(|fault| fault.clone()) {
+            Ok(Some(fault)) => fault,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// What is in force now.
@@ -162,11 +181,12 @@ fn record(change: &Change) -> Result<Record, Refusal> {
     Ok(Record { key, value: Some(value), headers: Vec::new() })
 }
 
-async fn fold_for_ever(
+/// Folds until a change of a newer format comes: what it says may be a revocation.
+async fn fold_until_newer(
     log: Arc<dyn Log>,
-    publish: watch::Sender<Arc<ControlView>>,
+    publish: &watch::Sender<Arc<ControlView>>,
     outcomes: broadcast::Sender<Outcome>,
-) {
+) -> String {
     let mut retry = Retry::default();
     let mut next = Offset::new(0);
     loop {
@@ -186,6 +206,12 @@ async fn fold_for_ever(
         let mut view = publish.borrow().as_ref().clone();
         let mut found = Vec::with_capacity(batch.records.len());
         for stored in &batch.records {
+            if let Some(format) = newer_format(stored.record.value.as_deref()) {
+                let offset = stored.offset;
+                return format!(
+                    "control change {offset} has format {format}, this binary knows up to {FORMAT}; use a newer dit"
+                );
+            }
             let outcome = fold_one(&mut view, stored.record.value.as_deref(), stored.logged_at);
             if let Err(refusal) = &outcome {
                 tracing::warn!(offset = %stored.offset, %refusal, "a control change does not count");
@@ -200,6 +226,16 @@ async fn fold_for_ever(
             drop(outcomes.send(outcome));
         }
     }
+}
+
+/// The format of a change that only a newer binary understands.
+fn newer_format(value: Option<&[u8]>) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    let versioned: Versioned = serde_json::from_slice(value?).ok()?;
+    (versioned.format > FORMAT).then_some(versioned.format)
 }
 
 fn fold_one(view: &mut ControlView, value: Option<&[u8]>, at: schemas::time::Millis) -> Result<(), Refusal> {
@@ -230,6 +266,20 @@ mod tests {
         let second = Control::start(log, &tasks).await.unwrap();
         assert_eq!(second.view().revision("participant/1").get(), 20, "each conflict was repeated");
         assert!(tasks.stop_and_join(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_a_newer_format_ends_the_router_by_name() {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::default());
+        let tasks = Tasks::new();
+        let control = Control::start(Arc::clone(&log), &tasks).await.unwrap();
+        let newer = br#"{"format": 2, "replaces": 0, "by": "x", "body": {"kind": "something_new"}}"#;
+        let newer = Record { value: Some(newer.to_vec()), ..Record::default() };
+        log.append(TOPIC, PARTITION, vec![newer]).await.unwrap();
+        let fault = tokio::time::timeout(Duration::from_secs(10), control.failed()).await.unwrap();
+        assert!(fault.contains("format 2") && fault.contains("use a newer dit"), "{fault}");
+        let error = Control::start(log, &tasks).await.map(drop).unwrap_err().to_string();
+        assert!(error.contains("use a newer dit"), "{error}");
     }
 
     #[tokio::test]

@@ -21,6 +21,9 @@ use crate::log::AppendError;
 use crate::registry::RegisterError;
 use crate::state::bootstrap::BootstrapError;
 
+/// Words of the framework that are passed on.
+const MAX_DETAIL_BYTES: usize = 4_096;
+
 /// A refusal on its way out.
 #[derive(Debug)]
 pub struct Refused(pub Problem);
@@ -43,6 +46,24 @@ impl IntoResponse for Refused {
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         (status, kind, Json(self.0)).into_response()
     }
+}
+
+/// What the framework refuses before a route sees it (a body that is no JSON, an unknown key, a parameter that is
+/// missing, too many bytes) answers in the same form as everything else.
+pub async fn in_our_words(response: Response) -> Response {
+    let is_text = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !response.status().is_client_error() || !is_text {
+        return response;
+    }
+    let code = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::BatchTooLarge,
+        _ => ErrorCode::RequestMalformed,
+    };
+    let text = axum::body::to_bytes(response.into_body(), MAX_DETAIL_BYTES).await.unwrap_or_default();
+    Refused::new(code, String::from_utf8_lossy(&text)).into_response()
 }
 
 fn append_code(error: &AppendError) -> ErrorCode {
@@ -140,7 +161,7 @@ refused_from! {
         ScopeError::Compile(_) => ErrorCode::RequestMalformed,
     };
     DeclaredError => |error| match error {
-        DeclaredError::Config(_) => ErrorCode::RequestMalformed,
+        DeclaredError::Config(_) | DeclaredError::Agreement { .. } => ErrorCode::RequestMalformed,
         DeclaredError::Control(error) => control_code(error),
         DeclaredError::Register(error) => register_code(error),
         DeclaredError::Random(_) => ErrorCode::Internal,

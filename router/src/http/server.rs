@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::problem::Refused;
+use super::problem::{Refused, in_our_words};
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -168,8 +168,12 @@ impl Server {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = Reset::default();
-        let app =
-            self.app.clone().layer(axum::Extension(PeerName(name))).layer(axum::Extension(reset.clone()));
+        let app = self
+            .app
+            .clone()
+            .layer(axum::Extension(PeerName(name)))
+            .layer(axum::Extension(reset.clone()))
+            .layer(axum::middleware::map_response(in_our_words));
         let service = TowerToHyperService::new(
             app.map_request(|request: http::Request<_>| request.map(axum::body::Body::new)),
         );

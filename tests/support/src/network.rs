@@ -137,6 +137,11 @@ impl Network {
 
     /// The same on another log.
     pub async fn start_on(log: Arc<dyn Log>) -> anyhow::Result<Self> {
+        Self::start_with(log, agreement(1, "t == \"R\"")).await
+    }
+
+    /// The same with another agreement.
+    pub async fn start_with(log: Arc<dyn Log>, agreement: serde_json::Value) -> anyhow::Result<Self> {
         platform::identity::install_crypto();
         let authority = Authority::new(DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
@@ -147,7 +152,7 @@ impl Network {
         let declared = Declared {
             participants: participants.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?,
             channels: vec![serde_json::from_value(channel)?],
-            agreements: vec![serde_json::from_value(agreement(1, "t == \"R\""))?],
+            agreements: vec![serde_json::from_value(agreement)?],
         };
         let router = Router::start(Parts {
             log,
