@@ -21,6 +21,7 @@ use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::cursor::{Cursor, Pass, in_words};
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::digest;
+use schemas::error_code::ErrorCode;
 use schemas::framing;
 use schemas::ids::{AgreementVersion, Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::publish::{OpenRequest, Position, batch_metadata};
@@ -115,6 +116,14 @@ impl Stream {
     }
 }
 
+/// The code of a request that must have been refused.
+pub fn refusal(outcome: Result<impl Sized, ClientError>) -> anyhow::Result<ErrorCode> {
+    match outcome.map(|_| ()) {
+        Err(ClientError::Refused(_, problem)) => Ok(problem.code),
+        other => anyhow::bail!("it was not refused: {other:?}"),
+    }
+}
+
 fn word(delivery: &Delivery<'_>) -> String {
     match delivery {
         Delivery::Event(event) if event.after.is_some() => format!("upsert {} {:?}", event.key, event.reason),
@@ -130,6 +139,13 @@ fn word(delivery: &Delivery<'_>) -> String {
 }
 
 impl Network {
+    /// Starts the router and opens the provider's epoch.
+    pub async fn opened() -> anyhow::Result<Self> {
+        let network = Self::start().await?;
+        network.open().await?;
+        Ok(network)
+    }
+
     /// Starts the router, with the agreement over rows of territory R.
     pub async fn start() -> anyhow::Result<Self> {
         Self::start_on(Arc::new(MemoryLog::default())).await
@@ -210,6 +226,13 @@ impl Network {
         item.extend_from_slice(datum);
         put_block(&mut body, 1, &item, &[5; 16]);
         Ok(body)
+    }
+
+    /// The code with which a stream is refused to an agent.
+    pub async fn stream_refused(&self, agent: &str, number: &str, from: &str) -> anyhow::Result<ErrorCode> {
+        let client = self.client(agent)?;
+        let path = format!("/v1/agreements/{number}/stream");
+        refusal(send(client.get(&path).query(&[("from", from)])).await)
     }
 
     /// Posts a batch as an agent.
