@@ -272,6 +272,27 @@ fn damaged_segments_of_a_replica_are_set_aside_and_received_anew() {
 }
 
 #[test]
+fn a_file_that_the_guard_holds_is_taken_on_a_persons_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, _running) = settled_site(dir.path());
+    let (text, _) = register(0);
+    let few: String = text.lines().take(5).map(|line| format!("{line}\n")).collect();
+    site.drop_file("few.csv", &few).unwrap();
+    let at = |place: &str| site.path("drop").join(place).join("few.csv");
+    eventually("the file is held", || Ok(at("held").exists()))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+    let before = replica(&site);
+    let config = site.path("producer.toml");
+    let accepted = std::process::Command::new(env!("CARGO_BIN_EXE_dit"))
+        .args(["producer", "accept", "--config", config.to_str().unwrap(), "few.csv"])
+        .status();
+    assert!(accepted.unwrap().success());
+    eventually("the replica follows", || Ok(replica(&site).len() < 5))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+    assert!(before.len() > 5 && at("taken").exists());
+}
+
+#[test]
 fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (site, mut running) = settled_site(dir.path());

@@ -56,6 +56,8 @@ fn a_late_joiner_gets_each_key_once_and_then_what_happens() {
     let text = String::from_utf8_lossy(&output.stdout);
     let result: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(result["equal"], true, "{}", String::from_utf8_lossy(&output.stderr));
+    let memory = result["peak_memory_bytes"].as_u64().unwrap();
+    assert!(memory < 1 << 30, "{memory} bytes for the whole network and its verification");
     let late = result["replicas"].as_array().unwrap().last().unwrap().clone();
     let (present, changed) = (late["delivered"]["present"].as_u64(), late["delivered"]["changed"].as_u64());
     let second = &result["versions"][1];

@@ -52,6 +52,7 @@ fn the_demo_ends_verified() {
     assert_eq!(result["revoked"]["holds"], true);
     assert!(result["revoked"]["withheld"].as_u64().unwrap() > 0, "the log went on after the revocation");
     assert_eq!(result["latency"]["samples"], 25);
+    assert!(result["seconds"].as_f64().unwrap() < 60.0, "{result}");
     let replicas = result["replicas"].as_array().unwrap();
     let of = |who: &str| replicas.iter().find(|replica| replica["participant"] == who).unwrap();
     assert_eq!(of("tax-office")["trimmed"], serde_json::json!(["address", "phone"]));

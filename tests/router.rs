@@ -96,6 +96,50 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_happens_during_a_pass_comes_after_it_once() {
+    let mut network = Network::opened().await.unwrap();
+    for key in ["a", "b", "c"] {
+        network.publish(Op::Create, key, None, Some(&row(key, "R"))).await.unwrap();
+    }
+    network.materialised().await.unwrap();
+    // Its ends are fixed when the request is answered; nothing of it was read by this client yet.
+    let mut stream = network.stream("9000/main", "state").await.unwrap();
+    network.publish(Op::Update, "a", Some(&row("a", "R")), Some(&row("a", "J"))).await.unwrap();
+    network.publish(Op::Create, "d", None, Some(&row("d", "R"))).await.unwrap();
+    stream.until(|word| word == "upsert d Change").await.unwrap();
+    let expected =
+        ["upsert a State", "upsert b State", "upsert c State", "remove a Leave", "upsert d Change"];
+    assert_eq!(stream.rows(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_loses_a_named_field_stops_the_stream_at_its_first_record() {
+    let mut network = Network::opened().await.unwrap();
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+    stream.until(|word| word == "upsert a Change").await.unwrap();
+    let without = r#"{"type":"record","name":"test.Row","fields":[
+        {"name":"k","type":"string"},{"name":"secret","type":"string"}]}"#;
+    let codec =
+        schemas::change::ChangeCodec::new(&schemas::avro::schema::AvroSchema::parse(without).unwrap())
+            .unwrap();
+    let client = network.client("4000/main").unwrap();
+    let body = serde_json::json!({"schema": codec.envelope().text()});
+    let path = "/registry/subjects/dit.register.log-value/versions";
+    let registered: serde_json::Value = send_json(client.post(path).json(&body)).await.unwrap();
+    let id = u32::try_from(registered["id"].as_u64().unwrap()).unwrap();
+    let mut image = Vec::new();
+    for text in ["b", "SECRET"] {
+        schemas::avro::binary::put_string(&mut image, text);
+    }
+    network.append_framed(schemas::ids::SchemaId::new(id), Op::Create, "b", &image).await.unwrap();
+    stream.until(|_| false).await.unwrap();
+    assert_eq!(stream.rows(), ["upsert a Change"]);
+    let last = stream.words.last().unwrap();
+    assert!(last.starts_with("closing Stop schema_mismatch"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_bites_in_mid_stream_and_for_good() {
     let mut network = Network::opened().await.unwrap();
     let mut stream = network.stream("9000/main", "latest").await.unwrap();

@@ -16,6 +16,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+/// The most memory that this process has had, where the system tells it (Linux).
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1_024)
+}
+
 /// Where a demo keeps everything: the user's folder, which must be new to it, or a temporary one.
 fn folder(keep: Option<&Path>, temporary: &Path) -> anyhow::Result<PathBuf> {
     let Some(keep) = keep else { return Ok(temporary.to_owned()) };

@@ -75,6 +75,8 @@ pub struct Outcome {
     pub replicas: Vec<ReplicaVerdict>,
     /// Seconds from the start to the verified end.
     pub seconds: f64,
+    /// The most memory that the whole network and its verification took.
+    pub peak_memory_bytes: Option<u64>,
     /// Where everything was kept.
     pub kept: Option<PathBuf>,
 }
@@ -157,6 +159,7 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
             .collect(),
         replicas,
         seconds: began.elapsed().as_secs_f64(),
+        peak_memory_bytes: super::peak_memory_bytes(),
         kept: options.keep,
     })
 }

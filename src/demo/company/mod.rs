@@ -93,6 +93,8 @@ pub struct Outcome {
     pub latency: Latency,
     /// Seconds from the start to the verified end.
     pub seconds: f64,
+    /// The most memory that the whole network and its verification took.
+    pub peak_memory_bytes: Option<u64>,
     /// Where everything was kept.
     pub kept: Option<PathBuf>,
 }
@@ -207,6 +209,7 @@ impl Play {
             revoked,
             latency,
             seconds: began.elapsed().as_secs_f64(),
+            peak_memory_bytes: super::peak_memory_bytes(),
             kept: self.options.keep.clone(),
         })
     }
