@@ -274,7 +274,13 @@ fn damaged_segments_of_a_replica_are_set_aside_and_received_anew() {
 #[test]
 fn a_file_that_the_guard_holds_is_taken_on_a_persons_word() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, _running) = settled_site(dir.path());
+    let (site, mut running) = settled_site(dir.path());
+    running.remove("producer").unwrap().kill().unwrap();
+    let config = site.path("producer.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (without, _) = text.split_once("[guard]").unwrap();
+    std::fs::write(&config, without).unwrap();
+    running.insert("producer", start(&site, "producer"));
     let (text, _) = register(0);
     let few: String = text.lines().take(5).map(|line| format!("{line}\n")).collect();
     site.drop_file("few.csv", &few).unwrap();
@@ -282,7 +288,6 @@ fn a_file_that_the_guard_holds_is_taken_on_a_persons_word() {
     eventually("the file is held", || Ok(at("held").exists()))
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
     let before = replica(&site);
-    let config = site.path("producer.toml");
     let accepted = std::process::Command::new(env!("CARGO_BIN_EXE_dit"))
         .args(["producer", "accept", "--config", config.to_str().unwrap(), "few.csv"])
         .status();
