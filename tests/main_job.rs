@@ -252,6 +252,8 @@ fn the_territorial_reform_moves_every_place_to_its_new_municipality() {
     let result = result(&output);
     assert_eq!(result["equal"], true);
     assert_eq!(counts(&result), [[5973, 0, 0, 4], [124, 2269, 0, 4], [0, 0, 0, 4], [0, 2847, 0, 4]]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.matches("parked line ").count(), 16, "each of the four rows is named, each time");
     assert_eq!((delivered(&result, "left"), delivered(&result, "entered")), (2847, 2847));
     let replicas = result["replicas"].as_array().unwrap();
     assert_eq!(replicas.iter().filter(|r| r["rows"] == 0).count(), 78);

@@ -29,8 +29,6 @@ use crate::source::table::{Table, TableError, TableFormat};
 const IDENTITY_KIND: &[u8; 4] = b"iden";
 /// Events that share one sync of the outbox.
 const GROUP: usize = 1_000;
-/// Parked rows that a report names; the count is always whole.
-const REPORTED_ROWS: usize = 1_000;
 
 /// When a file is held for a person to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -86,7 +84,7 @@ pub struct FileReport {
     pub deletes_held: Option<String>,
     /// Columns that stand for no field.
     pub ignored_columns: Vec<String>,
-    /// The rows set aside; the first thousand.
+    /// The rows set aside.
     pub parked: Vec<Parked>,
 }
 
@@ -358,7 +356,7 @@ impl Agent {
             taken,
             deletes_held: survey.deletes_held.clone(),
             ignored_columns: reader.ignored().to_vec(),
-            parked: survey.parked.iter().take(REPORTED_ROWS).cloned().collect(),
+            parked: survey.parked.clone(),
         };
         if taken {
             let mut emitter = Emitter::new(self, &file);
@@ -408,7 +406,7 @@ impl Agent {
             taken,
             deletes_held: None,
             ignored_columns,
-            parked: changes.parked.into_iter().take(REPORTED_ROWS).collect(),
+            parked: changes.parked,
         })
     }
 

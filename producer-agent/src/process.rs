@@ -25,6 +25,8 @@ use crate::send::machine::{Doubt, SendMachine};
 use crate::send::sender::{ReopenError, SendError, Sender};
 use crate::source::drop_folder::{DropFolder, Fate};
 
+/// Parked rows that a report shows; the file beside it has all of them.
+const REPORTED_ROWS: usize = 1_000;
 /// How often the drop folder is looked at: a nightly file can wait this long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -233,9 +235,13 @@ async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: b
         for (file, accepted) in folder.ready()? {
             folder.forget_last()?;
             match take(config, &agent, &file, accepted).await? {
-                Ok(report) => {
+                Ok(mut report) => {
                     tell(&report);
                     let fate = if report.taken { Fate::Taken } else { Fate::Held };
+                    if !report.parked.is_empty() {
+                        folder.name_parked(&file, fate, &report.parked)?;
+                    }
+                    report.parked.truncate(REPORTED_ROWS);
                     folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                     if report.taken {
                         folder.remember(&file, report.is_full)?;

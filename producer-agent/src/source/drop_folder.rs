@@ -3,11 +3,15 @@
 //! Owns which file is ready (its size and time stand still between two looks) and where a taken one goes.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use platform::segments::checked_file;
 use platform::segments::disk::RealDisk;
+
+use super::compare::Parked;
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +90,22 @@ impl DropFolder {
         std::fs::rename(file, &target).map_err(|error| DropError { path: target, error })
     }
 
+    /// Names every parked row in a file beside the report: one JSON object a line.
+    pub fn name_parked(&self, file: &Path, fate: Fate, parked: &[Parked]) -> Result<(), DropError> {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".parked.ndjson");
+        let path = self.dir.join(fate.folder()).join(name);
+        let write = || -> std::io::Result<()> {
+            let mut out = BufWriter::new(File::create(&path)?);
+            for row in parked {
+                serde_json::to_writer(&mut out, row)?;
+                out.write_all(b"\n")?;
+            }
+            out.flush()
+        };
+        write().map_err(|error| DropError { path: path.clone(), error })
+    }
+
     /// A file is about to be taken: what was taken before it is not to be compared with any more.
     pub fn forget_last(&self) -> Result<(), DropError> {
         self.remember(Path::new(""), false)
@@ -157,6 +177,10 @@ mod tests {
         folder.settle(&file, Fate::Held, "{}").unwrap();
         assert!(folder.ready().unwrap().is_empty());
         assert_eq!(folder.last_full(), None);
+        let row = |line| Parked { line, column: None, reason: "its key stands there twice".to_owned() };
+        folder.name_parked(&file, Fate::Taken, &[row(3), row(9)]).unwrap();
+        let named = std::fs::read_to_string(dir.path().join("taken/b.csv.parked.ndjson")).unwrap();
+        assert!(named.lines().count() == 2 && named.contains("\"line\":9"), "{named}");
         std::fs::write(dir.path().join("taken/c.csv"), "a").unwrap();
         folder.remember(&dir.path().join("c.csv"), true).unwrap();
         assert_eq!(folder.last_full(), Some(dir.path().join("taken/c.csv")));

@@ -148,6 +148,43 @@ async fn times_find_offsets() {
 }
 
 #[tokio::test]
+async fn the_memory_log_compacts_and_expires_under_its_readers() {
+    let log = MemoryLog::default();
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    for number in 0..20 {
+        log.append("t", P0, vec![record(&format!("k{}", number % 3), &number.to_string())]).await.unwrap();
+    }
+    log.compact("t", P0, Offset::new(15));
+    assert_eq!(values(&log, "t", 0).await, ["12", "13", "14", "15", "16", "17", "18", "19"]);
+    log.expire("t", P0, Offset::new(16));
+    let gone = log.read("t", P0, Offset::new(3), 100, SOON).await;
+    assert!(matches!(gone, Err(ReadError::BeforeFirst { first, .. }) if first == Offset::new(16)));
+    assert_eq!(values(&log, "t", 16).await, ["16", "17", "18", "19"]);
+    assert_eq!(log.bounds("t", P0).await.unwrap().next, Offset::new(20), "offsets go on");
+}
+
+#[tokio::test]
+async fn what_the_memory_log_acknowledges_is_there_whatever_else_it_does() {
+    for seed in 0..20 {
+        let log = MemoryLog::new(super::memory::Faults { seed, unknown: 200, cut: 200 });
+        log.ensure_topic(&spec("t", 1)).await.unwrap();
+        let (mut acknowledged, mut unknown) = (Vec::new(), 0);
+        for number in 0..50 {
+            let batch = [0, 1, 2].map(|part| record("k", &format!("{number}.{part}")));
+            match log.append("t", P0, batch.to_vec()).await {
+                Ok(_) => acknowledged.extend([0, 1, 2].map(|part| format!("{number}.{part}"))),
+                Err(AppendError::Unknown(_)) => unknown += 1,
+                Err(other) => panic!("seed {seed}: {other}"),
+            }
+        }
+        let found = values(&log, "t", 0).await;
+        assert!(unknown > 0, "seed {seed} gave no fault");
+        let kept: Vec<_> = found.iter().filter(|value| acknowledged.contains(value)).cloned().collect();
+        assert_eq!(kept, acknowledged, "seed {seed}");
+    }
+}
+
+#[tokio::test]
 async fn a_compacted_topic_keeps_each_keys_newest_record_at_its_offset() {
     on_each(|log| async move {
         let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
