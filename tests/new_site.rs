@@ -56,5 +56,5 @@ fn the_page_for_a_new_site_is_true() {
     assert!(out.contains(r#"{"regcode":"40003000001","name":"SIA \"Ābele\"","municipality":"Ogres novads","opened":"2019-01-01"}"#)
         || out.contains(r#""opened":"2019-01-01""#), "{out}");
     assert!(!out.contains("20000001"), "a telephone number left: {out}");
-    assert!(out.contains("V-2026-0001: receiving; "), "{out}");
+    assert!(out.contains("V-2026-0001 (companies): receiving; "), "{out}");
 }
