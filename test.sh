@@ -29,7 +29,7 @@ fi
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked
-# Advisories and licences, where the tool is installed; they are looked up in a database that it fetches.
-if [ -z "${DIT_REAL_DATA:-}" ] && command -v cargo-deny >/dev/null; then
-    cargo deny check || exit 1
+# Bans, licences and sources, where the tool is installed. Advisories need a database from the network: CI brings its own.
+if command -v cargo-deny >/dev/null; then
+    cargo deny check bans licenses sources
 fi

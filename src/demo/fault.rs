@@ -71,7 +71,7 @@ impl Sink for FaultySink {
 
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let mut batch = batch.clone();
-        // A lost row must not come back with its next change: every victim of a drop is the same key's last word.
+        // One victim only: where its next change heals it, the demo says that the fault could not be planted.
         self.plant(&mut batch.effects);
         self.inner.apply(&batch)
     }
