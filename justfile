@@ -7,6 +7,10 @@ default:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
+# A real Kafka of one node, or three (`just kafka 3`), until Enter.
+kafka *NODES:
+    cargo run --quiet -p parts --bin start-part -- kafka {{NODES}}
+
 # All tests, as CI runs them.
 test:
     ./test.sh

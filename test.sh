@@ -21,14 +21,26 @@ for tool in cargo rustfmt cargo-clippy; do
     fi
 done
 need cc build-essential
+need pkg-config pkg-config
+# The tests run on real parts, each started for them: Kafka's jars are fetched once, into ~/.cache/dit/parts.
+need java openjdk-17-jre-headless
+need mvn maven
+if ! pkg-config --exists openssl; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && apt-get install -y -qq libssl-dev >/dev/null
+    else
+        echo "please install libssl-dev (OpenSSL's headers, for TLS to Kafka)" >&2
+        exit 1
+    fi
+fi
 if [ -n "${DIT_REAL_DATA:-}" ]; then
     need zstd zstd
     need tar tar
 fi
 
 cargo fmt --all --check
-cargo clippy --workspace --all-targets --locked -- -D warnings
-cargo test --workspace --locked
+cargo clippy --workspace --all-targets --features kafka-tls --locked -- -D warnings
+cargo test --workspace --features kafka-tls --locked
 # Bans, licences and sources, where the tool is installed. Advisories need a database from the network: CI brings its own.
 if command -v cargo-deny >/dev/null; then
     cargo deny check bans licenses sources

@@ -8,7 +8,8 @@ use platform::identity::Identity;
 use platform::shutdown::{DRAIN_LIMIT, terminate};
 use platform::telemetry;
 
-use crate::config::RouterConfig;
+use crate::config::kafka::KafkaOptions;
+use crate::config::{LogPlace, RouterConfig};
 use crate::control::declared::Declared;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
@@ -18,10 +19,10 @@ use crate::{Parts, Router};
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = RouterConfig::read(path)?;
     telemetry::init(config.log_format, "info,sled=warn");
-    let log = Arc::new(EmbeddedLog::open(&config.log_dir, EmbeddedOptions::default())?);
+    let log = open_log(&config.log(path)?)?;
     let declared = config.declared.as_deref().map(Declared::read).transpose()?.unwrap_or_default();
     let router = Router::start(Parts {
-        log: Arc::<EmbeddedLog>::clone(&log),
+        log: Arc::clone(&log),
         identity: Identity::load(&config.identity)?,
         secret: config.secret(path)?,
         domain: config.domain,
@@ -46,4 +47,21 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         bail!("{fault}");
     }
     Ok(())
+}
+
+fn open_log(place: &LogPlace<'_>) -> anyhow::Result<Arc<dyn Log>> {
+    Ok(match place {
+        LogPlace::Embedded(folder) => Arc::new(EmbeddedLog::open(folder, EmbeddedOptions::default())?),
+        LogPlace::Kafka(options) => kafka_log(options)?,
+    })
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_log(options: &KafkaOptions) -> anyhow::Result<Arc<dyn Log>> {
+    Ok(Arc::new(crate::log::kafka::KafkaLog::connect(options)?))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_log(_: &KafkaOptions) -> anyhow::Result<Arc<dyn Log>> {
+    bail!("this binary has no Kafka; build it with: cargo build --release --features kafka")
 }

@@ -1,7 +1,5 @@
-//! What every log must do: one suite, run on each implementation.
+//! What every log must do: one suite of laws, run on each implementation; Kafka's on real clusters.
 
-use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::ids::{Offset, Partition};
@@ -12,7 +10,6 @@ use super::memory::MemoryLog;
 use super::*;
 
 const P0: Partition = Partition::new(0);
-const SOON: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(20);
 
 fn record(key: &str, value: &str) -> Record {
@@ -24,127 +21,171 @@ fn spec(name: &str, partitions: u32) -> TopicSpec {
     TopicSpec { name: name.to_owned(), partitions, cleanup: Cleanup::KeepAll }
 }
 
-async fn values(log: &dyn Log, topic: &str, from: u64) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut next = Offset::new(from);
-    loop {
-        let batch = log.read(topic, P0, next, 100, SOON).await.unwrap();
-        if batch.next == next {
-            return found;
-        }
+async fn all(log: &dyn Log, topic: &str, from: u64) -> Vec<Stored> {
+    let (mut found, mut next) = (Vec::new(), Offset::new(from));
+    let end = log.bounds(topic, P0).await.unwrap().next;
+    while next < end {
+        let batch = log.read(topic, P0, next, 100, Duration::ZERO).await.unwrap();
+        assert!(batch.next > next, "a gap must not stop its reader");
+        assert!(batch.records.iter().all(|stored| stored.offset >= next), "offsets grow");
         next = batch.next;
-        found.extend(batch.records.into_iter().map(|s| String::from_utf8(s.record.value.unwrap()).unwrap()));
+        found.extend(batch.records);
     }
+    found
 }
 
-async fn on_each<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Log>) -> F) {
-    test(Arc::new(MemoryLog::default())).await;
+async fn values(log: &dyn Log, topic: &str, from: u64) -> Vec<String> {
+    let stored = all(log, topic, from).await;
+    stored.into_iter().map(|s| String::from_utf8(s.record.value.unwrap()).unwrap()).collect()
+}
+
+/// Runs each law on each log.
+macro_rules! laws {
+    ($($law:ident),* $(,)?) => {
+        laws!(@on memory, super::memory(), $($law),*);
+        laws!(@on embedded, super::embedded(super::EmbeddedOptions::default()), $($law),*);
+        // Rolls, cleans and reopens all the time: none of it may be seen.
+        laws!(@on embedded_restless, super::embedded(super::RESTLESS), $($law),*);
+        #[cfg(feature = "kafka")]
+        laws!(@on kafka_of_one_node, super::kafka(1), $($law),*);
+        #[cfg(feature = "kafka")]
+        laws!(@on kafka_of_three_nodes, super::kafka(3), $($law),*);
+    };
+    (@on $log:ident, $make:expr, $($law:ident),*) => {
+        mod $log {
+            $(#[tokio::test] async fn $law() { let (log, _place) = $make; super::$law(&log).await; })*
+        }
+    };
+}
+
+laws!(
+    what_was_appended_is_read_in_order_once,
+    a_topic_is_made_once_and_a_disagreement_is_named,
+    a_reader_at_the_end_is_woken_by_an_append,
+    offsets_outside_are_named,
+    a_record_past_the_limit_is_refused_whole,
+    a_new_writer_fences_the_one_before,
+    times_find_offsets,
+    a_compacted_topic_keeps_each_keys_newest_record_at_its_offset,
+    readers_of_one_partition_do_not_disturb_each_other,
+);
+
+const RESTLESS: EmbeddedOptions =
+    EmbeddedOptions { segment_bytes: 100, clean_every: Duration::from_millis(1) };
+
+fn memory() -> (MemoryLog, ()) {
+    (MemoryLog::default(), ())
+}
+
+fn embedded(options: EmbeddedOptions) -> (EmbeddedLog, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let log = EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap();
-    test(Arc::new(log)).await;
-    // Rolls, cleans and reopens all the time: none of it may be seen.
-    let restless = EmbeddedOptions { segment_bytes: 100, clean_every: Duration::from_millis(1) };
-    let dir = tempfile::tempdir().unwrap();
-    test(Arc::new(EmbeddedLog::open(dir.path(), restless).unwrap())).await;
+    (EmbeddedLog::open(dir.path(), options).unwrap(), dir)
 }
 
-#[tokio::test]
-async fn what_was_appended_is_read_in_order_once() {
-    on_each(|log| async move {
-        assert!(log.ensure_topic(&spec("t", 2)).await.unwrap());
-        let last = log.append("t", P0, vec![record("a", "1"), record("b", "2")]).await.unwrap();
-        log.append("t", P0, vec![record("c", "3")]).await.unwrap();
-        log.append("t", Partition::new(1), vec![record("x", "other")]).await.unwrap();
-        assert_eq!(values(log.as_ref(), "t", 0).await, ["1", "2", "3"]);
-        assert_eq!(values(log.as_ref(), "t", last.next().get()).await, ["3"]);
-        let stored = log.read("t", P0, Offset::new(0), 1, SOON).await.unwrap().records;
-        assert_eq!(stored.len(), 1, "at least one record however small the limit");
-        assert_eq!(stored[0].record, record("a", "1"));
-    })
-    .await;
+/// A log on a cluster that all tests share, under a prefix of its own.
+#[cfg(feature = "kafka")]
+fn kafka(nodes: u16) -> (super::kafka::KafkaLog, ()) {
+    let brokers = parts::kafka::Kafka::shared(nodes.into()).unwrap();
+    let prefix = format!("t{}.", hex::encode(platform::random::id().unwrap()));
+    let options = crate::config::kafka::KafkaOptions { brokers, prefix, replication: nodes, security: None };
+    (super::kafka::KafkaLog::connect(&options).unwrap(), ())
 }
 
-#[tokio::test]
-async fn a_topic_is_made_once_and_a_disagreement_is_named() {
-    on_each(|log| async move {
-        assert!(log.ensure_topic(&spec("t", 2)).await.unwrap());
-        assert!(!log.ensure_topic(&spec("t", 2)).await.unwrap());
-        let error = log.ensure_topic(&spec("t", 3)).await.unwrap_err().to_string();
-        assert!(error.contains("2 partitions") && error.contains("3 partitions"), "{error}");
-        let missing = log.append("nowhere", P0, vec![record("a", "1")]).await;
-        assert!(matches!(missing, Err(AppendError::Refused(_))));
-        let beyond = log.bounds("t", Partition::new(2)).await;
-        assert!(matches!(beyond, Err(TopicError::Unknown { .. })));
-    })
-    .await;
+async fn what_was_appended_is_read_in_order_once(log: &dyn Log) {
+    assert!(log.ensure_topic(&spec("t", 2)).await.unwrap());
+    let last = log.append("t", P0, vec![record("a", "1"), record("b", "2")]).await.unwrap();
+    log.append("t", P0, vec![record("c", "3")]).await.unwrap();
+    log.append("t", Partition::new(1), vec![record("x", "other")]).await.unwrap();
+    assert_eq!(values(log, "t", 0).await, ["1", "2", "3"]);
+    assert_eq!(values(log, "t", last.next().get()).await, ["3"]);
+    let stored = log.read("t", P0, Offset::new(0), 1, Duration::ZERO).await.unwrap().records;
+    assert_eq!(stored.len(), 1, "at least one record however small the limit");
+    assert_eq!(stored[0].record, record("a", "1"));
 }
 
-#[tokio::test]
-async fn a_reader_at_the_end_is_woken_by_an_append() {
-    on_each(|log| async move {
-        log.ensure_topic(&spec("t", 1)).await.unwrap();
-        let reader = Arc::clone(&log);
-        let waiting = tokio::spawn(async move { reader.read("t", P0, Offset::new(0), 100, LONG).await });
-        tokio::task::yield_now().await;
-        log.append("t", P0, vec![record("a", "1")]).await.unwrap();
-        let batch = tokio::time::timeout(LONG, waiting).await.unwrap().unwrap().unwrap();
-        assert_eq!(batch.records.len(), 1);
-    })
-    .await;
+async fn a_topic_is_made_once_and_a_disagreement_is_named(log: &dyn Log) {
+    assert!(log.ensure_topic(&spec("t", 2)).await.unwrap());
+    assert!(!log.ensure_topic(&spec("t", 2)).await.unwrap());
+    let error = log.ensure_topic(&spec("t", 3)).await.unwrap_err().to_string();
+    assert!(error.contains("2 partitions") && error.contains("3 partitions"), "{error}");
+    let missing = log.append("nowhere", P0, vec![record("a", "1")]).await;
+    assert!(matches!(missing, Err(AppendError::Refused(_))));
+    let beyond = log.bounds("t", Partition::new(2)).await;
+    assert!(matches!(beyond, Err(TopicError::Unknown { .. })));
 }
 
-#[tokio::test]
-async fn offsets_outside_are_named() {
-    on_each(|log| async move {
-        log.ensure_topic(&spec("t", 1)).await.unwrap();
-        log.append("t", P0, vec![record("a", "1")]).await.unwrap();
-        let beyond = log.read("t", P0, Offset::new(99), 100, SOON).await;
-        assert!(matches!(beyond, Err(ReadError::BeyondEnd { .. })));
-    })
-    .await;
+async fn a_reader_at_the_end_is_woken_by_an_append(log: &dyn Log) {
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    let reading = log.read("t", P0, Offset::new(0), 100, LONG);
+    let appending = log.append("t", P0, vec![record("a", "1")]);
+    let (batch, appended) = tokio::join!(tokio::time::timeout(LONG, reading), appending);
+    appended.unwrap();
+    assert_eq!(batch.unwrap().unwrap().records.len(), 1);
 }
 
-#[tokio::test]
-async fn a_record_past_the_limit_is_refused_whole() {
-    on_each(|log| async move {
-        log.ensure_topic(&spec("t", 1)).await.unwrap();
-        let large = record("a", &"x".repeat(MAX_RECORD_BYTES));
-        let refused = log.append("t", P0, vec![record("a", "1"), large]).await;
-        assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
-        assert!(values(log.as_ref(), "t", 0).await.is_empty());
-    })
-    .await;
+async fn offsets_outside_are_named(log: &dyn Log) {
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    log.append("t", P0, vec![record("a", "1")]).await.unwrap();
+    let beyond = log.read("t", P0, Offset::new(99), 100, Duration::ZERO).await;
+    assert!(matches!(beyond, Err(ReadError::BeyondEnd { .. })));
 }
 
-#[tokio::test]
-async fn a_new_writer_fences_the_one_before() {
-    on_each(|log| async move {
-        log.ensure_topic(&spec("t", 1)).await.unwrap();
-        let mut first = log.open_writer("w").await.unwrap();
-        first.commit("t", P0, vec![record("a", "1"), record("b", "2")]).await.unwrap();
-        let mut other = log.open_writer("another id").await.unwrap();
-        let mut second = log.open_writer("w").await.unwrap();
-        let fenced = first.commit("t", P0, vec![record("a", "zombie")]).await;
-        assert!(matches!(fenced, Err(CommitError::Fenced)));
-        second.commit("t", P0, vec![record("a", "3")]).await.unwrap();
-        other.commit("t", P0, vec![record("a", "4")]).await.unwrap();
-        assert_eq!(values(log.as_ref(), "t", 0).await, ["1", "2", "3", "4"]);
-    })
-    .await;
+async fn a_record_past_the_limit_is_refused_whole(log: &dyn Log) {
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    let large = record("a", &"x".repeat(MAX_RECORD_BYTES));
+    let refused = log.append("t", P0, vec![record("a", "1"), large]).await;
+    assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
+    assert!(values(log, "t", 0).await.is_empty());
 }
 
-#[tokio::test]
-async fn times_find_offsets() {
-    on_each(|log| async move {
-        log.ensure_topic(&spec("t", 1)).await.unwrap();
-        log.append("t", P0, vec![record("a", "1")]).await.unwrap();
-        let stored = log.read("t", P0, Offset::new(0), 100, SOON).await.unwrap().records;
-        let at = stored[0].logged_at;
-        assert_eq!(log.offset_at("t", P0, at).await.unwrap(), Offset::new(0));
-        let end = log.bounds("t", P0).await.unwrap().next;
-        assert_eq!(log.offset_at("t", P0, at.plus(60_000)).await.unwrap(), end);
-    })
-    .await;
+async fn a_new_writer_fences_the_one_before(log: &dyn Log) {
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    let mut first = log.open_writer("w").await.unwrap();
+    first.commit("t", P0, vec![record("a", "1"), record("b", "2")]).await.unwrap();
+    let mut other = log.open_writer("another id").await.unwrap();
+    let mut second = log.open_writer("w").await.unwrap();
+    let fenced = first.commit("t", P0, vec![record("a", "zombie")]).await;
+    assert!(matches!(fenced, Err(CommitError::Fenced)));
+    second.commit("t", P0, vec![record("a", "3")]).await.unwrap();
+    other.commit("t", P0, vec![record("a", "4")]).await.unwrap();
+    assert_eq!(values(log, "t", 0).await, ["1", "2", "3", "4"]);
+}
+
+async fn times_find_offsets(log: &dyn Log) {
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    log.append("t", P0, vec![record("a", "1")]).await.unwrap();
+    let stored = log.read("t", P0, Offset::new(0), 100, Duration::ZERO).await.unwrap().records;
+    let at = stored[0].logged_at;
+    assert_eq!(log.offset_at("t", P0, at).await.unwrap(), Offset::new(0));
+    let end = log.bounds("t", P0).await.unwrap().next;
+    assert_eq!(log.offset_at("t", P0, at.plus(60_000)).await.unwrap(), end);
+}
+
+/// Random positions, small batches, many readers at once: each reading gives what stands there.
+async fn readers_of_one_partition_do_not_disturb_each_other(log: &dyn Log) {
+    const RECORDS: u64 = 400;
+    log.ensure_topic(&spec("t", 2)).await.unwrap();
+    for partition in [P0, Partition::new(1)] {
+        let records = (0..RECORDS).map(|number| record("k", &format!("{partition}/{number}")));
+        log.append("t", partition, records.collect()).await.unwrap();
+    }
+    let reader = |seed: u64| async move {
+        let mut random = seed;
+        for _ in 0..30 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (from, partition) = ((random >> 33) % RECORDS, Partition::new((random >> 32) as u32 % 2));
+            let wait = if random >> 63 == 0 { Duration::ZERO } else { LONG };
+            let size = (random >> 40) as usize % 2_000;
+            let batch = log.read("t", partition, Offset::new(from), size, wait).await.unwrap();
+            let found: Vec<_> = batch.records.iter().map(|s| s.record.value.clone().unwrap()).collect();
+            let until = from + found.len() as u64;
+            let expected: Vec<_> = (from..until).map(|n| format!("{partition}/{n}").into_bytes()).collect();
+            assert!(!found.is_empty(), "nothing at {from} of {partition}");
+            assert_eq!(found, expected);
+            assert_eq!(batch.next, Offset::new(until));
+        }
+    };
+    futures_util::future::join_all((0..12).map(reader)).await;
 }
 
 #[tokio::test]
@@ -157,7 +198,7 @@ async fn the_memory_log_compacts_and_expires_under_its_readers() {
     log.compact("t", P0, Offset::new(15));
     assert_eq!(values(&log, "t", 0).await, ["12", "13", "14", "15", "16", "17", "18", "19"]);
     log.expire("t", P0, Offset::new(16));
-    let gone = log.read("t", P0, Offset::new(3), 100, SOON).await;
+    let gone = log.read("t", P0, Offset::new(3), 100, Duration::ZERO).await;
     assert!(matches!(gone, Err(ReadError::BeforeFirst { first, .. }) if first == Offset::new(16)));
     assert_eq!(values(&log, "t", 16).await, ["16", "17", "18", "19"]);
     assert_eq!(log.bounds("t", P0).await.unwrap().next, Offset::new(20), "offsets go on");
@@ -184,32 +225,18 @@ async fn what_the_memory_log_acknowledges_is_there_whatever_else_it_does() {
     }
 }
 
-#[tokio::test]
-async fn a_compacted_topic_keeps_each_keys_newest_record_at_its_offset() {
-    on_each(|log| async move {
-        let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
-        log.ensure_topic(&TopicSpec { cleanup, ..spec("t", 1) }).await.unwrap();
-        let mut newest = std::collections::BTreeMap::new();
-        for number in 0..300 {
-            let key = format!("k{}", number % 7);
-            let last = log.append("t", P0, vec![record(&key, &number.to_string())]).await.unwrap();
-            newest.insert(key, (last, number.to_string()));
-        }
-        let mut found = std::collections::BTreeMap::new();
-        let mut next = Offset::new(0);
-        let end = log.bounds("t", P0).await.unwrap().next;
-        while next < end {
-            let batch = log.read("t", P0, next, 200, SOON).await.unwrap();
-            assert!(batch.next > next, "a gap must not stop its reader");
-            for stored in batch.records {
-                assert!(stored.offset >= next, "offsets grow");
-                let key = String::from_utf8(stored.record.key.unwrap()).unwrap();
-                let value = String::from_utf8(stored.record.value.unwrap()).unwrap();
-                found.insert(key, (stored.offset, value));
-            }
-            next = batch.next;
-        }
-        assert_eq!(found, newest);
-    })
-    .await;
+async fn a_compacted_topic_keeps_each_keys_newest_record_at_its_offset(log: &dyn Log) {
+    let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
+    log.ensure_topic(&TopicSpec { cleanup, ..spec("t", 1) }).await.unwrap();
+    let mut newest = std::collections::BTreeMap::new();
+    for number in 0..300 {
+        let key = format!("k{}", number % 7);
+        let last = log.append("t", P0, vec![record(&key, &number.to_string())]).await.unwrap();
+        newest.insert(key, (last, number.to_string()));
+    }
+    let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap()).unwrap();
+    let found = all(log, "t", 0).await.into_iter();
+    let found: std::collections::BTreeMap<_, _> =
+        found.map(|s| (text(s.record.key), (s.offset, text(s.record.value)))).collect();
+    assert_eq!(found, newest);
 }

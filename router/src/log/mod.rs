@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod conformance;
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 mod stored;
 
@@ -146,7 +148,7 @@ pub enum CommitError {
     /// Another writer was opened since; this one will never commit again.
     #[error("another writer took over")]
     Fenced,
-    /// Nothing of it will appear; open a writer again.
+    /// Whether it was made is settled when a writer is opened again; read then what is there.
     #[error("the commit failed: {0}")]
     Failed(String),
 }
@@ -168,7 +170,8 @@ pub trait Log: Send + Sync + 'static {
         records: Vec<Record>,
     ) -> Result<Offset, AppendError>;
 
-    /// Committed records from an offset on, about `max_bytes` of them; waits up to `wait` when there are none.
+    /// Committed records from an offset on, about `max_bytes` of them: with no `wait`, what is there now; else the
+    /// first that arrive within it.
     async fn read(
         &self,
         topic: &str,

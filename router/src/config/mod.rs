@@ -2,6 +2,8 @@
 //!
 //! Owns its keys; their doc comments are the reference.
 
+pub mod kafka;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use platform::config::{ConfigError, load, relative_to};
 use platform::identity::IdentityFiles;
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
+
+use kafka::KafkaOptions;
 
 /// `router.toml`.
 #[derive(Debug, Deserialize)]
@@ -25,13 +29,24 @@ pub struct RouterConfig {
     pub identity: IdentityFiles,
     /// A file of at least 32 secret bytes, the same on every router.
     pub network_secret: PathBuf,
-    /// The folder of the embedded log.
-    pub log_dir: PathBuf,
+    /// The folder of the embedded log: one machine, one router.
+    pub log_dir: Option<PathBuf>,
+    /// The log on Kafka, for several routers. One of the two must be there.
+    pub kafka: Option<KafkaOptions>,
     /// A folder of declarative files.
     pub declared: Option<PathBuf>,
     /// How log lines look: `text` or `json`.
     #[serde(default)]
     pub log_format: platform::telemetry::Format,
+}
+
+/// Where a router's log is.
+#[derive(Debug)]
+pub enum LogPlace<'c> {
+    /// In a folder of its own.
+    Embedded(&'c Path),
+    /// On a cluster.
+    Kafka(&'c KafkaOptions),
 }
 
 fn default_admin_listen() -> SocketAddr {
@@ -43,9 +58,24 @@ impl RouterConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = load(path)?;
         relative_to(path, config.identity.paths_mut());
-        relative_to(path, [&mut config.network_secret, &mut config.log_dir]);
+        relative_to(path, [&mut config.network_secret]);
+        relative_to(path, config.log_dir.as_mut());
+        relative_to(path, config.kafka.iter_mut().flat_map(KafkaOptions::paths_mut));
         relative_to(path, config.declared.as_mut());
         Ok(config)
+    }
+
+    /// Where the log is.
+    pub fn log(&self, path: &Path) -> Result<LogPlace<'_>, ConfigError> {
+        match (&self.log_dir, &self.kafka) {
+            (Some(folder), None) => Ok(LogPlace::Embedded(folder)),
+            (None, Some(options)) => Ok(LogPlace::Kafka(options)),
+            _ => Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                key: "log_dir, [kafka]".to_owned(),
+                problem: "write one of the two: the embedded log's folder, or a Kafka cluster".to_owned(),
+            }),
+        }
     }
 
     /// The network secret.

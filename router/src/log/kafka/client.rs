@@ -1,0 +1,142 @@
+//! The settings of every client, and the making of them.
+//!
+//! Owns what librdkafka is told, each setting with its reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfig};
+use rdkafka::consumer::{BaseConsumer, DefaultConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::FutureProducer;
+
+use crate::config::kafka::KafkaOptions;
+use crate::log::TopicError;
+
+/// A reading client, shared by its lanes.
+pub(super) type Reader = Arc<BaseConsumer<DefaultConsumerContext>>;
+/// A writing client, answered through futures.
+pub(super) type Producer = FutureProducer;
+/// A client for making and describing topics.
+pub(super) type Admin = AdminClient<DefaultClientContext>;
+
+/// How long a question to the cluster may take.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// After this an append's outcome is given up as unknown: its sender makes it again.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(15);
+/// An open transaction of a router that is gone holds readers of the state up for at most this.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
+/// What a client holds that was not taken yet, in KiB: two chunks of a tail.
+const PREFETCH_KIB: usize = 1_024;
+/// What the appends of a whole router may hold, in KiB.
+const APPEND_QUEUE_KIB: usize = 64 * 1_024;
+
+/// Makes clients of one cluster.
+#[derive(Clone)]
+pub(super) struct Clients {
+    options: KafkaOptions,
+}
+
+impl Clients {
+    pub(super) fn new(options: &KafkaOptions) -> Self {
+        Self { options: options.clone() }
+    }
+
+    pub(super) const fn options(&self) -> &KafkaOptions {
+        &self.options
+    }
+
+    fn config(&self) -> Result<ClientConfig, TopicError> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.options.brokers)
+            .set("client.id", "dit-router")
+            // A broker that came back is found within a second.
+            .set("reconnect.backoff.max.ms", "1000")
+            // A topic that is gone is named soon.
+            .set("topic.metadata.propagation.max.ms", "3000");
+        let Some(security) = &self.options.security else { return Ok(config) };
+        config.set("security.protocol", if security.sasl.is_some() { "SASL_SSL" } else { "SSL" });
+        config.set("ssl.ca.location", security.ca.to_string_lossy());
+        for (name, path) in
+            [("ssl.certificate.location", &security.certificate), ("ssl.key.location", &security.key)]
+        {
+            if let Some(path) = path {
+                config.set(name, path.to_string_lossy());
+            }
+        }
+        if let Some(sasl) = &security.sasl {
+            let file = &sasl.password_file;
+            let password = std::fs::read_to_string(file).map_err(|e| {
+                TopicError::Unavailable(format!("kafka.security.sasl: {}: {e}", file.display()))
+            })?;
+            config
+                .set("sasl.mechanism", &sasl.mechanism)
+                .set("sasl.username", &sasl.username)
+                .set("sasl.password", password.trim_end());
+        }
+        Ok(config)
+    }
+
+    fn create<C: FromClientConfig>(config: &ClientConfig) -> Result<C, TopicError> {
+        config.create().map_err(|error: KafkaError| {
+            let remedy =
+                "look at [kafka] in the configuration; TLS needs a binary with the feature kafka-tls";
+            TopicError::Unavailable(format!("no Kafka client can be made: {error}; {remedy}"))
+        })
+    }
+
+    /// A reader that never moves by itself: no group's offsets, no reset, and the end is told.
+    pub(super) fn reader(&self, wait: Duration) -> Result<Reader, TopicError> {
+        let mut config = self.config()?;
+        config
+            // librdkafka assigns nothing without a group's name; the group itself is never joined.
+            .set("group.id", "dit-router")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("max.poll.interval.ms", "86400000")
+            .set("fetch.wait.max.ms", wait.as_millis().to_string())
+            .set("fetch.error.backoff.ms", "50")
+            // The default of a second would be felt by whoever empties a queue that was full.
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
+        Self::create(&config).map(Arc::new)
+    }
+
+    fn producer_config(&self) -> Result<ClientConfig, TopicError> {
+        let mut config = self.config()?;
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // A batch is handed over whole; waiting for more would only be latency.
+            .set("linger.ms", "0")
+            .set("compression.type", "zstd")
+            .set("message.max.bytes", "1048588")
+            .set("queue.buffering.max.kbytes", APPEND_QUEUE_KIB.to_string())
+            .set("message.timeout.ms", DELIVERY_LIMIT.as_millis().to_string());
+        Ok(config)
+    }
+
+    /// The producer of the logs.
+    pub(super) fn producer(&self) -> Result<Producer, TopicError> {
+        Self::create(&self.producer_config()?)
+    }
+
+    /// A producer that commits transactions.
+    pub(super) fn transactional(&self, id: &str) -> Result<Producer, TopicError> {
+        let mut config = self.producer_config()?;
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", TRANSACTION_LIMIT.as_millis().to_string());
+        Self::create(&config)
+    }
+
+    pub(super) fn admin(&self) -> Result<Admin, TopicError> {
+        Self::create(&self.config()?)
+    }
+}

@@ -1,0 +1,250 @@
+//! The log on Apache Kafka, version 4.0 or later.
+//!
+//! Owns the clients and their number: one producer, one for administration, a fixed number of readers, and one for
+//! each fenced writer; never one for a partition or a consumer. No consumer groups: positions are the callers'.
+
+mod append;
+mod client;
+mod lanes;
+mod topics;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+use schemas::time::Millis;
+use tokio::sync::Semaphore;
+
+use super::{AppendError, Batch, Bounds, FencedWriter, Log, ReadError, TopicError, TopicSpec, check_sizes};
+use crate::config::kafka::KafkaOptions;
+use append::Appender;
+use client::{Admin, Clients, REQUEST_LIMIT, Reader};
+use lanes::{Collected, Lane, Lanes, Place};
+
+/// Readers of what lies behind the tails: so many different positions in one partition are read without seeking.
+const CATCH_UP_READERS: usize = 4;
+/// A catch-up reader is answered at once, also when a partition beside it has nothing.
+const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
+/// A partition that is added to the tails waits at most so long for the request under way.
+const TAIL_WAIT: Duration = Duration::from_millis(100);
+/// Questions to brokers that hold a thread, at once.
+const QUESTIONS: usize = 8;
+
+/// A log on a Kafka cluster.
+pub struct KafkaLog {
+    prefix: String,
+    clients: Clients,
+    admin: Admin,
+    appender: Appender,
+    tails: Lanes,
+    catch_up: Lanes,
+    questions: Semaphore,
+    /// Topics that were made or checked, and their partitions: no other is touched, lest the broker make it.
+    known: RwLock<HashMap<String, u32>>,
+}
+
+impl KafkaLog {
+    /// Makes the clients; a cluster that is away is found out by the first use.
+    pub fn connect(options: &KafkaOptions) -> Result<Self, TopicError> {
+        let clients = Clients::new(options);
+        Ok(Self {
+            prefix: options.prefix.clone(),
+            appender: Appender::new(&clients)?,
+            tails: Lanes::new(&clients, 1, TAIL_WAIT)?,
+            catch_up: Lanes::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?,
+            admin: clients.admin()?,
+            clients,
+            questions: Semaphore::new(QUESTIONS),
+            known: RwLock::default(),
+        })
+    }
+
+    /// The topic's name on the cluster, if it is one of ours.
+    fn place(&self, topic: &str, partition: Partition) -> Result<Place, TopicError> {
+        let unknown = || TopicError::Unknown { topic: topic.to_owned(), partition };
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let partitions = known.get(topic).copied().ok_or_else(unknown)?;
+        let number = i32::try_from(partition.get()).map_err(|_| unknown())?;
+        if partition.get() >= partitions {
+            return Err(unknown());
+        }
+        Ok(Place { topic: format!("{}{topic}", self.prefix).into(), partition: number })
+    }
+
+    /// Asks a broker something that librdkafka answers only to a waiting thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        place: &Place,
+        question: impl FnOnce(&Reader, &Place) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, TopicError> {
+        let closed = || TopicError::Unavailable("the log is closed".to_owned());
+        let _turn = self.questions.acquire().await.map_err(|_| closed())?;
+        let (reader, asked) = (self.catch_up.reader(), place.clone());
+        let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
+        answer.map_err(|_| closed())?.map_err(|error| topic_error(place, &error))
+    }
+
+    async fn bounds_of(&self, place: &Place) -> Result<Bounds, TopicError> {
+        let ask = |reader: &Reader, place: &Place| {
+            reader.fetch_watermarks(&place.topic, place.partition, REQUEST_LIMIT)
+        };
+        let (first, next) = self.ask(place, ask).await?;
+        Ok(Bounds { first: offset(first), next: offset(next) })
+    }
+
+    /// A lane at a place that is held; the bounds were asked for before it was placed.
+    async fn enter(&self, lanes: &Lanes, place: &Place, from: Offset) -> Result<(Lane, Bounds), ReadError> {
+        let bounds = self.bounds_of(place).await?;
+        if from < bounds.first {
+            return Err(ReadError::BeforeFirst { wanted: from, first: bounds.first });
+        }
+        if from > bounds.next {
+            return Err(ReadError::BeyondEnd { wanted: from, next: bounds.next });
+        }
+        let lane = lanes.position(place, from).await;
+        Ok((lane.map_err(|error| topic_error(place, &error))?, bounds))
+    }
+
+    /// What is there now.
+    async fn read_now(&self, place: &Place, from: Offset, max_bytes: usize) -> Result<Batch, ReadError> {
+        let deadline = tokio::time::Instant::now() + REQUEST_LIMIT;
+        if let Some(lane) = self.catch_up.resume(place, from) {
+            let collected = lane.collect(max_bytes, deadline, true).await;
+            if let Collected::Records(batch) = collected.map_err(|error| topic_error(place, &error))? {
+                return Ok(batch);
+            }
+        }
+        let (lane, bounds) = self.enter(&self.catch_up, place, from).await?;
+        if from == bounds.next {
+            return Ok(Batch { records: Vec::new(), next: from });
+        }
+        match lane.collect(max_bytes, deadline, true).await {
+            Ok(Collected::Records(batch)) => Ok(batch),
+            // The end was reached after the bounds were asked for: what lies before them are gaps.
+            Ok(Collected::End) => Ok(Batch { records: Vec::new(), next: bounds.next.max(from) }),
+            Ok(Collected::Nothing) => Err(late(place).into()),
+            Err(error) => Err(topic_error(place, &error).into()),
+        }
+    }
+
+    /// What is there, or comes within a time.
+    async fn read_tail(
+        &self,
+        place: &Place,
+        from: Offset,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Batch, ReadError> {
+        let deadline = tokio::time::Instant::now() + wait;
+        let lane = match self.tails.resume(place, from) {
+            Some(lane) => lane,
+            // A second tail of one partition is read as if it were catching up.
+            None => {
+                let lanes = if self.tails.has_busy(place) { &self.catch_up } else { &self.tails };
+                self.enter(lanes, place, from).await?.0
+            }
+        };
+        match lane.collect(max_bytes, deadline, false).await {
+            Ok(Collected::Records(batch)) => Ok(batch),
+            Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
+            // The place may have gone: the next reading asks for the bounds and says so.
+            Err(error) => Err(topic_error(place, &error).into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<bool, TopicError> {
+        let name = format!("{}{}", self.prefix, spec.name);
+        let cluster = topics::Cluster {
+            admin: &self.admin,
+            reader: self.catch_up.reader(),
+            replication: self.clients.options().replication,
+            min_insync: self.clients.options().min_insync(),
+        };
+        let made = cluster.ensure(&name, spec).await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(spec.name.clone(), spec.partitions);
+        Ok(made)
+    }
+
+    async fn append(
+        &self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, AppendError> {
+        check_sizes(&records)?;
+        let place = self.place(topic, partition).map_err(|e| AppendError::Refused(e.to_string()))?;
+        self.appender.append(&place, &records).await
+    }
+
+    async fn read(
+        &self,
+        topic: &str,
+        partition: Partition,
+        from: Offset,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Batch, ReadError> {
+        let place = self.place(topic, partition)?;
+        match wait.is_zero() {
+            true => self.read_now(&place, from, max_bytes).await,
+            false => self.read_tail(&place, from, max_bytes, wait).await,
+        }
+    }
+
+    async fn bounds(&self, topic: &str, partition: Partition) -> Result<Bounds, TopicError> {
+        self.bounds_of(&self.place(topic, partition)?).await
+    }
+
+    async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError> {
+        let place = self.place(topic, partition)?;
+        let found = self.ask(&place, move |reader, place| {
+            let mut times = TopicPartitionList::new();
+            times.add_partition_offset(&place.topic, place.partition, KafkaOffset::Offset(at.get()))?;
+            let found = reader.offsets_for_times(times, REQUEST_LIMIT)?;
+            let element = found.find_partition(&place.topic, place.partition);
+            element.map(|element| element.error().map(|()| element.offset())).transpose()
+        });
+        match found.await? {
+            Some(KafkaOffset::Offset(found)) => Ok(offset(found)),
+            _ => Ok(self.bounds_of(&place).await?.next),
+        }
+    }
+
+    async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
+        let id = format!("{}{id}", self.prefix);
+        writer::open(&self.clients, &id, &self.prefix).await
+    }
+}
+
+/// Kafka's offsets are never negative where they are answers.
+fn offset(number: i64) -> Offset {
+    Offset::new(u64::try_from(number).unwrap_or(0))
+}
+
+fn late(place: &Place) -> TopicError {
+    let limit = REQUEST_LIMIT.as_secs();
+    TopicError::Unavailable(format!("no broker gave {} of {} within {limit} s", place.partition, place.topic))
+}
+
+fn topic_error(place: &Place, error: &KafkaError) -> TopicError {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    match error.rdkafka_error_code() {
+        Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition) => TopicError::Unknown {
+            topic: place.topic.to_string(),
+            partition: Partition::new(u32::try_from(place.partition).unwrap_or(0)),
+        },
+        _ => TopicError::Unavailable(format!("{}, partition {}: {error}", place.topic, place.partition)),
+    }
+}

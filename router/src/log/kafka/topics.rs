@@ -1,0 +1,202 @@
+//! Topics as they must be: made, or checked where they exist.
+//!
+//! Owns the settings that safety rests on, and the words for a topic that disagrees.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::retry::Retry;
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::client::{Admin, REQUEST_LIMIT, Reader};
+use crate::log::{Cleanup, TopicError, TopicSpec};
+
+/// How long a topic that was made may take until every partition has its leader.
+const LEADER_LIMIT: Duration = Duration::from_secs(30);
+
+/// A setting, and whether another value than the wanted one is as good.
+struct Setting {
+    name: &'static str,
+    wanted: String,
+    more_is_fine: bool,
+}
+
+/// Where topics are made, and what this network wants of them.
+pub(super) struct Cluster<'c> {
+    pub(super) admin: &'c Admin,
+    /// For the metadata: asked by a reader, a topic that is missing is not made by the question.
+    pub(super) reader: Reader,
+    pub(super) replication: u16,
+    pub(super) min_insync: u16,
+}
+
+impl Cluster<'_> {
+    /// Makes the topic, or checks the one that is there. `true` when it was made.
+    pub(super) async fn ensure(&self, name: &str, spec: &TopicSpec) -> Result<bool, TopicError> {
+        let wanted = settings(spec.cleanup, self.min_insync);
+        if let Some(found) = self.look_at(name).await? {
+            self.check(name, spec, found, &wanted).await?;
+            return Ok(false);
+        }
+        let count = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
+        let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(i32::from(self.replication)));
+        for setting in &wanted {
+            topic = topic.set(setting.name, &setting.wanted);
+        }
+        let cannot = |why: String| TopicError::Unavailable(format!("topic {name} cannot be made: {why}"));
+        let made = self.admin.create_topics([&topic], &options()).await.map_err(|e| cannot(e.to_string()))?;
+        let made = match made.into_iter().next() {
+            // Another router was first.
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => false,
+            Some(Err((_, code))) => return Err(cannot(code.to_string())),
+            Some(Ok(_)) | None => true,
+        };
+        let found = self.until_led(name, spec.partitions).await?;
+        if !made {
+            self.check(name, spec, found, &wanted).await?;
+        }
+        Ok(made)
+    }
+
+    async fn look_at(&self, name: &str) -> Result<Option<Found>, TopicError> {
+        let (reader, asked) = (Arc::clone(&self.reader), name.to_owned());
+        let ask = move || reader.fetch_metadata(Some(&asked), REQUEST_LIMIT);
+        let metadata = tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled));
+        let metadata = metadata
+            .map_err(|error| TopicError::Unavailable(format!("the cluster does not answer: {error}")))?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+            return Ok(None);
+        };
+        let partitions = topic.partitions();
+        if topic.error().is_some() || partitions.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Found {
+            partitions: partitions.len(),
+            replicas: partitions.iter().map(|p| p.replicas().len()).min().unwrap_or(0),
+            led: partitions.iter().all(|p| p.leader() >= 0 && p.error().is_none()),
+        }))
+    }
+
+    async fn until_led(&self, name: &str, count: u32) -> Result<Found, TopicError> {
+        let mut retry = Retry::new(Duration::from_millis(20), Duration::from_secs(1));
+        let deadline = tokio::time::Instant::now() + LEADER_LIMIT;
+        loop {
+            if let Some(found) = self.look_at(name).await?
+                && found.led
+                && found.partitions >= usize::try_from(count).unwrap_or(0)
+            {
+                return Ok(found);
+            }
+            if tokio::time::Instant::now() > deadline {
+                let why = format!("topic {name} has partitions without a leader; look at the brokers");
+                return Err(TopicError::Unavailable(why));
+            }
+            tokio::time::sleep(retry.next_wait()).await;
+        }
+    }
+
+    async fn check(
+        &self,
+        name: &str,
+        spec: &TopicSpec,
+        found: Found,
+        settings: &[Setting],
+    ) -> Result<(), TopicError> {
+        let cannot =
+            |why: String| TopicError::Unavailable(format!("topic {name} cannot be looked at: {why}"));
+        let asked = self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()).await;
+        let config = match asked.map_err(|e| cannot(e.to_string()))?.into_iter().next() {
+            Some(Ok(config)) => config,
+            Some(Err(code)) => return Err(cannot(code.to_string())),
+            None => return Err(cannot("the broker said nothing".to_owned())),
+        };
+        let values: HashMap<&str, &str> = config
+            .entries
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.value.as_deref().unwrap_or_default()))
+            .collect();
+        let mut differing = Vec::new();
+        if found.partitions != usize::try_from(spec.partitions).unwrap_or(usize::MAX) {
+            let in_words = |count: String| format!("{count} partitions");
+            differing.push((in_words(found.partitions.to_string()), in_words(spec.partitions.to_string())));
+        }
+        if found.replicas < usize::from(self.replication) {
+            differing
+                .push((format!("{} replicas", found.replicas), format!("{} replicas", self.replication)));
+        }
+        for Setting { name, wanted, .. } in settings.iter().filter(|setting| !setting.suits(&values)) {
+            let value = values.get(name).copied().unwrap_or_default();
+            differing.push((format!("{name}={value}"), format!("{name}={wanted}")));
+        }
+        if differing.is_empty() {
+            return Ok(());
+        }
+        let (found, wanted): (Vec<_>, Vec<_>) = differing.into_iter().unzip();
+        Err(TopicError::Disagrees {
+            topic: name.to_owned(),
+            found: found.join(", "),
+            wanted: wanted.join(", "),
+        })
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_LIMIT)).operation_timeout(Some(REQUEST_LIMIT))
+}
+
+fn settings(cleanup: Cleanup, min_insync: u16) -> Vec<Setting> {
+    let exactly = |name, wanted: &str| Setting { name, wanted: wanted.to_owned(), more_is_fine: false };
+    let at_least = |name, wanted: String| Setting { name, wanted, more_is_fine: true };
+    let mut wanted = vec![
+        // With the producer's time, what an agent sends after weeks offline would be deleted at once.
+        exactly("message.timestamp.type", "LogAppendTime"),
+        exactly("unclean.leader.election.enable", "false"),
+        at_least("min.insync.replicas", min_insync.to_string()),
+        at_least("max.message.bytes", "1048588".to_owned()),
+    ];
+    match cleanup {
+        Cleanup::Retention(time) => wanted.extend([
+            exactly("cleanup.policy", "delete"),
+            at_least("retention.ms", time.as_millis().to_string()),
+            exactly("retention.bytes", "-1"),
+        ]),
+        Cleanup::Compaction { min_lag } => wanted.extend([
+            exactly("cleanup.policy", "compact"),
+            at_least("min.compaction.lag.ms", min_lag.as_millis().to_string()),
+            at_least("delete.retention.ms", min_lag.as_millis().to_string()),
+        ]),
+        Cleanup::KeepAll => wanted.extend([
+            exactly("cleanup.policy", "delete"),
+            exactly("retention.ms", "-1"),
+            exactly("retention.bytes", "-1"),
+        ]),
+    }
+    wanted
+}
+
+/// What the metadata say of a topic's partitions.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    partitions: usize,
+    /// The fewest replicas of any partition.
+    replicas: usize,
+    led: bool,
+}
+
+impl Setting {
+    fn suits(&self, values: &HashMap<&str, &str>) -> bool {
+        let value = values.get(self.name).copied().unwrap_or_default();
+        let is_more = || match (value.parse::<i64>(), self.wanted.parse::<i64>()) {
+            // Unlimited.
+            (Ok(-1), Ok(_)) => true,
+            (Ok(value), Ok(wanted)) => value >= wanted,
+            _ => false,
+        };
+        value == self.wanted || (self.more_is_fine && is_more())
+    }
+}

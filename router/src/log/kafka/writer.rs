@@ -1,0 +1,101 @@
+//! Fenced atomic batches as Kafka's transactions.
+//!
+//! Owns one transactional id: opening it again, here or elsewhere, fences this writer. A writer whose transaction
+//! failed is done: whoever opens the id again settles what became of it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::Producer as _;
+use rdkafka::types::RDKafkaErrorCode;
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+
+use super::append::hand_over;
+use super::client::{Clients, Producer};
+use super::lanes::Place;
+use crate::log::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
+
+/// Fencing waits for the transaction of the one before, which may have to be undone.
+const FENCE_LIMIT: Duration = Duration::from_secs(30);
+/// A commit is asked for again within this; afterwards only a new writer can tell what became of it.
+const COMMIT_LIMIT: Duration = Duration::from_secs(30);
+
+struct KafkaWriter {
+    producer: Producer,
+    prefix: String,
+    is_done: bool,
+}
+
+/// Fences whoever had the id.
+pub(super) async fn open(
+    clients: &Clients,
+    id: &str,
+    prefix: &str,
+) -> Result<Box<dyn FencedWriter>, TopicError> {
+    let producer = clients.transactional(id)?;
+    on_a_thread(&producer, |producer| producer.init_transactions(FENCE_LIMIT))
+        .await
+        .map_err(|error| TopicError::Unavailable(format!("transactional id {id} cannot be had: {error}")))?;
+    Ok(Box::new(KafkaWriter { producer, prefix: prefix.to_owned(), is_done: false }))
+}
+
+/// These calls hold their thread; librdkafka has no others.
+async fn on_a_thread(
+    producer: &Producer,
+    call: impl FnOnce(&Producer) -> Result<(), KafkaError> + Send + 'static,
+) -> Result<(), KafkaError> {
+    let producer = producer.clone();
+    tokio::task::spawn_blocking(move || call(&producer)).await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+impl KafkaWriter {
+    async fn transact(&self, place: &Place, records: &[Record]) -> Result<Offset, CommitError> {
+        self.producer.begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
+        match hand_over(&self.producer, place, records).await {
+            Ok(last) => {
+                // Nothing is in flight: the commit does not wait for its own flush.
+                let commit = on_a_thread(&self.producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
+                commit.map(|()| last).map_err(|error| self.verdict(&error.to_string(), &error))
+            }
+            Err(AppendError::TooLarge { .. }) => Err(CommitError::Failed("a record is too large".to_owned())),
+            Err(AppendError::Refused(why) | AppendError::Unknown(why)) => {
+                let abort = on_a_thread(&self.producer, |p| p.abort_transaction(COMMIT_LIMIT)).await;
+                Err(self.verdict(&why, &abort.err().unwrap_or(KafkaError::Canceled)))
+            }
+        }
+    }
+
+    fn verdict(&self, why: &str, error: &KafkaError) -> CommitError {
+        use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+        let is_fence = |code| matches!(code, Fenced | InvalidProducerEpoch | ProducerFenced);
+        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        match error.rdkafka_error_code().into_iter().chain(fatal).any(is_fence) {
+            true => CommitError::Fenced,
+            false => CommitError::Failed(why.to_owned()),
+        }
+    }
+}
+
+#[async_trait]
+impl FencedWriter for KafkaWriter {
+    async fn commit(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, CommitError> {
+        if self.is_done {
+            return Err(CommitError::Failed("the writer failed before; open it again".to_owned()));
+        }
+        check_sizes(&records).map_err(|e| CommitError::Failed(e.to_string()))?;
+        let number = i32::try_from(partition.get()).map_err(|e| CommitError::Failed(e.to_string()))?;
+        let place = Place { topic: format!("{}{topic}", self.prefix).into(), partition: number };
+        // Stays set when this future is dropped half-way.
+        self.is_done = true;
+        let outcome = self.transact(&place, &records).await;
+        self.is_done = outcome.is_err();
+        outcome
+    }
+}

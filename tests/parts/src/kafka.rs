@@ -1,0 +1,200 @@
+//! Apache Kafka: one node or three, in KRaft mode.
+//!
+//! Owns the cluster's files and the nodes' lives. Needs Java 17 and, for the first start, Maven.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{Server, free_ports};
+use crate::store::{self, Workplace};
+
+const VERSION: &str = "4.3.0";
+/// Any will do: the cluster is ours alone.
+const CLUSTER_ID: &str = "ZGl0LXRlc3QtY2x1c3Rlcg";
+
+/// A cluster.
+pub struct Kafka {
+    nodes: Vec<Node>,
+    libs: PathBuf,
+    dir: Workplace,
+}
+
+struct Node {
+    port: u16,
+    starts: u32,
+    server: Option<Server>,
+}
+
+impl Kafka {
+    /// Starts a cluster of so many nodes; topics of three and more nodes can have three replicas.
+    pub fn start(nodes: usize) -> Result<Self> {
+        Self::start_with(nodes, "PLAINTEXT", "")
+    }
+
+    /// Starts a cluster whose clients speak `protocol` (`PLAINTEXT`, `SSL`, `SASL_SSL`), with more properties.
+    pub fn start_with(nodes: usize, protocol: &str, properties: &str) -> Result<Self> {
+        let libs = store::part(&format!("kafka-{VERSION}"), fetch)?;
+        let dir = Workplace::new()?;
+        let ports = free_ports(nodes * 2)?;
+        let (clients, controllers) = ports.split_at(nodes);
+        let mut cluster = Self { nodes: Vec::new(), libs, dir };
+        for (index, port) in clients.iter().enumerate() {
+            let text = node_properties(cluster.dir.path(), index, (clients, controllers), protocol);
+            fs::write(cluster.properties(index), text + properties)?;
+            cluster.format(index, controllers)?;
+            cluster.nodes.push(Node { port: *port, starts: 0, server: None });
+        }
+        for index in 0..nodes {
+            cluster.spawn(index)?;
+        }
+        for index in 0..nodes {
+            cluster.wait_ready(index)?;
+        }
+        Ok(cluster)
+    }
+
+    /// A cluster of so many nodes for all tests of this process, started at the first call; its addresses.
+    pub fn shared(nodes: usize) -> Result<String> {
+        static SHARED: Mutex<BTreeMap<usize, Kafka>> = Mutex::new(BTreeMap::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.entry(nodes) {
+            Entry::Occupied(cluster) => Ok(cluster.get().bootstrap()),
+            Entry::Vacant(place) => Ok(place.insert(Self::start(nodes)?).bootstrap()),
+        }
+    }
+
+    /// The addresses for clients.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<_> = self.nodes.iter().map(|node| format!("localhost:{}", node.port)).collect();
+        addresses.join(",")
+    }
+
+    /// Ends a node; `kill -9` when it is not to be asked.
+    pub fn stop_node(&mut self, index: usize, kill: bool) -> Result<()> {
+        let node = self.nodes.get_mut(index).context("there is no such node")?;
+        let server = node.server.take().context("the node does not run")?;
+        server.signal(if kill { "-KILL" } else { "-TERM" })?;
+        server.wait_gone()
+    }
+
+    /// Starts a node that was ended, and waits until it is ready.
+    pub fn start_node(&mut self, index: usize) -> Result<()> {
+        self.spawn(index)?;
+        self.wait_ready(index)
+    }
+
+    /// Runs one of Kafka's own tools, such as `org.apache.kafka.tools.TopicCommand`; what it said.
+    pub fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
+        let output = java(&self.libs).arg(class).args(args).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "{class}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(said)
+    }
+
+    fn properties(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("{index}.properties"))
+    }
+
+    fn format(&self, index: usize, controllers: &[u16]) -> Result<()> {
+        let mut tool = java(&self.libs);
+        tool.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(self.properties(index));
+        if controllers.len() == 1 {
+            tool.arg("--standalone");
+        } else {
+            let voters = controllers
+                .iter()
+                .enumerate()
+                .map(|(voter, port)| format!("{}@localhost:{port}:ZGl0LXRlc3QtZGlyZWN0{voter}A", voter + 1));
+            tool.args(["--initial-controllers", &voters.collect::<Vec<_>>().join(",")]);
+        }
+        store::run(&mut tool, "a Java 17 runtime (Debian: openjdk-17-jre-headless)")
+    }
+
+    fn spawn(&mut self, index: usize) -> Result<()> {
+        let (command, properties) = (java(&self.libs), self.properties(index));
+        let node = self.nodes.get_mut(index).context("there is no such node")?;
+        node.starts += 1;
+        let log = self.dir.path().join(format!("{index}.{}.log", node.starts));
+        let heap =
+            ["-Dlog4j2.level=INFO", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "kafka.Kafka"]
+                .map(Into::into);
+        let program = std::iter::once(command.get_program().to_owned());
+        let args = program.chain(command.get_args().map(ToOwned::to_owned)).chain(heap);
+        node.server = Some(Server::start(args.chain([properties.into_os_string()]), &log)?);
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, index: usize) -> Result<()> {
+        let server = self.nodes.get_mut(index).and_then(|node| node.server.as_mut());
+        let server = server.context("the node does not run")?;
+        // An open port is not readiness: the broker may still be fenced.
+        server
+            .wait_until(|log| log.contains("Kafka Server started"))
+            .with_context(|| format!("Kafka's node {}", index + 1))
+    }
+}
+
+fn java(libs: &Path) -> Command {
+    let mut command = Command::new("java");
+    command.arg("-cp").arg(libs.join("*"));
+    command
+}
+
+fn fetch(into: &Path) -> Result<()> {
+    let pom = into.join("pom.xml");
+    let wanted = [
+        ("org.apache.kafka", "kafka_2.13", VERSION),
+        ("org.apache.kafka", "kafka-tools", VERSION),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
+    ]
+    .map(|(group, artifact, version)| {
+        format!("<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>")
+    });
+    let project = format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
+         <groupId>dit</groupId><artifactId>parts</artifactId><version>1</version><packaging>pom</packaging>\
+         <dependencies>{}</dependencies></project>",
+        wanted.concat()
+    );
+    fs::write(&pom, project)?;
+    let copy = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
+    let mut maven = Command::new("mvn");
+    maven.current_dir(into).args(["-q", "-B", copy, "-DoutputDirectory=."]);
+    store::run(&mut maven, "Maven (Debian: maven)")
+}
+
+fn node_properties(
+    dir: &Path,
+    index: usize,
+    (clients, controllers): (&[u16], &[u16]),
+    protocol: &str,
+) -> String {
+    let at = |ports: &[u16]| ports.get(index).copied().unwrap_or_default();
+    let (client, controller) = (at(clients), at(controllers));
+    let voters: Vec<_> = controllers.iter().map(|port| format!("localhost:{port}")).collect();
+    let (replicas, minimum) = if clients.len() >= 3 { (3, 2) } else { (1, 1) };
+    let data = dir.join(format!("data-{index}"));
+    format!(
+        "process.roles=broker,controller\nnode.id={}\n\
+         controller.quorum.bootstrap.servers={}\ncontroller.listener.names=CONTROLLER\n\
+         listeners={protocol}://localhost:{client},CONTROLLER://localhost:{controller}\n\
+         advertised.listeners={protocol}://localhost:{client},CONTROLLER://localhost:{controller}\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}\n\
+         inter.broker.listener.name={protocol}\nlog.dirs={}\n\
+         default.replication.factor={replicas}\nmin.insync.replicas={minimum}\n\
+         offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
+         transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={minimum}\n\
+         transaction.state.log.num.partitions=4\n\
+         log.cleaner.dedupe.buffer.size=8388608\nlog.cleaner.backoff.ms=200\n\
+         log.retention.check.interval.ms=500\nlog.segment.delete.delay.ms=100\n",
+        index + 1,
+        voters.join(","),
+        data.display(),
+    )
+}

@@ -1,0 +1,8 @@
+//! Real parts for tests and developers: Apache Kafka, a schema registry, PostgreSQL.
+//!
+//! Owns fetching them once, starting them on free ports of the loopback, the check that each is ready, and that
+//! nothing outlives the process that started it. It knows nothing of `dit`.
+
+pub mod kafka;
+mod process;
+mod store;
