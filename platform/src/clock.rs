@@ -1,8 +1,20 @@
-//! The one place that reads the wall clock; machines get the time as an argument.
+//! The one place that reads clocks; machines get the time as an argument.
+
+use std::time::Duration;
 
 use schemas::time::Millis;
 
 /// Now, in UTC.
 pub fn now() -> Millis {
     Millis::from(jiff::Timestamp::now())
+}
+
+/// Time since the machine was started, suspension included: what a lease is counted by. `Instant` stands still while
+/// the machine sleeps.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
 }

@@ -18,9 +18,11 @@ use crate::channel::feed::Feed;
 use crate::channel::reader::{ReaderError, Source};
 use crate::control::service::Control;
 use crate::control::view::ChannelEntry;
+use crate::lease::service::Lease;
 use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 use crate::registry::codecs::Codecs;
-use crate::state::materialise::{self, Materialiser, Standing, StateWriters};
+use crate::state::materialise::{self, Standing};
+use crate::state::shards::{Reach, Shards};
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
@@ -50,8 +52,8 @@ pub struct Running {
     pub entry: Arc<ChannelEntry>,
     /// By partition.
     pub feeds: Vec<Arc<Feed>>,
-    /// How far each partition's state has got, by partition: the first log offset that it does not include.
-    pub materialised: Vec<watch::Receiver<Offset>>,
+    /// How far the state has got, by partition.
+    pub materialised: Vec<Reach>,
 }
 
 impl Running {
@@ -61,14 +63,14 @@ impl Running {
     }
 }
 
-type Started = (Vec<Arc<Feed>>, Vec<watch::Receiver<Offset>>);
+type Started = (Vec<Arc<Feed>>, Vec<Reach>);
 
 /// All channels of a router; clones share them.
 #[derive(Clone)]
 pub struct Channels {
     log: Arc<dyn Log>,
     codecs: Codecs,
-    writers: Arc<StateWriters>,
+    shards: Shards,
     running: Arc<RwLock<HashMap<ChannelName, Arc<Running>>>>,
     changed: watch::Sender<u64>,
     tasks: Tasks,
@@ -76,10 +78,15 @@ pub struct Channels {
 
 impl Channels {
     /// Starts what is declared, and goes on starting what will be.
-    pub async fn start(log: Arc<dyn Log>, control: &Control, tasks: &Tasks) -> Result<Self, StartError> {
+    pub async fn start(
+        log: Arc<dyn Log>,
+        control: &Control,
+        lease: Lease,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
         let channels = Self {
             codecs: Codecs::new(control.clone()),
-            writers: Arc::new(StateWriters::open(log.as_ref()).await?),
+            shards: Shards::start(Arc::clone(&log), lease, tasks),
             log,
             running: Arc::default(),
             changed: watch::Sender::new(0),
@@ -196,16 +203,15 @@ impl Channels {
             self.begin_partition(&source, &state_topic.name).await?;
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
             // The log behind the state's checkpoint is folded already: a start reads only what came after it.
-            let standing = Standing::read(&source, &state_topic.name).await?;
-            let feed = Feed::at(source, standing.fold.clone(), standing.position);
-            let (reader, writers) = (Arc::clone(&feed), Arc::clone(&self.writers));
-            let writer = Materialiser::new(reader, writers, state_topic.name.clone(), standing);
-            materialised.push(writer.progress());
-            self.run_until_stopped(running, {
-                let feed = Arc::clone(&feed);
-                async move { feed.run().await }
-            });
-            self.run_until_stopped(running, writer.run());
+            let reach = Reach::new(&state_topic.name, source.partition);
+            let last = reach.look(self.log.as_ref()).await.map_err(materialise::StateError::from)?;
+            let standing = Standing::at(&source, &state_topic.name, last).await?;
+            let feed = Feed::at(source, standing.fold, standing.position);
+            let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
+            self.run_until_stopped(running, async move { reader.run().await });
+            let (read, reached) = (Arc::clone(&feed), reach.clone());
+            self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
+            materialised.push(reach);
             feeds.push((feed, end));
         }
         // Nobody is answered from a table that stands in the past: a replaying tail is no tail yet.

@@ -11,6 +11,7 @@ pub mod control;
 pub mod delivery;
 pub mod http;
 pub mod ingest;
+pub mod lease;
 pub mod log;
 pub mod process;
 pub mod registry;
@@ -33,6 +34,7 @@ use crate::delivery::admissions::Admissions;
 use crate::delivery::scopes::{ScopeError, Scopes};
 use crate::http::server::{ServeError, serve};
 use crate::ingest::service::Publisher;
+use crate::lease::service::Lease;
 use crate::log::{Log, TopicError};
 
 /// What every request needs; clones share it.
@@ -42,6 +44,8 @@ pub struct Core {
     pub control: Control,
     /// The channels at work.
     pub channels: Channels,
+    /// Whether data may be handed over.
+    pub lease: Lease,
     /// The way in.
     pub publisher: Publisher,
     /// Who was admitted to what.
@@ -69,10 +73,21 @@ impl Core {
     }
 }
 
+/// How many routers a log may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routers {
+    /// One, and the log itself sees to it: the embedded log's lock.
+    One,
+    /// Any number, each under a lease: Kafka.
+    Several,
+}
+
 /// What a router is made of.
 pub struct Parts {
     /// The log.
     pub log: Arc<dyn Log>,
+    /// How many routers it has.
+    pub routers: Routers,
     /// Who it is.
     pub identity: Identity,
     /// The trust domain of everybody's names.
@@ -137,17 +152,26 @@ impl Router {
         if changes > 0 {
             tracing::info!(changes, "applied the declarative files");
         }
-        let channels = Channels::start(parts.log, &control, &tasks).await?;
+        // It outlives the streams too: their last frames need it.
+        let lease = match parts.routers {
+            Routers::One => Lease::sole(),
+            Routers::Several => {
+                Lease::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?
+            }
+        };
+        let channels = Channels::start(parts.log, &control, lease.clone(), &tasks).await?;
         let core = Core {
             publisher: Publisher::new(control.clone(), channels.clone()),
             control,
             channels,
+            lease,
             audit,
             admissions: Admissions::default(),
             secret: Arc::new(parts.secret),
             tasks: tasks.clone(),
         };
-        let (stopping, expiry) = (tasks.stopping(), control::expiry::watch(core.control.clone()));
+        let (stopping, expiry) =
+            (tasks.stopping(), control::expiry::watch(core.control.clone(), core.lease.clone()));
         tasks.spawn(async move {
             tokio::select! {
                 () = stopping => {}

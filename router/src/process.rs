@@ -19,10 +19,12 @@ use crate::{Parts, Router};
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = RouterConfig::read(path)?;
     telemetry::init(config.log_format, "info,sled=warn");
-    let log = open_log(&config.log(path)?)?;
+    let place = config.log(path)?;
+    let (log, routers) = (open_log(&place)?, place.routers());
     let declared = config.declared.as_deref().map(Declared::read).transpose()?.unwrap_or_default();
     let router = Router::start(Parts {
         log: Arc::clone(&log),
+        routers,
         identity: Identity::load(&config.identity)?,
         secret: config.secret(path)?,
         domain: config.domain,

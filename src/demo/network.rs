@@ -22,7 +22,7 @@ use producer_agent::send::machine::SendMachine;
 use producer_agent::send::sender::{Sender, Sent};
 use router::control::declared::Declared;
 use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use router::{Parts, Router};
+use router::{Parts, Router, Routers};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -91,6 +91,7 @@ impl Network {
         let log = EmbeddedLog::open(&dir.join("log"), EmbeddedOptions::default())?;
         let parts = Parts {
             log: Arc::new(log),
+            routers: Routers::One,
             identity,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(secret.clone())?,

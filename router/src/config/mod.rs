@@ -12,6 +12,7 @@ use platform::identity::IdentityFiles;
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
+use crate::Routers;
 use kafka::KafkaOptions;
 
 /// `router.toml`.
@@ -47,6 +48,16 @@ pub enum LogPlace<'c> {
     Embedded(&'c Path),
     /// On a cluster.
     Kafka(&'c KafkaOptions),
+}
+
+impl LogPlace<'_> {
+    /// How many routers such a log may have.
+    pub const fn routers(&self) -> Routers {
+        match self {
+            Self::Embedded(_) => Routers::One,
+            Self::Kafka(_) => Routers::Several,
+        }
+    }
 }
 
 fn default_admin_listen() -> SocketAddr {

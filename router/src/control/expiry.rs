@@ -1,7 +1,6 @@
 //! Expiry: an agreement past its last day becomes a control record, by whoever sees it first.
 //!
-//! Owns the looking. Whether it counts is judged in the fold, by the log's own append time: a router's clock that
-//! runs ahead ends nothing early.
+//! Owns the looking, by the log's time. Whether it counts is judged in the fold, by the append time of the record.
 
 use std::time::Duration;
 
@@ -12,17 +11,18 @@ use schemas::time::Millis;
 use super::change::Body;
 use super::service::Control;
 use super::view::ControlView;
+use crate::lease::service::Lease;
 
 /// How late an expiry may bite.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BY: &str = "expiry";
 
 /// Looks for ever.
-pub async fn watch(control: Control) {
+pub async fn watch(control: Control, lease: Lease) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;
-        for number in due(&control.view(), platform::clock::now()) {
+        for number in due(&control.view(), lease.log_time()) {
             let reason = "its last day has passed".to_owned();
             let body = Body::AgreementStatus { number: number.clone(), status: Status::Expired, reason };
             if let Err(error) = control.change(BY, body).await {

@@ -1,7 +1,7 @@
 //! The response body of one stream: the last look at the agreement before bytes are handed over.
 //!
 //! Owns check and write next to each other: `poll_frame` asks the gate and returns the bytes without an await in
-//! between. What the gate shuts out is replaced by the closing record.
+//! between. What the gate shuts out is replaced by the closing record; without a lease, what is ready waits.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
 use super::encode::Encoder;
-use super::gate::{Gate, Shut};
+use super::gate::{Gate, Shut, Verdict};
 use super::session::Step;
 use crate::control::view::ControlView;
 
@@ -27,6 +27,10 @@ pub struct GatedBody {
     steps: mpsc::Receiver<Step>,
     gate: Gate,
     control: WatchStream<Arc<ControlView>>,
+    /// What is ready while the gate holds it.
+    ready: Option<Step>,
+    /// Wakes a body that is held.
+    lease: Option<WatchStream<u64>>,
     encoder: Encoder,
     delivered: Vec<Place>,
     ended: bool,
@@ -42,8 +46,9 @@ impl GatedBody {
         delivered: Vec<Place>,
     ) -> Self {
         let control = WatchStream::from_changes(gate.watch());
+        let lease = gate.lease().changes().map(WatchStream::from_changes);
         let header = (!header.is_empty()).then_some(header);
-        Self { header, steps, gate, control, encoder, delivered, ended: false }
+        Self { header, steps, gate, control, ready: None, lease, encoder, delivered, ended: false }
     }
 
     /// As axum takes it.
@@ -58,6 +63,22 @@ impl GatedBody {
         let places = self.delivered.clone();
         self.encoder.mark(&Delivery::Closing { next, reason, detail, places });
         self.encoder.take()
+    }
+}
+
+impl GatedBody {
+    fn wait_for_lease(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<HttpFrame<Bytes>, Infallible>>> {
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        while let Poll::Ready(Some(_)) = Pin::new(&mut *lease).poll_next(context) {
+            if self.gate.verdict() == Verdict::Open {
+                context.waker().wake_by_ref();
+                break;
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -78,9 +99,19 @@ impl HttpBody for GatedBody {
         }
         // To be woken by control as well as by the pump.
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.control).poll_next(context) {}
-        let step = self.steps.poll_recv(context);
-        if let Some(shut) = self.gate.shut() {
-            return data(self.closing(&shut));
+        let step = match self.ready.take() {
+            Some(step) => Poll::Ready(Some(step)),
+            None => self.steps.poll_recv(context),
+        };
+        match self.gate.verdict() {
+            Verdict::Open => {}
+            Verdict::Shut(shut) => return data(self.closing(&shut)),
+            Verdict::Held => {
+                if let Poll::Ready(Some(step @ Step::Frame(_))) = step {
+                    self.ready = Some(step);
+                    return self.wait_for_lease(context);
+                }
+            }
         }
         match step {
             Poll::Ready(Some(Step::Frame(frame))) => {

@@ -1,4 +1,4 @@
-//! The gate of one stream: whether its agreement, in its version, still stands.
+//! The gate of one stream: whether its agreement, in its version, still stands, and whether this router may say so.
 //!
 //! Owns the verdict; it is asked right before bytes are handed over, with no await in between.
 
@@ -9,13 +9,26 @@ use schemas::ids::{AgreementNumber, AgreementVersion};
 use tokio::sync::watch;
 
 use crate::control::view::ControlView;
+use crate::lease::service::Lease;
 
 /// Watches one agreement version.
 #[derive(Clone)]
 pub struct Gate {
     view: watch::Receiver<Arc<ControlView>>,
+    lease: Lease,
     number: AgreementNumber,
     version: AgreementVersion,
+}
+
+/// What may be done with bytes that are ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand them over.
+    Open,
+    /// Keep them: this router cannot know now whether the agreement still stands.
+    Held,
+    /// Drop them: nothing more may pass.
+    Shut(Shut),
 }
 
 /// Why a gate is shut, with words for people.
@@ -31,10 +44,21 @@ impl Gate {
     /// The gate of an agreement in a version.
     pub const fn new(
         view: watch::Receiver<Arc<ControlView>>,
+        lease: Lease,
         number: AgreementNumber,
         version: AgreementVersion,
     ) -> Self {
-        Self { view, number, version }
+        Self { view, lease, number, version }
+    }
+
+    /// What may be done with bytes now.
+    pub fn verdict(&self) -> Verdict {
+        let applied = self.view.borrow().applied;
+        match self.shut() {
+            Some(shut) => Verdict::Shut(shut),
+            None if self.lease.holds(applied) => Verdict::Open,
+            None => Verdict::Held,
+        }
     }
 
     /// Why nothing more may pass; `None` while it is open.
@@ -80,6 +104,11 @@ impl Gate {
     /// Its version.
     pub const fn version(&self) -> AgreementVersion {
         self.version
+    }
+
+    /// The lease that it asks.
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// To be woken when control changes.

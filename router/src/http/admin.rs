@@ -60,6 +60,7 @@ async fn put_agreement(
     let operator = peer.operator()?;
     core.check_agreement(&agreement)?;
     core.control.change(operator, Body::Agreement(Box::new(agreement.clone()))).await?;
+    core.lease.settle(core.control.view().applied).await?;
     Ok(Json(agreement))
 }
 
@@ -120,6 +121,8 @@ async fn set_status(
     let body =
         Body::AgreementStatus { number: number.clone(), status: request.status, reason: request.reason };
     core.control.change(operator, body).await?;
+    // Acknowledged is what no router works against any more.
+    core.lease.settle(core.control.view().applied).await?;
     let view = core.control.view();
     let entry = view.agreements.get(&number);
     let gone = || Refused::new(ErrorCode::Internal, "the agreement is gone");

@@ -155,7 +155,7 @@ fn standing_agreement(
         let detail = format!("agreement {number} is {}: {}", reason.as_str(), entry.reason);
         return Err(Refused::new(ErrorCode::AgreementNotActive, detail));
     }
-    if !entry.agreement.is_valid_at(platform::clock::now()) {
+    if !entry.agreement.is_valid_at(core.lease.log_time()) {
         let detail = format!("agreement {number} is in force only from {}", entry.agreement.valid_from);
         return Err(Refused::new(ErrorCode::AgreementNotActive, detail));
     }
@@ -190,7 +190,10 @@ async fn start_stream(
         ]
         .map(|(key, value)| (key.to_owned(), value.into_bytes())),
     );
-    let gate = Gate::new(core.control.watch(), agreement.number.clone(), agreement.version);
+    let gate = {
+        let (number, version) = (agreement.number.clone(), agreement.version);
+        Gate::new(core.control.watch(), core.lease.clone(), number, version)
+    };
     let (out, steps) = mpsc::channel(QUEUE_FRAMES);
     let header = encoder().header(metadata);
     let places: Vec<Place> = match &beginning {

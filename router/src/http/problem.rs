@@ -17,6 +17,7 @@ use crate::delivery::scopes::ScopeError;
 use crate::delivery::start::StartError;
 use crate::ingest::batch::BatchError;
 use crate::ingest::service::PublishError;
+use crate::lease::service::NotSettled;
 use crate::log::AppendError;
 use crate::registry::RegisterError;
 use crate::state::bootstrap::BootstrapError;
@@ -167,6 +168,7 @@ refused_from! {
         DeclaredError::Random(_) => ErrorCode::Internal,
     };
     platform::random::NoRandomness => |_| ErrorCode::Internal;
+    NotSettled => |_| ErrorCode::Unavailable;
     TooManyStreams => |_| ErrorCode::StreamsTooMany;
     AuditError => |error| match error {
         AuditError::Stopped => ErrorCode::ShuttingDown,

@@ -77,6 +77,11 @@ impl Publisher {
     /// A channel and the table's word on each of its partitions.
     pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
         let running = self.owned(agent, name).await?;
+        // Another router may write the state: what it has written is there for all to see.
+        for reach in &running.materialised {
+            let looked = reach.look(self.channels.log().as_ref()).await;
+            looked.map_err(|error| PublishError::NotReadBack(error.to_string()))?;
+        }
         let positions = (0..running.entry.channel.partitions)
             .map(|number| position(&running, agent, Partition::new(number)))
             .collect::<Option<Vec<_>>>();
@@ -184,7 +189,6 @@ fn position(running: &Running, agent: &AgentId, partition: Partition) -> Option<
         next: entry.next,
         digest: entry.digest,
     });
-    let state = running.materialised.get(usize::try_from(partition.get()).ok()?)?;
-    let state_to = *state.borrow();
+    let state_to = running.materialised.get(usize::try_from(partition.get()).ok()?)?.known();
     Some(Position { partition, counted, read_to: tail.next, state_to })
 }

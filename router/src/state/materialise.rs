@@ -7,27 +7,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use platform::retry::Retry;
 use schemas::avro::binary::DatumError;
 use schemas::avro::resolution::resolve_datum;
 use schemas::change::Change;
 use schemas::digest::hash128;
 use schemas::framing;
-use schemas::ids::{Offset, Partition, SchemaId};
+use schemas::ids::{Offset, SchemaId};
 use schemas::limits::CHECKPOINT_EVERY_RECORDS;
 use schemas::marks::{self, Checkpoint, Resync};
 use schemas::record::{Kind, Record};
-use tokio::sync::{Mutex, watch};
 
 use super::records;
+use super::shards::{Reach, Term};
 use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Item, Judgeable, ReaderError, Source};
-use crate::log::{CommitError, FencedWriter, Log, ReadError, TopicError};
+use crate::log::{CommitError, ReadError, TopicError};
 
-/// Writers of state, each with a transactional id of its own; fixed, so that ids do not grow with channels.
-const SHARDS: usize = 8;
 /// At most one resync record a partition in this time.
 const RESYNC_PAUSE: Duration = Duration::from_mins(1);
 /// A log checkpoint is due after this time when anything was appended: retention must always leave one.
@@ -68,35 +65,6 @@ pub enum StateError {
     },
 }
 
-/// The router's fenced writers, shared by all partitions.
-pub struct StateWriters(Vec<Mutex<Box<dyn FencedWriter>>>);
-
-impl StateWriters {
-    /// Opens them all; earlier holders are fenced from here on.
-    pub async fn open(log: &dyn Log) -> Result<Self, TopicError> {
-        let mut writers = Vec::with_capacity(SHARDS);
-        for shard in 0..SHARDS {
-            writers.push(Mutex::new(log.open_writer(&format!("dit.state.{shard}")).await?));
-        }
-        Ok(Self(writers))
-    }
-
-    async fn commit(
-        &self,
-        topic: &str,
-        partition: Partition,
-        records: Vec<Record>,
-    ) -> Result<Offset, CommitError> {
-        let hash = topic.bytes().fold(usize::try_from(partition.get()).unwrap_or(0), |hash, byte| {
-            hash.wrapping_mul(31).wrapping_add(usize::from(byte))
-        });
-        match self.0.get(hash % SHARDS) {
-            Some(writer) => writer.lock().await.commit(topic, partition, records).await,
-            None => Err(CommitError::Failed("there is no such shard".to_owned())),
-        }
-    }
-}
-
 /// What the state holds for a key.
 #[derive(Debug, Clone, Copy)]
 struct Present {
@@ -120,12 +88,11 @@ enum Place {
 /// The materialiser of one partition.
 pub struct Materialiser {
     feed: Arc<Feed>,
-    writers: Arc<StateWriters>,
-    topic: String,
+    term: Arc<Term>,
     follower: Follower,
     /// By hash of key.
     present: HashMap<u128, Present>,
-    progress: watch::Sender<Offset>,
+    reach: Reach,
     since_checkpoint: u64,
     /// When a checkpoint was last written, or found unnecessary.
     last_look: tokio::time::Instant,
@@ -133,9 +100,8 @@ pub struct Materialiser {
     last_resync: Option<tokio::time::Instant>,
 }
 
-/// Where a partition's state ends: what it holds, and the place in the log from which it goes on.
+/// Where a partition's state ends: the place in the log from which it goes on, and the fold there.
 pub struct Standing {
-    present: HashMap<u128, Present>,
     /// The fold at `position`.
     pub fold: Fold,
     /// The first log offset that the state does not include.
@@ -143,13 +109,16 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Reads the state to its end; its writers must be fenced already.
-    pub async fn read(source: &Source, topic: &str) -> Result<Self, StateError> {
+    /// By the state's last checkpoint; `None` before the first.
+    pub async fn at(
+        source: &Source,
+        topic: &str,
+        last: Option<(Checkpoint, Offset)>,
+    ) -> Result<Self, StateError> {
         source.check_begin().await?;
-        let (present, last) = read_state(source, topic).await?;
         let Some((checkpoint, log_checkpoint)) = last else {
             let (fold, position) = source.first_checkpoint().await?;
-            return Ok(Self { present, fold, position });
+            return Ok(Self { fold, position });
         };
         source.check_log_id(&checkpoint)?;
         let bounds = source.log.bounds(&source.topic, source.partition).await?;
@@ -161,77 +130,46 @@ impl Standing {
         if position < bounds.first {
             return Err(StateError::Overtaken { topic: topic.to_owned(), as_of: position });
         }
-        Ok(Self { present, fold: Fold::begin(source.kind, log_checkpoint, checkpoint), position })
+        Ok(Self { fold: Fold::begin(source.kind, log_checkpoint, checkpoint), position })
     }
 }
 
 impl Materialiser {
-    /// Goes on from where the state ends.
-    pub fn new(feed: Arc<Feed>, writers: Arc<StateWriters>, topic: String, standing: Standing) -> Self {
-        let Standing { present, fold, position } = standing;
+    /// Stands at where the state ends; the term's writer is fenced in already.
+    pub async fn stand(feed: Arc<Feed>, term: Arc<Term>, reach: Reach) -> Result<Self, StateError> {
+        let (present, last) = read_state(feed.source(), reach.topic()).await?;
+        let Standing { fold, position } = Standing::at(feed.source(), reach.topic(), last).await?;
         let follower = Follower::at(Arc::clone(&feed), fold, position);
-        let progress = watch::Sender::new(position);
+        reach.advance(position);
         let now = tokio::time::Instant::now();
-        Self {
+        Ok(Self {
             feed,
-            writers,
-            topic,
+            term,
             follower,
             present,
-            progress,
+            reach,
             // What came before the start may not have had its checkpoint yet.
             since_checkpoint: 1,
             last_look: now,
             last_checkpoint: now,
             last_resync: None,
-        }
+        })
     }
 
-    /// How far the state has got in the log.
-    pub fn progress(&self) -> watch::Receiver<Offset> {
-        self.progress.subscribe()
-    }
-
-    /// Materialises for ever, or until another router takes over.
-    pub async fn run(mut self) {
-        let mut retry = Retry::default();
+    /// Materialises until something fails; who goes on stands anew.
+    pub async fn run(mut self) -> Result<(), StateError> {
         let mut tail = self.feed.watch();
         loop {
-            match self.step().await {
-                Ok(true) => retry.reset(),
-                Ok(false) => {
-                    let due = self.last_look + CHECKPOINT_EVERY;
-                    match tokio::time::timeout_at(due, tail.changed()).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(_)) => return,
-                        Err(_) => self.checkpoint_when_due().await,
-                    }
-                }
-                Err(StateError::Commit(CommitError::Fenced)) => {
-                    tracing::warn!(topic = %self.topic, "another router writes this state now");
-                    return;
-                }
-                Err(error) => {
-                    let wait = retry.next_wait();
-                    tracing::error!(topic = %self.topic, %error, ?wait, "the state cannot be written");
-                    tokio::time::sleep(wait).await;
-                    // The step may have moved on before it failed: nothing is written until we stand again.
-                    while let Err(error) = self.reopen().await {
-                        let wait = retry.next_wait();
-                        tracing::error!(topic = %self.topic, %error, ?wait, "the state cannot be read");
-                        tokio::time::sleep(wait).await;
-                    }
-                }
+            if self.step().await? {
+                continue;
+            }
+            let due = self.last_look + CHECKPOINT_EVERY;
+            match tokio::time::timeout_at(due, tail.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => self.checkpoint_when_due().await,
             }
         }
-    }
-
-    /// After a failed commit: stand again at what is there.
-    async fn reopen(&mut self) -> Result<(), StateError> {
-        let standing = Standing::read(self.feed.source(), &self.topic).await?;
-        self.follower = Follower::at(Arc::clone(&self.feed), standing.fold, standing.position);
-        self.present = standing.present;
-        Ok(())
     }
 
     async fn step(&mut self) -> Result<bool, StateError> {
@@ -270,7 +208,7 @@ impl Materialiser {
                 present.place = Place::State(*offset);
             }
         }
-        self.progress.send_replace(chunk.next);
+        self.reach.advance(chunk.next);
         if let Some(offset) = differing {
             self.order_resync(offset).await;
         }
@@ -302,7 +240,8 @@ impl Materialiser {
             Place::Pending(index) => pending.get(index).cloned(),
             Place::State(offset) => {
                 let source = self.feed.source();
-                let read = source.log.read(&self.topic, source.partition, offset, 1, Duration::ZERO).await?;
+                let read =
+                    source.log.read(self.reach.topic(), source.partition, offset, 1, Duration::ZERO).await?;
                 read.records.into_iter().find(|stored| stored.offset == offset).map(|stored| stored.record)
             }
         };
@@ -333,7 +272,7 @@ impl Materialiser {
         while records.peek().is_some() {
             let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            let last = self.writers.commit(&self.topic, partition, batch).await?;
+            let last = self.term.commit(self.reach.topic(), partition, batch).await?;
             offsets.extend((0..count).rev().map(|back| Offset::new(last.get().saturating_sub(back))));
         }
         Ok(offsets)

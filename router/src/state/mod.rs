@@ -6,3 +6,4 @@
 pub mod bootstrap;
 pub mod materialise;
 mod records;
+pub mod shards;

@@ -13,7 +13,7 @@ use platform::pki::{Authority, Subject};
 use router::control::declared::Declared;
 use router::log::Log;
 use router::log::memory::MemoryLog;
-use router::{Parts, Router};
+use router::{Parts, Router, Routers};
 use schemas::avro::binary::{Cursor as Datums, put_long, put_string};
 use schemas::avro::container::{Decoder, Header, put_block};
 use schemas::avro::schema::AvroSchema;
@@ -172,6 +172,7 @@ impl Network {
         };
         let router = Router::start(Parts {
             log,
+            routers: Routers::One,
             identity: authority.identity(&Subject::Router { name: "r".to_owned(), hosts })?,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(vec![1; 32])?,
@@ -326,8 +327,8 @@ impl Network {
     pub async fn materialised(&self) -> anyhow::Result<()> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
         let end = running.feeds.first().context("a partition")?.tail().next;
-        let mut state = running.materialised.first().context("a partition")?.clone();
-        tokio::time::timeout(LIMIT, state.wait_for(|to| *to >= end)).await??;
+        let state = running.materialised.first().context("a partition")?.clone();
+        tokio::time::timeout(LIMIT, state.until(end)).await?;
         Ok(())
     }
 }

@@ -1,0 +1,7 @@
+//! Leases: whether this router may hand over data right now, where several serve one log.
+//!
+//! Owns the beats, what they prove (protocols, 6), and who of the routers that beat holds which shard of the state.
+//! A lease is renewed by a beat that was appended and read back, never by a read.
+
+pub mod board;
+pub mod service;

@@ -1,0 +1,235 @@
+//! Who writes which part of the state: a fixed number of shards, each with one fenced writer, held by one router.
+//!
+//! Owns the terms. A term begins by fencing whoever held the shard before, and ends with its first failed commit or
+//! when the lease gives the shard to another. Fencing gives safety; who holds a shard is only liveness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::retry::Retry;
+use platform::shutdown::Tasks;
+use schemas::ids::{Offset, Partition};
+use schemas::marks::Checkpoint;
+use schemas::record::Record;
+use tokio::sync::{Mutex, watch};
+
+use super::materialise::{Materialiser, StateError};
+use super::records;
+use crate::channel::feed::Feed;
+use crate::lease::service::Lease;
+use crate::log::{CommitError, FencedWriter, Log, ReadError};
+
+/// Each has a transactional id of its own; fixed, so that ids do not grow with channels.
+const SHARDS: usize = 8;
+/// The lease is looked at again at least so often: a holder's silence is told by nobody.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const READ_BYTES: usize = 64 * 1024;
+
+/// One holding of one shard.
+pub struct Term {
+    writer: Mutex<Box<dyn FencedWriter>>,
+    over: watch::Sender<bool>,
+}
+
+impl Term {
+    fn new(writer: Box<dyn FencedWriter>) -> Self {
+        Self { writer: Mutex::new(writer), over: watch::Sender::new(false) }
+    }
+
+    /// Commits a batch; a failure ends the term.
+    pub async fn commit(
+        &self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, CommitError> {
+        let mut writer = self.writer.lock().await;
+        if *self.over.borrow() {
+            return Err(CommitError::Failed("the term is over".to_owned()));
+        }
+        writer.commit(topic, partition, records).await.inspect_err(|_| self.end())
+    }
+
+    fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    async fn until_over(&self) {
+        // The sender lives as long as we do.
+        drop(self.over.subscribe().wait_for(|over| *over).await);
+    }
+}
+
+/// How far a partition's state has got, as far as this router knows; clones share it.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    topic: Arc<str>,
+    partition: Partition,
+    to: watch::Sender<Offset>,
+}
+
+impl Reach {
+    /// Of a partition of a state topic.
+    pub fn new(topic: &str, partition: Partition) -> Self {
+        Self { topic: topic.into(), partition, to: watch::Sender::new(Offset::new(0)) }
+    }
+
+    /// The state topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The first log offset that it does not include; it may include more than we know.
+    pub fn known(&self) -> Offset {
+        *self.to.borrow()
+    }
+
+    /// Waits until it is known to include everything before an offset.
+    pub async fn until(&self, to: Offset) {
+        // The sender lives as long as we do.
+        drop(self.to.subscribe().wait_for(|known| *known >= to).await);
+    }
+
+    /// It includes everything before an offset.
+    pub fn advance(&self, to: Offset) {
+        self.to.send_if_modified(|known| to > std::mem::replace(known, to.max(*known)));
+    }
+
+    /// The last committed checkpoint, whoever wrote it, and the log's own checkpoint record.
+    pub async fn look(&self, log: &dyn Log) -> Result<Option<(Checkpoint, Offset)>, ReadError> {
+        let bounds = log.bounds(&self.topic, self.partition).await?;
+        // It ends its transaction: only the marker comes after it, unless compaction has torn gaps.
+        let mut back = 4;
+        loop {
+            let begin = bounds.first.max(Offset::new(bounds.next.get().saturating_sub(back)));
+            let (mut next, mut last) = (begin, None);
+            while next < bounds.next {
+                let batch = log.read(&self.topic, self.partition, next, READ_BYTES, Duration::ZERO).await?;
+                if batch.next == next {
+                    break;
+                }
+                next = batch.next;
+                let found = batch.records.iter().rev().find_map(|s| records::read_checkpoint(&s.record));
+                last = found.or(last);
+            }
+            if let Some((checkpoint, _)) = &last {
+                self.advance(checkpoint.as_of);
+            }
+            if last.is_some() || begin == bounds.first {
+                return Ok(last);
+            }
+            back *= 8;
+        }
+    }
+}
+
+/// The shards of a router; clones share them.
+#[derive(Clone)]
+pub struct Shards {
+    log: Arc<dyn Log>,
+    lease: Lease,
+    terms: Arc<Vec<watch::Sender<Option<Arc<Term>>>>>,
+}
+
+impl Shards {
+    /// Takes what the lease gives, and gives up what it takes, until `tasks` stop.
+    pub fn start(log: Arc<dyn Log>, lease: Lease, tasks: &Tasks) -> Self {
+        let terms = Arc::new((0..SHARDS).map(|_| watch::Sender::new(None)).collect());
+        let shards = Self { log, lease, terms };
+        for shard in 0..SHARDS {
+            let (holder, stopping) = (shards.clone(), tasks.stopping());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stopping => {}
+                    () = holder.hold(shard) => {}
+                }
+            });
+        }
+        shards
+    }
+
+    async fn hold(&self, shard: usize) {
+        let Some(seat) = self.terms.get(shard) else { return };
+        let mut retry = Retry::default();
+        loop {
+            self.until_held(shard, true).await;
+            let writer = match self.log.open_writer(&format!("dit.state.{shard}")).await {
+                Ok(writer) => writer,
+                Err(error) => {
+                    let wait = retry.next_wait();
+                    tracing::error!(shard, %error, ?wait, "the shard's writer cannot be opened");
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+            };
+            tracing::debug!(shard, "holding a shard of the state");
+            let term = Arc::new(Term::new(writer));
+            seat.send_replace(Some(Arc::clone(&term)));
+            let is_ours = tokio::select! {
+                () = term.until_over() => true,
+                () = self.until_held(shard, false) => false,
+            };
+            seat.send_replace(None);
+            term.end();
+            match is_ours {
+                true => tokio::time::sleep(retry.next_wait()).await,
+                false => retry.reset(),
+            }
+        }
+    }
+
+    async fn until_held(&self, shard: usize, wanted: bool) {
+        let mut changes = self.lease.changes();
+        while self.lease.holds_shard(shard) != wanted {
+            match &mut changes {
+                Some(changes) => drop(tokio::time::timeout(LOOK_EVERY, changes.changed()).await),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Materialises a partition whenever this router holds its shard.
+    pub async fn materialise(&self, feed: Arc<Feed>, reach: Reach) {
+        let Some(seat) = self.terms.get(shard_of(reach.topic(), feed.source().partition)) else { return };
+        let mut seat = seat.subscribe();
+        let mut retry = Retry::default();
+        loop {
+            let Ok(held) = seat.wait_for(Option::is_some).await.map(|term| term.clone()) else { return };
+            let Some(term) = held else { continue };
+            let work = async {
+                let stand = Materialiser::stand(Arc::clone(&feed), Arc::clone(&term), reach.clone());
+                stand.await?.run().await
+            };
+            let ended = tokio::select! {
+                ended = work => ended,
+                () = term.until_over() => Ok(()),
+            };
+            match ended {
+                Ok(()) => {
+                    retry.reset();
+                    // The seat is emptied right after its term: a new one is waited for.
+                    let left =
+                        |now: &Option<Arc<Term>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &term));
+                    if seat.wait_for(left).await.is_err() {
+                        return;
+                    }
+                }
+                Err(StateError::Commit(CommitError::Fenced)) => {
+                    tracing::warn!(topic = reach.topic(), "another router writes this state now");
+                }
+                Err(error) => {
+                    let wait = retry.next_wait();
+                    tracing::error!(topic = reach.topic(), %error, ?wait, "the state cannot be written");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
+
+fn shard_of(topic: &str, partition: Partition) -> usize {
+    let hash = topic.bytes().fold(usize::try_from(partition.get()).unwrap_or(0), |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(usize::from(byte))
+    });
+    hash % SHARDS
+}
