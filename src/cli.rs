@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::sync::watch;
 
 use crate::audit::{self, AuditArgs};
+use crate::demo::backing::Backing;
 use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
 use crate::demo::register::{self, RegisterOptions};
@@ -23,7 +25,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Plays a whole network in this process, on an embedded log, and verifies what every consumer holds.
+    /// Plays a whole network in this process, on an embedded log or a real Kafka, and verifies what every consumer holds.
     Demo(Box<DemoArgs>),
     /// Makes a development PKI: an authority and certificates of agents, routers and operators.
     Pki(tools::PkiArgs),
@@ -85,6 +87,9 @@ struct DemoArgs {
     /// Hold files that delete or change too much, instead of only telling.
     #[arg(long, requires = "register")]
     guard: bool,
+    /// Play on a real Kafka instead of an embedded log; needs a binary with the feature `kafka`.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
     /// Keep everything in this folder; the replicas are in `replica/`.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -121,12 +126,14 @@ impl Cli {
 async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
     platform::telemetry::init(platform::telemetry::Format::Text, "warn,sled=error");
     let json = args.output == Output::Json;
+    let backing = args.kafka.map_or(Backing::Embedded, Backing::Kafka);
     let (equal, outcome) = match (args.register, args.territory) {
         (Some(register), Some(territory)) => {
             let outcome = register::play(RegisterOptions {
                 files: std::iter::once(register).chain(args.then).collect(),
                 key: args.key,
                 territory,
+                backing,
                 delimiter: args.delimiter.as_deref().map(register::parse_delimiter).transpose()?,
                 encoding: args.encoding,
                 header: args.header,
@@ -135,13 +142,14 @@ async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
                 guard: args.guard,
                 keep: args.keep,
                 fault: args.fault,
+                begun: watch::Sender::default(),
             })
             .await?;
             outcome.story();
             (outcome.equal, serde_json::to_string(&outcome)?)
         }
         _ => {
-            let options = CompanyOptions { seed: args.seed, keep: args.keep, fault: args.fault };
+            let options = CompanyOptions { seed: args.seed, backing, keep: args.keep, fault: args.fault };
             let outcome = company::play(options).await?;
             outcome.story();
             (outcome.equal, serde_json::to_string(&outcome)?)

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consumer_agent::sink::file::FileSink;
+use dit::demo::backing::Backing;
 use dit::demo::network::{Network, Producer};
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::Guard;
@@ -89,7 +90,7 @@ struct Play {
 impl Play {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let network = Network::start(dir.path()).await.unwrap();
+        let network = Network::start(dir.path(), &Backing::Embedded).await.unwrap();
         for id in ["gov", "CA", "TX", "NY", "late"] {
             network.participant(id, id).await.unwrap();
         }

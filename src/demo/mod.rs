@@ -2,6 +2,7 @@
 //!
 //! Owns no rule: it stands on the same entries as the binaries. What verifies shares no code with what delivers.
 
+pub mod backing;
 pub mod company;
 pub mod fault;
 pub mod layout;

@@ -1,16 +1,17 @@
-//! A network in one process: an authority, a router on an embedded log, and agents over real mutual TLS.
+//! A network in one process: an authority, a router on a log, and agents over real mutual TLS.
 //!
 //! Owns the start and stop of parts, and the operator's requests.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use consumer_agent::agent::{Agent as ConsumerAgent, Status};
 use consumer_agent::sink::Sink;
-use platform::client::{Client, send_json};
+use platform::client::{Client, ClientError, send_json};
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
 use platform::segments::disk::RealDisk;
@@ -21,8 +22,7 @@ use producer_agent::outbox::lock;
 use producer_agent::send::machine::SendMachine;
 use producer_agent::send::sender::{Sender, Sent};
 use router::control::declared::Declared;
-use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use router::{Parts, Router, Routers};
+use router::{Parts, Router};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -33,6 +33,8 @@ use scope::secret::NetworkSecret;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::backing::{self, Backing, Opened};
+
 const DOMAIN: &str = "demo.dit";
 /// How long the demo waits for anything that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -41,8 +43,13 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Network {
     dir: PathBuf,
     authority: Authority,
-    router: Router,
+    /// `None` where routers run elsewhere.
+    router: Option<Router>,
+    words: String,
+    url: String,
     operator: Client,
+    /// The owners' clients, by channel.
+    owners: Mutex<HashMap<ChannelName, Client>>,
     secret: Vec<u8>,
     tasks: Tasks,
 }
@@ -81,17 +88,38 @@ pub fn has_reached(cursor: Option<&Cursor>, ends: &[Offset]) -> bool {
 }
 
 impl Network {
-    /// Starts a router on an embedded log in `dir`.
-    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+    /// Starts a router on a log of its own, or joins those that run; `dir` is for everything that is kept.
+    pub async fn start(dir: &Path, backing: &Backing) -> anyhow::Result<Self> {
+        match backing {
+            Backing::Embedded => Self::start_router(dir, backing::embedded(dir)?).await,
+            Backing::Kafka(brokers) => Self::start_router(dir, backing::kafka(brokers)?).await,
+            Backing::Elsewhere(elsewhere) => {
+                let authority = Authority::open_or_create(&elsewhere.pki, &elsewhere.domain)?;
+                let operator = authority.identity(&Subject::Operator("demo".to_owned()))?;
+                Ok(Self {
+                    dir: dir.to_owned(),
+                    authority,
+                    router: None,
+                    words: format!("routers at {}", elsewhere.agents),
+                    url: elsewhere.agents.clone(),
+                    operator: Client::new(&elsewhere.operators, &operator)?,
+                    owners: Mutex::default(),
+                    secret: elsewhere.secret.clone(),
+                    tasks: Tasks::new(),
+                })
+            }
+        }
+    }
+
+    async fn start_router(dir: &Path, opened: Opened) -> anyhow::Result<Self> {
         let authority = Authority::new(DOMAIN)?;
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let identity = authority.identity(&Subject::Router { name: "demo".to_owned(), hosts })?;
         let secret = platform::random::bytes::<32>()?.to_vec();
-        let log = EmbeddedLog::open(&dir.join("log"), EmbeddedOptions::default())?;
         let parts = Parts {
-            log: Arc::new(log),
-            routers: Routers::One,
+            log: opened.log,
+            routers: opened.routers,
             identity,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(secret.clone())?,
@@ -102,11 +130,22 @@ impl Network {
         let router = Router::start(parts).await?;
         let operator = authority.identity(&Subject::Operator("demo".to_owned()))?;
         let operator = Client::new(&format!("https://{}", router.admin_address()), &operator)?;
-        Ok(Self { dir: dir.to_owned(), authority, router, operator, secret, tasks: Tasks::new() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            authority,
+            words: opened.words,
+            url: format!("https://{}", router.address()),
+            router: Some(router),
+            operator,
+            owners: Mutex::default(),
+            secret,
+            tasks: Tasks::new(),
+        })
     }
 
-    fn url(&self) -> String {
-        format!("https://{}", self.router.address())
+    /// What it stands on, in words.
+    pub fn words(&self) -> &str {
+        &self.words
     }
 
     /// The identity of an agent.
@@ -170,7 +209,7 @@ impl Network {
         channel: &Channel,
         schema: &AvroSchema,
     ) -> anyhow::Result<()> {
-        let client = Client::new(&self.url(), &self.identity(agent)?)?;
+        let client = Client::new(&self.url, &self.identity(agent)?)?;
         let envelope = schemas::change::ChangeCodec::new(schema)?.envelope().text().to_owned();
         let path = format!("/registry/subjects/{}/versions", channel.registry_subject());
         let answer: serde_json::Value =
@@ -181,8 +220,9 @@ impl Network {
 
     /// Starts a producer agent and its sending.
     pub async fn producer(&self, id: &AgentId, channel: &ChannelName) -> anyhow::Result<Producer> {
-        let client = Client::new(&self.url(), &self.identity(id)?)?;
+        let client = Client::new(&self.url, &self.identity(id)?)?;
         let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{channel}"))).await?;
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.clone(), client.clone());
         let dir = self.dir.join("producer").join(id.participant.as_str());
         let images = SledImages::open(&dir.join("images"))?;
         let agent = ProducerAgent::open(Opening {
@@ -213,30 +253,42 @@ impl Network {
         number: AgreementNumber,
         sink: Box<dyn Sink>,
     ) -> anyhow::Result<watch::Receiver<Status>> {
-        let agent = ConsumerAgent::new(self.url(), self.identity(id)?, number, sink);
+        let agent = ConsumerAgent::new(self.url.clone(), self.identity(id)?, number, sink);
         let status = agent.status();
         self.spawn(async move { drop(agent.run().await) });
         Ok(status)
     }
 
     /// Where each partition of a channel ends now.
-    pub fn ends(&self, channel: &ChannelName) -> anyhow::Result<Vec<Offset>> {
-        Ok(self.ends_later(channel)?())
+    pub async fn ends(&self, channel: &ChannelName) -> anyhow::Result<Vec<Offset>> {
+        Ok(self.ends_later(channel)?.await?)
     }
 
     /// To ask later, from anywhere, where each partition ends then.
     pub fn ends_later(
         &self,
         channel: &ChannelName,
-    ) -> anyhow::Result<impl Fn() -> Vec<Offset> + Send + use<>> {
-        let running = self.router.core().channels.get(channel).context("the channel does not run")?;
-        Ok(move || running.feeds.iter().map(|feed| feed.tail().next).collect())
+    ) -> anyhow::Result<impl Future<Output = Result<Vec<Offset>, ClientError>> + Send + use<>> {
+        let here = self.router.as_ref().and_then(|router| router.core().channels.get(channel));
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = owners.get(channel).context("the channel has no producer yet")?;
+        let asked = owner.get(&format!("/v1/channels/{channel}"));
+        Ok(async move {
+            if let Some(running) = here {
+                return Ok(running.feeds.iter().map(|feed| feed.tail().next).collect());
+            }
+            let status: ChannelStatus = send_json(asked).await?;
+            Ok(status.positions.iter().map(|position| position.read_to).collect())
+        })
     }
 
     /// Stops the agents, then the router.
     pub async fn stop(self) -> anyhow::Result<()> {
         let agents = self.tasks.stop_and_join(DRAIN_LIMIT).await;
-        let router = self.router.stop(DRAIN_LIMIT).await;
+        let router = match self.router {
+            Some(router) => router.stop(DRAIN_LIMIT).await,
+            None => true,
+        };
         if !(agents && router) {
             bail!("something did not stop in time");
         }

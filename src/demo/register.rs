@@ -21,7 +21,9 @@ use schemas::digest::hash128;
 use schemas::ids::AgentId;
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 
+use super::backing::Backing;
 use super::fault::{Fault, FaultySink, check_planted};
 use super::layout::{Columns, territories};
 use super::network::{Network, Producer};
@@ -38,7 +40,7 @@ const MOST_TERRITORIES: usize = 50;
 const PARTITIONS: u32 = 2;
 
 /// What to play.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RegisterOptions {
     /// The versions, in order.
     pub files: Vec<PathBuf>,
@@ -56,12 +58,16 @@ pub struct RegisterOptions {
     pub key_normalise: Vec<String>,
     /// Whose consumers to play.
     pub territories: Option<Vec<String>>,
+    /// What the network stands on.
+    pub backing: Backing,
     /// Whether the guard holds files.
     pub guard: bool,
     /// Where to keep everything.
     pub keep: Option<PathBuf>,
     /// The fault to plant.
     pub fault: Option<Fault>,
+    /// Counts the versions that were begun, for whoever wants to interfere.
+    pub begun: watch::Sender<usize>,
 }
 
 /// What the play showed.
@@ -191,13 +197,14 @@ impl Play {
                 found.into_iter().take(MOST_TERRITORIES).map(|(name, _)| name).collect()
             }
         };
-        let network = Network::start(&dir).await?;
+        let network = Network::start(&dir, &options.backing).await?;
         let progress = Progress::new();
         network.spawn(progress.clone().draw());
         network.participant(PROVIDER, "the register").await?;
         network.channel(&channel).await?;
         progress.say(format!(
-            "A router on an embedded log, one provider, {} consumers and a late joiner; {} version(s) of {}.",
+            "{}, one provider, {} consumers and a late joiner; {} version(s) of {}.",
+            network.words(),
             territories.len(),
             versions.len(),
             options.files.first().map(|file| file.display().to_string()).unwrap_or_default(),
@@ -300,6 +307,7 @@ impl Play {
             self.amend(&before, &columns, producer).await?;
         }
         self.progress.step(file.display().to_string());
+        self.options.begun.send_replace(index + 1);
         let guard = Guard::default();
         let accepted = !self.options.guard;
         let report =

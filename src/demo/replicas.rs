@@ -59,7 +59,7 @@ impl Consumer {
     pub async fn settle(&mut self, network: &Network) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let ends = network.ends(&self.channel)?;
+            let ends = network.ends(&self.channel).await?;
             if is_settled(&self.dir, &ends, self.version) {
                 return Ok(());
             }

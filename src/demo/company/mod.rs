@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use self::cast::{BUREAU, COMPANIES, IKSKILE, OGRE, PLACES, Part, REGISTER, RIGA};
 use self::expect::{Ledger, View, held, holds_denied};
 use self::generate::{COMPANY_COLUMNS, Companies, MERGERS, OPERATION, PLACE_COLUMNS, TradingPlaces};
+use super::backing::Backing;
 use super::fault::{Fault, FaultySink, check_planted};
 use super::network::{Network, PATIENCE, Producer, has_reached};
 use super::progress::Progress;
@@ -43,6 +44,8 @@ const SINGLE_CHANGES: usize = 25;
 pub struct CompanyOptions {
     /// The seed of the made-up registers.
     pub seed: u64,
+    /// What the network stands on.
+    pub backing: Backing,
     /// Where to keep everything.
     pub keep: Option<PathBuf>,
     /// The fault to plant.
@@ -138,7 +141,7 @@ impl Play {
         let progress = Progress::new();
         progress.step("starting");
         std::fs::create_dir_all(dir.join("files"))?;
-        let network = Network::start(&dir).await?;
+        let network = Network::start(&dir, &options.backing).await?;
         network.spawn(progress.clone().draw());
         let parts = cast::cast();
         network.participant(REGISTER, "Uzņēmumu reģistrs").await?;
@@ -156,8 +159,9 @@ impl Play {
         progress.watch_sender(register.sent());
         progress.watch_sender(municipality.sent());
         progress.say(format!(
-            "A made-up network, seed {}: a router on an embedded log, two registers, {} consumers under different agreements.",
+            "A made-up network, seed {}: {}, two registers, {} consumers under different agreements.",
             options.seed,
+            network.words(),
             parts.len()
         ));
         Ok(Self {
@@ -218,7 +222,7 @@ impl Play {
     /// time up to the acknowledgement comes back with it.
     async fn merger(&mut self) -> anyhow::Result<(Acknowledged, Vec<Ledger>)> {
         let mut known = vec![self.companies_ledger().clone()];
-        let revoking = self.revoke_in_mid_stream()?;
+        let revoking = self.revoke_in_mid_stream().await?;
         for (number, (from, into)) in MERGERS.iter().enumerate() {
             let was_acknowledged = revoking.is_finished();
             self.companies.merge(from, into);
@@ -296,10 +300,10 @@ impl Play {
     }
 
     /// As soon as the first event of what comes next has reached the bureau, the operator revokes its agreement.
-    fn revoke_in_mid_stream(&self) -> anyhow::Result<JoinHandle<anyhow::Result<Acknowledged>>> {
+    async fn revoke_in_mid_stream(&self) -> anyhow::Result<JoinHandle<anyhow::Result<Acknowledged>>> {
         let (part, bureau) = self.consumer(BUREAU)?;
         let mut status = bureau.status.clone();
-        let begun = self.network.ends(&bureau.channel)?;
+        let begun = self.network.ends(&bureau.channel).await?;
         let revoking = self.network.revoke(&part.number(), "the contract has ended");
         let ends = self.network.ends_later(&bureau.channel)?;
         Ok(tokio::spawn(async move {
@@ -310,7 +314,7 @@ impl Play {
             tokio::time::timeout(PATIENCE, moved).await.context("nothing reached the bureau")??;
             let asked = Instant::now();
             revoking.await?;
-            Ok(Acknowledged { after: asked.elapsed(), ends: ends() })
+            Ok(Acknowledged { after: asked.elapsed(), ends: ends.await? })
         }))
     }
 
@@ -343,7 +347,7 @@ impl Play {
                 bail!("{}: not the one change that it is: {report:?}", file.display());
             }
             self.register.drained().await?;
-            let ends = self.network.ends(&channel)?;
+            let ends = self.network.ends(&channel).await?;
             let arrived = status.wait_for(|status| has_reached(status.cursor.as_ref(), &ends));
             tokio::time::timeout(PATIENCE, arrived).await.context("a change did not arrive")??;
             times.push(asked.elapsed());
@@ -381,7 +385,7 @@ impl Play {
         let places = status.cursor.map(|cursor| cursor.places).unwrap_or_default();
         let is_before = places.len() == acknowledged.ends.len()
             && places.iter().zip(&acknowledged.ends).all(|(place, end)| place.offset <= *end);
-        let ends = self.network.ends(&bureau.channel)?;
+        let ends = self.network.ends(&bureau.channel).await?;
         let withheld =
             places.iter().zip(&ends).map(|(place, end)| end.get().saturating_sub(place.offset.get())).sum();
         Ok(Revocation {

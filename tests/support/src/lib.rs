@@ -2,6 +2,8 @@
 //!
 //! Owns finding and starting; it waits for conditions and never for time. It knows no rule of the protocols.
 
+pub mod balancer;
 pub mod network;
 pub mod real_data;
+pub mod routers;
 pub mod site;

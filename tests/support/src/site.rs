@@ -31,9 +31,15 @@ impl Process {
 
     /// SIGTERM: whether it drained and ended well.
     pub fn stop(mut self) -> anyhow::Result<bool> {
-        let id = self.child.id().to_string();
-        anyhow::ensure!(Command::new("kill").args(["-TERM", &id]).status()?.success(), "kill -TERM {id}");
+        self.signal("-TERM")?;
         Ok(self.child.wait()?.success())
+    }
+
+    /// Sends a signal by its option for `kill`, such as `-STOP`.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let id = self.child.id().to_string();
+        anyhow::ensure!(Command::new("kill").args([signal, &id]).status()?.success(), "kill {signal} {id}");
+        Ok(())
     }
 
     /// Whether it still runs.
@@ -69,7 +75,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -
     Ok(())
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
@@ -146,24 +152,9 @@ impl Site {
 
     /// Starts `dit` with arguments; its messages go to `<name>.log` in the site's folder.
     pub fn start(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-        let log =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.path(&format!("{name}.log")))?;
-        let mut child = Command::new(&self.dit)
-            .args(arguments)
-            .current_dir(&self.dir)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("{} could not be started", self.dit.display()))?;
-        if name == "router" {
-            let out = child.stdout.take().context("no standard output")?;
-            let mut line = String::new();
-            BufReader::new(out).read_line(&mut line)?;
-            if !line.starts_with("listening on") {
-                bail!("the router did not listen: {}", self.log(name));
-            }
-        }
-        Ok(Process { name: name.to_owned(), child })
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let log = self.path(&format!("{name}.log"));
+        spawn(&self.dit, &self.dir, name, &arguments, &log, name == "router")
     }
 
     /// What a process said so far.
@@ -180,7 +171,35 @@ impl Site {
     }
 }
 
-fn identity(stem: &str) -> String {
+/// Starts `dit` with arguments; returns when it listens, if it is a router.
+pub(crate) fn spawn(
+    dit: &Path,
+    dir: &Path,
+    name: &str,
+    arguments: &[String],
+    log: &Path,
+    is_router: bool,
+) -> anyhow::Result<Process> {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+    let mut child = Command::new(dit)
+        .args(arguments)
+        .current_dir(dir)
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .with_context(|| format!("{} could not be started", dit.display()))?;
+    if is_router {
+        let out = child.stdout.take().context("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        if !line.starts_with("listening on") {
+            bail!("{name} did not listen: {}", std::fs::read_to_string(log).unwrap_or_default());
+        }
+    }
+    Ok(Process { name: name.to_owned(), child })
+}
+
+pub(crate) fn identity(stem: &str) -> String {
     format!(
         "[identity]\ncertificate = \"pki/{stem}.pem\"\nkey = \"pki/{stem}-key.pem\"\nauthorities = \"pki/ca.pem\"\n"
     )

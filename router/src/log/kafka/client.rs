@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfig};
-use rdkafka::consumer::{BaseConsumer, DefaultConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::FutureProducer;
 
 use crate::config::kafka::KafkaOptions;
 use crate::log::TopicError;
 
 /// A reading client, shared by its lanes.
-pub(super) type Reader = Arc<BaseConsumer<DefaultConsumerContext>>;
+pub(super) type Reader = Arc<BaseConsumer<Context>>;
 /// A writing client, answered through futures.
-pub(super) type Producer = FutureProducer;
+pub(super) type Producer = FutureProducer<Context>;
 /// A client for making and describing topics.
-pub(super) type Admin = AdminClient<DefaultClientContext>;
+pub(super) type Admin = AdminClient<Context>;
 
 /// How long a question to the cluster may take.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -32,6 +32,21 @@ const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
 const PREFETCH_KIB: usize = 1_024;
 /// What the appends of a whole router may hold, in KiB.
 const APPEND_QUEUE_KIB: usize = 64 * 1_024;
+
+/// Where a client's own words go.
+#[derive(Debug, Clone)]
+pub(super) struct Context;
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is no error: the lanes are told by their queues.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, %reason, "a Kafka client reports");
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
 
 /// Makes clients of one cluster.
 #[derive(Clone)]
@@ -80,8 +95,8 @@ impl Clients {
         Ok(config)
     }
 
-    fn create<C: FromClientConfig>(config: &ClientConfig) -> Result<C, TopicError> {
-        config.create().map_err(|error: KafkaError| {
+    fn create<C: FromClientConfigAndContext<Context>>(config: &ClientConfig) -> Result<C, TopicError> {
+        config.create_with_context(Context).map_err(|error: KafkaError| {
             let remedy =
                 "look at [kafka] in the configuration; TLS needs a binary with the feature kafka-tls";
             TopicError::Unavailable(format!("no Kafka client can be made: {error}; {remedy}"))

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{Consumer, DefaultConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
@@ -19,7 +19,7 @@ use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::Notify;
 
-use super::client::{Clients, Reader};
+use super::client::{Clients, Context, Reader};
 use super::offset;
 use crate::log::{Batch, Stored, TopicError};
 
@@ -48,7 +48,7 @@ pub(super) enum Collected {
 struct Parked {
     reader: usize,
     place: Place,
-    queue: PartitionQueue<DefaultConsumerContext>,
+    queue: PartitionQueue<Context>,
     nonempty: Arc<Notify>,
     position: Offset,
     has_ended: bool,

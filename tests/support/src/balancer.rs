@@ -1,0 +1,56 @@
+//! A load balancer before several routers: each connection goes to the next one that takes it.
+//!
+//! Owns forwarding of bytes; it knows nothing of what they say, and keeps nobody to one router.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// A balancer that runs until it is dropped.
+pub struct Balancer {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Balancer {
+    /// Listens on the loopback, before these.
+    pub async fn start(backends: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let (backends, turn) = (Arc::new(backends), Arc::new(AtomicUsize::new(0)));
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (backends, turn) = (Arc::clone(&backends), Arc::clone(&turn));
+                connections.spawn(async move { forward(client, &backends, &turn).await });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn forward(mut client: TcpStream, backends: &[SocketAddr], turn: &AtomicUsize) {
+    let first = turn.fetch_add(1, Ordering::Relaxed);
+    for backend in backends.iter().cycle().skip(first % backends.len().max(1)).take(backends.len()) {
+        if let Ok(mut server) = TcpStream::connect(backend).await {
+            // Either side may break it.
+            drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+            return;
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Several router processes on one Kafka, behind a load balancer.
+//!
+//! Owns their configuration and their lives.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use platform::pki::{Authority, Subject};
+
+use crate::balancer::Balancer;
+use crate::site::{Process, free_address, spawn};
+
+/// The trust domain.
+pub const DOMAIN: &str = "test.dit";
+
+/// The routers.
+pub struct Routers {
+    dir: PathBuf,
+    dit: PathBuf,
+    secret: Vec<u8>,
+    each: Vec<One>,
+    agents: Balancer,
+    operators: Balancer,
+}
+
+struct One {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    process: Option<Process>,
+}
+
+impl Routers {
+    /// Starts so many, on topics with a prefix of their own. `dit` is the command's path.
+    pub async fn start(dir: &Path, dit: &str, brokers: &str, count: usize) -> anyhow::Result<Self> {
+        let authority = Authority::open_or_create(&dir.join("pki"), DOMAIN)?;
+        let secret = hex::encode(platform::random::bytes::<32>()?);
+        std::fs::write(dir.join("secret"), &secret)?;
+        let prefix = format!("t{}.", hex::encode(platform::random::bytes::<6>()?));
+        let mut each = Vec::new();
+        for index in 0..count {
+            let (name, hosts) = (format!("r{index}"), vec!["127.0.0.1".to_owned()]);
+            authority.issue_to(&dir.join("pki"), &name, &Subject::Router { name: name.clone(), hosts })?;
+            let (listen, admin) = (free_address()?, free_address()?);
+            let text = format!(
+                "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\n\
+                 network_secret = \"secret\"\n\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\
+                 replication = 1\n\n{}",
+                crate::site::identity(&name)
+            );
+            std::fs::write(dir.join(format!("{name}.toml")), text)?;
+            each.push(One { listen, admin, process: None });
+        }
+        let agents = Balancer::start(each.iter().map(|one| one.listen).collect()).await?;
+        let operators = Balancer::start(each.iter().map(|one| one.admin).collect()).await?;
+        let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
+        let mut routers = Self { dir, dit, secret: secret.into_bytes(), each, agents, operators };
+        (0..count).try_for_each(|index| routers.run(index))?;
+        Ok(routers)
+    }
+
+    /// Starts one that does not run; returns when it listens.
+    pub fn run(&mut self, index: usize) -> anyhow::Result<()> {
+        let name = format!("r{index}");
+        let log = self.dir.join(format!("{name}.log"));
+        let arguments = ["router", "--config", &format!("{name}.toml")].map(str::to_owned);
+        let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, true)?;
+        self.one(index)?.process = Some(process);
+        Ok(())
+    }
+
+    fn one(&mut self, index: usize) -> anyhow::Result<&mut One> {
+        self.each.get_mut(index).context("there is no such router")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+        self.one(index)?.process.take().context("it does not run")?.kill()
+    }
+
+    /// Sends a signal, such as `-STOP`.
+    pub fn signal(&mut self, index: usize, signal: &str) -> anyhow::Result<()> {
+        self.one(index)?.process.as_ref().context("it does not run")?.signal(signal)
+    }
+
+    /// Where agents connect to one of them, past the balancer.
+    pub fn address(&self, index: usize) -> Option<SocketAddr> {
+        self.each.get(index).map(|one| one.listen)
+    }
+
+    /// Where operators connect to one of them, past the balancer.
+    pub fn admin_address(&self, index: usize) -> Option<SocketAddr> {
+        self.each.get(index).map(|one| one.admin)
+    }
+
+    /// Where agents connect.
+    pub fn agents(&self) -> String {
+        format!("https://{}", self.agents.address())
+    }
+
+    /// Where operators connect.
+    pub fn operators(&self) -> String {
+        format!("https://{}", self.operators.address())
+    }
+
+    /// The authority's folder.
+    pub fn pki(&self) -> PathBuf {
+        self.dir.join("pki")
+    }
+
+    /// The network's secret.
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// What one said so far.
+    pub fn log(&self, index: usize) -> String {
+        std::fs::read_to_string(self.dir.join(format!("r{index}.log"))).unwrap_or_default()
+    }
+}
