@@ -25,6 +25,7 @@ need pkg-config pkg-config
 # The tests run on real parts, each started for them: Kafka's jars are fetched once, into ~/.cache/dit/parts.
 need java openjdk-17-jre-headless
 need mvn maven
+if [ ! -d /usr/lib/postgresql ]; then need initdb postgresql; fi
 if ! pkg-config --exists openssl; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && apt-get install -y -qq libssl-dev >/dev/null

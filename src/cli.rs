@@ -90,6 +90,9 @@ struct DemoArgs {
     /// Play on a real Kafka instead of an embedded log; needs a binary with the feature `kafka`.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
+    /// Write the replicas into this database, each consumer's into a schema of its own.
+    #[arg(long, value_name = "URL", requires = "register")]
+    postgres: Option<String>,
     /// Keep everything in this folder; the replicas are in `replica/`.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -134,6 +137,7 @@ async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
                 key: args.key,
                 territory,
                 backing,
+                postgres: args.postgres,
                 delimiter: args.delimiter.as_deref().map(register::parse_delimiter).transpose()?,
                 encoding: args.encoding,
                 header: args.header,

@@ -9,15 +9,14 @@
 
 use std::path::PathBuf;
 
+use consumer_agent::receive::machine::Tally;
 use dit::demo::backing::{Backing, Elsewhere};
 use dit::demo::register::{RegisterOptions, play};
 use parts::kafka::Kafka;
+use parts::postgres::Postgres;
 use support::real_data;
 use support::routers::{DOMAIN, Routers};
 use tokio::sync::watch;
-
-const LV_HEADER: &str =
-    "country,postal_code,place,admin1,admin1_code,parish,admin2_code,admin3,admin3_code,lat,lon,accuracy";
 
 async fn routers(dir: &std::path::Path) -> (Routers, Backing) {
     let brokers = Kafka::shared(1).unwrap();
@@ -57,12 +56,14 @@ async fn the_territorial_reform_through_two_routers_one_of_them_killed() {
     let (routers, backing) = routers(place.path()).await;
     let (begun, killing) = kill_at(routers, 4);
     let outcome = play(RegisterOptions {
-        files,
         key: ["postal_code", "place", "parish"].map(str::to_owned).to_vec(),
         territory: "admin1_code".to_owned(),
         encoding: "utf-8".to_owned(),
-        header: Some(LV_HEADER.split(',').map(str::to_owned).collect()),
+        header: Some(real_data::LV_HEADER.split(',').map(str::to_owned).collect()),
+        territories: Some(real_data::territories(&files)),
+        files,
         backing,
+        postgres: Some(Postgres::shared().unwrap()),
         begun,
         ..RegisterOptions::default()
     })
@@ -72,5 +73,9 @@ async fn the_territorial_reform_through_two_routers_one_of_them_killed() {
     assert!(outcome.equal, "{outcome:?}");
     let counts: Vec<_> = outcome.versions.iter().map(|v| [v.create, v.update, v.delete, v.parked]).collect();
     assert_eq!(counts, [[5973, 0, 0, 4], [124, 2269, 0, 4], [0, 0, 0, 4], [0, 2847, 0, 4]]);
+    assert_eq!(outcome.replicas.len(), 122);
+    assert_eq!(outcome.replicas.iter().filter(|replica| replica.rows == 0).count(), 78);
     assert_eq!(outcome.replicas.last().unwrap().rows, 6097);
+    let moved = |count: fn(&Tally) -> u64| outcome.replicas.iter().map(|r| count(&r.delivered)).sum::<u64>();
+    assert_eq!((moved(|tally| tally.left), moved(|tally| tally.entered)), (2847, 2847));
 }

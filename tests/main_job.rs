@@ -12,9 +12,6 @@ use std::process::{Command, Output};
 
 use support::real_data;
 
-const LV_HEADER: &str =
-    "country,postal_code,place,admin1,admin1_code,parish,admin2_code,admin3,admin3_code,lat,lon,accuracy";
-
 fn dit(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dit")).args(arguments).output().unwrap()
 }
@@ -220,13 +217,7 @@ fn the_territorial_reform_moves_every_place_to_its_new_municipality() {
         .iter()
         .map(|day| dir.join(format!("LV.{day}.tsv")))
         .collect();
-    let mut codes: Vec<String> = Vec::new();
-    for file in &files {
-        let text = std::fs::read_to_string(file).unwrap();
-        codes.extend(text.lines().filter_map(|line| line.split('\t').nth(4)).map(str::to_owned));
-    }
-    codes.sort();
-    codes.dedup();
+    let codes = real_data::territories(&files);
     assert_eq!(codes.len(), 121);
     let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
     let codes = codes.join(",");
@@ -239,7 +230,7 @@ fn the_territorial_reform_moves_every_place_to_its_new_municipality() {
         names[2],
         names[3],
         "--header",
-        LV_HEADER,
+        real_data::LV_HEADER,
         "--key",
         "postal_code,place,parish",
         "--territory",

@@ -65,6 +65,8 @@ pub enum Phase {
     Waiting,
     /// The agreement was revoked or has expired: what it gave must be purged.
     Ended,
+    /// The place of its replica is not as it should be: a person must do something. It is tried from time to time.
+    Stuck,
     /// Its own disk has failed: the process must be started again.
     Broken,
 }
@@ -114,8 +116,13 @@ impl Agent {
         let mut retry = Retry::default();
         let mut from_state = false;
         loop {
-            let standing = self.sink.cursor();
-            let outcome = self.stream(standing.clone().filter(|_| !from_state)).await;
+            let (standing, outcome) = match self.sink.ready().await {
+                Ok(()) => {
+                    let standing = self.sink.cursor();
+                    (standing.clone(), self.stream(standing.filter(|_| !from_state)).await)
+                }
+                Err(error) => (self.sink.cursor(), Err(error.into())),
+            };
             // A pass that came to its end need not be made again because the stream broke later.
             from_state &= self.sink.cursor() == standing;
             let wait = match outcome {
@@ -140,6 +147,11 @@ impl Agent {
                     // What a failed sync leaves on the disk is known only after a new start.
                     self.tell(Phase::Broken, Some(error.to_string()));
                     return self.status.borrow().clone();
+                }
+                Err(ReceiveError::Sink(error)) if error.needs_a_person() => {
+                    tracing::error!(agreement = %self.number, %error, "the replica cannot be written");
+                    self.tell(Phase::Stuck, Some(error.to_string()));
+                    NOT_ACTIVE_WAIT
                 }
                 Err(error) => {
                     let code = match &error {

@@ -9,6 +9,8 @@ use platform::identity::IdentityFiles;
 use schemas::ids::{AgreementNumber, ChannelName};
 use serde::Deserialize;
 
+use crate::sink::postgres::PostgresPlace;
+
 /// `consumer.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +37,8 @@ pub struct AgreementConfig {
     pub number: AgreementNumber,
     /// Its channel; names the replica's files.
     pub channel: ChannelName,
+    /// A table in PostgreSQL for the replica; files in `data_dir` without it.
+    pub postgres: Option<PostgresPlace>,
 }
 
 impl ConsumerConfig {
@@ -43,6 +47,8 @@ impl ConsumerConfig {
         let mut config: Self = load(path)?;
         relative_to(path, config.identity.paths_mut());
         relative_to(path, [&mut config.data_dir]);
+        let places = config.agreement.iter_mut().filter_map(|agreement| agreement.postgres.as_mut());
+        relative_to(path, places.flat_map(PostgresPlace::paths_mut));
         Ok(config)
     }
 }

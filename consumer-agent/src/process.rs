@@ -19,7 +19,9 @@ use tokio::sync::mpsc;
 use crate::agent::{Agent, Phase, Status};
 use crate::config::ConsumerConfig;
 use crate::receive::machine::Behind;
+use crate::sink::Sink;
 use crate::sink::file::FileSink;
+use crate::sink::postgres::PostgresSink;
 
 /// Where an agreement's status is written.
 pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
@@ -39,11 +41,14 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let (broken, mut breaks) = mpsc::channel(1);
     for agreement in &config.agreement {
         let dir = config.data_dir.join(agreement.number.as_str());
-        let sink = FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, agreement.channel.as_str())?;
-        let number = agreement.number.clone();
+        let (number, channel) = (agreement.number.clone(), agreement.channel.as_str());
+        let sink: Box<dyn Sink> = match &agreement.postgres {
+            Some(place) => Box::new(PostgresSink::new(place.clone(), number.clone(), channel)),
+            None => Box::new(FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, channel)?),
+        };
         let status_file = status_path(&config.data_dir, &number);
-        let agent = Agent::new(config.router.clone(), identity.clone(), number, Box::new(sink))
-            .with_status_file(status_file);
+        let agent =
+            Agent::new(config.router.clone(), identity.clone(), number, sink).with_status_file(status_file);
         let (stopping, broken) = (tasks.stopping(), broken.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -130,6 +135,7 @@ pub fn describe(status: &Status, channel: &ChannelName, now: Millis) -> String {
         Phase::Streaming => "receiving",
         Phase::Waiting => "waiting for the agreement",
         Phase::Ended => "ended: purge what this agreement gave",
+        Phase::Stuck => "waiting for a person: its replica cannot be written",
         Phase::Broken => "its disk has failed: start the agent again",
     };
     let seconds = |at: Millis| now.since(at) / 1_000;

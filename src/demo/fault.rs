@@ -2,6 +2,7 @@
 //!
 //! Owns what each fault does. Neither router nor agents know of it.
 
+use async_trait::async_trait;
 use consumer_agent::receive::machine::Effect;
 use consumer_agent::sink::{Batch, Sink, SinkError, StreamHead};
 use schemas::cursor::Cursor;
@@ -60,24 +61,29 @@ impl FaultySink {
     }
 }
 
+#[async_trait]
 impl Sink for FaultySink {
+    async fn ready(&mut self) -> Result<(), SinkError> {
+        self.inner.ready().await
+    }
+
     fn cursor(&self) -> Option<Cursor> {
         self.inner.cursor()
     }
 
-    fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
-        self.inner.begin(head)
+    async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
+        self.inner.begin(head).await
     }
 
-    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let mut batch = batch.clone();
         // One victim only: where its next change heals it, the demo says that the fault could not be planted.
         self.plant(&mut batch.effects);
-        self.inner.apply(&batch)
+        self.inner.apply(&batch).await
     }
 
-    fn settle(&mut self) -> Result<(), SinkError> {
-        self.inner.settle()
+    async fn settle(&mut self) -> Result<(), SinkError> {
+        self.inner.settle().await
     }
 
     fn row_count(&self) -> usize {

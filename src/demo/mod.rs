@@ -11,6 +11,7 @@ pub mod progress;
 pub mod register;
 pub mod replicas;
 mod story;
+pub mod tables;
 pub mod verify;
 
 use std::path::{Path, PathBuf};

@@ -29,7 +29,8 @@ use super::layout::{Columns, territories};
 use super::network::{Network, Producer};
 use super::progress::Progress;
 use super::replicas::{Consumer, ReplicaVerdict, VersionVerdict};
-use super::verify::{self, Reading, Register, Version};
+use super::tables::ReplicaTable;
+use super::verify::{Reading, Register, Version};
 
 const PROVIDER: &str = "provider";
 const CHANNEL: &str = "register";
@@ -60,6 +61,8 @@ pub struct RegisterOptions {
     pub territories: Option<Vec<String>>,
     /// What the network stands on.
     pub backing: Backing,
+    /// A database for the replicas, by its URL; files without it.
+    pub postgres: Option<String>,
     /// Whether the guard holds files.
     pub guard: bool,
     /// Where to keep everything.
@@ -151,7 +154,7 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     }
     producer.drained().await?;
     play.settle().await?;
-    let replicas = play.verify(&reports)?;
+    let replicas = play.verify(&reports).await?;
     let Play { network, options, versions, progress, .. } = play;
     progress.end();
     network.stop().await?;
@@ -278,7 +281,14 @@ impl Play {
         self.network.participant(participant, territory.as_deref().unwrap_or("all rows")).await?;
         self.network.agreement(&agreement).await?;
         let dir = self.dir.join("replica").join(participant);
-        let sink: Box<dyn Sink> = Box::new(FileSink::open(Arc::new(RealDisk), &dir, CHANNEL)?);
+        let table = match &self.options.postgres {
+            Some(url) => Some(ReplicaTable::make(url, participant, CHANNEL).await?),
+            None => None,
+        };
+        let sink: Box<dyn Sink> = match &table {
+            Some(table) => Box::new(table.sink(&agreement.number)),
+            None => Box::new(FileSink::open(Arc::new(RealDisk), &dir, CHANNEL)?),
+        };
         let is_victim = self.consumers.is_empty();
         let sink = match self.options.fault.filter(|_| is_victim) {
             Some(fault) => Box::new(FaultySink::new(sink, fault)),
@@ -292,6 +302,7 @@ impl Play {
             territory,
             channel: self.channel.name.clone(),
             dir,
+            table,
             version: 1,
             status,
         });
@@ -373,7 +384,7 @@ impl Play {
         Ok(())
     }
 
-    fn verify(&self, reports: &[FileReport]) -> anyhow::Result<Vec<ReplicaVerdict>> {
+    async fn verify(&self, reports: &[FileReport]) -> anyhow::Result<Vec<ReplicaVerdict>> {
         let first = self.versions.first().map(|(file, _)| file.clone()).unwrap_or_default();
         let tab = first.extension().is_some_and(|extension| extension == "tsv");
         let delimiter = self.options.delimiter.unwrap_or(if tab { '\t' } else { ',' });
@@ -395,13 +406,12 @@ impl Play {
                 register.pass_over(&version, &reading)?;
             }
         }
-        self.consumers
-            .iter()
-            .map(|consumer| {
-                let held = verify::replica(&consumer.file())?;
-                let expected = register.part(consumer.territory.as_deref());
-                Ok(consumer.verdict(held.len(), held == expected, Vec::new()))
-            })
-            .collect()
+        let mut verdicts = Vec::with_capacity(self.consumers.len());
+        for consumer in &self.consumers {
+            let held = consumer.held().await?;
+            let expected = register.part(consumer.territory.as_deref());
+            verdicts.push(consumer.verdict(held.len(), held == expected, Vec::new()));
+        }
+        Ok(verdicts)
     }
 }

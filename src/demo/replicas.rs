@@ -12,6 +12,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::network::{Network, PATIENCE, has_reached};
+use super::tables::ReplicaTable;
+use super::verify;
 
 /// One replica's verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,6 +45,8 @@ pub struct Consumer {
     pub channel: ChannelName,
     /// Where its files are.
     pub dir: PathBuf,
+    /// Its table, where it has one instead.
+    pub table: Option<ReplicaTable>,
     /// The version of its agreement.
     pub version: u32,
     /// What it is doing.
@@ -60,7 +64,7 @@ impl Consumer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ends = network.ends(&self.channel).await?;
-            if is_settled(&self.dir, &ends, self.version) {
+            if self.is_settled(&ends) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -69,6 +73,26 @@ impl Consumer {
             }
             // Woken by each batch; the time-out covers files that are written after the last one.
             drop(tokio::time::timeout(Duration::from_millis(50), self.status.changed()).await);
+        }
+    }
+
+    fn is_settled(&self, ends: &[Offset]) -> bool {
+        match &self.table {
+            None => is_settled(&self.dir, ends, self.version),
+            // What its agent tells was committed together with the rows.
+            Some(_) => {
+                let status = self.status.borrow();
+                let version = status.cursor.as_ref().map(|cursor| cursor.version.get());
+                version == Some(self.version) && has_reached(status.cursor.as_ref(), ends)
+            }
+        }
+    }
+
+    /// The rows that it holds: sorted hashes.
+    pub async fn held(&self) -> anyhow::Result<Vec<u128>> {
+        match &self.table {
+            None => verify::replica(&self.file()),
+            Some(table) => verify::hashes(table.rows().await?.into_iter().map(Ok)),
         }
     }
 

@@ -211,8 +211,13 @@ fn rows<'t>(
 /// The rows of a replica's NDJSON file: sorted hashes.
 pub fn replica(path: &Path) -> anyhow::Result<Vec<u128>> {
     let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    hashes(std::io::BufReader::new(file).lines())
+}
+
+/// Rows as JSON objects: sorted hashes.
+pub fn hashes(lines: impl Iterator<Item = std::io::Result<String>>) -> anyhow::Result<Vec<u128>> {
     let mut rows = Vec::new();
-    for line in std::io::BufReader::new(file).lines() {
+    for line in lines {
         let object: BTreeMap<String, serde_json::Value> = serde_json::from_str(&line?)?;
         rows.push(hash(serde_json::to_string(&object)?.as_bytes()));
     }

@@ -101,7 +101,7 @@ pub async fn receive(
             Ok(Ok(None)) => return Err(ReceiveError::Broken),
             Ok(Err(error)) => return Err(unreachable_peer(&error).into()),
             Err(_) if dirty => {
-                sink.settle()?;
+                sink.settle().await?;
                 (dirty, last_settled) = (false, tokio::time::Instant::now());
                 continue;
             }
@@ -111,20 +111,20 @@ pub async fn receive(
         if stream.is_none()
             && let Some(header) = decoder.header()?
         {
-            stream = Some(Stream::begin(header, number, cursor.as_ref(), sink)?);
+            stream = Some(Stream::begin(header, number, cursor.as_ref(), sink).await?);
         }
         let Some(stream) = &mut stream else { continue };
         while let Some(block) = decoder.block()? {
-            let closed = stream.take(&block, sink)?;
+            let closed = stream.take(&block, sink).await?;
             dirty = true;
             on_progress(&stream.machine, sink.row_count());
             if let Some(closed) = closed {
-                sink.settle()?;
+                sink.settle().await?;
                 return Ok(closed);
             }
         }
         if dirty && last_settled.elapsed() >= SETTLE_EVERY {
-            sink.settle()?;
+            sink.settle().await?;
             (dirty, last_settled) = (false, tokio::time::Instant::now());
         }
     }
@@ -136,7 +136,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn begin(
+    async fn begin(
         header: &Header,
         number: &AgreementNumber,
         cursor: Option<&Cursor>,
@@ -150,11 +150,11 @@ impl Stream {
         let log_id: Option<LogId> = header.text(LOG_ID_KEY).and_then(|text| text.parse().ok());
         let log_id = log_id.ok_or(ReceiveError::Header(LOG_ID_KEY))?;
         let codec = DeliveryCodec::from_union_schema(&header.schema)?;
-        sink.begin(&StreamHead { derived: codec.derived().clone() })?;
+        sink.begin(&StreamHead { derived: codec.derived().clone() }).await?;
         Ok(Self { machine: ReceiveMachine::new(log_id, version, cursor), codec })
     }
 
-    fn take(&mut self, block: &Block, sink: &mut dyn Sink) -> Result<Option<Closed>, ReceiveError> {
+    async fn take(&mut self, block: &Block, sink: &mut dyn Sink) -> Result<Option<Closed>, ReceiveError> {
         let mut datums = Datums::new(&block.datums);
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
@@ -168,7 +168,8 @@ impl Stream {
             }
         }
         datums.end()?;
-        sink.apply(&Batch { effects, cursor: self.machine.cursor(), freshness: self.machine.freshness() })?;
+        let (cursor, freshness) = (self.machine.cursor(), self.machine.freshness());
+        sink.apply(&Batch { effects, cursor, freshness }).await?;
         Ok(closed)
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use platform::segments::checked_file::{self, Replacement};
 use platform::segments::disk::Disk;
 use platform::segments::{Options, SegmentError, SegmentStore};
@@ -243,12 +244,13 @@ impl FileSink {
     }
 }
 
+#[async_trait]
 impl Sink for FileSink {
     fn cursor(&self) -> Option<Cursor> {
         self.rows.standing().cloned()
     }
 
-    fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
+    async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
         if self.stream_schema.as_ref() != Some(&head.derived) {
             self.store.roll(&encode_header(Some(&head.derived)))?;
             self.stream_schema = Some(head.derived.clone());
@@ -256,13 +258,13 @@ impl Sink for FileSink {
         Ok(())
     }
 
-    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.store.append([rows::encode(batch).as_slice()])?;
         self.fold(batch);
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), SinkError> {
+    async fn settle(&mut self) -> Result<(), SinkError> {
         self.store.sync()?;
         if self.changed {
             self.write_files()?;

@@ -3,8 +3,10 @@
 //! Owns the narrow sink trait. A sink applies a batch's effects and its cursor together, or neither.
 
 pub mod file;
+pub mod postgres;
 mod rows;
 
+use async_trait::async_trait;
 use platform::segments::SegmentError;
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
@@ -54,21 +56,36 @@ pub enum SinkError {
         /// What is wrong.
         problem: String,
     },
-    /// A row cannot be written as JSON.
+    /// PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] postgres::PostgresError),
+    /// A row cannot be written as the sink's own.
     #[error("a row does not follow the stream's schema: {0}")]
     Row(#[from] schemas::avro::binary::DatumError),
 }
 
+impl SinkError {
+    /// Whether trying again is of no use before a person has done something.
+    pub fn needs_a_person(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.needs_a_person())
+    }
+}
+
 /// A place for one agreement's replica.
+#[async_trait]
 pub trait Sink: Send {
+    /// Makes it ready for a stream: what an error left unknown is looked at again.
+    async fn ready(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
     /// Where to go on, perhaps in a pass from the state; `None` when it must begin with the state.
     fn cursor(&self) -> Option<Cursor>;
     /// A stream begins.
-    fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError>;
+    async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError>;
     /// Applies a batch.
-    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
+    async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
     /// Makes what was applied durable, and visible to others.
-    fn settle(&mut self) -> Result<(), SinkError>;
+    async fn settle(&mut self) -> Result<(), SinkError>;
     /// How many rows the replica has.
     fn row_count(&self) -> usize;
 }

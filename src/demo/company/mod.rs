@@ -266,6 +266,7 @@ impl Play {
             territory: part.territory.map(str::to_owned),
             channel: part.channel.parse()?,
             dir,
+            table: None,
             version: 1,
             status,
         };

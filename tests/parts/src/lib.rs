@@ -4,5 +4,6 @@
 //! nothing outlives the process that started it. It knows nothing of `dit`.
 
 pub mod kafka;
+pub mod postgres;
 mod process;
 mod store;

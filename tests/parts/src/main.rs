@@ -4,13 +4,15 @@ use std::io::stdin;
 
 use anyhow::{Result, bail};
 use parts::kafka::Kafka;
+use parts::postgres::Postgres;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["kafka"] => hold(&Kafka::start(1)?.bootstrap()),
         ["kafka", "3"] => hold(&Kafka::start(3)?.bootstrap()),
-        _ => bail!("say which: kafka, or kafka 3"),
+        ["postgres"] => hold(&Postgres::start()?.database()?),
+        _ => bail!("say which: kafka, kafka 3, or postgres"),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the rule that a test left out says so by name.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,4 +45,18 @@ pub fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The columns of the Latvian places' files, which have no header.
+pub const LV_HEADER: &str =
+    "country,postal_code,place,admin1,admin1_code,parish,admin2_code,admin3,admin3_code,lat,lon,accuracy";
+
+/// All territories that occur in the Latvian places' files.
+pub fn territories(files: &[PathBuf]) -> Vec<String> {
+    let mut codes = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        codes.extend(text.lines().filter_map(|line| line.split('\t').nth(4)).map(str::to_owned));
+    }
+    codes.into_iter().collect()
 }

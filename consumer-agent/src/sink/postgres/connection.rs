@@ -1,0 +1,116 @@
+//! A connection to PostgreSQL, with TLS unless the server is on this machine's loopback or socket.
+//!
+//! Owns the `[agreement.postgres]` keys and the task that drives the connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::PostgresError;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a replica table is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresPlace {
+    /// `postgresql://user@host:port/database`; the password stands in a file of its own.
+    pub url: String,
+    /// A file that holds the password, and nothing else.
+    pub password_file: Option<PathBuf>,
+    /// PEM file of the authorities that the server's certificate must lead to; needed for another machine.
+    pub ca: Option<PathBuf>,
+    /// The schema that the agent's role may write.
+    #[serde(default = "default_schema")]
+    pub schema: String,
+    /// The table; the channel's name unless said otherwise.
+    pub table: Option<String>,
+}
+
+fn default_schema() -> String {
+    "dit".to_owned()
+}
+
+impl PostgresPlace {
+    /// The paths in it, to be made relative to the configuration file.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.password_file.iter_mut().chain(&mut self.ca)
+    }
+}
+
+/// An open connection; it is closed when dropped.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Connects as the place says.
+pub(super) async fn connect(place: &PostgresPlace) -> Result<Connection, PostgresError> {
+    let wrong = |problem: String| PostgresError::Place { problem };
+    let mut config: Config = place.url.parse().map_err(|e| wrong(format!("url: {e}")))?;
+    config.application_name("dit-consumer").connect_timeout(CONNECT_LIMIT);
+    if let Some(file) = &place.password_file {
+        let password =
+            std::fs::read_to_string(file).map_err(|e| wrong(format!("{}: {e}", file.display())))?;
+        config.password(password.trim_end());
+    }
+    let failed = PostgresError::during("connecting");
+    match &place.ca {
+        Some(ca) => {
+            config.ssl_mode(SslMode::Require);
+            let (client, connection) =
+                config.connect(MakeRustlsConnect::new(tls(ca)?)).await.map_err(failed)?;
+            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
+        }
+        None if config.get_hosts().iter().all(is_here) => {
+            let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
+        }
+        None => {
+            Err(wrong("the server is on another machine: write ca = \"its authority's PEM file\"".to_owned()))
+        }
+    }
+}
+
+async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    if let Err(error) = connection.await {
+        // Whoever uses the client is told too.
+        tracing::debug!(%error, "the connection to PostgreSQL ended");
+    }
+}
+
+fn is_here(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    }
+}
+
+fn tls(ca: &Path) -> Result<rustls::ClientConfig, PostgresError> {
+    let wrong = |problem: String| PostgresError::Place { problem: format!("{}: {problem}", ca.display()) };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| wrong(e.to_string()))? {
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(builder.map_err(|e| wrong(e.to_string()))?.with_root_certificates(roots).with_no_client_auth())
+}

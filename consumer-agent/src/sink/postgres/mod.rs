@@ -1,0 +1,265 @@
+//! The PostgreSQL sink: a table whose rows and cursor move in one transaction.
+//!
+//! Owns the table and its line in `dit_replica`, in a schema that the agent's role may write, and nothing beyond. The
+//! cursor moves only from the value that was read: a second agent on the same table changes nothing. A table that a
+//! person has altered is refused by name.
+
+mod columns;
+mod connection;
+mod statements;
+mod values;
+
+use async_trait::async_trait;
+use schemas::avro::schema::AvroSchema;
+use schemas::cursor::Cursor;
+use schemas::ids::AgreementNumber;
+use tokio_postgres::Transaction;
+
+use self::columns::{Column, differences, field_columns, own_columns};
+use self::connection::{Connection, connect};
+use self::statements::{Stored, Table, Writes};
+use super::{Batch, Sink, SinkError, StreamHead};
+use crate::receive::machine::Effect;
+
+pub use connection::PostgresPlace;
+
+/// Why PostgreSQL did not take a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// The configuration.
+    #[error("[agreement.postgres]: {problem}")]
+    Place {
+        /// What is wrong, and what to write.
+        problem: String,
+    },
+    /// The server.
+    #[error("PostgreSQL, {doing}: {}", in_words(.error))]
+    Server {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        error: tokio_postgres::Error,
+    },
+    /// The schema is not there.
+    #[error(
+        "there is no schema {schema} that the role may write; as its owner: CREATE SCHEMA {schema} AUTHORIZATION <role>"
+    )]
+    NoSchema {
+        /// Its name.
+        schema: String,
+    },
+    /// A table of this name that is not ours.
+    #[error(
+        "table {table} exists and was not made by this agreement's agent; rename it, or give another table"
+    )]
+    Foreign {
+        /// Its name.
+        table: String,
+    },
+    /// A person has altered it.
+    #[error(
+        "table {table} was altered: {}; undo that, or drop the table and its line in dit_replica, and all is received anew",
+        .differences.join("; ")
+    )]
+    Altered {
+        /// Its name.
+        table: String,
+        /// What differs.
+        differences: Vec<String>,
+    },
+    /// Another agent has written.
+    #[error("another agent writes table {table}: its cursor is not where this one left it; stop one of them")]
+    Moved {
+        /// The table.
+        table: String,
+    },
+    /// What stands in `dit_replica` cannot be read.
+    #[error("the line of {table} in dit_replica cannot be read: {problem}; drop the table and the line")]
+    Line {
+        /// The table.
+        table: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl PostgresError {
+    fn during(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
+        move |error| Self::Server { doing, error }
+    }
+
+    /// Whether trying again is of no use before a person has done something.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            // Of the server's own refusals only those about rights and names stay.
+            Self::Server { error, .. } => error
+                .code()
+                .is_some_and(|code| code.code().starts_with("42") || code.code().starts_with("28")),
+            _ => true,
+        }
+    }
+}
+
+fn in_words(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// What the sink knows of its table, once it has looked.
+struct Known {
+    stored: Stored,
+    rows: usize,
+}
+
+/// A replica in a table.
+pub struct PostgresSink {
+    place: PostgresPlace,
+    agreement: AgreementNumber,
+    table: Table,
+    connection: Option<Connection>,
+    known: Option<Known>,
+    /// The stream's schema and its columns.
+    stream: Option<(AvroSchema, Vec<Column>)>,
+}
+
+impl PostgresSink {
+    /// A sink for an agreement; it connects when it is first needed. `name` is the table's unless the place says so.
+    pub fn new(place: PostgresPlace, agreement: AgreementNumber, name: &str) -> Self {
+        let table = Table::new(&place.schema, place.table.as_deref().unwrap_or(name));
+        Self { place, agreement, table, connection: None, known: None, stream: None }
+    }
+
+    async fn make_ready(&mut self) -> Result<(), PostgresError> {
+        if self.connection.as_ref().is_some_and(|connection| !connection.client.is_closed())
+            && self.known.is_some()
+        {
+            return Ok(());
+        }
+        (self.connection, self.known) = (None, None);
+        let mut connection = connect(&self.place).await?;
+        let transaction =
+            connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
+        let stored = self.table.read(&transaction, &self.agreement).await?;
+        let rows = if stored.columns.is_empty() { 0 } else { self.table.count(&transaction).await? };
+        transaction.commit().await.map_err(PostgresError::during("committing"))?;
+        (self.connection, self.known) = (Some(connection), Some(Known { stored, rows }));
+        Ok(())
+    }
+
+    /// Does something in a transaction that moves the line from what was read; afterwards the sink knows what stands
+    /// there, or that it must look again.
+    async fn transact(
+        &mut self,
+        work: impl AsyncFnOnce(&Table, &Transaction<'_>, &mut Known) -> Result<(), SinkError>,
+    ) -> Result<(), SinkError> {
+        let (Some(mut connection), Some(Known { stored, rows })) =
+            (self.connection.take(), self.known.take())
+        else {
+            return Err(PostgresError::Line {
+                table: self.table.words().to_owned(),
+                problem: "it was not read".to_owned(),
+            }
+            .into());
+        };
+        let mut next = Known { stored: stored.clone(), rows };
+        let transaction =
+            connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
+        work(&self.table, &transaction, &mut next).await?;
+        self.table.move_line(&transaction, &self.agreement, &stored, &next.stored).await?;
+        // A commit whose answer is lost was made or not: the next look tells.
+        transaction.commit().await.map_err(PostgresError::during("committing"))?;
+        (self.connection, self.known) = (Some(connection), Some(next));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    async fn ready(&mut self) -> Result<(), SinkError> {
+        Ok(self.make_ready().await?)
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        self.known.as_ref().and_then(|known| known.stored.cursor.clone())
+    }
+
+    async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
+        self.make_ready().await?;
+        let derived = head.derived.clone();
+        let wanted = field_columns(&derived)
+            .map_err(|e| PostgresError::Place { problem: format!("the stream's schema: {e}") })?;
+        let columns = wanted.clone();
+        self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
+            let left = &mut known.stored.columns;
+            let found = table.columns(transaction).await?;
+            match (left.is_empty(), found.is_empty()) {
+                (true, true) => {
+                    *left = own_columns().into_iter().chain(columns).collect();
+                    return Ok(table.create(transaction, left).await?);
+                }
+                (true, false) => {
+                    return Err(PostgresError::Foreign { table: table.words().to_owned() }.into());
+                }
+                (false, _) => {}
+            }
+            let differences = differences(left, &found);
+            if !differences.is_empty() {
+                return Err(PostgresError::Altered { table: table.words().to_owned(), differences }.into());
+            }
+            Ok(table.widen(transaction, left, &columns).await?)
+        })
+        .await?;
+        self.stream = Some((derived, wanted));
+        Ok(())
+    }
+
+    async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let Some((derived, wanted)) = self.stream.clone() else { return Ok(()) };
+        self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
+            let mut writes = Writes::new(&derived, &wanted, &known.stored.columns);
+            for effect in &batch.effects {
+                match effect {
+                    Effect::Begin => {
+                        writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
+                        known.stored.generation += 1;
+                        // From here on only the pass leads anywhere.
+                        (known.stored.passing, known.stored.cursor) = (true, None);
+                    }
+                    Effect::End => {
+                        writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
+                        let gone = table.drop_others(transaction, known.stored.generation).await?;
+                        known.rows = known.rows.saturating_sub(gone);
+                        table.narrow(transaction, &mut known.stored.columns, &wanted).await?;
+                        known.stored.passing = false;
+                        writes = Writes::new(&derived, &wanted, &known.stored.columns);
+                    }
+                    Effect::Upsert { key, image } => writes.upsert(key, image)?,
+                    Effect::Remove { key } => writes.remove(key),
+                    Effect::Nothing | Effect::Closed { .. } => {}
+                }
+            }
+            writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
+            if let Some(cursor) = &batch.cursor {
+                known.stored.passing = cursor.pass.is_some();
+                known.stored.cursor = Some(cursor.clone());
+                known.stored.freshness = batch.freshness;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn settle(&mut self) -> Result<(), SinkError> {
+        // Every batch is durable and visible by its own transaction.
+        Ok(())
+    }
+
+    fn row_count(&self) -> usize {
+        self.known.as_ref().map_or(0, |known| known.rows)
+    }
+}

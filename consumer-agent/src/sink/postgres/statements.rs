@@ -1,0 +1,395 @@
+//! The SQL of a replica table and of its line in `dit_replica`.
+//!
+//! Owns every statement. Names are quoted, values are parameters.
+
+use std::collections::HashMap;
+
+use schemas::avro::schema::AvroSchema;
+use schemas::cursor::Cursor;
+use schemas::ids::AgreementNumber;
+use schemas::time::Millis;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::ToSql;
+
+use super::PostgresError;
+use super::columns::{Column, GENERATION, KEY, quoted};
+use super::values;
+use crate::sink::SinkError;
+
+/// Rows of one statement: enough that its costs do not count, few enough to be no burden.
+const ROWS_AT_ONCE: usize = 5_000;
+/// The version of the line's form.
+const FORMAT: i32 = 1;
+
+/// What stands in a table's line.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Stored {
+    /// Where to go on, perhaps in a pass.
+    pub(super) cursor: Option<Cursor>,
+    /// Counts passes from the state.
+    pub(super) generation: i64,
+    /// Whether a pass is under way.
+    pub(super) passing: bool,
+    /// Up to when the provider has looked at its source.
+    pub(super) freshness: Option<Millis>,
+    /// The table's columns as they were left; empty before it is made.
+    pub(super) columns: Vec<Column>,
+}
+
+/// A table by its names.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    schema: String,
+    name: String,
+    words: String,
+    sql: String,
+}
+
+impl Table {
+    pub(super) fn new(schema: &str, name: &str) -> Self {
+        let (words, sql) = (format!("{schema}.{name}"), format!("{}.{}", quoted(schema), quoted(name)));
+        Self { schema: schema.to_owned(), name: name.to_owned(), words, sql }
+    }
+
+    /// Its name for people.
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+
+    fn lines(&self) -> String {
+        format!("{}.dit_replica", quoted(&self.schema))
+    }
+
+    /// The line, which is made where there is none yet.
+    pub(super) async fn read(
+        &self,
+        transaction: &Transaction<'_>,
+        agreement: &AgreementNumber,
+    ) -> Result<Stored, PostgresError> {
+        let failed = PostgresError::during("reading dit_replica");
+        let may_write = "SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1";
+        let found = transaction.query_opt(may_write, &[&self.schema]).await.map_err(&failed)?;
+        if !found.is_some_and(|row| row.get(0)) {
+            return Err(PostgresError::NoSchema { schema: self.schema.clone() });
+        }
+        let lines = self.lines();
+        // Agents of several agreements may begin at once.
+        let make = format!(
+            "SELECT pg_advisory_xact_lock(hashtext('dit_replica'));
+             CREATE TABLE IF NOT EXISTS {lines} (agreement text PRIMARY KEY, table_name text NOT NULL UNIQUE,
+               format integer NOT NULL, cursor text, generation bigint NOT NULL, passing boolean NOT NULL,
+               freshness timestamptz, columns text NOT NULL);"
+        );
+        transaction.batch_execute(&make).await.map_err(&failed)?;
+        let insert = format!(
+            "INSERT INTO {lines} VALUES ($1, $2, $3, NULL, 0, false, NULL, '[]') ON CONFLICT DO NOTHING"
+        );
+        let number = agreement.as_str();
+        transaction.execute(&insert, &[&number, &self.name, &FORMAT]).await.map_err(&failed)?;
+        let select = format!(
+            "SELECT table_name, format, cursor, generation, passing,
+               (extract(epoch FROM freshness) * 1000)::bigint, columns FROM {lines} WHERE agreement = $1"
+        );
+        let row = transaction.query_opt(&select, &[&number]).await.map_err(&failed)?;
+        let table = self.words.clone();
+        // Another agreement's line has the table's name.
+        let Some(row) = row else { return Err(PostgresError::Foreign { table }) };
+        let line = |problem: String| PostgresError::Line { table: table.clone(), problem };
+        let (name, format): (String, i32) = (row.get(0), row.get(1));
+        if name != self.name {
+            return Err(line(format!("the agreement's rows are in table {name}")));
+        }
+        if format > FORMAT {
+            return Err(line(format!(
+                "it has format {format}, this binary knows up to {FORMAT}; use a newer dit"
+            )));
+        }
+        let cursor: Option<String> = row.get(2);
+        let columns: String = row.get(6);
+        Ok(Stored {
+            cursor: cursor.map(|text| text.parse()).transpose().map_err(|e| line(format!("cursor: {e}")))?,
+            generation: row.get(3),
+            passing: row.get(4),
+            freshness: row.get::<_, Option<i64>>(5).map(Millis::new),
+            columns: serde_json::from_str(&columns).map_err(|e| line(format!("columns: {e}")))?,
+        })
+    }
+
+    /// Moves the line from what was read to what is written, or fails.
+    pub(super) async fn move_line(
+        &self,
+        transaction: &Transaction<'_>,
+        agreement: &AgreementNumber,
+        from: &Stored,
+        to: &Stored,
+    ) -> Result<(), PostgresError> {
+        let update = format!(
+            "UPDATE {} SET cursor = $2, generation = $3, passing = $4,
+               freshness = to_timestamp($5::bigint / 1000.0), columns = $6
+             WHERE agreement = $1 AND cursor IS NOT DISTINCT FROM $7 AND generation = $8",
+            self.lines()
+        );
+        let text = |cursor: &Option<Cursor>| cursor.as_ref().map(ToString::to_string);
+        let columns = serde_json::to_string(&to.columns).unwrap_or_default();
+        let (now, before, freshness) = (text(&to.cursor), text(&from.cursor), to.freshness.map(Millis::get));
+        let number = agreement.as_str();
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&number, &now, &to.generation, &to.passing, &freshness, &columns, &before, &from.generation];
+        let moved = transaction.execute(&update, &parameters).await;
+        match moved.map_err(PostgresError::during("moving the cursor"))? {
+            1 => Ok(()),
+            _ => Err(PostgresError::Moved { table: self.words.clone() }),
+        }
+    }
+
+    pub(super) async fn count(&self, transaction: &Transaction<'_>) -> Result<usize, PostgresError> {
+        let Ok(row) = transaction.query_one(&format!("SELECT count(*) FROM {}", self.sql), &[]).await else {
+            // It is gone: the comparison of columns says so by name.
+            return Err(PostgresError::Altered {
+                table: self.words.clone(),
+                differences: vec!["it cannot be read, or is gone".to_owned()],
+            });
+        };
+        Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// The columns that the table has now; none when there is no table.
+    pub(super) async fn columns(&self, transaction: &Transaction<'_>) -> Result<Vec<Column>, PostgresError> {
+        let select = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull
+             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+        let rows = transaction.query(select, &[&self.schema, &self.name]).await;
+        let rows = rows.map_err(PostgresError::during("looking at the table"))?;
+        let column = |row: &tokio_postgres::Row| Column {
+            name: row.get(0),
+            kind: row.get(1),
+            not_null: row.get(2),
+            comment: None,
+        };
+        Ok(rows.iter().map(column).collect())
+    }
+
+    pub(super) async fn create(
+        &self,
+        transaction: &Transaction<'_>,
+        columns: &[Column],
+    ) -> Result<(), PostgresError> {
+        let definitions: Vec<_> = columns.iter().map(|column| column.definition(column.not_null)).collect();
+        let create =
+            format!("CREATE TABLE {} ({}, PRIMARY KEY ({}))", self.sql, definitions.join(", "), quoted(KEY));
+        self.alter(transaction, &create).await?;
+        self.comment(transaction, columns).await
+    }
+
+    async fn alter(&self, transaction: &Transaction<'_>, statement: &str) -> Result<(), PostgresError> {
+        transaction
+            .batch_execute(statement)
+            .await
+            .map_err(PostgresError::during("making the table's columns"))
+    }
+
+    async fn comment(&self, transaction: &Transaction<'_>, columns: &[Column]) -> Result<(), PostgresError> {
+        for column in columns {
+            let text = column.comment.as_deref().unwrap_or_default().replace('\'', "''");
+            // A backslash is a plain character here, whatever the server's settings are.
+            let set = format!(
+                "SET LOCAL standard_conforming_strings = on; COMMENT ON COLUMN {}.{} IS '{text}'",
+                self.sql,
+                quoted(&column.name)
+            );
+            self.alter(transaction, &set).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for a stream's columns. What the stream no longer has stays, without its values for new rows, until
+    /// the end of a pass.
+    pub(super) async fn widen(
+        &self,
+        transaction: &Transaction<'_>,
+        left: &mut Vec<Column>,
+        wanted: &[Column],
+    ) -> Result<(), PostgresError> {
+        for column in wanted {
+            let name = quoted(&column.name);
+            let known = left.iter().position(|known| known.name == column.name);
+            match known.and_then(|index| left.get_mut(index)) {
+                Some(known) => {
+                    if known.kind != column.kind {
+                        let change = format!(
+                            "ALTER TABLE {} ALTER COLUMN {name} TYPE {} USING {name}::text::{}",
+                            self.sql, column.kind, column.kind
+                        );
+                        self.alter(transaction, &change).await?;
+                        known.kind.clone_from(&column.kind);
+                    }
+                    if known.not_null && !column.not_null {
+                        self.set_nullable(transaction, known).await?;
+                    }
+                    if known.comment != column.comment {
+                        self.comment(transaction, std::slice::from_ref(column)).await?;
+                        known.comment.clone_from(&column.comment);
+                    }
+                }
+                None => {
+                    let add = format!("ALTER TABLE {} ADD COLUMN {}", self.sql, column.definition(false));
+                    self.alter(transaction, &add).await?;
+                    self.comment(transaction, std::slice::from_ref(column)).await?;
+                    left.push(Column { not_null: false, ..column.clone() });
+                }
+            }
+        }
+        for known in left.iter_mut().filter(|known| known.not_null && is_field(known)) {
+            if !wanted.iter().any(|column| column.name == known.name) {
+                self.set_nullable(transaction, known).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_nullable(
+        &self,
+        transaction: &Transaction<'_>,
+        column: &mut Column,
+    ) -> Result<(), PostgresError> {
+        let name = quoted(&column.name);
+        self.alter(transaction, &format!("ALTER TABLE {} ALTER COLUMN {name} DROP NOT NULL", self.sql))
+            .await?;
+        column.not_null = false;
+        Ok(())
+    }
+
+    /// At the end of a pass all rows are the stream's: columns that it does not have go, with what they held.
+    pub(super) async fn narrow(
+        &self,
+        transaction: &Transaction<'_>,
+        left: &mut Vec<Column>,
+        wanted: &[Column],
+    ) -> Result<(), PostgresError> {
+        let of = |name: &str| wanted.iter().find(|column| column.name == name);
+        for column in left.iter_mut().filter(|column| is_field(column)) {
+            let name = quoted(&column.name);
+            match of(&column.name) {
+                None => {
+                    self.alter(transaction, &format!("ALTER TABLE {} DROP COLUMN {name}", self.sql)).await?;
+                }
+                Some(wanted) if wanted.not_null && !column.not_null => {
+                    let set = format!("ALTER TABLE {} ALTER COLUMN {name} SET NOT NULL", self.sql);
+                    self.alter(transaction, &set).await?;
+                    column.not_null = true;
+                }
+                Some(_) => {}
+            }
+        }
+        left.retain(|column| !is_field(column) || of(&column.name).is_some());
+        Ok(())
+    }
+
+    /// Drops the rows that a pass did not bring; how many.
+    pub(super) async fn drop_others(
+        &self,
+        transaction: &Transaction<'_>,
+        generation: i64,
+    ) -> Result<usize, PostgresError> {
+        let delete = format!("DELETE FROM {} WHERE {} <> $1", self.sql, quoted(GENERATION));
+        let gone = transaction.execute(&delete, &[&generation]).await;
+        let gone = gone.map_err(PostgresError::during("ending a pass"))?;
+        Ok(usize::try_from(gone).unwrap_or(usize::MAX))
+    }
+}
+
+fn is_field(column: &Column) -> bool {
+    column.name != KEY && column.name != GENERATION
+}
+
+/// What a batch does to rows, the last word for each key.
+pub(super) struct Writes<'w> {
+    derived: &'w AvroSchema,
+    wanted: &'w [Column],
+    /// Columns that are there but not the stream's.
+    others: Vec<String>,
+    rows: HashMap<String, Option<Vec<Option<String>>>>,
+}
+
+impl<'w> Writes<'w> {
+    pub(super) fn new(derived: &'w AvroSchema, wanted: &'w [Column], there: &[Column]) -> Self {
+        let is_other = |column: &&Column| is_field(column) && !wanted.iter().any(|w| w.name == column.name);
+        let others = there.iter().filter(is_other).map(|column| column.name.clone()).collect();
+        Self { derived, wanted, others, rows: HashMap::new() }
+    }
+
+    pub(super) fn upsert(&mut self, key: &str, image: &[u8]) -> Result<(), SinkError> {
+        let values = values::texts(self.derived, image)?;
+        self.rows.insert(key.to_owned(), Some(values));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        self.rows.insert(key.to_owned(), None);
+    }
+
+    /// Writes what was gathered; keeps the count of rows.
+    pub(super) async fn flush(
+        &mut self,
+        table: &Table,
+        transaction: &Transaction<'_>,
+        generation: i64,
+        count: &mut usize,
+    ) -> Result<(), PostgresError> {
+        let (mut gone, mut present) = (Vec::new(), Vec::new());
+        for (key, values) in self.rows.drain() {
+            match values {
+                None => gone.push(key),
+                Some(values) => present.push((key, values)),
+            }
+        }
+        if !gone.is_empty() {
+            let delete = format!("DELETE FROM {} WHERE {} = ANY($1)", table.sql, quoted(KEY));
+            let deleted = transaction.execute(&delete, &[&gone]).await;
+            let deleted = deleted.map_err(PostgresError::during("deleting rows"))?;
+            *count = count.saturating_sub(usize::try_from(deleted).unwrap_or(usize::MAX));
+        }
+        let upsert = self.upsert_statement(table);
+        let mut present = present.into_iter().peekable();
+        while present.peek().is_some() {
+            let mut keys = Vec::new();
+            let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); self.wanted.len()];
+            for (key, values) in present.by_ref().take(ROWS_AT_ONCE) {
+                keys.push(key);
+                columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            }
+            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &keys];
+            parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
+            let row = transaction.query_one(&upsert, &parameters).await;
+            let inserted: i64 = row.map_err(PostgresError::during("writing rows"))?.get(0);
+            *count += usize::try_from(inserted).unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    fn upsert_statement(&self, table: &Table) -> String {
+        let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
+        let numbers = 0..self.wanted.len();
+        let arrays: Vec<String> = numbers.clone().map(|n| format!(", ${}::text[]", n + 3)).collect();
+        let inner: Vec<String> = numbers.map(|n| format!(", v{n}")).collect();
+        let casts: Vec<String> =
+            self.wanted.iter().enumerate().map(|(n, column)| format!(", v{n}::{}", column.kind)).collect();
+        let sets = names.iter().map(|name| format!(", {name} = EXCLUDED.{name}"));
+        // What the stream does not have is not kept for rows that it writes.
+        let nulls = self.others.iter().map(|name| format!(", {} = NULL", quoted(name)));
+        let sets: String = sets.chain(nulls).collect();
+        let listed: String = names.iter().map(|name| format!(", {name}")).collect();
+        let (key, generation) = (quoted(KEY), quoted(GENERATION));
+        format!(
+            "WITH written AS (INSERT INTO {table} ({key}, {generation}{listed})
+               SELECT k, $1::bigint{casts} FROM unnest($2::text[]{arrays}) AS rows(k{inner})
+               ON CONFLICT ({key}) DO UPDATE SET {generation} = EXCLUDED.{generation}{sets}
+               RETURNING (xmax = 0) AS is_new)
+             SELECT count(*) FILTER (WHERE is_new) FROM written",
+            table = table.sql,
+            casts = casts.concat(),
+            arrays = arrays.concat(),
+            inner = inner.concat(),
+        )
+    }
+}
