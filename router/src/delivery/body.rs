@@ -116,6 +116,7 @@ impl HttpBody for GatedBody {
         match step {
             Poll::Ready(Some(Step::Frame(frame))) => {
                 self.delivered = frame.places;
+                tracing::trace!(target: "dit::handed", agreement = %self.gate.number(), rows = frame.rows);
                 data(Some(frame.bytes))
             }
             Poll::Ready(Some(Step::Close(shut))) => data(self.closing(&shut)),

@@ -41,6 +41,8 @@ pub struct Frame {
     pub bytes: Bytes,
     /// The places after it.
     pub places: Vec<Place>,
+    /// Deliveries of rows in it; marks and progress do not count.
+    pub rows: usize,
 }
 
 /// Collects deliveries into frames.
@@ -50,12 +52,13 @@ pub struct Encoder {
     sync: Sync,
     datums: Vec<u8>,
     count: usize,
+    rows: usize,
 }
 
 impl Encoder {
     /// An encoder for one stream.
     pub const fn new(format: Format, codec: DeliveryCodec, sync: Sync) -> Self {
-        Self { format, codec, sync, datums: Vec::new(), count: 0 }
+        Self { format, codec, sync, datums: Vec::new(), count: 0, rows: 0 }
     }
 
     /// The stream's first bytes.
@@ -73,6 +76,7 @@ impl Encoder {
     pub fn event(&mut self, permitted: &Permitted<Outcome>, standing: Standing) {
         permitted.encode(standing, &mut self.datums);
         self.count += 1;
+        self.rows += 1;
     }
 
     /// Adds a begin or end mark, progress, or the closing record.
@@ -85,6 +89,11 @@ impl Encoder {
     pub fn is_full(&self) -> bool {
         // A block's own numbers and marker need some room too.
         self.datums.len() >= MAX_FRAME_BYTES - 8 * 1024
+    }
+
+    /// Deliveries of rows among the bytes collected so far.
+    pub const fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The bytes collected so far; `None` when there are none.
@@ -101,7 +110,7 @@ impl Encoder {
             Format::Ndjson => self.lines(),
         };
         self.datums.clear();
-        self.count = 0;
+        (self.count, self.rows) = (0, 0);
         Some(bytes.into())
     }
 

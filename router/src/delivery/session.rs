@@ -306,17 +306,18 @@ impl Session {
     }
 
     async fn flush(&mut self) -> Result<(), Stop> {
+        let rows = self.encoder.rows();
         match self.encoder.take() {
-            Some(bytes) => self.send(bytes).await,
+            Some(bytes) => self.send(bytes, rows).await,
             None => Ok(()),
         }
     }
 
-    async fn send(&self, bytes: bytes::Bytes) -> Result<(), Stop> {
+    async fn send(&self, bytes: bytes::Bytes, rows: usize) -> Result<(), Stop> {
         if let Some(shut) = self.gate.shut() {
             return Err(Stop::Close(shut));
         }
-        let frame = Frame { bytes, places: self.places.clone() };
+        let frame = Frame { bytes, places: self.places.clone(), rows };
         self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
     }
 }

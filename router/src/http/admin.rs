@@ -118,11 +118,12 @@ async fn set_status(
     Json(request): Json<StatusRequest>,
 ) -> Result<Json<AgreementStatus>, Refused> {
     let operator = peer.operator()?;
-    let body =
-        Body::AgreementStatus { number: number.clone(), status: request.status, reason: request.reason };
+    let StatusRequest { status, reason } = request;
+    let body = Body::AgreementStatus { number: number.clone(), status, reason };
     core.control.change(operator, body).await?;
     // Acknowledged is what no router works against any more.
     core.lease.settle(core.control.view().applied).await?;
+    tracing::info!(agreement = %number, ?status, "acknowledged");
     let view = core.control.view();
     let entry = view.agreements.get(&number);
     let gone = || Refused::new(ErrorCode::Internal, "the agreement is gone");

@@ -84,12 +84,6 @@ impl Reach {
         *self.to.borrow()
     }
 
-    /// Waits until it is known to include everything before an offset.
-    pub async fn until(&self, to: Offset) {
-        // The sender lives as long as we do.
-        drop(self.to.subscribe().wait_for(|known| *known >= to).await);
-    }
-
     /// It includes everything before an offset.
     pub fn advance(&self, to: Offset) {
         self.to.send_if_modified(|known| to > std::mem::replace(known, to.max(*known)));

@@ -4,6 +4,7 @@
 
 pub mod balancer;
 pub mod network;
+pub mod publisher;
 pub mod real_data;
 pub mod routers;
 pub mod site;

@@ -2,10 +2,9 @@
 //!
 //! Owns a small network for tests of the router's face: one provider, two consumers, one channel, one agreement.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use platform::client::{Client, ClientError, send, send_json};
@@ -14,21 +13,21 @@ use router::control::declared::Declared;
 use router::log::Log;
 use router::log::memory::MemoryLog;
 use router::{Parts, Router, Routers};
-use schemas::avro::binary::{Cursor as Datums, put_long, put_string};
-use schemas::avro::container::{Decoder, Header, put_block};
-use schemas::avro::schema::AvroSchema;
-use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::avro::binary::{Cursor as Datums, put_string};
+use schemas::avro::container::Decoder;
+use schemas::change::Op;
 use schemas::cursor::{Cursor, Pass, in_words};
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::digest;
 use schemas::error_code::ErrorCode;
 use schemas::framing;
 use schemas::ids::{AgreementVersion, Digest, Epoch, Partition, SchemaId, Sequence};
-use schemas::publish::{OpenRequest, Position, batch_metadata};
+use schemas::publish::{OpenRequest, Position};
 use schemas::record::{Kind, Provenance, Record};
-use schemas::time::Millis;
 use scope::secret::NetworkSecret;
 use serde_json::json;
+
+use crate::publisher;
 
 /// The trust domain.
 pub const DOMAIN: &str = "test.dit";
@@ -68,6 +67,8 @@ pub fn row(key: &str, territory: &str) -> Vec<u8> {
 
 /// What a stream has given so far, as words: `upsert k`, `remove k`, marks and the closing's reason.
 pub struct Stream {
+    /// When the last row came.
+    pub last_row: Option<Instant>,
     response: reqwest::Response,
     decoder: Decoder,
     codec: Option<DeliveryCodec>,
@@ -80,6 +81,21 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Begins a stream of an agreement.
+    pub async fn open(client: &Client, number: &str, from: &str) -> anyhow::Result<Self> {
+        let path = format!("/v1/agreements/{number}/stream");
+        let response = send(client.get(&path).query(&[("from", from)])).await?;
+        Ok(Self {
+            last_row: None,
+            response,
+            decoder: Decoder::new(),
+            codec: None,
+            bytes: Vec::new(),
+            words: Vec::new(),
+            pass: None,
+        })
+    }
+
     /// Reads until a word satisfies the condition, or the stream ends.
     pub async fn until(&mut self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         while !self.words.iter().any(|word| wanted(word)) {
@@ -101,6 +117,9 @@ impl Stream {
                     let delivery = codec.decode(&mut datums)?;
                     if let Delivery::Pass(pass) = &delivery {
                         self.pass = Some(pass.clone());
+                    }
+                    if matches!(delivery, Delivery::Event(_)) {
+                        self.last_row = Some(Instant::now());
                     }
                     self.words.push(word(&delivery));
                 }
@@ -158,6 +177,24 @@ impl Network {
 
     /// The same with another agreement.
     pub async fn start_with(log: Arc<dyn Log>, agreement: serde_json::Value) -> anyhow::Result<Self> {
+        Self::start_as("r", Routers::One, log, agreement).await
+    }
+
+    /// A router of a name of its own, beside others on one log.
+    pub async fn start_beside(
+        name: &str,
+        log: Arc<dyn Log>,
+        agreement: serde_json::Value,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(name, Routers::Several, log, agreement).await
+    }
+
+    async fn start_as(
+        name: &str,
+        routers: Routers,
+        log: Arc<dyn Log>,
+        agreement: serde_json::Value,
+    ) -> anyhow::Result<Self> {
         platform::identity::install_crypto();
         let authority = Authority::new(DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
@@ -172,8 +209,8 @@ impl Network {
         };
         let router = Router::start(Parts {
             log,
-            routers: Routers::One,
-            identity: authority.identity(&Subject::Router { name: "r".to_owned(), hosts })?,
+            routers,
+            identity: authority.identity(&Subject::Router { name: name.to_owned(), hosts })?,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(vec![1; 32])?,
             listen: loopback,
@@ -208,25 +245,12 @@ impl Network {
         before: Option<&[u8]>,
         after: Option<&[u8]>,
     ) -> anyhow::Result<Vec<u8>> {
-        let at = Millis::new(1);
-        let source = Source::default();
-        let change = Change { op, key, before, after, source, event_at: at, captured_at: at };
-        let mut datum = Vec::new();
-        ChangeCodec::encode(&change, &mut datum);
-        self.raw_batch(&datum)
+        self.raw_batch(&publisher::datum(op, key, before, after))
     }
 
     /// A batch of one datum of any kind.
     pub fn raw_batch(&self, datum: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let codec = ChangeCodec::new(&AvroSchema::parse(SCHEMA)?)?;
-        let metadata: BTreeMap<_, _> = batch_metadata(EPOCH, self.next, self.digest);
-        let schema = codec.batch_schema().text().to_owned();
-        let mut body = Header { metadata, schema, sync: [5; 16] }.encode();
-        let mut item = Vec::new();
-        put_long(&mut item, 0);
-        item.extend_from_slice(datum);
-        put_block(&mut body, 1, &item, &[5; 16]);
-        Ok(body)
+        publisher::body(EPOCH, self.next, self.digest, &[datum.to_vec()])
     }
 
     /// The code with which a stream is refused to an agent.
@@ -265,12 +289,7 @@ impl Network {
         key: &str,
         after: &[u8],
     ) -> anyhow::Result<()> {
-        let at = Millis::new(1);
-        let source = Source::default();
-        let change =
-            Change { op, key, before: None, after: Some(after), source, event_at: at, captured_at: at };
-        let mut datum = Vec::new();
-        ChangeCodec::encode(&change, &mut datum);
+        let datum = publisher::datum(op, key, None, Some(after));
         let digest = digest::next(self.digest, key.as_bytes(), &datum);
         let agent = "4000/main".parse()?;
         let provenance = Provenance { agent, epoch: EPOCH, sequence: self.next, digest };
@@ -287,15 +306,7 @@ impl Network {
     /// Begins a stream of the agreement.
     pub async fn stream(&self, agent: &str, from: &str) -> anyhow::Result<Stream> {
         let client = self.client(agent)?;
-        let response = send(client.get("/v1/agreements/A-1/stream").query(&[("from", from)])).await?;
-        Ok(Stream {
-            response,
-            decoder: Decoder::new(),
-            codec: None,
-            bytes: Vec::new(),
-            words: Vec::new(),
-            pass: None,
-        })
+        Stream::open(&client, "A-1", from).await
     }
 
     /// The cursor of a pass from the state under the agreement's first version.
@@ -327,8 +338,15 @@ impl Network {
     pub async fn materialised(&self) -> anyhow::Result<()> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
         let end = running.feeds.first().context("a partition")?.tail().next;
-        let state = running.materialised.first().context("a partition")?.clone();
-        tokio::time::timeout(LIMIT, state.until(end)).await?;
+        let state = running.materialised.first().context("a partition")?;
+        let log = self.router.core().channels.log();
+        let deadline = Instant::now() + LIMIT;
+        // Another router may write it.
+        while state.known() < end {
+            anyhow::ensure!(Instant::now() < deadline, "the state stays at {}", state.known());
+            state.look(log.as_ref()).await?;
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use platform::client::Client;
 use platform::pki::{Authority, Subject};
 
 use crate::balancer::Balancer;
@@ -19,6 +20,7 @@ pub struct Routers {
     dir: PathBuf,
     dit: PathBuf,
     secret: Vec<u8>,
+    filter: String,
     each: Vec<One>,
     agents: Balancer,
     operators: Balancer,
@@ -33,6 +35,17 @@ struct One {
 impl Routers {
     /// Starts so many, on topics with a prefix of their own. `dit` is the command's path.
     pub async fn start(dir: &Path, dit: &str, brokers: &str, count: usize) -> anyhow::Result<Self> {
+        Self::start_logging(dir, dit, brokers, count, "info").await
+    }
+
+    /// The same, with log lines of JSON that a filter chooses.
+    pub async fn start_logging(
+        dir: &Path,
+        dit: &str,
+        brokers: &str,
+        count: usize,
+        filter: &str,
+    ) -> anyhow::Result<Self> {
         let authority = Authority::open_or_create(&dir.join("pki"), DOMAIN)?;
         let secret = hex::encode(platform::random::bytes::<32>()?);
         std::fs::write(dir.join("secret"), &secret)?;
@@ -44,7 +57,7 @@ impl Routers {
             let (listen, admin) = (free_address()?, free_address()?);
             let text = format!(
                 "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\n\
-                 network_secret = \"secret\"\n\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\
+                 network_secret = \"secret\"\nlog_format = \"json\"\n\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\
                  replication = 1\n\n{}",
                 crate::site::identity(&name)
             );
@@ -54,7 +67,15 @@ impl Routers {
         let agents = Balancer::start(each.iter().map(|one| one.listen).collect()).await?;
         let operators = Balancer::start(each.iter().map(|one| one.admin).collect()).await?;
         let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
-        let mut routers = Self { dir, dit, secret: secret.into_bytes(), each, agents, operators };
+        let mut routers = Self {
+            dir,
+            dit,
+            secret: secret.into_bytes(),
+            filter: filter.to_owned(),
+            each,
+            agents,
+            operators,
+        };
         (0..count).try_for_each(|index| routers.run(index))?;
         Ok(routers)
     }
@@ -64,7 +85,7 @@ impl Routers {
         let name = format!("r{index}");
         let log = self.dir.join(format!("{name}.log"));
         let arguments = ["router", "--config", &format!("{name}.toml")].map(str::to_owned);
-        let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, true)?;
+        let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, Some(&self.filter))?;
         self.one(index)?.process = Some(process);
         Ok(())
     }
@@ -83,13 +104,11 @@ impl Routers {
         self.one(index)?.process.as_ref().context("it does not run")?.signal(signal)
     }
 
-    /// Where agents connect to one of them, past the balancer.
-    pub fn address(&self, index: usize) -> Option<SocketAddr> {
+    fn address(&self, index: usize) -> Option<SocketAddr> {
         self.each.get(index).map(|one| one.listen)
     }
 
-    /// Where operators connect to one of them, past the balancer.
-    pub fn admin_address(&self, index: usize) -> Option<SocketAddr> {
+    fn admin_address(&self, index: usize) -> Option<SocketAddr> {
         self.each.get(index).map(|one| one.admin)
     }
 
@@ -113,8 +132,25 @@ impl Routers {
         &self.secret
     }
 
-    /// What one said so far.
-    pub fn log(&self, index: usize) -> String {
-        std::fs::read_to_string(self.dir.join(format!("r{index}.log"))).unwrap_or_default()
+    /// What one said so far, line by line.
+    pub fn log(&self, index: usize) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.dir.join(format!("r{index}.log"))).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// A client of one of them with an agent's certificate, past the balancer.
+    pub fn client(&self, index: usize, agent: &str) -> anyhow::Result<Client> {
+        self.client_of(&Subject::Agent(agent.parse()?), self.address(index))
+    }
+
+    /// A client of one of them with an operator's certificate, past the balancer.
+    pub fn operator(&self, index: usize) -> anyhow::Result<Client> {
+        self.client_of(&Subject::Operator("o".to_owned()), self.admin_address(index))
+    }
+
+    fn client_of(&self, subject: &Subject, address: Option<SocketAddr>) -> anyhow::Result<Client> {
+        let identity = Authority::open_or_create(&self.pki(), DOMAIN)?.identity(subject)?;
+        let address = address.context("there is no such router")?;
+        Ok(Client::new(&format!("https://{address}"), &identity)?)
     }
 }

@@ -154,7 +154,7 @@ impl Site {
     pub fn start(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let log = self.path(&format!("{name}.log"));
-        spawn(&self.dit, &self.dir, name, &arguments, &log, name == "router")
+        spawn(&self.dit, &self.dir, name, &arguments, &log, (name == "router").then_some("info"))
     }
 
     /// What a process said so far.
@@ -171,24 +171,28 @@ impl Site {
     }
 }
 
-/// Starts `dit` with arguments; returns when it listens, if it is a router.
+/// Starts `dit` with arguments; of a router, whose log is filtered, it returns when it listens.
 pub(crate) fn spawn(
     dit: &Path,
     dir: &Path,
     name: &str,
     arguments: &[String],
     log: &Path,
-    is_router: bool,
+    router: Option<&str>,
 ) -> anyhow::Result<Process> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-    let mut child = Command::new(dit)
+    let mut command = Command::new(dit);
+    if let Some(filter) = router {
+        command.env("RUST_LOG", filter);
+    }
+    let mut child = command
         .args(arguments)
         .current_dir(dir)
         .stdout(Stdio::piped())
         .stderr(file)
         .spawn()
         .with_context(|| format!("{} could not be started", dit.display()))?;
-    if is_router {
+    if router.is_some() {
         let out = child.stdout.take().context("no standard output")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;

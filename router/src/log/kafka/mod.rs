@@ -14,6 +14,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use platform::retry::Retry;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
@@ -37,6 +38,11 @@ const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
 const TAIL_WAIT: Duration = Duration::from_millis(100);
 /// Questions to brokers that hold a thread, at once.
 const QUESTIONS: usize = 8;
+
+/// How long a new topic, or a leader that moves, may make a broker say that it is not there.
+const SETTLING: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+const LONGEST_RETRY: Duration = Duration::from_millis(500);
 
 /// A log on a Kafka cluster.
 pub struct KafkaLog {
@@ -79,17 +85,27 @@ impl KafkaLog {
         Ok(Place { topic: format!("{}{topic}", self.prefix).into(), partition: number })
     }
 
-    /// Asks a broker something that librdkafka answers only to a waiting thread.
+    /// Asks a broker something that librdkafka answers only to a waiting thread. What a topic that was made a moment
+    /// ago, or a leader that moves, makes it say is asked again.
     async fn ask<T: Send + 'static>(
         &self,
         place: &Place,
-        question: impl FnOnce(&Reader, &Place) -> Result<T, KafkaError> + Send + 'static,
+        question: impl Fn(&Reader, &Place) -> Result<T, KafkaError> + Clone + Send + 'static,
     ) -> Result<T, TopicError> {
         let closed = || TopicError::Unavailable("the log is closed".to_owned());
-        let _turn = self.questions.acquire().await.map_err(|_| closed())?;
-        let (reader, asked) = (self.catch_up.reader(), place.clone());
-        let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
-        answer.map_err(|_| closed())?.map_err(|error| topic_error(place, &error))
+        let mut retry = Retry::new(FIRST_RETRY, LONGEST_RETRY);
+        let deadline = tokio::time::Instant::now() + SETTLING;
+        loop {
+            let _turn = self.questions.acquire().await.map_err(|_| closed())?;
+            let (reader, asked, question) = (self.catch_up.reader(), place.clone(), question.clone());
+            let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
+            match answer.map_err(|_| closed())? {
+                Err(error) if is_settling(&error) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(retry.next_wait()).await;
+                }
+                answer => return answer.map_err(|error| topic_error(place, &error)),
+            }
+        }
     }
 
     async fn bounds_of(&self, place: &Place) -> Result<Bounds, TopicError> {
@@ -226,6 +242,23 @@ impl Log for KafkaLog {
         let id = format!("{}{id}", self.prefix);
         writer::open(&self.clients, &id, &self.prefix).await
     }
+}
+
+/// What passes by itself when a topic is new or its leader moves.
+fn is_settling(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopic, UnknownTopicOrPartition,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            LeaderNotAvailable
+                | NotLeaderForPartition
+                | UnknownPartition
+                | UnknownTopic
+                | UnknownTopicOrPartition
+        )
+    )
 }
 
 /// Kafka's offsets are never negative where they are answers.

@@ -1,0 +1,229 @@
+//! What may happen to a provider's batches on their way in, on each log, with two routers: each change counts once,
+//! in order, or not at all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+use std::sync::Arc;
+
+use router::log::Log;
+use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use router::log::memory::MemoryLog;
+use schemas::change::Op;
+use schemas::ids::Epoch;
+use support::network::{Network, agreement, row};
+use support::publisher::{Publisher, datum};
+
+/// Runs each scene on each log.
+macro_rules! scenes {
+    ($($scene:ident),* $(,)?) => {
+        scenes!(@on memory, $($scene),*);
+        scenes!(@on embedded, $($scene),*);
+        #[cfg(feature = "kafka")]
+        scenes!(@on kafka_of_one_node, $($scene),*);
+        #[cfg(feature = "kafka")]
+        scenes!(@on kafka_of_three_nodes, $($scene),*);
+    };
+    (@on $log:ident, $($scene:ident),*) => {
+        mod $log {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $scene() { super::$scene(super::Pair::on(super::$log()).await).await; })*
+        }
+    };
+}
+
+scenes!(
+    a_zombie_writer,
+    a_batch_with_a_hole,
+    a_repeat_through_another_router,
+    a_pipelined_agent_that_changes_routers,
+    a_restored_folder,
+    a_fenced_materialiser,
+);
+
+type Place = (Arc<dyn Log>, Option<tempfile::TempDir>);
+
+fn memory() -> Place {
+    (Arc::new(MemoryLog::default()), None)
+}
+
+fn embedded() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    (Arc::new(EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap()), Some(dir))
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_of_one_node() -> Place {
+    kafka(1)
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_of_three_nodes() -> Place {
+    kafka(3)
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(nodes: u16) -> Place {
+    use router::config::kafka::KafkaOptions;
+    use router::log::kafka::KafkaLog;
+    let brokers = parts::kafka::Kafka::shared(nodes.into()).unwrap();
+    let prefix = format!("t{}.", hex::encode(platform::random::id().unwrap()));
+    let options = KafkaOptions { brokers, prefix, replication: nodes, security: None };
+    (Arc::new(KafkaLog::connect(&options).unwrap()), None)
+}
+
+const FIRST: Epoch = Epoch::new([1; 16]);
+const SECOND: Epoch = Epoch::new([2; 16]);
+
+/// Two routers on one log, and the provider's agent by way of each.
+struct Pair {
+    log: Arc<dyn Log>,
+    one: Network,
+    two: Network,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Pair {
+    async fn on((log, dir): Place) -> Self {
+        let rows = agreement(1, "t == \"R\"");
+        let one = Network::start_beside("r1", Arc::clone(&log), rows.clone()).await.unwrap();
+        let two = Network::start_beside("r2", Arc::clone(&log), rows).await.unwrap();
+        Self { log, one, two, _dir: dir }
+    }
+
+    /// The provider's agent in an epoch, by way of the first router and of the second.
+    fn agent(&self, epoch: Epoch) -> [Publisher; 2] {
+        let first = Publisher::new(self.one.client("4000/main").unwrap(), epoch);
+        let second = first.through(self.two.client("4000/main").unwrap());
+        [first, second]
+    }
+
+    /// What both routers deliver of everything that counted.
+    async fn delivered(&self, last: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        for network in [&self.one, &self.two] {
+            let mut stream = network.stream("9000/main", "earliest").await.unwrap();
+            stream.until(|word| word == last).await.unwrap();
+            all.push(stream.rows().into_iter().map(str::to_owned).collect::<Vec<_>>());
+        }
+        assert_eq!(all[0], all[1], "two routers read one log in one way");
+        all.swap_remove(0)
+    }
+}
+
+fn create(key: &str) -> Vec<u8> {
+    datum(Op::Create, key, None, Some(&row(key, "R")))
+}
+
+fn created(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| format!("upsert {key} Change")).collect()
+}
+
+async fn a_zombie_writer(pair: Pair) {
+    let [mut old, _] = pair.agent(FIRST);
+    old.open(None).await.unwrap();
+    old.publish(&[create("a")]).await.unwrap();
+    let [_, mut new] = pair.agent(SECOND);
+    new.open(Some(FIRST)).await.unwrap();
+    // It does not know that it was replaced, and sends on through its own router.
+    let told = old.send(old.body(&[create("zombie")]).unwrap()).await.unwrap().counted.unwrap();
+    assert_eq!(told.epoch, SECOND, "the table's word says whose turn it is");
+    new.publish(&[create("b")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert b Change").await, created(&["a", "b"]));
+}
+
+async fn a_batch_with_a_hole(pair: Pair) {
+    let [mut agent, _] = pair.agent(FIRST);
+    agent.open(None).await.unwrap();
+    agent.publish(&[create("a")]).await.unwrap();
+    let beyond = agent.after(&[("b".to_owned(), create("b"))]);
+    let told = beyond.send(beyond.body(&[create("c")]).unwrap()).await.unwrap().counted.unwrap();
+    assert_eq!(told.next, agent.next, "what comes behind a hole does not count");
+    agent.publish(&[create("b"), create("c")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert c Change").await, created(&["a", "b", "c"]));
+}
+
+async fn a_repeat_through_another_router(pair: Pair) {
+    let [mut first, second] = pair.agent(FIRST);
+    first.open(None).await.unwrap();
+    let body = first.body(&[create("a"), create("b")]).unwrap();
+    let told = first.send(body.clone()).await.unwrap().counted.unwrap();
+    // The answer was lost: it is all sent again, by way of the other one, twice.
+    for _ in 0..2 {
+        assert_eq!(second.send(body.clone()).await.unwrap().counted.unwrap(), told);
+    }
+    (first.next, first.digest) = (told.next, told.digest);
+    first.publish(&[create("c")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert c Change").await, created(&["a", "b", "c"]));
+}
+
+async fn a_pipelined_agent_that_changes_routers(pair: Pair) {
+    let [one, two] = pair.agent(FIRST);
+    one.open(None).await.unwrap();
+    let (a, b) = (vec![create("a")], vec![create("b")]);
+    let behind = two.after(&[("a".to_owned(), create("a"))]);
+    // Both were on their way; the second took another router and came first.
+    let early = behind.send(behind.body(&b).unwrap()).await.unwrap().counted.unwrap();
+    assert_eq!(early.next, one.next);
+    one.send(one.body(&a).unwrap()).await.unwrap();
+    let told = behind.send(behind.body(&b).unwrap()).await.unwrap().counted.unwrap();
+    // The first one's repeat, late, through the router that has passed it.
+    let again = two.send(two.body(&a).unwrap()).await.unwrap().counted.unwrap();
+    assert_eq!(told, again);
+    let mut after = behind.after(&[("b".to_owned(), create("b"))]);
+    assert_eq!((told.next, told.digest), (after.next, after.digest), "agent and router agree on the digest");
+    after.publish(&[create("c")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert c Change").await, created(&["a", "b", "c"]));
+}
+
+async fn a_restored_folder(pair: Pair) {
+    let [mut agent, _] = pair.agent(FIRST);
+    agent.open(None).await.unwrap();
+    agent.publish(&[create("a")]).await.unwrap();
+    let backup = agent.through(pair.two.client("4000/main").unwrap());
+    agent.publish(&[create("b"), create("c")]).await.unwrap();
+    // From the backup the agent makes other events under sequences that were given already.
+    for count in 1..4 {
+        let other: Vec<_> = (0..count).map(|number| create(&format!("restored{number}"))).collect();
+        let told = backup.send(backup.body(&other).unwrap()).await.unwrap().counted.unwrap();
+        assert_eq!(
+            (told.next, told.digest),
+            (agent.next, agent.digest),
+            "it sees a digest that it does not know"
+        );
+    }
+    agent.publish(&[create("d")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert d Change").await, created(&["a", "b", "c", "d"]));
+}
+
+async fn a_fenced_materialiser(pair: Pair) {
+    let [mut agent, mut other] = pair.agent(FIRST);
+    agent.open(None).await.unwrap();
+    let mut before = row("k", "R");
+    agent.publish(&[create("k")]).await.unwrap();
+    pair.two.materialised().await.unwrap();
+    for round in 0..4 {
+        // Somebody takes every shard over and is never heard of again; the holder finds out at its next commit.
+        for shard in 0..8 {
+            drop(pair.log.open_writer(&format!("dit.state.{shard}")).await.unwrap());
+        }
+        let after = row("k", if round % 2 == 0 { "J" } else { "R" });
+        (other.next, other.digest) = (agent.next, agent.digest);
+        let changes = [datum(Op::Update, "k", Some(&before), Some(&after)), create(&format!("new{round}"))];
+        other.publish(&changes).await.unwrap();
+        (agent.next, agent.digest) = (other.next, other.digest);
+        before = after;
+        pair.two.materialised().await.unwrap();
+    }
+    for network in [&pair.one, &pair.two] {
+        let mut stream = network.stream("9000/main", "state").await.unwrap();
+        stream.until(|word| word == "end").await.unwrap();
+        let mut rows = stream.rows();
+        rows.sort_unstable();
+        let expected = ["k", "new0", "new1", "new2", "new3"].map(|key| format!("upsert {key} State"));
+        assert_eq!(rows, expected, "each key once, as it is now");
+    }
+}

@@ -1,0 +1,101 @@
+//! A provider's agent reduced to its requests: openings and batches, just as the test wants them.
+//!
+//! Owns the position in its epoch, and keeps to the protocol no further than it is told.
+
+use anyhow::Context;
+use platform::client::{Client, ClientError, send_json};
+use schemas::avro::binary::put_long;
+use schemas::avro::container::{Header, put_block};
+use schemas::avro::schema::AvroSchema;
+use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::digest;
+use schemas::ids::{Digest, Epoch, Sequence};
+use schemas::publish::{Counted, OpenRequest, Position, batch_metadata};
+use schemas::time::Millis;
+
+use crate::network::SCHEMA;
+
+const SYNC: [u8; 16] = [5; 16];
+
+/// The datum of a change.
+pub fn datum(op: Op, key: &str, before: Option<&[u8]>, after: Option<&[u8]>) -> Vec<u8> {
+    let at = Millis::new(1);
+    let change = Change { op, key, before, after, source: Source::default(), event_at: at, captured_at: at };
+    let mut datum = Vec::new();
+    ChangeCodec::encode(&change, &mut datum);
+    datum
+}
+
+/// A batch's body: datums that begin at a place of an epoch.
+pub fn body(epoch: Epoch, next: Sequence, digest: Digest, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
+    let codec = ChangeCodec::new(&AvroSchema::parse(SCHEMA)?)?;
+    let metadata = batch_metadata(epoch, next, digest);
+    let schema = codec.batch_schema().text().to_owned();
+    let mut body = Header { metadata, schema, sync: SYNC }.encode();
+    let mut items = Vec::new();
+    for datum in datums {
+        put_long(&mut items, 0);
+        items.extend_from_slice(datum);
+    }
+    put_block(&mut body, datums.len(), &items, &SYNC);
+    Ok(body)
+}
+
+/// One epoch of one agent on partition 0 of the channel `register`.
+#[derive(Clone)]
+pub struct Publisher {
+    client: Client,
+    epoch: Epoch,
+    /// The next sequence.
+    pub next: Sequence,
+    /// The digest before it.
+    pub digest: Digest,
+}
+
+impl Publisher {
+    /// Before its opening.
+    pub fn new(client: Client, epoch: Epoch) -> Self {
+        Self { client, epoch, next: Sequence::new(0), digest: digest::first(epoch) }
+    }
+
+    /// The same agent, by way of another router.
+    #[must_use]
+    pub fn through(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
+    /// Opens the epoch.
+    pub async fn open(&self, replaces: Option<Epoch>) -> Result<Position, ClientError> {
+        let request = OpenRequest { epoch: self.epoch, replaces };
+        send_json(self.client.post("/v1/channels/register/partitions/0/openings").json(&request)).await
+    }
+
+    /// The next batch's body; nothing is moved on.
+    pub fn body(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
+        body(self.epoch, self.next, self.digest, datums)
+    }
+
+    /// The place behind these datums, whose keys are given.
+    #[must_use]
+    pub fn after(&self, datums: &[(String, Vec<u8>)]) -> Self {
+        let mut after = self.clone();
+        for (key, datum) in datums {
+            after.next = after.next.next();
+            after.digest = digest::next(after.digest, key.as_bytes(), datum);
+        }
+        after
+    }
+
+    /// Sends a body as it is.
+    pub async fn send(&self, body: Vec<u8>) -> Result<Position, ClientError> {
+        send_json(self.client.post("/v1/channels/register/partitions/0/batches").body(body)).await
+    }
+
+    /// Sends datums and moves on to what the table says.
+    pub async fn publish(&mut self, datums: &[Vec<u8>]) -> anyhow::Result<Counted> {
+        let position = self.send(self.body(datums)?).await?;
+        let counted = position.counted.context("nobody has opened")?;
+        (self.next, self.digest) = (counted.next, counted.digest);
+        Ok(counted)
+    }
+}
