@@ -220,7 +220,7 @@ impl Channels {
             let caught_up = tail.wait_for(|tail| tail.next >= *end || tail.fault.is_some()).await;
             let fault = caught_up.map(|tail| tail.fault.clone()).unwrap_or_default();
             if let Some(fault) = fault {
-                return Err(TopicError::Unavailable(fault).into());
+                return Err(TopicError::Unavailable(fault.to_string()).into());
             }
         }
         Ok((feeds.into_iter().map(|(feed, _)| feed).collect(), materialised))

@@ -12,7 +12,7 @@ use schemas::ids::Offset;
 use tokio::sync::watch;
 
 use super::fold::Fold;
-use super::reader::{Chunk, Item, Source};
+use super::reader::{Chunk, Item, ReaderError, Source};
 
 /// Chunks that the ring holds: with their size, what a partition costs in memory.
 const RING_CHUNKS: usize = 8;
@@ -27,7 +27,7 @@ pub struct Tail {
     /// The fold there.
     pub fold: Fold,
     /// Why it does not go on.
-    pub fault: Option<String>,
+    pub fault: Option<Arc<ReaderError>>,
 }
 
 /// The shared tail of one partition.
@@ -35,6 +35,13 @@ pub struct Feed {
     source: Source,
     ring: Mutex<VecDeque<Arc<Chunk>>>,
     tail: watch::Sender<Tail>,
+}
+
+impl Tail {
+    /// Why nothing can be told of the partition before a person has done something.
+    pub fn lost(&self) -> Option<Arc<ReaderError>> {
+        self.fault.clone().filter(|fault| matches!(**fault, ReaderError::LostTopic { .. }))
+    }
 }
 
 impl Feed {
@@ -65,22 +72,33 @@ impl Feed {
         ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
     }
 
-    /// Reads for ever.
+    /// Reads for ever. After an error the partition is looked at from its beginning first: it may be another.
     pub async fn run(&self) {
         let mut retry = Retry::default();
+        let mut is_doubtful = false;
         loop {
             let Tail { next, fold, .. } = self.tail();
-            match self.source.read_chunk(fold, next, READ_WAIT).await {
-                Ok(Some(chunk)) => {
-                    retry.reset();
-                    self.publish(chunk);
+            let read = async {
+                if is_doubtful {
+                    self.source.check_begin().await?;
                 }
-                Ok(None) => retry.reset(),
+                self.source.read_chunk(fold, next, READ_WAIT).await
+            };
+            match read.await {
+                Ok(chunk) => {
+                    retry.reset();
+                    is_doubtful = false;
+                    match chunk {
+                        Some(chunk) => self.publish(chunk),
+                        None => drop(self.tail.send_if_modified(|tail| tail.fault.take().is_some())),
+                    }
+                }
                 Err(error) => {
+                    is_doubtful = true;
                     let wait = retry.next_wait();
                     let (topic, partition) = (&self.source.topic, self.source.partition);
                     tracing::error!(%topic, %partition, %error, ?wait, "the partition cannot be read");
-                    self.tail.send_modify(|tail| tail.fault = Some(error.to_string()));
+                    self.tail.send_modify(|tail| tail.fault = Some(Arc::new(error)));
                     tokio::time::sleep(wait).await;
                 }
             }

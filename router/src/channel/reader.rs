@@ -16,7 +16,7 @@ use schemas::time::Millis;
 use scope::scope::{Denial, Images};
 
 use super::fold::{Fold, Meaning};
-use crate::log::{Log, ReadError, Stored, TopicError};
+use crate::log::{Bounds, Log, ReadError, Stored, TopicError};
 use crate::registry::codecs::{CodecError, Codecs};
 
 /// Bytes of the log in one chunk: bounds memory and the time between two looks at anything else.
@@ -171,8 +171,20 @@ impl Source {
             ReadError::BeyondEnd { wanted, next } => {
                 self.lost(format!("offset {wanted} was read before, but the topic ends at {next}"))
             }
-            ReadError::Topic(error) => error.into(),
+            ReadError::Topic(error) => self.topic_error(error),
         }
+    }
+
+    fn topic_error(&self, error: TopicError) -> ReaderError {
+        match error {
+            TopicError::Unknown { .. } => self.lost("it is not there any more"),
+            other => other.into(),
+        }
+    }
+
+    async fn bounds(&self) -> Result<Bounds, ReaderError> {
+        let bounds = self.log.bounds(&self.topic, self.partition).await;
+        bounds.map_err(|error| self.topic_error(error))
     }
 
     /// The fold and the place to begin at, by the checkpoint record at an offset.
@@ -189,7 +201,7 @@ impl Source {
 
     /// The first checkpoint that is still held and whose own beginning is: where `earliest` begins.
     pub async fn first_checkpoint(&self) -> Result<(Fold, Offset), ReaderError> {
-        let bounds = self.log.bounds(&self.topic, self.partition).await?;
+        let bounds = self.bounds().await?;
         let mut next = bounds.first;
         while next < bounds.next {
             let read = self.log.read(&self.topic, self.partition, next, CHUNK_BYTES, Duration::ZERO).await;
@@ -217,7 +229,7 @@ impl Source {
 
     /// While the partition's first record is held, it is checkpoint 0 of this log.
     pub async fn check_begin(&self) -> Result<(), ReaderError> {
-        let bounds = self.log.bounds(&self.topic, self.partition).await?;
+        let bounds = self.bounds().await?;
         if bounds.first > Offset::new(0) || bounds.next == Offset::new(0) {
             return Ok(());
         }

@@ -285,6 +285,9 @@ impl Session {
     /// Waits until something happens; tells progress when nothing does.
     async fn idle(&mut self, followers: &[Follower]) -> Result<(), Stop> {
         let mut tails: Vec<_> = followers.iter().map(|follower| follower.feed().watch()).collect();
+        if let Some(fault) = tails.iter().find_map(|tail| tail.borrow().lost()) {
+            return Err(close(CloseReason::Internal, fault.to_string()));
+        }
         if followers.iter().any(|follower| !follower.is_caught_up()) {
             return Ok(());
         }

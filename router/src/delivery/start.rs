@@ -65,6 +65,9 @@ pub enum StartError {
     /// Retention has passed the place.
     #[error("cursor_too_old: {0}; begin again with from=state")]
     TooOld(String),
+    /// A partition is not the channel's any more.
+    #[error("{0}")]
+    Lost(Arc<ReaderError>),
     /// The log or the state.
     #[error(transparent)]
     Reader(ReaderError),
@@ -131,6 +134,9 @@ pub async fn begin(
     from: From,
 ) -> Result<Beginning, StartError> {
     check_history(agreement, &from)?;
+    if let Some(fault) = running.feeds.iter().find_map(|feed| feed.tail().lost()) {
+        return Err(StartError::Lost(fault));
+    }
     let log_id = running.entry.log_id;
     let mut followers = Vec::with_capacity(running.feeds.len());
     match from {

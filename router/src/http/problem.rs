@@ -140,6 +140,7 @@ refused_from! {
         PublishError::Batch(error) => batch_code(error),
         PublishError::Register(error) => register_code(error),
         PublishError::Append(error) => append_code(error),
+        PublishError::Lost(_) => ErrorCode::LostTopic,
         PublishError::NotReadBack(_) => ErrorCode::AppendUnknown,
     };
     StartError => |error| match error {
@@ -150,6 +151,7 @@ refused_from! {
         }
         StartError::History(_) => ErrorCode::HistoryDenied,
         StartError::TooOld(_) => ErrorCode::CursorTooOld,
+        StartError::Lost(_) => ErrorCode::LostTopic,
         StartError::Reader(error) => reader_code(error),
         StartError::Bootstrap(BootstrapError::Overtaken) => ErrorCode::CursorTooOld,
         StartError::Bootstrap(_) => ErrorCode::Unavailable,

@@ -10,11 +10,12 @@ use schemas::channel::ChannelKind;
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
 use schemas::marks;
 use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
-use schemas::record::Kind;
+use schemas::record::{Kind, Record};
 use schemas::table::{Opening, Writer};
 
 use super::batch::{BatchError, Envelope};
-use crate::channel::feed::Feed;
+use crate::channel::feed::{Feed, Tail};
+use crate::channel::reader::ReaderError;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::log::AppendError;
@@ -56,6 +57,9 @@ pub enum PublishError {
     /// The log.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The partition is not the channel's any more.
+    #[error("{0}")]
+    Lost(Arc<ReaderError>),
     /// The partition's reader does not go on.
     #[error("the append was not read back: {0}")]
     NotReadBack(String),
@@ -77,6 +81,9 @@ impl Publisher {
     /// A channel and the table's word on each of its partitions.
     pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
         let running = self.owned(agent, name).await?;
+        for feed in &running.feeds {
+            not_lost(&feed.tail())?;
+        }
         // Another router may write the state: what it has written is there for all to see.
         for reach in &running.materialised {
             let looked = reach.look(self.channels.log().as_ref()).await;
@@ -104,8 +111,7 @@ impl Publisher {
         let feed = feed(&running, partition)?;
         let opening = Opening { agent: agent.clone(), epoch: request.epoch, replaces: request.replaces };
         let record = marks::record(Kind::Opening, &opening.encode());
-        let source = feed.source();
-        let last = source.log.append(&source.topic, partition, vec![record]).await?;
+        let last = append(feed, vec![record]).await?;
         self.answer(&running, agent, partition, last).await
     }
 
@@ -129,8 +135,7 @@ impl Publisher {
             return position(&running, agent, partition)
                 .ok_or_else(|| PublishError::PartitionUnknown(name.clone(), partition));
         }
-        let source = feed.source();
-        let last = source.log.append(&source.topic, partition, records).await?;
+        let last = append(feed, records).await?;
         self.answer(&running, agent, partition, last).await
     }
 
@@ -160,19 +165,38 @@ impl Publisher {
     ) -> Result<Position, PublishError> {
         let feed = feed(running, partition)?;
         let mut tail = feed.watch();
-        let passed = tail.wait_for(|tail| tail.next > last);
+        let passed = tail.wait_for(|tail| tail.next > last || tail.lost().is_some());
         let late = |why: &str| PublishError::NotReadBack(why.to_owned());
         match tokio::time::timeout(READ_BACK, passed).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(tail)) => not_lost(&tail)?,
             Ok(Err(_)) => return Err(late("the reader has stopped")),
             Err(_) => {
                 let fault = feed.tail().fault;
-                return Err(late(fault.as_deref().unwrap_or("the reader is late")));
+                let fault = fault.map_or_else(|| "the reader is late".to_owned(), |fault| fault.to_string());
+                return Err(late(&fault));
             }
         }
         position(running, agent, partition)
             .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))
     }
+}
+
+async fn append(feed: &Feed, records: Vec<Record>) -> Result<Offset, PublishError> {
+    let tail = feed.tail();
+    not_lost(&tail)?;
+    let source = feed.source();
+    let last = source.log.append(&source.topic, source.partition, records).await?;
+    // A topic that was deleted and made again takes appends at places that were read before.
+    if last < tail.next {
+        let why =
+            format!("an append stands at {last}, though everything before {} was read already", tail.next);
+        return Err(PublishError::Lost(Arc::new(source.lost(why))));
+    }
+    Ok(last)
+}
+
+fn not_lost(tail: &Tail) -> Result<(), PublishError> {
+    tail.lost().map_or(Ok(()), |fault| Err(PublishError::Lost(fault)))
 }
 
 fn feed(running: &Running, partition: Partition) -> Result<&Arc<Feed>, PublishError> {
