@@ -10,14 +10,19 @@
     reason = "a test says what it expects by failing"
 )]
 
+#[cfg(feature = "kafka")]
+mod two_routers;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
 use dit::demo::backing::Backing;
 use dit::demo::network::{Network, Producer};
+use dit::demo::tables::ReplicaTable;
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::Guard;
 use producer_agent::source::table::{Table, TableFormat};
@@ -83,14 +88,17 @@ struct Play {
     network: Network,
     producer: Producer,
     dir: tempfile::TempDir,
+    /// A database for the replicas, and their tables by consumer; files without it.
+    postgres: Option<String>,
+    tables: BTreeMap<String, ReplicaTable>,
     /// (file, would delete, would change, register) of what the guard held.
     held: Vec<(String, u64, u64)>,
 }
 
 impl Play {
-    async fn start() -> Self {
+    async fn start(backing: &Backing, postgres: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let network = Network::start(dir.path(), &Backing::Embedded).await.unwrap();
+        let network = Network::start(dir.path(), backing).await.unwrap();
         for id in ["gov", "CA", "TX", "NY", "late"] {
             network.participant(id, id).await.unwrap();
         }
@@ -101,18 +109,29 @@ impl Play {
         network.channel(&channel).await.unwrap();
         let id: AgentId = "gov/main".parse().unwrap();
         let producer = network.producer(&id, &channel.name).await.unwrap();
-        Self { network, producer, dir, held: Vec::new() }
+        Self { network, producer, dir, postgres, tables: BTreeMap::new(), held: Vec::new() }
     }
 
     async fn put(&self, agreement: serde_json::Value) {
         self.network.agreement(&serde_json::from_value(agreement).unwrap()).await.unwrap();
     }
 
-    fn consume(&self, consumer: &str) {
-        let dir = self.dir.path().join(consumer);
-        let sink = Box::new(FileSink::open(Arc::new(RealDisk), &dir, "domains").unwrap());
-        let id: AgentId = format!("{consumer}/main").parse().unwrap();
-        self.network.consumer(&id, format!("A-{consumer}").parse().unwrap(), sink).unwrap();
+    async fn consume(&mut self, consumer: &str) {
+        let (id, number) =
+            (format!("{consumer}/main").parse().unwrap(), format!("A-{consumer}").parse().unwrap());
+        let sink: Box<dyn Sink> = match &self.postgres {
+            Some(url) => {
+                let table = ReplicaTable::make(url, consumer, "domains").await.unwrap();
+                let sink = table.sink(&number);
+                self.tables.insert(consumer.to_owned(), table);
+                Box::new(sink)
+            }
+            None => {
+                let dir = self.dir.path().join(consumer);
+                Box::new(FileSink::open(Arc::new(RealDisk), &dir, "domains").unwrap())
+            }
+        };
+        self.network.consumer(&id, number, sink).unwrap();
     }
 
     fn take(&mut self, file: &Path) {
@@ -133,9 +152,15 @@ impl Play {
         }
     }
 
-    fn rows(&self, consumer: &str) -> BTreeMap<String, serde_json::Value> {
-        let path = self.dir.path().join(consumer).join("domains.ndjson");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+    async fn rows(&self, consumer: &str) -> BTreeMap<String, serde_json::Value> {
+        let text = match self.tables.get(consumer) {
+            // Before the first stream there is no table.
+            Some(table) => table.rows().await.unwrap_or_default().join("\n"),
+            None => {
+                let path = self.dir.path().join(consumer).join("domains.ndjson");
+                std::fs::read_to_string(path).unwrap_or_default()
+            }
+        };
         let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         rows.map(|row| (row["Domain name"].as_str().unwrap_or_default().to_lowercase(), row)).collect()
     }
@@ -163,16 +188,33 @@ fn dumps(unpacked: &Path) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_register_goes_through_renamed_headers_new_columns_and_accidents() {
-    if real_data::folder("the .gov register as its provider sends it", "us-dotgov").is_none() {
+    if real_data::folder("the .gov register as its provider sends it", "us-dotgov").is_some() {
+        five_years(&Backing::Embedded, None, || ()).await;
+    }
+}
+
+/// The same with two routers on a real Kafka, one of them killed half-way, and into PostgreSQL.
+#[cfg(feature = "kafka")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_register_on_kafka_and_into_postgresql() {
+    if real_data::folder("the .gov register on Kafka", "us-dotgov").is_none() {
         return;
     }
+    let dir = tempfile::tempdir().unwrap();
+    let (mut routers, backing) = two_routers::start(dir.path()).await;
+    let database = parts::postgres::Postgres::shared().unwrap();
+    five_years(&backing, Some(database), || routers.kill(0).unwrap()).await;
+}
+
+async fn five_years(backing: &Backing, postgres: Option<String>, half_way: impl FnOnce()) {
+    let mut half_way = Some(half_way);
     let unpacked = tempfile::tempdir().unwrap();
     let files = dumps(unpacked.path());
     assert_eq!(files.len(), 111);
-    let mut play = Play::start().await;
+    let mut play = Play::start(backing, postgres).await;
     for consumer in ["CA", "TX", "NY"] {
         play.put(agreement(consumer, 1, 1, &FIRST)).await;
-        play.consume(consumer);
+        play.consume(consumer).await;
     }
     let mut current = FIRST;
     for (index, file) in files.iter().enumerate() {
@@ -197,9 +239,12 @@ async fn a_register_goes_through_renamed_headers_new_columns_and_accidents() {
             }
         }
         play.take(file);
+        if index == files.len() / 2 {
+            half_way.take().into_iter().for_each(|act| act());
+        }
         if index + 20 == files.len() {
             play.put(agreement("late", 1, 3, &EVOLVED)).await;
-            play.consume("late");
+            play.consume("late").await;
         }
     }
     play.producer.drained().await.unwrap();
@@ -209,13 +254,13 @@ async fn a_register_goes_through_renamed_headers_new_columns_and_accidents() {
         let expected: BTreeMap<_, _> =
             last.iter().filter(|(_, row)| consumer == "late" || row["State"] == consumer).collect();
         let deadline = std::time::Instant::now() + Duration::from_secs(120);
-        while play.rows(consumer).iter().collect::<BTreeMap<_, _>>() != expected {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "{consumer}: {} of {}",
-                play.rows(consumer).len(),
-                expected.len()
-            );
+        loop {
+            let rows = play.rows(consumer).await;
+            if rows.iter().collect::<BTreeMap<_, _>>() == expected {
+                break;
+            }
+            let is_early = std::time::Instant::now() < deadline;
+            assert!(is_early, "{consumer}: {} of {}", rows.len(), expected.len());
             tokio::task::yield_now().await;
         }
         assert!(!expected.is_empty());

@@ -7,54 +7,25 @@
     reason = "a test says what it expects by failing"
 )]
 
+mod two_routers;
+
 use std::path::PathBuf;
 
 use consumer_agent::receive::machine::Tally;
-use dit::demo::backing::{Backing, Elsewhere};
 use dit::demo::register::{RegisterOptions, play};
-use parts::kafka::Kafka;
 use parts::postgres::Postgres;
 use support::real_data;
-use support::routers::{DOMAIN, Routers};
-use tokio::sync::watch;
-
-async fn routers(dir: &std::path::Path) -> (Routers, Backing) {
-    let brokers = Kafka::shared(1).unwrap();
-    let routers = Routers::start(dir, env!("CARGO_BIN_EXE_dit"), &brokers, 2).await.unwrap();
-    let elsewhere = Elsewhere {
-        pki: routers.pki(),
-        domain: DOMAIN.to_owned(),
-        agents: routers.agents(),
-        operators: routers.operators(),
-        secret: routers.secret().to_vec(),
-    };
-    (routers, Backing::Elsewhere(elsewhere))
-}
-
-/// Kills a router when a version is begun: its changes are under way then.
-fn kill_at(routers: Routers, version: usize) -> (watch::Sender<usize>, tokio::task::JoinHandle<Routers>) {
-    let begun = watch::Sender::default();
-    let mut watching = begun.subscribe();
-    let killing = tokio::spawn(async move {
-        let mut routers = routers;
-        watching.wait_for(|begun| *begun >= version).await.unwrap();
-        routers.kill(0).unwrap();
-        routers
-    });
-    (begun, killing)
-}
 
 /// Done when, 1, after the main job's 2.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_territorial_reform_through_two_routers_one_of_them_killed() {
-    platform::identity::install_crypto();
     let Some(dir) = real_data::folder("the territorial reform on Kafka", "lv-places") else { return };
     let files: Vec<PathBuf> = ["2019-09-17", "2020-10-23", "2021-06-24", "2024-04-12"]
         .map(|day| dir.join(format!("LV.{day}.tsv")))
         .to_vec();
     let place = tempfile::tempdir().unwrap();
-    let (routers, backing) = routers(place.path()).await;
-    let (begun, killing) = kill_at(routers, 4);
+    let (routers, backing) = two_routers::start(place.path()).await;
+    let (begun, killing) = two_routers::kill_at(routers, 4);
     let outcome = play(RegisterOptions {
         key: ["postal_code", "place", "parish"].map(str::to_owned).to_vec(),
         territory: "admin1_code".to_owned(),

@@ -9,6 +9,9 @@
     reason = "a test says what it expects by failing"
 )]
 
+#[cfg(feature = "kafka")]
+mod two_routers;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +42,37 @@ fn version(real: &Path, unpacked: &Path, day: &str) -> (PathBuf, usize) {
     let path = unpacked.join(format!("{day}.tsv"));
     std::fs::write(&path, &text).unwrap();
     (path, once)
+}
+
+/// The same with two routers on a real Kafka, one of them killed while the late joiner is about to come, and into
+/// PostgreSQL.
+#[cfg(feature = "kafka")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_joiner_on_kafka_and_into_postgresql() {
+    let Some(real) = real_data::folder("a late joiner on Kafka", "places-world") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (first, before) = version(&real, dir.path(), "2021-06-24");
+    let (second, after) = version(&real, dir.path(), "2024-04-12");
+    let (routers, backing) = two_routers::start(dir.path()).await;
+    let (begun, killing) = two_routers::kill_at(routers, 2);
+    let outcome = dit::demo::register::play(dit::demo::register::RegisterOptions {
+        files: vec![first, second],
+        key: ["country", "postal_code", "place", "parish"].map(str::to_owned).to_vec(),
+        territory: "country".to_owned(),
+        encoding: "utf-8".to_owned(),
+        header: Some(HEADER.split(',').map(str::to_owned).collect()),
+        backing,
+        postgres: Some(parts::postgres::Postgres::shared().unwrap()),
+        begun,
+        ..Default::default()
+    });
+    let outcome = outcome.await.unwrap();
+    drop(killing.await.unwrap());
+    assert!(outcome.equal);
+    let late = outcome.replicas.last().unwrap();
+    // How much is in the state when its pass begins is the materialiser's; the rest comes as what happens.
+    let present = usize::try_from(late.delivered.present).unwrap();
+    assert!(present > 0 && late.delivered.changed > 0 && present <= before.max(after), "{late:?}");
 }
 
 #[test]

@@ -67,7 +67,11 @@ pub enum SinkError {
 impl SinkError {
     /// Whether trying again is of no use before a person has done something.
     pub fn needs_a_person(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.needs_a_person())
+        match self {
+            Self::Postgres(error) => error.needs_a_person(),
+            Self::Row(_) => true,
+            Self::Segment(_) | Self::Io { .. } | Self::Record { .. } => false,
+        }
     }
 }
 

@@ -23,6 +23,8 @@ const READ_BYTES: usize = 1 << 20;
 const WAIT: Duration = Duration::from_secs(5);
 /// Outcomes that a slow asker may miss before it is told so: it then looks at the view itself.
 const OUTCOMES: usize = 4_096;
+/// How long a change may take to be read back.
+const OUTCOME_LIMIT: Duration = Duration::from_secs(30);
 /// Attempts at a change that keeps losing to others.
 const ATTEMPTS: usize = 16;
 
@@ -157,7 +159,12 @@ impl Control {
         let mut outcomes = self.outcomes.subscribe();
         let offset = self.log.append(TOPIC, PARTITION, vec![record(&change)?]).await?;
         loop {
-            match outcomes.recv().await {
+            let Ok(told) = tokio::time::timeout(OUTCOME_LIMIT, outcomes.recv()).await else {
+                let text =
+                    "the change was appended, but not read back; look whether it is in force".to_owned();
+                return Err(AppendError::Unknown(text).into());
+            };
+            match told {
                 Ok((found, outcome)) if found == offset => {
                     let mut view = self.view.clone();
                     let applied = view.wait_for(|view| view.applied > offset).await;

@@ -59,7 +59,12 @@ async fn put_agreement(
 ) -> Result<Json<Agreement>, Refused> {
     let operator = peer.operator()?;
     core.check_agreement(&agreement)?;
-    core.control.change(operator, Body::Agreement(Box::new(agreement.clone()))).await?;
+    // One that is in force already was asked for before, and its answer lost.
+    let is_known =
+        core.control.view().agreements.get(&agreement.number).is_some_and(|e| e.agreement == agreement);
+    if !is_known {
+        core.control.change(operator, Body::Agreement(Box::new(agreement.clone()))).await?;
+    }
     core.lease.settle(core.control.view().applied).await?;
     Ok(Json(agreement))
 }
@@ -120,7 +125,10 @@ async fn set_status(
     let operator = peer.operator()?;
     let StatusRequest { status, reason } = request;
     let body = Body::AgreementStatus { number: number.clone(), status, reason };
-    core.control.change(operator, body).await?;
+    let is_known = core.control.view().agreements.get(&number).is_some_and(|entry| entry.status == status);
+    if !is_known {
+        core.control.change(operator, body).await?;
+    }
     // Acknowledged is what no router works against any more.
     core.lease.settle(core.control.view().applied).await?;
     tracing::info!(agreement = %number, ?status, "acknowledged");

@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Version, header};
 use schemas::cursor::Place;
 use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
@@ -116,9 +116,14 @@ async fn subscribe(
     Extension(reset): Extension<Reset>,
     Path(number): Path<AgreementNumber>,
     Query(query): Query<StreamQuery>,
-    headers: HeaderMap,
+    (version, headers): (Version, HeaderMap),
 ) -> Result<Response, Refused> {
     let agent = peer.agent()?;
+    if version < Version::HTTP_2 {
+        // Its buffers are not bounded by us: rows could leave long after a revocation.
+        let problem = "a stream needs HTTP/2 (curl --http2)";
+        return Err(Refused::new(ErrorCode::RequestMalformed, problem));
+    }
     let entry = standing_agreement(&core, agent, &number)?;
     let from = From::parse(&query.from)?;
     let channel = &entry.agreement.channel;

@@ -56,6 +56,8 @@ struct Peer {
 #[derive(Debug)]
 pub struct Board {
     own: Incarnation,
+    /// From here on all beats were read; nothing is known of earlier ones.
+    since: Moment,
     /// Own beats under way, by number: when each was begun.
     begun: BTreeMap<u64, Moment>,
     /// When the newest own beat that was read back had been begun, and what it named.
@@ -70,9 +72,19 @@ const UNDER_WAY: usize = 1_024;
 
 impl Board {
     /// Before any beat.
-    pub fn new(own: Incarnation) -> Self {
+    pub fn new(own: Incarnation, now: Moment) -> Self {
         let (begun, peers) = (BTreeMap::new(), HashMap::new());
-        Self { own, begun, renewed: None, largest: Offset::new(0), peers }
+        Self { own, since: now, begun, renewed: None, largest: Offset::new(0), peers }
+    }
+
+    /// Beats were missed: who may send is not known before their leases are over, nor who holds what.
+    pub fn missed(&mut self, now: Moment) {
+        (self.since, self.renewed) = (now, None);
+    }
+
+    /// Beats that were not read name no more of control than there was when this was asked, after an own beat.
+    pub fn control_ends(&mut self, end: Offset) {
+        self.largest = self.largest.max(end);
     }
 
     /// An own beat is about to be appended.
@@ -115,6 +127,11 @@ impl Board {
         self.renewed.is_some_and(|(_, told)| told >= applied)
     }
 
+    /// Until when a router whose last beat was not read may still send.
+    pub fn blind_until(&self) -> Moment {
+        self.since + LEASE_WITH_DRIFT
+    }
+
     /// The others that may still send without having applied control up to `applied`, and until when at the latest.
     /// To be asked after [`Board::has_told`]: who beats later learns of it before it may send.
     pub fn behind(&self, applied: Offset) -> HashMap<Incarnation, Moment> {
@@ -138,7 +155,11 @@ impl Board {
     pub fn holds_shard(&self, shard: usize, now: Moment) -> bool {
         let rank = |who: &Incarnation| hash128(format!("{}/{shard}", who.0).as_bytes());
         let fresh = self.peers.iter().filter(|(_, peer)| now.saturating_sub(peer.seen) < LEASE_WITH_DRIFT);
-        self.is_renewed(now) && fresh.map(|(who, _)| rank(who)).all(|other| other < rank(&self.own))
+        // Others that hold shards have beaten by then.
+        let has_looked = now.saturating_sub(self.since) > LEASE / 2;
+        has_looked
+            && self.is_renewed(now)
+            && fresh.map(|(who, _)| rank(who)).all(|other| other < rank(&self.own))
     }
 
     /// The names of the others that beat, in order.
@@ -169,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_lease_counts_from_before_the_append_and_ends() {
-        let mut board = Board::new(who(1));
+        let mut board = Board::new(who(1), at(0));
         assert!(!board.may_send(Offset::new(9), at(0)), "no beat yet");
         board.begin(1, at(1_000));
         board.take(beat(1, 1, 5), at(1_900), "r1");
@@ -179,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_old_beat_that_comes_late_renews_nothing() {
-        let mut board = Board::new(who(1));
+        let mut board = Board::new(who(1), at(0));
         board.begin(1, at(0));
         board.take(beat(1, 1, 5), at(60_000), "r1");
         assert!(!board.may_send(Offset::new(5), at(60_000)));
@@ -189,7 +210,7 @@ mod tests {
 
     #[test]
     fn who_has_not_applied_what_another_names_may_not_send() {
-        let mut board = Board::new(who(1));
+        let mut board = Board::new(who(1), at(0));
         board.begin(1, at(0));
         board.take(beat(1, 1, 5), at(10), "r1");
         board.take(beat(2, 1, 6), at(20), "r1");
@@ -199,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_barrier_waits_for_who_is_behind_and_no_longer_than_its_lease() {
-        let mut board = Board::new(who(1));
+        let mut board = Board::new(who(1), at(0));
         board.take(beat(2, 1, 5), at(0), "r1");
         board.take(beat(3, 1, 5), at(500), "r1");
         board.begin(1, at(600));
@@ -219,20 +240,21 @@ mod tests {
     fn each_shard_has_one_holder_and_moves_when_it_falls_silent() {
         let boards: Vec<Board> = (1..=3)
             .map(|own| {
-                let mut board = Board::new(who(own));
-                board.begin(1, at(0));
+                let mut board = Board::new(who(own), at(0));
+                board.begin(1, at(1_000));
                 for byte in 1..=3 {
-                    board.take(beat(byte, 1, 0), at(10), "?");
+                    board.take(beat(byte, 1, 0), at(1_010), "?");
                 }
                 board
             })
             .collect();
         for shard in 0..8 {
             let holders = |now| boards.iter().filter(|b| b.holds_shard(shard, at(now))).count();
-            assert_eq!(holders(20), 1);
-            assert_eq!(holders(2_500), 0, "nobody has a lease");
+            assert_eq!(holders(990), 0, "nobody has looked long enough");
+            assert_eq!(holders(1_020), 1);
+            assert_eq!(holders(3_500), 0, "nobody has a lease");
         }
-        let mut board = Board::new(who(1));
+        let mut board = Board::new(who(1), at(0));
         board.take(beat(2, 1, 0), at(10), "r1");
         board.begin(1, at(2_400));
         board.take(beat(1, 1, 0), at(2_410), "r1");
@@ -241,8 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_read_is_not_taken_for_nothing() {
+        let mut board = Board::new(who(1), at(5_000));
+        assert_eq!(board.blind_until(), at(7_400), "a router that is cut off may send until then");
+        board.begin(1, at(5_000));
+        board.take(beat(1, 1, 5), at(5_010), "r1");
+        // Another router told of 8, was acknowledged, and has died since.
+        board.control_ends(Offset::new(8));
+        assert!(!board.may_send(Offset::new(5), at(5_020)) && board.may_send(Offset::new(8), at(5_020)));
+        board.missed(at(5_030));
+        assert!(!board.may_send(Offset::new(8), at(5_040)));
+    }
+
+    #[test]
     fn a_namesake_is_noticed() {
-        let mut board = Board::new(who(1));
+        let mut board = Board::new(who(1), at(0));
         assert!(board.take(Beat { router: "r1".to_owned(), ..beat(2, 1, 0) }, at(0), "r1"));
         assert!(!board.take(beat(2, 2, 0), at(1), "r1"));
     }

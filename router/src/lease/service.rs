@@ -15,7 +15,7 @@ use schemas::time::Millis;
 use tokio::sync::{Notify, watch};
 
 use super::board::{Beat, Board, FORMAT, Incarnation, LEASE, Moment};
-use crate::control::service::Control;
+use crate::control::service::{self as control, Control};
 use crate::log::{Cleanup, Log, ReadError, TopicError, TopicSpec};
 
 const TOPIC: &str = "dit.leases";
@@ -76,7 +76,7 @@ impl Lease {
             log,
             control,
             name: name.to_owned(),
-            board: Mutex::new(Board::new(incarnation.clone())),
+            board: Mutex::new(Board::new(incarnation.clone(), clock::since_boot())),
             incarnation,
             version: watch::Sender::new(0),
             clock: Mutex::default(),
@@ -96,6 +96,7 @@ impl Lease {
             let why = format!("no beat came back within {} s", BEAT_LIMIT.as_secs());
             return Err(TopicError::Unavailable(why));
         }
+        shared.look_at_control().await?;
         Ok(lease)
     }
 
@@ -120,7 +121,11 @@ impl Lease {
         shared.kick.notify_one();
         let told = shared.until(|board, _| board.has_told(applied));
         tokio::time::timeout(BEAT_LIMIT, told).await.map_err(|_| NotSettled)?;
-        let waiting = shared.lock().behind(applied);
+        let (waiting, blind_until) = {
+            let board = shared.lock();
+            (board.behind(applied), board.blind_until())
+        };
+        tokio::time::sleep(blind_until.saturating_sub(clock::since_boot())).await;
         shared.until_passed(&waiting, applied).await;
         Ok(())
     }
@@ -145,6 +150,13 @@ impl Shared {
 
     fn applied(&self) -> Offset {
         self.control.view().applied
+    }
+
+    /// What beats that were not read may have named.
+    async fn look_at_control(&self) -> Result<(), TopicError> {
+        let end = self.log.bounds(control::TOPIC, PARTITION).await?.next;
+        self.lock().control_ends(end);
+        Ok(())
     }
 
     /// Returns when the board says so.
@@ -210,7 +222,11 @@ impl Shared {
                     tracing::error!(%error, ?wait, "the beats cannot be read");
                     tokio::time::sleep(wait).await;
                     if let ReadError::BeforeFirst { first, .. } = error {
-                        next = first;
+                        self.lock().missed(clock::since_boot());
+                        match self.look_at_control().await {
+                            Ok(()) => next = first,
+                            Err(error) => tracing::error!(%error, "control's end is not known"),
+                        }
                     }
                     continue;
                 }

@@ -17,6 +17,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::PostgresError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A line that is dead is found out within a minute.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// What the server ends by itself: locks that others hold, statements that hang, transactions of agents that are gone.
+const SERVER_LIMITS: &str = "-c lock_timeout=30s -c statement_timeout=300s -c tcp_keepalives_idle=30 \
+     -c idle_in_transaction_session_timeout=60s -c standard_conforming_strings=on";
 
 /// Where a replica table is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -60,9 +65,20 @@ impl Drop for Connection {
 
 /// Connects as the place says.
 pub(super) async fn connect(place: &PostgresPlace) -> Result<Connection, PostgresError> {
+    let late = |_| PostgresError::Late { doing: "connecting", seconds: CONNECT_LIMIT.as_secs() };
+    tokio::time::timeout(CONNECT_LIMIT, connect_now(place)).await.map_err(late)?
+}
+
+async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError> {
     let wrong = |problem: String| PostgresError::Place { problem };
     let mut config: Config = place.url.parse().map_err(|e| wrong(format!("url: {e}")))?;
-    config.application_name("dit-consumer").connect_timeout(CONNECT_LIMIT);
+    let options = format!("{} {SERVER_LIMITS}", config.get_options().unwrap_or_default());
+    config
+        .application_name("dit-consumer")
+        .connect_timeout(CONNECT_LIMIT)
+        .keepalives_idle(KEEPALIVE)
+        .tcp_user_timeout(KEEPALIVE)
+        .options(options);
     if let Some(file) = &place.password_file {
         let password =
             std::fs::read_to_string(file).map_err(|e| wrong(format!("{}: {e}", file.display())))?;
@@ -76,7 +92,7 @@ pub(super) async fn connect(place: &PostgresPlace) -> Result<Connection, Postgre
                 config.connect(MakeRustlsConnect::new(tls(ca)?)).await.map_err(failed)?;
             Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
         }
-        None if config.get_hosts().iter().all(is_here) => {
+        None if is_here(&config) => {
             let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
             Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
         }
@@ -93,7 +109,14 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
     }
 }
 
-fn is_here(host: &Host) -> bool {
+/// Whether everything that may be connected to is this machine.
+fn is_here(config: &Config) -> bool {
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let some = !(hosts.is_empty() && addresses.is_empty());
+    some && hosts.iter().all(names_this_machine) && addresses.iter().all(std::net::IpAddr::is_loopback)
+}
+
+fn names_this_machine(host: &Host) -> bool {
     match host {
         Host::Tcp(name) => {
             name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())

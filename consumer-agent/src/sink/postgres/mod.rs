@@ -9,6 +9,8 @@ mod connection;
 mod statements;
 mod values;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
@@ -22,6 +24,11 @@ use super::{Batch, Sink, SinkError, StreamHead};
 use crate::receive::machine::Effect;
 
 pub use connection::PostgresPlace;
+
+/// Classes of the server's refusals that no repeat changes: features, values, constraints, rights, dependants, names.
+const LASTING: [&str; 8] = ["0A", "22", "23", "28", "2B", "3D", "3F", "42"];
+/// A transaction that takes longer is given up; the server's own limits end its statements first.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(600);
 
 /// Why PostgreSQL did not take a batch.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +46,14 @@ pub enum PostgresError {
         doing: &'static str,
         /// What it said.
         error: tokio_postgres::Error,
+    },
+    /// It says nothing.
+    #[error("PostgreSQL, {doing}: no answer within {seconds} s")]
+    Late {
+        /// What was being done.
+        doing: &'static str,
+        /// How long was waited.
+        seconds: u64,
     },
     /// The schema is not there.
     #[error(
@@ -91,10 +106,10 @@ impl PostgresError {
     /// Whether trying again is of no use before a person has done something.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            // Of the server's own refusals only those about rights and names stay.
-            Self::Server { error, .. } => error
-                .code()
-                .is_some_and(|code| code.code().starts_with("42") || code.code().starts_with("28")),
+            Self::Server { error, .. } => {
+                error.code().is_some_and(|code| LASTING.iter().any(|class| code.code().starts_with(class)))
+            }
+            Self::Late { .. } => false,
             _ => true,
         }
     }
@@ -145,8 +160,9 @@ impl PostgresSink {
         let transaction =
             connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
         let stored = self.table.read(&transaction, &self.agreement).await?;
-        let rows = if stored.columns.is_empty() { 0 } else { self.table.count(&transaction).await? };
         transaction.commit().await.map_err(PostgresError::during("committing"))?;
+        let is_made = !stored.columns.is_empty();
+        let rows = if is_made { self.table.count(&connection.client).await? } else { 0 };
         (self.connection, self.known) = (Some(connection), Some(Known { stored, rows }));
         Ok(())
     }
@@ -167,12 +183,22 @@ impl PostgresSink {
             .into());
         };
         let mut next = Known { stored: stored.clone(), rows };
-        let transaction =
-            connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
-        work(&self.table, &transaction, &mut next).await?;
-        self.table.move_line(&transaction, &self.agreement, &stored, &next.stored).await?;
-        // A commit whose answer is lost was made or not: the next look tells.
-        transaction.commit().await.map_err(PostgresError::during("committing"))?;
+        let whole = async {
+            let transaction =
+                connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
+            work(&self.table, &transaction, &mut next).await?;
+            self.table.move_line(&transaction, &self.agreement, &stored, &next.stored).await?;
+            // A commit whose answer is lost was made or not: the next look tells.
+            transaction.commit().await.map_err(PostgresError::during("committing"))?;
+            Ok::<(), SinkError>(())
+        };
+        match tokio::time::timeout(TRANSACTION_LIMIT, whole).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                let seconds = TRANSACTION_LIMIT.as_secs();
+                return Err(PostgresError::Late { doing: "writing", seconds }.into());
+            }
+        }
         (self.connection, self.known) = (Some(connection), Some(next));
         Ok(())
     }

@@ -8,8 +8,9 @@ use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
 use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
-use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Transaction};
 
 use super::PostgresError;
 use super::columns::{Column, GENERATION, KEY, quoted};
@@ -142,14 +143,15 @@ impl Table {
         }
     }
 
-    pub(super) async fn count(&self, transaction: &Transaction<'_>) -> Result<usize, PostgresError> {
-        let Ok(row) = transaction.query_one(&format!("SELECT count(*) FROM {}", self.sql), &[]).await else {
-            // It is gone: the comparison of columns says so by name.
-            return Err(PostgresError::Altered {
-                table: self.words.clone(),
-                differences: vec!["it cannot be read, or is gone".to_owned()],
-            });
-        };
+    pub(super) async fn count(&self, client: &Client) -> Result<usize, PostgresError> {
+        let counted = client.query_one(&format!("SELECT count(*) FROM {}", self.sql), &[]).await;
+        let row = counted.map_err(|error| match error.code() {
+            Some(&SqlState::UNDEFINED_TABLE) => {
+                let differences = vec!["it is gone".to_owned()];
+                PostgresError::Altered { table: self.words.clone(), differences }
+            }
+            _ => PostgresError::during("counting")(error),
+        })?;
         Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
 
@@ -191,12 +193,8 @@ impl Table {
     async fn comment(&self, transaction: &Transaction<'_>, columns: &[Column]) -> Result<(), PostgresError> {
         for column in columns {
             let text = column.comment.as_deref().unwrap_or_default().replace('\'', "''");
-            // A backslash is a plain character here, whatever the server's settings are.
-            let set = format!(
-                "SET LOCAL standard_conforming_strings = on; COMMENT ON COLUMN {}.{} IS '{text}'",
-                self.sql,
-                quoted(&column.name)
-            );
+            // A backslash is a plain character: the connection has said so.
+            let set = format!("COMMENT ON COLUMN {}.{} IS '{text}'", self.sql, quoted(&column.name));
             self.alter(transaction, &set).await?;
         }
         Ok(())
@@ -216,12 +214,13 @@ impl Table {
             match known.and_then(|index| left.get_mut(index)) {
                 Some(known) => {
                     if known.kind != column.kind {
-                        let change = format!(
-                            "ALTER TABLE {} ALTER COLUMN {name} TYPE {} USING {name}::text::{}",
-                            self.sql, column.kind, column.kind
-                        );
+                        // Another type comes only with another version, whose pass brings every value anew.
+                        let (sql, kind) = (&self.sql, &column.kind);
+                        let change =
+                            format!("ALTER TABLE {sql} DROP COLUMN {name}, ADD COLUMN {name} {kind}");
                         self.alter(transaction, &change).await?;
-                        known.kind.clone_from(&column.kind);
+                        self.comment(transaction, std::slice::from_ref(column)).await?;
+                        *known = Column { not_null: false, ..column.clone() };
                     }
                     if known.not_null && !column.not_null {
                         self.set_nullable(transaction, known).await?;

@@ -72,6 +72,10 @@ pub(super) async fn hand_over(
     let mut last = None;
     for delivery in deliveries {
         match delivery.await {
+            // librdkafka knows of a repeat that it was taken, but not where.
+            Ok(Ok(delivered)) if delivered.offset < 0 => {
+                fault = fault.or(Some("it was taken, but its place is not known".to_owned()));
+            }
             Ok(Ok(delivered)) => last = Some(offset(delivered.offset)),
             Ok(Err((error, _))) => fault = fault.or(Some(error.to_string())),
             Err(_) => fault = fault.or(Some("the producer was closed".to_owned())),

@@ -96,9 +96,10 @@ impl KafkaLog {
         let mut retry = Retry::new(FIRST_RETRY, LONGEST_RETRY);
         let deadline = tokio::time::Instant::now() + SETTLING;
         loop {
-            let _turn = self.questions.acquire().await.map_err(|_| closed())?;
+            let turn = self.questions.acquire().await.map_err(|_| closed())?;
             let (reader, asked, question) = (self.catch_up.reader(), place.clone(), question.clone());
             let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
+            drop(turn);
             match answer.map_err(|_| closed())? {
                 Err(error) if is_settling(&error) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(retry.next_wait()).await;
@@ -131,9 +132,9 @@ impl KafkaLog {
 
     /// What is there now.
     async fn read_now(&self, place: &Place, from: Offset, max_bytes: usize) -> Result<Batch, ReadError> {
-        let deadline = tokio::time::Instant::now() + REQUEST_LIMIT;
+        let deadline = || tokio::time::Instant::now() + REQUEST_LIMIT;
         if let Some(lane) = self.catch_up.resume(place, from) {
-            let collected = lane.collect(max_bytes, deadline, true).await;
+            let collected = lane.collect(max_bytes, deadline(), true).await;
             if let Collected::Records(batch) = collected.map_err(|error| topic_error(place, &error))? {
                 return Ok(batch);
             }
@@ -142,7 +143,7 @@ impl KafkaLog {
         if from == bounds.next {
             return Ok(Batch { records: Vec::new(), next: from });
         }
-        match lane.collect(max_bytes, deadline, true).await {
+        match lane.collect(max_bytes, deadline(), true).await {
             Ok(Collected::Records(batch)) => Ok(batch),
             // The end was reached after the bounds were asked for: what lies before them are gaps.
             Ok(Collected::End) => Ok(Batch { records: Vec::new(), next: bounds.next.max(from) }),
