@@ -153,45 +153,42 @@ impl Agent {
                     self.tell(Phase::Stuck, Some(error.to_string()));
                     NOT_ACTIVE_WAIT
                 }
-                Err(error) => {
-                    let code = match &error {
-                        ReceiveError::Client(client) => client.problem().map(|problem| problem.code),
-                        _ => None,
-                    };
-                    let text = match self.identity.expired() {
-                        None => error.to_string(),
-                        Some(until) => {
-                            format!("our certificate was good until {until}; have a new one issued ({error})")
-                        }
-                    };
-                    match code {
-                        Some(
-                            ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed,
-                        ) => {
-                            tracing::warn!(agreement = %self.number, %error, "begins again from the state");
-                            from_state = true;
-                            self.tell(Phase::Connecting, Some(text));
-                            retry.next_wait()
-                        }
-                        Some(
-                            ErrorCode::AgreementNotActive
-                            | ErrorCode::SchemaMismatch
-                            | ErrorCode::NotPermitted,
-                        ) => {
-                            tracing::warn!(agreement = %self.number, %error, "waits for the agreement");
-                            self.tell(Phase::Waiting, Some(text));
-                            NOT_ACTIVE_WAIT
-                        }
-                        _ => {
-                            let wait = retry.next_wait();
-                            tracing::warn!(agreement = %self.number, %error, ?wait, "the stream broke");
-                            self.tell(Phase::Connecting, Some(text));
-                            wait
-                        }
-                    }
-                }
+                Err(error) => self.after(&error, &mut from_state, &mut retry),
             };
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// A stream broke: what becomes of the next one, and how long to wait for it.
+    fn after(&self, error: &ReceiveError, from_state: &mut bool, retry: &mut Retry) -> Duration {
+        let code = match error {
+            ReceiveError::Client(client) => client.problem().map(|problem| problem.code),
+            _ => None,
+        };
+        let text = match self.identity.expired() {
+            None => error.to_string(),
+            Some(until) => {
+                format!("our certificate was good until {until}; have a new one issued ({error})")
+            }
+        };
+        match code {
+            Some(ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed) => {
+                tracing::warn!(agreement = %self.number, %error, "begins again from the state");
+                *from_state = true;
+                self.tell(Phase::Connecting, Some(text));
+                retry.next_wait()
+            }
+            Some(ErrorCode::AgreementNotActive | ErrorCode::SchemaMismatch | ErrorCode::NotPermitted) => {
+                tracing::warn!(agreement = %self.number, %error, "waits for the agreement");
+                self.tell(Phase::Waiting, Some(text));
+                NOT_ACTIVE_WAIT
+            }
+            _ => {
+                let wait = retry.next_wait();
+                tracing::warn!(agreement = %self.number, %error, ?wait, "the stream broke");
+                self.tell(Phase::Connecting, Some(text));
+                wait
+            }
         }
     }
 

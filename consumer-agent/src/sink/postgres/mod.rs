@@ -138,6 +138,8 @@ pub struct PostgresSink {
     table: Table,
     connection: Option<Connection>,
     known: Option<Known>,
+    /// The cursor as it was last known.
+    standing: Option<Cursor>,
     /// The stream's schema and its columns.
     stream: Option<(AvroSchema, Vec<Column>)>,
 }
@@ -146,7 +148,7 @@ impl PostgresSink {
     /// A sink for an agreement; it connects when it is first needed. `name` is the table's unless the place says so.
     pub fn new(place: PostgresPlace, agreement: AgreementNumber, name: &str) -> Self {
         let table = Table::new(&place.schema, place.table.as_deref().unwrap_or(name));
-        Self { place, agreement, table, connection: None, known: None, stream: None }
+        Self { place, agreement, table, connection: None, known: None, standing: None, stream: None }
     }
 
     async fn make_ready(&mut self) -> Result<(), PostgresError> {
@@ -163,6 +165,7 @@ impl PostgresSink {
         transaction.commit().await.map_err(PostgresError::during("committing"))?;
         let is_made = !stored.columns.is_empty();
         let rows = if is_made { self.table.count(&connection.client).await? } else { 0 };
+        self.standing.clone_from(&stored.cursor);
         (self.connection, self.known) = (Some(connection), Some(Known { stored, rows }));
         Ok(())
     }
@@ -199,6 +202,7 @@ impl PostgresSink {
                 return Err(PostgresError::Late { doing: "writing", seconds }.into());
             }
         }
+        self.standing.clone_from(&next.stored.cursor);
         (self.connection, self.known) = (Some(connection), Some(next));
         Ok(())
     }
@@ -211,7 +215,7 @@ impl Sink for PostgresSink {
     }
 
     fn cursor(&self) -> Option<Cursor> {
-        self.known.as_ref().and_then(|known| known.stored.cursor.clone())
+        self.standing.clone()
     }
 
     async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
