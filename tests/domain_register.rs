@@ -23,15 +23,19 @@ use consumer_agent::sink::file::FileSink;
 use dit::demo::backing::Backing;
 use dit::demo::network::{Network, Producer};
 use dit::demo::tables::ReplicaTable;
+use parts::registry::Registry;
+use platform::client::send_json;
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::Guard;
 use producer_agent::source::table::{Table, TableFormat};
+use router::registry::external::{External, RegistryOptions};
 use schemas::avro::names::field_name;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
 use schemas::ids::AgentId;
 use serde_json::json;
 use support::real_data;
+use support::routers::Routers;
 
 /// Dumps that the guard must hold for good: 896 of 9,892 rows, and none.
 const ACCIDENTS: [&str; 2] = ["2024-02-28T211504", "2024-03-06T061239"];
@@ -189,11 +193,41 @@ fn dumps(unpacked: &Path) -> Vec<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_register_goes_through_renamed_headers_new_columns_and_accidents() {
     if real_data::folder("the .gov register as its provider sends it", "us-dotgov").is_some() {
-        five_years(&Backing::Embedded, None, || ()).await;
+        five_years(&Backing::Embedded, None, None).await;
     }
 }
 
-/// The same with two routers on a real Kafka, one of them killed half-way, and into PostgreSQL.
+/// Two routers and an external schema registry, outside this process.
+struct Outside {
+    routers: Routers,
+    registry: Registry,
+}
+
+impl Outside {
+    /// A router is killed, and the registry goes: nothing of a known schema waits for it.
+    fn half_way(&mut self) {
+        self.routers.kill(0).unwrap();
+        self.registry.stop().unwrap();
+    }
+
+    /// The registry comes back, restored from what was registered.
+    async fn restore(&mut self) {
+        self.registry.run().unwrap();
+        let client = self.routers.client(1, "gov/main").unwrap();
+        let options = RegistryOptions { url: self.registry.url(), username: None, password_file: None };
+        let external = External::new(&options).unwrap();
+        for version in [1, 2] {
+            let path = format!("/registry/subjects/dit.domains.log-value/versions/{version}");
+            let known: serde_json::Value = send_json(client.get(&path)).await.unwrap();
+            let schema = AvroSchema::parse(known["schema"].as_str().unwrap()).unwrap();
+            let id = external.register("dit.domains.log-value", &schema).await.unwrap();
+            assert_eq!(known["id"], id.get());
+        }
+    }
+}
+
+/// The same with two routers on a real Kafka, one of them killed half-way, and into PostgreSQL; an external schema
+/// registry is stopped half-way and started when the schema evolves.
 #[cfg(feature = "kafka")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_register_on_kafka_and_into_postgresql() {
@@ -201,13 +235,13 @@ async fn the_register_on_kafka_and_into_postgresql() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (mut routers, backing) = two_routers::start(dir.path()).await;
+    let registry = Registry::start().unwrap();
+    let (routers, backing) = two_routers::start_before(dir.path(), &registry.url()).await;
     let database = parts::postgres::Postgres::shared().unwrap();
-    five_years(&backing, Some(database), || routers.kill(0).unwrap()).await;
+    five_years(&backing, Some(database), Some(Outside { routers, registry })).await;
 }
 
-async fn five_years(backing: &Backing, postgres: Option<String>, half_way: impl FnOnce()) {
-    let mut half_way = Some(half_way);
+async fn five_years(backing: &Backing, postgres: Option<String>, mut outside: Option<Outside>) {
     let unpacked = tempfile::tempdir().unwrap();
     let files = dumps(unpacked.path());
     assert_eq!(files.len(), 111);
@@ -231,6 +265,12 @@ async fn five_years(backing: &Backing, postgres: Option<String>, half_way: impl 
                         serde_json::from_value(json!({"name": "domains", "kind": "distribution",
                         "owner": "gov", "partitions": 2, "schema": {}, "key": {"fields": ["x"]}}))
                         .unwrap();
+                    if let Some(outside) = &mut outside {
+                        let refused = play.network.register(&id, &channel, &schema(&EVOLVED)).await;
+                        let words = refused.unwrap_err().to_string();
+                        assert!(words.contains("503") || words.contains("unavailable"), "{words}");
+                        outside.restore().await;
+                    }
                     play.network.register(&id, &channel, &schema(&EVOLVED)).await.unwrap();
                     for consumer in ["CA", "TX", "NY"] {
                         play.put(agreement(consumer, 2, 3, &EVOLVED)).await;
@@ -240,7 +280,7 @@ async fn five_years(backing: &Backing, postgres: Option<String>, half_way: impl 
         }
         play.take(file);
         if index == files.len() / 2 {
-            half_way.take().into_iter().for_each(|act| act());
+            outside.iter_mut().for_each(Outside::half_way);
         }
         if index + 20 == files.len() {
             play.put(agreement("late", 1, 3, &EVOLVED)).await;

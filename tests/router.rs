@@ -350,33 +350,3 @@ async fn an_agreement_has_a_bounded_number_of_streams() {
         ErrorCode::StreamsTooMany
     );
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_registry_answers_as_confluents() {
-    let network = Network::opened().await.unwrap();
-    let client = network.client("4000/main").unwrap();
-    let subject = "dit.register.log-value";
-    let subjects: Vec<String> = send_json(client.get("/registry/subjects")).await.unwrap();
-    assert_eq!(subjects, [subject]);
-    let latest: serde_json::Value =
-        send_json(client.get(&format!("/registry/subjects/{subject}/versions/latest"))).await.unwrap();
-    assert_eq!((&latest["version"], &latest["id"]), (&1.into(), &1.into()));
-    let incompatible =
-        support::network::SCHEMA.replace("\"secret\",\"type\":\"string\"", "\"secret\",\"type\":\"long\"");
-    let register = |schema: &str| {
-        let subject_schema = schemas::avro::schema::AvroSchema::parse(schema).unwrap();
-        let envelope =
-            schemas::change::ChangeCodec::new(&subject_schema).unwrap().envelope().text().to_owned();
-        client
-            .post(&format!("/registry/subjects/{subject}/versions"))
-            .json(&serde_json::json!({"schema": envelope}))
-    };
-    let answer = register(&incompatible).send().await.unwrap();
-    assert_eq!(answer.status(), 409);
-    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-    assert_eq!(body["error_code"], 409);
-    let again: serde_json::Value = send_json(register(support::network::SCHEMA)).await.unwrap();
-    assert_eq!(again["id"], 1, "the same schema has the same id");
-    let missing = client.get("/registry/schemas/ids/99").send().await.unwrap();
-    assert_eq!(missing.status(), 404);
-}

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use crate::channel::feed::Feed;
 use crate::channel::reader::{ReaderError, Source};
-use crate::control::service::Control;
 use crate::control::view::ChannelEntry;
 use crate::lease::service::Lease;
 use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
+use crate::registry::Registry;
 use crate::registry::codecs::Codecs;
 use crate::state::materialise::{self, Standing};
 use crate::state::shards::{Reach, Shards};
@@ -80,12 +80,13 @@ impl Channels {
     /// Starts what is declared, and goes on starting what will be.
     pub async fn start(
         log: Arc<dyn Log>,
-        control: &Control,
+        registry: &Registry,
         lease: Lease,
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
+        let control = registry.control();
         let channels = Self {
-            codecs: Codecs::new(control.clone()),
+            codecs: Codecs::new(registry.clone()),
             shards: Shards::start(Arc::clone(&log), lease, tasks),
             log,
             running: Arc::default(),

@@ -36,12 +36,16 @@ use crate::http::server::{ServeError, serve};
 use crate::ingest::service::Publisher;
 use crate::lease::service::Lease;
 use crate::log::{Log, TopicError};
+use crate::registry::Registry;
+use crate::registry::external::External;
 
 /// What every request needs; clones share it.
 #[derive(Clone)]
 pub struct Core {
     /// Participants, channels, agreements, schemas.
     pub control: Control,
+    /// Schemas and their ids.
+    pub registry: Registry,
     /// The channels at work.
     pub channels: Channels,
     /// Whether data may be handed over.
@@ -88,6 +92,8 @@ pub struct Parts {
     pub log: Arc<dyn Log>,
     /// How many routers it has.
     pub routers: Routers,
+    /// The registry that gives schemas their ids; the router's own without it.
+    pub registry: Option<External>,
     /// Who it is.
     pub identity: Identity,
     /// The trust domain of everybody's names.
@@ -148,7 +154,8 @@ impl Router {
         // It outlives the streams: their ends are its last entries.
         let audit_tasks = Tasks::new();
         let audit = Audit::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?;
-        let changes = parts.declared.apply(&control, &parts.secret).await?;
+        let registry = Registry::new(control.clone(), parts.registry);
+        let changes = parts.declared.apply(&registry, &parts.secret).await?;
         if changes > 0 {
             tracing::info!(changes, "applied the declarative files");
         }
@@ -159,10 +166,11 @@ impl Router {
                 Lease::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?
             }
         };
-        let channels = Channels::start(parts.log, &control, lease.clone(), &tasks).await?;
+        let channels = Channels::start(parts.log, &registry, lease.clone(), &tasks).await?;
         let core = Core {
-            publisher: Publisher::new(control.clone(), channels.clone()),
+            publisher: Publisher::new(registry.clone(), channels.clone()),
             control,
+            registry,
             channels,
             lease,
             audit,

@@ -13,6 +13,7 @@ use crate::config::{LogPlace, RouterConfig};
 use crate::control::declared::Declared;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use crate::registry::external::External;
 use crate::{Parts, Router};
 
 /// Runs until SIGTERM or Ctrl-C.
@@ -25,6 +26,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let router = Router::start(Parts {
         log: Arc::clone(&log),
         routers,
+        registry: config.registry.as_ref().map(External::new).transpose()?,
         identity: Identity::load(&config.identity)?,
         secret: config.secret(path)?,
         domain: config.domain,

@@ -120,6 +120,7 @@ impl Network {
         let parts = Parts {
             log: opened.log,
             routers: opened.routers,
+            registry: None,
             identity,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(secret.clone())?,

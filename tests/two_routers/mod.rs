@@ -7,10 +7,24 @@ use parts::kafka::Kafka;
 use support::routers::{DOMAIN, Routers};
 
 /// Starts them; what they need lies in `dir`.
+#[allow(dead_code, reason = "not every test that has two routers does without a registry")]
 pub(crate) async fn start(dir: &Path) -> (Routers, Backing) {
     platform::identity::install_crypto();
     let brokers = Kafka::shared(1).unwrap();
     let routers = Routers::start(dir, env!("CARGO_BIN_EXE_dit"), &brokers, 2).await.unwrap();
+    joined(routers)
+}
+
+/// Starts them before an external schema registry.
+#[allow(dead_code, reason = "not every test that has two routers has a registry")]
+pub(crate) async fn start_before(dir: &Path, registry: &str) -> (Routers, Backing) {
+    platform::identity::install_crypto();
+    let brokers = Kafka::shared(1).unwrap();
+    let dit = env!("CARGO_BIN_EXE_dit");
+    joined(Routers::start_before(dir, dit, &brokers, 2, registry).await.unwrap())
+}
+
+fn joined(routers: Routers) -> (Routers, Backing) {
     let elsewhere = Elsewhere {
         pki: routers.pki(),
         domain: DOMAIN.to_owned(),

@@ -13,6 +13,7 @@ use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
 use crate::Routers;
+use crate::registry::external::RegistryOptions;
 use kafka::KafkaOptions;
 
 /// `router.toml`.
@@ -34,6 +35,8 @@ pub struct RouterConfig {
     pub log_dir: Option<PathBuf>,
     /// The log on Kafka, for several routers. One of the two must be there.
     pub kafka: Option<KafkaOptions>,
+    /// An external schema registry; the router's own without it.
+    pub registry: Option<RegistryOptions>,
     /// A folder of declarative files.
     pub declared: Option<PathBuf>,
     /// How log lines look: `text` or `json`.
@@ -71,6 +74,7 @@ impl RouterConfig {
         relative_to(path, config.identity.paths_mut());
         relative_to(path, [&mut config.network_secret]);
         relative_to(path, config.log_dir.as_mut());
+        relative_to(path, config.registry.iter_mut().filter_map(|registry| registry.password_file.as_mut()));
         relative_to(path, config.kafka.iter_mut().flat_map(KafkaOptions::paths_mut));
         relative_to(path, config.declared.as_mut());
         Ok(config)

@@ -5,11 +5,13 @@
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::compatibility::Level;
 use schemas::channel::Channel;
-use schemas::ids::{AgreementNumber, LogId, Offset, ParticipantId, Revision};
+use schemas::ids::{AgreementNumber, LogId, Offset, ParticipantId, Revision, SchemaId};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record's format; an older binary refuses a newer one by name.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The format of changes that every version understands.
+const FIRST_FORMAT: u32 = 1;
 
 /// A participant as registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,9 @@ pub enum Body {
         subject: String,
         /// The schema.
         schema: serde_json::Value,
+        /// The id that an external registry gave it (format 2); without it, the next one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<SchemaId>,
     },
     /// A registry subject's compatibility level.
     Compatibility {
@@ -83,7 +88,7 @@ pub enum Body {
 /// A change with what it replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Always [`FORMAT`] when written by this version.
+    /// The first format that has all that the body says: see [`Body::format`].
     pub format: u32,
     /// The entity's revision that it replaces; 0 where there is none yet.
     pub replaces: Revision,
@@ -94,6 +99,14 @@ pub struct Change {
 }
 
 impl Body {
+    /// The format that a change of this body has: as old as can be, so that a rolling update stops nobody.
+    pub const fn format(&self) -> u32 {
+        match self {
+            Self::Schema { id: Some(_), .. } => FORMAT,
+            _ => FIRST_FORMAT,
+        }
+    }
+
     /// The entity whose revision a change replaces. An agreement's body and status are one entity.
     pub fn entity(&self) -> String {
         match self {

@@ -15,11 +15,11 @@ use schemas::ids::{AgreementVersion, SchemaVersion};
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
-use super::change::{Body, Change, FORMAT, Participant};
-use super::service::{Control, ControlError};
+use super::change::{Body, Change, Participant};
+use super::service::ControlError;
 use super::view::ControlView;
 use crate::delivery::scopes::{ScopeError, Scopes};
-use crate::registry::{self, RegisterError};
+use crate::registry::{RegisterError, Registry};
 
 /// Who declarative changes are by.
 const BY: &str = "declared";
@@ -85,7 +85,8 @@ impl Declared {
     }
 
     /// Brings control to what is declared; how many changes that took.
-    pub async fn apply(&self, control: &Control, secret: &NetworkSecret) -> Result<usize, DeclaredError> {
+    pub async fn apply(&self, registry: &Registry, secret: &NetworkSecret) -> Result<usize, DeclaredError> {
+        let control = registry.control();
         let secret = Arc::new(secret.clone());
         let mut changes = 0;
         for participant in &self.participants {
@@ -97,11 +98,11 @@ impl Declared {
         for channel in &self.channels {
             let view = control.view();
             if view.channels.get(&channel.name).is_none_or(|entry| entry.channel != *channel) {
-                declare_channel(control, BY, channel).await?;
+                declare_channel(registry, BY, channel).await?;
                 changes += 1;
             } else if view.versions(&channel.registry_subject()).is_empty() {
                 // A crash between declaring it and registering its schema.
-                registry::register_subject(control, BY, channel, &channel.schema).await?;
+                registry.register_subject(BY, channel, &channel.schema).await?;
                 changes += 1;
             }
         }
@@ -143,7 +144,7 @@ pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<usize, ConfigError> {
         fold(&mut view, path, Body::Channel { channel: channel.clone(), log_id })?;
         let envelope = AvroSchema::from_json(channel.schema.clone()).and_then(|s| ChangeCodec::new(&s));
         let schema = envelope.map_err(|e| invalid(path, e.to_string()))?.envelope().json().clone();
-        fold(&mut view, path, Body::Schema { subject: channel.registry_subject(), schema })?;
+        fold(&mut view, path, Body::Schema { subject: channel.registry_subject(), schema, id: None })?;
     }
     let secret = Arc::new(secret.clone());
     for (path, agreement) in json_files(&dir.join("agreements"))?.iter().zip(&declared.agreements) {
@@ -161,7 +162,7 @@ pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<usize, ConfigError> {
 }
 
 fn fold(view: &mut ControlView, path: &Path, body: Body) -> Result<(), ConfigError> {
-    let (format, replaces) = (FORMAT, view.revision(&body.entity()));
+    let (format, replaces) = (body.format(), view.revision(&body.entity()));
     let change = Change { format, replaces, by: BY.to_owned(), body };
     view.apply(&change, platform::clock::now()).map_err(|refusal| ConfigError::Invalid {
         path: path.to_owned(),
@@ -170,11 +171,14 @@ fn fold(view: &mut ControlView, path: &Path, body: Body) -> Result<(), ConfigErr
     })
 }
 
-/// Declares a channel and registers its first schema.
-pub async fn declare_channel(control: &Control, by: &str, channel: &Channel) -> Result<(), DeclaredError> {
-    let log_id = schemas::ids::LogId::new(platform::random::id()?);
-    control.change(by, Body::Channel { channel: channel.clone(), log_id }).await?;
-    registry::register_subject(control, by, channel, &channel.schema).await?;
+/// Declares a channel and registers its first schema; what was done before a failure is not done again.
+pub async fn declare_channel(registry: &Registry, by: &str, channel: &Channel) -> Result<(), DeclaredError> {
+    let control = registry.control();
+    if control.view().channels.get(&channel.name).is_none_or(|entry| entry.channel != *channel) {
+        let log_id = schemas::ids::LogId::new(platform::random::id()?);
+        control.change(by, Body::Channel { channel: channel.clone(), log_id }).await?;
+    }
+    registry.register_subject(by, channel, &channel.schema).await?;
     Ok(())
 }
 

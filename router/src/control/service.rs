@@ -138,7 +138,7 @@ impl Control {
             let view = self.view();
             let body = make(&view)?;
             let replaces = view.revision(&body.entity());
-            match self.append(Change { format: FORMAT, replaces, by: by.to_owned(), body }).await {
+            match self.append(Change { format: body.format(), replaces, by: by.to_owned(), body }).await {
                 Err(ControlError::Refused(conflict @ Refusal::Conflict { .. })) => last = conflict.into(),
                 outcome => return outcome.map_err(E::from),
             }
@@ -149,7 +149,7 @@ impl Control {
     /// Appends a change against the present revision and does not wait for the fold: for one that nobody else makes.
     pub async fn tell(&self, by: &str, body: Body) -> Result<(), ControlError> {
         let replaces = self.view().revision(&body.entity());
-        let record = record(&Change { format: FORMAT, replaces, by: by.to_owned(), body })?;
+        let record = record(&Change { format: body.format(), replaces, by: by.to_owned(), body })?;
         self.log.append(TOPIC, PARTITION, vec![record]).await?;
         Ok(())
     }
@@ -280,11 +280,11 @@ mod tests {
         let log: Arc<dyn Log> = Arc::new(MemoryLog::default());
         let tasks = Tasks::new();
         let control = Control::start(Arc::clone(&log), &tasks).await.unwrap();
-        let newer = br#"{"format": 2, "replaces": 0, "by": "x", "body": {"kind": "something_new"}}"#;
+        let newer = br#"{"format": 3, "replaces": 0, "by": "x", "body": {"kind": "something_new"}}"#;
         let newer = Record { value: Some(newer.to_vec()), ..Record::default() };
         log.append(TOPIC, PARTITION, vec![newer]).await.unwrap();
         let fault = tokio::time::timeout(Duration::from_secs(10), control.failed()).await.unwrap();
-        assert!(fault.contains("format 2") && fault.contains("use a newer dit"), "{fault}");
+        assert!(fault.contains("format 3") && fault.contains("use a newer dit"), "{fault}");
         let error = Control::start(log, &tasks).await.map(drop).unwrap_err().to_string();
         assert!(error.contains("use a newer dit"), "{error}");
     }

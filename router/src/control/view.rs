@@ -157,7 +157,7 @@ impl ControlView {
             Body::AgreementStatus { number, status, reason } => {
                 self.apply_status(number, *status, reason, at)?;
             }
-            Body::Schema { subject, schema } => self.apply_schema(subject, schema)?,
+            Body::Schema { subject, schema, id } => self.apply_schema(subject, schema, *id)?,
             Body::Compatibility { subject, level } => {
                 self.levels.insert(subject.clone(), *level);
             }
@@ -244,14 +244,26 @@ impl ControlView {
         Ok(())
     }
 
-    fn apply_schema(&mut self, subject: &str, schema: &serde_json::Value) -> Result<(), Refusal> {
+    fn apply_schema(
+        &mut self,
+        subject: &str,
+        schema: &serde_json::Value,
+        given: Option<SchemaId>,
+    ) -> Result<(), Refusal> {
         let schema = AvroSchema::from_json(schema.clone()).map_err(|e| Refusal::Rule(e.to_string()))?;
         if self.find_schema(subject, &schema).is_some() {
             return Err(Refusal::Rule(format!("subject {subject} has this schema already")));
         }
         // The same schema has the same id in every subject, as in Confluent's registry.
         let known = self.schemas.values().find(|r| r.schema == schema).map(|r| r.id);
-        let id = known.unwrap_or_else(|| {
+        if let Some(id) = given
+            && self.schemas.get(&id).is_some_and(|registered| registered.schema != schema)
+        {
+            return Err(Refusal::Rule(format!(
+                "schema id {id} is another schema's; the registry is not the one that this network began with"
+            )));
+        }
+        let id = given.or(known).unwrap_or_else(|| {
             SchemaId::new(self.schemas.last_key_value().map_or(1, |(last, _)| last.get().saturating_add(1)))
         });
         self.schemas
@@ -342,8 +354,11 @@ pub(crate) mod tests {
     #[test]
     fn a_schema_has_one_id_everywhere() {
         let mut view = ControlView::default();
-        let schema =
-            |subject: &str, kind: &str| Body::Schema { subject: subject.into(), schema: kind.into() };
+        let schema = |subject: &str, kind: &str| Body::Schema {
+            subject: subject.into(),
+            schema: kind.into(),
+            id: None,
+        };
         for (subject, kind) in [("a", "int"), ("a", "long"), ("b", "int")] {
             apply(&mut view, schema(subject, kind)).unwrap();
         }

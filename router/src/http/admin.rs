@@ -48,7 +48,7 @@ async fn put_channel(
     Json(channel): Json<Channel>,
 ) -> Result<Json<Channel>, Refused> {
     let operator = peer.operator()?;
-    declare_channel(&core.control, operator, &channel).await?;
+    declare_channel(&core.registry, operator, &channel).await?;
     Ok(Json(channel))
 }
 

@@ -20,6 +20,7 @@ use crate::ingest::service::PublishError;
 use crate::lease::service::NotSettled;
 use crate::log::AppendError;
 use crate::registry::RegisterError;
+use crate::registry::external::ExternalError;
 use crate::state::bootstrap::BootstrapError;
 
 /// Words of the framework that are passed on.
@@ -89,6 +90,8 @@ fn register_code(error: &RegisterError) -> ErrorCode {
         RegisterError::Schema(_) => ErrorCode::SchemaInvalid,
         RegisterError::Incompatible(_) => ErrorCode::SchemaIncompatible,
         RegisterError::Control(error) => control_code(error),
+        RegisterError::External(ExternalError::Refused(_)) => ErrorCode::SchemaIncompatible,
+        RegisterError::External(ExternalError::Unavailable(_)) => ErrorCode::Unavailable,
         RegisterError::Known(_) => ErrorCode::Internal,
     }
 }

@@ -18,7 +18,8 @@ use super::problem::Refused;
 use super::server::PeerName;
 use crate::Core;
 use crate::control::view::ControlView;
-use crate::registry::{RegisterError, register};
+use crate::registry::RegisterError;
+use crate::registry::external::ExternalError;
 
 /// The routes, below `/registry`.
 pub fn routes() -> Router<Core> {
@@ -155,12 +156,14 @@ async fn register_version(
     }
     let schema = AvroSchema::parse(&request.schema).map_err(invalid_schema)?;
     schemas::change::ChangeCodec::from_envelope_schema(schema.text()).map_err(invalid_schema)?;
-    let id = register(&core.control, &agent.to_string(), &subject, &schema).await.map_err(
-        |error| match error {
+    let id =
+        core.registry.register(&agent.to_string(), &subject, &schema).await.map_err(|error| match error {
             RegisterError::Incompatible(error) => RegistryError(StatusCode::CONFLICT, 409, error.to_string()),
+            RegisterError::External(ExternalError::Refused(text)) => {
+                RegistryError(StatusCode::CONFLICT, 409, text)
+            }
             other => Refused::from(other).into(),
-        },
-    )?;
+        })?;
     Ok(Json(json!({"id": id})))
 }
 

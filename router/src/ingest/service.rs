@@ -19,7 +19,7 @@ use crate::channel::reader::ReaderError;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::log::AppendError;
-use crate::registry::{self, RegisterError};
+use crate::registry::{RegisterError, Registry};
 
 /// How long a router waits to read its own append back before it answers that the outcome is unknown.
 const READ_BACK: Duration = Duration::from_secs(20);
@@ -69,13 +69,14 @@ pub enum PublishError {
 #[derive(Clone)]
 pub struct Publisher {
     control: Control,
+    registry: Registry,
     channels: Channels,
 }
 
 impl Publisher {
     /// Over a router's channels.
-    pub const fn new(control: Control, channels: Channels) -> Self {
-        Self { control, channels }
+    pub fn new(registry: Registry, channels: Channels) -> Self {
+        Self { control: registry.control().clone(), registry, channels }
     }
 
     /// A channel and the table's word on each of its partitions.
@@ -129,7 +130,7 @@ impl Publisher {
         let envelope = Envelope::parse(body)?;
         let by = agent.to_string();
         let subject = channel.registry_subject();
-        let schema = registry::register(&self.control, &by, &subject, envelope.codec.envelope()).await?;
+        let schema = self.registry.register(&by, &subject, envelope.codec.envelope()).await?;
         let records = envelope.records(agent, channel, partition, schema)?;
         if records.is_empty() {
             return position(&running, agent, partition)

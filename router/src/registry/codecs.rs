@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use schemas::avro::schema::SchemaError;
+use platform::retry::Retry;
+use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::change::ChangeCodec;
 use schemas::ids::SchemaId;
 
-use crate::control::service::Control;
+use super::Registry;
 
 /// Why there is no codec for an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,14 +27,14 @@ pub enum CodecError {
 /// A shared cache of codecs.
 #[derive(Clone)]
 pub struct Codecs {
-    control: Control,
+    registry: Registry,
     known: Arc<RwLock<HashMap<SchemaId, Arc<ChangeCodec>>>>,
 }
 
 impl Codecs {
-    /// Over a router's control.
-    pub fn new(control: Control) -> Self {
-        Self { control, known: Arc::default() }
+    /// Over a router's registry.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, known: Arc::default() }
     }
 
     /// The codec of an id; waits until the registry has it.
@@ -41,19 +42,35 @@ impl Codecs {
         if let Some(codec) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Arc::clone(codec));
         }
-        let mut view = self.control.watch();
+        let mut view = self.registry.control().watch();
         if !view.borrow().schemas.contains_key(&id) {
             tracing::warn!(schema = %id, "a record names a schema that the registry does not have yet; its partition waits");
         }
-        let found =
-            view.wait_for(|view| view.schemas.contains_key(&id)).await.map_err(|_| CodecError::Stopped)?;
-        let schema = found.schemas.get(&id).map(|registered| registered.schema.clone());
-        drop(found);
-        let schema = schema.ok_or(CodecError::Stopped)?;
+        let schema = tokio::select! {
+            found = view.wait_for(|view| view.schemas.contains_key(&id)) => {
+                let found = found.map_err(|_| CodecError::Stopped)?;
+                found.schemas.get(&id).map(|registered| registered.schema.clone()).ok_or(CodecError::Stopped)?
+            }
+            schema = self.external_schema(id) => schema,
+        };
         let codec = ChangeCodec::from_envelope_schema(schema.text())
             .map_err(|error| CodecError::NotAnEnvelope(id, error))?;
         let codec = Arc::new(codec);
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&codec));
         Ok(codec)
+    }
+
+    /// What an external registry has under an id that control does not know; waits while it has nothing.
+    async fn external_schema(&self, id: SchemaId) -> AvroSchema {
+        let Some(external) = self.registry.external() else { return std::future::pending().await };
+        let mut retry = Retry::default();
+        loop {
+            match external.get(id).await {
+                Ok(Some(schema)) => return schema,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(schema = %id, %error, "the schema is asked for again"),
+            }
+            tokio::time::sleep(retry.next_wait()).await;
+        }
     }
 }

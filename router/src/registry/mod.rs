@@ -1,9 +1,10 @@
-//! The router's own small schema registry, a view of control.
+//! Schemas and their ids: a view of control, which an external registry may stand behind.
 //!
-//! Owns registration under a compatibility level and the codecs of registered envelopes. Its REST face, with
-//! Confluent's paths and codes, is in `http/`.
+//! Owns registration under a compatibility level and the codecs of registered envelopes. Where there is an external
+//! registry, it gives the ids; control keeps them. The REST face, with Confluent's paths and codes, is in `http/`.
 
 pub mod codecs;
+pub mod external;
 
 use schemas::avro::compatibility::{self, Incompatible};
 use schemas::avro::schema::{AvroSchema, SchemaError};
@@ -13,6 +14,8 @@ use schemas::ids::SchemaId;
 
 use crate::control::change::Body;
 use crate::control::service::{Control, ControlError};
+use crate::control::view::ControlView;
+use external::{External, ExternalError};
 
 /// Why a schema was not registered.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,9 @@ pub enum RegisterError {
     /// It cannot follow the versions before it.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
+    /// The external registry.
+    #[error(transparent)]
+    External(#[from] ExternalError),
     /// Control did not take it.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -31,41 +37,77 @@ pub enum RegisterError {
     Known(SchemaId),
 }
 
-/// Registers a schema under a subject, or finds it there; its id.
-pub async fn register(
-    control: &Control,
-    by: &str,
-    subject: &str,
-    schema: &AvroSchema,
-) -> Result<SchemaId, RegisterError> {
-    let outcome = control
-        .change_with(by, |view| {
-            if let Some(id) = view.find_schema(subject, schema) {
-                return Err(RegisterError::Known(id));
+/// Schemas and their ids; clones share it.
+#[derive(Clone)]
+pub struct Registry {
+    control: Control,
+    external: Option<External>,
+}
+
+impl Registry {
+    /// Over control, with an external registry behind it where there is one.
+    pub const fn new(control: Control, external: Option<External>) -> Self {
+        Self { control, external }
+    }
+
+    /// The control that it is a view of.
+    pub const fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The external registry.
+    pub const fn external(&self) -> Option<&External> {
+        self.external.as_ref()
+    }
+
+    /// Registers a schema under a subject, or finds it there; its id.
+    pub async fn register(
+        &self,
+        by: &str,
+        subject: &str,
+        schema: &AvroSchema,
+    ) -> Result<SchemaId, RegisterError> {
+        let mut id = None;
+        if let Some(external) = &self.external {
+            // What is known already is not asked for, and what is not allowed is not offered.
+            match judge(&self.control.view(), subject, schema) {
+                Err(RegisterError::Known(known)) => return Ok(known),
+                judged => judged?,
             }
-            let earlier: Vec<AvroSchema> =
-                view.versions(subject).into_iter().map(|registered| registered.schema.clone()).collect();
-            compatibility::judge(view.level(subject), &earlier, schema)?;
-            Ok(Body::Schema { subject: subject.to_owned(), schema: schema.json().clone() })
-        })
-        .await;
-    match outcome {
-        Ok(()) => {
-            control.view().find_schema(subject, schema).ok_or(RegisterError::Control(ControlError::Stopped))
+            id = Some(external.register(subject, schema).await?);
         }
-        Err(RegisterError::Known(id)) => Ok(id),
-        Err(error) => Err(error),
+        let outcome = self.control.change_with(by, |view| {
+            judge(view, subject, schema)?;
+            Ok(Body::Schema { subject: subject.to_owned(), schema: schema.json().clone(), id })
+        });
+        match outcome.await {
+            Ok(()) => {
+                let found = self.control.view().find_schema(subject, schema);
+                found.ok_or(RegisterError::Control(ControlError::Stopped))
+            }
+            Err(RegisterError::Known(id)) => Ok(id),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Registers the envelope around a channel's subject schema; its id.
+    pub async fn register_subject(
+        &self,
+        by: &str,
+        channel: &Channel,
+        subject_schema: &serde_json::Value,
+    ) -> Result<SchemaId, RegisterError> {
+        let subject = AvroSchema::from_json(subject_schema.clone())?;
+        let codec = ChangeCodec::new(&subject)?;
+        self.register(by, &channel.registry_subject(), codec.envelope()).await
     }
 }
 
-/// Registers the envelope around a channel's subject schema; its id.
-pub async fn register_subject(
-    control: &Control,
-    by: &str,
-    channel: &Channel,
-    subject_schema: &serde_json::Value,
-) -> Result<SchemaId, RegisterError> {
-    let subject = AvroSchema::from_json(subject_schema.clone())?;
-    let codec = ChangeCodec::new(&subject)?;
-    register(control, by, &channel.registry_subject(), codec.envelope()).await
+fn judge(view: &ControlView, subject: &str, schema: &AvroSchema) -> Result<(), RegisterError> {
+    if let Some(id) = view.find_schema(subject, schema) {
+        return Err(RegisterError::Known(id));
+    }
+    let earlier: Vec<AvroSchema> =
+        view.versions(subject).into_iter().map(|registered| registered.schema.clone()).collect();
+    Ok(compatibility::judge(view.level(subject), &earlier, schema)?)
 }

@@ -6,4 +6,5 @@
 pub mod kafka;
 pub mod postgres;
 mod process;
+pub mod registry;
 mod store;

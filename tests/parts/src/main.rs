@@ -5,6 +5,7 @@ use std::io::stdin;
 use anyhow::{Result, bail};
 use parts::kafka::Kafka;
 use parts::postgres::Postgres;
+use parts::registry::Registry;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -12,7 +13,8 @@ fn main() -> Result<()> {
         ["kafka"] => hold(&Kafka::start(1)?.bootstrap()),
         ["kafka", "3"] => hold(&Kafka::start(3)?.bootstrap()),
         ["postgres"] => hold(&Postgres::start()?.database()?),
-        _ => bail!("say which: kafka, kafka 3, or postgres"),
+        ["registry"] => hold(&Registry::start()?.url()),
+        _ => bail!("say which: kafka, kafka 3, postgres, or registry"),
     }
 }
 

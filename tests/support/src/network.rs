@@ -12,6 +12,7 @@ use platform::pki::{Authority, Subject};
 use router::control::declared::Declared;
 use router::log::Log;
 use router::log::memory::MemoryLog;
+use router::registry::external::External;
 use router::{Parts, Router, Routers};
 use schemas::avro::binary::{Cursor as Datums, put_string};
 use schemas::avro::container::Decoder;
@@ -177,7 +178,7 @@ impl Network {
 
     /// The same with another agreement.
     pub async fn start_with(log: Arc<dyn Log>, agreement: serde_json::Value) -> anyhow::Result<Self> {
-        Self::start_as("r", Routers::One, log, agreement).await
+        Self::start_as("r", Routers::One, log, agreement, None).await
     }
 
     /// A router of a name of its own, beside others on one log.
@@ -186,7 +187,13 @@ impl Network {
         log: Arc<dyn Log>,
         agreement: serde_json::Value,
     ) -> anyhow::Result<Self> {
-        Self::start_as(name, Routers::Several, log, agreement).await
+        Self::start_as(name, Routers::Several, log, agreement, None).await
+    }
+
+    /// A router before an external schema registry.
+    pub async fn start_before(registry: External) -> anyhow::Result<Self> {
+        let log = Arc::new(MemoryLog::default());
+        Self::start_as("r", Routers::One, log, agreement(1, "t == \"R\""), Some(registry)).await
     }
 
     async fn start_as(
@@ -194,6 +201,7 @@ impl Network {
         routers: Routers,
         log: Arc<dyn Log>,
         agreement: serde_json::Value,
+        registry: Option<External>,
     ) -> anyhow::Result<Self> {
         platform::identity::install_crypto();
         let authority = Authority::new(DOMAIN)?;
@@ -210,6 +218,7 @@ impl Network {
         let router = Router::start(Parts {
             log,
             routers,
+            registry,
             identity: authority.identity(&Subject::Router { name: name.to_owned(), hosts })?,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(vec![1; 32])?,

@@ -35,7 +35,19 @@ struct One {
 impl Routers {
     /// Starts so many, on topics with a prefix of their own. `dit` is the command's path.
     pub async fn start(dir: &Path, dit: &str, brokers: &str, count: usize) -> anyhow::Result<Self> {
-        Self::start_logging(dir, dit, brokers, count, "info").await
+        Self::start_with(dir, dit, brokers, count, ("info", "")).await
+    }
+
+    /// The same before an external schema registry.
+    pub async fn start_before(
+        dir: &Path,
+        dit: &str,
+        brokers: &str,
+        count: usize,
+        registry: &str,
+    ) -> anyhow::Result<Self> {
+        let table = format!("[registry]\nurl = \"{registry}\"\n\n");
+        Self::start_with(dir, dit, brokers, count, ("info", &table)).await
     }
 
     /// The same, with log lines of JSON that a filter chooses.
@@ -45,6 +57,16 @@ impl Routers {
         brokers: &str,
         count: usize,
         filter: &str,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(dir, dit, brokers, count, (filter, "")).await
+    }
+
+    async fn start_with(
+        dir: &Path,
+        dit: &str,
+        brokers: &str,
+        count: usize,
+        (filter, more): (&str, &str),
     ) -> anyhow::Result<Self> {
         let authority = Authority::open_or_create(&dir.join("pki"), DOMAIN)?;
         let secret = hex::encode(platform::random::bytes::<32>()?);
@@ -58,7 +80,7 @@ impl Routers {
             let text = format!(
                 "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\n\
                  network_secret = \"secret\"\nlog_format = \"json\"\n\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\
-                 replication = 1\n\n{}",
+                 replication = 1\n\n{more}{}",
                 crate::site::identity(&name)
             );
             std::fs::write(dir.join(format!("{name}.toml")), text)?;

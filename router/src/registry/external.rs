@@ -1,0 +1,98 @@
+//! An external schema registry, by Confluent's REST interface: it gives the ids and has its own say on compatibility.
+//!
+//! Owns the calls and their errors. What it said is kept in control: it is asked once for each schema, and may be away
+//! afterwards.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
+use schema_registry_converter::error::SRCError;
+use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
+use schemas::avro::schema::AvroSchema;
+use schemas::ids::SchemaId;
+use serde::Deserialize;
+
+/// How long it may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// The `[registry]` table of a router's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryOptions {
+    /// Its base URL, such as `http://registry:8080/apis/ccompat/v7`.
+    pub url: String,
+    /// Name and password, where it asks for them.
+    pub username: Option<String>,
+    /// A file that holds the password, and nothing else.
+    pub password_file: Option<PathBuf>,
+}
+
+/// Why it gave no id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExternalError {
+    /// It does not take the schema.
+    #[error("the schema registry refused it: {0}")]
+    Refused(String),
+    /// It is away, or says something else.
+    #[error("the schema registry is not available: {0}")]
+    Unavailable(String),
+}
+
+/// An external registry; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct External {
+    settings: SrSettings,
+}
+
+impl External {
+    /// Makes the client; a registry that is away is found out by the first use.
+    pub fn new(options: &RegistryOptions) -> Result<Self, ExternalError> {
+        let mut builder = SrSettings::new_builder(options.url.trim_end_matches('/').to_owned());
+        builder.set_timeout(ANSWER_LIMIT).no_proxy();
+        if let Some(username) = &options.username {
+            let read = |file: &PathBuf| {
+                let wrong = |e| ExternalError::Unavailable(format!("{}: {e}", file.display()));
+                std::fs::read_to_string(file).map(|text| text.trim_end().to_owned()).map_err(wrong)
+            };
+            let password = options.password_file.as_ref().map(read).transpose()?;
+            builder.set_basic_authorization(username, password.as_deref());
+        }
+        Ok(Self { settings: builder.build().map_err(unavailable)? })
+    }
+
+    /// Registers a schema, or finds it there; its id.
+    pub async fn register(&self, subject: &str, schema: &AvroSchema) -> Result<SchemaId, ExternalError> {
+        let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.text().to_owned());
+        let posted = post_schema(&self.settings, subject.to_owned(), supplied).await;
+        posted.map(|registered| SchemaId::new(registered.id)).map_err(|error| {
+            match ["status 409", "status 422"].iter().any(|status| error.error.contains(status)) {
+                true => ExternalError::Refused(in_words(&error)),
+                false => unavailable(error),
+            }
+        })
+    }
+
+    /// The schema of an id; `None` when it has none.
+    pub async fn get(&self, id: SchemaId) -> Result<Option<AvroSchema>, ExternalError> {
+        match get_schema_by_id(id.get(), &self.settings).await {
+            Ok(found) => AvroSchema::parse(&found.schema)
+                .map(Some)
+                .map_err(|error| ExternalError::Refused(format!("schema {id}: {error}"))),
+            Err(error) if error.error.contains("status 404") => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn unavailable(error: SRCError) -> ExternalError {
+    ExternalError::Unavailable(in_words(&error))
+}
+
+fn in_words(error: &SRCError) -> String {
+    match &error.cause {
+        Some(cause) => format!("{}: {cause}", error.error),
+        None => error.error.clone(),
+    }
+}
