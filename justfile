@@ -11,6 +11,18 @@ demo *ARGS:
 kafka *NODES:
     cargo run --quiet -p parts --bin start-part -- kafka {{NODES}}
 
+# A PostgreSQL with an empty database, until Enter.
+postgres:
+    cargo run --quiet -p parts --bin start-part -- postgres
+
+# A schema registry, until Enter.
+registry:
+    cargo run --quiet -p parts --bin start-part -- registry
+
+# Kafka in trouble, and revocation under load, with their figures.
+kafka-tests:
+    cargo test -p dit --features kafka-tls --test kafka_faults --test revocation -- --nocapture
+
 # All tests, as CI runs them.
 test:
     ./test.sh

@@ -110,7 +110,8 @@ impl Postgres {
     }
 }
 
-fn bin() -> Result<PathBuf> {
+/// The folder of its programs.
+pub fn bin() -> Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut bins: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
