@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use platform::segments::SegmentError;
 use platform::segments::checked_file;
@@ -24,6 +24,7 @@ use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::changes::Changes;
 use crate::source::compare::{Counts, FitError, Parked, Read, RowReader, Survey};
+use crate::source::items::{Item, ItemReader, ItemResult};
 use crate::source::table::{Table, TableError, TableFormat};
 
 const IDENTITY_KIND: &[u8; 4] = b"iden";
@@ -190,6 +191,8 @@ pub struct Agent {
     outbox: SharedOutbox,
     appended: watch::Sender<u64>,
     folded: Arc<AtomicU64>,
+    /// One source at a time: a before image must be what the last event left.
+    taking: Mutex<()>,
 }
 
 impl Agent {
@@ -243,6 +246,7 @@ impl Agent {
             outbox: Arc::new(Mutex::new(outbox)),
             appended: watch::Sender::new(next),
             folded: Arc::new(AtomicU64::new(folded)),
+            taking: Mutex::new(()),
         };
         Ok((agent, known))
     }
@@ -335,6 +339,7 @@ impl Agent {
         guard: Guard,
         accepted: bool,
     ) -> Result<FileReport, AgentError> {
+        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let table = Table::open(path, format)?;
         let fit = |error| AgentError::Fit { file: file.clone(), error };
@@ -408,6 +413,31 @@ impl Agent {
             ignored_columns,
             parked: changes.parked,
         })
+    }
+
+    /// Takes single changes in order; a result for each, once all that were taken are in the outbox.
+    pub fn take_items(&self, items: Vec<Result<Item, String>>) -> Result<Vec<ItemResult>, AgentError> {
+        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = ItemReader::new(self.schema(), &self.channel.key);
+        let mut emitter = Emitter::of(self, "http", "");
+        let mut results = Vec::with_capacity(items.len());
+        for item in items {
+            results.push(match item.and_then(|item| reader.read(item)) {
+                Err(reason) => ItemResult::Refused { reason },
+                Ok((key, after)) => match emitter.put(&key, after, 0)? {
+                    true => ItemResult::Taken { key },
+                    false => ItemResult::Unchanged { key },
+                },
+            });
+        }
+        emitter.finish_without_freshness()?;
+        Ok(results)
+    }
+
+    /// The source says that nothing else has changed up to now.
+    pub fn take_freshness(&self) -> Result<(), AgentError> {
+        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        Emitter::of(self, "http", "").finish()
     }
 
     fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {

@@ -10,6 +10,7 @@ use schemas::ids::ChannelName;
 use serde::Deserialize;
 
 use crate::agent::Guard;
+use crate::endpoint::EndpointConfig;
 use crate::source::table::TableFormat;
 
 /// `producer.toml`.
@@ -33,6 +34,8 @@ pub struct ProducerConfig {
     /// Whether to take the channel over from another agent of this participant that is gone for good.
     #[serde(default)]
     pub take_over: bool,
+    /// The local endpoint for single changes; none without it.
+    pub http: Option<EndpointConfig>,
     /// How dropped files are written.
     #[serde(default)]
     pub format: TableFormat,

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod endpoint;
 pub mod image;
 pub mod outbox;
 pub mod process;

@@ -10,7 +10,7 @@ use platform::config;
 use platform::identity::{Identity, Peer};
 use platform::retry::Retry;
 use platform::segments::disk::RealDisk;
-use platform::shutdown::terminate;
+use platform::shutdown::{Tasks, terminate};
 use platform::telemetry;
 use schemas::avro::schema::AvroSchema;
 use schemas::ids::{AgentId, Epoch};
@@ -29,6 +29,9 @@ use crate::source::drop_folder::{DropFolder, Fate};
 const REPORTED_ROWS: usize = 1_000;
 /// How often the drop folder is looked at: a nightly file can wait this long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long local requests may take to end.
+const ENDPOINT_DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or Ctrl-C.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
@@ -50,17 +53,31 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         let Started { agent, mut sender, is_reopened } = started;
         let agent = Arc::new(agent);
         let appended = agent.appended();
-        tokio::select! {
+        let endpoint = Tasks::new();
+        if let Some(http) = config.http {
+            crate::endpoint::listen(http, Arc::clone(&agent), &endpoint).await?;
+        }
+        let ended = tokio::select! {
             outcome = sender.run(appended) => match outcome {
                 // At its start the agent reopens what is in doubt.
-                Err(SendError::Doubt(doubt)) => tracing::error!(%doubt, "begins anew once no file is being taken"),
-                outcome => return outcome.context("sending has stopped"),
+                Err(SendError::Doubt(doubt)) => {
+                    tracing::error!(%doubt, "begins anew once no file is being taken");
+                    None
+                }
+                outcome => Some(outcome.context("sending has stopped")),
             },
-            outcome = watch_folder(&config, Arc::clone(&agent), is_reopened) => return outcome,
+            outcome = watch_folder(&config, Arc::clone(&agent), is_reopened) => Some(outcome),
             () = &mut stop => {
                 tracing::info!("stopping; what is in the outbox is sent at the next start");
-                return Ok(());
+                Some(Ok(()))
             }
+        };
+        // Requests under way are answered first.
+        if !endpoint.stop_and_join(ENDPOINT_DRAIN).await {
+            tracing::warn!("a local request did not end in time");
+        }
+        if let Some(ended) = ended {
+            return ended;
         }
         // A file that is being taken keeps the agent until it is done: two agents on one folder would be two chains.
         let mut looks = tokio::time::interval(LOOK_EVERY);

@@ -58,6 +58,8 @@ pub struct Network {
 pub struct Producer {
     /// The agent.
     pub agent: ProducerAgent,
+    /// Why it does not send any more.
+    fault: Arc<Mutex<Option<String>>>,
     sent: watch::Receiver<Sent>,
 }
 
@@ -73,7 +75,10 @@ impl Producer {
         let sent = self.sent.wait_for(|sent| sent.acknowledged >= end);
         match tokio::time::timeout(PATIENCE, sent).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => bail!("the producer agent has stopped sending"),
+            Ok(Err(_)) => {
+                let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+                bail!("the producer agent has stopped sending: {}", fault.unwrap_or_default())
+            }
             Err(_) => bail!("the router did not acknowledge in time"),
         }
     }
@@ -239,12 +244,15 @@ impl Network {
         let machine = SendMachine::new(id.clone(), epoch, u32::try_from(partitions)?);
         let mut sender = Sender::new(client, channel.clone(), outbox, machine, agent.folded());
         let (sent, appended) = (sender.sent(), agent.appended());
+        let fault = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&fault);
         self.spawn(async move {
             if let Err(error) = sender.run(appended).await {
                 tracing::error!(%error, "the producer agent has stopped sending");
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             }
         });
-        Ok(Producer { agent, sent })
+        Ok(Producer { agent, fault, sent })
     }
 
     /// Starts a consumer agent on a sink.

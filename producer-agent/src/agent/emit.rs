@@ -18,7 +18,8 @@ use crate::outbox::{Content, lock};
 /// Puts a file's changes into the outbox, group by group, and folds them into the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
-    file: &'a str,
+    /// The kind of source, and its name.
+    source: (&'a str, &'a str),
     contents: Vec<(Partition, Content)>,
     folds: Vec<Fold>,
     /// What this group has made of a key: a key may change again before the group is folded.
@@ -27,31 +28,36 @@ pub(super) struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     pub(super) fn new(agent: &'a Agent, file: &'a str) -> Self {
+        Self::of(agent, "file", file)
+    }
+
+    pub(super) fn of(agent: &'a Agent, kind: &'a str, name: &'a str) -> Self {
         Self {
             agent,
-            file,
+            source: (kind, name),
             contents: Vec::with_capacity(GROUP),
             folds: Vec::with_capacity(GROUP),
             pending: HashMap::new(),
         }
     }
 
-    /// Makes the event of a key's new image, on top of the present one.
-    pub(super) fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<(), AgentError> {
+    /// Makes the event of a key's new image, on top of the present one; whether there is one.
+    pub(super) fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<bool, AgentError> {
         let before = match self.pending.get(key) {
             Some(image) => image.clone(),
             None => self.agent.images.get(key)?,
         };
         let op = match (&before, &after) {
-            (before, after) if before == after => return Ok(()),
-            (None, None) => return Ok(()),
+            (before, after) if before == after => return Ok(false),
+            (None, None) => return Ok(false),
             (None, Some(_)) => Op::Create,
             (Some(_), Some(_)) => Op::Update,
             (Some(_), None) => Op::Delete,
         };
         let at = now();
         let position = if line == 0 { String::new() } else { line.to_string() };
-        let source = Source { kind: "file", name: self.file, position: &position, snapshot: true };
+        let (kind, name) = self.source;
+        let source = Source { kind, name, position: &position, snapshot: kind == "file" };
         let change = Change {
             op,
             key,
@@ -67,7 +73,10 @@ impl<'a> Emitter<'a> {
         self.contents.push((partition, Content::Change { key: key.to_owned(), datum }));
         self.pending.insert(key.to_owned(), after.clone());
         self.folds.push(Fold { key: key.to_owned(), after });
-        if self.contents.len() >= GROUP { self.flush() } else { Ok(()) }
+        if self.contents.len() >= GROUP {
+            self.flush()?;
+        }
+        Ok(true)
     }
 
     fn flush(&mut self) -> Result<(), AgentError> {
@@ -90,6 +99,11 @@ impl<'a> Emitter<'a> {
         for number in 0..self.agent.channel.partitions {
             self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
         }
+        self.finish_without_freshness()
+    }
+
+    /// Single changes say nothing of what else there may be.
+    pub(super) fn finish_without_freshness(mut self) -> Result<(), AgentError> {
         self.flush()?;
         let position = self.agent.images.position()?;
         self.agent.sync_images(position)

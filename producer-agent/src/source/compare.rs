@@ -64,8 +64,7 @@ pub struct RowReader {
     encoder: RowEncoder,
     keys: KeyDeriver,
     /// Only the key's fields: finds the key of a row that cannot be encoded as a whole.
-    key_encoder: RowEncoder,
-    key_keys: KeyDeriver,
+    key: KeyReader,
 }
 
 /// Why a file does not fit its channel.
@@ -101,19 +100,36 @@ pub enum Read {
     },
 }
 
+/// Reads the key alone: of a row that cannot be read, or of which nothing else is told.
+#[derive(Debug, Clone)]
+pub struct KeyReader {
+    encoder: RowEncoder,
+    keys: KeyDeriver,
+}
+
+impl KeyReader {
+    /// Fits a header to a channel's key.
+    pub fn new(schema: &AvroSchema, spec: &KeySpec, header: &[String]) -> Result<Self, FitError> {
+        let record = schema.record()?;
+        let fields = KeyDeriver::new(spec, schema)?;
+        let fields = fields.field_indexes().filter_map(|index| record.fields.get(index)).cloned().collect();
+        let schema = schema.with_fields(&record.name, fields)?;
+        Ok(Self { encoder: RowEncoder::new(&schema, header)?, keys: KeyDeriver::new(spec, &schema)? })
+    }
+
+    /// The key of a row's cells, where it can be made.
+    pub fn read(&self, cells: &[String]) -> Option<Key> {
+        self.encoder.encode(cells).ok().and_then(|datum| self.keys.derive(&datum).ok())
+    }
+}
+
 impl RowReader {
     /// Fits a header to a channel.
     pub fn new(schema: &AvroSchema, spec: &KeySpec, header: &[String]) -> Result<Self, FitError> {
-        let keys = KeyDeriver::new(spec, schema)?;
-        let record = schema.record()?;
-        let key_fields: Vec<_> =
-            keys.field_indexes().filter_map(|index| record.fields.get(index)).cloned().collect();
-        let key_schema = schema.with_fields(&record.name, key_fields)?;
         Ok(Self {
             encoder: RowEncoder::new(schema, header)?,
-            key_encoder: RowEncoder::new(&key_schema, header)?,
-            key_keys: KeyDeriver::new(spec, &key_schema)?,
-            keys,
+            key: KeyReader::new(schema, spec, header)?,
+            keys: KeyDeriver::new(spec, schema)?,
         })
     }
 
@@ -140,8 +156,7 @@ impl RowReader {
                 Err(error) => Read::Bad { key: None, parked: parked(None, error.to_string()) },
             },
             Err(error) => {
-                let key = self.key_encoder.encode(cells).ok().and_then(|d| self.key_keys.derive(&d).ok());
-                Read::Bad { key, parked: parked(Some(error.column), error.problem) }
+                Read::Bad { key: self.key.read(cells), parked: parked(Some(error.column), error.problem) }
             }
         }
     }

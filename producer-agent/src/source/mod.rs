@@ -7,4 +7,5 @@ pub mod cells;
 pub mod changes;
 pub mod compare;
 pub mod drop_folder;
+pub mod items;
 pub mod table;

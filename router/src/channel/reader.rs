@@ -171,20 +171,18 @@ impl Source {
             ReadError::BeyondEnd { wanted, next } => {
                 self.lost(format!("offset {wanted} was read before, but the topic ends at {next}"))
             }
-            ReadError::Topic(error) => self.topic_error(error),
+            // Whether the topic is gone is the bounds' to say: a read may come before a broker knows of it.
+            ReadError::Topic(error) => error.into(),
         }
     }
 
-    fn topic_error(&self, error: TopicError) -> ReaderError {
-        match error {
+    /// What the partition holds now.
+    pub async fn bounds(&self) -> Result<Bounds, ReaderError> {
+        let bounds = self.log.bounds(&self.topic, self.partition).await;
+        bounds.map_err(|error| match error {
             TopicError::Unknown { .. } => self.lost("it is not there any more"),
             other => other.into(),
-        }
-    }
-
-    async fn bounds(&self) -> Result<Bounds, ReaderError> {
-        let bounds = self.log.bounds(&self.topic, self.partition).await;
-        bounds.map_err(|error| self.topic_error(error))
+        })
     }
 
     /// The fold and the place to begin at, by the checkpoint record at an offset.

@@ -83,7 +83,7 @@ impl Publisher {
     pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
         let running = self.owned(agent, name).await?;
         for feed in &running.feeds {
-            not_lost(&feed.tail())?;
+            self.catch_up(feed).await?;
         }
         // Another router may write the state: what it has written is there for all to see.
         for reach in &running.materialised {
@@ -133,6 +133,7 @@ impl Publisher {
         let schema = self.registry.register(&by, &subject, envelope.codec.envelope()).await?;
         let records = envelope.records(agent, channel, partition, schema)?;
         if records.is_empty() {
+            self.catch_up(feed).await?;
             return position(&running, agent, partition)
                 .ok_or_else(|| PublishError::PartitionUnknown(name.clone(), partition));
         }
@@ -157,6 +158,18 @@ impl Publisher {
         self.channels.wait_for(name, CHANNEL_WAIT).await.ok_or_else(unknown)
     }
 
+    /// Waits until the reader has passed what the log holds now: what another router has acknowledged is told here,
+    /// too.
+    async fn catch_up(&self, feed: &Feed) -> Result<(), PublishError> {
+        not_lost(&feed.tail())?;
+        let bounds = feed.source().bounds().await;
+        let end = bounds.map_err(|error| match error {
+            lost @ ReaderError::LostTopic { .. } => PublishError::Lost(Arc::new(lost)),
+            other => PublishError::NotReadBack(other.to_string()),
+        })?;
+        self.until_read(feed, end.next).await
+    }
+
     async fn answer(
         &self,
         running: &Running,
@@ -164,21 +177,24 @@ impl Publisher {
         partition: Partition,
         last: Offset,
     ) -> Result<Position, PublishError> {
-        let feed = feed(running, partition)?;
+        self.until_read(feed(running, partition)?, last.next()).await?;
+        position(running, agent, partition)
+            .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))
+    }
+
+    async fn until_read(&self, feed: &Feed, end: Offset) -> Result<(), PublishError> {
         let mut tail = feed.watch();
-        let passed = tail.wait_for(|tail| tail.next > last || tail.lost().is_some());
+        let passed = tail.wait_for(|tail| tail.next >= end || tail.lost().is_some());
         let late = |why: &str| PublishError::NotReadBack(why.to_owned());
         match tokio::time::timeout(READ_BACK, passed).await {
-            Ok(Ok(tail)) => not_lost(&tail)?,
-            Ok(Err(_)) => return Err(late("the reader has stopped")),
+            Ok(Ok(tail)) => not_lost(&tail),
+            Ok(Err(_)) => Err(late("the reader has stopped")),
             Err(_) => {
                 let fault = feed.tail().fault;
                 let fault = fault.map_or_else(|| "the reader is late".to_owned(), |fault| fault.to_string());
-                return Err(late(&fault));
+                Err(late(&fault))
             }
         }
-        position(running, agent, partition)
-            .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))
     }
 }
 

@@ -75,7 +75,8 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -
     Ok(())
 }
 
-pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+/// A free address of the loopback.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 

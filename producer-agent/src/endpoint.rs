@@ -1,0 +1,146 @@
+//! The local HTTP endpoint: systems beside the agent hand over single changes and are answered when these are in the
+//! outbox.
+//!
+//! Owns the listener. It asks nobody for a name, so it listens on the loopback only. Requests that wait are bounded.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use platform::shutdown::Tasks;
+use schemas::limits::MAX_BATCH_BYTES;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::agent::{Agent, AgentError};
+use crate::source::items;
+
+/// The `[http]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// Where it listens.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9445))
+}
+
+/// Requests that wait for their turn; one more is told to come again.
+const WAITING: usize = 64;
+/// Changes in one request: a register's whole content comes as a file.
+const MAX_ITEMS: usize = 10_000;
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// Others could reach it.
+    #[error(
+        "[http] listen = \"{0}\" is not on the loopback, and the endpoint asks nobody for a name; put a proxy before it"
+    )]
+    NotLocal(SocketAddr),
+    /// The address.
+    #[error("[http] listen = \"{address}\": {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+#[derive(Clone)]
+struct Shared {
+    agent: Arc<Agent>,
+    waiting: Arc<Semaphore>,
+}
+
+/// Listens until `tasks` stop; the address that it got.
+pub async fn listen(
+    config: EndpointConfig,
+    agent: Arc<Agent>,
+    tasks: &Tasks,
+) -> Result<SocketAddr, EndpointError> {
+    let address = config.listen;
+    if !address.ip().is_loopback() {
+        return Err(EndpointError::NotLocal(address));
+    }
+    let failed = |error| EndpointError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    let shared = Shared { agent, waiting: Arc::new(Semaphore::new(WAITING)) };
+    let app = Router::new()
+        .route("/v1/changes", post(take_changes))
+        .route("/v1/freshness", post(take_freshness))
+        .layer(DefaultBodyLimit::max(MAX_BATCH_BYTES))
+        .with_state(shared);
+    let stopping = tasks.stopping();
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopping).await {
+            tracing::error!(%error, "the local endpoint has stopped");
+        }
+    });
+    tracing::info!(address = %local, "takes single changes");
+    Ok(local)
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = json!({"status": status.as_u16(), "detail": detail});
+    ([(header::CONTENT_TYPE, "application/problem+json")], (status, Json(body))).into_response()
+}
+
+/// Does something with the agent on a thread that may wait for the disk.
+async fn with_agent<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce(&Agent) -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, Response> {
+    let busy = |_| problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait; come again");
+    let turn = Arc::clone(&shared.waiting).try_acquire_owned().map_err(busy)?;
+    let agent = Arc::clone(&shared.agent);
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work(&agent)
+    });
+    let stopped = |_| problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
+    done.await.map_err(stopped)?.map_err(|error| {
+        tracing::error!(%error, "changes were not taken");
+        // What of them is in the outbox already is found unchanged next time.
+        problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}; send them again"))
+    })
+}
+
+async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_cloud_events = media.starts_with("application/cloudevents");
+    if !is_cloud_events && !media.starts_with("application/json") {
+        let detail =
+            "send application/json, application/cloudevents+json or application/cloudevents-batch+json";
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
+    }
+    let items = items::parse(&body, is_cloud_events);
+    if items.len() > MAX_ITEMS {
+        let detail = format!("{} changes; at most {MAX_ITEMS} are taken at once", items.len());
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
+    }
+    match with_agent(&shared, move |agent| agent.take_items(items)).await {
+        Ok(results) => Json(json!({"results": results})).into_response(),
+        Err(response) => response,
+    }
+}
+
+/// The source says that there is nothing else up to now.
+async fn take_freshness(State(shared): State<Shared>) -> Response {
+    match with_agent(&shared, Agent::take_freshness).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(response) => response,
+    }
+}
