@@ -8,15 +8,22 @@
     reason = "a test says what it expects by failing"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parts::kafka::Kafka;
+#[cfg(feature = "kafka-tls")]
+use platform::pki::{Authority, Subject};
 use router::config::kafka::KafkaOptions;
+#[cfg(feature = "kafka-tls")]
+use router::config::kafka::{Sasl, Security};
 use router::log::kafka::KafkaLog;
+use router::log::{Cleanup, Log, TopicSpec};
 use schemas::change::Op;
 use schemas::error_code::ErrorCode;
-use schemas::ids::Epoch;
+use schemas::ids::{Epoch, Offset, Partition};
+use schemas::record::Record;
 use support::network::{Network, agreement, refusal, row};
 use support::publisher::{Publisher, datum};
 
@@ -59,6 +66,94 @@ impl Play {
             }
         }
         panic!("{key} never counts");
+    }
+}
+
+/// TLS and a password: with them the log works, without them it says what is wrong.
+#[cfg(feature = "kafka-tls")]
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_and_sasl_are_a_matter_of_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let authority = Authority::open_or_create(dir.path(), "kafka.test").unwrap();
+    let subject = Subject::Router { name: "broker".to_owned(), hosts: vec!["localhost".to_owned()] };
+    authority.issue_to(dir.path(), "broker", &subject).unwrap();
+    let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+    std::fs::write(path("keystore.pem"), read("broker-key.pem") + &read("broker.pem")).unwrap();
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"admin\" \
+        password=\"a\" user_admin=\"a\" user_dit=\"secret\";";
+    let properties = format!(
+        "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
+         sasl.enabled.mechanisms=PLAIN\nsasl.mechanism.inter.broker.protocol=PLAIN\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config={module}\n",
+        path("keystore.pem").display(),
+        path("ca.pem").display()
+    );
+    let start = move || Kafka::start_with(1, "SASL_SSL", &properties);
+    let kafka = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
+    let attempt = async |password: &str| {
+        std::fs::write(path("password"), password).unwrap();
+        let (mechanism, username) = ("PLAIN".to_owned(), "dit".to_owned());
+        let sasl = Sasl { mechanism, username, password_file: path("password") };
+        let security = Security { ca: path("ca.pem"), certificate: None, key: None, sasl: Some(sasl) };
+        let (brokers, prefix) = (kafka.bootstrap(), String::new());
+        let options = KafkaOptions { brokers, prefix, replication: 1, security: Some(security) };
+        let log = KafkaLog::connect(&options).unwrap();
+        log.ensure_topic(&TopicSpec { name: "t".to_owned(), partitions: 1, cleanup: Cleanup::KeepAll }).await
+    };
+    assert!(attempt("secret\n").await.unwrap());
+    let refused = attempt("wrong").await.unwrap_err().to_string();
+    assert!(refused.contains("the cluster does not answer"), "{refused}");
+}
+
+/// The broker compacts for real: keys keep their newest record, at its offset, and readers pass the gaps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_is_read_over_its_gaps() {
+    let kafka = tokio::task::spawn_blocking(|| Kafka::start(1)).await.unwrap().unwrap();
+    let (brokers, prefix) = (kafka.bootstrap(), String::new());
+    let options = KafkaOptions { brokers, prefix, replication: 1, security: None };
+    let log = KafkaLog::connect(&options).unwrap();
+    let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
+    log.ensure_topic(&TopicSpec { name: "s".to_owned(), partitions: 1, cleanup }).await.unwrap();
+    let settings = "segment.ms=100,min.cleanable.dirty.ratio=0.001,segment.bytes=1048576";
+    let bootstrap = kafka.bootstrap();
+    let alter = ["--bootstrap-server", &bootstrap, "--alter", "--topic", "s", "--add-config", settings];
+    kafka.tool("kafka.admin.ConfigCommand", &alter).unwrap();
+    let mut writer = log.open_writer("w").await.unwrap();
+    let (partition, mut newest) = (Partition::new(0), BTreeMap::new());
+    let began = Instant::now();
+    for round in 0.. {
+        let records: Vec<Record> = (0..20)
+            .map(|number| Record {
+                key: Some(format!("k{}", number % 7).into_bytes()),
+                value: Some(format!("{round}.{number}").into_bytes()),
+                headers: Vec::new(),
+            })
+            .collect();
+        let last = writer.commit("s", partition, records.clone()).await.unwrap();
+        for (back, record) in records.into_iter().rev().enumerate().take(7) {
+            let offset = last.get() - u64::try_from(back).unwrap();
+            newest.insert(record.key.unwrap(), (offset, record.value.unwrap()));
+        }
+        let end = log.bounds("s", partition).await.unwrap().next;
+        let (mut next, mut found, mut count) = (Offset::new(0), BTreeMap::new(), 0);
+        while next < end {
+            let batch = log.read("s", partition, next, 500, Duration::ZERO).await.unwrap();
+            assert!(batch.next > next, "a gap must not stop its reader");
+            next = batch.next;
+            count += batch.records.len();
+            found.extend(
+                batch
+                    .records
+                    .into_iter()
+                    .map(|s| (s.record.key.unwrap(), (s.offset.get(), s.record.value.unwrap()))),
+            );
+        }
+        assert_eq!(found, newest);
+        if round > 3 && count < 20 * round / 2 {
+            break;
+        }
+        assert!(began.elapsed() < LIMIT, "the broker does not compact: {count} records after {round} rounds");
     }
 }
 

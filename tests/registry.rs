@@ -8,8 +8,11 @@
     reason = "a test says what it expects by failing"
 )]
 
+use std::sync::Arc;
+
 use parts::registry::Registry;
 use platform::client::{Client, send_json};
+use router::log::memory::MemoryLog;
 use router::registry::external::{External, RegistryOptions};
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{ChangeCodec, Op};
@@ -83,7 +86,7 @@ async fn the_routers_own_registry_behaves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_external_registry_behaves_the_same_and_knows_what_was_registered() {
     let registry = Registry::start().unwrap();
-    let network = Network::start_before(external(&registry)).await.unwrap();
+    let network = Network::start_before(external(&registry), Arc::new(MemoryLog::default())).await.unwrap();
     network.open().await.unwrap();
     behaves(&network).await;
     // Asked past the router, it has the same ids for the same schemas.
@@ -100,7 +103,8 @@ async fn an_external_registry_behaves_the_same_and_knows_what_was_registered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_stops_no_event_of_a_known_schema() {
     let mut registry = Registry::start().unwrap();
-    let mut network = Network::start_before(external(&registry)).await.unwrap();
+    let mut network =
+        Network::start_before(external(&registry), Arc::new(MemoryLog::default())).await.unwrap();
     network.open().await.unwrap();
     let client = network.client("4000/main").unwrap();
     let wider = with_field(r#"{"name":"more","type":"string","default":""}"#);
@@ -122,4 +126,32 @@ async fn a_registry_that_is_down_stops_no_event_of_a_known_schema() {
     assert!(words.contains("the registry is not the one that this network began with"), "{words}");
     network.publish(Op::Create, "b", None, Some(&row("b", "R"))).await.unwrap();
     stream.until(|word| word == "upsert b Change").await.unwrap();
+}
+
+/// Done when, 5: Kafka's console consumer, in Java, with Apicurio's Avro deserialiser.
+#[cfg(feature = "kafka")]
+#[tokio::test(flavor = "multi_thread")]
+async fn another_languages_consumer_reads_events_and_keys() {
+    use parts::kafka::Kafka;
+    use router::config::kafka::KafkaOptions;
+    use router::log::kafka::KafkaLog;
+    let (kafka, registry) = (Kafka::start(1).unwrap(), Registry::start().unwrap());
+    let options =
+        KafkaOptions { brokers: kafka.bootstrap(), prefix: String::new(), replication: 1, security: None };
+    let log = Arc::new(KafkaLog::connect(&options).unwrap());
+    let mut network = Network::start_before(external(&registry), log).await.unwrap();
+    network.open().await.unwrap();
+    network.publish(Op::Create, "Ķekava", None, Some(&row("Ķekava", "R"))).await.unwrap();
+    network.publish(Op::Delete, "Ķekava", Some(&row("Ķekava", "R")), None).await.unwrap();
+    network.materialised().await.unwrap();
+    let said = kafka.console_consumer("dit.register.log", &registry.url(), 4).unwrap();
+    let changes: Vec<&str> = said.lines().filter(|line| line.contains("dit_kind:change")).collect();
+    assert_eq!(changes.len(), 2, "{said}");
+    for (line, op) in changes.iter().zip(["c", "d"]) {
+        assert!(line.contains("\tĶekava\t{"), "the key is text: {line}");
+        assert!(
+            line.contains(&format!("\"op\": \"{op}\"")) && line.contains("\"secret\": \"SECRET\""),
+            "{line}"
+        );
+    }
 }

@@ -199,7 +199,7 @@ pub trait Log: Send + Sync + 'static {
 /// Writes batches that appear whole or not at all, unless a later writer took over.
 #[async_trait]
 pub trait FencedWriter: Send + Sync {
-    /// Commits a batch; the last record's offset.
+    /// Commits a batch, which readers see when this returns; the last record's offset.
     async fn commit(
         &mut self,
         topic: &str,

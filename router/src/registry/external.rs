@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use platform::retry::Retry;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
@@ -13,6 +14,8 @@ use schemas::avro::schema::AvroSchema;
 use schemas::ids::SchemaId;
 use serde::Deserialize;
 
+/// Attempts at a schema that is refused: others may be registering it right now.
+const ATTEMPTS: u32 = 4;
 /// How long it may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -63,6 +66,21 @@ impl External {
 
     /// Registers a schema, or finds it there; its id.
     pub async fn register(&self, subject: &str, schema: &AvroSchema) -> Result<SchemaId, ExternalError> {
+        let mut retry = Retry::default();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.register_once(subject, schema).await {
+                // Of two that register one schema at once, one is refused; asked again, it is told the id.
+                Err(ExternalError::Refused(_)) if attempts < ATTEMPTS => {
+                    tokio::time::sleep(retry.next_wait()).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn register_once(&self, subject: &str, schema: &AvroSchema) -> Result<SchemaId, ExternalError> {
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.text().to_owned());
         let posted = post_schema(&self.settings, subject.to_owned(), supplied).await;
         posted.map(|registered| SchemaId::new(registered.id)).map_err(|error| {

@@ -15,6 +15,7 @@ use crate::process::{Server, free_ports};
 use crate::store::{self, Workplace};
 
 const VERSION: &str = "4.3.0";
+const SERDE_VERSION: &str = "2.6.13.Final";
 /// Any will do: the cluster is ours alone.
 const CLUSTER_ID: &str = "ZGl0LXRlc3QtY2x1c3Rlcg";
 
@@ -89,6 +90,35 @@ impl Kafka {
         self.wait_ready(index)
     }
 
+    /// What Kafka's own console consumer, in Java, prints of a topic: headers, keys, and values as Apicurio's Avro
+    /// deserialiser reads them by a schema registry. Records that it cannot read are skipped, as a user would have it.
+    pub fn console_consumer(&self, topic: &str, registry: &str, messages: usize) -> Result<String> {
+        let serde = store::part(&format!("apicurio-serde-{SERDE_VERSION}"), fetch_serde)?;
+        let class_path = format!("{}:{}", self.libs.join("*").display(), serde.join("*").display());
+        let registry = registry.replace("/apis/ccompat/v7", "/apis/registry/v2");
+        let mut consumer = Command::new("java");
+        consumer.args(["-cp", &class_path, "org.apache.kafka.tools.consumer.ConsoleConsumer"]);
+        consumer.args(["--bootstrap-server", &self.bootstrap(), "--topic", topic, "--from-beginning"]);
+        consumer.args(["--isolation-level", "read_committed", "--skip-message-on-error"]);
+        consumer.args(["--max-messages", &messages.to_string(), "--timeout-ms", "20000"]);
+        for property in ["print.key=true", "print.headers=true"] {
+            consumer.args(["--formatter-property", property]);
+        }
+        let deserializer = "io.apicurio.registry.serde.avro.AvroKafkaDeserializer";
+        consumer.args(["--value-deserializer", deserializer]);
+        for property in [
+            &format!("apicurio.registry.url={registry}"),
+            "apicurio.registry.as-confluent=true",
+            "apicurio.registry.use-id=contentId",
+            "apicurio.registry.headers.enabled=false",
+        ] {
+            consumer.args(["--formatter-property", &format!("value.deserializer.{property}")]);
+        }
+        let output = consumer.output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(said + &String::from_utf8_lossy(&output.stderr))
+    }
+
     /// Runs one of Kafka's own tools, such as `org.apache.kafka.tools.TopicCommand`; what it said.
     pub fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
         let output = java(&self.libs).arg(class).args(args).output()?;
@@ -147,15 +177,26 @@ fn java(libs: &Path) -> Command {
 }
 
 fn fetch(into: &Path) -> Result<()> {
+    copy_jars(
+        into,
+        &[
+            ("org.apache.kafka", "kafka_2.13", VERSION),
+            ("org.apache.kafka", "kafka-tools", VERSION),
+            ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
+        ],
+    )
+}
+
+fn fetch_serde(into: &Path) -> Result<()> {
+    copy_jars(into, &[("io.apicurio", "apicurio-registry-serdes-avro-serde", SERDE_VERSION)])
+}
+
+/// Copies jars and what they need.
+fn copy_jars(into: &Path, wanted: &[(&str, &str, &str)]) -> Result<()> {
     let pom = into.join("pom.xml");
-    let wanted = [
-        ("org.apache.kafka", "kafka_2.13", VERSION),
-        ("org.apache.kafka", "kafka-tools", VERSION),
-        ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
-    ]
-    .map(|(group, artifact, version)| {
+    let wanted: Vec<String> = wanted.iter().map(|(group, artifact, version)| {
         format!("<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>")
-    });
+    }).collect();
     let project = format!(
         "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
          <groupId>dit</groupId><artifactId>parts</artifactId><version>1</version><packaging>pom</packaging>\

@@ -191,8 +191,7 @@ impl Network {
     }
 
     /// A router before an external schema registry.
-    pub async fn start_before(registry: External) -> anyhow::Result<Self> {
-        let log = Arc::new(MemoryLog::default());
+    pub async fn start_before(registry: External, log: Arc<dyn Log>) -> anyhow::Result<Self> {
         Self::start_as("r", Routers::One, log, agreement(1, "t == \"R\""), Some(registry)).await
     }
 

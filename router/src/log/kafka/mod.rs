@@ -241,7 +241,7 @@ impl Log for KafkaLog {
 
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
         let id = format!("{}{id}", self.prefix);
-        writer::open(&self.clients, &id, &self.prefix).await
+        writer::open(&self.clients, self.catch_up.reader(), &id, &self.prefix).await
     }
 }
 

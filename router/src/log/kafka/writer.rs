@@ -3,9 +3,12 @@
 //! Owns one transactional id: opening it again, here or elsewhere, fences this writer. A writer whose transaction
 //! failed is done: whoever opens the id again settles what became of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use platform::retry::Retry;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 use rdkafka::types::RDKafkaErrorCode;
@@ -13,8 +16,9 @@ use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 
 use super::append::hand_over;
-use super::client::{Clients, Producer};
+use super::client::{Clients, Producer, REQUEST_LIMIT, Reader};
 use super::lanes::Place;
+use super::offset;
 use crate::log::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
 
 /// Fencing waits for the transaction of the one before, which may have to be undone.
@@ -22,8 +26,14 @@ const FENCE_LIMIT: Duration = Duration::from_secs(30);
 /// A commit is asked for again within this; afterwards only a new writer can tell what became of it.
 const COMMIT_LIMIT: Duration = Duration::from_secs(30);
 
+/// How soon is looked whether a commit is visible, at first and at last.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
 struct KafkaWriter {
     producer: Producer,
+    /// Sees what is committed.
+    reader: Reader,
     prefix: String,
     is_done: bool,
 }
@@ -31,6 +41,7 @@ struct KafkaWriter {
 /// Fences whoever had the id.
 pub(super) async fn open(
     clients: &Clients,
+    reader: Reader,
     id: &str,
     prefix: &str,
 ) -> Result<Box<dyn FencedWriter>, TopicError> {
@@ -38,7 +49,7 @@ pub(super) async fn open(
     on_a_thread(&producer, |producer| producer.init_transactions(FENCE_LIMIT))
         .await
         .map_err(|error| TopicError::Unavailable(format!("transactional id {id} cannot be had: {error}")))?;
-    Ok(Box::new(KafkaWriter { producer, prefix: prefix.to_owned(), is_done: false }))
+    Ok(Box::new(KafkaWriter { producer, reader, prefix: prefix.to_owned(), is_done: false }))
 }
 
 /// These calls hold their thread; librdkafka has no others.
@@ -57,13 +68,36 @@ impl KafkaWriter {
             Ok(last) => {
                 // Nothing is in flight: the commit does not wait for its own flush.
                 let commit = on_a_thread(&self.producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
-                commit.map(|()| last).map_err(|error| self.verdict(&error.to_string(), &error))
+                commit.map_err(|error| self.verdict(&error.to_string(), &error))?;
+                self.until_visible(place, last).await?;
+                Ok(last)
             }
             Err(AppendError::TooLarge { .. }) => Err(CommitError::Failed("a record is too large".to_owned())),
             Err(AppendError::Refused(why) | AppendError::Unknown(why)) => {
                 let abort = on_a_thread(&self.producer, |p| p.abort_transaction(COMMIT_LIMIT)).await;
                 Err(self.verdict(&why, &abort.err().unwrap_or(KafkaError::Canceled)))
             }
+        }
+    }
+
+    /// A commit is acknowledged before its markers are written: until then readers do not see it, and whoever is told
+    /// that the state has got so far must find it there.
+    async fn until_visible(&self, place: &Place, last: Offset) -> Result<(), CommitError> {
+        let mut retry = Retry::new(FIRST_LOOK, LAST_LOOK);
+        let deadline = tokio::time::Instant::now() + COMMIT_LIMIT;
+        loop {
+            let (reader, place) = (Arc::clone(&self.reader), place.clone());
+            let ask = move || reader.fetch_watermarks(&place.topic, place.partition, REQUEST_LIMIT);
+            let fault = match tokio::task::spawn_blocking(ask).await {
+                Ok(Ok((_, end))) if offset(end) > last => return Ok(()),
+                Ok(Ok(_)) => "its markers are not written".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(CommitError::Failed(format!("the commit is not visible: {fault}")));
+            }
+            tokio::time::sleep(retry.next_wait()).await;
         }
     }
 
