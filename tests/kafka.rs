@@ -10,11 +10,27 @@
 mod two_routers;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use consumer_agent::receive::machine::Tally;
 use dit::demo::register::{RegisterOptions, play};
+use parts::kafka::Kafka;
 use parts::postgres::Postgres;
 use support::real_data;
+
+/// As a user types it.
+#[test]
+fn the_demo_ends_verified_on_kafka() {
+    let brokers = Kafka::shared(1).unwrap();
+    let arguments = ["demo", "--kafka", &brokers, "--output", "json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_dit")).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let result: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default())
+        .unwrap_or_else(|e| panic!("{e}: {said}\n{}", String::from_utf8_lossy(&output.stderr)));
+    assert!(output.status.success() && result["equal"] == true, "{result}");
+    assert_eq!(result["revoked"]["holds"], true);
+    assert!(said.contains("a router on Kafka at "), "{said}");
+}
 
 /// Done when, 1, after the main job's 2.
 #[tokio::test(flavor = "multi_thread")]

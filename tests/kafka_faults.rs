@@ -157,6 +157,37 @@ async fn a_compacted_topic_is_read_over_its_gaps() {
     }
 }
 
+/// Threads of this process by the kernel's count.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// Reads at the tail and in the middle of many partitions at once take no more threads than of one.
+#[tokio::test]
+async fn threads_do_not_grow_with_partitions() {
+    const PARTITIONS: u32 = 60;
+    let kafka = tokio::task::spawn_blocking(|| Kafka::start(1)).await.unwrap().unwrap();
+    let (brokers, prefix) = (kafka.bootstrap(), String::new());
+    let options = KafkaOptions { brokers, prefix, replication: 1, security: None };
+    let log = KafkaLog::connect(&options).unwrap();
+    let spec = TopicSpec { name: "t".to_owned(), partitions: PARTITIONS, cleanup: Cleanup::KeepAll };
+    log.ensure_topic(&spec).await.unwrap();
+    let record = Record { key: None, value: Some(b"x".to_vec()), headers: Vec::new() };
+    let work = async |number: u32| {
+        let partition = Partition::new(number);
+        let last = log.append("t", partition, vec![record.clone(), record.clone()]).await.unwrap();
+        for wait in [Duration::ZERO, LIMIT] {
+            let batch = log.read("t", partition, last, 100, wait).await.unwrap();
+            assert_eq!(batch.records.len(), 1);
+        }
+    };
+    // Twice as many at once as there are threads for questions: those are all there then.
+    futures_util::future::join_all((0..16).map(work)).await;
+    let few = threads();
+    futures_util::future::join_all((0..PARTITIONS).map(work)).await;
+    assert!(threads() <= few, "{} threads with {PARTITIONS} partitions, {few} with 16", threads());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_deleted_is_lost_by_name_and_never_begun_anew() {
     let play = Play::on(1).await;
