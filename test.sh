@@ -23,7 +23,7 @@ done
 need cc build-essential
 need pkg-config pkg-config
 # The tests run on real parts, each started for them: Kafka's jars are fetched once, into ~/.cache/dit/parts.
-need java openjdk-17-jre-headless
+need java default-jre-headless
 need mvn maven
 if [ ! -d /usr/lib/postgresql ]; then need initdb postgresql; fi
 if ! pkg-config --exists openssl; then

@@ -143,7 +143,7 @@ impl Kafka {
                 .map(|(voter, port)| format!("{}@localhost:{port}:ZGl0LXRlc3QtZGlyZWN0{voter}A", voter + 1));
             tool.args(["--initial-controllers", &voters.collect::<Vec<_>>().join(",")]);
         }
-        store::run(&mut tool, "a Java 17 runtime (Debian: openjdk-17-jre-headless)")
+        store::run(&mut tool, "a Java 17 runtime (Debian: default-jre-headless)")
     }
 
     fn spawn(&mut self, index: usize) -> Result<()> {
