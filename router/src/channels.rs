@@ -22,7 +22,8 @@ use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 use crate::registry::Registry;
 use crate::registry::codecs::Codecs;
 use crate::state::materialise::{self, Standing};
-use crate::state::shards::{Reach, Shards};
+use crate::state::shards::Shards;
+use crate::state::term::Reach;
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);

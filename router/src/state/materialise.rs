@@ -18,7 +18,7 @@ use schemas::marks::{self, Checkpoint, Resync};
 use schemas::record::{Kind, Record};
 
 use super::records;
-use super::shards::{Reach, Term};
+use super::term::{Reach, Term};
 use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;

@@ -1,0 +1,108 @@
+//! One holding of one shard, and how far a partition's state has got.
+//!
+//! Owns the fenced writer for as long as it is good: a failed commit ends the term.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::ids::{Offset, Partition};
+use schemas::marks::Checkpoint;
+use schemas::record::Record;
+use tokio::sync::{Mutex, watch};
+
+use super::records;
+use crate::log::{CommitError, FencedWriter, Log, ReadError};
+
+const READ_BYTES: usize = 64 * 1024;
+
+/// One holding of one shard.
+pub struct Term {
+    writer: Mutex<Box<dyn FencedWriter>>,
+    over: watch::Sender<bool>,
+}
+
+impl Term {
+    pub(super) fn new(writer: Box<dyn FencedWriter>) -> Self {
+        Self { writer: Mutex::new(writer), over: watch::Sender::new(false) }
+    }
+
+    /// Commits a batch; a failure ends the term.
+    pub async fn commit(
+        &self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, CommitError> {
+        let mut writer = self.writer.lock().await;
+        if *self.over.borrow() {
+            return Err(CommitError::Failed("the term is over".to_owned()));
+        }
+        writer.commit(topic, partition, records).await.inspect_err(|_| self.end())
+    }
+
+    pub(super) fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    pub(super) async fn until_over(&self) {
+        // The sender lives as long as we do.
+        drop(self.over.subscribe().wait_for(|over| *over).await);
+    }
+}
+
+/// How far a partition's state has got, as far as this router knows; clones share it.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    topic: Arc<str>,
+    partition: Partition,
+    to: watch::Sender<Offset>,
+}
+
+impl Reach {
+    /// Of a partition of a state topic.
+    pub fn new(topic: &str, partition: Partition) -> Self {
+        Self { topic: topic.into(), partition, to: watch::Sender::new(Offset::new(0)) }
+    }
+
+    /// The state topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The first log offset that it does not include; it may include more than we know.
+    pub fn known(&self) -> Offset {
+        *self.to.borrow()
+    }
+
+    /// It includes everything before an offset.
+    pub fn advance(&self, to: Offset) {
+        self.to.send_if_modified(|known| to > std::mem::replace(known, to.max(*known)));
+    }
+
+    /// The last committed checkpoint, whoever wrote it, and the log's own checkpoint record.
+    pub async fn look(&self, log: &dyn Log) -> Result<Option<(Checkpoint, Offset)>, ReadError> {
+        let bounds = log.bounds(&self.topic, self.partition).await?;
+        // It ends its transaction: only the marker comes after it, unless compaction has torn gaps.
+        let mut back = 4;
+        loop {
+            let begin = bounds.first.max(Offset::new(bounds.next.get().saturating_sub(back)));
+            let (mut next, mut last) = (begin, None);
+            while next < bounds.next {
+                let batch = log.read(&self.topic, self.partition, next, READ_BYTES, Duration::ZERO).await?;
+                if batch.next == next {
+                    break;
+                }
+                next = batch.next;
+                let found = batch.records.iter().rev().find_map(|s| records::read_checkpoint(&s.record));
+                last = found.or(last);
+            }
+            if let Some((checkpoint, _)) = &last {
+                self.advance(checkpoint.as_of);
+            }
+            if last.is_some() || begin == bounds.first {
+                return Ok(last);
+            }
+            back *= 8;
+        }
+    }
+}
