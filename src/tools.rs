@@ -103,6 +103,7 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
     if ["log_dir", "network_secret", "admin_listen"].iter().any(|key| text.contains(key)) {
         let router = router::config::RouterConfig::read(file)?;
         let secret = router.secret(file)?;
+        router.log(file)?;
         Identity::load(&router.identity)?;
         if let Some(dir) = &router.declared {
             router::control::declared::check(dir, &secret)?;
@@ -113,6 +114,7 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
         producer.format.check().with_context(|| file.display().to_string())?;
         AvroSchema::parse(&config::read(&producer.schema)?)
             .with_context(|| producer.schema.display().to_string())?;
+        producer.http.map_or(Ok(()), |http| http.check())?;
         Identity::load(&producer.identity)?;
         Ok("producer configuration")
     } else {

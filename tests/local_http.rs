@@ -130,6 +130,10 @@ fn an_endpoint_that_others_could_reach_is_refused() {
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, _) = text.split_once("[http]").unwrap();
     std::fs::write(&path, format!("{before}[http]\nlisten = \"0.0.0.0:9445\"\n")).unwrap();
+    let checked =
+        std::process::Command::new(env!("CARGO_BIN_EXE_dit")).arg("check").arg(&path).output().unwrap();
+    assert!(!checked.status.success());
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("is not on the loopback"), "{checked:?}");
     let _router = play.run("router");
     let mut producer = play.run("producer");
     eventually("the agent ends", || Ok(!producer.is_running())).unwrap();

@@ -64,16 +64,24 @@ struct Shared {
     waiting: Arc<Semaphore>,
 }
 
+impl EndpointConfig {
+    /// Whether only this machine can reach it.
+    pub fn check(&self) -> Result<(), EndpointError> {
+        match self.listen.ip().is_loopback() {
+            true => Ok(()),
+            false => Err(EndpointError::NotLocal(self.listen)),
+        }
+    }
+}
+
 /// Listens until `tasks` stop; the address that it got.
 pub async fn listen(
     config: EndpointConfig,
     agent: Arc<Agent>,
     tasks: &Tasks,
 ) -> Result<SocketAddr, EndpointError> {
+    config.check()?;
     let address = config.listen;
-    if !address.ip().is_loopback() {
-        return Err(EndpointError::NotLocal(address));
-    }
     let failed = |error| EndpointError::Listen { address, error };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;

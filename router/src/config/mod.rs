@@ -105,3 +105,30 @@ impl RouterConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log_of(more: &str) -> Result<String, String> {
+        let text = format!(
+            "listen = \"127.0.0.1:1\"\ndomain = \"d\"\nnetwork_secret = \"s\"\n{more}\n[identity]\n\
+             certificate = \"c\"\nkey = \"k\"\nauthorities = \"a\"\n"
+        );
+        let path = Path::new("router.toml");
+        let config: RouterConfig = platform::config::parse(path, &text).map_err(|e| e.to_string())?;
+        config.log(path).map(|place| format!("{place:?}")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_router_has_one_log() {
+        let kafka = "[kafka]\nbrokers = \"b:1\"\n";
+        assert!(log_of("log_dir = \"log\"").is_ok_and(|place| place.starts_with("Embedded")));
+        assert!(log_of(kafka).is_ok_and(|place| place.contains("replication: 3")));
+        for neither in [String::new(), format!("log_dir = \"log\"\n{kafka}")] {
+            let error = log_of(&neither).unwrap_err();
+            assert!(error.contains("router.toml: log_dir, [kafka]: write one of the two"), "{error}");
+        }
+        assert!(log_of("[kafka]\nbroker = 1\n").unwrap_err().contains("unknown field `broker`"));
+    }
+}
