@@ -47,7 +47,6 @@ pub type Moment = Duration;
 
 #[derive(Debug)]
 struct Peer {
-    name: String,
     applied: Offset,
     seen: Moment,
 }
@@ -108,7 +107,7 @@ impl Board {
             return false;
         }
         let has_our_name = beat.router == own_name;
-        let peer = Peer { name: beat.router, applied: beat.applied, seen: now };
+        let peer = Peer { applied: beat.applied, seen: now };
         self.peers.insert(beat.incarnation, peer);
         has_our_name
     }
@@ -160,14 +159,6 @@ impl Board {
         has_looked
             && self.is_renewed(now)
             && fresh.map(|(who, _)| rank(who)).all(|other| other < rank(&self.own))
-    }
-
-    /// The names of the others that beat, in order.
-    pub fn others(&self, now: Moment) -> Vec<&str> {
-        let fresh = self.peers.values().filter(|peer| now.saturating_sub(peer.seen) < LEASE_WITH_DRIFT);
-        let mut names: Vec<&str> = fresh.map(|peer| peer.name.as_str()).collect();
-        names.sort_unstable();
-        names
     }
 }
 
@@ -259,7 +250,6 @@ mod tests {
         board.begin(1, at(2_400));
         board.take(beat(1, 1, 0), at(2_410), "r1");
         assert!((0..8).all(|shard| board.holds_shard(shard, at(2_420))), "the other is silent");
-        assert_eq!(board.others(at(2_000)), ["r2"]);
     }
 
     #[test]

@@ -258,14 +258,13 @@ impl Sink for PostgresSink {
                         writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
                         known.stored.generation += 1;
                         // From here on only the pass leads anywhere.
-                        (known.stored.passing, known.stored.cursor) = (true, None);
+                        known.stored.cursor = None;
                     }
                     Effect::End => {
                         writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
                         let gone = table.drop_others(transaction, known.stored.generation).await?;
                         known.rows = known.rows.saturating_sub(gone);
                         table.narrow(transaction, &mut known.stored.columns, &wanted).await?;
-                        known.stored.passing = false;
                         writes = Writes::new(&derived, &wanted, &known.stored.columns);
                     }
                     Effect::Upsert { key, image } => writes.upsert(key, image)?,
@@ -275,7 +274,6 @@ impl Sink for PostgresSink {
             }
             writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
             if let Some(cursor) = &batch.cursor {
-                known.stored.passing = cursor.pass.is_some();
                 known.stored.cursor = Some(cursor.clone());
                 known.stored.freshness = batch.freshness;
             }

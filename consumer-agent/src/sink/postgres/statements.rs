@@ -29,8 +29,6 @@ pub(super) struct Stored {
     pub(super) cursor: Option<Cursor>,
     /// Counts passes from the state.
     pub(super) generation: i64,
-    /// Whether a pass is under way.
-    pub(super) passing: bool,
     /// Up to when the provider has looked at its source.
     pub(super) freshness: Option<Millis>,
     /// The table's columns as they were left; empty before it is made.
@@ -78,17 +76,16 @@ impl Table {
         let make = format!(
             "SELECT pg_advisory_xact_lock(hashtext('dit_replica'));
              CREATE TABLE IF NOT EXISTS {lines} (agreement text PRIMARY KEY, table_name text NOT NULL UNIQUE,
-               format integer NOT NULL, cursor text, generation bigint NOT NULL, passing boolean NOT NULL,
+               format integer NOT NULL, cursor text, generation bigint NOT NULL,
                freshness timestamptz, columns text NOT NULL);"
         );
         transaction.batch_execute(&make).await.map_err(&failed)?;
-        let insert = format!(
-            "INSERT INTO {lines} VALUES ($1, $2, $3, NULL, 0, false, NULL, '[]') ON CONFLICT DO NOTHING"
-        );
+        let insert =
+            format!("INSERT INTO {lines} VALUES ($1, $2, $3, NULL, 0, NULL, '[]') ON CONFLICT DO NOTHING");
         let number = agreement.as_str();
         transaction.execute(&insert, &[&number, &self.name, &FORMAT]).await.map_err(&failed)?;
         let select = format!(
-            "SELECT table_name, format, cursor, generation, passing,
+            "SELECT table_name, format, cursor, generation,
                (extract(epoch FROM freshness) * 1000)::bigint, columns FROM {lines} WHERE agreement = $1"
         );
         let row = transaction.query_opt(&select, &[&number]).await.map_err(&failed)?;
@@ -106,12 +103,11 @@ impl Table {
             )));
         }
         let cursor: Option<String> = row.get(2);
-        let columns: String = row.get(6);
+        let columns: String = row.get(5);
         Ok(Stored {
             cursor: cursor.map(|text| text.parse()).transpose().map_err(|e| line(format!("cursor: {e}")))?,
             generation: row.get(3),
-            passing: row.get(4),
-            freshness: row.get::<_, Option<i64>>(5).map(Millis::new),
+            freshness: row.get::<_, Option<i64>>(4).map(Millis::new),
             columns: serde_json::from_str(&columns).map_err(|e| line(format!("columns: {e}")))?,
         })
     }
@@ -125,17 +121,17 @@ impl Table {
         to: &Stored,
     ) -> Result<(), PostgresError> {
         let update = format!(
-            "UPDATE {} SET cursor = $2, generation = $3, passing = $4,
-               freshness = to_timestamp($5::bigint / 1000.0), columns = $6
-             WHERE agreement = $1 AND cursor IS NOT DISTINCT FROM $7 AND generation = $8",
+            "UPDATE {} SET cursor = $2, generation = $3,
+               freshness = to_timestamp($4::bigint / 1000.0), columns = $5
+             WHERE agreement = $1 AND cursor IS NOT DISTINCT FROM $6 AND generation = $7",
             self.lines()
         );
         let text = |cursor: &Option<Cursor>| cursor.as_ref().map(ToString::to_string);
         let columns = serde_json::to_string(&to.columns).unwrap_or_default();
         let (now, before, freshness) = (text(&to.cursor), text(&from.cursor), to.freshness.map(Millis::get));
         let number = agreement.as_str();
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&number, &now, &to.generation, &to.passing, &freshness, &columns, &before, &from.generation];
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&number, &now, &to.generation, &freshness, &columns, &before, &from.generation];
         let moved = transaction.execute(&update, &parameters).await;
         match moved.map_err(PostgresError::during("moving the cursor"))? {
             1 => Ok(()),
