@@ -259,10 +259,10 @@ async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: b
                         folder.name_parked(&file, fate, &report.parked)?;
                     }
                     report.parked.truncate(REPORTED_ROWS);
-                    folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                     if report.taken {
                         folder.remember(&file, report.is_full)?;
                     }
+                    folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
                 }
                 Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
                     tracing::error!(%error, "the file was refused");

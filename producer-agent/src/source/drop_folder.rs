@@ -117,7 +117,8 @@ impl DropFolder {
         std::fs::copy(file, &target).map(drop).map_err(|error| DropError { path: target, error })
     }
 
-    /// Remembers what was taken last, once it stands in `taken/`: only a whole register can be compared with again.
+    /// Remembers what was taken last, before it goes to `taken/`: a file that stands there is never unknown. Only a
+    /// whole register can be compared with again.
     pub fn remember(&self, file: &Path, is_full: bool) -> Result<(), DropError> {
         let path = self.dir.join("taken").join(LAST_FULL);
         let name = file.file_name().filter(|_| is_full).unwrap_or_default();
@@ -125,12 +126,14 @@ impl DropFolder {
             .map_err(|error| DropError { path, error: std::io::Error::other(error) })
     }
 
-    /// The whole register that was taken last, if nothing was taken after it and it is still there.
+    /// The whole register that was taken last, if nothing was taken after it and it is still there. While a file of
+    /// its name waits to be taken, that one says more: what stands in `taken/` may be an older one.
     pub fn last_full(&self) -> Option<PathBuf> {
         let taken = self.dir.join("taken");
         let name = checked_file::read(&RealDisk, &taken.join(LAST_FULL), LAST_FULL_KIND).ok()??;
         let name = String::from_utf8(name).ok().filter(|name| !name.is_empty())?;
-        Some(taken.join(name)).filter(|path| path.is_file())
+        let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&name).exists());
+        Some(taken.join(name)).filter(|path| path.is_file() && !waits)
     }
 
     /// A person's word on a file that the guard holds.
@@ -184,6 +187,9 @@ mod tests {
         std::fs::write(dir.path().join("taken/c.csv"), "a").unwrap();
         folder.remember(&dir.path().join("c.csv"), true).unwrap();
         assert_eq!(folder.last_full(), Some(dir.path().join("taken/c.csv")));
+        std::fs::write(dir.path().join("c.csv"), "b").unwrap();
+        assert_eq!(folder.last_full(), None, "a newer one of its name waits");
+        std::fs::remove_file(dir.path().join("c.csv")).unwrap();
         folder.remember(&dir.path().join("changes.csv"), false).unwrap();
         assert_eq!(folder.last_full(), None, "older than what is there");
         let accepted = DropFolder::accept(dir.path(), "b.csv").unwrap();
