@@ -44,4 +44,4 @@ fmt:
 
 # The largest register (half a million rows, DIT_REAL_DATA): a late joiner during live changes.
 places-world:
-    DIT_LONG=1 cargo test --release -p dit --test late_joiner
+    DIT_LONG=1 cargo test --release -p dit --features kafka-tls --test late_joiner

@@ -234,6 +234,24 @@ async fn the_only_broker_stops_and_comes_back() {
     assert_eq!(again.rows(), ["a", "b", "c"].map(|key| format!("upsert {key} Change")));
 }
 
+/// A broker whose disk is full ends itself; nobody is told that what it could not write counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brokers_full_disk_loses_nothing() {
+    let mut play = Play::on(1).await;
+    play.kafka.fill_disk(0).unwrap();
+    let body = play.agent.body(&[create("b")]).unwrap();
+    let code = refusal(play.agent.send(body).await).unwrap();
+    assert_eq!(code, ErrorCode::AppendUnknown, "nobody is told that it counts");
+    play.kafka.until_ended(0).unwrap();
+    // Somebody has made room.
+    play.kafka.start_node(0).unwrap();
+    play.until_it_counts("b").await;
+    play.until_it_counts("c").await;
+    let mut stream = play.network.stream("9000/main", "earliest").await.unwrap();
+    stream.until(|word| word == "upsert c Change").await.unwrap();
+    assert_eq!(stream.rows(), ["a", "b", "c"].map(|key| format!("upsert {key} Change")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_three_brokers_is_killed_and_nothing_is_lost_or_repeated() {
     let mut play = Play::on(3).await;

@@ -8,73 +8,15 @@
     reason = "a test says what it expects by failing"
 )]
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod daily_site;
 
+use std::collections::BTreeMap;
+
+use daily_site::{SCHEMA, register, replica, settled, site, start, take_day};
 use support::site::{Process, Site, eventually};
 
-const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
-    {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"v","type":"string"}]}"#;
 /// Kills in the short form; `DIT_KILLS` asks for more.
 const KILLS: u64 = 9;
-const ROWS: u64 = 400;
-
-fn site(dir: &std::path::Path) -> Site {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
-    let channel = serde_json::json!({"name": "register", "kind": "distribution", "owner": "4000", "partitions": 3,
-        "key": {"fields": ["k"]}, "schema": schema});
-    let agreement = serde_json::json!({"number": "A-1", "version": 1, "provider": "4000", "consumer": "9000",
-        "channel": "register", "purpose": "test", "legal_basis": "test", "valid_from": "2020-01-01T00:00:00Z",
-        "history": "full", "schema_version": 1, "rows": "t == \"R\"", "fields": {"k": "keep", "v": "keep"}});
-    let declared = [("channels/register.json", channel), ("agreements/a-1.json", agreement)];
-    let site = Site::new(dir, env!("CARGO_BIN_EXE_dit"), &declared).unwrap();
-    site.participants(&["4000", "9000"]).unwrap();
-    site.producer(
-        "4000/main",
-        "register",
-        SCHEMA,
-        "[guard]\nmax_delete_percent = 100\nmax_change_percent = 100\n",
-    )
-    .unwrap();
-    site.consumer("9000/main", "A-1", "register").unwrap();
-    site
-}
-
-fn start(site: &Site, part: &str) -> Process {
-    let arguments: &[&str] = match part {
-        "router" => &["router", "--config", "router.toml"],
-        "producer" => &["producer", "run", "--config", "producer.toml"],
-        _ => &["consumer", "run", "--config", "consumer.toml"],
-    };
-    site.start(part, arguments).unwrap_or_else(|e| panic!("{e:#}\n{}", site.log(part)))
-}
-
-/// The register on day `day`: some rows come, go, move and change each day.
-fn register(day: u64) -> (String, BTreeMap<String, String>) {
-    let mut text = "k,t,v\n".to_owned();
-    let mut part = BTreeMap::new();
-    for row in (0..ROWS).filter(|row| !(row + day).is_multiple_of(11)) {
-        let territory = if (row / 7 + day).is_multiple_of(3) { "R" } else { "J" };
-        let value = format!("{}", row * (day / 2 + 1));
-        writeln!(text, "{row},{territory},{value}").unwrap();
-        if territory == "R" {
-            part.insert(row.to_string(), value);
-        }
-    }
-    (text, part)
-}
-
-fn replica(site: &Site) -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(site.path("consumer/A-1/register.ndjson")).unwrap_or_default();
-    let mut rows = BTreeMap::new();
-    for line in text.lines() {
-        let row: serde_json::Value = serde_json::from_str(line).unwrap();
-        let key = row["k"].as_str().unwrap().to_owned();
-        let repeated = rows.insert(key, row["v"].as_str().unwrap().to_owned());
-        assert_eq!(repeated, None, "a row stands twice");
-    }
-    rows
-}
 
 #[test]
 fn any_process_may_be_killed_at_any_time() {
@@ -113,27 +55,6 @@ fn any_process_may_be_killed_at_any_time() {
     assert!(!site.log("consumer").contains("begins again"), "{}", site.log("consumer"));
 }
 
-/// A network with one day's register sent and received.
-fn settled_site(dir: &std::path::Path) -> (Site, BTreeMap<&'static str, Process>) {
-    let site = site(dir);
-    let parts = ["router", "producer", "consumer"];
-    let mut running = BTreeMap::new();
-    for part in parts {
-        running.insert(part, start(&site, part));
-    }
-    take_day(&site, 0);
-    (site, running)
-}
-
-/// Drops a day's register and waits until the replica is right.
-fn take_day(site: &Site, day: u64) {
-    let (text, part) = register(day);
-    site.drop_file(&format!("{day:04}.csv"), &text).unwrap();
-    eventually("the replica equals the register's part", || Ok(replica(site) == part)).unwrap_or_else(|e| {
-        panic!("{e:#}\n{}\n{}\n{}", site.log("router"), site.log("producer"), site.log("consumer"))
-    });
-}
-
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -150,7 +71,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 #[test]
 fn a_producer_that_lost_its_whole_folder_reopens_and_leaves_no_row_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("producer").unwrap().kill().unwrap();
     std::fs::remove_dir_all(site.path("producer")).unwrap();
     running.insert("producer", start(&site, "producer"));
@@ -167,7 +88,7 @@ fn a_producer_that_lost_its_whole_folder_reopens_and_leaves_no_row_behind() {
 #[test]
 fn what_was_taken_and_lost_with_the_folder_is_taken_again_from_the_source() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("router").unwrap().kill().unwrap();
     let (text, part) = register(1);
     site.drop_file("0001.csv", &text).unwrap();
@@ -185,7 +106,7 @@ fn what_was_taken_and_lost_with_the_folder_is_taken_again_from_the_source() {
 #[test]
 fn damaged_images_are_set_aside_and_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("producer").unwrap().kill().unwrap();
     for file in ["db", "conf"] {
         let path = site.path("producer/images").join(file);
@@ -201,7 +122,7 @@ fn damaged_images_are_set_aside_and_rebuilt() {
 #[test]
 fn a_restored_folder_is_recognised_and_reopened() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("producer").unwrap().kill().unwrap();
     copy(&site.path("producer"), &site.path("backup"));
     running.insert("producer", start(&site, "producer"));
@@ -217,7 +138,7 @@ fn a_restored_folder_is_recognised_and_reopened() {
 #[test]
 fn a_provider_whose_schema_gains_a_column_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("producer").unwrap().kill().unwrap();
     let newer = SCHEMA.replace("]}", r#",{"name":"w","type":"string","default":""}]}"#);
     std::fs::write(site.path("schema.avsc"), newer).unwrap();
@@ -243,7 +164,7 @@ fn a_provider_whose_schema_gains_a_column_goes_on() {
 #[test]
 fn a_stop_is_a_drain_and_the_next_start_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, running) = settled_site(dir.path());
+    let (site, running) = settled(site(dir.path()));
     for (part, process) in running {
         assert!(process.stop().unwrap(), "{part} did not end well: {}", site.log(part));
     }
@@ -259,7 +180,7 @@ fn a_stop_is_a_drain_and_the_next_start_goes_on() {
 #[test]
 fn damaged_segments_of_a_replica_are_set_aside_and_received_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("consumer").unwrap().kill().unwrap();
     let path = site.path("consumer/A-1/segments/00000000000000000000.seg");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -274,7 +195,7 @@ fn damaged_segments_of_a_replica_are_set_aside_and_received_anew() {
 #[test]
 fn a_file_that_the_guard_holds_is_taken_on_a_persons_word() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("producer").unwrap().kill().unwrap();
     let config = site.path("producer.toml");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -300,7 +221,7 @@ fn a_file_that_the_guard_holds_is_taken_on_a_persons_word() {
 #[test]
 fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled_site(dir.path());
+    let (site, mut running) = settled(site(dir.path()));
     running.remove("consumer").unwrap().kill().unwrap();
     std::fs::remove_dir_all(site.path("consumer")).unwrap();
     running.insert("consumer", start(&site, "consumer"));

@@ -23,7 +23,7 @@ use crate::registry::Registry;
 use crate::registry::codecs::Codecs;
 use crate::state::materialise::{self, Standing};
 use crate::state::shards::Shards;
-use crate::state::term::Reach;
+use crate::state::term::{Known, Reach};
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
@@ -207,7 +207,11 @@ impl Channels {
             // The log behind the state's checkpoint is folded already: a start reads only what came after it.
             let reach = Reach::new(&state_topic.name, source.partition);
             let last = reach.look(self.log.as_ref()).await.map_err(materialise::StateError::from)?;
-            let standing = Standing::at(&source, &state_topic.name, last).await?;
+            let standing = Standing::at(&source, last).await?;
+            // The provider is told before anybody has written it into the state.
+            if standing.is_overtaken {
+                reach.advance(Known { to: standing.position, overtaken: Some(standing.position) });
+            }
             let feed = Feed::at(source, standing.fold, standing.position);
             let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
             self.run_until_stopped(running, async move { reader.run().await });

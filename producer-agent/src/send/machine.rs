@@ -43,6 +43,12 @@ pub enum Doubt {
         /// Where the log stands.
         next: Sequence,
     },
+    /// The router's log lost events that the channel's state had not.
+    #[error("state_overtaken: the state of partition {partition} lacks events that the log has lost")]
+    StateOvertaken {
+        /// The partition.
+        partition: Partition,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +115,9 @@ impl SendMachine {
         let Some(standing) = self.partitions.get_mut(index) else {
             return Verdict::Acknowledged { next: Sequence::new(0) };
         };
+        if position.state_overtaken && !may_open {
+            return Verdict::Reopen(Doubt::StateOvertaken { partition });
+        }
         match &position.counted {
             None => Verdict::Open { replaces: None },
             Some(counted) if counted.epoch == epoch && counted.agent == agent => {
@@ -149,7 +158,8 @@ mod tests {
             next: Sequence::new(next),
             digest: digest::first(EPOCH),
         });
-        Position { partition: Partition::new(0), counted, read_to: Offset::new(0), state_to: Offset::new(0) }
+        let (read_to, state_to) = (Offset::new(0), Offset::new(0));
+        Position { partition: Partition::new(0), counted, read_to, state_to, state_overtaken: false }
     }
 
     fn machine() -> SendMachine {
@@ -181,6 +191,15 @@ mod tests {
     fn a_chain_that_we_do_not_know_is_a_restored_folder() {
         let word = machine().on_position(&position(Some((1, 5))), |_, _| false, false);
         assert!(matches!(word, Verdict::Reopen(Doubt::RestoredFolder { .. })));
+    }
+
+    #[test]
+    fn a_state_that_lacks_events_is_mended_by_a_reopen() {
+        let overtaken = Position { state_overtaken: true, ..position(Some((1, 0))) };
+        let word = machine().on_position(&overtaken, |_, _| true, false);
+        assert!(matches!(word, Verdict::Reopen(Doubt::StateOvertaken { .. })));
+        let word = machine().on_position(&overtaken, |_, _| true, true);
+        assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(0) }, "the reopen's own opening");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Fold {
     pub table: Table,
     /// The newest checkpoint record that was passed.
     pub checkpoint: Offset,
+    /// The newest opening that counted since the fold began.
+    pub opened: Option<Offset>,
     /// Up to when the source was looked at.
     pub freshness: Option<Millis>,
     /// When the log took the newest record that was passed since the fold began.
@@ -57,6 +59,7 @@ impl Fold {
             kind,
             table: checkpoint.table,
             checkpoint: at,
+            opened: None,
             freshness: checkpoint.freshness,
             passed_at: None,
         }
@@ -74,7 +77,10 @@ impl Fold {
         match kind {
             Kind::Opening => match Opening::decode(datum) {
                 Ok(opening) => match self.table.open(self.kind, &opening) {
-                    Ok(()) => Meaning::Opening,
+                    Ok(()) => {
+                        self.opened = Some(stored.offset);
+                        Meaning::Opening
+                    }
                     Err(skip) => Meaning::Skipped(skip),
                 },
                 Err(_) => Meaning::Foreign("it is no opening"),

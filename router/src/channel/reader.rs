@@ -199,6 +199,11 @@ impl Source {
 
     /// The first checkpoint that is still held and whose own beginning is: where `earliest` begins.
     pub async fn first_checkpoint(&self) -> Result<(Fold, Offset), ReaderError> {
+        self.find_checkpoint().await?.ok_or_else(|| self.lost("it holds no checkpoint"))
+    }
+
+    /// The first checkpoint that is still held and whose own beginning is.
+    pub async fn find_checkpoint(&self) -> Result<Option<(Fold, Offset)>, ReaderError> {
         let bounds = self.bounds().await?;
         let mut next = bounds.first;
         while next < bounds.next {
@@ -214,7 +219,7 @@ impl Source {
                 self.check_log_id(&checkpoint)?;
                 let begin = checkpoint.as_of.min(stored.offset);
                 if begin >= bounds.first {
-                    return Ok((Fold::begin(self.kind, stored.offset, checkpoint), begin));
+                    return Ok(Some((Fold::begin(self.kind, stored.offset, checkpoint), begin)));
                 }
             }
             if batch.next == next {
@@ -222,7 +227,7 @@ impl Source {
             }
             next = batch.next;
         }
-        Err(self.lost("it holds no checkpoint"))
+        Ok(None)
     }
 
     /// While the partition's first record is held, it is checkpoint 0 of this log.

@@ -157,6 +157,7 @@ refused_from! {
         StartError::Lost(_) => ErrorCode::LostTopic,
         StartError::Reader(error) => reader_code(error),
         StartError::Bootstrap(BootstrapError::Overtaken) => ErrorCode::CursorTooOld,
+        StartError::Bootstrap(BootstrapError::StateOvertaken { .. }) => ErrorCode::StateOvertaken,
         StartError::Bootstrap(_) => ErrorCode::Unavailable,
         StartError::Random(_) => ErrorCode::Internal,
     };

@@ -20,6 +20,7 @@ use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::log::AppendError;
 use crate::registry::{RegisterError, Registry};
+use crate::state::term::Reach;
 
 /// How long a router waits to read its own append back before it answers that the outcome is unknown.
 const READ_BACK: Duration = Duration::from_secs(20);
@@ -87,8 +88,7 @@ impl Publisher {
         }
         // Another router may write the state: what it has written is there for all to see.
         for reach in &running.materialised {
-            let looked = reach.look(self.channels.log().as_ref()).await;
-            looked.map_err(|error| PublishError::NotReadBack(error.to_string()))?;
+            self.look(reach).await?;
         }
         let positions = (0..running.entry.channel.partitions)
             .map(|number| position(&running, agent, Partition::new(number)))
@@ -170,6 +170,11 @@ impl Publisher {
         self.until_read(feed, end.next).await
     }
 
+    async fn look(&self, reach: &Reach) -> Result<(), PublishError> {
+        let looked = reach.look(self.channels.log().as_ref()).await;
+        looked.map(drop).map_err(|error| PublishError::NotReadBack(error.to_string()))
+    }
+
     async fn answer(
         &self,
         running: &Running,
@@ -178,6 +183,11 @@ impl Publisher {
         last: Offset,
     ) -> Result<Position, PublishError> {
         self.until_read(feed(running, partition)?, last.next()).await?;
+        // Whether the provider has reopened may be known by another router first.
+        let reach = usize::try_from(partition.get()).ok().and_then(|index| running.materialised.get(index));
+        if let Some(reach) = reach.filter(|reach| reach.known().overtaken.is_some()) {
+            self.look(reach).await?;
+        }
         position(running, agent, partition)
             .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))
     }
@@ -230,6 +240,7 @@ fn position(running: &Running, agent: &AgentId, partition: Partition) -> Option<
         next: entry.next,
         digest: entry.digest,
     });
-    let state_to = running.materialised.get(usize::try_from(partition.get()).ok()?)?.known();
-    Some(Position { partition, counted, read_to: tail.next, state_to })
+    let state = running.materialised.get(usize::try_from(partition.get()).ok()?)?.known();
+    let state_overtaken = state.overtaken.is_some();
+    Some(Position { partition, counted, read_to: tail.next, state_to: state.to, state_overtaken })
 }

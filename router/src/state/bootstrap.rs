@@ -16,7 +16,7 @@ use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
 use schemas::time::Millis;
 
-use super::records;
+use super::records::{self, StateMark};
 use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
@@ -31,6 +31,14 @@ pub enum BootstrapError {
     /// Compaction or retention overtook it: it starts over.
     #[error("the state was compacted away under the bootstrap")]
     Overtaken,
+    /// The log lost events that the state had not.
+    #[error(
+        "state_overtaken: the state of {topic} lacks events; it is right again when its provider has reopened the channel"
+    )]
+    StateOvertaken {
+        /// The state topic.
+        topic: String,
+    },
     /// The state topic.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -114,8 +122,8 @@ impl Bootstrap {
             }
             next = batch.next;
             for stored in batch.records.iter().filter(|stored| stored.offset < stop) {
-                if let Some((found, log_checkpoint)) = records::read_checkpoint(&stored.record) {
-                    checkpoint = Some((stored.offset, found, log_checkpoint));
+                if let Some(mark) = records::read_checkpoint(&stored.record) {
+                    checkpoint = Some((stored.offset, mark));
                     last.extend(uncommitted.drain(..));
                 } else if let Some(key) = stored.record.key.as_deref() {
                     uncommitted.push((hash128(key), stored.offset));
@@ -123,9 +131,13 @@ impl Bootstrap {
             }
         }
         let (end, fold, as_of) = match checkpoint {
-            Some((end, found, log_checkpoint)) => {
-                let as_of = found.as_of;
-                (end, Fold::begin(source.kind, log_checkpoint, found), as_of)
+            Some((end, StateMark { checkpoint, log_checkpoint, overtaken })) => {
+                let as_of = checkpoint.as_of;
+                let first = source.bounds().await?.first;
+                if overtaken.is_some() || as_of < first {
+                    return Err(BootstrapError::StateOvertaken { topic });
+                }
+                (end, Fold::begin(source.kind, log_checkpoint, checkpoint), as_of)
             }
             // Nothing was materialised yet: the state is empty, and the log begins at its first checkpoint.
             None => {

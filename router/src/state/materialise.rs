@@ -17,9 +17,9 @@ use schemas::limits::CHECKPOINT_EVERY_RECORDS;
 use schemas::marks::{self, Checkpoint, Resync};
 use schemas::record::{Kind, Record};
 
-use super::records;
-use super::term::{Reach, Term};
-use crate::channel::feed::Feed;
+use super::records::{self, StateMark};
+use super::term::{Known, Reach, Term};
+use crate::channel::feed::{Feed, Tail};
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Item, Judgeable, ReaderError, Source};
@@ -53,16 +53,6 @@ pub enum StateError {
     /// An event that was judgeable a moment ago.
     #[error(transparent)]
     Datum(#[from] DatumError),
-    /// The log no longer reaches the state's checkpoint.
-    #[error(
-        "state_overtaken: the state of {topic} ends at log offset {as_of}, which the log no longer holds; the provider must reopen"
-    )]
-    Overtaken {
-        /// The state topic.
-        topic: String,
-        /// Where it ends.
-        as_of: Offset,
-    },
 }
 
 /// What the state holds for a key.
@@ -93,6 +83,8 @@ pub struct Materialiser {
     /// By hash of key.
     present: HashMap<u128, Present>,
     reach: Reach,
+    /// See [`StateMark::overtaken`].
+    overtaken: Option<Offset>,
     since_checkpoint: u64,
     /// When a checkpoint was last written, or found unnecessary.
     last_look: tokio::time::Instant,
@@ -106,19 +98,17 @@ pub struct Standing {
     pub fold: Fold,
     /// The first log offset that the state does not include.
     pub position: Offset,
+    /// Whether the log lost events that the state had not.
+    pub is_overtaken: bool,
 }
 
 impl Standing {
     /// By the state's last checkpoint; `None` before the first.
-    pub async fn at(
-        source: &Source,
-        topic: &str,
-        last: Option<(Checkpoint, Offset)>,
-    ) -> Result<Self, StateError> {
+    pub async fn at(source: &Source, last: Option<StateMark>) -> Result<Self, StateError> {
         source.check_begin().await?;
-        let Some((checkpoint, log_checkpoint)) = last else {
+        let Some(StateMark { checkpoint, log_checkpoint, .. }) = last else {
             let (fold, position) = source.first_checkpoint().await?;
-            return Ok(Self { fold, position });
+            return Ok(Self { fold, position, is_overtaken: false });
         };
         source.check_log_id(&checkpoint)?;
         let bounds = source.log.bounds(&source.topic, source.partition).await?;
@@ -127,10 +117,18 @@ impl Standing {
             let why = format!("the state stands at {position}, but the topic ends at {}", bounds.next);
             return Err(source.lost(why).into());
         }
-        if position < bounds.first {
-            return Err(StateError::Overtaken { topic: topic.to_owned(), as_of: position });
+        if position >= bounds.first {
+            let fold = Fold::begin(source.kind, log_checkpoint, checkpoint);
+            return Ok(Self { fold, position, is_overtaken: false });
         }
-        Ok(Self { fold: Fold::begin(source.kind, log_checkpoint, checkpoint), position })
+        let (topic, partition) = (&source.topic, source.partition);
+        tracing::error!(%topic, %partition, %position, first = %bounds.first, "state_overtaken: the log lost events that the state had not; the provider's agent reopens the channel");
+        // Without a checkpoint in the log the state's own table goes on: what it cannot count waits for the opening.
+        let (fold, position) = match source.find_checkpoint().await? {
+            Some(found) => found,
+            None => (Fold::begin(source.kind, bounds.first, checkpoint), bounds.first),
+        };
+        Ok(Self { fold, position, is_overtaken: true })
     }
 }
 
@@ -138,22 +136,39 @@ impl Materialiser {
     /// Stands at where the state ends; the term's writer is fenced in already.
     pub async fn stand(feed: Arc<Feed>, term: Arc<Term>, reach: Reach) -> Result<Self, StateError> {
         let (present, last) = read_state(feed.source(), reach.topic()).await?;
-        let Standing { fold, position } = Standing::at(feed.source(), reach.topic(), last).await?;
+        let mut overtaken = last.as_ref().and_then(|mark| mark.overtaken);
+        let Standing { mut fold, mut position, is_overtaken } = Standing::at(feed.source(), last).await?;
+        if is_overtaken {
+            // The feed may have counted on since before the loss: no reader of ours stands behind it.
+            Tail { next: position, fold, .. } = feed.tail();
+            overtaken = Some(position);
+        }
         let follower = Follower::at(Arc::clone(&feed), fold, position);
-        reach.advance(position);
         let now = tokio::time::Instant::now();
-        Ok(Self {
+        let mut standing = Self {
             feed,
             term,
             follower,
             present,
             reach,
+            overtaken,
             // What came before the start may not have had its checkpoint yet.
             since_checkpoint: 1,
             last_look: now,
             last_checkpoint: now,
             last_resync: None,
-        })
+        };
+        if is_overtaken {
+            // All routers learn of it, and the log has a beginning again.
+            standing.commit(Vec::new()).await?;
+            standing.checkpoint_log().await;
+        }
+        standing.tell();
+        Ok(standing)
+    }
+
+    fn tell(&self) {
+        self.reach.advance(Known { to: self.follower.place().offset, overtaken: self.overtaken });
     }
 
     /// Materialises until something fails; who goes on stands anew.
@@ -184,7 +199,11 @@ impl Materialiser {
             }
             let change = event.change()?;
             let key = hash128(change.key.as_bytes());
-            if differing.is_none() && !self.fits(key, event, &change, &records).await? {
+            // An overtaken state differs; its provider is told to reopen.
+            if self.overtaken.is_none()
+                && differing.is_none()
+                && !self.fits(key, event, &change, &records).await?
+            {
                 differing = Some(event.offset);
             }
             match change.after {
@@ -199,6 +218,9 @@ impl Materialiser {
             records.push(records::image(event.schema, &change, event.offset));
         }
         self.since_checkpoint += u64::try_from(records.len()).unwrap_or(u64::MAX);
+        if self.overtaken.is_some_and(|before| self.follower.fold().opened >= Some(before)) {
+            self.overtaken = None;
+        }
         let offsets = self.commit(records).await?;
         for key in touched {
             if let Some(present) = self.present.get_mut(&key)
@@ -208,7 +230,7 @@ impl Materialiser {
                 present.place = Place::State(*offset);
             }
         }
-        self.reach.advance(chunk.next);
+        self.tell();
         if let Some(offset) = differing {
             self.order_resync(offset).await;
         }
@@ -265,7 +287,9 @@ impl Materialiser {
     /// Commits images and the checkpoint after them; where each record stands.
     async fn commit(&self, records: Vec<Record>) -> Result<Vec<Offset>, StateError> {
         let partition = self.feed.source().partition;
-        let end = records::checkpoint(&self.checkpoint(), self.follower.fold().checkpoint);
+        let log_checkpoint = self.follower.fold().checkpoint;
+        let mark = StateMark { checkpoint: self.checkpoint(), log_checkpoint, overtaken: self.overtaken };
+        let end = records::checkpoint(&mark);
         let mut records = records.into_iter().chain(std::iter::once(end)).peekable();
         let mut offsets = Vec::new();
         // Only the last batch of a chunk carries the checkpoint: what was written before it repeats harmlessly.
@@ -320,7 +344,7 @@ impl Materialiser {
     }
 }
 
-type StateEnd = (HashMap<u128, Present>, Option<(Checkpoint, Offset)>);
+type StateEnd = (HashMap<u128, Present>, Option<StateMark>);
 
 /// The state's present images and its last checkpoint.
 async fn read_state(source: &Source, topic: &str) -> Result<StateEnd, StateError> {

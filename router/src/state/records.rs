@@ -11,6 +11,20 @@ use schemas::record::{Kind, LOG_OFFSET_HEADER, Record};
 const CHECKPOINT_KEY: u8 = 0xFF;
 /// On a state checkpoint: the log's own checkpoint record that readers fold from.
 const LOG_CHECKPOINT_HEADER: &str = "dit_log_checkpoint";
+/// On a state checkpoint: the log offset before which events are missing from the state.
+const OVERTAKEN_HEADER: &str = "dit_overtaken";
+
+/// What a state topic's checkpoint record says.
+#[derive(Debug, Clone)]
+pub struct StateMark {
+    /// The fold where the state ends.
+    pub checkpoint: Checkpoint,
+    /// The log's own checkpoint record that readers fold from.
+    pub log_checkpoint: Offset,
+    /// The log lost events before this offset that the state had not: until an opening from there on has counted,
+    /// images may be old ones.
+    pub overtaken: Option<Offset>,
+}
 
 /// The present image after a change, or its tombstone.
 pub(super) fn image(schema: SchemaId, change: &Change<'_>, offset: Offset) -> Record {
@@ -27,24 +41,23 @@ pub(super) fn image(schema: SchemaId, change: &Change<'_>, offset: Offset) -> Re
 }
 
 /// The checkpoint that ends a transaction.
-pub(super) fn checkpoint(checkpoint: &Checkpoint, log_checkpoint: Offset) -> Record {
-    let value = Some(framing::frame(MARK_SCHEMA, &checkpoint.encode()));
-    let log_checkpoint = (LOG_CHECKPOINT_HEADER.to_owned(), log_checkpoint.to_string().into());
-    Record {
-        key: Some(vec![CHECKPOINT_KEY]),
-        value,
-        headers: vec![Kind::Checkpoint.header(), log_checkpoint],
-    }
+pub(super) fn checkpoint(mark: &StateMark) -> Record {
+    let value = Some(framing::frame(MARK_SCHEMA, &mark.checkpoint.encode()));
+    let offset = |header: &str, offset: Offset| (header.to_owned(), offset.to_string().into());
+    let mut headers = vec![Kind::Checkpoint.header(), offset(LOG_CHECKPOINT_HEADER, mark.log_checkpoint)];
+    headers.extend(mark.overtaken.map(|before| offset(OVERTAKEN_HEADER, before)));
+    Record { key: Some(vec![CHECKPOINT_KEY]), value, headers }
 }
 
-/// A checkpoint and the log's own checkpoint record, if that is what the record is.
-pub(super) fn read_checkpoint(record: &Record) -> Option<(Checkpoint, Offset)> {
+/// What a checkpoint says, if that is what the record is.
+pub(super) fn read_checkpoint(record: &Record) -> Option<StateMark> {
     if record.key.as_deref() != Some(&[CHECKPOINT_KEY]) {
         return None;
     }
     let (_, datum) = framing::unframe(record.value.as_deref()?).ok()?;
-    let log_checkpoint = record.header_text(LOG_CHECKPOINT_HEADER)?.parse().ok()?;
-    Some((Checkpoint::decode(datum).ok()?, Offset::new(log_checkpoint)))
+    let log_checkpoint = Offset::new(record.header_text(LOG_CHECKPOINT_HEADER)?.parse().ok()?);
+    let overtaken = record.header_text(OVERTAKEN_HEADER).map(str::parse).transpose().ok()?.map(Offset::new);
+    Some(StateMark { checkpoint: Checkpoint::decode(datum).ok()?, log_checkpoint, overtaken })
 }
 
 /// The log offset whose image a record is.

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::ids::{Offset, Partition};
-use schemas::marks::Checkpoint;
 use schemas::record::Record;
 use tokio::sync::{Mutex, watch};
 
-use super::records;
+use super::records::{self, StateMark};
 use crate::log::{CommitError, FencedWriter, Log, ReadError};
 
 const READ_BYTES: usize = 64 * 1024;
@@ -55,13 +54,22 @@ impl Term {
 pub struct Reach {
     topic: Arc<str>,
     partition: Partition,
-    to: watch::Sender<Offset>,
+    known: watch::Sender<Known>,
+}
+
+/// What a router knows of a partition's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// The first log offset that it does not include; it may include more than we know.
+    pub to: Offset,
+    /// The log lost events before this offset that the state had not; see [`StateMark::overtaken`].
+    pub overtaken: Option<Offset>,
 }
 
 impl Reach {
     /// Of a partition of a state topic.
     pub fn new(topic: &str, partition: Partition) -> Self {
-        Self { topic: topic.into(), partition, to: watch::Sender::new(Offset::new(0)) }
+        Self { topic: topic.into(), partition, known: watch::Sender::default() }
     }
 
     /// The state topic.
@@ -69,18 +77,24 @@ impl Reach {
         &self.topic
     }
 
-    /// The first log offset that it does not include; it may include more than we know.
-    pub fn known(&self) -> Offset {
-        *self.to.borrow()
+    /// What this router knows.
+    pub fn known(&self) -> Known {
+        *self.known.borrow()
     }
 
-    /// It includes everything before an offset.
-    pub fn advance(&self, to: Offset) {
-        self.to.send_if_modified(|known| to > std::mem::replace(known, to.max(*known)));
+    /// What was committed last, or before: older news changes nothing.
+    pub fn advance(&self, news: Known) {
+        self.known.send_if_modified(|known| {
+            let is_news = news.to >= known.to && news != *known;
+            if is_news {
+                *known = news;
+            }
+            is_news
+        });
     }
 
-    /// The last committed checkpoint, whoever wrote it, and the log's own checkpoint record.
-    pub async fn look(&self, log: &dyn Log) -> Result<Option<(Checkpoint, Offset)>, ReadError> {
+    /// The last committed checkpoint, whoever wrote it.
+    pub async fn look(&self, log: &dyn Log) -> Result<Option<StateMark>, ReadError> {
         let bounds = log.bounds(&self.topic, self.partition).await?;
         // It ends its transaction: only the marker comes after it, unless compaction has torn gaps.
         let mut back = 4;
@@ -96,8 +110,8 @@ impl Reach {
                 let found = batch.records.iter().rev().find_map(|s| records::read_checkpoint(&s.record));
                 last = found.or(last);
             }
-            if let Some((checkpoint, _)) = &last {
-                self.advance(checkpoint.as_of);
+            if let Some(StateMark { checkpoint, overtaken, .. }) = &last {
+                self.advance(Known { to: checkpoint.as_of, overtaken: *overtaken });
             }
             if last.is_some() || begin == bounds.first {
                 return Ok(last);

@@ -84,6 +84,18 @@ impl Kafka {
         server.wait_gone()
     }
 
+    /// A node's disk takes no byte more, as when it is full; the node ends itself when it notices.
+    pub fn fill_disk(&mut self, index: usize) -> Result<()> {
+        let server = self.nodes.get(index).and_then(|node| node.server.as_ref());
+        server.context("the node does not run")?.forbid_writing()
+    }
+
+    /// Waits until a node has ended itself.
+    pub fn until_ended(&mut self, index: usize) -> Result<()> {
+        let server = self.nodes.get_mut(index).and_then(|node| node.server.take());
+        server.context("the node does not run")?.wait_gone()
+    }
+
     /// Starts a node that was ended, and waits until it is ready.
     pub fn start_node(&mut self, index: usize) -> Result<()> {
         self.spawn(index)?;

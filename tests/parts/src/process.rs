@@ -83,6 +83,13 @@ impl Server {
         Ok(())
     }
 
+    /// No file of the program may grow from now on.
+    pub(crate) fn forbid_writing(&self) -> Result<()> {
+        let status = Command::new("prlimit").args(["--fsize=1", "--pid", &self.pid]).status();
+        ensure!(status.context("prlimit (Debian: util-linux)")?.success(), "no limit for {}", self.pid);
+        Ok(())
+    }
+
     /// Waits until the program is gone after a signal.
     pub(crate) fn wait_gone(&self) -> Result<()> {
         let deadline = Instant::now() + READY_LIMIT;

@@ -350,8 +350,8 @@ impl Network {
         let log = self.router.core().channels.log();
         let deadline = Instant::now() + LIMIT;
         // Another router may write it.
-        while state.known() < end {
-            anyhow::ensure!(Instant::now() < deadline, "the state stays at {}", state.known());
+        while state.known().to < end {
+            anyhow::ensure!(Instant::now() < deadline, "the state stays at {}", state.known().to);
             state.look(log.as_ref()).await?;
             tokio::task::yield_now().await;
         }
