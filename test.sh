@@ -26,6 +26,7 @@ need pkg-config pkg-config
 need java default-jre-headless
 need mvn maven
 if [ ! -d /usr/lib/postgresql ]; then need initdb postgresql; fi
+need promtool prometheus
 if ! pkg-config --exists openssl; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && apt-get install -y -qq libssl-dev >/dev/null

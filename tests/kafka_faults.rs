@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parts::kafka::Kafka;
+use platform::observe::Observed;
 #[cfg(feature = "kafka-tls")]
 use platform::pki::{Authority, Subject};
 use router::config::kafka::KafkaOptions;
@@ -20,6 +21,7 @@ use router::config::kafka::KafkaOptions;
 use router::config::kafka::{Sasl, Security};
 use router::log::kafka::KafkaLog;
 use router::log::{Cleanup, Log, TopicSpec};
+use router::observe::Watch;
 use schemas::change::Op;
 use schemas::error_code::ErrorCode;
 use schemas::ids::{Epoch, Offset, Partition};
@@ -53,6 +55,12 @@ impl Play {
         agent.open(None).await.unwrap();
         agent.publish(&[create("a")]).await.unwrap();
         Self { kafka, network, agent }
+    }
+
+    /// What readiness finds wrong.
+    async fn faults(&self) -> Vec<&'static str> {
+        let checks = Watch::new(self.network.router.core().clone()).checks().await;
+        checks.into_iter().filter(|check| check.fault.is_some()).map(|check| check.name).collect()
     }
 
     /// Sends until it counts, as an agent does.
@@ -231,6 +239,8 @@ async fn the_only_broker_stops_and_comes_back() {
     let body = play.agent.body(&[create("b")]).unwrap();
     let code = refusal(play.agent.send(body).await).unwrap();
     assert_eq!(code, ErrorCode::AppendUnknown, "nobody is told that it counts");
+    let faults = play.faults().await;
+    assert!(faults.contains(&"log") && faults.contains(&"lease"), "not ready, and says why: {faults:?}");
     let error = play.network.set_status("suspended").await.unwrap_err().to_string();
     assert!(error.contains("append_unknown"), "{error}");
     play.kafka.start_node(0).unwrap();
@@ -240,6 +250,12 @@ async fn the_only_broker_stops_and_comes_back() {
     play.until_it_counts("c").await;
     let mut again = play.network.stream("9000/main", "earliest").await.unwrap();
     again.until(|word| word == "upsert c Change").await.unwrap();
+    assert_eq!(play.faults().await, Vec::<&str>::new(), "ready again");
+    let told = Watch::new(play.network.router.core().clone()).metrics().await;
+    // What each client says of itself comes every quarter of a minute; that it is there is told at once.
+    for client in ["admin", "appender", "reader", "state"] {
+        assert!(told.contains(&format!("dit_router_kafka_brokers_up{{client=\"{client}\"}}")), "{told}");
+    }
     assert_eq!(again.rows(), ["a", "b", "c"].map(|key| format!("upsert {key} Change")));
 }
 

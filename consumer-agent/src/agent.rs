@@ -18,7 +18,8 @@ use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::receive::machine::{Behind, ReceiveMachine, Tally};
+use crate::metrics::{AgreementMeter, Part};
+use crate::receive::machine::{Behind, ProtocolError, ReceiveMachine, Tally};
 use crate::receive::receiver::{Closed, ReceiveError, receive};
 use crate::sink::{Sink, SinkError};
 
@@ -49,6 +50,9 @@ pub struct Status {
     pub delivered: Tally,
     /// When this was written.
     pub at: Millis,
+    /// When the router's last word came, or the agent began.
+    #[serde(default)]
+    pub heard_at: Millis,
     /// The last error, and what to do about it.
     pub last_error: Option<String>,
 }
@@ -71,6 +75,24 @@ pub enum Phase {
     Broken,
 }
 
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connecting, Self::Streaming, Self::Waiting, Self::Ended, Self::Stuck, Self::Broken];
+
+    /// The word as the status file has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Streaming => "streaming",
+            Self::Waiting => "waiting",
+            Self::Ended => "ended",
+            Self::Stuck => "stuck",
+            Self::Broken => "broken",
+        }
+    }
+}
+
 /// The agent of one agreement.
 pub struct Agent {
     router: String,
@@ -79,6 +101,7 @@ pub struct Agent {
     sink: Box<dyn Sink>,
     status: watch::Sender<Status>,
     status_file: Option<PathBuf>,
+    meter: Option<AgreementMeter>,
 }
 
 impl Agent {
@@ -94,15 +117,31 @@ impl Agent {
             rows: sink.row_count(),
             delivered: Tally::default(),
             at: now(),
+            heard_at: now(),
             last_error: None,
         };
-        Self { router, identity, number, sink, status: watch::Sender::new(status), status_file: None }
+        Self {
+            router,
+            identity,
+            number,
+            sink,
+            status: watch::Sender::new(status),
+            status_file: None,
+            meter: None,
+        }
     }
 
     /// Where to write the status for `dit status`.
     #[must_use]
     pub fn with_status_file(mut self, path: PathBuf) -> Self {
         self.status_file = Some(path);
+        self
+    }
+
+    /// What counts what it does.
+    #[must_use]
+    pub fn with_meter(mut self, meter: AgreementMeter) -> Self {
+        self.meter = Some(meter);
         self
     }
 
@@ -125,6 +164,7 @@ impl Agent {
             };
             // A pass that came to its end need not be made again because the stream broke later.
             from_state &= self.sink.cursor() == standing;
+            self.count_end(&outcome);
             let wait = match outcome {
                 Ok(closed) => {
                     retry.reset();
@@ -156,6 +196,21 @@ impl Agent {
                 Err(error) => self.after(&error, &mut from_state, &mut retry),
             };
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn count_end(&self, outcome: &Result<Closed, ReceiveError>) {
+        let Some(meter) = &self.meter else { return };
+        match outcome {
+            Ok(closed) => meter.closed(closed.reason.as_str()),
+            Err(ReceiveError::Client(_)) => meter.broke(Part::Router),
+            Err(ReceiveError::Sink(_)) => meter.broke(Part::Sink),
+            Err(error) => {
+                meter.broke(Part::Stream);
+                if matches!(error, ReceiveError::Protocol(ProtocolError::Backwards(_))) {
+                    meter.went_back();
+                }
+            }
         }
     }
 
@@ -193,12 +248,16 @@ impl Agent {
     }
 
     async fn stream(&mut self, cursor: Option<Cursor>) -> Result<Closed, ReceiveError> {
+        let meter = self.meter.clone();
         // A client of its own: a slow reader would starve other streams of one connection.
         let client = Client::new(&self.router, &self.identity)?;
         let (status, file) = (&self.status, self.status_file.as_deref());
         let before = status.borrow().delivered;
         let mut written: Option<tokio::time::Instant> = None;
-        let mut on_progress = |machine: &ReceiveMachine, rows: usize| {
+        let mut on_progress = |machine: &ReceiveMachine, rows: usize, took: Duration| {
+            if let Some(meter) = &meter {
+                meter.applied(took);
+            }
             status.send_modify(|status| {
                 status.phase = Phase::Streaming;
                 status.cursor = machine.cursor();
@@ -207,6 +266,7 @@ impl Agent {
                 status.rows = rows;
                 status.delivered = before.plus(machine.tally());
                 status.at = now();
+                status.heard_at = status.at;
                 status.last_error = None;
             });
             if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {

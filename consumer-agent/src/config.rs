@@ -2,6 +2,7 @@
 //!
 //! Owns its keys; their doc comments are the reference.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use platform::config::{ConfigError, load, relative_to};
@@ -21,6 +22,8 @@ pub struct ConsumerConfig {
     pub identity: IdentityFiles,
     /// The agent's own folder: replicas and status.
     pub data_dir: PathBuf,
+    /// Where `/metrics`, `/livez` and `/readyz` are told, in plain HTTP and to anybody; nowhere without it.
+    pub observe_listen: Option<SocketAddr>,
     /// What to receive.
     #[serde(default)]
     pub agreement: Vec<AgreementConfig>,

@@ -5,6 +5,8 @@
 
 pub mod agent;
 pub mod config;
+pub mod metrics;
+pub mod observe;
 pub mod process;
 pub mod receive;
 pub mod sink;

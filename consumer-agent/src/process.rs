@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use platform::client::{Client, send_json};
 use platform::identity::{Identity, IdentityFiles};
+use platform::observe;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
@@ -18,6 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::agent::{Agent, Phase, Status};
 use crate::config::ConsumerConfig;
+use crate::metrics::Metrics;
+use crate::observe::Watch;
 use crate::receive::machine::Behind;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;
@@ -37,6 +40,8 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     }
     let identity = Identity::load(&config.identity)?;
     std::fs::create_dir_all(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
+    let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
+    let mut watched = Vec::with_capacity(config.agreement.len());
     let tasks = Tasks::new();
     let (broken, mut breaks) = mpsc::channel(1);
     for agreement in &config.agreement {
@@ -47,8 +52,10 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
             None => Box::new(FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, channel)?),
         };
         let status_file = status_path(&config.data_dir, &number);
-        let agent =
-            Agent::new(config.router.clone(), identity.clone(), number, sink).with_status_file(status_file);
+        let meter = metrics.agreement(&number);
+        let agent = Agent::new(config.router.clone(), identity.clone(), number, sink);
+        let agent = agent.with_status_file(status_file).with_meter(meter);
+        watched.push(agent.status());
         let (stopping, broken) = (tasks.stopping(), broken.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -59,6 +66,10 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                 () = stopping => {}
             }
         });
+    }
+    if let Some(address) = config.observe_listen {
+        let listened = observe::listen(address, Arc::new(Watch::new(metrics, watched)), &tasks).await;
+        listened.with_context(|| format!("observe_listen = \"{address}\""))?;
     }
     let fault = tokio::select! {
         () = terminate() => None,

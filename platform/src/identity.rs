@@ -191,6 +191,13 @@ impl Identity {
         self.chain().ok()?.first().and_then(expired)
     }
 
+    /// Until when our certificate is good, in seconds since 1970.
+    pub fn good_until(&self) -> Option<i64> {
+        let chain = self.chain().ok()?;
+        let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    }
+
     /// Whom our own certificate names.
     pub fn own_name(&self, domain: &str) -> Result<Peer, PeerError> {
         let chain = self.chain().map_err(|_| PeerError::Unreadable)?;

@@ -1,5 +1,5 @@
-//! What every process of `dit` needs: configuration, identity, telemetry, retries, shutdown, the HTTP/2 client,
-//! and append-only segment files.
+//! What every process of `dit` needs: configuration, identity, telemetry, metrics, health, retries, shutdown, the
+//! HTTP/2 client, and append-only segment files.
 //!
 //! Owns no rule of the protocols. Routers and agents stand on it; it knows neither.
 
@@ -7,6 +7,8 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod identity;
+pub mod metrics;
+pub mod observe;
 pub mod pki;
 pub mod random;
 pub mod retry;

@@ -2,6 +2,7 @@
 //!
 //! Owns its keys; their doc comments are the reference.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use platform::config::{ConfigError, load, relative_to};
@@ -36,6 +37,8 @@ pub struct ProducerConfig {
     pub take_over: bool,
     /// The local endpoint for single changes; none without it.
     pub http: Option<EndpointConfig>,
+    /// Where `/metrics`, `/livez` and `/readyz` are told, in plain HTTP and to anybody; nowhere without it.
+    pub observe_listen: Option<SocketAddr>,
     /// How dropped files are written.
     #[serde(default)]
     pub format: TableFormat,

@@ -5,10 +5,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -20,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::agent::{Agent, AgentError};
+use crate::observe::Watch;
 use crate::source::items;
 
 /// The `[http]` table.
@@ -61,6 +64,7 @@ pub enum EndpointError {
 #[derive(Clone)]
 struct Shared {
     agent: Arc<Agent>,
+    watch: Arc<Watch>,
     waiting: Arc<Semaphore>,
 }
 
@@ -78,6 +82,7 @@ impl EndpointConfig {
 pub async fn listen(
     config: EndpointConfig,
     agent: Arc<Agent>,
+    watch: Arc<Watch>,
     tasks: &Tasks,
 ) -> Result<SocketAddr, EndpointError> {
     config.check()?;
@@ -85,11 +90,12 @@ pub async fn listen(
     let failed = |error| EndpointError::Listen { address, error };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
-    let shared = Shared { agent, waiting: Arc::new(Semaphore::new(WAITING)) };
+    let shared = Shared { agent, watch, waiting: Arc::new(Semaphore::new(WAITING)) };
     let app = Router::new()
         .route("/v1/changes", post(take_changes))
         .route("/v1/freshness", post(take_freshness))
         .layer(DefaultBodyLimit::max(MAX_BATCH_BYTES))
+        .layer(middleware::from_fn_with_state(shared.clone(), observed))
         .with_state(shared);
     let stopping = tasks.stopping();
     tasks.spawn(async move {
@@ -99,6 +105,15 @@ pub async fn listen(
     });
     tracing::info!(address = %local, "takes single changes");
     Ok(local)
+}
+
+async fn observed(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    shared.watch.metrics().answered(route, response.status().as_u16(), begun.elapsed());
+    response
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {
@@ -140,7 +155,10 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
     }
     match with_agent(&shared, move |agent| agent.take_items(items)).await {
-        Ok(results) => Json(json!({"results": results})).into_response(),
+        Ok(results) => {
+            shared.watch.metrics().took_items(&results);
+            Json(json!({"results": results})).into_response()
+        }
         Err(response) => response,
     }
 }
@@ -148,7 +166,10 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
 /// The source says that there is nothing else up to now.
 async fn take_freshness(State(shared): State<Shared>) -> Response {
     match with_agent(&shared, Agent::take_freshness).await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => {
+            shared.watch.looked_at_source();
+            StatusCode::NO_CONTENT.into_response()
+        }
         Err(response) => response,
     }
 }

@@ -7,6 +7,8 @@ pub mod agent;
 pub mod config;
 pub mod endpoint;
 pub mod image;
+pub mod metrics;
+pub mod observe;
 pub mod outbox;
 pub mod process;
 pub mod send;

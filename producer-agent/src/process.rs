@@ -8,6 +8,7 @@ use anyhow::Context;
 use platform::client::{Client, ClientError, send_json};
 use platform::config;
 use platform::identity::{Identity, Peer};
+use platform::observe::{self, Observed};
 use platform::retry::Retry;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{Tasks, terminate};
@@ -20,6 +21,8 @@ use crate::agent::reopen::StateError;
 use crate::agent::{Agent, AgentError, FileReport, Opening};
 use crate::config::ProducerConfig;
 use crate::image::sled_store::SledImages;
+use crate::metrics::Metrics;
+use crate::observe::Watch;
 use crate::outbox::lock;
 use crate::send::machine::{Doubt, SendMachine};
 use crate::send::sender::{ReopenError, SendError, Sender};
@@ -43,19 +46,38 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         other => anyhow::bail!("the certificate names {other:?}, not an agent of a participant"),
     };
     let client = Client::new(&config.router, &identity)?;
+    let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
+    let watch = Arc::new(Watch::new(metrics, &config.drop_dir));
+    let watching = Tasks::new();
+    if let Some(address) = config.observe_listen {
+        let listened = observe::listen(address, Arc::clone(&watch) as Arc<dyn Observed>, &watching).await;
+        listened.with_context(|| format!("observe_listen = \"{address}\""))?;
+    }
+    let ended = work(&config, &id, &client, &watch).await;
+    watching.stop_and_join(ENDPOINT_DRAIN).await;
+    ended
+}
+
+async fn work(
+    config: &ProducerConfig,
+    id: &AgentId,
+    client: &Client,
+    watch: &Arc<Watch>,
+) -> anyhow::Result<()> {
     let stop = terminate();
     tokio::pin!(stop);
     loop {
         let started = tokio::select! {
-            started = start(&config, &id, &client) => started?,
+            started = start(config, id, client, watch.metrics()) => started?,
             () = &mut stop => return Ok(()),
         };
         let Started { agent, mut sender, is_reopened } = started;
+        watch.attend(&agent, &sender);
         let agent = Arc::new(agent);
         let appended = agent.appended();
         let endpoint = Tasks::new();
         if let Some(http) = config.http {
-            crate::endpoint::listen(http, Arc::clone(&agent), &endpoint).await?;
+            crate::endpoint::listen(http, Arc::clone(&agent), Arc::clone(watch), &endpoint).await?;
         }
         let ended = tokio::select! {
             outcome = sender.run(appended) => match outcome {
@@ -66,12 +88,13 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                 }
                 outcome => Some(outcome.context("sending has stopped")),
             },
-            outcome = watch_folder(&config, Arc::clone(&agent), is_reopened) => Some(outcome),
+            outcome = watch_folder(config, watch, Arc::clone(&agent), is_reopened) => Some(outcome),
             () = &mut stop => {
                 tracing::info!("stopping; what is in the outbox is sent at the next start");
                 Some(Ok(()))
             }
         };
+        watch.leave();
         // Requests under way are answered first.
         if !endpoint.stop_and_join(ENDPOINT_DRAIN).await {
             tracing::warn!("a local request did not end in time");
@@ -97,10 +120,15 @@ struct Started {
 
 /// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt. Repeats
 /// until the router is there.
-async fn start(config: &ProducerConfig, id: &AgentId, client: &Client) -> anyhow::Result<Started> {
+async fn start(
+    config: &ProducerConfig,
+    id: &AgentId,
+    client: &Client,
+    metrics: &Metrics,
+) -> anyhow::Result<Started> {
     let mut retry = Retry::default();
     loop {
-        let error = match start_once(config, id, client).await {
+        let error = match start_once(config, id, client, metrics).await {
             Ok(started) => return Ok(started),
             Err(error) => error,
         };
@@ -127,7 +155,12 @@ fn is_retryable(error: &anyhow::Error) -> bool {
     client || send || reopen
 }
 
-async fn start_once(config: &ProducerConfig, id: &AgentId, client: &Client) -> anyhow::Result<Started> {
+async fn start_once(
+    config: &ProducerConfig,
+    id: &AgentId,
+    client: &Client,
+    metrics: &Metrics,
+) -> anyhow::Result<Started> {
     let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{}", config.channel))).await?;
     let schema = AvroSchema::parse(&config::read(&config.schema)?)
         .with_context(|| config.schema.display().to_string())?;
@@ -175,6 +208,7 @@ async fn start_once(config: &ProducerConfig, id: &AgentId, client: &Client) -> a
         std::fs::write(&mark, "1").with_context(|| mark.display().to_string())?;
         let why = doubt.as_ref().map_or_else(|| "the folder is in doubt".to_owned(), ToString::to_string);
         tracing::warn!(%why, "reopens the channel");
+        metrics.reopens(doubt.as_ref());
         let is_restored = matches!(doubt, Some(Doubt::RestoredFolder { .. }));
         reopen(&mut agent, &mut sender, id, status.channel.partitions, is_restored).await?;
     }
@@ -240,7 +274,12 @@ async fn compare_again(
     Ok(())
 }
 
-async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: bool) -> anyhow::Result<()> {
+async fn watch_folder(
+    config: &ProducerConfig,
+    watch: &Watch,
+    agent: Arc<Agent>,
+    is_reopened: bool,
+) -> anyhow::Result<()> {
     let mut folder = DropFolder::open(&config.drop_dir)?;
     if is_reopened {
         compare_again(config, &agent, &folder).await?;
@@ -254,12 +293,14 @@ async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: b
             match take(config, &agent, &file, accepted).await? {
                 Ok(mut report) => {
                     tell(&report);
+                    watch.metrics().took_file(&report);
                     let fate = if report.taken { Fate::Taken } else { Fate::Held };
                     if !report.parked.is_empty() {
                         folder.name_parked(&file, fate, &report.parked)?;
                     }
                     report.parked.truncate(REPORTED_ROWS);
                     if report.taken {
+                        watch.looked_at_source();
                         folder.remember(&file, report.is_full)?;
                     }
                     folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
@@ -267,6 +308,7 @@ async fn watch_folder(config: &ProducerConfig, agent: Arc<Agent>, is_reopened: b
                 Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
                     tracing::error!(%error, "the file was refused");
                     let report = serde_json::json!({"refused": error.to_string()});
+                    watch.metrics().settled_file(Fate::Refused);
                     folder.settle(&file, Fate::Refused, &report.to_string())?;
                 }
                 Err(error) if error.is_passing() => {

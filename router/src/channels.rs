@@ -19,6 +19,7 @@ use crate::channel::reader::{ReaderError, Source};
 use crate::control::view::ChannelEntry;
 use crate::lease::service::Lease;
 use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::codecs::Codecs;
 use crate::state::materialise::{self, Standing};
@@ -72,6 +73,7 @@ pub struct Channels {
     log: Arc<dyn Log>,
     codecs: Codecs,
     shards: Shards,
+    metrics: Metrics,
     running: Arc<RwLock<HashMap<ChannelName, Arc<Running>>>>,
     changed: watch::Sender<u64>,
     tasks: Tasks,
@@ -83,6 +85,7 @@ impl Channels {
         log: Arc<dyn Log>,
         registry: &Registry,
         lease: Lease,
+        metrics: Metrics,
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
         let control = registry.control();
@@ -90,6 +93,7 @@ impl Channels {
             codecs: Codecs::new(registry.clone()),
             shards: Shards::start(Arc::clone(&log), lease, tasks),
             log,
+            metrics,
             running: Arc::default(),
             changed: watch::Sender::new(0),
             tasks: tasks.clone(),
@@ -121,6 +125,12 @@ impl Channels {
     /// The log.
     pub fn log(&self) -> &Arc<dyn Log> {
         &self.log
+    }
+
+    /// All channels at work.
+    pub fn all(&self) -> Vec<Arc<Running>> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().map(Arc::clone).collect()
     }
 
     /// A channel at work.
@@ -212,7 +222,8 @@ impl Channels {
             if standing.is_overtaken {
                 reach.advance(Known { to: standing.position, overtaken: Some(standing.position) });
             }
-            let feed = Feed::at(source, standing.fold, standing.position);
+            let meter = self.metrics.reader(&channel.name);
+            let feed = Feed::at(source, standing.fold, standing.position, meter);
             let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
             self.run_until_stopped(running, async move { reader.run().await });
             let (read, reached) = (Arc::clone(&feed), reach.clone());

@@ -13,15 +13,21 @@ pub mod http;
 pub mod ingest;
 pub mod lease;
 pub mod log;
+pub mod metrics;
+pub mod observe;
 pub mod process;
 pub mod registry;
 pub mod state;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware;
 use platform::identity::{Identity, Peer};
+use platform::metrics::MetricsError;
+use platform::observe as observing;
 use platform::shutdown::Tasks;
 use schemas::agreement::Agreement;
 use scope::secret::NetworkSecret;
@@ -36,6 +42,8 @@ use crate::http::server::{ServeError, serve};
 use crate::ingest::service::Publisher;
 use crate::lease::service::Lease;
 use crate::log::{Log, TopicError};
+use crate::metrics::Metrics;
+use crate::observe::Watch;
 use crate::registry::Registry;
 use crate::registry::external::External;
 
@@ -56,6 +64,8 @@ pub struct Core {
     pub audit: Audit,
     /// The open streams.
     pub admissions: Admissions,
+    /// What is counted.
+    pub metrics: Metrics,
     /// For keyed hashes.
     pub secret: Arc<NetworkSecret>,
     /// To run streams in.
@@ -106,6 +116,17 @@ pub struct Parts {
     pub admin_listen: SocketAddr,
     /// What declarative files say.
     pub declared: Declared,
+    /// Who watches.
+    pub watched: Watched,
+}
+
+/// How a router is watched.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// Where metrics and health are told; nowhere without it.
+    pub listen: Option<SocketAddr>,
+    /// The folders whose disks are looked at.
+    pub disks: Vec<PathBuf>,
 }
 
 /// The audit may write its last entries even where the streams used up the time to stop.
@@ -126,6 +147,9 @@ pub enum RouterError {
     /// A listener.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A metric.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Its certificate is another's.
     #[error(
         "the certificate names {0}, not a router of this domain; make one with: dit pki --router name=host"
@@ -166,9 +190,11 @@ impl Router {
                 Lease::start(Arc::clone(&parts.log), control.clone(), &name, &audit_tasks).await?
             }
         };
-        let channels = Channels::start(parts.log, &registry, lease.clone(), &tasks).await?;
+        let metrics = Metrics::new(&parts.identity, parts.watched.disks)?;
+        let channels = Channels::start(parts.log, &registry, lease.clone(), metrics.clone(), &tasks).await?;
         let core = Core {
-            publisher: Publisher::new(registry.clone(), channels.clone()),
+            publisher: Publisher::new(registry.clone(), channels.clone(), metrics.clone()),
+            metrics,
             control,
             registry,
             channels,
@@ -186,10 +212,17 @@ impl Router {
                 () = expiry => {}
             }
         });
-        let agents = http::agents::routes().merge(http::registry::routes()).with_state(core.clone());
-        let admin = http::admin::routes().with_state(core.clone());
+        let observed = middleware::from_fn_with_state(core.metrics.clone(), http::observed::observe);
+        let agents = http::agents::routes().merge(http::registry::routes());
+        let agents = agents.layer(observed.clone()).with_state(core.clone());
+        let admin = http::admin::routes().layer(observed).with_state(core.clone());
         let address = serve(parts.listen, &parts.identity, parts.domain.clone(), agents, &tasks).await?;
         let admin_address = serve(parts.admin_listen, &parts.identity, parts.domain, admin, &tasks).await?;
+        if let Some(listen) = parts.watched.listen {
+            let watch = Arc::new(Watch::new(core.clone()));
+            let listened = observing::listen(listen, watch, &tasks).await;
+            listened.map_err(|error| ServeError::Listen { address: listen, error })?;
+        }
         tracing::info!(%address, %admin_address, "the router listens");
         Ok(Self { core, tasks, audit_tasks, address, admin_address })
     }

@@ -14,7 +14,7 @@ use crate::control::declared::Declared;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use crate::registry::external::External;
-use crate::{Parts, Router};
+use crate::{Parts, Router, Watched};
 
 /// Runs until SIGTERM or Ctrl-C.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
@@ -33,6 +33,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         listen: config.listen,
         admin_listen: config.admin_listen,
         declared,
+        watched: Watched { listen: config.observe_listen, disks: config.log_dir.into_iter().collect() },
     })
     .await
     .context("the router could not be started")?;

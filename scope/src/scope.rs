@@ -99,6 +99,17 @@ pub enum Denial {
     Unprojectable,
 }
 
+impl Denial {
+    /// The reason in a word, for metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Undecodable(_) => "undecodable",
+            Self::Unresolvable => "unresolvable",
+            Self::Unprojectable => "unprojectable",
+        }
+    }
+}
+
 /// An event's images, decoded once for all scopes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Images {

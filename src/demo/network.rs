@@ -22,7 +22,7 @@ use producer_agent::outbox::lock;
 use producer_agent::send::machine::SendMachine;
 use producer_agent::send::sender::{Sender, Sent};
 use router::control::declared::Declared;
-use router::{Parts, Router};
+use router::{Parts, Router, Watched};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -132,6 +132,7 @@ impl Network {
             listen: loopback,
             admin_listen: loopback,
             declared: Declared::default(),
+            watched: Watched::default(),
         };
         let router = Router::start(parts).await?;
         let operator = authority.identity(&Subject::Operator("demo".to_owned()))?;

@@ -111,7 +111,7 @@ mod tests {
     fn the_live_line_counts_what_is_watched() {
         let progress = Progress::new();
         progress.step("day 1");
-        let (sent, receiver) = watch::channel(Sent { acknowledged: 7 });
+        let (sent, receiver) = watch::channel(Sent { acknowledged: 7, ..Sent::default() });
         progress.watch_sender(receiver.clone());
         progress.watch_sender(receiver);
         progress.with(|watched| {

@@ -2,7 +2,7 @@
 //!
 //! Owns one stream at a time. A block is one batch: its effects and the cursor after it are applied together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use platform::client::{Client, ClientError, send, unreachable_peer};
 use schemas::avro::binary::{Cursor as Datums, DatumError};
@@ -85,7 +85,7 @@ pub async fn receive(
     number: &AgreementNumber,
     cursor: Option<Cursor>,
     sink: &mut dyn Sink,
-    on_progress: &mut (dyn FnMut(&ReceiveMachine, usize) + Send),
+    on_progress: &mut (dyn FnMut(&ReceiveMachine, usize, Duration) + Send),
 ) -> Result<Closed, ReceiveError> {
     let path = format!("/v1/agreements/{number}/stream");
     let request = client.get(&path).query(&[("from", from_parameter(cursor.as_ref()))]);
@@ -115,9 +115,10 @@ pub async fn receive(
         }
         let Some(stream) = &mut stream else { continue };
         while let Some(block) = decoder.block()? {
+            let arrived = Instant::now();
             let closed = stream.take(&block, sink).await?;
             dirty = true;
-            on_progress(&stream.machine, sink.row_count());
+            on_progress(&stream.machine, sink.row_count(), arrived.elapsed());
             if let Some(closed) = closed {
                 sink.settle().await?;
                 return Ok(closed);

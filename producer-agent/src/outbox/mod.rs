@@ -134,6 +134,11 @@ impl Outbox {
         self.watermark = bytes;
     }
 
+    /// Bytes at which appending is refused.
+    pub const fn watermark(&self) -> u64 {
+        self.watermark
+    }
+
     /// The position after the last entry.
     pub fn next_position(&self) -> u64 {
         self.store.next()

@@ -51,6 +51,17 @@ pub enum Doubt {
     },
 }
 
+impl Doubt {
+    /// The reason in a word, for metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Voided { .. } => "voided",
+            Self::RestoredFolder { .. } => "restored_folder",
+            Self::StateOvertaken { .. } => "state_overtaken",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Standing {
     opened: bool,

@@ -68,10 +68,16 @@ pub enum ReopenError {
 }
 
 /// Where sending stands, for whoever waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Every entry below is acknowledged.
     pub acknowledged: u64,
+    /// Entries that were acknowledged since the sender began.
+    pub settled: u64,
+    /// Attempts that the router did not take since the sender began.
+    pub failures: u64,
+    /// Whether the router took the last attempt.
+    pub is_connected: bool,
 }
 
 /// The sender of one channel.
@@ -97,7 +103,7 @@ impl Sender {
         folded: Arc<AtomicU64>,
     ) -> Self {
         let position = lock(&outbox).first_position();
-        let sent = watch::Sender::new(Sent { acknowledged: position });
+        let sent = watch::Sender::new(Sent { acknowledged: position, ..Sent::default() });
         Self { client, channel, outbox, machine, position, sent, folded }
     }
 
@@ -113,6 +119,10 @@ impl Sender {
             match self.send_all(&mut appended).await {
                 Ok(()) => return Ok(()),
                 Err(SendError::Client(error)) if error.is_retryable() => {
+                    self.sent.send_modify(|sent| {
+                        sent.failures += 1;
+                        sent.is_connected = false;
+                    });
                     let wait = retry.next_wait();
                     tracing::warn!(channel = %self.channel, %error, ?wait, "the router cannot take events now");
                     tokio::time::sleep(wait).await;
@@ -178,7 +188,7 @@ impl Sender {
     /// Sends on from a position of the outbox, in the machine's epoch.
     pub fn continue_at(&mut self, position: u64) {
         self.position = position;
-        self.sent.send_replace(Sent { acknowledged: position });
+        self.sent.send_modify(|sent| sent.acknowledged = position);
     }
 
     /// The first position that may not be acknowledged, as far as the table has said.
@@ -205,6 +215,7 @@ impl Sender {
                 position = self.send_opening(position.partition, replaces).await?;
             }
         }
+        self.sent.send_modify(|sent| sent.is_connected = true);
         Ok(())
     }
 
@@ -284,7 +295,11 @@ impl Sender {
             .find(|placed| placed.entry.sequence >= self.machine.acknowledged(placed.entry.partition));
         let end = window.entries.last().map_or(self.position, |placed| placed.position + 1);
         self.position = waiting.map_or(end, |placed| placed.position);
-        self.sent.send_replace(Sent { acknowledged: self.position });
+        let position = self.position;
+        self.sent.send_modify(|sent| {
+            sent.settled += position.saturating_sub(sent.acknowledged);
+            (sent.acknowledged, sent.is_connected) = (position, true);
+        });
         let done = self.position.min(self.folded.load(Ordering::Acquire));
         Ok(lock(&self.outbox).drop_before(done)?)
     }

@@ -37,7 +37,8 @@ pub enum Fate {
 }
 
 impl Fate {
-    const fn folder(self) -> &'static str {
+    /// The folder it goes to, below the drop folder.
+    pub const fn folder(self) -> &'static str {
         match self {
             Self::Taken => "taken",
             Self::Held => "held",

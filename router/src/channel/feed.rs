@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::fold::Fold;
 use super::reader::{Chunk, Item, ReaderError, Source};
+use crate::metrics::ReaderMeter;
 
 /// Chunks that the ring holds: with their size, what a partition costs in memory.
 const RING_CHUNKS: usize = 8;
@@ -35,6 +36,7 @@ pub struct Feed {
     source: Source,
     ring: Mutex<VecDeque<Arc<Chunk>>>,
     tail: watch::Sender<Tail>,
+    meter: ReaderMeter,
 }
 
 impl Tail {
@@ -46,14 +48,19 @@ impl Tail {
 
 impl Feed {
     /// A tail that stands at a fold that is known, from the state's checkpoint; [`Feed::run`] moves it.
-    pub fn at(source: Source, fold: Fold, next: Offset) -> Arc<Self> {
+    pub fn at(source: Source, fold: Fold, next: Offset, meter: ReaderMeter) -> Arc<Self> {
         let tail = watch::Sender::new(Tail { next, fold, fault: None });
-        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail })
+        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, meter })
     }
 
     /// What the partition is read from.
     pub const fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// What its readers count.
+    pub const fn meter(&self) -> &ReaderMeter {
+        &self.meter
     }
 
     /// To be told when the tail moves.
@@ -106,12 +113,16 @@ impl Feed {
     }
 
     fn publish(&self, chunk: Chunk) {
+        let (mut changes, mut parked) = (0, 0);
         for item in &chunk.items {
+            changes += u64::from(matches!(item, Item::Change(_)));
+            parked += u64::from(matches!(item, Item::Poison { .. }));
             if let Item::Poison { offset, reason } = item {
                 let (topic, partition) = (&self.source.topic, self.source.partition);
                 tracing::error!(%topic, %partition, %offset, %reason, "parked a record that cannot be read");
             }
         }
+        self.meter.read(changes, parked, chunk.skipped);
         let (next, fold) = (chunk.next, chunk.fold.clone());
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);

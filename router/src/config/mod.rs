@@ -25,6 +25,8 @@ pub struct RouterConfig {
     /// Where operators connect; loopback unless there is a reason.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
+    /// Where `/metrics`, `/livez` and `/readyz` are told, in plain HTTP and to anybody; nowhere without it.
+    pub observe_listen: Option<SocketAddr>,
     /// The trust domain in everybody's certificates.
     pub domain: String,
     /// Certificate, key, authorities.

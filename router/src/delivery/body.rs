@@ -20,6 +20,7 @@ use super::encode::Encoder;
 use super::gate::{Gate, Shut, Verdict};
 use super::session::Step;
 use crate::control::view::ControlView;
+use crate::metrics::ConnectionMeter;
 
 /// A stream's bytes, under its gate.
 pub struct GatedBody {
@@ -33,6 +34,9 @@ pub struct GatedBody {
     lease: Option<WatchStream<u64>>,
     encoder: Encoder,
     delivered: Vec<Place>,
+    meter: ConnectionMeter,
+    /// Whether bytes were handed over at the last call: the lease is looked at again.
+    wrote: bool,
     ended: bool,
 }
 
@@ -44,11 +48,13 @@ impl GatedBody {
         gate: Gate,
         encoder: Encoder,
         delivered: Vec<Place>,
+        meter: ConnectionMeter,
     ) -> Self {
         let control = WatchStream::from_changes(gate.watch());
         let lease = gate.lease().changes().map(WatchStream::from_changes);
         let header = (!header.is_empty()).then_some(header);
-        Self { header, steps, gate, control, ready: None, lease, encoder, delivered, ended: false }
+        let (ready, wrote, ended) = (None, false, false);
+        Self { header, steps, gate, control, ready, lease, encoder, delivered, meter, wrote, ended }
     }
 
     /// As axum takes it.
@@ -103,7 +109,12 @@ impl HttpBody for GatedBody {
             Some(step) => Poll::Ready(Some(step)),
             None => self.steps.poll_recv(context),
         };
-        match self.gate.verdict() {
+        let verdict = self.gate.verdict();
+        // The connection asks again as soon as it has written.
+        if std::mem::take(&mut self.wrote) && verdict == Verdict::Held {
+            self.meter.late_write();
+        }
+        match verdict {
             Verdict::Open => {}
             Verdict::Shut(shut) => return data(self.closing(&shut)),
             Verdict::Held => {
@@ -116,6 +127,8 @@ impl HttpBody for GatedBody {
         match step {
             Poll::Ready(Some(Step::Frame(frame))) => {
                 self.delivered = frame.places;
+                self.meter.handed_over(frame.bytes.len());
+                self.wrote = true;
                 tracing::trace!(target: "dit::handed", agreement = %self.gate.number(), rows = frame.rows);
                 data(Some(frame.bytes))
             }

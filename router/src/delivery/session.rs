@@ -12,6 +12,7 @@ use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{AgentId, Offset, Partition};
 use scope::permit::Standing;
+use scope::scope::Denial;
 use tokio::sync::{mpsc, watch};
 
 use super::admissions::Admission;
@@ -25,6 +26,7 @@ use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, ReaderError};
 use crate::control::view::ControlView;
 use crate::http::server::Reset;
+use crate::metrics::{Passed, StreamMeter};
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
 /// Frames that wait for the connection.
@@ -98,6 +100,7 @@ pub struct Session {
     pub(crate) audit: Audit,
     pub(crate) agent: AgentId,
     pub(crate) reset: Reset,
+    pub(crate) meter: StreamMeter,
     /// Held as long as the stream is open.
     pub(crate) _admission: Admission,
 }
@@ -112,7 +115,11 @@ impl Session {
             shut = gate.until_shut() => Stop::Close(shut),
             () = stopping => close(CloseReason::Draining, "this router is stopping"),
         };
-        self.audit.note(self.ended(&stop)).await;
+        let ended = self.ended(&stop);
+        if let Event::Ended { reason, .. } = &ended {
+            self.meter.ended(reason);
+        }
+        self.audit.note(ended).await;
         if let Stop::Close(shut) = stop {
             let told = async {
                 // When the connection is gone too, there is nobody to tell.
@@ -188,12 +195,19 @@ impl Session {
                                 logged_at: present.logged_at,
                             };
                             match scope.judge_present(&present.key, &present.image) {
-                                Ok(Some(permitted)) => self.encoder.event(&permitted, standing),
-                                Ok(None) => {}
-                                Err(denial) => parked(partition, present.offset, &denial.to_string()),
+                                Ok(Some(permitted)) => {
+                                    self.meter
+                                        .delivered(permitted.get().reason(), !scope.pending().is_empty());
+                                    self.encoder.event(&permitted, standing);
+                                }
+                                Ok(None) => self.meter.denied(),
+                                Err(denial) => self.park(partition, present.offset, &denial),
                             }
                         }
-                        Err(unreadable) => parked(partition, unreadable.offset, &unreadable.reason),
+                        Err(unreadable) => {
+                            self.meter.parked("unreadable");
+                            told_parked(partition, unreadable.offset, &unreadable.reason);
+                        }
                     }
                     self.flush_if_full().await?;
                 }
@@ -235,7 +249,7 @@ impl Session {
             match item {
                 Item::Change(event) if event.offset >= wanted => {
                     let scope = self.scopes.scope(&view, event.schema, event.codec())?;
-                    let judged = event.change().map_err(scope::scope::Denial::from).and_then(|change| {
+                    let judged = event.change().map_err(Denial::from).and_then(|change| {
                         let standing = Standing {
                             partition,
                             offset: event.offset,
@@ -246,12 +260,13 @@ impl Session {
                     });
                     match judged {
                         Ok((Some(permitted), standing)) => {
+                            self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
                             self.encoder.event(&permitted, standing);
                             self.stand_behind(partition, event.offset);
                             self.flush_if_full().await?;
                         }
-                        Ok((None, _)) => {}
-                        Err(denial) => parked(partition, event.offset, &denial.to_string()),
+                        Ok((None, _)) => self.meter.denied(),
+                        Err(denial) => self.park(partition, event.offset, &denial),
                     }
                 }
                 Item::Resync { offset, reason } if *offset >= wanted => {
@@ -261,6 +276,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn park(&self, partition: Partition, offset: Offset, denial: &Denial) {
+        self.meter.parked(denial.as_str());
+        told_parked(partition, offset, &denial.to_string());
     }
 
     /// What is handed over counts as delivered, also where the chunk that it stands in is not over.
@@ -278,6 +298,7 @@ impl Session {
             *known = place;
         }
         let (freshness, passed_at) = (follower.fold().freshness, follower.fold().passed_at);
+        self.meter.passed(partition, Passed { to: place.offset, at: passed_at });
         let end = follower.feed().tail().next.max(place.offset);
         self.encoder.mark(&Delivery::Progress(Progress { partition, place, freshness, end, passed_at }));
     }
@@ -326,6 +347,6 @@ impl Session {
 }
 
 /// A record that cannot be judged neither blocks its channel nor leaks.
-fn parked(partition: Partition, offset: Offset, reason: &str) {
+fn told_parked(partition: Partition, offset: Offset, reason: &str) {
     tracing::error!(%partition, %offset, %reason, "parked an event that cannot be judged");
 }

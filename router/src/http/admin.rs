@@ -2,6 +2,8 @@
 //!
 //! Owns the second listener's requests, loopback by default and always under an operator's certificate.
 
+use std::time::Instant;
+
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
@@ -122,7 +124,7 @@ async fn set_status(
     Path(number): Path<AgreementNumber>,
     Json(request): Json<StatusRequest>,
 ) -> Result<Json<AgreementStatus>, Refused> {
-    let operator = peer.operator()?;
+    let (operator, asked) = (peer.operator()?, Instant::now());
     let StatusRequest { status, reason } = request;
     let body = Body::AgreementStatus { number: number.clone(), status, reason };
     let is_known = core.control.view().agreements.get(&number).is_some_and(|entry| entry.status == status);
@@ -131,6 +133,7 @@ async fn set_status(
     }
     // Acknowledged is what no router works against any more.
     core.lease.settle(core.control.view().applied).await?;
+    core.metrics.settled(asked.elapsed());
     tracing::info!(agreement = %number, ?status, "acknowledged");
     let view = core.control.view();
     let entry = view.agreements.get(&number);

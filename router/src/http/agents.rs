@@ -11,6 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, Version, header};
+use schemas::agreement::Agreement;
+use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Place;
 use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
@@ -18,6 +20,7 @@ use schemas::delivery::{
 use schemas::error_code::ErrorCode;
 use schemas::ids::{AgentId, AgreementNumber, ChannelName, Partition};
 use schemas::limits;
+use schemas::promise::Promise;
 use schemas::publish::{AgreementStatus, ChannelStatus, Me, OpenRequest, Position};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -167,6 +170,13 @@ fn standing_agreement(
     Ok(Arc::clone(entry))
 }
 
+/// A field of what would leave that the agreement does not name: a second look, beside the one that made it.
+fn unnamed(derived: &AvroSchema, agreement: &Agreement) -> Option<String> {
+    let record = derived.record().ok()?.record;
+    let mut names = record.fields.iter().map(|field| &field.name);
+    names.find(|name| !agreement.fields.contains_key(*name)).cloned()
+}
+
 async fn start_stream(
     core: &Core,
     running: &Arc<Running>,
@@ -207,7 +217,12 @@ async fn start_stream(
         }
         Beginning::State(..) => Vec::new(),
     };
-    let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone());
+    let meter = core.metrics.stream(&agreement);
+    if let Some(field) = unnamed(scopes.derived(), &agreement) {
+        core.metrics.break_promise(Promise::DefaultDeny);
+        return Err(Refused::new(ErrorCode::Internal, format!("field {field:?} is none of the agreement's")));
+    }
+    let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone(), meter.connection());
     core.audit.record(admitted).await?;
     let (view, audit, agent) = (core.control.watch(), core.audit.clone(), agent.clone());
     let session = Session {
@@ -221,6 +236,7 @@ async fn start_stream(
         audit,
         agent,
         reset,
+        meter,
         _admission: admission,
     };
     let stopping = core.tasks.stopping();

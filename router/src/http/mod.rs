@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod agents;
+pub mod observed;
 pub mod problem;
 pub mod registry;
 pub mod server;

@@ -2,8 +2,8 @@
 //!
 //! Owns the mapping, exhaustively. What is ours to know stays in the log; the answer says what the caller can do.
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{StatusCode, header};
 use schemas::error_code::{ErrorCode, Problem};
 
@@ -46,7 +46,7 @@ impl IntoResponse for Refused {
         }
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, kind, Json(self.0)).into_response()
+        (status, kind, Extension(self.0.code), Json(self.0)).into_response()
     }
 }
 

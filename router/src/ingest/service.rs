@@ -4,7 +4,7 @@
 //! append. What lies below `next` is acknowledged, however it got there; the rest is sent again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemas::channel::ChannelKind;
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
@@ -19,6 +19,7 @@ use crate::channel::reader::ReaderError;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::log::AppendError;
+use crate::metrics::Metrics;
 use crate::registry::{RegisterError, Registry};
 use crate::state::term::Reach;
 
@@ -72,12 +73,13 @@ pub struct Publisher {
     control: Control,
     registry: Registry,
     channels: Channels,
+    metrics: Metrics,
 }
 
 impl Publisher {
     /// Over a router's channels.
-    pub fn new(registry: Registry, channels: Channels) -> Self {
-        Self { control: registry.control().clone(), registry, channels }
+    pub fn new(registry: Registry, channels: Channels, metrics: Metrics) -> Self {
+        Self { control: registry.control().clone(), registry, channels, metrics }
     }
 
     /// A channel and the table's word on each of its partitions.
@@ -112,7 +114,7 @@ impl Publisher {
         let feed = feed(&running, partition)?;
         let opening = Opening { agent: agent.clone(), epoch: request.epoch, replaces: request.replaces };
         let record = marks::record(Kind::Opening, &opening.encode());
-        let last = append(feed, vec![record]).await?;
+        let last = self.append(feed, name, vec![record]).await?;
         self.answer(&running, agent, partition, last).await
     }
 
@@ -137,7 +139,7 @@ impl Publisher {
             return position(&running, agent, partition)
                 .ok_or_else(|| PublishError::PartitionUnknown(name.clone(), partition));
         }
-        let last = append(feed, records).await?;
+        let last = self.append(feed, name, records).await?;
         self.answer(&running, agent, partition, last).await
     }
 
@@ -170,6 +172,18 @@ impl Publisher {
         self.until_read(feed, end.next).await
     }
 
+    async fn append(
+        &self,
+        feed: &Feed,
+        name: &ChannelName,
+        records: Vec<Record>,
+    ) -> Result<Offset, PublishError> {
+        let (begun, count) = (Instant::now(), records.len());
+        let last = append(feed, records).await?;
+        self.metrics.appended(name, count, begun.elapsed());
+        Ok(last)
+    }
+
     async fn look(&self, reach: &Reach) -> Result<(), PublishError> {
         let looked = reach.look(self.channels.log().as_ref()).await;
         looked.map(drop).map_err(|error| PublishError::NotReadBack(error.to_string()))
@@ -182,7 +196,9 @@ impl Publisher {
         partition: Partition,
         last: Offset,
     ) -> Result<Position, PublishError> {
+        let appended = Instant::now();
         self.until_read(feed(running, partition)?, last.next()).await?;
+        self.metrics.read_back(appended.elapsed());
         // Whether the provider has reopened may be known by another router first.
         let reach = usize::try_from(partition.get()).ok().and_then(|index| running.materialised.get(index));
         if let Some(reach) = reach.filter(|reach| reach.known().overtaken.is_some()) {

@@ -153,6 +153,21 @@ pub enum CommitError {
     Failed(String),
 }
 
+/// How a client of a cluster is, as it said last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientVitals {
+    /// What it is for.
+    pub name: String,
+    /// Brokers that it is connected to.
+    pub brokers_up: u64,
+    /// Messages that wait in it.
+    pub queued: u64,
+    /// The 99th percentile of the slowest broker's round trips.
+    pub round_trip: Duration,
+    /// Requests that timed out since it began.
+    pub timeouts: u64,
+}
+
 /// The largest record that every implementation takes, headers included (Kafka's default is 1,048,588).
 pub const MAX_RECORD_BYTES: usize = 1_000_000;
 
@@ -190,6 +205,11 @@ pub trait Log: Send + Sync + 'static {
     /// Returns when the log can only be used again by a new start, with the reason.
     async fn failed(&self) -> String {
         std::future::pending().await
+    }
+
+    /// How the clients of a cluster are; none where there are none.
+    fn clients(&self) -> Vec<ClientVitals> {
+        Vec::new()
     }
 
     /// A writer of atomic batches; fences every earlier writer of the same id.

@@ -4,6 +4,7 @@
 //! afterwards.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use platform::retry::Retry;
@@ -46,6 +47,8 @@ pub enum ExternalError {
 #[derive(Debug, Clone)]
 pub struct External {
     settings: SrSettings,
+    /// Why the last question had no answer.
+    fault: Arc<Mutex<Option<String>>>,
 }
 
 impl External {
@@ -61,7 +64,30 @@ impl External {
             let password = options.password_file.as_ref().map(read).transpose()?;
             builder.set_basic_authorization(username, password.as_deref());
         }
-        Ok(Self { settings: builder.build().map_err(unavailable)? })
+        Ok(Self { settings: builder.build().map_err(unavailable)?, fault: Arc::default() })
+    }
+
+    /// Why a schema waits for it: somebody asked for one, and it does not answer yet. A registry that nobody needs is
+    /// not asked.
+    pub async fn fault(&self) -> Option<String> {
+        let fault = self.last_fault();
+        if fault.is_some() {
+            drop(self.get(SchemaId::new(1)).await);
+        }
+        self.last_fault()
+    }
+
+    fn last_fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn noted<T>(&self, outcome: Result<T, ExternalError>) -> Result<T, ExternalError> {
+        let fault = match &outcome {
+            Err(ExternalError::Unavailable(why)) => Some(why.clone()),
+            Ok(_) | Err(ExternalError::Refused(_)) => None,
+        };
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        outcome
     }
 
     /// Registers a schema, or finds it there; its id.
@@ -75,7 +101,7 @@ impl External {
                 Err(ExternalError::Refused(_)) if attempts < ATTEMPTS => {
                     tokio::time::sleep(retry.next_wait()).await;
                 }
-                outcome => return outcome,
+                outcome => return self.noted(outcome),
             }
         }
     }
@@ -93,13 +119,14 @@ impl External {
 
     /// The schema of an id; `None` when it has none.
     pub async fn get(&self, id: SchemaId) -> Result<Option<AvroSchema>, ExternalError> {
-        match get_schema_by_id(id.get(), &self.settings).await {
+        let outcome = match get_schema_by_id(id.get(), &self.settings).await {
             Ok(found) => AvroSchema::parse(&found.schema)
                 .map(Some)
                 .map_err(|error| ExternalError::Refused(format!("schema {id}: {error}"))),
             Err(error) if error.error.contains("status 404") => Ok(None),
             Err(error) => Err(unavailable(error)),
-        }
+        };
+        self.noted(outcome)
     }
 }
 

@@ -60,6 +60,14 @@ impl Registry {
         self.external.as_ref()
     }
 
+    /// Why an unknown schema cannot be registered now.
+    pub async fn fault(&self) -> Option<String> {
+        match &self.external {
+            Some(external) => external.fault().await,
+            None => None,
+        }
+    }
+
     /// Registers a schema under a subject, or finds it there; its id.
     pub async fn register(
         &self,

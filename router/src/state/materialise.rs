@@ -305,6 +305,7 @@ impl Materialiser {
     /// An event's `before` was not the state's image: every replica starts over from the state.
     async fn order_resync(&mut self, offset: Offset) {
         let source = self.feed.source();
+        self.feed.meter().differs();
         tracing::error!(topic = %source.topic, partition = %source.partition, %offset, "an event's before image is not the state's");
         if self.last_resync.is_some_and(|last| last.elapsed() < RESYNC_PAUSE) {
             return;

@@ -13,7 +13,7 @@ use router::control::declared::Declared;
 use router::log::Log;
 use router::log::memory::MemoryLog;
 use router::registry::external::External;
-use router::{Parts, Router, Routers};
+use router::{Parts, Router, Routers, Watched};
 use schemas::avro::binary::{Cursor as Datums, put_string};
 use schemas::avro::container::Decoder;
 use schemas::change::Op;
@@ -224,6 +224,7 @@ impl Network {
             listen: loopback,
             admin_listen: loopback,
             declared,
+            watched: Watched::default(),
         })
         .await?;
         let operator = authority.identity(&Subject::Operator("o".to_owned()))?;

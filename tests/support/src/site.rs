@@ -61,6 +61,8 @@ pub struct Site {
     dir: PathBuf,
     dit: PathBuf,
     router: SocketAddr,
+    /// Where router, producer and consumer tell metrics and health.
+    observed: [(&'static str, SocketAddr); 3],
 }
 
 /// Waits until a condition holds; `what` names it when it does not.
@@ -85,7 +87,10 @@ const DOMAIN: &str = "test.dit";
 impl Site {
     /// A site in `dir` whose router keeps one address through all its restarts. `dit` is the command's path.
     pub fn new(dir: &Path, dit: &str, declared: &[(&str, serde_json::Value)]) -> anyhow::Result<Self> {
-        let site = Self { dir: dir.to_owned(), dit: PathBuf::from(dit), router: free_address()? };
+        let observed =
+            [("router", free_address()?), ("producer", free_address()?), ("consumer", free_address()?)];
+        let (dir, dit, router) = (dir.to_owned(), PathBuf::from(dit), free_address()?);
+        let site = Self { dir, dit, router, observed };
         let authority = Authority::open_or_create(&site.path("pki"), DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
         authority.issue_to(&site.path("pki"), "router", &Subject::Router { name: "r".to_owned(), hosts })?;
@@ -98,12 +103,19 @@ impl Site {
         let admin = free_address()?;
         let text = format!(
             "listen = \"{}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\nnetwork_secret = \"secret\"\n\
-             log_dir = \"log\"\ndeclared = \"declared\"\n\n{}",
+             log_dir = \"log\"\ndeclared = \"declared\"\nobserve_listen = \"{}\"\n\n{}",
             site.router,
+            site.observed("router")?,
             identity("router")
         );
         std::fs::write(site.path("router.toml"), text)?;
         Ok(site)
+    }
+
+    /// Where a process tells metrics and health.
+    pub fn observed(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        let found = self.observed.iter().find(|(process, _)| *process == name);
+        found.map(|(_, address)| *address).context("a process that is watched")
     }
 
     /// A path below the site's folder.
@@ -132,8 +144,9 @@ impl Site {
         std::fs::write(self.path("schema.avsc"), schema)?;
         let text = format!(
             "router = \"https://{}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{channel}\"\nschema = \"schema.avsc\"\n\
-             data_dir = \"producer\"\ndrop_dir = \"drop\"\n\n{}\n{more}",
+             data_dir = \"producer\"\ndrop_dir = \"drop\"\nobserve_listen = \"{}\"\n\n{}\n{more}",
             self.router,
+            self.observed("producer")?,
             identity(&stem)
         );
         Ok(std::fs::write(self.path("producer.toml"), text)?)
@@ -143,9 +156,10 @@ impl Site {
     pub fn consumer(&self, agent: &str, agreement: &str, channel: &str) -> anyhow::Result<()> {
         let stem = self.certificate(agent)?;
         let text = format!(
-            "router = \"https://{}\"\ndata_dir = \"consumer\"\n\n{}\n[[agreement]]\nnumber = \"{agreement}\"\n\
+            "router = \"https://{}\"\ndata_dir = \"consumer\"\nobserve_listen = \"{}\"\n\n{}\n[[agreement]]\nnumber = \"{agreement}\"\n\
              channel = \"{channel}\"\n",
             self.router,
+            self.observed("consumer")?,
             identity(&stem)
         );
         Ok(std::fs::write(self.path("consumer.toml"), text)?)

@@ -2,7 +2,8 @@
 //!
 //! Owns what librdkafka is told, each setting with its reason.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
@@ -11,9 +12,10 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::FutureProducer;
+use rdkafka::statistics::Statistics;
 
 use crate::config::kafka::KafkaOptions;
-use crate::log::TopicError;
+use crate::log::{ClientVitals, TopicError};
 
 /// A reading client, shared by its lanes.
 pub(super) type Reader = Arc<BaseConsumer<Context>>;
@@ -30,18 +32,56 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(15);
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
 /// What a client holds that was not taken yet, in KiB: two chunks of a tail.
 const PREFETCH_KIB: usize = 1_024;
+/// How often a client says how it is: what scrapes metrics comes as often.
+const VITALS_EVERY: Duration = Duration::from_secs(15);
 /// What the appends of a whole router may hold, in KiB.
 const APPEND_QUEUE_KIB: usize = 64 * 1_024;
 
-/// Where a client's own words go.
-#[derive(Debug, Clone)]
-pub(super) struct Context;
+type Board = Arc<Mutex<BTreeMap<u64, ClientVitals>>>;
+
+/// Where a client's own words go; what it said of itself goes with it.
+#[derive(Debug)]
+pub(super) struct Context {
+    board: Board,
+    number: u64,
+}
+
+fn lock(board: &Board) -> MutexGuard<'_, BTreeMap<u64, ClientVitals>> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    fn new(board: &Board, name: &str) -> Self {
+        let mut all = lock(board);
+        let number = all.keys().next_back().map_or(0, |last| last + 1);
+        all.insert(number, ClientVitals { name: name.to_owned(), ..ClientVitals::default() });
+        Self { board: Arc::clone(board), number }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        lock(&self.board).remove(&self.number);
+    }
+}
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition is no error: the lanes are told by their queues.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(%error, %reason, "a Kafka client reports");
+        }
+    }
+
+    fn stats(&self, said: Statistics) {
+        let slowest = said.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
+        let is_up = |broker: &&rdkafka::statistics::Broker| broker.nodeid >= 0 && broker.state == "UP";
+        if let Some(vitals) = lock(&self.board).get_mut(&self.number) {
+            vitals.brokers_up =
+                u64::try_from(said.brokers.values().filter(is_up).count()).unwrap_or(u64::MAX);
+            vitals.queued = said.msg_cnt;
+            vitals.round_trip = Duration::from_micros(u64::try_from(slowest.unwrap_or(0)).unwrap_or(0));
+            vitals.timeouts = said.brokers.values().map(|broker| broker.req_timeouts).sum();
         }
     }
 }
@@ -52,11 +92,28 @@ impl ConsumerContext for Context {}
 #[derive(Clone)]
 pub(super) struct Clients {
     options: KafkaOptions,
+    board: Board,
 }
 
 impl Clients {
     pub(super) fn new(options: &KafkaOptions) -> Self {
-        Self { options: options.clone() }
+        Self { options: options.clone(), board: Board::default() }
+    }
+
+    /// How each client is, as it said last; those of one name together.
+    pub(super) fn vitals(&self) -> Vec<ClientVitals> {
+        let mut by_name = BTreeMap::<String, ClientVitals>::new();
+        for vitals in lock(&self.board).values() {
+            let all = by_name.entry(vitals.name.clone()).or_insert_with(|| vitals.clone());
+            *all = ClientVitals {
+                name: vitals.name.clone(),
+                brokers_up: all.brokers_up.min(vitals.brokers_up),
+                queued: all.queued.max(vitals.queued),
+                round_trip: all.round_trip.max(vitals.round_trip),
+                timeouts: all.timeouts.max(vitals.timeouts),
+            };
+        }
+        by_name.into_values().collect()
     }
 
     pub(super) const fn options(&self) -> &KafkaOptions {
@@ -70,6 +127,7 @@ impl Clients {
             .set("client.id", "dit-router")
             // A broker that came back is found within a second.
             .set("reconnect.backoff.max.ms", "1000")
+            .set("statistics.interval.ms", VITALS_EVERY.as_millis().to_string())
             // A topic that is gone is named soon.
             .set("topic.metadata.propagation.max.ms", "3000");
         let Some(security) = &self.options.security else { return Ok(config) };
@@ -95,8 +153,12 @@ impl Clients {
         Ok(config)
     }
 
-    fn create<C: FromClientConfigAndContext<Context>>(config: &ClientConfig) -> Result<C, TopicError> {
-        config.create_with_context(Context).map_err(|error: KafkaError| {
+    fn create<C: FromClientConfigAndContext<Context>>(
+        &self,
+        config: &ClientConfig,
+        name: &str,
+    ) -> Result<C, TopicError> {
+        config.create_with_context(Context::new(&self.board, name)).map_err(|error: KafkaError| {
             let remedy =
                 "look at [kafka] in the configuration; TLS needs a binary with the feature kafka-tls";
             TopicError::Unavailable(format!("no Kafka client can be made: {error}; {remedy}"))
@@ -120,7 +182,7 @@ impl Clients {
             // The default of a second would be felt by whoever empties a queue that was full.
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
-        Self::create(&config).map(Arc::new)
+        self.create(&config, "reader").map(Arc::new)
     }
 
     fn producer_config(&self) -> Result<ClientConfig, TopicError> {
@@ -139,7 +201,7 @@ impl Clients {
 
     /// The producer of the logs.
     pub(super) fn producer(&self) -> Result<Producer, TopicError> {
-        Self::create(&self.producer_config()?)
+        self.create(&self.producer_config()?, "appender")
     }
 
     /// A producer that commits transactions.
@@ -148,10 +210,10 @@ impl Clients {
         config
             .set("transactional.id", id)
             .set("transaction.timeout.ms", TRANSACTION_LIMIT.as_millis().to_string());
-        Self::create(&config)
+        self.create(&config, "state")
     }
 
     pub(super) fn admin(&self) -> Result<Admin, TopicError> {
-        Self::create(&self.config()?)
+        self.create(&self.config()?, "admin")
     }
 }

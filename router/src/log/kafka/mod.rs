@@ -24,7 +24,10 @@ use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::Semaphore;
 
-use super::{AppendError, Batch, Bounds, FencedWriter, Log, ReadError, TopicError, TopicSpec, check_sizes};
+use super::{
+    AppendError, Batch, Bounds, ClientVitals, FencedWriter, Log, ReadError, TopicError, TopicSpec,
+    check_sizes,
+};
 use crate::config::kafka::KafkaOptions;
 use append::Appender;
 use client::{Admin, Clients, REQUEST_LIMIT, Reader};
@@ -237,6 +240,10 @@ impl Log for KafkaLog {
             Some(KafkaOffset::Offset(found)) => Ok(offset(found)),
             _ => Ok(self.bounds_of(&place).await?.next),
         }
+    }
+
+    fn clients(&self) -> Vec<ClientVitals> {
+        self.clients.vitals()
     }
 
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {

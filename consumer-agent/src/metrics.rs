@@ -1,0 +1,169 @@
+//! What a consumer agent counts: call sites say what happened, this room says how it is counted.
+//!
+//! Owns every series of the agent, beside those that each process has. Labels are the agreements of its own
+//! configuration; never a key, never a value.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::clock;
+use platform::identity::Identity;
+use platform::metrics::{Meter, MetricsError, Vitals};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
+use schemas::ids::AgreementNumber;
+use schemas::promise::Promise;
+
+use crate::agent::{Phase, Status};
+
+const AGREEMENT: &[&str] = &["agreement"];
+
+/// The agent's series; clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    meter: Meter,
+    vitals: Vitals,
+    deliveries: IntCounterVec,
+    applied: HistogramVec,
+    breaks: IntCounterVec,
+    closed: IntCounterVec,
+    phase: GaugeVec,
+    rows: GaugeVec,
+    lag_records: GaugeVec,
+    lag_seconds: GaugeVec,
+    freshness: GaugeVec,
+    heard: GaugeVec,
+}
+
+impl Metrics {
+    /// Everything at 0.
+    #[rustfmt::skip]
+    pub fn new(identity: &Identity, disks: Vec<PathBuf>) -> Result<Self, MetricsError> {
+        let mut meter = Meter::new()?;
+        let by = |more: &'static str| ["agreement", more];
+        Ok(Self(Arc::new(Families {
+            vitals: Vitals::new(&mut meter, identity, disks)?,
+            deliveries: meter.counter("dit_consumer_deliveries_total", "Events received, by reason: change, enter, leave, state.", &by("reason"))?,
+            applied: meter.seconds("dit_consumer_apply_duration_seconds", "From a block's arrival to the sink having it, its cursor included.", AGREEMENT)?,
+            breaks: meter.counter("dit_consumer_failures_total", "Streams that broke or were refused, by part: router, stream, sink.", &by("part"))?,
+            closed: meter.counter("dit_consumer_streams_closed_total", "Streams that the router closed, by reason.", &by("reason"))?,
+            phase: meter.gauge("dit_consumer_phase", "1 for what the agent is doing: connecting, streaming, waiting, ended, stuck, broken.", &by("phase"))?,
+            rows: meter.gauge("dit_consumer_replica_rows", "Rows that the replica has.", AGREEMENT)?,
+            lag_records: meter.gauge("dit_consumer_lag_records", "Records between the replica and the log's end as last told, whoever they are for.", AGREEMENT)?,
+            lag_seconds: meter.gauge("dit_consumer_lag_seconds", "Age of the newest record that the replica includes while others wait, or time since the router's last word; 0 when neither.", AGREEMENT)?,
+            freshness: meter.gauge("dit_consumer_source_freshness_timestamp_seconds", "Up to when the provider had looked at its source, as far as the replica shows it.", AGREEMENT)?,
+            heard: meter.gauge("dit_consumer_last_word_timestamp_seconds", "When the agent last had a word from the router, or began.", AGREEMENT)?,
+            meter,
+        })))
+    }
+
+    /// Every family, by name.
+    pub fn catalogue(&self) -> String {
+        self.0.meter.catalogue()
+    }
+
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.0.vitals
+    }
+
+    /// What one agreement's agent counts.
+    pub fn agreement(&self, number: &AgreementNumber) -> AgreementMeter {
+        AgreementMeter { number: number.to_string(), metrics: self.clone() }
+    }
+
+    /// Renders what the agents look like now.
+    pub(crate) fn render<'s>(&self, all: impl Iterator<Item = &'s Status>) -> String {
+        self.0.vitals.refresh();
+        for status in all {
+            self.look(status);
+        }
+        self.0.meter.render()
+    }
+
+    fn look(&self, status: &Status) {
+        let Families { deliveries, phase, rows, lag_records, lag_seconds, freshness, heard, .. } = &*self.0;
+        let number = status.agreement.as_str();
+        let tally = status.delivered;
+        for (reason, count) in [
+            ("change", tally.changed),
+            ("enter", tally.entered),
+            ("leave", tally.left),
+            ("state", tally.present),
+        ] {
+            let counter = deliveries.with_label_values(&[number, reason]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        for one in Phase::ALL {
+            phase.with_label_values(&[number, one.as_str()]).set(f64::from(u8::from(one == status.phase)));
+        }
+        let now = clock::now();
+        let since = |at| Duration::from_millis(now.since(at)).as_secs_f64();
+        let (records, behind) = match (status.phase, status.behind) {
+            (Phase::Streaming, Some(behind)) if behind.events > 0 => {
+                (behind.events, behind.since.map_or_else(|| since(status.at), since))
+            }
+            (Phase::Streaming, Some(_)) => (0, 0.0),
+            (_, behind) => (behind.map_or(0, |behind| behind.events), since(status.heard_at)),
+        };
+        lag_records.with_label_values(&[number]).set(float(records));
+        lag_seconds.with_label_values(&[number]).set(behind);
+        rows.with_label_values(&[number]).set(float(u64::try_from(status.rows).unwrap_or(u64::MAX)));
+        let seconds = |millis: i64| float(u64::try_from(millis).unwrap_or_default()) / 1_000.0;
+        heard.with_label_values(&[number]).set(seconds(status.heard_at.get()));
+        if let Some(at) = status.freshness {
+            freshness.with_label_values(&[number]).set(seconds(at.get()));
+        }
+    }
+}
+
+/// What one agreement's agent counts.
+#[derive(Clone)]
+pub struct AgreementMeter {
+    number: String,
+    metrics: Metrics,
+}
+
+/// What a stream broke at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The router refused, or is not there.
+    Router,
+    /// What came does not keep its rules, or ended in the middle.
+    Stream,
+    /// The place of the replica.
+    Sink,
+}
+
+impl AgreementMeter {
+    /// The sink has a block.
+    pub(crate) fn applied(&self, took: Duration) {
+        self.metrics.0.applied.with_label_values(&[&self.number]).observe(took.as_secs_f64());
+    }
+
+    /// A stream broke.
+    pub(crate) fn broke(&self, part: Part) {
+        let part = match part {
+            Part::Router => "router",
+            Part::Stream => "stream",
+            Part::Sink => "sink",
+        };
+        self.metrics.0.breaks.with_label_values(&[self.number.as_str(), part]).inc();
+    }
+
+    /// The router closed a stream.
+    pub(crate) fn closed(&self, reason: &str) {
+        self.metrics.0.closed.with_label_values(&[self.number.as_str(), reason]).inc();
+    }
+
+    /// What came had gone back in its partition.
+    pub(crate) fn went_back(&self) {
+        self.metrics.0.vitals.break_promise(Promise::KeyOrder);
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge has no other number")]
+const fn float(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,50 @@
+//! A consumer agent as those who watch see it: each agreement's status now, and whether it is of use.
+//!
+//! Owns what is looked at when somebody asks; it changes nothing.
+
+use async_trait::async_trait;
+use platform::observe::{Check, Observed};
+use tokio::sync::watch;
+
+use crate::agent::{Phase, Status};
+use crate::metrics::Metrics;
+
+/// The agents of a process, watched.
+pub struct Watch {
+    metrics: Metrics,
+    agents: Vec<watch::Receiver<Status>>,
+}
+
+impl Watch {
+    /// Over each agreement's agent.
+    pub const fn new(metrics: Metrics, agents: Vec<watch::Receiver<Status>>) -> Self {
+        Self { metrics, agents }
+    }
+
+    fn statuses(&self) -> Vec<Status> {
+        self.agents.iter().map(|agent| agent.borrow().clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Observed for Watch {
+    async fn metrics(&self) -> String {
+        self.metrics.render(self.statuses().iter())
+    }
+
+    async fn checks(&self) -> Vec<Check> {
+        let faults: Vec<String> = self
+            .statuses()
+            .iter()
+            // An agreement that has ended or is not in force is no fault of the agent's.
+            .filter(|status| matches!(status.phase, Phase::Connecting | Phase::Stuck | Phase::Broken))
+            .map(|status| {
+                let why = status.last_error.as_deref().unwrap_or("no word from the router yet");
+                format!("{}: {}: {why}", status.agreement, status.phase.as_str())
+            })
+            .collect();
+        let mut checks = vec![Check::new("agreements", (!faults.is_empty()).then(|| faults.join("; ")))];
+        checks.extend(self.metrics.vitals().checks());
+        checks
+    }
+}

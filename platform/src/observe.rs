@@ -1,0 +1,93 @@
+//! The listener for those who watch: `/metrics`, `/livez`, `/readyz`.
+//!
+//! Owns the answers' form. It asks nobody for a name and says nothing of any subject; who may reach it is the
+//! network's matter.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::shutdown::Tasks;
+
+/// One thing that a process needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What it is.
+    pub name: &'static str,
+    /// What is wrong with it.
+    pub fault: Option<String>,
+}
+
+impl Check {
+    /// The outcome of a look.
+    pub const fn new(name: &'static str, fault: Option<String>) -> Self {
+        Self { name, fault }
+    }
+}
+
+/// A process that can be watched.
+#[async_trait]
+pub trait Observed: Send + Sync + 'static {
+    /// Its metrics, as they are now.
+    async fn metrics(&self) -> String;
+    /// Looks at everything that it needs to be of use.
+    async fn checks(&self) -> Vec<Check>;
+}
+
+/// Listens until `tasks` stop; the address that it got.
+pub async fn listen(
+    address: SocketAddr,
+    observed: Arc<dyn Observed>,
+    tasks: &Tasks,
+) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let local = listener.local_addr()?;
+    let watched = Watched { observed, tasks: tasks.clone() };
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .with_state(watched);
+    let stopping = tasks.stopping();
+    tasks.spawn(async move {
+        let served = axum::serve(listener, app).with_graceful_shutdown(stopping).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the listener for those who watch has ended");
+        }
+    });
+    tracing::info!(address = %local, "tells metrics and health");
+    Ok(local)
+}
+
+#[derive(Clone)]
+struct Watched {
+    observed: Arc<dyn Observed>,
+    tasks: Tasks,
+}
+
+async fn metrics(State(watched): State<Watched>) -> Response {
+    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    (kind, watched.observed.metrics().await).into_response()
+}
+
+async fn ready(State(watched): State<Watched>) -> Response {
+    let mut checks = watched.observed.checks().await;
+    if watched.tasks.is_stopping() {
+        checks.push(Check::new("stopping", Some("this process was told to stop".to_owned())));
+    }
+    let is_ready = checks.iter().all(|check| check.fault.is_none());
+    let told: Vec<_> = checks
+        .iter()
+        .map(|check| json!({"check": check.name, "ok": check.fault.is_none(), "fault": check.fault}))
+        .collect();
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({"ready": is_ready, "checks": told}))).into_response()
+}

@@ -1,0 +1,106 @@
+//! A producer agent as those who watch see it: its outbox and its sender now, and whether it is of use.
+//!
+//! Owns what is looked at when somebody asks; it changes nothing.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use platform::clock;
+use platform::observe::{Check, Observed};
+use tokio::sync::watch;
+
+use crate::agent::Agent;
+use crate::metrics::{Look, Metrics};
+use crate::outbox::{SharedOutbox, lock};
+use crate::send::sender::{Sender, Sent};
+
+/// An agent that is watched.
+pub struct Watch {
+    metrics: Metrics,
+    held: PathBuf,
+    at_work: Mutex<Option<AtWork>>,
+    /// Seconds since 1970; 0 before the first look.
+    looked_at: AtomicI64,
+}
+
+struct AtWork {
+    outbox: SharedOutbox,
+    sent: watch::Receiver<Sent>,
+    /// What was acknowledged when entries were seen to wait, and when that was.
+    waits: Option<(u64, Instant)>,
+}
+
+impl Watch {
+    /// Before the router was reached; `drop_dir` is the folder that files are dropped into.
+    pub fn new(metrics: Metrics, drop_dir: &std::path::Path) -> Self {
+        let held = drop_dir.join("held");
+        Self { metrics, held, at_work: Mutex::new(None), looked_at: AtomicI64::new(0) }
+    }
+
+    /// What is counted.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The agent is at work.
+    pub fn attend(&self, agent: &Agent, sender: &Sender) {
+        let at_work = AtWork { outbox: agent.outbox(), sent: sender.sent(), waits: None };
+        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_work);
+    }
+
+    /// The agent's folder is let go: another opening may follow.
+    pub fn leave(&self) {
+        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The source was looked at.
+    pub fn looked_at_source(&self) {
+        self.looked_at.store(clock::now().get() / 1_000, Ordering::Relaxed);
+    }
+
+    fn look(&self) -> Look {
+        let looked_at = Some(self.looked_at.load(Ordering::Relaxed)).filter(|at| *at > 0);
+        let held = std::fs::read_dir(&self.held).map_or(0, |entries| {
+            let is_report = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with("json");
+            entries.flatten().filter(|entry| !is_report(&entry.file_name())).count()
+        });
+        let look = Look { held: u64::try_from(held).unwrap_or(u64::MAX), looked_at, ..Look::default() };
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(AtWork { outbox, sent, waits }) = at_work.as_mut() else { return look };
+        let sent = *sent.borrow();
+        let (next, bytes, limit) = {
+            let outbox = lock(outbox);
+            (outbox.next_position(), outbox.bytes(), outbox.watermark())
+        };
+        let waiting = next.saturating_sub(sent.acknowledged);
+        *waits = match *waits {
+            _ if waiting == 0 => None,
+            Some(since) if since.0 == sent.acknowledged => Some(since),
+            _ => Some((sent.acknowledged, Instant::now())),
+        };
+        let stalled = waits.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        Look { waiting, bytes, limit, stalled, sent: Some(sent), ..look }
+    }
+}
+
+#[async_trait]
+impl Observed for Watch {
+    async fn metrics(&self) -> String {
+        self.metrics.render(&self.look())
+    }
+
+    async fn checks(&self) -> Vec<Check> {
+        let look = self.look();
+        let is_away = !look.sent.is_some_and(|sent| sent.is_connected);
+        let router =
+            is_away.then(|| "the router does not take what is sent; it waits in the outbox".to_owned());
+        let is_full = look.limit > 0 && look.bytes >= look.limit;
+        let outbox = is_full.then(|| format!("it holds {} bytes, its limit is {}", look.bytes, look.limit));
+        let mut checks = vec![Check::new("router", router), Check::new("outbox", outbox)];
+        checks.extend(self.metrics.vitals().checks());
+        checks
+    }
+}

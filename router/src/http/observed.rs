@@ -1,0 +1,23 @@
+//! Every request as metrics see it: its route's pattern, its status, its code, its time.
+//!
+//! Owns the labels, which are bounded: a path that is no route is one label for all.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use schemas::error_code::ErrorCode;
+
+use crate::metrics::Metrics;
+
+/// Passes a request on and counts its answer.
+pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let (method, begun) = (request.method().clone(), Instant::now());
+    let response = next.run(request).await;
+    let route = path.as_ref().map_or("other", MatchedPath::as_str);
+    let code = response.extensions().get::<ErrorCode>().copied();
+    metrics.answered(route, method.as_str(), response.status().as_u16(), code, begun.elapsed());
+    response
+}

@@ -1,0 +1,190 @@
+//! A router as those who watch see it: its gauges as they are now, and whether it is of use.
+//!
+//! Owns what is looked at when somebody asks. It changes nothing and never answers from what it found earlier.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use platform::clock;
+use platform::observe::{Check, Observed};
+use schemas::agreement::Status;
+use schemas::ids::{AgreementNumber, Offset, Partition};
+use schemas::time::Millis;
+
+use crate::Core;
+use crate::channel::feed::Feed;
+use crate::channels::Running;
+use crate::control::service::TOPIC as CONTROL_TOPIC;
+use crate::metrics::{Metrics, Stream, labels, of};
+
+/// How long the log may take to answer: what watches gives up after about ten seconds.
+const LOG_LIMIT: Duration = Duration::from_secs(3);
+
+/// A router that is watched.
+pub struct Watch {
+    core: Core,
+}
+
+impl Watch {
+    /// Over what its requests use.
+    pub const fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.core.metrics
+    }
+
+    fn look_at_channels(&self) {
+        let gauges = self.metrics().gauges();
+        for family in [&gauges.freshness, &gauges.newest, &gauges.fault, &gauges.state_lag, &gauges.overtaken]
+        {
+            family.reset();
+        }
+        for running in self.core.channels.all() {
+            let channel = running.entry.channel.name.as_str();
+            let tails: Vec<_> = running.feeds.iter().map(|feed| feed.tail()).collect();
+            if let Some(oldest) = tails.iter().map(|tail| tail.fold.freshness).min().flatten() {
+                let source = [channel, running.entry.channel.owner.as_str()];
+                gauges.freshness.with_label_values(&source).set(seconds(oldest));
+            }
+            if let Some(newest) = tails.iter().filter_map(|tail| tail.fold.passed_at).max() {
+                gauges.newest.with_label_values(&[channel]).set(seconds(newest));
+            }
+            let is_faulty = tails.iter().any(|tail| tail.fault.is_some());
+            gauges.fault.with_label_values(&[channel]).set(f64::from(u8::from(is_faulty)));
+            let known: Vec<_> = running.materialised.iter().map(|reach| reach.known()).collect();
+            let lag = tails.iter().zip(&known).map(|(tail, state)| distance(state.to, tail.next)).sum();
+            gauges.state_lag.with_label_values(&[channel]).set(number(lag));
+            let is_overtaken = known.iter().any(|state| state.overtaken.is_some());
+            gauges.overtaken.with_label_values(&[channel]).set(f64::from(u8::from(is_overtaken)));
+        }
+    }
+
+    fn look_at_agreements(&self) {
+        let gauges = self.metrics().gauges();
+        for family in [&gauges.active, &gauges.streams, &gauges.lag_records, &gauges.lag_seconds] {
+            family.reset();
+        }
+        let (view, now) = (self.core.control.view(), self.core.lease.log_time());
+        let open = self.metrics().open_streams();
+        for entry in view.agreements.values() {
+            let agreement = &entry.agreement;
+            let (labels, streams) = (labels(agreement), of_agreement(&open, &agreement.number));
+            let is_active = entry.status == Status::Active && agreement.is_valid_at(now);
+            of(&gauges.active, &labels).set(f64::from(u8::from(is_active)));
+            of(&gauges.streams, &labels).set(number(u64::try_from(streams.len()).unwrap_or(u64::MAX)));
+            let Some(running) = self.core.channels.get(&agreement.channel) else { continue };
+            let lags = streams.iter().map(|stream| lag(stream, &running, now));
+            // The best: somebody who looks on slowly keeps nobody's replica behind.
+            let best = lags.min_by(|one, other| one.seconds.total_cmp(&other.seconds));
+            if let Some(best) = best {
+                of(&gauges.lag_seconds, &labels).set(best.seconds);
+                if let Some(records) = best.records {
+                    of(&gauges.lag_records, &labels).set(number(records));
+                }
+            }
+        }
+    }
+
+    fn look_at_log(&self) {
+        let gauges = self.metrics().gauges();
+        let holds = self.core.lease.holds(self.core.control.view().applied);
+        gauges.lease.with_label_values::<&str>(&[]).set(f64::from(u8::from(holds)));
+        for client in self.core.channels.log().clients() {
+            let name = [client.name.as_str()];
+            gauges.kafka_brokers.with_label_values(&name).set(number(client.brokers_up));
+            gauges.kafka_queue.with_label_values(&name).set(number(client.queued));
+            gauges.kafka_rtt.with_label_values(&name).set(client.round_trip.as_secs_f64());
+            gauges.kafka_timeouts.with_label_values(&name).set(number(client.timeouts));
+        }
+    }
+}
+
+#[async_trait]
+impl Observed for Watch {
+    async fn metrics(&self) -> String {
+        self.metrics().vitals().refresh();
+        self.look_at_channels();
+        self.look_at_agreements();
+        self.look_at_log();
+        self.metrics().render()
+    }
+
+    async fn checks(&self) -> Vec<Check> {
+        let log = self.core.channels.log();
+        let asked = tokio::time::timeout(LOG_LIMIT, log.bounds(CONTROL_TOPIC, Partition::new(0))).await;
+        let log = match asked {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {} s", LOG_LIMIT.as_secs())),
+        };
+        let holds = self.core.lease.holds(self.core.control.view().applied);
+        let lease = (!holds).then(|| "no beat of this router has come back in time".to_owned());
+        let faults: Vec<String> =
+            self.core.channels.all().iter().filter_map(|running| fault_of(running)).collect();
+        let mut checks = vec![
+            Check::new("log", log),
+            Check::new("lease", lease),
+            Check::new("channels", (!faults.is_empty()).then(|| faults.join("; "))),
+            Check::new("registry", self.core.registry.fault().await),
+        ];
+        checks.extend(self.metrics().vitals().checks());
+        checks
+    }
+}
+
+fn fault_of(running: &Running) -> Option<String> {
+    let fault = running.feeds.iter().find_map(|feed| feed.tail().fault)?;
+    Some(format!("{}: {fault}", running.entry.channel.name))
+}
+
+/// How far a stream is behind.
+struct Lag {
+    seconds: f64,
+    /// Not known while a pass from the state is under way.
+    records: Option<u64>,
+}
+
+fn lag(stream: &Stream, running: &Running, now: Millis) -> Lag {
+    let places = stream.places();
+    if places.is_empty() {
+        return Lag { seconds: since(stream.begun_at, clock::now()), records: None };
+    }
+    let ends = running.feeds.iter().map(|feed: &Arc<Feed>| feed.tail().next);
+    let (mut seconds, mut records) = (0.0_f64, 0);
+    for (passed, end) in places.iter().zip(ends) {
+        let behind = distance(passed.to, end);
+        records += behind;
+        if behind > 0 {
+            seconds = seconds.max(since(passed.at.unwrap_or(stream.begun_at), now));
+        }
+    }
+    Lag { seconds, records: Some(records) }
+}
+
+fn of_agreement<'s>(
+    open: &'s HashMap<AgreementNumber, Vec<Arc<Stream>>>,
+    number: &AgreementNumber,
+) -> &'s [Arc<Stream>] {
+    open.get(number).map(Vec::as_slice).unwrap_or_default()
+}
+
+const fn distance(from: Offset, to: Offset) -> u64 {
+    to.get().saturating_sub(from.get())
+}
+
+fn since(at: Millis, now: Millis) -> f64 {
+    Duration::from_millis(now.since(at)).as_secs_f64()
+}
+
+fn seconds(at: Millis) -> f64 {
+    number(u64::try_from(at.get()).unwrap_or_default()) / 1_000.0
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge has no other number")]
+const fn number(count: u64) -> f64 {
+    count as f64
+}
