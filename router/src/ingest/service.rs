@@ -216,9 +216,9 @@ impl Publisher {
             Ok(Ok(tail)) => not_lost(&tail),
             Ok(Err(_)) => Err(late("the reader has stopped")),
             Err(_) => {
-                let fault = feed.tail().fault;
-                let fault = fault.map_or_else(|| "the reader is late".to_owned(), |fault| fault.to_string());
-                Err(late(&fault))
+                let Tail { next, fault, .. } = feed.tail();
+                let stands = || format!("the reader stands at {next} of {end} for {} s", READ_BACK.as_secs());
+                Err(late(&fault.map_or_else(stands, |fault| fault.to_string())))
             }
         }
     }

@@ -52,6 +52,8 @@ struct Parked {
     nonempty: Arc<Notify>,
     position: Offset,
     has_ended: bool,
+    /// Whether anything came since it was opened: a record, or the word that there is none.
+    is_alive: bool,
     fault: Option<KafkaError>,
     since: Instant,
 }
@@ -219,8 +221,8 @@ impl Lane {
             shared.freed.notify_waiters();
         })?;
         let (place, since) = (place.clone(), Instant::now());
-        let lane =
-            Parked { reader, place, queue, nonempty, position: from, has_ended: false, fault: None, since };
+        let (position, has_ended, is_alive, fault) = (from, false, false, None);
+        let lane = Parked { reader, place, queue, nonempty, position, has_ended, is_alive, fault, since };
         Ok(Self { lane: Some(lane), shared: Arc::clone(shared) })
     }
 
@@ -247,7 +249,8 @@ impl Lane {
             }
             let nonempty = Arc::clone(&lane.nonempty);
             if tokio::time::timeout_at(deadline, nonempty.notified()).await.is_err() {
-                if !to_end {
+                // One that has never said a word may have been lost by its client: the next reading opens another.
+                if !to_end && lane.is_alive {
                     self.park();
                 }
                 return Ok(Collected::Nothing);
@@ -280,12 +283,12 @@ impl Parked {
             match self.queue.poll(Duration::ZERO) {
                 Some(Ok(message)) => {
                     let record = stored(&message);
-                    self.has_ended = false;
+                    (self.has_ended, self.is_alive) = (false, true);
                     self.position = record.offset.next();
                     size += record.record.size().max(1);
                     records.push(record);
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => self.has_ended = true,
+                Some(Err(KafkaError::PartitionEOF(_))) => (self.has_ended, self.is_alive) = (true, true),
                 Some(Err(error)) => {
                     self.fault = Some(error);
                     break;

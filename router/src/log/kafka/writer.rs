@@ -31,7 +31,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 struct KafkaWriter {
-    producer: Producer,
+    client: Client,
     /// Sees what is committed.
     reader: Reader,
     prefix: String,
@@ -45,11 +45,14 @@ pub(super) async fn open(
     id: &str,
     prefix: &str,
 ) -> Result<Box<dyn FencedWriter>, TopicError> {
-    let producer = clients.transactional(id)?;
-    on_a_thread(&producer, |producer| producer.init_transactions(FENCE_LIMIT))
+    let client = Client(Some(clients.transactional(id)?));
+    let unavailable =
+        |why: String| TopicError::Unavailable(format!("transactional id {id} cannot be had: {why}"));
+    let producer = client.get().map_err(|error| unavailable(error.to_string()))?;
+    on_a_thread(producer, |producer| producer.init_transactions(FENCE_LIMIT))
         .await
-        .map_err(|error| TopicError::Unavailable(format!("transactional id {id} cannot be had: {error}")))?;
-    Ok(Box::new(KafkaWriter { producer, reader, prefix: prefix.to_owned(), is_done: false }))
+        .map_err(|error| unavailable(error.to_string()))?;
+    Ok(Box::new(KafkaWriter { client, reader, prefix: prefix.to_owned(), is_done: false }))
 }
 
 /// These calls hold their thread; librdkafka has no others.
@@ -61,20 +64,38 @@ async fn on_a_thread(
     tokio::task::spawn_blocking(move || call(&producer)).await.unwrap_or(Err(KafkaError::Canceled))
 }
 
+/// A producer whose end, which holds its thread for a while, holds none that others' work waits for.
+struct Client(Option<Producer>);
+
+impl Client {
+    fn get(&self) -> Result<&Producer, CommitError> {
+        self.0.as_ref().ok_or_else(|| CommitError::Failed("the writer is closed".to_owned()))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let (Some(producer), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            drop(runtime.spawn_blocking(move || drop(producer)));
+        }
+    }
+}
+
 impl KafkaWriter {
     async fn transact(&self, place: &Place, records: &[Record]) -> Result<Offset, CommitError> {
-        self.producer.begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
-        match hand_over(&self.producer, place, records).await {
+        let producer = self.client.get()?;
+        producer.begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
+        match hand_over(producer, place, records).await {
             Ok(last) => {
                 // Nothing is in flight: the commit does not wait for its own flush.
-                let commit = on_a_thread(&self.producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
+                let commit = on_a_thread(producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
                 commit.map_err(|error| self.verdict(&error.to_string(), &error))?;
                 self.until_visible(place, last).await?;
                 Ok(last)
             }
             Err(AppendError::TooLarge { .. }) => Err(CommitError::Failed("a record is too large".to_owned())),
             Err(AppendError::Refused(why) | AppendError::Unknown(why)) => {
-                let abort = on_a_thread(&self.producer, |p| p.abort_transaction(COMMIT_LIMIT)).await;
+                let abort = on_a_thread(producer, |p| p.abort_transaction(COMMIT_LIMIT)).await;
                 Err(self.verdict(&why, &abort.err().unwrap_or(KafkaError::Canceled)))
             }
         }
@@ -104,7 +125,8 @@ impl KafkaWriter {
     fn verdict(&self, why: &str, error: &KafkaError) -> CommitError {
         use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
         let is_fence = |code| matches!(code, Fenced | InvalidProducerEpoch | ProducerFenced);
-        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        let fatal = self.client.get().ok().and_then(|producer| producer.client().fatal_error());
+        let fatal = fatal.map(|(code, _)| code);
         match error.rdkafka_error_code().into_iter().chain(fatal).any(is_fence) {
             true => CommitError::Fenced,
             false => CommitError::Failed(why.to_owned()),
