@@ -43,6 +43,44 @@ fn every_series_is_in_its_list() {
     }
 }
 
+fn promtool(arguments: &[&str]) {
+    let ran = Command::new("promtool").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let said = ran.unwrap_or_else(|e| panic!("promtool (Debian: prometheus): {e}"));
+    let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{words}");
+}
+
+/// Each alert fires for its fault and is silent otherwise, asks for series that there are, and has its page.
+#[test]
+fn every_alert_has_its_cases_and_its_page() {
+    promtool(&["check", "rules", "helm/dit/files/alerts.yaml"]);
+    promtool(&["test", "rules", "helm/dit/tests/alerts.yaml"]);
+    let read = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let (alerts, cases, pages) =
+        (read("helm/dit/files/alerts.yaml"), read("helm/dit/tests/alerts.yaml"), read("docs/runbook.md"));
+    let lists: String =
+        ["router", "producer", "consumer"].map(|name| read(&format!("docs/metrics/{name}.txt"))).concat();
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    for name in alerts.split(|letter| !is_word(letter)).filter(|word| word.starts_with("dit_")) {
+        assert!(lists.lines().any(|line| line.starts_with(&format!("{name} "))), "no process has {name}");
+    }
+    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(names.len(), 6);
+    for name in names {
+        let case = format!("alertname: {name}");
+        let (fires, is_silent) = (format!("{case}\n        exp_alerts:"), format!("{case}}}"));
+        assert!(cases.contains(&fires) && cases.contains(&is_silent), "{name}: a firing and a silent case");
+        assert!(pages.contains(&format!("\n## {name}\n")), "{name} has no section in docs/runbook.md");
+        assert!(
+            alerts.contains(&format!("docs/runbook.md#{}", name.to_lowercase())),
+            "{name} names its page"
+        );
+    }
+}
+
 /// The answer of a process to a plain request: its status and its body.
 fn get(site: &Site, process: &str, path: &str) -> (u16, String) {
     let url = format!("http://{}{path}", site.observed(process).unwrap());

@@ -84,7 +84,7 @@ impl Metrics {
     #[rustfmt::skip]
     pub fn new(identity: &Identity, disks: Vec<PathBuf>) -> Result<Self, MetricsError> {
         let mut meter = Meter::new()?;
-        Ok(Self(Arc::new(Families {
+        let metrics = Self(Arc::new(Families {
             vitals: Vitals::new(&mut meter, identity, disks)?,
             changes: meter.counter("dit_producer_changes_total", "Changes taken into the outbox, by source and operation; a single change is an upsert or a delete.", &["source", "op"])?,
             parked: meter.counter("dit_producer_rows_parked_total", "Rows or single changes that were set aside or refused, by source.", &["source"])?,
@@ -96,7 +96,12 @@ impl Metrics {
             request_seconds: meter.seconds("dit_producer_http_request_duration_seconds", "From a local request's head to its answer, by route.", &["route"])?,
             gauges: Gauges::new(&mut meter)?,
             meter,
-        })))
+        }));
+        // The first step of a counter that begins at 1 is seen by nobody.
+        for source in ["file", "http"] {
+            metrics.0.parked.with_label_values(&[source]);
+        }
+        Ok(metrics)
     }
 
     /// Every family, by name.

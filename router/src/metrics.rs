@@ -22,6 +22,8 @@ use schemas::time::Millis;
 
 /// What a channel is told apart by.
 const CHANNEL: &[&str] = &["channel"];
+/// Why an event is parked. Each series begins at 0: the first step of a counter that begins at 1 is seen by nobody.
+const PARKED: [&str; 4] = ["undecodable", "unresolvable", "unprojectable", "unreadable"];
 /// What an agreement is told apart by.
 const AGREEMENT: &[&str] = &["agreement", "consumer", "channel"];
 
@@ -301,6 +303,11 @@ impl Metrics {
                 word,
             ])
         };
+        for reason in PARKED {
+            let [number, consumer, channel] = &labels;
+            let labels = [number.as_str(), consumer.as_str(), channel.as_str(), reason];
+            families.parked.with_label_values(&labels);
+        }
         let id = self.0.next_stream.fetch_add(1, Ordering::Relaxed);
         let (number, places) = (agreement.number.clone(), Mutex::new(Vec::new()));
         let stream = Arc::new(Stream { number, begun_at: clock::now(), places });
