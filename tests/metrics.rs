@@ -18,6 +18,7 @@ use daily_site::{replica, settled, site, start, take_day};
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
 use support::site::{Site, eventually};
+use support::watcher;
 
 fn identity() -> Identity {
     platform::identity::install_crypto();
@@ -83,12 +84,7 @@ fn every_alert_has_its_cases_and_its_page() {
 
 /// The answer of a process to a plain request: its status and its body.
 fn get(site: &Site, process: &str, path: &str) -> (u16, String) {
-    let url = format!("http://{}{path}", site.observed(process).unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let answer = reqwest::get(url).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    })
+    watcher::get(&format!("http://{}{path}", site.observed(process).unwrap()), &[]).unwrap()
 }
 
 /// The value of a series by its name and labels as they stand in the text.

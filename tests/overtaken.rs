@@ -14,17 +14,7 @@ use std::path::Path;
 
 use daily_site::{register, replica, settled, site, start, take_day};
 use parts::kafka::Kafka;
-use support::site::{Site, eventually};
-
-/// A site whose router keeps its log on Kafka.
-fn site_on(kafka: &Kafka, dir: &Path) -> Site {
-    let site = site(dir);
-    let config = std::fs::read_to_string(site.path("router.toml")).unwrap();
-    let config = config.replace("log_dir = \"log\"\n", "");
-    let kafka = format!("[kafka]\nbrokers = \"{}\"\nreplication = 1\n", kafka.bootstrap());
-    std::fs::write(site.path("router.toml"), format!("{config}\n{kafka}")).unwrap();
-    site
-}
+use support::site::eventually;
 
 fn alter_state_topic(kafka: &Kafka, change: [&str; 2]) {
     let bootstrap = kafka.bootstrap();
@@ -48,7 +38,9 @@ fn delete_all_records(kafka: &Kafka, dir: &Path) {
 fn a_state_that_the_log_has_left_behind_is_mended_by_its_provider() {
     let kafka = Kafka::start(1).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let (site, mut running) = settled(site_on(&kafka, dir.path()));
+    let site = site(dir.path());
+    site.on_kafka(&kafka.bootstrap()).unwrap();
+    let (site, mut running) = settled(site);
     // The state takes nothing any more but the markers of transactions; the log goes on, and live consumers with it.
     alter_state_topic(&kafka, ["--add-config", "max.message.bytes=100"]);
     take_day(&site, 1);

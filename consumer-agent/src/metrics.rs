@@ -10,7 +10,7 @@ use std::time::Duration;
 use platform::clock;
 use platform::identity::Identity;
 use platform::metrics::{Meter, MetricsError, Vitals};
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
+use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 use schemas::ids::AgreementNumber;
 use schemas::promise::Promise;
 
@@ -70,7 +70,12 @@ impl Metrics {
 
     /// What one agreement's agent counts.
     pub fn agreement(&self, number: &AgreementNumber) -> AgreementMeter {
-        AgreementMeter { number: number.to_string(), metrics: self.clone() }
+        let meter = AgreementMeter { number: number.to_string(), metrics: self.clone() };
+        // The first step of a counter that begins at 1 is seen by nobody.
+        for part in [Part::Router, Part::Stream, Part::Sink] {
+            meter.breaks(part);
+        }
+        meter
     }
 
     /// Renders what the agents look like now.
@@ -144,12 +149,16 @@ impl AgreementMeter {
 
     /// A stream broke.
     pub(crate) fn broke(&self, part: Part) {
+        self.breaks(part).inc();
+    }
+
+    fn breaks(&self, part: Part) -> IntCounter {
         let part = match part {
             Part::Router => "router",
             Part::Stream => "stream",
             Part::Sink => "sink",
         };
-        self.metrics.0.breaks.with_label_values(&[self.number.as_str(), part]).inc();
+        self.metrics.0.breaks.with_label_values(&[self.number.as_str(), part])
     }
 
     /// The router closed a stream.

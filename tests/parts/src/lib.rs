@@ -6,5 +6,6 @@
 pub mod kafka;
 pub mod postgres;
 mod process;
+pub mod prometheus;
 pub mod registry;
 mod store;

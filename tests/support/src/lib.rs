@@ -8,3 +8,4 @@ pub mod publisher;
 pub mod real_data;
 pub mod routers;
 pub mod site;
+pub mod watcher;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use platform::client::Client;
 use platform::pki::{Authority, Subject};
 
 /// How long a test waits for anything that should happen soon.
@@ -61,6 +62,7 @@ pub struct Site {
     dir: PathBuf,
     dit: PathBuf,
     router: SocketAddr,
+    admin: SocketAddr,
     /// Where router, producer and consumer tell metrics and health.
     observed: [(&'static str, SocketAddr); 3],
 }
@@ -89,8 +91,9 @@ impl Site {
     pub fn new(dir: &Path, dit: &str, declared: &[(&str, serde_json::Value)]) -> anyhow::Result<Self> {
         let observed =
             [("router", free_address()?), ("producer", free_address()?), ("consumer", free_address()?)];
-        let (dir, dit, router) = (dir.to_owned(), PathBuf::from(dit), free_address()?);
-        let site = Self { dir, dit, router, observed };
+        let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
+        let (router, admin) = (free_address()?, free_address()?);
+        let site = Self { dir, dit, router, admin, observed };
         let authority = Authority::open_or_create(&site.path("pki"), DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
         authority.issue_to(&site.path("pki"), "router", &Subject::Router { name: "r".to_owned(), hosts })?;
@@ -100,7 +103,6 @@ impl Site {
             std::fs::create_dir_all(path.parent().context("a file name")?)?;
             std::fs::write(&path, serde_json::to_string_pretty(json)?)?;
         }
-        let admin = free_address()?;
         let text = format!(
             "listen = \"{}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\nnetwork_secret = \"secret\"\n\
              log_dir = \"log\"\ndeclared = \"declared\"\nobserve_listen = \"{}\"\n\n{}",
@@ -110,6 +112,21 @@ impl Site {
         );
         std::fs::write(site.path("router.toml"), text)?;
         Ok(site)
+    }
+
+    /// The router keeps its log on Kafka instead of in a folder.
+    pub fn on_kafka(&self, brokers: &str) -> anyhow::Result<()> {
+        let path = self.path("router.toml");
+        let config = std::fs::read_to_string(&path)?.replace("log_dir = \"log\"\n", "");
+        Ok(std::fs::write(path, format!("{config}\n[kafka]\nbrokers = \"{brokers}\"\nreplication = 1\n"))?)
+    }
+
+    /// A client of the operators' listener.
+    pub fn operator(&self) -> anyhow::Result<Client> {
+        platform::identity::install_crypto();
+        let authority = Authority::open_or_create(&self.path("pki"), DOMAIN)?;
+        let operator = authority.identity(&Subject::Operator("o".to_owned()))?;
+        Ok(Client::new(&format!("https://{}", self.admin), &operator)?)
     }
 
     /// Where a process tells metrics and health.

@@ -1,0 +1,114 @@
+//! The dashboards on a real Prometheus that scrapes a real network on Kafka: every panel has data, and says what to do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+#![cfg(feature = "kafka")]
+
+mod daily_site;
+
+use std::path::Path;
+
+use daily_site::{settled, site, take_day};
+use parts::kafka::Kafka;
+use parts::prometheus::Prometheus;
+use platform::client::send_json;
+use serde_json::Value;
+use support::site::{Site, eventually};
+use support::watcher;
+
+/// Panels that are empty while nothing is wrong.
+const MAY_BE_EMPTY: [&str; 2] = ["Agreements without a stream", "Refusals and failures"];
+
+/// One panel's question, as Grafana would ask it for everything.
+struct Question {
+    panel: String,
+    query: String,
+}
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Every panel is told what a person needs: a title, a unit, what to do.
+fn questions(name: &str) -> Vec<Question> {
+    let dashboard: Value = serde_json::from_str(&read(&format!("helm/dit/dashboards/{name}.json"))).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
+    let mut questions = Vec::new();
+    for panel in panels {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
+        let words = panel["description"].as_str().unwrap_or_default();
+        assert!(!title.is_empty() && !unit.is_empty() && words.len() > 40, "{name}: {title}");
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
+            let query = query.replace("$agreement", ".*").replace("$consumer", ".*");
+            assert!(!query.contains('$'), "{title}: a variable that nobody sets: {query}");
+            questions.push(Question { panel: title.clone(), query });
+        }
+    }
+    questions
+}
+
+/// How many finite values a question has.
+fn ask(prometheus: &Prometheus, query: &str) -> anyhow::Result<usize> {
+    let url = format!("{}/api/v1/query", prometheus.url());
+    let answer: Value = serde_json::from_str(&watcher::get(&url, &[("query", query)])?.1)?;
+    anyhow::ensure!(answer["status"] == "success", "{query}: {}", answer["error"]);
+    let results = answer["data"]["result"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_finite = |result: &&Value| {
+        let value = result["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
+        value.is_some_and(f64::is_finite)
+    };
+    Ok(results.iter().filter(is_finite).count())
+}
+
+/// An operator's change, whose acknowledgement is measured.
+fn change_agreement(site: &Site, status: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let body = serde_json::json!({"status": status, "reason": "test"});
+    let operator = site.operator().unwrap();
+    runtime.block_on(async {
+        let asked = send_json::<Value>(operator.post("/v1/agreements/A-1/status").json(&body));
+        asked.await.unwrap();
+    });
+}
+
+#[test]
+fn every_panel_has_data_from_a_running_network() {
+    let kafka = Kafka::start(1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path());
+    site.on_kafka(&kafka.bootstrap()).unwrap();
+    let (site, _running) = settled(site);
+    let jobs = ["router", "producer", "consumer"].map(|name| (name, site.observed(name).unwrap()));
+    let jobs = jobs.map(|(name, address)| (format!("dit-{name}"), address));
+    let jobs: Vec<_> = jobs.iter().map(|(job, address)| (job.as_str(), *address)).collect();
+    let prometheus = Prometheus::start(&jobs, Some(&read("helm/dit/files/alerts.yaml"))).unwrap();
+    let questions: Vec<_> =
+        ["network-overview", "agreement-participant"].into_iter().flat_map(questions).collect();
+    let mut day = 0;
+    let mut empty = Vec::new();
+    let filled = eventually("every panel has data", || {
+        day += 1;
+        take_day(&site, day);
+        change_agreement(&site, "suspended");
+        change_agreement(&site, "active");
+        empty.clear();
+        for question in &questions {
+            let may_be_empty = MAY_BE_EMPTY.contains(&question.panel.as_str());
+            if ask(&prometheus, &question.query)? == 0 && !may_be_empty {
+                empty.push(format!("{}: {}", question.panel, question.query));
+            }
+        }
+        Ok(empty.is_empty())
+    });
+    filled.unwrap_or_else(|e| panic!("{e:#}\n{}", empty.join("\n")));
+    println!("{} questions answered on day {day}", questions.len());
+    // The network is well: nothing fires.
+    assert_eq!(ask(&prometheus, "ALERTS{alertstate=\"firing\"}").unwrap(), 0);
+}
