@@ -45,3 +45,7 @@ fmt:
 # The largest register (half a million rows, DIT_REAL_DATA): a late joiner during live changes.
 places-world:
     DIT_LONG=1 cargo test --release -p dit --features kafka-tls --test late_joiner
+
+# The network on Kafka under a real Prometheus: every panel has data, each alert fires for its fault and is silent otherwise.
+watched:
+    cargo test -p dit --features kafka-tls --test metrics --test dashboards --test alerts -- --nocapture

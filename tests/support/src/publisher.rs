@@ -28,7 +28,15 @@ pub fn datum(op: Op, key: &str, before: Option<&[u8]>, after: Option<&[u8]>) -> 
 
 /// A batch's body: datums that begin at a place of an epoch.
 pub fn body(epoch: Epoch, next: Sequence, digest: Digest, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-    let codec = ChangeCodec::new(&AvroSchema::parse(SCHEMA)?)?;
+    body_of(SCHEMA, (epoch, next, digest), datums)
+}
+
+fn body_of(
+    schema: &str,
+    (epoch, next, digest): (Epoch, Sequence, Digest),
+    datums: &[Vec<u8>],
+) -> anyhow::Result<Vec<u8>> {
+    let codec = ChangeCodec::new(&AvroSchema::parse(schema)?)?;
     let metadata = batch_metadata(epoch, next, digest);
     let schema = codec.batch_schema().text().to_owned();
     let mut body = Header { metadata, schema, sync: SYNC }.encode();
@@ -45,6 +53,7 @@ pub fn body(epoch: Epoch, next: Sequence, digest: Digest, datums: &[Vec<u8>]) ->
 #[derive(Clone)]
 pub struct Publisher {
     client: Client,
+    schema: String,
     epoch: Epoch,
     /// The next sequence.
     pub next: Sequence,
@@ -55,7 +64,14 @@ pub struct Publisher {
 impl Publisher {
     /// Before its opening.
     pub fn new(client: Client, epoch: Epoch) -> Self {
-        Self { client, epoch, next: Sequence::new(0), digest: digest::first(epoch) }
+        let schema = SCHEMA.to_owned();
+        Self { client, schema, epoch, next: Sequence::new(0), digest: digest::first(epoch) }
+    }
+
+    /// The same for another subject.
+    #[must_use]
+    pub fn of(self, schema: &str) -> Self {
+        Self { schema: schema.to_owned(), ..self }
     }
 
     /// The same agent, by way of another router.
@@ -72,7 +88,7 @@ impl Publisher {
 
     /// The next batch's body; nothing is moved on.
     pub fn body(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-        body(self.epoch, self.next, self.digest, datums)
+        body_of(&self.schema, (self.epoch, self.next, self.digest), datums)
     }
 
     /// The place behind these datums, whose keys are given.

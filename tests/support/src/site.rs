@@ -129,6 +129,24 @@ impl Site {
         Ok(Client::new(&format!("https://{}", self.admin), &operator)?)
     }
 
+    /// A client with an agent's name.
+    pub fn agent(&self, agent: &str) -> anyhow::Result<Client> {
+        platform::identity::install_crypto();
+        let authority = Authority::open_or_create(&self.path("pki"), DOMAIN)?;
+        let identity = authority.identity(&Subject::Agent(agent.parse()?))?;
+        Ok(Client::new(&format!("https://{}", self.router), &identity)?)
+    }
+
+    /// Gives an agent a certificate that is good for so long, in the place of its own.
+    pub fn shorten_certificate(&self, agent: &str, left: Duration) -> anyhow::Result<()> {
+        let authority = Authority::open_or_create(&self.path("pki"), DOMAIN)?;
+        let issued =
+            authority.issue_until(&Subject::Agent(agent.parse()?), std::time::SystemTime::now() + left)?;
+        let stem = agent.replace('/', "-");
+        std::fs::write(self.path("pki").join(format!("{stem}.pem")), issued.certificate_pem)?;
+        Ok(std::fs::write(self.path("pki").join(format!("{stem}-key.pem")), issued.key_pem)?)
+    }
+
     /// Where a process tells metrics and health.
     pub fn observed(&self, name: &str) -> anyhow::Result<SocketAddr> {
         let found = self.observed.iter().find(|(process, _)| *process == name);

@@ -1,0 +1,133 @@
+//! Each alert fires for its fault, planted from outside, on a real Prometheus that scrapes a real network on Kafka, and
+//! is silent otherwise.
+//!
+//! The alerts are the chart's own with less patience: what takes hours there may take seconds here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+#![cfg(feature = "kafka")]
+
+mod daily_site;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use daily_site::{SCHEMA, register, settled, site, start, take_day};
+use parts::kafka::Kafka;
+use parts::prometheus::Prometheus;
+use schemas::avro::binary::put_string;
+use schemas::change::Op;
+use schemas::ids::Epoch;
+use schemas::partition::of_key;
+use support::publisher::{Publisher, datum};
+use support::site::{Site, eventually};
+use support::watcher;
+
+/// Patience that a test cannot have, and what it has instead.
+const SOONER: [(&str, &str); 3] = [("26 * 3600", "45"), ("> 900", "> 3"), ("for: ", "for: 1s # ")];
+
+fn impatient_alerts() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/dit/files/alerts.yaml");
+    let mut alerts = std::fs::read_to_string(path).unwrap();
+    for (patient, sooner) in SOONER {
+        assert!(alerts.contains(patient), "{patient} is not in the alerts any more");
+        alerts = alerts.replace(patient, sooner);
+    }
+    alerts
+}
+
+fn firing(prometheus: &Prometheus) -> BTreeSet<String> {
+    let query = [("query", "ALERTS{alertstate=\"firing\"}")];
+    let (_, body) = watcher::get(&format!("{}/api/v1/query", prometheus.url()), &query).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let results = answer["data"]["result"].as_array().unwrap().iter();
+    results.map(|result| result["metric"]["alertname"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until exactly these alerts fire.
+fn until_firing(prometheus: &Prometheus, expected: &[&str]) {
+    let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+    let mut last = BTreeSet::new();
+    eventually("exactly the expected alerts fire", || {
+        last = firing(prometheus);
+        Ok(last == expected)
+    })
+    .unwrap_or_else(|e| panic!("{e:#}\nexpected {expected:?}, firing {last:?}"));
+}
+
+/// So much that no buffer takes it.
+fn large_register() -> String {
+    let mut text = "k,t,v\n".to_owned();
+    let value = "x".repeat(30_000);
+    for row in 0..400 {
+        writeln!(text, "{row},R,{row}{value}").unwrap();
+    }
+    text
+}
+
+/// Somebody with the provider's certificate sends a change whose before image is made up.
+fn intrude(site: &Site) {
+    let row = |key: &str, value: &str| {
+        let mut out = Vec::new();
+        for text in [key, "R", value] {
+            put_string(&mut out, text);
+        }
+        out
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = site.agent("4000/main").unwrap();
+        let mut intruder = Publisher::new(client, Epoch::new([9; 16])).of(SCHEMA);
+        let status = intruder.open(None).await.unwrap();
+        intruder.open(status.counted.map(|counted| counted.epoch)).await.unwrap();
+        let key =
+            (0..).map(|number| number.to_string()).find(|key| of_key(key.as_bytes(), 3).get() == 0).unwrap();
+        let change = datum(Op::Update, &key, Some(&row(&key, "made up")), Some(&row(&key, "later")));
+        intruder.publish(&[change]).await.unwrap();
+    });
+}
+
+#[test]
+fn each_alert_fires_for_its_fault_and_is_silent_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path());
+    site.on_kafka(&Kafka::shared(1).unwrap()).unwrap();
+    let (site, mut running) = settled(site);
+    let jobs = ["router", "producer", "consumer"].map(|name| (name, site.observed(name).unwrap()));
+    let prometheus = Prometheus::start(&jobs, Some(&impatient_alerts())).unwrap();
+    for day in 1..4 {
+        take_day(&site, day);
+    }
+    until_firing(&prometheus, &[]);
+
+    let (text, _) = register(4);
+    site.drop_file("parked.csv", &format!("{text}0,R,twice\n0,R,again\n")).unwrap();
+    until_firing(&prometheus, &["DitParkedGrowing"]);
+
+    running.remove("consumer").unwrap().kill().unwrap();
+    until_firing(&prometheus, &["DitParkedGrowing", "DitAgentSilent"]);
+    site.shorten_certificate("9000/main", Duration::from_hours(24 * 10)).unwrap();
+    running.insert("consumer", start(&site, "consumer"));
+    until_firing(&prometheus, &["DitParkedGrowing", "DitCertificateEnding"]);
+
+    running["consumer"].signal("-STOP").unwrap();
+    site.drop_file("large.csv", &large_register()).unwrap();
+    // A stopped process tells nothing of its certificate.
+    until_firing(&prometheus, &["DitParkedGrowing", "DitConsumerLagging"]);
+    let lasting = ["DitParkedGrowing", "DitCertificateEnding"];
+    running["consumer"].signal("-CONT").unwrap();
+    until_firing(&prometheus, &lasting);
+
+    take_day(&site, 6);
+    running.remove("producer").unwrap().kill().unwrap();
+    intrude(&site);
+    until_firing(&prometheus, &[lasting[0], lasting[1], "DitPromiseBroken"]);
+    // Nobody looks at the source any more; what was parked a quarter of an hour ago is not forgotten.
+    until_firing(&prometheus, &[lasting[0], lasting[1], "DitPromiseBroken", "DitSourceStale"]);
+}
