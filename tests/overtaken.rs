@@ -6,7 +6,6 @@
     clippy::indexing_slicing,
     reason = "a test says what it expects by failing"
 )]
-#![cfg(feature = "kafka")]
 
 mod daily_site;
 
