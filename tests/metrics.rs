@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use daily_site::{replica, settled, site, start, take_day};
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
+use schemas::promise::Promise;
 use support::site::{Site, eventually};
 use support::watcher;
 
@@ -128,8 +129,10 @@ fn a_network_tells_what_it_does() {
             let (status, text) = get(&site, process, "/metrics");
             assert_eq!(status, 200);
             promtool_likes(&text);
-            assert!(!text.contains("dit_promises_broken_total{promise=\"revocation\"} 1"));
-            assert_eq!(value(&text, "dit_promises_broken_total{promise=\"default-deny\"}"), 0.0);
+            for promise in Promise::ALL.map(Promise::as_str) {
+                let series = format!("dit_promises_broken_total{{promise=\"{promise}\"}}");
+                assert_eq!(value(&text, &series), 0.0, "{process}: {promise}");
+            }
             assert!(value(&text, "dit_certificate_expiry_timestamp_seconds") > 1.0e9);
             assert!(value(&text, "process_resident_memory_bytes") > 1.0e6);
             (process, text)

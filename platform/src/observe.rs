@@ -24,12 +24,19 @@ pub struct Check {
     pub name: &'static str,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// Whether the process is of no use without it.
+    is_vital: bool,
 }
 
 impl Check {
-    /// The outcome of a look.
+    /// The outcome of a look at what the process is of no use without.
     pub const fn new(name: &'static str, fault: Option<String>) -> Self {
-        Self { name, fault }
+        Self { name, fault, is_vital: true }
+    }
+
+    /// The outcome of a look at what concerns only some: it is told, and the process is ready all the same.
+    pub const fn told(name: &'static str, fault: Option<String>) -> Self {
+        Self { name, fault, is_vital: false }
     }
 }
 
@@ -83,7 +90,7 @@ async fn ready(State(watched): State<Watched>) -> Response {
     if watched.tasks.is_stopping() {
         checks.push(Check::new("stopping", Some("this process was told to stop".to_owned())));
     }
-    let is_ready = checks.iter().all(|check| check.fault.is_none());
+    let is_ready = checks.iter().all(|check| check.fault.is_none() || !check.is_vital);
     let told: Vec<_> = checks
         .iter()
         .map(|check| json!({"check": check.name, "ok": check.fault.is_none(), "fault": check.fault}))

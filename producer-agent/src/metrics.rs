@@ -12,7 +12,6 @@ use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
 use crate::agent::FileReport;
 use crate::send::machine::Doubt;
-use crate::send::sender::Sent;
 use crate::source::drop_folder::Fate;
 use crate::source::items::ItemResult;
 
@@ -58,8 +57,8 @@ pub(crate) struct Look {
     pub(crate) stalled: Duration,
     /// Files that wait for a person.
     pub(crate) held: u64,
-    /// What the sender said last.
-    pub(crate) sent: Option<Sent>,
+    /// Whether the router took the last attempt.
+    pub(crate) is_connected: bool,
     /// When the source was looked at last, in seconds since 1970.
     pub(crate) looked_at: Option<i64>,
 }
@@ -69,7 +68,7 @@ impl Gauges {
     fn new(meter: &mut Meter) -> Result<Self, MetricsError> {
         Ok(Self {
             freshness: meter.gauge("dit_producer_source_freshness_timestamp_seconds", "When the source was looked at last: a file that was taken, or a word that nothing has changed.", &[])?,
-            waiting: meter.gauge("dit_producer_outbox_waiting_entries", "Entries of the outbox that the router has not acknowledged.", &[])?,
+            waiting: meter.gauge("dit_producer_outbox_waiting_entries", "Entries of the outbox that the router has not acknowledged; 0 while no router was reached.", &[])?,
             bytes: meter.gauge("dit_producer_outbox_bytes", "Bytes of the outbox on disk.", &[])?,
             limit: meter.gauge("dit_producer_outbox_limit_bytes", "Bytes of the outbox at which the source is refused.", &[])?,
             stalled: meter.gauge("dit_producer_outbox_stalled_seconds", "How long entries have waited since the router acknowledged any; 0 when none wait.", &[])?,
@@ -149,6 +148,12 @@ impl Metrics {
         self.0.reopens.with_label_values(&[reason]).inc();
     }
 
+    /// What the sender has done since it was asked last.
+    pub(crate) fn sent(&self, acknowledged: u64, failures: u64) {
+        self.0.acknowledged.with_label_values::<&str>(&[]).inc_by(acknowledged);
+        self.0.failures.with_label_values::<&str>(&[]).inc_by(failures);
+    }
+
     /// A local request was answered.
     pub(crate) fn answered(&self, route: &str, status: u16, took: Duration) {
         self.0.requests.with_label_values(&[route, &status.to_string()]).inc();
@@ -168,19 +173,9 @@ impl Metrics {
         if let Some(at) = look.looked_at {
             set(&gauges.freshness, number(u64::try_from(at).unwrap_or_default()));
         }
-        if let Some(sent) = look.sent {
-            set(&gauges.connected, f64::from(u8::from(sent.is_connected)));
-            raise(&self.0.acknowledged, sent.settled);
-            raise(&self.0.failures, sent.failures);
-        }
+        set(&gauges.connected, f64::from(u8::from(look.is_connected)));
         self.0.meter.render()
     }
-}
-
-/// Brings a counter to what is counted elsewhere.
-fn raise(family: &IntCounterVec, to: u64) {
-    let counter = family.with_label_values::<&str>(&[]);
-    counter.inc_by(to.saturating_sub(counter.get()));
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a gauge has no other number")]

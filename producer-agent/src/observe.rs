@@ -29,6 +29,8 @@ pub struct Watch {
 struct AtWork {
     outbox: SharedOutbox,
     sent: watch::Receiver<Sent>,
+    /// What of it was counted.
+    counted: Sent,
     /// What was acknowledged when entries were seen to wait, and when that was.
     waits: Option<(u64, Instant)>,
 }
@@ -47,12 +49,14 @@ impl Watch {
 
     /// The agent is at work.
     pub fn attend(&self, agent: &Agent, sender: &Sender) {
-        let at_work = AtWork { outbox: agent.outbox(), sent: sender.sent(), waits: None };
+        let at_work =
+            AtWork { outbox: agent.outbox(), sent: sender.sent(), counted: Sent::default(), waits: None };
         *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_work);
     }
 
     /// The agent's folder is let go: another opening may follow.
     pub fn leave(&self) {
+        self.look();
         *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -69,8 +73,10 @@ impl Watch {
         });
         let look = Look { held: u64::try_from(held).unwrap_or(u64::MAX), looked_at, ..Look::default() };
         let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(AtWork { outbox, sent, waits }) = at_work.as_mut() else { return look };
+        let Some(AtWork { outbox, sent, counted, waits }) = at_work.as_mut() else { return look };
         let sent = *sent.borrow();
+        let before = std::mem::replace(counted, sent);
+        self.metrics.sent(sent.settled - before.settled, sent.failures - before.failures);
         let (next, bytes, limit) = {
             let outbox = lock(outbox);
             (outbox.next_position(), outbox.bytes(), outbox.watermark())
@@ -82,7 +88,7 @@ impl Watch {
             _ => Some((sent.acknowledged, Instant::now())),
         };
         let stalled = waits.map_or(Duration::ZERO, |(_, since)| since.elapsed());
-        Look { waiting, bytes, limit, stalled, sent: Some(sent), ..look }
+        Look { waiting, bytes, limit, stalled, is_connected: sent.is_connected, ..look }
     }
 }
 
@@ -94,9 +100,8 @@ impl Observed for Watch {
 
     async fn checks(&self) -> Vec<Check> {
         let look = self.look();
-        let is_away = !look.sent.is_some_and(|sent| sent.is_connected);
-        let router =
-            is_away.then(|| "the router does not take what is sent; it waits in the outbox".to_owned());
+        let router = (!look.is_connected)
+            .then(|| "the router does not take what is sent; it waits in the outbox".to_owned());
         let is_full = look.limit > 0 && look.bytes >= look.limit;
         let outbox = is_full.then(|| format!("it holds {} bytes, its limit is {}", look.bytes, look.limit));
         let mut checks = vec![Check::new("router", router), Check::new("outbox", outbox)];

@@ -75,6 +75,8 @@ pub struct Channels {
     shards: Shards,
     metrics: Metrics,
     running: Arc<RwLock<HashMap<ChannelName, Arc<Running>>>>,
+    /// Why a channel is not at work.
+    faults: Arc<RwLock<HashMap<ChannelName, String>>>,
     changed: watch::Sender<u64>,
     tasks: Tasks,
 }
@@ -95,6 +97,7 @@ impl Channels {
             log,
             metrics,
             running: Arc::default(),
+            faults: Arc::default(),
             changed: watch::Sender::new(0),
             tasks: tasks.clone(),
         };
@@ -131,6 +134,11 @@ impl Channels {
     pub fn all(&self) -> Vec<Arc<Running>> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
         running.values().map(Arc::clone).collect()
+    }
+
+    /// Why channels that control declares are not at work.
+    pub fn faults(&self) -> HashMap<ChannelName, String> {
+        self.faults.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A channel at work.
@@ -177,10 +185,13 @@ impl Channels {
             Ok(started) => started,
             Err(error) => {
                 running.stop();
+                let mut faults = self.faults.write().unwrap_or_else(PoisonError::into_inner);
+                faults.insert(entry.channel.name.clone(), error.to_string());
                 return Err(error);
             }
         };
         let name = entry.channel.name.clone();
+        self.faults.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
         let running = Arc::new(Running { entry, feeds, materialised });
         self.running.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
         self.changed.send_modify(|version| *version += 1);

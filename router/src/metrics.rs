@@ -179,7 +179,7 @@ impl AgreementFamilies {
             )?,
             late_writes: meter.counter(
                 "dit_router_late_writes_total",
-                "Frames handed over whose router had lost its lease when it looked again; stays 0.",
+                "Frames handed over without a lease under an agreement that had ended; stays 0.",
                 &[],
             )?,
         })

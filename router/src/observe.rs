@@ -3,7 +3,7 @@
 //! Owns what is looked at when somebody asks. It changes nothing and never answers from what it found earlier.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,12 +25,14 @@ const LOG_LIMIT: Duration = Duration::from_secs(3);
 /// A router that is watched.
 pub struct Watch {
     core: Core,
+    /// One looks at a time: what is looked at is written anew each time.
+    looking: Mutex<()>,
 }
 
 impl Watch {
     /// Over what its requests use.
     pub const fn new(core: Core) -> Self {
-        Self { core }
+        Self { core, looking: Mutex::new(()) }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -42,6 +44,9 @@ impl Watch {
         for family in [&gauges.freshness, &gauges.newest, &gauges.fault, &gauges.state_lag, &gauges.overtaken]
         {
             family.reset();
+        }
+        for channel in self.core.channels.faults().keys() {
+            gauges.fault.with_label_values(&[channel.as_str()]).set(1.0);
         }
         for running in self.core.channels.all() {
             let channel = running.entry.channel.name.as_str();
@@ -93,6 +98,10 @@ impl Watch {
         let gauges = self.metrics().gauges();
         let holds = self.core.lease.holds(self.core.control.view().applied);
         gauges.lease.with_label_values::<&str>(&[]).set(f64::from(u8::from(holds)));
+        for family in [&gauges.kafka_brokers, &gauges.kafka_queue, &gauges.kafka_rtt, &gauges.kafka_timeouts]
+        {
+            family.reset();
+        }
         for client in self.core.channels.log().clients() {
             let name = [client.name.as_str()];
             gauges.kafka_brokers.with_label_values(&name).set(number(client.brokers_up));
@@ -106,6 +115,7 @@ impl Watch {
 #[async_trait]
 impl Observed for Watch {
     async fn metrics(&self) -> String {
+        let _alone = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         self.metrics().vitals().refresh();
         self.look_at_channels();
         self.look_at_agreements();
@@ -123,12 +133,14 @@ impl Observed for Watch {
         };
         let holds = self.core.lease.holds(self.core.control.view().applied);
         let lease = (!holds).then(|| "no beat of this router has come back in time".to_owned());
-        let faults: Vec<String> =
+        let mut faults: Vec<String> =
             self.core.channels.all().iter().filter_map(|running| fault_of(running)).collect();
+        faults.extend(self.core.channels.faults().iter().map(|(channel, why)| format!("{channel}: {why}")));
         let mut checks = vec![
             Check::new("log", log),
             Check::new("lease", lease),
-            Check::new("channels", (!faults.is_empty()).then(|| faults.join("; "))),
+            // One provider's channel must not take the router from all others.
+            Check::told("channels", (!faults.is_empty()).then(|| faults.join("; "))),
             Check::new("registry", self.core.registry.fault().await),
         ];
         checks.extend(self.metrics().vitals().checks());

@@ -126,31 +126,34 @@ impl SendMachine {
         let Some(standing) = self.partitions.get_mut(index) else {
             return Verdict::Acknowledged { next: Sequence::new(0) };
         };
-        if position.state_overtaken && !may_open {
-            return Verdict::Reopen(Doubt::StateOvertaken { partition });
-        }
-        match &position.counted {
+        let verdict = match &position.counted {
             None => Verdict::Open { replaces: None },
             Some(counted) if counted.epoch == epoch && counted.agent == agent => {
                 standing.opened = true;
                 if counted.next < standing.acknowledged {
                     // An answer that was overtaken by a later one.
-                    return Verdict::Acknowledged { next: standing.acknowledged };
+                    Verdict::Acknowledged { next: standing.acknowledged }
+                } else if (counted.next, counted.digest) == (standing.acknowledged, standing.digest) {
+                    Verdict::Acknowledged { next: counted.next }
+                } else if knows(counted.next, counted.digest) {
+                    standing.acknowledged = counted.next;
+                    standing.digest = counted.digest;
+                    Verdict::Acknowledged { next: counted.next }
+                } else {
+                    Verdict::Reopen(Doubt::RestoredFolder { partition, next: counted.next })
                 }
-                if (counted.next, counted.digest) == (standing.acknowledged, standing.digest) {
-                    return Verdict::Acknowledged { next: counted.next };
-                }
-                if !knows(counted.next, counted.digest) {
-                    return Verdict::Reopen(Doubt::RestoredFolder { partition, next: counted.next });
-                }
-                standing.acknowledged = counted.next;
-                standing.digest = counted.digest;
-                Verdict::Acknowledged { next: counted.next }
             }
             Some(Counted { epoch: current, .. }) if may_open && !standing.opened => {
                 Verdict::Open { replaces: Some(*current) }
             }
             Some(counted) => Verdict::Reopen(Doubt::Voided { partition, agent: counted.agent.clone() }),
+        };
+        match verdict {
+            // Only a chain that is ours and known: every other doubt says more.
+            Verdict::Acknowledged { .. } if position.state_overtaken && !may_open => {
+                Verdict::Reopen(Doubt::StateOvertaken { partition })
+            }
+            verdict => verdict,
         }
     }
 }
@@ -211,6 +214,15 @@ mod tests {
         assert!(matches!(word, Verdict::Reopen(Doubt::StateOvertaken { .. })));
         let word = machine().on_position(&overtaken, |_, _| true, true);
         assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(0) }, "the reopen's own opening");
+        let voided = Position { state_overtaken: true, ..position(Some((2, 5))) };
+        let word = machine().on_position(&voided, |_, _| true, false);
+        assert!(matches!(word, Verdict::Reopen(Doubt::Voided { .. })), "another's channel is not taken over");
+        let restored = Position { state_overtaken: true, ..position(Some((1, 5))) };
+        let word = machine().on_position(&restored, |_, _| false, false);
+        assert!(
+            matches!(word, Verdict::Reopen(Doubt::RestoredFolder { .. })),
+            "old events are not sent again"
+        );
     }
 
     #[test]

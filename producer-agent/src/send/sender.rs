@@ -26,6 +26,9 @@ const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// A request that takes longer is given up and made again.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
+/// An agent that has nothing to send asks so often how its channel stands.
+const ASK_WHEN_IDLE: Duration = Duration::from_mins(1);
+
 /// How soon the state is asked whether it has passed the openings, at first and at last.
 const STATE_FIRST_LOOK: Duration = Duration::from_millis(50);
 const STATE_LAST_LOOK: Duration = Duration::from_secs(2);
@@ -138,8 +141,11 @@ impl Sender {
             appended.borrow_and_update();
             let window = lock(&self.outbox).read(self.position, WINDOW_BYTES)?;
             if window.entries.is_empty() {
-                if appended.changed().await.is_err() {
-                    return Ok(());
+                match tokio::time::timeout(ASK_WHEN_IDLE, appended.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(()),
+                    // The router may be gone, or know something that we should.
+                    Err(_) => self.open().await?,
                 }
                 continue;
             }

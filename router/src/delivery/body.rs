@@ -35,8 +35,10 @@ pub struct GatedBody {
     encoder: Encoder,
     delivered: Vec<Place>,
     meter: ConnectionMeter,
-    /// Whether bytes were handed over at the last call: the lease is looked at again.
+    /// Whether bytes were handed over at the last call.
     wrote: bool,
+    /// Whether the lease was not held when it was looked at after a write: what comes next says whether that was late.
+    suspect: bool,
     ended: bool,
 }
 
@@ -53,8 +55,8 @@ impl GatedBody {
         let control = WatchStream::from_changes(gate.watch());
         let lease = gate.lease().changes().map(WatchStream::from_changes);
         let header = (!header.is_empty()).then_some(header);
-        let (ready, wrote, ended) = (None, false, false);
-        Self { header, steps, gate, control, ready, lease, encoder, delivered, meter, wrote, ended }
+        let (ready, wrote, suspect, ended) = (None, false, false, false);
+        Self { header, steps, gate, control, ready, lease, encoder, delivered, meter, wrote, suspect, ended }
     }
 
     /// As axum takes it.
@@ -73,6 +75,21 @@ impl GatedBody {
 }
 
 impl GatedBody {
+    /// The connection asks again after it has written. A lease that was not held then, and an agreement that turns out
+    /// to have ended: the write may have come after somebody was told that there would be none.
+    fn look_back(&mut self, verdict: &Verdict) {
+        let wrote = std::mem::take(&mut self.wrote);
+        match verdict {
+            Verdict::Held => self.suspect |= wrote,
+            Verdict::Open => self.suspect = false,
+            Verdict::Shut(_) => {
+                if std::mem::take(&mut self.suspect) {
+                    self.meter.late_write();
+                }
+            }
+        }
+    }
+
     fn wait_for_lease(
         &mut self,
         context: &mut Context<'_>,
@@ -110,10 +127,7 @@ impl HttpBody for GatedBody {
             None => self.steps.poll_recv(context),
         };
         let verdict = self.gate.verdict();
-        // The connection asks again as soon as it has written.
-        if std::mem::take(&mut self.wrote) && verdict == Verdict::Held {
-            self.meter.late_write();
-        }
+        self.look_back(&verdict);
         match verdict {
             Verdict::Open => {}
             Verdict::Shut(shut) => return data(self.closing(&shut)),

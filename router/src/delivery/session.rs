@@ -159,6 +159,10 @@ impl Session {
             Ok(followers) => followers,
             Err(stop) => return stop,
         };
+        for (number, follower) in followers.iter().enumerate() {
+            let passed = Passed { to: follower.place().offset, at: follower.fold().passed_at };
+            self.meter.passed(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), passed);
+        }
         loop {
             match self.round(&mut followers).await {
                 Ok(true) => {}

@@ -43,7 +43,7 @@ type Board = Arc<Mutex<BTreeMap<u64, ClientVitals>>>;
 #[derive(Debug)]
 pub(super) struct Context {
     board: Board,
-    number: u64,
+    number: Option<u64>,
 }
 
 fn lock(board: &Board) -> MutexGuard<'_, BTreeMap<u64, ClientVitals>> {
@@ -51,17 +51,25 @@ fn lock(board: &Board) -> MutexGuard<'_, BTreeMap<u64, ClientVitals>> {
 }
 
 impl Context {
+    /// Of a client that says how it is.
     fn new(board: &Board, name: &str) -> Self {
         let mut all = lock(board);
         let number = all.keys().next_back().map_or(0, |last| last + 1);
         all.insert(number, ClientVitals { name: name.to_owned(), ..ClientVitals::default() });
-        Self { board: Arc::clone(board), number }
+        Self { board: Arc::clone(board), number: Some(number) }
+    }
+
+    /// Of a client that says nothing: nobody takes what the administrator's would say.
+    fn silent(board: &Board) -> Self {
+        Self { board: Arc::clone(board), number: None }
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        lock(&self.board).remove(&self.number);
+        if let Some(number) = self.number {
+            lock(&self.board).remove(&number);
+        }
     }
 }
 
@@ -76,7 +84,8 @@ impl ClientContext for Context {
     fn stats(&self, said: Statistics) {
         let slowest = said.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
         let is_up = |broker: &&rdkafka::statistics::Broker| broker.nodeid >= 0 && broker.state == "UP";
-        if let Some(vitals) = lock(&self.board).get_mut(&self.number) {
+        let mut all = lock(&self.board);
+        if let Some(vitals) = self.number.and_then(|number| all.get_mut(&number)) {
             vitals.brokers_up =
                 u64::try_from(said.brokers.values().filter(is_up).count()).unwrap_or(u64::MAX);
             vitals.queued = said.msg_cnt;
@@ -127,7 +136,6 @@ impl Clients {
             .set("client.id", "dit-router")
             // A broker that came back is found within a second.
             .set("reconnect.backoff.max.ms", "1000")
-            .set("statistics.interval.ms", VITALS_EVERY.as_millis().to_string())
             // A topic that is gone is named soon.
             .set("topic.metadata.propagation.max.ms", "3000");
         let Some(security) = &self.options.security else { return Ok(config) };
@@ -154,11 +162,10 @@ impl Clients {
     }
 
     fn create<C: FromClientConfigAndContext<Context>>(
-        &self,
         config: &ClientConfig,
-        name: &str,
+        context: Context,
     ) -> Result<C, TopicError> {
-        config.create_with_context(Context::new(&self.board, name)).map_err(|error: KafkaError| {
+        config.create_with_context(context).map_err(|error: KafkaError| {
             let remedy =
                 "look at [kafka] in the configuration; TLS needs a binary with the feature kafka-tls";
             TopicError::Unavailable(format!("no Kafka client can be made: {error}; {remedy}"))
@@ -171,6 +178,7 @@ impl Clients {
         config
             // librdkafka assigns nothing without a group's name; the group itself is never joined.
             .set("group.id", "dit-router")
+            .set("statistics.interval.ms", VITALS_EVERY.as_millis().to_string())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
@@ -182,12 +190,13 @@ impl Clients {
             // The default of a second would be felt by whoever empties a queue that was full.
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
-        self.create(&config, "reader").map(Arc::new)
+        Self::create(&config, Context::new(&self.board, "reader")).map(Arc::new)
     }
 
     fn producer_config(&self) -> Result<ClientConfig, TopicError> {
         let mut config = self.config()?;
         config
+            .set("statistics.interval.ms", VITALS_EVERY.as_millis().to_string())
             .set("enable.idempotence", "true")
             .set("acks", "all")
             // A batch is handed over whole; waiting for more would only be latency.
@@ -201,7 +210,7 @@ impl Clients {
 
     /// The producer of the logs.
     pub(super) fn producer(&self) -> Result<Producer, TopicError> {
-        self.create(&self.producer_config()?, "appender")
+        Self::create(&self.producer_config()?, Context::new(&self.board, "appender"))
     }
 
     /// A producer that commits transactions.
@@ -210,10 +219,10 @@ impl Clients {
         config
             .set("transactional.id", id)
             .set("transaction.timeout.ms", TRANSACTION_LIMIT.as_millis().to_string());
-        self.create(&config, "state")
+        Self::create(&config, Context::new(&self.board, "state"))
     }
 
     pub(super) fn admin(&self) -> Result<Admin, TopicError> {
-        self.create(&self.config()?, "admin")
+        Self::create(&self.config()?, Context::silent(&self.board))
     }
 }
