@@ -1,6 +1,6 @@
 //! A producer agent as those who watch see it: its outbox and its sender now, and whether it is of use.
 //!
-//! Owns what is looked at when somebody asks; it changes nothing.
+//! Owns what is looked at when somebody asks; it changes nothing but what is counted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -68,8 +68,9 @@ impl Watch {
     fn look(&self) -> Look {
         let looked_at = Some(self.looked_at.load(Ordering::Relaxed)).filter(|at| *at > 0);
         let held = std::fs::read_dir(&self.held).map_or(0, |entries| {
-            let is_report = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with("json");
-            entries.flatten().filter(|entry| !is_report(&entry.file_name())).count()
+            // A dropped file may itself be NDJSON.
+            let is_beside = |name: &str| name.ends_with(".report.json") || name.ends_with(".parked.ndjson");
+            entries.flatten().filter(|entry| !is_beside(&entry.file_name().to_string_lossy())).count()
         });
         let look = Look { held: u64::try_from(held).unwrap_or(u64::MAX), looked_at, ..Look::default() };
         let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
