@@ -46,6 +46,10 @@ fmt:
 places-world:
     DIT_LONG=1 cargo test --release -p dit --features kafka-tls --test late_joiner
 
+# One event from the source's file to the row in PostgreSQL, as a real collector sees it.
+traces:
+    cargo test -p dit --features kafka-tls --test traces
+
 # The network on Kafka under a real Prometheus: every panel has data, each alert fires for its fault and is silent otherwise.
 watched:
     cargo test -p dit --features kafka-tls --test metrics --test dashboards --test alerts -- --nocapture

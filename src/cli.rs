@@ -127,7 +127,8 @@ impl Cli {
 }
 
 async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
-    platform::telemetry::init(platform::telemetry::Format::Text, "warn,sled=error");
+    let format = platform::telemetry::Format::Text;
+    let _telemetry = platform::telemetry::init("dit-demo", format, "warn,sled=error")?;
     let json = args.output == Output::Json;
     let backing = args.kafka.map_or(Backing::Embedded, Backing::Kafka);
     let (equal, outcome) = match (args.register, args.territory) {

@@ -34,7 +34,7 @@ pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
 /// Runs until SIGTERM or Ctrl-C, or until every agreement has ended.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = ConsumerConfig::read(path)?;
-    telemetry::init(config.log_format, "info");
+    let _telemetry = telemetry::init("dit-consumer", config.log_format, "info")?;
     if config.agreement.is_empty() {
         bail!("{}: there is no [[agreement]] to receive", path.display());
     }

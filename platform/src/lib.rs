@@ -1,4 +1,4 @@
-//! What every process of `dit` needs: configuration, identity, telemetry, metrics, health, retries, shutdown, the
+//! What every process of `dit` needs: configuration, identity, telemetry, traces, metrics, health, retries, shutdown, the
 //! HTTP/2 client, and append-only segment files.
 //!
 //! Owns no rule of the protocols. Routers and agents stand on it; it knows neither.
@@ -15,3 +15,4 @@ pub mod retry;
 pub mod segments;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traces;

@@ -283,7 +283,7 @@ impl Agent {
         let mut next = from;
         lock(&self.outbox).for_each(from, &mut |placed| {
             next = placed.position + 1;
-            if let Content::Change { key, datum } = placed.entry.content {
+            if let Content::Change { key, datum, .. } = placed.entry.content {
                 match self.codec.decode_all(&datum) {
                     Ok(change) => folds.push(Fold { key, after: change.after.map(<[u8]>::to_vec) }),
                     Err(error) => wrong = Some(error),

@@ -39,7 +39,7 @@ const ENDPOINT_DRAIN: Duration = Duration::from_secs(10);
 /// Runs until SIGTERM or Ctrl-C.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = ProducerConfig::read(path)?;
-    telemetry::init(config.log_format, "info,sled=warn");
+    let _telemetry = telemetry::init("dit-producer", config.log_format, "info,sled=warn")?;
     let identity = Identity::load(&config.identity)?;
     let id = match identity.own_name(&config.domain)? {
         Peer::Agent(id) => id,

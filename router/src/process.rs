@@ -19,7 +19,7 @@ use crate::{Parts, Router, Watched};
 /// Runs until SIGTERM or Ctrl-C.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = RouterConfig::read(path)?;
-    telemetry::init(config.log_format, "info,sled=warn");
+    let _telemetry = telemetry::init("dit-router", config.log_format, "info,sled=warn")?;
     let place = config.log(path)?;
     let (log, routers) = (open_log(&place)?, place.routers());
     let declared = config.declared.as_deref().map(Declared::read).transpose()?.unwrap_or_default();

@@ -22,3 +22,4 @@ pub mod publish;
 pub mod record;
 pub mod table;
 pub mod time;
+pub mod trace;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::agreement::{Agreement, Status};
 use crate::channel::Channel;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, Partition, Sequence};
+use crate::limits;
+use crate::trace::TraceContext;
 
 /// Metadata key of a batch's epoch.
 pub const EPOCH_KEY: &str = "dit.epoch";
@@ -16,6 +18,26 @@ pub const EPOCH_KEY: &str = "dit.epoch";
 pub const SEQUENCE_KEY: &str = "dit.sequence";
 /// Metadata key of the digest before a batch's first item.
 pub const DIGEST_KEY: &str = "dit.digest";
+
+/// Metadata key of the traces of a batch's sampled items.
+pub const TRACES_KEY: &str = "dit.traces";
+
+/// The metadata of a batch's sampled items: a line for each, its index and its `traceparent`.
+pub fn put_traces(metadata: &mut BTreeMap<String, Vec<u8>>, traces: &[(usize, TraceContext)]) {
+    if !traces.is_empty() {
+        let lines: Vec<String> = traces.iter().map(|(index, trace)| format!("{index} {trace}")).collect();
+        metadata.insert(TRACES_KEY.to_owned(), lines.join("\n").into());
+    }
+}
+
+/// The traces by item. A line that cannot be read is passed over: a trace is advice, and refuses nothing.
+pub fn traces(text: &str) -> BTreeMap<usize, TraceContext> {
+    let line = |line: &str| {
+        let (index, trace) = line.split_once(' ')?;
+        Some((index.parse().ok()?, TraceContext::parse(trace)?))
+    };
+    text.lines().take(limits::MAX_BATCH_RECORDS).filter_map(line).collect()
+}
 
 /// The metadata of a batch.
 pub fn batch_metadata(epoch: Epoch, first: Sequence, before: Digest) -> BTreeMap<String, Vec<u8>> {
@@ -96,4 +118,21 @@ pub struct Me {
     pub agreements: Vec<AgreementStatus>,
     /// Channels that it owns.
     pub channels: Vec<Channel>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_come_back_by_item_and_unreadable_lines_are_passed_over() {
+        let trace = TraceContext::new([1; 16], [2; 8]).unwrap_or_else(|| panic!("a context"));
+        let mut metadata = BTreeMap::new();
+        put_traces(&mut metadata, &[]);
+        assert!(metadata.is_empty());
+        put_traces(&mut metadata, &[(0, trace), (7, trace)]);
+        let text = metadata.get(TRACES_KEY).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let text = text.unwrap_or_default() + "\n9 00-zz\nx\n\n-1 " + &trace.to_string();
+        assert_eq!(traces(&text), BTreeMap::from([(0, trace), (7, trace)]));
+    }
 }

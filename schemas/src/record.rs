@@ -4,6 +4,7 @@
 
 use crate::ids::{AgentId, ChannelName, Digest, Epoch, Sequence};
 use crate::time::Millis;
+use crate::trace::TraceContext;
 
 /// Which of our record types a record is.
 pub const KIND_HEADER: &str = "dit_kind";
@@ -15,6 +16,8 @@ pub const EPOCH_HEADER: &str = "dit_epoch";
 pub const SEQUENCE_HEADER: &str = "dit_seq";
 /// The digest after this record.
 pub const DIGEST_HEADER: &str = "dit_digest";
+/// The sampled trace of the event (W3C trace context), as its creator made it.
+pub const TRACE_HEADER: &str = "traceparent";
 /// On a state record: the log offset whose image it is.
 pub const LOG_OFFSET_HEADER: &str = "dit_log_offset";
 
@@ -38,6 +41,11 @@ impl Record {
     /// The first header of this name as text.
     pub fn header_text(&self, name: &str) -> Option<&str> {
         self.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
+    /// The trace that the event belongs to, where somebody follows it.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.header_text(TRACE_HEADER).and_then(TraceContext::parse)
     }
 
     /// What it takes in memory, roughly.

@@ -7,6 +7,7 @@ use schemas::change::Op;
 use schemas::delivery::{Delivery, DeliveryCodec, Event, Reason};
 use schemas::ids::{Offset, Partition};
 use schemas::time::Millis;
+use schemas::trace::TraceContext;
 
 /// Something that an agreement lets through.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Standing {
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 impl Permitted<Outcome> {
@@ -80,6 +83,7 @@ impl Permitted<Outcome> {
             offset: standing.offset,
             event_at: standing.event_at,
             logged_at: standing.logged_at,
+            trace: standing.trace,
         };
         DeliveryCodec::encode(&Delivery::Event(event), out);
     }

@@ -63,6 +63,10 @@ impl FaultySink {
 
 #[async_trait]
 impl Sink for FaultySink {
+    fn system(&self) -> &'static str {
+        self.inner.system()
+    }
+
     async fn ready(&mut self) -> Result<(), SinkError> {
         self.inner.ready().await
     }

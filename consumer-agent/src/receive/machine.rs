@@ -290,6 +290,7 @@ mod tests {
             offset: Offset::new(offset),
             event_at: Millis::new(0),
             logged_at: Millis::new(0),
+            trace: None,
         })
     }
 

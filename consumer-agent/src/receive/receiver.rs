@@ -5,12 +5,15 @@
 use std::time::{Duration, Instant};
 
 use platform::client::{Client, ClientError, send, unreachable_peer};
+use platform::traces::{Step, Stepping};
 use schemas::avro::binary::{Cursor as Datums, DatumError};
 use schemas::avro::container::{Block, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
 use schemas::cursor::{Cursor, Place, in_words};
-use schemas::delivery::{AGREEMENT_KEY, CloseReason, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY};
-use schemas::ids::{AgreementNumber, AgreementVersion, LogId};
+use schemas::delivery::{
+    AGREEMENT_KEY, CHANNEL_KEY, CloseReason, Delivery, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY,
+};
+use schemas::ids::{AgreementNumber, AgreementVersion, LogId, Partition};
 
 use super::machine::{Effect, ProtocolError, ReceiveMachine};
 use crate::sink::{Batch, Sink, SinkError, StreamHead};
@@ -132,6 +135,8 @@ pub async fn receive(
 }
 
 struct Stream {
+    channel: String,
+    number: AgreementNumber,
     codec: DeliveryCodec,
     machine: ReceiveMachine,
 }
@@ -152,15 +157,28 @@ impl Stream {
         let log_id = log_id.ok_or(ReceiveError::Header(LOG_ID_KEY))?;
         let codec = DeliveryCodec::from_union_schema(&header.schema)?;
         sink.begin(&StreamHead { derived: codec.derived().clone() }).await?;
-        Ok(Self { machine: ReceiveMachine::new(log_id, version, cursor), codec })
+        let channel = header.text(CHANNEL_KEY).ok_or(ReceiveError::Header(CHANNEL_KEY))?.to_owned();
+        let machine = ReceiveMachine::new(log_id, version, cursor);
+        Ok(Self { channel, number: number.clone(), codec, machine })
+    }
+
+    /// A delivery that somebody follows, as a step of its way.
+    fn follow(&self, delivery: &Delivery<'_>) -> Option<(Partition, Stepping)> {
+        let Delivery::Event(event) = delivery else { return None };
+        let partition = event.partition;
+        let step = Stepping::on(Step::Process, event.trace.as_ref(), &self.channel, partition)?;
+        Some((partition, step.with("dit.agreement", self.number.to_string())))
     }
 
     async fn take(&mut self, block: &Block, sink: &mut dyn Sink) -> Result<Option<Closed>, ReceiveError> {
         let mut datums = Datums::new(&block.datums);
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
+        let mut followed = Vec::new();
         for _ in 0..block.count {
-            match self.machine.on_delivery(&self.codec.decode(&mut datums)?)? {
+            let delivery = self.codec.decode(&mut datums)?;
+            followed.extend(self.follow(&delivery));
+            match self.machine.on_delivery(&delivery)? {
                 Effect::Nothing => {}
                 Effect::Closed { next, reason, detail, places } => {
                     closed = Some(Closed { next, reason, detail, places });
@@ -170,7 +188,15 @@ impl Stream {
         }
         datums.end()?;
         let (cursor, freshness) = (self.machine.cursor(), self.machine.freshness());
-        sink.apply(&Batch { effects, cursor, freshness }).await?;
-        Ok(closed)
+        let apply = |(partition, step): &(Partition, Stepping)| {
+            let step = step.within(Step::Apply, sink.system(), *partition);
+            step.with("db.system.name", sink.system())
+        };
+        let applying: Vec<_> = followed.iter().map(apply).collect();
+        let applied = sink.apply(&Batch { effects, cursor, freshness }).await;
+        if applied.is_err() {
+            applying.iter().for_each(|step| step.failed("sink"));
+        }
+        applied.map(|()| closed).map_err(ReceiveError::from)
     }
 }

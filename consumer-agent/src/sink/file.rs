@@ -246,6 +246,10 @@ impl FileSink {
 
 #[async_trait]
 impl Sink for FileSink {
+    fn system(&self) -> &'static str {
+        "file"
+    }
+
     fn cursor(&self) -> Option<Cursor> {
         self.rows.standing().cloned()
     }

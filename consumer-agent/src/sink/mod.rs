@@ -78,6 +78,8 @@ impl SinkError {
 /// A place for one agreement's replica.
 #[async_trait]
 pub trait Sink: Send {
+    /// What it is called in traces (`db.system.name` of the conventions).
+    fn system(&self) -> &'static str;
     /// Makes it ready for a stream: what an error left unknown is looked at again.
     async fn ready(&mut self) -> Result<(), SinkError> {
         Ok(())

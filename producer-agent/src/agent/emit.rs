@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use platform::clock::now;
+use platform::traces::{Step, Stepping};
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::ids::Partition;
 use schemas::marks::Freshness;
@@ -21,6 +22,8 @@ pub(super) struct Emitter<'a> {
     /// The kind of source, and its name.
     source: (&'a str, &'a str),
     contents: Vec<(Partition, Content)>,
+    /// Events of this group that somebody follows.
+    followed: Vec<(Partition, Stepping)>,
     folds: Vec<Fold>,
     /// What this group has made of a key: a key may change again before the group is folded.
     pending: HashMap<String, Option<Vec<u8>>>,
@@ -36,6 +39,7 @@ impl<'a> Emitter<'a> {
             agent,
             source: (kind, name),
             contents: Vec::with_capacity(GROUP),
+            followed: Vec::new(),
             folds: Vec::with_capacity(GROUP),
             pending: HashMap::new(),
         }
@@ -70,7 +74,9 @@ impl<'a> Emitter<'a> {
         let mut datum = Vec::new();
         ChangeCodec::encode(&change, &mut datum);
         let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
-        self.contents.push((partition, Content::Change { key: key.to_owned(), datum }));
+        let (followed, trace) = Stepping::create(self.agent.channel.name.as_str(), partition).unzip();
+        self.followed.extend(followed.map(|step| (partition, step.with("dit.source.kind", kind.to_owned()))));
+        self.contents.push((partition, Content::Change { key: key.to_owned(), datum, trace }));
         self.pending.insert(key.to_owned(), after.clone());
         self.folds.push(Fold { key: key.to_owned(), after });
         if self.contents.len() >= GROUP {
@@ -80,14 +86,19 @@ impl<'a> Emitter<'a> {
     }
 
     fn flush(&mut self) -> Result<(), AgentError> {
+        let within =
+            |(partition, step): &(Partition, Stepping)| step.within(Step::Store, "outbox", *partition);
+        let storing: Vec<_> = self.followed.iter().map(within).collect();
         let next = {
             let mut outbox = lock(&self.agent.outbox);
             outbox.append(&self.agent.codec, &self.contents)?;
             outbox.next_position()
         };
+        drop(storing);
         self.agent.images.apply(&self.folds, next)?;
         self.agent.appended.send_replace(next);
         self.contents.clear();
+        self.followed.clear();
         self.folds.clear();
         self.pending.clear();
         Ok(())

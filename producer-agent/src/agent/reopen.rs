@@ -162,7 +162,7 @@ impl Agent {
             let codec = ChangeCodec::from_batch_schema(&window.batch_schema)?;
             let Some(last) = window.entries.last().map(|placed| placed.position) else { break };
             for placed in window.entries.into_iter().filter(|placed| placed.position < marker.until) {
-                let Content::Change { key, datum } = placed.entry.content else { continue };
+                let Content::Change { key, datum, .. } = placed.entry.content else { continue };
                 let after = codec.decode_all(&datum)?.after;
                 let after =
                     after.map(|image| resolve_datum(codec.subject(), self.schema(), image)).transpose()?;

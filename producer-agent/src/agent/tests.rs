@@ -51,7 +51,7 @@ impl Site {
         let mut found = Vec::new();
         lock(&self.agent.outbox)
             .for_each(0, &mut |Placed { entry, .. }| {
-                if let Content::Change { key, datum } = entry.content {
+                if let Content::Change { key, datum, .. } = entry.content {
                     let change = self.agent.codec.decode_all(&datum).unwrap();
                     found.push((key, change.op.letter()));
                 }

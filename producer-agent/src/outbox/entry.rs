@@ -4,6 +4,7 @@
 
 use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_long, put_string};
 use schemas::ids::{Digest, Partition, Sequence};
+use schemas::trace::TraceContext;
 
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Content {
         key: String,
         /// The datum of the envelope.
         datum: Vec<u8>,
+        /// The trace that it belongs to, where somebody follows it.
+        trace: Option<TraceContext>,
     },
     /// A freshness record's datum.
     Freshness(Vec<u8>),
@@ -34,6 +37,14 @@ impl Content {
             Self::Change { datum, .. } | Self::Freshness(datum) => datum,
         }
     }
+
+    /// The trace that it belongs to.
+    pub const fn trace(&self) -> Option<&TraceContext> {
+        match self {
+            Self::Change { trace, .. } => trace.as_ref(),
+            Self::Freshness(_) => None,
+        }
+    }
 }
 
 /// An event whose place is fixed.
@@ -51,7 +62,7 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn size(&self) -> usize {
-        self.content.key().len() + self.content.datum().len() + 32
+        self.content.key().len() + self.content.datum().len() + 32 + TraceContext::BYTES
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -65,6 +76,9 @@ impl Entry {
         out.extend_from_slice(self.digest.as_bytes());
         put_string(&mut out, self.content.key());
         put_bytes(&mut out, self.content.datum());
+        if let Some(trace) = self.content.trace() {
+            out.extend_from_slice(&trace.to_bytes());
+        }
         out
     }
 
@@ -79,9 +93,17 @@ impl Entry {
         digest.copy_from_slice(cursor.take(16, "digest")?);
         let key = cursor.string()?.to_owned();
         let datum = cursor.bytes()?.to_vec();
+        let trace = match cursor.left() {
+            0 => None,
+            _ => {
+                let mut bytes = [0; TraceContext::BYTES];
+                bytes.copy_from_slice(cursor.take(TraceContext::BYTES, "trace")?);
+                TraceContext::from_bytes(bytes)
+            }
+        };
         cursor.end()?;
         let content = match kind {
-            0 => Content::Change { key, datum },
+            0 => Content::Change { key, datum, trace },
             1 => Content::Freshness(datum),
             _ => return Err(DatumError::Invalid { at: 0, what: "an unknown kind of entry" }),
         };

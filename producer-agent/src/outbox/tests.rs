@@ -2,6 +2,7 @@
 
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::schema::AvroSchema;
+use schemas::trace::TraceContext;
 
 use super::*;
 
@@ -18,7 +19,14 @@ fn open(disk: &MemoryDisk, epoch: u8) -> Outbox {
 }
 
 fn event(number: u8) -> (Partition, Content) {
-    (P1, Content::Change { key: format!("k{number}"), datum: vec![number] })
+    (
+        P1,
+        Content::Change {
+            key: format!("k{number}"),
+            datum: vec![number],
+            trace: TraceContext::new([number; 16], [1; 8]),
+        },
+    )
 }
 
 #[test]
@@ -34,6 +42,8 @@ fn a_crash_keeps_what_was_appended_and_the_chain_goes_on() {
     assert_eq!(outbox.places, before);
     outbox.append(&codec("R"), &[event(3)]).unwrap();
     let window = outbox.read(0, 1 << 20).unwrap();
+    let traces: Vec<_> = window.entries.iter().map(|placed| placed.entry.content.trace().copied()).collect();
+    assert_eq!(traces, [1, 2, 3].map(|number| TraceContext::new([number; 16], [1; 8])));
     let sequences: Vec<_> = window.entries.iter().map(|placed| placed.entry.sequence.get()).collect();
     assert_eq!(sequences, [0, 1, 2]);
 }

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use platform::client::{Client, ClientError, send, send_json, unreachable_peer};
 use platform::retry::Retry;
+use platform::traces::{Step, Stepping};
 use schemas::avro::binary::put_long;
 use schemas::avro::container::{Header, put_block};
 use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
-use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata};
+use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put_traces};
 use tokio::sync::watch;
 
 use super::machine::{Doubt, SendMachine, Verdict};
@@ -282,7 +283,9 @@ impl Sender {
         for (partition, entries) in &by_partition {
             let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
             let body = encode_batch(window, entries, self.machine.digest(*partition))?;
-            requests.push(send_json::<Position>(self.client.post(&path).timeout(REQUEST_LIMIT).body(body)));
+            let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
+            let followed = entries.iter().filter_map(|placed| self.followed(placed)).collect();
+            requests.push(sent(send_json::<Position>(request), followed));
         }
         for answer in futures_util::future::join_all(requests).await {
             let position = answer?;
@@ -291,6 +294,11 @@ impl Sender {
             }
         }
         self.advance(window)
+    }
+
+    fn followed(&self, placed: &Placed) -> Option<Stepping> {
+        let entry = &placed.entry;
+        Stepping::on(Step::Send, entry.content.trace(), self.channel.as_str(), entry.partition)
     }
 
     /// Moves past what is acknowledged, and lets whole segments go.
@@ -311,6 +319,19 @@ impl Sender {
     }
 }
 
+/// A request, as a step of the events in it that somebody follows.
+async fn sent(
+    request: impl Future<Output = Result<Position, ClientError>>,
+    followed: Vec<Stepping>,
+) -> Result<Position, ClientError> {
+    let answer = request.await;
+    if let Err(error) = &answer {
+        let class = error.problem().map_or("unreachable", |problem| problem.code.as_str());
+        followed.iter().for_each(|step| step.failed(class));
+    }
+    answer
+}
+
 /// A batch of one partition's entries, which follow each other and continue `before`.
 fn encode_batch(window: &Window, entries: &[&Placed], before: Digest) -> Result<Vec<u8>, SendError> {
     let mut datums = Vec::new();
@@ -324,7 +345,9 @@ fn encode_batch(window: &Window, entries: &[&Placed], before: Digest) -> Result<
     }
     let first = entries.first().map_or(Sequence::new(0), |placed| placed.entry.sequence);
     let sync = platform::random::id()?;
-    let metadata = batch_metadata(window.epoch, first, before);
+    let mut metadata = batch_metadata(window.epoch, first, before);
+    let trace = |(index, placed): (usize, &&Placed)| Some((index, *placed.entry.content.trace()?));
+    put_traces(&mut metadata, &entries.iter().enumerate().filter_map(trace).collect::<Vec<_>>());
     let mut body = Header { metadata, schema: window.batch_schema.clone(), sync }.encode();
     put_block(&mut body, entries.len(), &datums, &sync);
     Ok(body)

@@ -13,6 +13,7 @@ use schemas::ids::{LogId, Offset, Partition, SchemaId};
 use schemas::marks::Checkpoint;
 use schemas::record::Kind;
 use schemas::time::Millis;
+use schemas::trace::TraceContext;
 use scope::scope::{Denial, Images};
 
 use super::fold::{Fold, Meaning};
@@ -31,6 +32,8 @@ pub struct Judgeable {
     pub logged_at: Millis,
     /// Its schema.
     pub schema: SchemaId,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
     codec: Arc<ChangeCodec>,
     datum: Vec<u8>,
     images: OnceLock<Result<Images, Denial>>,
@@ -46,7 +49,8 @@ impl Judgeable {
     ) -> Result<Self, DatumError> {
         codec.decode_all(&datum)?;
         let images = OnceLock::new();
-        Ok(Self { offset: stored.offset, logged_at: stored.logged_at, schema, codec, datum, images })
+        let (offset, logged_at, trace) = (stored.offset, stored.logged_at, stored.record.trace());
+        Ok(Self { offset, logged_at, schema, trace, codec, datum, images })
     }
 
     /// The event.

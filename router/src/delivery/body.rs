@@ -143,6 +143,7 @@ impl HttpBody for GatedBody {
                 self.delivered = frame.places;
                 self.meter.handed_over(frame.bytes.len());
                 self.wrote = true;
+                frame.followed.into_iter().for_each(|step| drop(step.with("dit.outcome", "handed_over")));
                 tracing::trace!(target: "dit::handed", agreement = %self.gate.number(), rows = frame.rows);
                 data(Some(frame.bytes))
             }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use platform::traces::Stepping;
 use schemas::avro::binary::Cursor as Datum;
 use schemas::avro::container::{self, Header, Sync};
 use schemas::avro::json;
@@ -43,6 +44,8 @@ pub struct Frame {
     pub places: Vec<Place>,
     /// Deliveries of rows in it; marks and progress do not count.
     pub rows: usize,
+    /// Deliveries in it that somebody follows.
+    pub followed: Vec<Stepping>,
 }
 
 /// Collects deliveries into frames.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use schemas::agreement::Agreement;
 use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::change::ChangeCodec;
-use schemas::ids::{SchemaId, SchemaVersion};
+use schemas::ids::{ChannelName, SchemaId, SchemaVersion};
 use scope::scope::{Age, CompileError, Scope, Terms};
 use scope::secret::NetworkSecret;
 
@@ -64,6 +64,11 @@ impl Scopes {
         let derived = scope.derived().clone();
         let by_schema = HashMap::from([(registered.id, scope)]);
         Ok(Self { agreement, entry, secret, agreed, derived, by_schema })
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &ChannelName {
+        &self.entry.channel.name
     }
 
     /// The schema of everything that this stream gives.

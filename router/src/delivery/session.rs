@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use platform::traces::{Step as Way, Stepping};
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{AgentId, Offset, Partition};
@@ -23,7 +24,7 @@ use super::start::Beginning;
 use crate::audit::chain::Event;
 use crate::audit::service::Audit;
 use crate::channel::follower::Follower;
-use crate::channel::reader::{Chunk, Item, ReaderError};
+use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
 use crate::control::view::ControlView;
 use crate::http::server::Reset;
 use crate::metrics::{Passed, StreamMeter};
@@ -101,6 +102,8 @@ pub struct Session {
     pub(crate) agent: AgentId,
     pub(crate) reset: Reset,
     pub(crate) meter: StreamMeter,
+    /// Deliveries of the frame being filled that somebody follows.
+    pub(crate) followed: Vec<Stepping>,
     /// Held as long as the stream is open.
     pub(crate) _admission: Admission,
 }
@@ -197,6 +200,7 @@ impl Session {
                                 offset: present.offset,
                                 event_at: present.event_at,
                                 logged_at: present.logged_at,
+                                trace: None,
                             };
                             match scope.judge_present(&present.key, &present.image) {
                                 Ok(Some(permitted)) => {
@@ -259,6 +263,7 @@ impl Session {
                             offset: event.offset,
                             event_at: change.event_at,
                             logged_at: event.logged_at,
+                            trace: event.trace,
                         };
                         Ok((scope.judge(change.op, change.key, event.images()?)?, standing))
                     });
@@ -266,11 +271,18 @@ impl Session {
                         Ok((Some(permitted), standing)) => {
                             self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
                             self.encoder.event(&permitted, standing);
+                            self.followed.extend(self.follow(partition, event));
                             self.stand_behind(partition, event.offset);
                             self.flush_if_full().await?;
                         }
                         Ok((None, _)) => self.meter.denied(),
-                        Err(denial) => self.park(partition, event.offset, &denial),
+                        Err(denial) => match self.follow(partition, event) {
+                            None => self.park(partition, event.offset, &denial),
+                            Some(step) => {
+                                step.failed("parked");
+                                step.in_scope(|| self.park(partition, event.offset, &denial));
+                            }
+                        },
                     }
                 }
                 Item::Resync { offset, reason } if *offset >= wanted => {
@@ -341,11 +353,20 @@ impl Session {
         }
     }
 
-    async fn send(&self, bytes: bytes::Bytes, rows: usize) -> Result<(), Stop> {
+    /// The delivery of an event that somebody follows.
+    fn follow(&self, partition: Partition, event: &Judgeable) -> Option<Stepping> {
+        let step =
+            Stepping::on(Way::Deliver, event.trace.as_ref(), self.scopes.channel().as_str(), partition)?;
+        let step = step.with("dit.agreement", self.gate.number().to_string());
+        Some(step.with("messaging.kafka.offset", i64::try_from(event.offset.get()).unwrap_or(i64::MAX)))
+    }
+
+    async fn send(&mut self, bytes: bytes::Bytes, rows: usize) -> Result<(), Stop> {
         if let Some(shut) = self.gate.shut() {
             return Err(Stop::Close(shut));
         }
-        let frame = Frame { bytes, places: self.places.clone(), rows };
+        let followed = std::mem::take(&mut self.followed);
+        let frame = Frame { bytes, places: self.places.clone(), rows, followed };
         self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
     }
 }

@@ -237,6 +237,7 @@ async fn start_stream(
         agent,
         reset,
         meter,
+        followed: Vec::new(),
         _admission: admission,
     };
     let stopping = core.tasks.stopping();

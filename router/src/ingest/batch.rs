@@ -3,6 +3,8 @@
 //! Owns its validation, record by record, without building values, and the records that it becomes. Agent and
 //! router judge by the same code, so that a refusal is a defect or an attack.
 
+use std::collections::BTreeMap;
+
 use schemas::avro::binary::{Cursor, DatumError};
 use schemas::avro::container::{self, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
@@ -12,8 +14,9 @@ use schemas::digest;
 use schemas::ids::{AgentId, Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::key::{KeyDeriver, KeyError};
 use schemas::marks::{Freshness, MARK_SCHEMA};
-use schemas::publish::{DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY};
-use schemas::record::{Kind, Provenance, Record};
+use schemas::publish::{self, DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY, TRACES_KEY};
+use schemas::record::{Kind, Provenance, Record, TRACE_HEADER};
+use schemas::trace::TraceContext;
 use schemas::{framing, limits, partition};
 
 /// Why a batch is refused. Nothing of it was appended.
@@ -78,6 +81,8 @@ pub struct Envelope {
     pub first: Sequence,
     /// The digest before the first item.
     pub digest: Digest,
+    /// The traces of its sampled items, by their place in the batch.
+    pub traces: BTreeMap<usize, TraceContext>,
     blocks: Vec<container::Block>,
 }
 
@@ -109,6 +114,7 @@ impl Envelope {
             epoch: metadata(&header, EPOCH_KEY)?,
             first: Sequence::new(metadata(&header, SEQUENCE_KEY)?),
             digest: metadata(&header, DIGEST_KEY)?,
+            traces: header.text(TRACES_KEY).map(publish::traces).unwrap_or_default(),
             blocks,
         })
     }
@@ -177,6 +183,9 @@ impl RecordMaker<'_> {
                     change.op.letter(),
                     change.event_at,
                 ));
+                if let Some(trace) = self.envelope.traces.get(&index) {
+                    headers.push((TRACE_HEADER.to_owned(), trace.to_string().into()));
+                }
                 let value = Some(framing::frame(self.schema, datum));
                 Ok(Record { key: Some(change.key.into()), value, headers })
             }

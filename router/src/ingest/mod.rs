@@ -4,4 +4,5 @@
 //! sequence headers, answered with the table once the router has read its own append back.
 
 pub mod batch;
+mod followed;
 pub mod service;

@@ -14,6 +14,7 @@ use schemas::record::{Kind, Record};
 use schemas::table::{Opening, Writer};
 
 use super::batch::{BatchError, Envelope};
+use super::followed::Followed;
 use crate::channel::feed::{Feed, Tail};
 use crate::channel::reader::ReaderError;
 use crate::channels::{Channels, Running};
@@ -127,20 +128,39 @@ impl Publisher {
         body: &[u8],
     ) -> Result<Position, PublishError> {
         let running = self.owned(agent, name).await?;
-        let feed = feed(&running, partition)?;
-        let channel = &running.entry.channel;
         let envelope = Envelope::parse(body)?;
+        let followed = Followed::of(&envelope, name, partition);
+        let answer = self.take(agent, &running, partition, &envelope, &followed).await;
+        if let Err(error) = &answer {
+            followed.failed(error);
+        }
+        answer
+    }
+
+    async fn take(
+        &self,
+        agent: &AgentId,
+        running: &Running,
+        partition: Partition,
+        envelope: &Envelope,
+        followed: &Followed,
+    ) -> Result<Position, PublishError> {
+        let feed = feed(running, partition)?;
+        let channel = &running.entry.channel;
         let by = agent.to_string();
         let subject = channel.registry_subject();
         let schema = self.registry.register(&by, &subject, envelope.codec.envelope()).await?;
         let records = envelope.records(agent, channel, partition, schema)?;
         if records.is_empty() {
             self.catch_up(feed).await?;
-            return position(&running, agent, partition)
-                .ok_or_else(|| PublishError::PartitionUnknown(name.clone(), partition));
+            return position(running, agent, partition)
+                .ok_or_else(|| PublishError::PartitionUnknown(channel.name.clone(), partition));
         }
-        let last = self.append(feed, name, records).await?;
-        self.answer(&running, agent, partition, last).await
+        let source = feed.source();
+        let appending = followed.appending(source.log.system(), &source.topic, partition);
+        let last = self.append(feed, &channel.name, records).await?;
+        drop(appending);
+        self.answer(running, agent, partition, last).await
     }
 
     /// A channel of the caller's own.

@@ -212,6 +212,11 @@ pub trait Log: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What it is called in traces (`messaging.system` of the conventions).
+    fn system(&self) -> &'static str {
+        "dit"
+    }
+
     /// A writer of atomic batches; fences every earlier writer of the same id.
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError>;
 }

@@ -17,6 +17,7 @@ use crate::cursor::{Pass, PassPlace, Place};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
 use crate::time::Millis;
+use crate::trace::TraceContext;
 
 /// Metadata key of the agreement's number in a stream's container header.
 pub const AGREEMENT_KEY: &str = "dit.agreement";
@@ -75,6 +76,8 @@ pub struct Event<'a> {
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
+    /// The trace that it belongs to, where somebody follows it; never of a row that is read from the state.
+    pub trace: Option<TraceContext>,
 }
 
 /// How far a stream has got in one partition.
@@ -260,6 +263,7 @@ impl DeliveryCodec {
             offset: Offset::new(offset(cursor)?),
             event_at: Millis::new(cursor.long()?),
             logged_at: Millis::new(cursor.long()?),
+            trace: trace(cursor)?,
         })
     }
 }
@@ -279,6 +283,13 @@ fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
     put_offset(out, event.offset.get());
     binary::put_long(out, event.event_at.get());
     binary::put_long(out, event.logged_at.get());
+    match event.trace {
+        None => out.push(0),
+        Some(trace) => {
+            binary::put_long(out, 1);
+            binary::put_string(out, &trace.to_string());
+        }
+    }
 }
 
 fn put_place(out: &mut Vec<u8>, place: Place) {
@@ -349,6 +360,15 @@ fn pick<T: Copy>(cursor: &mut Cursor<'_>, all: &[T]) -> Result<T, DatumError> {
     found.ok_or(DatumError::Invalid { at, what: "an enum has no such symbol" })
 }
 
+fn trace(cursor: &mut Cursor<'_>) -> Result<Option<TraceContext>, DatumError> {
+    let at = cursor.at();
+    match cursor.long()? {
+        0 => Ok(None),
+        1 => Ok(TraceContext::parse(cursor.string()?)),
+        _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
+    }
+}
+
 fn close_reason(cursor: &mut Cursor<'_>) -> Result<CloseReason, DatumError> {
     let at = cursor.at();
     let text = cursor.string()?;
@@ -372,6 +392,7 @@ fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
             place("offset"),
             {"name": "event_at", "type": millis},
             {"name": "logged_at", "type": millis},
+            {"name": "traceparent", "type": ["null", "string"]},
         ]},
         {"type": "record", "name": "lv.dit.Begin", "fields": [
             {"name": "bootstrap", "type": {"type": "fixed", "name": "lv.dit.Id", "size": 16}},
@@ -424,6 +445,7 @@ mod tests {
             offset: Offset::new(1_000),
             event_at: Millis::new(5),
             logged_at: Millis::new(-6),
+            trace: after.and_then(|_| TraceContext::new([1; 16], [2; 8])),
         })
     }
 

@@ -1,8 +1,9 @@
-//! Real parts for tests and developers: Apache Kafka, a schema registry, PostgreSQL.
+//! Real parts for tests and developers: Apache Kafka, a schema registry, PostgreSQL, Prometheus, a collector of traces.
 //!
 //! Owns fetching them once, starting them on free ports of the loopback, the check that each is ready, and that
 //! nothing outlives the process that started it. It knows nothing of `dit`.
 
+pub mod collector;
 pub mod kafka;
 pub mod postgres;
 mod process;

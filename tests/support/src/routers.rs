@@ -107,7 +107,8 @@ impl Routers {
         let name = format!("r{index}");
         let log = self.dir.join(format!("{name}.log"));
         let arguments = ["router", "--config", &format!("{name}.toml")].map(str::to_owned);
-        let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, Some(&self.filter))?;
+        let environment = [("RUST_LOG".to_owned(), self.filter.clone())];
+        let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, (&environment, true))?;
         self.one(index)?.process = Some(process);
         Ok(())
     }

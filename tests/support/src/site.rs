@@ -65,6 +65,8 @@ pub struct Site {
     admin: SocketAddr,
     /// Where router, producer and consumer tell metrics and health.
     observed: [(&'static str, SocketAddr); 3],
+    /// What every process finds in its environment.
+    environment: Vec<(String, String)>,
 }
 
 /// Waits until a condition holds; `what` names it when it does not.
@@ -93,7 +95,7 @@ impl Site {
             [("router", free_address()?), ("producer", free_address()?), ("consumer", free_address()?)];
         let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
         let (router, admin) = (free_address()?, free_address()?);
-        let site = Self { dir, dit, router, admin, observed };
+        let site = Self { dir, dit, router, admin, observed, environment: Vec::new() };
         let authority = Authority::open_or_create(&site.path("pki"), DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
         authority.issue_to(&site.path("pki"), "router", &Subject::Router { name: "r".to_owned(), hosts })?;
@@ -119,6 +121,11 @@ impl Site {
         let path = self.path("router.toml");
         let config = std::fs::read_to_string(&path)?.replace("log_dir = \"log\"\n", "");
         Ok(std::fs::write(path, format!("{config}\n[kafka]\nbrokers = \"{brokers}\"\nreplication = 1\n"))?)
+    }
+
+    /// Every process that is started from here on finds this in its environment.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// A client of the operators' listener.
@@ -204,7 +211,11 @@ impl Site {
     pub fn start(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let log = self.path(&format!("{name}.log"));
-        spawn(&self.dit, &self.dir, name, &arguments, &log, (name == "router").then_some("info"))
+        let mut environment = self.environment.clone();
+        if name == "router" {
+            environment.push(("RUST_LOG".to_owned(), "info".to_owned()));
+        }
+        spawn(&self.dit, &self.dir, name, &arguments, &log, (&environment, name == "router"))
     }
 
     /// What a process said so far.
@@ -221,28 +232,26 @@ impl Site {
     }
 }
 
-/// Starts `dit` with arguments; of a router, whose log is filtered, it returns when it listens.
+/// Starts `dit` with arguments and environment; of a router it returns when it listens.
 pub(crate) fn spawn(
     dit: &Path,
     dir: &Path,
     name: &str,
     arguments: &[String],
     log: &Path,
-    router: Option<&str>,
+    (environment, is_router): (&[(String, String)], bool),
 ) -> anyhow::Result<Process> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = Command::new(dit);
-    if let Some(filter) = router {
-        command.env("RUST_LOG", filter);
-    }
     let mut child = command
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(dir)
         .stdout(Stdio::piped())
         .stderr(file)
         .spawn()
         .with_context(|| format!("{} could not be started", dit.display()))?;
-    if router.is_some() {
+    if is_router {
         let out = child.stdout.take().context("no standard output")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;

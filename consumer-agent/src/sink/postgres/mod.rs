@@ -210,6 +210,10 @@ impl PostgresSink {
 
 #[async_trait]
 impl Sink for PostgresSink {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
     async fn ready(&mut self) -> Result<(), SinkError> {
         Ok(self.make_ready().await?)
     }

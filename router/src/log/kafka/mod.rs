@@ -183,6 +183,10 @@ impl KafkaLog {
 
 #[async_trait]
 impl Log for KafkaLog {
+    fn system(&self) -> &'static str {
+        "kafka"
+    }
+
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<bool, TopicError> {
         let name = format!("{}{}", self.prefix, spec.name);
         let cluster = topics::Cluster {

@@ -1,0 +1,43 @@
+//! The events of a batch that somebody follows: their ingest and their append as steps of their way.
+//!
+//! Owns what a trace says of a batch that was refused. Decides nothing.
+
+use platform::traces::{Step, Stepping};
+use schemas::ids::{ChannelName, Partition};
+
+use super::batch::Envelope;
+use super::service::PublishError;
+
+/// The followed events of one batch; their ingest ends when this is dropped.
+pub(super) struct Followed(Vec<Stepping>);
+
+impl Followed {
+    /// Of a batch; most have none.
+    pub(super) fn of(envelope: &Envelope, channel: &ChannelName, partition: Partition) -> Self {
+        let follow = |trace| Stepping::on(Step::Ingest, Some(trace), channel.as_str(), partition);
+        Self(envelope.traces.values().filter_map(follow).collect())
+    }
+
+    /// Their append to a topic of a log (`system` in the conventions' words); it ends when this is dropped.
+    pub(super) fn appending(&self, system: &'static str, topic: &str, partition: Partition) -> Vec<Stepping> {
+        let within =
+            |step: &Stepping| step.within(Step::Append, topic, partition).with("messaging.system", system);
+        self.0.iter().map(within).collect()
+    }
+
+    /// The batch was not taken.
+    pub(super) fn failed(&self, error: &PublishError) {
+        let class = match error {
+            PublishError::Append(_) => "append",
+            PublishError::NotReadBack(_) => "read_back",
+            PublishError::Lost(_) => "lost_topic",
+            PublishError::ChannelUnknown(_)
+            | PublishError::PartitionUnknown(..)
+            | PublishError::NotOwner { .. }
+            | PublishError::Collection(_)
+            | PublishError::Batch(_)
+            | PublishError::Register(_) => "refused",
+        };
+        self.0.iter().for_each(|step| step.failed(class));
+    }
+}
