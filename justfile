@@ -50,6 +50,10 @@ places-world:
 traces:
     cargo test -p dit --features kafka-tls --test traces
 
+# The chart: three renderings judged strictly, and wrong values refused.
+chart:
+    cargo test -p dit --features kafka-tls --test chart
+
 # The network on Kafka under a real Prometheus: every panel has data, each alert fires for its fault and is silent otherwise.
 watched:
     cargo test -p dit --features kafka-tls --test metrics --test dashboards --test alerts -- --nocapture

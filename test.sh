@@ -35,8 +35,9 @@ if ! pkg-config --exists openssl; then
         exit 1
     fi
 fi
-# Python's packages: the collector of traces and the chart's judges, fetched once beside the jars.
+# The collector of traces and the chart's judges: packages of Python and a module of Go, fetched once beside the jars.
 need python3 python3
+need go golang-go
 if ! python3 -m pip --version >/dev/null 2>&1; then need pip3 python3-pip; fi
 if [ -n "${DIT_REAL_DATA:-}" ]; then
     need zstd zstd

@@ -32,7 +32,7 @@ enum Command {
     /// Checks configuration files and names the line that is wrong.
     Check(tools::CheckArgs),
     /// Runs a router.
-    Router(tools::ConfigArgs),
+    Router(router::process::RunArgs),
     /// Runs a producer agent, or accepts a file that its guard holds.
     Producer(tools::ProducerArgs),
     /// Runs a consumer agent, or writes its first configuration.
@@ -116,7 +116,7 @@ impl Cli {
                 Command::Demo(args) => demo(*args).await,
                 Command::Pki(args) => tools::pki(&args).map(|()| true),
                 Command::Check(args) => tools::check(&args),
-                Command::Router(args) => router::process::run(&args.config).await.map(|()| true),
+                Command::Router(args) => router::process::run(args).await.map(|()| true),
                 Command::Producer(args) => tools::producer(args).await.map(|()| true),
                 Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
                 Command::Audit(args) => audit::audit(&args).await,

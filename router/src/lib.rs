@@ -30,6 +30,7 @@ use platform::metrics::MetricsError;
 use platform::observe as observing;
 use platform::shutdown::Tasks;
 use schemas::agreement::Agreement;
+use schemas::ids::RouterInstance;
 use scope::secret::NetworkSecret;
 
 use crate::audit::service::Audit;
@@ -106,6 +107,8 @@ pub struct Parts {
     pub registry: Option<External>,
     /// Who it is.
     pub identity: Identity,
+    /// Which of those that have this certificate it is.
+    pub instance: Option<RouterInstance>,
     /// The trust domain of everybody's names.
     pub domain: String,
     /// For keyed hashes.
@@ -172,7 +175,10 @@ impl Router {
         let tasks = Tasks::new();
         let control = Control::start(Arc::clone(&parts.log), &tasks).await?;
         let name = match parts.identity.own_name(&parts.domain) {
-            Ok(Peer::Router(name)) => name,
+            Ok(Peer::Router(name)) => match &parts.instance {
+                None => name,
+                Some(instance) => format!("{name}.{instance}"),
+            },
             other => return Err(RouterError::NoRouter(format!("{other:?}"))),
         };
         // It outlives the streams: their ends are its last entries.

@@ -1,23 +1,18 @@
 //! The thin binary: configuration file, run, exit code.
 
-use std::path::PathBuf;
-
 use clap::Parser;
+use router::process::RunArgs;
 
-/// Runs one part of a dit network.
+/// Runs a router.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The configuration file.
-    #[arg(long)]
-    config: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 fn main() -> anyhow::Result<()> {
     platform::identity::install_crypto();
     let args = Args::parse();
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(router::process::run(&args.config))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(router::process::run(args.run))
 }

@@ -1,12 +1,13 @@
 //! The router as a process: configuration, telemetry, build, run, drain.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use platform::identity::Identity;
 use platform::shutdown::{DRAIN_LIMIT, terminate};
 use platform::telemetry;
+use schemas::ids::RouterInstance;
 
 use crate::config::kafka::KafkaOptions;
 use crate::config::{LogPlace, RouterConfig};
@@ -16,8 +17,20 @@ use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use crate::registry::external::External;
 use crate::{Parts, Router, Watched};
 
+/// How a router is started.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+    /// Which of several routers that share a certificate this is: a name that it keeps, such as its pod's.
+    #[arg(long, value_name = "NAME")]
+    instance: Option<RouterInstance>,
+}
+
 /// Runs until SIGTERM or Ctrl-C.
-pub async fn run(path: &Path) -> anyhow::Result<()> {
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let path = args.config.as_path();
     let config = RouterConfig::read(path)?;
     let _telemetry = telemetry::init("dit-router", config.log_format, "info,sled=warn")?;
     let place = config.log(path)?;
@@ -29,6 +42,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         registry: config.registry.as_ref().map(External::new).transpose()?,
         identity: Identity::load(&config.identity)?,
         secret: config.secret(path)?,
+        instance: args.instance,
         domain: config.domain,
         listen: config.listen,
         admin_listen: config.admin_listen,

@@ -76,6 +76,11 @@ macro_rules! name_id {
 }
 
 name_id!(
+    /// One of several routers that share a certificate: a name that it keeps through its restarts, such as a pod's.
+    RouterInstance,
+    "router instance"
+);
+name_id!(
     /// An institution, by its registration number.
     ParticipantId,
     "participant"

@@ -127,6 +127,7 @@ impl Network {
             routers: opened.routers,
             registry: None,
             identity,
+            instance: None,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(secret.clone())?,
             listen: loopback,

@@ -3,6 +3,7 @@
 //! Owns fetching them once, starting them on free ports of the loopback, the check that each is ready, and that
 //! nothing outlives the process that started it. It knows nothing of `dit`.
 
+pub mod chart;
 pub mod collector;
 pub mod kafka;
 pub mod postgres;

@@ -219,6 +219,7 @@ impl Network {
             routers,
             registry,
             identity: authority.identity(&Subject::Router { name: name.to_owned(), hosts })?,
+            instance: None,
             domain: DOMAIN.to_owned(),
             secret: NetworkSecret::new(vec![1; 32])?,
             listen: loopback,

@@ -72,16 +72,17 @@ impl Routers {
         let secret = hex::encode(platform::random::bytes::<32>()?);
         std::fs::write(dir.join("secret"), &secret)?;
         let prefix = format!("t{}.", hex::encode(platform::random::bytes::<6>()?));
+        let hosts = vec!["127.0.0.1".to_owned()];
+        authority.issue_to(&dir.join("pki"), "r", &Subject::Router { name: "r".to_owned(), hosts })?;
         let mut each = Vec::new();
         for index in 0..count {
-            let (name, hosts) = (format!("r{index}"), vec!["127.0.0.1".to_owned()]);
-            authority.issue_to(&dir.join("pki"), &name, &Subject::Router { name: name.clone(), hosts })?;
+            let name = format!("r{index}");
             let (listen, admin) = (free_address()?, free_address()?);
             let text = format!(
                 "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\n\
                  network_secret = \"secret\"\nlog_format = \"json\"\n\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\
                  replication = 1\n\n{more}{}",
-                crate::site::identity(&name)
+                crate::site::identity("r")
             );
             std::fs::write(dir.join(format!("{name}.toml")), text)?;
             each.push(One { listen, admin, process: None });
@@ -106,7 +107,8 @@ impl Routers {
     pub fn run(&mut self, index: usize) -> anyhow::Result<()> {
         let name = format!("r{index}");
         let log = self.dir.join(format!("{name}.log"));
-        let arguments = ["router", "--config", &format!("{name}.toml")].map(str::to_owned);
+        let config = format!("{name}.toml");
+        let arguments = ["router", "--config", &config, "--instance", &name].map(str::to_owned);
         let environment = [("RUST_LOG".to_owned(), self.filter.clone())];
         let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, (&environment, true))?;
         self.one(index)?.process = Some(process);
