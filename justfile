@@ -57,3 +57,7 @@ chart:
 # The network on Kafka under a real Prometheus: every panel has data, each alert fires for its fault and is silent otherwise.
 watched:
     cargo test -p dit --features kafka-tls --test metrics --test dashboards --test alerts -- --nocapture
+
+# The load scenarios beside raw Kafka, each with its report in loadtest-results/ (about ten minutes).
+load *SCENARIOS="pipe latency fan-out watched traced":
+    cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use platform::segments::SegmentError;
 use platform::segments::checked_file;
@@ -30,6 +31,8 @@ use crate::source::table::{Table, TableError, TableFormat};
 const IDENTITY_KIND: &[u8; 4] = b"iden";
 /// Events that share one sync of the outbox.
 const GROUP: usize = 1_000;
+/// Single changes leave the images unsynced for so long: a sync costs more than all else that is done for one.
+const SYNC_IMAGES_EVERY: Duration = Duration::from_secs(1);
 
 /// When a file is held for a person to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -193,6 +196,8 @@ pub struct Agent {
     folded: Arc<AtomicU64>,
     /// One source at a time: a before image must be what the last event left.
     taking: Mutex<()>,
+    /// When the images were synced last.
+    synced: Mutex<Instant>,
 }
 
 impl Agent {
@@ -247,6 +252,7 @@ impl Agent {
             appended: watch::Sender::new(next),
             folded: Arc::new(AtomicU64::new(folded)),
             taking: Mutex::new(()),
+            synced: Mutex::new(Instant::now()),
         };
         Ok((agent, known))
     }
@@ -301,7 +307,17 @@ impl Agent {
     fn sync_images(&self, position: u64) -> Result<(), AgentError> {
         self.images.sync()?;
         self.folded.store(position, Ordering::Release);
+        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
+    }
+
+    /// A crash before it makes the images again from the outbox.
+    fn sync_images_when_due(&self) -> Result<(), AgentError> {
+        let is_due = {
+            let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+            synced.elapsed() >= SYNC_IMAGES_EVERY
+        };
+        if is_due { self.sync_images(self.images.position()?) } else { Ok(()) }
     }
 
     /// Brings the images to a new version of the subject's schema: the next file is compared in it.
@@ -430,7 +446,7 @@ impl Agent {
                 },
             });
         }
-        emitter.finish_without_freshness()?;
+        emitter.finish_items()?;
         Ok(results)
     }
 

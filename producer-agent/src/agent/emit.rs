@@ -110,13 +110,15 @@ impl<'a> Emitter<'a> {
         for number in 0..self.agent.channel.partitions {
             self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
         }
-        self.finish_without_freshness()
-    }
-
-    /// Single changes say nothing of what else there may be.
-    pub(super) fn finish_without_freshness(mut self) -> Result<(), AgentError> {
         self.flush()?;
         let position = self.agent.images.position()?;
         self.agent.sync_images(position)
+    }
+
+    /// Single changes say nothing of what else there may be. They are safe in the outbox; the images follow from it, and
+    /// are synced from time to time only.
+    pub(super) fn finish_items(mut self) -> Result<(), AgentError> {
+        self.flush()?;
+        self.agent.sync_images_when_due()
     }
 }

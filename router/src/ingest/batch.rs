@@ -4,6 +4,7 @@
 //! router judge by the same code, so that a refusal is a defect or an attack.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemas::avro::binary::{Cursor, DatumError};
 use schemas::avro::container::{self, ContainerError, Decoder, Header};
@@ -18,6 +19,8 @@ use schemas::publish::{self, DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY, TRACES_KEY};
 use schemas::record::{Kind, Provenance, Record, TRACE_HEADER};
 use schemas::trace::TraceContext;
 use schemas::{framing, limits, partition};
+
+use super::codecs::BatchCodecs;
 
 /// Why a batch is refused. Nothing of it was appended.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +77,7 @@ pub enum BatchError {
 #[derive(Debug)]
 pub struct Envelope {
     /// The codec of its items.
-    pub codec: ChangeCodec,
+    pub codec: Arc<ChangeCodec>,
     /// The epoch that it continues.
     pub epoch: Epoch,
     /// The first item's sequence.
@@ -88,7 +91,7 @@ pub struct Envelope {
 
 impl Envelope {
     /// Reads the container; the items are judged by [`Envelope::records`].
-    pub fn parse(body: &[u8]) -> Result<Self, BatchError> {
+    pub fn parse(body: &[u8], codecs: &BatchCodecs) -> Result<Self, BatchError> {
         if body.len() > limits::MAX_BATCH_BYTES {
             let what = format!("{} bytes", body.len());
             return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_BYTES });
@@ -110,7 +113,7 @@ impl Envelope {
             return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_RECORDS });
         }
         Ok(Self {
-            codec: ChangeCodec::from_batch_schema(&header.schema)?,
+            codec: codecs.of(&header.schema)?,
             epoch: metadata(&header, EPOCH_KEY)?,
             first: Sequence::new(metadata(&header, SEQUENCE_KEY)?),
             digest: metadata(&header, DIGEST_KEY)?,

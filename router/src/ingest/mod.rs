@@ -4,5 +4,6 @@
 //! sequence headers, answered with the table once the router has read its own append back.
 
 pub mod batch;
+pub mod codecs;
 mod followed;
 pub mod service;

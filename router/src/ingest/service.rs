@@ -14,6 +14,7 @@ use schemas::record::{Kind, Record};
 use schemas::table::{Opening, Writer};
 
 use super::batch::{BatchError, Envelope};
+use super::codecs::BatchCodecs;
 use super::followed::Followed;
 use crate::channel::feed::{Feed, Tail};
 use crate::channel::reader::ReaderError;
@@ -75,12 +76,14 @@ pub struct Publisher {
     registry: Registry,
     channels: Channels,
     metrics: Metrics,
+    codecs: BatchCodecs,
 }
 
 impl Publisher {
     /// Over a router's channels.
     pub fn new(registry: Registry, channels: Channels, metrics: Metrics) -> Self {
-        Self { control: registry.control().clone(), registry, channels, metrics }
+        let (control, codecs) = (registry.control().clone(), BatchCodecs::default());
+        Self { control, registry, channels, metrics, codecs }
     }
 
     /// A channel and the table's word on each of its partitions.
@@ -128,7 +131,7 @@ impl Publisher {
         body: &[u8],
     ) -> Result<Position, PublishError> {
         let running = self.owned(agent, name).await?;
-        let envelope = Envelope::parse(body)?;
+        let envelope = Envelope::parse(body, &self.codecs)?;
         let followed = Followed::of(&envelope, name, partition);
         let answer = self.take(agent, &running, partition, &envelope, &followed).await;
         if let Err(error) = &answer {

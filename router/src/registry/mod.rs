@@ -75,13 +75,14 @@ impl Registry {
         subject: &str,
         schema: &AvroSchema,
     ) -> Result<SchemaId, RegisterError> {
+        // What is known stays known: neither control nor an external registry is asked for it, once a batch.
+        if let Some(known) = self.control.view().find_schema(subject, schema) {
+            return Ok(known);
+        }
         let mut id = None;
         if let Some(external) = &self.external {
-            // What is known already is not asked for, and what is not allowed is not offered.
-            match judge(&self.control.view(), subject, schema) {
-                Err(RegisterError::Known(known)) => return Ok(known),
-                judged => judged?,
-            }
+            // What is not allowed is not offered.
+            judge(&self.control.view(), subject, schema)?;
             id = Some(external.register(subject, schema).await?);
         }
         let outcome = self.control.change_with(by, |view| {

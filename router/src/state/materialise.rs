@@ -22,7 +22,7 @@ use super::term::{Known, Reach, Term};
 use crate::channel::feed::{Feed, Tail};
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
-use crate::channel::reader::{Item, Judgeable, ReaderError, Source};
+use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError, Source};
 use crate::log::{CommitError, ReadError, TopicError};
 
 /// At most one resync record a partition in this time.
@@ -34,6 +34,8 @@ const CHECKPOINT_WHEN_IDLE: Duration = Duration::from_hours(24);
 const READ_BYTES: usize = 1 << 20;
 /// Records of one transaction.
 const BATCH_RECORDS: usize = 5_000;
+/// One partition's state is committed at most so often. Nobody waits for it but late joiners and reopens.
+const COMMIT_EVERY: Duration = Duration::from_millis(100);
 
 /// Why the state cannot be written on.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +134,15 @@ impl Standing {
     }
 }
 
+/// What is committed together.
+#[derive(Default)]
+struct Group {
+    records: Vec<Record>,
+    touched: Vec<u128>,
+    /// The first event whose before image is not the state's.
+    differing: Option<Offset>,
+}
+
 impl Materialiser {
     /// Stands at where the state ends; the term's writer is fenced in already.
     pub async fn stand(feed: Arc<Feed>, term: Arc<Term>, reach: Reach) -> Result<Self, StateError> {
@@ -175,7 +186,10 @@ impl Materialiser {
     pub async fn run(mut self) -> Result<(), StateError> {
         let mut tail = self.feed.watch();
         loop {
+            let begun = tokio::time::Instant::now();
             if self.step().await? {
+                // A commit costs the brokers the same for one record as for thousands.
+                tokio::time::sleep_until(begun + COMMIT_EVERY).await;
                 continue;
             }
             let due = self.last_look + CHECKPOINT_EVERY;
@@ -187,36 +201,20 @@ impl Materialiser {
         }
     }
 
+    /// Commits what there is, several chunks together; whether there was any.
     async fn step(&mut self) -> Result<bool, StateError> {
-        let Some(chunk) = self.follower.next().await? else { return Ok(false) };
-        let mut records = Vec::with_capacity(chunk.items.len());
-        let mut touched = Vec::with_capacity(chunk.items.len());
-        let mut differing = None;
-        for item in &chunk.items {
-            let Item::Change(event) = item else { continue };
-            if event.offset < self.follower.wanted() {
-                continue;
-            }
-            let change = event.change()?;
-            let key = hash128(change.key.as_bytes());
-            // An overtaken state differs; its provider is told to reopen.
-            if self.overtaken.is_none()
-                && differing.is_none()
-                && !self.fits(key, event, &change, &records).await?
-            {
-                differing = Some(event.offset);
-            }
-            match change.after {
-                Some(after) => {
-                    let place = Place::Pending(records.len());
-                    let image = hash128(after);
-                    self.present.insert(key, Present { image, schema: event.schema, place });
-                    touched.push(key);
-                }
-                None => drop(self.present.remove(&key)),
-            }
-            records.push(records::image(event.schema, &change, event.offset));
+        let mut group = Group::default();
+        let mut any = false;
+        while group.records.len() < BATCH_RECORDS
+            && let Some(chunk) = self.follower.next().await?
+        {
+            any = true;
+            self.take(&chunk, &mut group).await?;
         }
+        if !any {
+            return Ok(false);
+        }
+        let Group { records, touched, differing } = group;
         self.since_checkpoint += u64::try_from(records.len()).unwrap_or(u64::MAX);
         if self.overtaken.is_some_and(|before| self.follower.fold().opened >= Some(before)) {
             self.overtaken = None;
@@ -236,6 +234,35 @@ impl Materialiser {
         }
         self.checkpoint_when_due().await;
         Ok(true)
+    }
+
+    async fn take(&mut self, chunk: &Chunk, group: &mut Group) -> Result<(), StateError> {
+        for item in &chunk.items {
+            let Item::Change(event) = item else { continue };
+            if event.offset < self.follower.wanted() {
+                continue;
+            }
+            let change = event.change()?;
+            let key = hash128(change.key.as_bytes());
+            // An overtaken state differs; its provider is told to reopen.
+            if self.overtaken.is_none()
+                && group.differing.is_none()
+                && !self.fits(key, event, &change, &group.records).await?
+            {
+                group.differing = Some(event.offset);
+            }
+            match change.after {
+                Some(after) => {
+                    let place = Place::Pending(group.records.len());
+                    let image = hash128(after);
+                    self.present.insert(key, Present { image, schema: event.schema, place });
+                    group.touched.push(key);
+                }
+                None => drop(self.present.remove(&key)),
+            }
+            group.records.push(records::image(event.schema, &change, event.offset));
+        }
+        Ok(())
     }
 
     /// Whether an event's `before` is what the state holds. An image in another schema is resolved into the

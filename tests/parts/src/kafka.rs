@@ -70,6 +70,11 @@ impl Kafka {
         }
     }
 
+    /// The processes of the nodes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.server.as_ref()?.pid()).collect()
+    }
+
     /// The addresses for clients.
     pub fn bootstrap(&self) -> String {
         let addresses: Vec<_> = self.nodes.iter().map(|node| format!("localhost:{}", node.port)).collect();

@@ -71,6 +71,11 @@ impl Server {
         }
     }
 
+    /// The program's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid.parse().ok()
+    }
+
     /// Whether the program runs.
     pub(crate) fn is_running(&self) -> bool {
         self.signal("-0").is_ok()

@@ -31,6 +31,10 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("router", BTreeSet::from(["schemas", "scope", "platform", "parts"])),
         ("producer-agent", BTreeSet::from(agents)),
         ("consumer-agent", BTreeSet::from(agents)),
+        (
+            "loadtest",
+            BTreeSet::from(["schemas", "platform", "router", "producer-agent", "consumer-agent", "parts"]),
+        ),
         ("support", BTreeSet::from(["schemas", "scope", "platform", "router", "parts"])),
         ("tidy", BTreeSet::new()),
         (

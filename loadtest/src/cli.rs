@@ -1,0 +1,71 @@
+//! The command line: `run` for people, `part` for the processes that a run starts of itself.
+//!
+//! Owns the arguments, and which part they begin.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::parts::{consumers, raw_consumers, raw_producer};
+use crate::run;
+
+/// Loads a dit network, and raw Kafka beside it.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs scenarios and writes a report of each: `<name>.json` and `<name>.html`.
+    Run {
+        /// The scenarios' files.
+        #[arg(required = true)]
+        scenarios: Vec<PathBuf>,
+        /// Where reports go.
+        #[arg(long, default_value = "loadtest-results")]
+        out: PathBuf,
+    },
+    /// One process of a run.
+    #[command(subcommand, hide = true)]
+    Part(Part),
+}
+
+/// A process that a run starts.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// A router, as it is.
+    Router(router::process::RunArgs),
+    /// A producer agent, as it is.
+    Producer {
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Consumer agents whose sinks measure.
+    Consumers(consumers::Args),
+    /// A producer that is nothing but librdkafka's.
+    RawProducer(raw_producer::Args),
+    /// Consumers that are nothing but librdkafka's.
+    RawConsumers(raw_consumers::Args),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn run(self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.context("the runtime could not be started")?.block_on(async {
+            match self.command {
+                Command::Run { scenarios, out } => run::all(&scenarios, &out).await,
+                Command::Part(Part::Router(args)) => router::process::run(args).await,
+                Command::Part(Part::Producer { config }) => producer_agent::process::run(&config).await,
+                Command::Part(Part::Consumers(args)) => consumers::run(args).await,
+                Command::Part(Part::RawProducer(args)) => raw_producer::run(args).await,
+                Command::Part(Part::RawConsumers(args)) => raw_consumers::run(args).await,
+            }
+        })
+    }
+}

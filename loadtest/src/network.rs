@@ -1,0 +1,235 @@
+//! A network of real processes in a folder of its own: certificates, declarations, configurations.
+//!
+//! Owns what a run's parts are told, and their start until each can take load. All of it goes with the folder.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use platform::pki::{Authority, Subject};
+use platform::retry::Retry;
+use schemas::ids::AgreementNumber;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::process::Part;
+use crate::rows::{PERMITTED, SCHEMA, municipality};
+use crate::scenario::{Scenario, Watched};
+
+const DOMAIN: &str = "load.dit";
+const PROVIDER: &str = "4000";
+/// The channel under load.
+pub(crate) const CHANNEL: &str = "addresses";
+/// How long an agent may take until its endpoint answers.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often metrics are asked for where somebody watches.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+
+/// The agreement of a consumer.
+pub(crate) fn agreement_number(index: u32) -> anyhow::Result<AgreementNumber> {
+    Ok(format!("A-{index:03}").parse()?)
+}
+
+/// The stem of a consumer's certificate.
+pub(crate) fn consumer_stem(index: u32) -> String {
+    format!("9{index:03}-main")
+}
+
+/// A running network.
+pub(crate) struct Network {
+    dir: TempDir,
+    router: Part,
+    producer: Part,
+    endpoint: SocketAddr,
+    consumers: Part,
+    scraping: Option<JoinHandle<()>>,
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
+fn identity(stem: &str) -> String {
+    format!(
+        "[identity]\ncertificate = \"pki/{stem}.pem\"\nkey = \"pki/{stem}-key.pem\"\nauthorities = \"pki/ca.pem\"\n"
+    )
+}
+
+fn certificates(dir: &Path, consumers: u32) -> anyhow::Result<()> {
+    let pki = dir.join("pki");
+    let authority = Authority::open_or_create(&pki, DOMAIN)?;
+    let hosts = vec!["127.0.0.1".to_owned()];
+    authority.issue_to(&pki, "router", &Subject::Router { name: "r".to_owned(), hosts })?;
+    authority.issue_to(&pki, "provider", &Subject::Agent(format!("{PROVIDER}/main").parse()?))?;
+    for index in 0..consumers {
+        let agent = consumer_stem(index).replace('-', "/");
+        authority.issue_to(&pki, &consumer_stem(index), &Subject::Agent(agent.parse()?))?;
+    }
+    Ok(())
+}
+
+fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()> {
+    let declared = dir.join("declared");
+    for folder in ["channels", "agreements"] {
+        std::fs::create_dir_all(declared.join(folder))?;
+    }
+    let write = |path: PathBuf, json: &Value| std::fs::write(path, json.to_string());
+    let schema: Value = serde_json::from_str(SCHEMA)?;
+    let channel = json!({"name": CHANNEL, "kind": "distribution", "owner": PROVIDER,
+        "partitions": scenario.partitions, "key": {"fields": ["code"]}, "schema": schema});
+    write(declared.join(format!("channels/{CHANNEL}.json")), &channel)?;
+    let mut participants = format!("[[participant]]\nid = \"{PROVIDER}\"\nname = \"provider\"\n");
+    let fields: Value = PERMITTED.iter().map(|field| ((*field).to_owned(), json!("keep"))).collect();
+    for index in 0..scenario.consumers() {
+        let (number, consumer) = (agreement_number(index)?, format!("9{index:03}"));
+        participants.push_str(&format!("[[participant]]\nid = \"{consumer}\"\nname = \"{consumer}\"\n"));
+        let rows = match scenario.is_divided() {
+            true => format!("municipality == \"{}\"", municipality(index.into())),
+            false => "true".to_owned(),
+        };
+        let agreement = json!({"number": number, "version": 1, "provider": PROVIDER, "consumer": consumer,
+            "channel": CHANNEL, "purpose": "load", "legal_basis": "load", "valid_from": "2020-01-01T00:00:00Z",
+            "history": "full", "schema_version": 1, "rows": rows, "fields": fields});
+        write(declared.join(format!("agreements/{number}.json")), &agreement)?;
+    }
+    Ok(std::fs::write(declared.join("participants.toml"), participants)?)
+}
+
+/// Asks for metrics, as a Prometheus would.
+async fn scrape(urls: Vec<String>) {
+    let client = reqwest::Client::new();
+    let mut turn = tokio::time::interval(SCRAPE_EVERY);
+    loop {
+        turn.tick().await;
+        for url in &urls {
+            if let Ok(answer) = client.get(url).send().await {
+                // What it says is Prometheus's to keep; that it was read to its end is what costs.
+                drop(answer.bytes().await);
+            }
+        }
+    }
+}
+
+impl Network {
+    /// Starts everything; returns when streams are open and the agent takes changes.
+    pub(crate) async fn start(
+        scenario: &Scenario,
+        brokers: &str,
+        watched: &Watched,
+        collector: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("dit-load-").tempdir()?;
+        let path = dir.path();
+        certificates(path, scenario.consumers())?;
+        declarations(path, scenario)?;
+        std::fs::write(path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
+        std::fs::write(path.join("schema.avsc"), SCHEMA)?;
+        std::fs::create_dir_all(path.join("drop"))?;
+        let (router, endpoint) = (free_address()?, free_address()?);
+        let observed = [free_address()?, free_address()?];
+        let observe = |address: SocketAddr| match watched.scraped {
+            true => format!("observe_listen = \"{address}\"\n"),
+            false => String::new(),
+        };
+        let prefix = hex::encode(platform::random::bytes::<6>()?);
+        let text = format!(
+            "listen = \"{router}\"\nadmin_listen = \"{}\"\ndomain = \"{DOMAIN}\"\nnetwork_secret = \"secret\"\n\
+             declared = \"declared\"\n{}\n{}\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n",
+            free_address()?,
+            observe(observed[0]),
+            identity("router")
+        );
+        std::fs::write(path.join("router.toml"), text)?;
+        let text = format!(
+            "router = \"https://{router}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{CHANNEL}\"\nschema = \"schema.avsc\"\n\
+             data_dir = \"producer\"\ndrop_dir = \"drop\"\n{}\n{}\n[http]\nlisten = \"{endpoint}\"\n\n[guard]\n\
+             max_delete_percent = 100\nmax_change_percent = 100\n",
+            observe(observed[1]),
+            identity("provider")
+        );
+        std::fs::write(path.join("producer.toml"), text)?;
+        let environment = environment(watched, collector);
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut running =
+            Part::start("router", path, &words(&["router", "--config", "router.toml"]), &environment)?;
+        running.until("it listened", |line| line.ready).await?;
+        let arguments = words(&["producer", "--config", "producer.toml"]);
+        let producer = Part::start("producer", path, &arguments, &environment)?;
+        let sink = format!("{:?}", scenario.sink).to_lowercase();
+        let (url, count) = (format!("https://{router}"), scenario.consumers().to_string());
+        let arguments = words(&[
+            "consumers",
+            "--router",
+            &url,
+            "--count",
+            &count,
+            "--sink",
+            &sink,
+            "--pki",
+            "pki",
+            "--data",
+            "consumers",
+        ]);
+        std::fs::create_dir_all(path.join("consumers"))?;
+        let mut consumers = Part::start("consumers", path, &arguments, &environment)?;
+        consumers.until("its streams were open", |line| line.ready).await?;
+        answers(endpoint).await?;
+        let scraping = watched.scraped.then(|| {
+            tokio::spawn(scrape(observed.map(|address| format!("http://{address}/metrics")).to_vec()))
+        });
+        Ok(Self { dir, router: running, producer, endpoint, consumers, scraping })
+    }
+
+    /// A path in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The producer agent's endpoint.
+    pub(crate) const fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    /// Whoever counts what has arrived.
+    pub(crate) const fn consumers(&mut self) -> &mut Part {
+        &mut self.consumers
+    }
+
+    /// Its processes by name.
+    pub(crate) fn parts(&self) -> [(&'static str, &Part); 3] {
+        [("producer agent", &self.producer), ("router", &self.router), ("consumer agents", &self.consumers)]
+    }
+
+    /// Ends everything.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        if let Some(scraping) = self.scraping {
+            scraping.abort();
+        }
+        self.consumers.stop().await?;
+        self.producer.stop().await?;
+        self.router.stop().await
+    }
+}
+
+fn environment(watched: &Watched, collector: Option<&str>) -> Vec<(String, String)> {
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    let mut all = vec![pair("RUST_LOG", "warn".to_owned())];
+    if let (Some(ratio), Some(url)) = (watched.traced, collector) {
+        all.push(pair("OTEL_EXPORTER_OTLP_ENDPOINT", url.to_owned()));
+        all.push(pair("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()));
+        all.push(pair("OTEL_TRACES_SAMPLER_ARG", ratio.to_string()));
+    }
+    all
+}
+
+async fn answers(endpoint: SocketAddr) -> anyhow::Result<()> {
+    let mut retry = Retry::new(Duration::from_millis(10), Duration::from_millis(200));
+    let until = async {
+        while tokio::net::TcpStream::connect(endpoint).await.is_err() {
+            tokio::time::sleep(retry.next_wait()).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until).await.context("the producer agent's endpoint did not answer")
+}

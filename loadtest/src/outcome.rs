@@ -1,0 +1,168 @@
+//! What was measured: the JSON that a run writes.
+//!
+//! Owns its form, and the figures that follow from others. No figure of speed stands alone: each has its counterpart
+//! from the same round, and ratios are medians over the rounds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::Taken;
+use crate::scenario::Scenario;
+
+/// A run of one scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// What was run.
+    pub(crate) scenario: Scenario,
+    /// When it began, as a time stamp of UTC.
+    pub(crate) begun_at: String,
+    /// The machine's cores.
+    pub(crate) cores: usize,
+    /// What ours is compared with, in words.
+    pub(crate) against: String,
+    /// In order.
+    pub(crate) rounds: Vec<Round>,
+    /// What follows.
+    pub(crate) summary: Summary,
+}
+
+/// Both sides, one after the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// What ours is compared with.
+    pub(crate) other: Measured,
+    /// Ours.
+    pub(crate) ours: Measured,
+}
+
+/// One measurement. Every event has arrived.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// Events that arrived, at whoever they are for.
+    pub(crate) events: u64,
+    /// From the first intended sending to the last event applied.
+    pub(crate) seconds: f64,
+    /// Bytes of keys and values, as they were applied.
+    pub(crate) bytes: u64,
+    /// From intended sending to applied: quantile and microseconds; empty where all were due at once.
+    pub(crate) latencies: Vec<(f64, u64)>,
+    /// By process.
+    pub(crate) processes: Vec<Process>,
+    /// Seconds since the beginning, and events applied by then.
+    pub(crate) course: Vec<(f64, u64)>,
+}
+
+/// A process's part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// What it is.
+    pub(crate) name: String,
+    /// What it took during the measurement (CPU), and at most since its start (memory).
+    #[serde(flatten)]
+    pub(crate) taken: Taken,
+}
+
+/// Medians over the rounds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Events a second.
+    pub(crate) ours_per_second: f64,
+    /// Events a second.
+    pub(crate) other_per_second: f64,
+    /// Ours ÷ other, of each round.
+    pub(crate) rate_ratio: f64,
+    /// CPU seconds of all processes but the broker, ours ÷ other.
+    pub(crate) cpu_ratio: f64,
+    /// CPU seconds of the broker, ours ÷ other; none where it is not ours to watch.
+    pub(crate) broker_cpu_ratio: Option<f64>,
+    /// Microseconds that ours adds at the median; none where all were due at once.
+    pub(crate) added_p50_micros: Option<f64>,
+    /// Microseconds that ours adds at the 99th percentile.
+    pub(crate) added_p99_micros: Option<f64>,
+}
+
+/// The broker's name among processes.
+pub(crate) const BROKER: &str = "Kafka";
+
+impl Measured {
+    /// Events a second.
+    #[allow(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
+    pub(crate) fn per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.events as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// CPU seconds of all processes but the broker.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let ours = self.processes.iter().filter(|process| process.name != BROKER);
+        ours.map(|process| process.taken.cpu_seconds).sum()
+    }
+
+    fn broker_cpu_seconds(&self) -> Option<f64> {
+        let broker = self.processes.iter().find(|process| process.name == BROKER);
+        broker.map(|process| process.taken.cpu_seconds)
+    }
+
+    /// The latency at a quantile.
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^52")]
+    pub(crate) fn latency(&self, quantile: f64) -> Option<f64> {
+        let found = self.latencies.iter().find(|(at, _)| (at - quantile).abs() < 1e-9);
+        found.map(|(_, micros)| *micros as f64)
+    }
+}
+
+fn median(mut all: Vec<f64>) -> Option<f64> {
+    all.sort_by(f64::total_cmp);
+    let (low, high) = (all.len().checked_sub(1)? / 2, all.len() / 2);
+    Some(f64::midpoint(*all.get(low)?, *all.get(high)?))
+}
+
+impl Summary {
+    /// Of all rounds.
+    pub(crate) fn of(rounds: &[Round]) -> Self {
+        let over = |each: &dyn Fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(each).collect());
+        let ratio = |above: f64, below: f64| (below > 0.0).then(|| above / below);
+        let added = |quantile: f64| {
+            over(&|round| Some(round.ours.latency(quantile)? - round.other.latency(quantile)?))
+        };
+        Self {
+            ours_per_second: over(&|round| Some(round.ours.per_second())).unwrap_or_default(),
+            other_per_second: over(&|round| Some(round.other.per_second())).unwrap_or_default(),
+            rate_ratio: over(&|round| ratio(round.ours.per_second(), round.other.per_second()))
+                .unwrap_or_default(),
+            cpu_ratio: over(&|round| ratio(round.ours.cpu_seconds(), round.other.cpu_seconds()))
+                .unwrap_or_default(),
+            broker_cpu_ratio: over(&|round| {
+                ratio(round.ours.broker_cpu_seconds()?, round.other.broker_cpu_seconds()?)
+            }),
+            added_p50_micros: added(0.5),
+            added_p99_micros: added(0.99),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(seconds: f64, cpu: f64, p50: u64) -> Measured {
+        let taken = Taken { cpu_seconds: cpu, max_rss_bytes: 1 };
+        let process = |name: &str| Process { name: name.to_owned(), taken };
+        Measured {
+            events: 100,
+            seconds,
+            latencies: vec![(0.5, p50), (0.99, p50 * 2)],
+            processes: vec![process("router"), process(BROKER)],
+            ..Measured::default()
+        }
+    }
+
+    #[test]
+    fn ratios_are_medians_over_the_rounds_and_the_broker_is_told_apart() {
+        let round = |ours: f64| Round { other: measured(1.0, 2.0, 100), ours: measured(ours, 6.0, 150) };
+        let summary = Summary::of(&[round(2.0), round(10.0), round(4.0)]);
+        assert_eq!((summary.other_per_second, summary.ours_per_second), (100.0, 25.0));
+        assert_eq!((summary.rate_ratio, summary.cpu_ratio), (0.25, 3.0));
+        assert_eq!(summary.broker_cpu_ratio, Some(3.0));
+        assert_eq!((summary.added_p50_micros, summary.added_p99_micros), (Some(50.0), Some(100.0)));
+        assert_eq!(Summary::of(&[round(2.0), round(4.0)]).rate_ratio, 0.375);
+    }
+}

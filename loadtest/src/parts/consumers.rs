@@ -1,0 +1,133 @@
+//! Consumer agents in one process, as a site has them; each sink counts what it has applied.
+//!
+//! Owns the measuring sink. An event counts when the agent's own sink has taken it, not when it arrived.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use consumer_agent::agent::{Agent, Phase};
+use consumer_agent::receive::machine::Effect;
+use consumer_agent::sink::file::FileSink;
+use consumer_agent::sink::{Batch, Sink, SinkError, StreamHead};
+use platform::identity::{Identity, IdentityFiles};
+use platform::segments::disk::RealDisk;
+use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
+use platform::telemetry::{self, Format};
+use schemas::cursor::Cursor;
+
+use crate::live::Counter;
+use crate::network::{CHANNEL, agreement_number, consumer_stem};
+use crate::rows;
+use crate::scenario::SinkKind;
+
+/// The consumers of one run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The router, as `https://host:port`.
+    #[arg(long)]
+    router: String,
+    /// How many, each with an agreement of its own.
+    #[arg(long)]
+    count: u32,
+    /// Where rows go.
+    #[arg(long)]
+    sink: SinkKind,
+    /// The folder of certificates.
+    #[arg(long)]
+    pki: PathBuf,
+    /// The agents' folder.
+    #[arg(long)]
+    data: PathBuf,
+}
+
+/// A sink that counts.
+struct Measuring {
+    /// The agent's own; none where rows go nowhere.
+    inner: Option<FileSink>,
+    cursor: Option<Cursor>,
+    counter: Counter,
+}
+
+#[async_trait]
+impl Sink for Measuring {
+    fn system(&self) -> &'static str {
+        self.inner.as_ref().map_or("none", FileSink::system)
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        self.inner.as_ref().map_or_else(|| self.cursor.clone(), FileSink::cursor)
+    }
+
+    async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
+        match &mut self.inner {
+            Some(inner) => inner.begin(head).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        if let Some(inner) = &mut self.inner {
+            inner.apply(batch).await?;
+        }
+        self.cursor.clone_from(&batch.cursor);
+        let rows = batch.effects.iter().filter_map(|effect| match effect {
+            Effect::Upsert { key, image } => Some((key, image)),
+            _ => None,
+        });
+        self.counter.applied(
+            rows.map(|(key, image)| (rows::sent_at(image).unwrap_or_default(), key.len() + image.len())),
+        );
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), SinkError> {
+        match &mut self.inner {
+            Some(inner) => inner.settle().await,
+            None => Ok(()),
+        }
+    }
+
+    fn row_count(&self) -> usize {
+        self.inner.as_ref().map_or(0, FileSink::row_count)
+    }
+}
+
+/// Receives until it is told to stop.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let _telemetry = telemetry::init("dit-consumer", Format::Text, "warn")?;
+    let (counter, tasks, mut statuses) = (Counter::new()?, Tasks::new(), Vec::new());
+    for index in 0..args.count {
+        let identity = args.pki.join(format!("{}.pem", consumer_stem(index)));
+        let identity = Identity::load(&IdentityFiles::beside(&identity))?;
+        let number = agreement_number(index)?;
+        let inner = match args.sink {
+            SinkKind::File => Some(FileSink::open_or_set_aside(
+                Arc::new(RealDisk),
+                &args.data.join(number.as_str()),
+                CHANNEL,
+            )?),
+            SinkKind::None => None,
+        };
+        let sink = Measuring { inner, cursor: None, counter: counter.clone() };
+        let agent = Agent::new(args.router.clone(), identity, number, Box::new(sink));
+        statuses.push(agent.status());
+        let stopping = tasks.stopping();
+        tasks.spawn(async move {
+            tokio::select! {
+                status = agent.run() => eprintln!("{}: {:?}", status.agreement, status.last_error),
+                () = stopping => {}
+            }
+        });
+    }
+    let ready = counter.clone();
+    tasks.spawn(async move {
+        for mut status in statuses {
+            drop(status.wait_for(|status| status.phase == Phase::Streaming).await);
+        }
+        ready.ready();
+    });
+    counter.tell_until(terminate()).await?;
+    anyhow::ensure!(tasks.stop_and_join(DRAIN_LIMIT).await, "an agent did not stop");
+    Ok(())
+}

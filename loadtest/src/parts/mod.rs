@@ -1,0 +1,7 @@
+//! The processes that a run starts of itself, beside router and producer agent, which it takes as they are.
+//!
+//! Owns consumers whose sinks measure, and what Kafka is without us: a producer and consumers on librdkafka alone.
+
+pub(crate) mod consumers;
+pub(crate) mod raw_consumers;
+pub(crate) mod raw_producer;

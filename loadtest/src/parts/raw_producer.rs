@@ -1,0 +1,140 @@
+//! A producer that is nothing but librdkafka's: the same events, with the settings that the router's has.
+//!
+//! Owns the raw side of sending. It is given every advantage: its events are made before the clock runs.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use platform::shutdown::terminate;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::framing;
+use schemas::ids::SchemaId;
+use schemas::time::Millis;
+
+use crate::live::Counter;
+use crate::rows::{Row, now_micros};
+
+/// The header that carries when an event was to be sent.
+pub(crate) const SENT_AT: &str = "sent_at";
+/// Events that are made, and under way, at once: what a producer's queue holds.
+const GROUP: u64 = 1_000;
+const UNDER_WAY: usize = 50_000;
+
+/// What is sent.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// The cluster.
+    #[arg(long)]
+    brokers: String,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// Events.
+    #[arg(long)]
+    events: u64,
+    /// Of so many municipalities.
+    #[arg(long)]
+    municipalities: u32,
+    /// Events a second, evenly; as fast as it goes without it.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Events that are sent together.
+    #[arg(long, default_value_t = GROUP)]
+    together: u64,
+    /// Begins when this file is there.
+    #[arg(long)]
+    start: std::path::PathBuf,
+}
+
+struct Made {
+    key: String,
+    value: Vec<u8>,
+}
+
+fn make(number: u64, municipalities: u32) -> Made {
+    let row = Row::new(number, municipalities, 0);
+    let (key, after) = (row.key(), row.datum());
+    let source = Source { kind: "file", name: "load.tsv", position: "", snapshot: true };
+    let at = Millis::new(now_micros() / 1_000);
+    let change = Change {
+        op: Op::Create,
+        key: &key,
+        before: None,
+        after: Some(&after),
+        source,
+        event_at: at,
+        captured_at: at,
+    };
+    let mut datum = Vec::new();
+    ChangeCodec::encode(&change, &mut datum);
+    Made { value: framing::frame(SchemaId::new(1), &datum), key }
+}
+
+/// Sends everything, then waits to be told to stop.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let counter = Counter::new()?;
+    let (telling, work) = (counter.clone(), counter.clone());
+    let sending = tokio::spawn(async move { send(args, work).await });
+    telling.tell_until(terminate()).await?;
+    sending.await?
+}
+
+async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &args.brokers)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", if args.rate.is_some() { "0" } else { "5" })
+        .set("compression.type", "zstd")
+        .set("queue.buffering.max.messages", "200000")
+        .create()?;
+    let made: Vec<Made> = (0..args.events).map(|number| make(number, args.municipalities)).collect();
+    counter.ready();
+    let mut look = tokio::time::interval(Duration::from_millis(2));
+    while !args.start.exists() {
+        look.tick().await;
+    }
+    let begun = tokio::time::Instant::now();
+    let begun_at = now_micros();
+    let mut under_way = FuturesUnordered::new();
+    for (number, made) in (0_u64..).zip(&made) {
+        let micros = args.rate.map(|rate| number * 1_000_000 / rate);
+        if let Some(micros) = micros
+            && number.is_multiple_of(args.together)
+        {
+            // The group goes when its last event is due, as a source that collects would.
+            let last = micros + (args.together - 1) * 1_000_000 / args.rate.unwrap_or(1);
+            tokio::time::sleep_until(begun + Duration::from_micros(last)).await;
+        }
+        let sent_at = micros.map_or(0, |micros| begun_at + i64::try_from(micros).unwrap_or_default());
+        let sent_at = sent_at.to_be_bytes();
+        let headers = OwnedHeaders::new().insert(Header { key: SENT_AT, value: Some(&sent_at) });
+        let record = FutureRecord::to(&args.topic).key(&made.key).payload(&made.value).headers(headers);
+        // The queue holds more than may be under way.
+        let queued = producer.send_result(record);
+        under_way.push(queued.map_err(|(error, _)| anyhow::anyhow!("an event was not queued: {error}"))?);
+        while under_way.len() >= UNDER_WAY {
+            acknowledged(under_way.next().await, &counter)?;
+        }
+    }
+    while !under_way.is_empty() {
+        acknowledged(under_way.next().await, &counter)?;
+    }
+    Ok(())
+}
+
+fn acknowledged(answer: Option<<DeliveryFuture as Future>::Output>, counter: &Counter) -> anyhow::Result<()> {
+    if let Some(answer) = answer {
+        answer
+            .context("the producer is gone")?
+            .map_err(|(error, _)| anyhow::anyhow!("an event was not acknowledged: {error}"))?;
+    }
+    counter.applied([(0, 0)]);
+    Ok(())
+}

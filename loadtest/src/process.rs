@@ -1,0 +1,125 @@
+//! A process of a run: what it says, what it takes of the machine, and its end.
+//!
+//! Owns the child's life; it is killed when it is dropped. CPU seconds and memory are the kernel's own figures.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::live::Line;
+
+/// A part that says nothing new for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an end may take.
+const END: Duration = Duration::from_secs(30);
+
+/// What a process took.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    /// CPU seconds, user and system.
+    pub(crate) cpu_seconds: f64,
+    /// The most memory that it ever held.
+    pub(crate) max_rss_bytes: u64,
+}
+
+/// What the kernel says of a process; nothing when it is gone.
+pub(crate) fn taken(pid: u32) -> Taken {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    // The name in brackets may hold spaces; user and system time are fields 14 and 15.
+    let stat = read("stat");
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let status = read("status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    #[allow(clippy::cast_precision_loss, reason = "ticks since a run began are far below 2^52")]
+    let cpu_seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Taken { cpu_seconds, max_rss_bytes: peak.unwrap_or_default() * 1_024 }
+}
+
+/// A running part.
+pub(crate) struct Part {
+    name: &'static str,
+    child: Child,
+    said: watch::Receiver<Line>,
+    reading: JoinHandle<()>,
+}
+
+impl Part {
+    /// Starts one of our own parts in a folder; what it logs goes to `<name>.log` there.
+    pub(crate) fn start(
+        name: &'static str,
+        dir: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Self> {
+        let log = std::fs::File::create(dir.join(format!("{name}.log")))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("part")
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{name} could not be started"))?;
+        let out = child.stdout.take().context("no standard output")?;
+        let (tell, said) = watch::channel(Line::default());
+        let reading = tokio::spawn(async move {
+            let mut lines = BufReader::new(out).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                // A router and an agent say in words that they listen.
+                let line = serde_json::from_str(&line).unwrap_or(Line { ready: true, ..Line::default() });
+                tell.send_replace(line);
+            }
+        });
+        Ok(Self { name, child, said, reading })
+    }
+
+    /// What it said last.
+    pub(crate) fn line(&self) -> Line {
+        self.said.borrow().clone()
+    }
+
+    /// Waits until what it says satisfies a wish; an end or a standstill is an error that names its log.
+    pub(crate) async fn until(&mut self, what: &str, wish: impl Fn(&Line) -> bool) -> anyhow::Result<Line> {
+        let mut last = self.line();
+        loop {
+            if wish(&last) {
+                return Ok(last);
+            }
+            let next = tokio::time::timeout(PATIENCE, self.said.wait_for(|line| *line != last)).await;
+            last = match next {
+                Ok(Ok(line)) => line.clone(),
+                Ok(Err(_)) => bail!("{} ended before {what}", self.name),
+                Err(_) => bail!("{} said nothing new for {} s, before {what}", self.name, PATIENCE.as_secs()),
+            };
+        }
+    }
+
+    /// What it took so far.
+    pub(crate) fn taken(&self) -> Taken {
+        self.child.id().map(taken).unwrap_or_default()
+    }
+
+    /// Ends it, and waits.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self.child.id() {
+            let asked = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
+            anyhow::ensure!(asked.success(), "{} could not be asked to stop", self.name);
+        }
+        let ended = tokio::time::timeout(END, self.child.wait()).await;
+        let status = ended.with_context(|| format!("{} did not end", self.name))??;
+        anyhow::ensure!(status.success(), "{} ended with {status}", self.name);
+        self.reading.await.context("its output")
+    }
+}

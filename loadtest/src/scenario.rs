@@ -1,0 +1,154 @@
+//! A scenario's file.
+//!
+//! Owns its keys; their doc comments are the reference. A key that is not here is refused by name.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scenario {
+    /// Its name, and its reports'.
+    pub(crate) name: String,
+    /// What it is, for the report's reader.
+    pub(crate) about: String,
+    /// Addresses of a broker; one is started for the run without them.
+    pub(crate) brokers: Option<String>,
+    /// Partitions of the channel and of the raw topic.
+    #[serde(default = "default_partitions")]
+    pub(crate) partitions: u32,
+    /// How often everything is measured, raw and ours by turns.
+    #[serde(default = "default_rounds")]
+    pub(crate) rounds: usize,
+    /// Where consumer agents put their rows.
+    #[serde(default)]
+    pub(crate) sink: SinkKind,
+    /// How events come.
+    pub(crate) load: Load,
+    /// What is measured against it; raw Kafka unless said otherwise.
+    #[serde(default)]
+    pub(crate) against: Against,
+    /// Who watches our parts.
+    #[serde(default)]
+    pub(crate) watched: Watched,
+}
+
+/// How events come, and who takes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Load {
+    /// One file of so many rows, as fast as it goes.
+    File {
+        /// Rows.
+        events: u64,
+        /// Consumers, each with the rows of a municipality of its own; one with all rows without it.
+        municipalities: Option<u32>,
+    },
+    /// Single changes over the agent's local endpoint, evenly.
+    Paced {
+        /// Changes a second.
+        rate: u64,
+        /// How long.
+        seconds: u64,
+        /// Changes that go to the agent, or to Kafka, together.
+        together: u64,
+    },
+}
+
+/// Where consumer agents put their rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SinkKind {
+    /// The agent's own files.
+    #[default]
+    File,
+    /// Nowhere: they are counted.
+    None,
+}
+
+/// What ours is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Against {
+    /// librdkafka on the same broker.
+    #[default]
+    Raw,
+    /// Ours with nobody watching: what watching costs.
+    Unwatched,
+}
+
+/// Who watches our parts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Watched {
+    /// Metrics are asked for once a second, of router and producer agent.
+    pub(crate) scraped: bool,
+    /// So many events of all are followed by traces, which go to a collector that is started for the run.
+    pub(crate) traced: Option<f64>,
+}
+
+impl Watched {
+    /// In words.
+    pub(crate) fn words(&self) -> String {
+        let scraped = if self.scraped { "scraped each second" } else { "not scraped" };
+        self.traced.map_or_else(|| scraped.to_owned(), |ratio| format!("{scraped}, {ratio} of all traced"))
+    }
+}
+
+const fn default_partitions() -> u32 {
+    4
+}
+
+const fn default_rounds() -> usize {
+    3
+}
+
+impl Scenario {
+    /// Reads and checks a file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let scenario: Self = platform::config::load(path)?;
+        let wrong = |what: &str| anyhow::bail!("{}: {what}", path.display());
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+        if scenario.name.is_empty() || !scenario.name.chars().all(is_name) {
+            return wrong("name: letters, digits, - and _ only: it names the report's files");
+        }
+        if scenario.rounds == 0 || scenario.partitions == 0 {
+            return wrong("rounds and partitions are at least 1");
+        }
+        match scenario.load {
+            Load::File { events: 0, .. } => wrong("load.events is at least 1"),
+            Load::File { events, municipalities: Some(many) } if many == 0 || u64::from(many) > events => {
+                wrong("load.municipalities is between 1 and load.events")
+            }
+            Load::Paced { rate, seconds, together }
+                if rate == 0 || seconds == 0 || together == 0 || !rate.is_multiple_of(together) =>
+            {
+                wrong("load.rate and load.seconds are at least 1, and load.together divides load.rate")
+            }
+            Load::File { .. } | Load::Paced { .. } => Ok(scenario),
+        }
+    }
+
+    /// How many events one measurement has.
+    pub(crate) const fn events(&self) -> u64 {
+        match self.load {
+            Load::File { events, .. } => events,
+            Load::Paced { rate, seconds, .. } => rate * seconds,
+        }
+    }
+
+    /// How many consumers there are.
+    pub(crate) fn consumers(&self) -> u32 {
+        match self.load {
+            Load::File { municipalities, .. } => municipalities.unwrap_or(1),
+            Load::Paced { .. } => 1,
+        }
+    }
+
+    /// Whether each consumer has a municipality of its own.
+    pub(crate) const fn is_divided(&self) -> bool {
+        matches!(self.load, Load::File { municipalities: Some(_), .. })
+    }
+}

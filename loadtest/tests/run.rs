@@ -1,0 +1,91 @@
+//! Small forms of the three loads on a real Kafka: everything arrives, the report is written, a wrong file is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use parts::kafka::Kafka;
+
+fn run(dir: &Path, scenario: &str) -> Output {
+    let file = dir.join("scenario.toml");
+    std::fs::write(&file, scenario).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dit-loadtest"));
+    command.arg("run").arg(&file).arg("--out").arg(dir.join("out")).output().unwrap()
+}
+
+fn measured(name: &str, load: &str) -> serde_json::Value {
+    let dir = tempfile::tempdir().unwrap();
+    let brokers = Kafka::shared(1).unwrap();
+    let text =
+        format!("name = \"{name}\"\nabout = \"small\"\nrounds = 1\nbrokers = \"{brokers}\"\n[load]\n{load}");
+    let said = run(dir.path(), &text);
+    let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{words}");
+    let page = std::fs::read_to_string(dir.path().join(format!("out/{name}.html"))).unwrap();
+    assert!(page.contains("<polyline") && page.contains("consumer agents"), "{page}");
+    assert!(words.contains("every event arrived"), "{words}");
+    let outcome = std::fs::read_to_string(dir.path().join(format!("out/{name}.json"))).unwrap();
+    serde_json::from_str(&outcome).unwrap()
+}
+
+#[test]
+fn a_file_goes_through_and_every_process_is_accounted_for() {
+    let outcome = measured("pipe", "kind = \"file\"\nevents = 3000\n");
+    let round = &outcome["rounds"][0];
+    for side in ["ours", "other"] {
+        assert_eq!(round[side]["events"], 3_000, "{outcome:#}");
+        let course = round[side]["course"].as_array().unwrap();
+        assert_eq!(course.last().unwrap()[1], 3_000);
+        for process in round[side]["processes"].as_array().unwrap() {
+            assert!(process["max_rss_bytes"].as_u64().unwrap() > 1_000_000, "{process}");
+        }
+    }
+    assert!(round["ours"]["processes"].as_array().unwrap().len() == 3);
+    assert!(outcome["summary"]["rate_ratio"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn each_municipality_gets_its_own_and_nothing_is_counted_twice() {
+    let outcome = measured("fan-out", "kind = \"file\"\nevents = 1000\nmunicipalities = 4\n");
+    assert_eq!(outcome["rounds"][0]["ours"]["events"], 1_000, "{outcome:#}");
+    assert_eq!(outcome["rounds"][0]["other"]["events"], 1_000, "{outcome:#}");
+}
+
+#[test]
+fn paced_changes_have_latencies_from_when_they_were_due() {
+    let outcome = measured("latency", "kind = \"paced\"\nrate = 200\nseconds = 2\ntogether = 10\n");
+    for side in ["ours", "other"] {
+        let curve = outcome["rounds"][0][side]["latencies"].as_array().unwrap();
+        let micros: Vec<u64> = curve.iter().map(|point| point[1].as_u64().unwrap()).collect();
+        assert!(!micros.is_empty() && micros.is_sorted(), "{outcome:#}");
+        // The first of ten waits for the last: 45 ms at 200 a second.
+        assert!(micros.last().unwrap() > &45_000, "{outcome:#}");
+        // Nothing is counted before two seconds' worth of events were due.
+        assert!(outcome["rounds"][0][side]["seconds"].as_f64().unwrap() > 1.9, "{outcome:#}");
+    }
+    assert!(outcome["summary"]["added_p50_micros"].is_number());
+}
+
+#[test]
+fn a_wrong_scenario_is_refused_by_its_place() {
+    let refused = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let said = run(dir.path(), text);
+        assert!(!said.status.success());
+        String::from_utf8_lossy(&said.stderr).into_owned()
+    };
+    let head = "name = \"x\"\nabout = \"x\"\n";
+    let load = "[load]\nkind = \"file\"\nevents = 1\n";
+    let said = refused(&format!("{head}round = 1\n{load}"));
+    assert!(said.contains("scenario.toml") && said.contains("unknown field `round`"), "{said}");
+    let said = refused(&format!("{head}[load]\nkind = \"paced\"\nrate = 10\nseconds = 1\ntogether = 3\n"));
+    assert!(said.contains("load.together divides load.rate"), "{said}");
+    let said = refused(&format!("name = \"../x\"\nabout = \"x\"\n{load}"));
+    assert!(said.contains("it names the report's files"), "{said}");
+}
