@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
 use parts::collector::Collector;
 use parts::kafka::Kafka;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use tokio::task::JoinSet;
 
 use crate::network::Network;
 use crate::outcome::{BROKER, Measured, Outcome, Process, Round, Summary};
@@ -185,7 +184,7 @@ fn write_file(path: &Path, scenario: &Scenario) -> anyhow::Result<()> {
 async fn pace(url: String, events: u64, (rate, together): (u64, u64), begun: i64) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     let start = tokio::time::Instant::now();
-    let mut under_way = FuturesUnordered::new();
+    let mut under_way = JoinSet::new();
     for first in (0..events).step_by(usize::try_from(together)?) {
         let due = |number: u64| number * 1_000_000 / rate;
         let numbers = first..(first + together).min(events);
@@ -196,20 +195,22 @@ async fn pace(url: String, events: u64, (rate, together): (u64, u64), begun: i64
             })
             .collect();
         tokio::time::sleep_until(start + Duration::from_micros(due(numbers.end.saturating_sub(1)))).await;
-        under_way.push(client.post(&url).json(&changes).send());
-        while under_way.len() >= UNDER_WAY {
-            taken_by_agent(under_way.next().await).await?;
+        // A task of its own: it goes out now, not when somebody looks at it.
+        under_way.spawn(post(client.post(&url).json(&changes)));
+        while under_way.len() >= UNDER_WAY
+            && let Some(answered) = under_way.join_next().await
+        {
+            answered??;
         }
     }
-    while !under_way.is_empty() {
-        taken_by_agent(under_way.next().await).await?;
+    while let Some(answered) = under_way.join_next().await {
+        answered??;
     }
     Ok(())
 }
 
-async fn taken_by_agent(answer: Option<Result<reqwest::Response, reqwest::Error>>) -> anyhow::Result<()> {
-    let Some(answer) = answer else { return Ok(()) };
-    let answer = answer?;
+async fn post(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
+    let answer = request.send().await?;
     let (status, text) = (answer.status(), answer.text().await?);
     ensure!(status.is_success() && !text.contains("\"refused\""), "the agent answered {status}: {text}");
     Ok(())

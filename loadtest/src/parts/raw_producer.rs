@@ -11,7 +11,7 @@ use platform::shutdown::terminate;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::framing;
 use schemas::ids::SchemaId;
@@ -25,6 +25,8 @@ pub(crate) const SENT_AT: &str = "sent_at";
 /// Events that are made, and under way, at once: what a producer's queue holds.
 const GROUP: u64 = 1_000;
 const UNDER_WAY: usize = 50_000;
+/// How long the first connection may take.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// What is sent.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,6 +97,8 @@ async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
         .set("queue.buffering.max.messages", "200000")
         .create()?;
     let made: Vec<Made> = (0..args.events).map(|number| make(number, args.municipalities)).collect();
+    // Its first event is not held up by the connection, as ours is not.
+    producer.client().fetch_metadata(Some(&args.topic), CONNECT)?;
     counter.ready();
     let mut look = tokio::time::interval(Duration::from_millis(2));
     while !args.start.exists() {
