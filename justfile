@@ -58,6 +58,12 @@ chart:
 watched:
     cargo test -p dit --features kafka-tls --test metrics --test dashboards --test alerts -- --nocapture
 
+# Pictures of the dashboards from a running network, drawn with Grafana's own components (needs Node.js 20 and Chromium).
+pictures:
+    cd tests/pictures && npm ci --ignore-scripts --no-audit --no-fund
+    DIT_DASHBOARD_ANSWERS=target/answers cargo test -p dit --features kafka-tls --test dashboards -- --nocapture
+    node tests/pictures/draw.mjs target/answers docs/pictures
+
 # The load scenarios beside raw Kafka, each with its report in loadtest-results/ (about ten minutes).
 load *SCENARIOS="pipe latency fan-out watched traced":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}

@@ -100,6 +100,29 @@ fn the_judges_see_what_a_typing_error_does() {
     assert!(judge("check", &[&manifests]).is_ok());
 }
 
+#[test]
+fn the_dashboards_are_what_grafana_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let planted = [
+        ("\"h\": 4", "\"h\": \"4\"", "gridPos/h"),
+        ("\"schemaVersion\"", "\"schemaVersoin\"", "schemaVersion"),
+        ("\"description\"", "\"desciption\"", "desciption"),
+        ("\"type\": \"datasource\"", "\"type\": \"data\"", "templating/list/0/type"),
+    ];
+    for name in ["network-overview", "agreement-participant"] {
+        let path = chart().join(format!("dashboards/{name}.json"));
+        judge("dashboard", &[&path]).unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (right, wrong, place) in planted {
+            assert!(text.contains(right), "{name}: {right}");
+            let path = dir.path().join("planted.json");
+            std::fs::write(&path, text.replacen(right, wrong, 1)).unwrap();
+            let refused = judge("dashboard", &[&path]).expect_err(wrong);
+            assert!(refused.contains(place), "{wrong}: {refused}");
+        }
+    }
+}
+
 /// What the pods are given is what the programs read.
 #[test]
 fn the_programs_take_their_configuration() {

@@ -10,6 +10,7 @@
 mod daily_site;
 
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daily_site::{settled, site, take_day};
 use parts::kafka::Kafka;
@@ -22,6 +23,12 @@ use support::watcher;
 /// Panels that are empty while nothing is wrong.
 const MAY_BE_EMPTY: [&str; 2] = ["Agreements without a stream", "Refusals and failures"];
 
+const DASHBOARDS: [&str; 2] = ["network-overview", "agreement-participant"];
+/// Where to keep what the panels were answered, for `tests/pictures` to draw.
+const ANSWERS: &str = "DIT_DASHBOARD_ANSWERS";
+/// How long a network is watched for its picture: some forty points across a panel.
+const WATCHED: Duration = Duration::from_secs(120);
+
 /// One panel's question, as Grafana would ask it for everything.
 struct Question {
     panel: String,
@@ -33,9 +40,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+fn dashboard(name: &str) -> Value {
+    serde_json::from_str(&read(&format!("helm/dit/dashboards/{name}.json"))).unwrap()
+}
+
 /// Every panel is told what a person needs: a title, a unit, what to do.
 fn questions(name: &str) -> Vec<Question> {
-    let dashboard: Value = serde_json::from_str(&read(&format!("helm/dit/dashboards/{name}.json"))).unwrap();
+    let dashboard = dashboard(name);
     let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
     let mut questions = Vec::new();
     for panel in panels {
@@ -44,13 +55,19 @@ fn questions(name: &str) -> Vec<Question> {
         let words = panel["description"].as_str().unwrap_or_default();
         assert!(!title.is_empty() && !unit.is_empty() && words.len() > 40, "{name}: {title}");
         for target in panel["targets"].as_array().unwrap() {
-            let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
-            let query = query.replace("$agreement", ".*").replace("$consumer", ".*");
-            assert!(!query.contains('$'), "{title}: a variable that nobody sets: {query}");
+            let query = of_everybody(target["expr"].as_str().unwrap(), "1m");
             questions.push(Question { panel: title.clone(), query });
         }
     }
     questions
+}
+
+/// A question as Grafana would ask it of everybody, with rates over this window.
+fn of_everybody(expr: &str, window: &str) -> String {
+    let query =
+        expr.replace("$__rate_interval", window).replace("$agreement", ".*").replace("$consumer", ".*");
+    assert!(!query.contains('$'), "a variable that nobody sets: {query}");
+    query
 }
 
 /// How many finite values a question has.
@@ -64,6 +81,48 @@ fn ask(prometheus: &Prometheus, query: &str) -> anyhow::Result<usize> {
         value.is_some_and(f64::is_finite)
     };
     Ok(results.iter().filter(is_finite).count())
+}
+
+/// What a panel would be given to draw: by target, Prometheus' results of now or of all the time that was watched.
+fn drawn(prometheus: &Prometheus, panel: &Value, (from, to): (u64, u64)) -> Vec<Value> {
+    let targets = panel["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let answers = targets.iter().map(|target| {
+        let query = of_everybody(target["expr"].as_str().unwrap(), "10s");
+        let (from, to) = (from.to_string(), to.to_string());
+        let (path, span) = if target["instant"] == true {
+            ("query", vec![("time", to.as_str())])
+        } else {
+            ("query_range", vec![("start", from.as_str()), ("end", to.as_str()), ("step", "3s")])
+        };
+        let asked = [vec![("query", query.as_str())], span].concat();
+        let url = format!("{}/api/v1/{path}", prometheus.url());
+        let answer: Value = serde_json::from_str(&watcher::get(&url, &asked).unwrap().1).unwrap();
+        assert_eq!(answer["status"], "success", "{query}: {}", answer["error"]);
+        answer["data"]["result"].clone()
+    });
+    answers.collect()
+}
+
+/// Keeps what each panel is answered after the network has been watched for a while.
+fn keep_answers(prometheus: &Prometheus, dir: &Path, mut live: impl FnMut()) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let from = now();
+    while now() < from + WATCHED.as_secs() {
+        live();
+    }
+    let streams = "sum(dit_router_streams_open) > 0";
+    eventually("the stream is open, as Prometheus sees it", || Ok(ask(prometheus, streams)? > 0)).unwrap();
+    let span = (from, now() + 1);
+    std::fs::create_dir_all(dir).unwrap();
+    for name in DASHBOARDS {
+        let dashboard = dashboard(name);
+        let panels = dashboard["panels"].as_array().unwrap().iter();
+        let answers: serde_json::Map<_, _> =
+            panels.map(|panel| (panel["id"].to_string(), drawn(prometheus, panel, span).into())).collect();
+        let kept =
+            serde_json::json!({"dashboard": dashboard, "answers": answers, "from": span.0, "to": span.1});
+        std::fs::write(dir.join(format!("{name}.json")), kept.to_string()).unwrap();
+    }
 }
 
 /// An operator's change, whose acknowledgement is measured.
@@ -88,15 +147,17 @@ fn every_panel_has_data_from_a_running_network() {
     let jobs = jobs.map(|(name, address)| (format!("dit-{name}"), address));
     let jobs: Vec<_> = jobs.iter().map(|(job, address)| (job.as_str(), *address)).collect();
     let prometheus = Prometheus::start(&jobs, None).unwrap();
-    let questions: Vec<_> =
-        ["network-overview", "agreement-participant"].into_iter().flat_map(questions).collect();
+    let questions: Vec<_> = DASHBOARDS.into_iter().flat_map(questions).collect();
     let mut day = 0;
-    let mut empty = Vec::new();
-    let filled = eventually("every panel has data", || {
+    let mut live = || {
         day += 1;
-        take_day(&site, day);
         change_agreement(&site, "suspended");
         change_agreement(&site, "active");
+        take_day(&site, day);
+    };
+    let mut empty = Vec::new();
+    let filled = eventually("every panel has data", || {
+        live();
         empty.clear();
         for question in &questions {
             let may_be_empty = MAY_BE_EMPTY.contains(&question.panel.as_str());
@@ -107,5 +168,8 @@ fn every_panel_has_data_from_a_running_network() {
         Ok(empty.is_empty())
     });
     filled.unwrap_or_else(|e| panic!("{e:#}\n{}", empty.join("\n")));
+    if let Some(dir) = std::env::var_os(ANSWERS) {
+        keep_answers(&prometheus, Path::new(&dir), live);
+    }
     println!("{} questions answered on day {day}", questions.len());
 }

@@ -1,11 +1,13 @@
 """Renders the chart with Helm's own engine and judges what comes out, strictly.
 
 Owns nothing of the chart. Prints the manifests as one YAML text, or as JSON, one document a line; a refusal goes to
-standard error. `python3 judge.py render CHART VALUES [CRD...]`, `python3 judge.py check MANIFESTS [CRD...]`.
+standard error. `python3 judge.py render CHART VALUES [CRD...]`, `python3 judge.py check MANIFESTS [CRD...]`,
+`python3 judge.py dashboard FILE [CRD...]`: by Grafana's own types, as `npm run schema` in `tests/pictures` writes them.
 """
 
 import copy
 import json
+import pathlib
 import sys
 
 import helm_python
@@ -70,6 +72,21 @@ def judge(documents, schemas):
     return wrong
 
 
+def judge_dashboard(path):
+    """What is wrong, in words; each panel is judged as the kind that it says to be."""
+    schema = json.loads(pathlib.Path(__file__).with_name("dashboard.schema.json").read_text(encoding="utf-8"))
+    dashboard = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    parts = [("dashboard", schema["$ref"], {**dashboard, "panels": []})]
+    for panel in dashboard["panels"]:
+        kind = "RowPanel" if panel["type"] == "row" else "Panel"
+        parts.append((panel["title"], f"#/definitions/{kind}", panel))
+    wrong = []
+    for name, kind, part in parts:
+        for error in jsonschema.Draft7Validator({**schema, "$ref": kind}).iter_errors(part):
+            wrong.append(f"{name}: {'/'.join(map(str, error.absolute_path))}: {error.message}")
+    return wrong
+
+
 def render(chart, values):
     with open(values, encoding="utf-8") as file:
         values = yaml.safe_load(file) or {}
@@ -84,6 +101,12 @@ def render(chart, values):
 
 def main():
     mode, crds = sys.argv[1], sys.argv[4:] if sys.argv[1] == "render" else sys.argv[3:]
+    if mode == "dashboard":
+        wrong = judge_dashboard(sys.argv[2])
+        if wrong:
+            sys.exit("\n".join(wrong))
+        print("{}")
+        return
     try:
         if mode == "render":
             text = render(sys.argv[2], sys.argv[3])
