@@ -7,6 +7,7 @@ pub mod cli;
 mod live;
 mod network;
 mod outcome;
+mod pace;
 mod parts;
 mod process;
 mod report;

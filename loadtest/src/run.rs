@@ -16,10 +16,11 @@ use tokio::task::JoinSet;
 
 use crate::network::Network;
 use crate::outcome::{BROKER, Measured, Outcome, Process, Round, Summary};
+use crate::pace::Pace;
 use crate::process::{Part, Taken, taken};
 use crate::report;
 use crate::rows::{Row, now_micros};
-use crate::scenario::{Against, Load, Scenario, Watched};
+use crate::scenario::{Against, Scenario, Watched};
 
 /// Requests of one source that are under way at once; the agent's endpoint lets 64 wait.
 const UNDER_WAY: usize = 32;
@@ -147,19 +148,19 @@ async fn ours(
 ) -> anyhow::Result<Measured> {
     let mut network = Network::start(scenario, &broker.addresses, watched, collector).await?;
     let file = network.path("drop/load.part");
-    if let Load::File { .. } = scenario.load {
+    if scenario.pace().is_none() {
         write_file(&file, scenario)?;
     }
     let before = all_taken(&network.parts(), broker);
     let begun = now_micros();
-    let sending = match scenario.load {
-        Load::File { .. } => {
+    let sending = match scenario.pace() {
+        None => {
             std::fs::rename(&file, file.with_extension("tsv"))?;
             None
         }
-        Load::Paced { rate, together, .. } => {
+        Some(pace) => {
             let url = format!("http://{}/v1/changes", network.endpoint());
-            Some(tokio::spawn(pace(url, scenario.events(), (rate, together), begun)))
+            Some(tokio::spawn(post_evenly(url, scenario.events(), pace, begun)))
         }
     };
     let measured = measured(network.consumers(), scenario, begun, bar).await;
@@ -181,20 +182,15 @@ fn write_file(path: &Path, scenario: &Scenario) -> anyhow::Result<()> {
 }
 
 /// Posts groups of changes when the last of each is due, whether earlier ones were answered or not.
-async fn pace(url: String, events: u64, (rate, together): (u64, u64), begun: i64) -> anyhow::Result<()> {
+async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     let start = tokio::time::Instant::now();
     let mut under_way = JoinSet::new();
-    for first in (0..events).step_by(usize::try_from(together)?) {
-        let due = |number: u64| number * 1_000_000 / rate;
-        let numbers = first..(first + together).min(events);
-        let changes: Vec<_> = numbers
-            .clone()
-            .map(|number| {
-                Row::new(number, 1, begun + i64::try_from(due(number)).unwrap_or_default()).change()
-            })
-            .collect();
-        tokio::time::sleep_until(start + Duration::from_micros(due(numbers.end.saturating_sub(1)))).await;
+    for first in (0..events).step_by(usize::try_from(pace.together)?) {
+        let numbers = first..(first + pace.together).min(events);
+        let changes: Vec<_> =
+            numbers.map(|number| Row::new(number, 1, pace.sent_at(number, begun)).change()).collect();
+        tokio::time::sleep_until(start + pace.due(first)).await;
         // A task of its own: it goes out now, not when somebody looks at it.
         under_way.spawn(post(client.post(&url).json(&changes)));
         while under_way.len() >= UNDER_WAY
@@ -234,8 +230,9 @@ async fn raw(scenario: &Scenario, broker: &Broker, bar: &ProgressBar) -> anyhow:
     let mut arguments =
         words(&["raw-producer", "--events", &events, "--municipalities", &count, "--start", &begin]);
     arguments.extend(words(&to));
-    if let Load::Paced { rate, together, .. } = scenario.load {
-        arguments.extend(words(&["--rate", &rate.to_string(), "--together", &together.to_string()]));
+    if let Some(Pace { rate, together, warm_up }) = scenario.pace() {
+        let [rate, together, warm_up] = [rate, together, warm_up].map(|number| number.to_string());
+        arguments.extend(words(&["--rate", &rate, "--together", &together, "--warm-up", &warm_up]));
     }
     let mut producer = Part::start("raw-producer", dir.path(), &arguments, &[])?;
     consumers.until("it was assigned", |line| line.ready).await?;

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pace::Pace;
+
 /// What is run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +56,9 @@ pub(crate) enum Load {
         seconds: u64,
         /// Changes that go to the agent, or to Kafka, together.
         together: u64,
+        /// Seconds at the beginning that are not measured, of ours and of raw Kafka: connections, first segments.
+        #[serde(default)]
+        warm_up: u64,
     },
 }
 
@@ -122,10 +127,13 @@ impl Scenario {
             Load::File { events, municipalities: Some(many) } if many == 0 || u64::from(many) > events => {
                 wrong("load.municipalities is between 1 and load.events")
             }
-            Load::Paced { rate, seconds, together }
-                if rate == 0 || seconds == 0 || together == 0 || !rate.is_multiple_of(together) =>
+            Load::Paced { seconds, warm_up, .. } if warm_up >= seconds => {
+                wrong("load.warm_up is shorter than load.seconds, which is at least 1")
+            }
+            Load::Paced { rate, together, .. }
+                if rate == 0 || together == 0 || !rate.is_multiple_of(together) =>
             {
-                wrong("load.rate and load.seconds are at least 1, and load.together divides load.rate")
+                wrong("load.rate and load.together are at least 1, and load.together divides load.rate")
             }
             Load::File { .. } | Load::Paced { .. } => Ok(scenario),
         }
@@ -136,6 +144,14 @@ impl Scenario {
         match self.load {
             Load::File { events, .. } => events,
             Load::Paced { rate, seconds, .. } => rate * seconds,
+        }
+    }
+
+    /// How events are spread over time; none where all are due at once.
+    pub(crate) const fn pace(&self) -> Option<Pace> {
+        match self.load {
+            Load::File { .. } => None,
+            Load::Paced { rate, together, warm_up, .. } => Some(Pace { rate, together, warm_up }),
         }
     }
 

@@ -18,12 +18,12 @@ use schemas::ids::SchemaId;
 use schemas::time::Millis;
 
 use crate::live::Counter;
+use crate::pace::Pace;
 use crate::rows::{Row, now_micros};
 
 /// The header that carries when an event was to be sent.
 pub(crate) const SENT_AT: &str = "sent_at";
-/// Events that are made, and under way, at once: what a producer's queue holds.
-const GROUP: u64 = 1_000;
+/// Events that are under way at once: what a producer's queue holds.
 const UNDER_WAY: usize = 50_000;
 /// How long the first connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -43,12 +43,9 @@ pub(crate) struct Args {
     /// Of so many municipalities.
     #[arg(long)]
     municipalities: u32,
-    /// Events a second, evenly; as fast as it goes without it.
-    #[arg(long)]
-    rate: Option<u64>,
-    /// Events that are sent together.
-    #[arg(long, default_value_t = GROUP)]
-    together: u64,
+    /// As fast as it goes without it.
+    #[command(flatten)]
+    pace: Option<Pace>,
     /// Begins when this file is there.
     #[arg(long)]
     start: std::path::PathBuf,
@@ -92,7 +89,7 @@ async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
         .set("bootstrap.servers", &args.brokers)
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        .set("linger.ms", if args.rate.is_some() { "0" } else { "5" })
+        .set("linger.ms", if args.pace.is_some() { "0" } else { "5" })
         .set("compression.type", "zstd")
         .set("queue.buffering.max.messages", "200000")
         .create()?;
@@ -108,16 +105,12 @@ async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
     let begun_at = now_micros();
     let mut under_way = FuturesUnordered::new();
     for (number, made) in (0_u64..).zip(&made) {
-        let micros = args.rate.map(|rate| number * 1_000_000 / rate);
-        if let Some(micros) = micros
-            && number.is_multiple_of(args.together)
+        if let Some(pace) = args.pace
+            && number.is_multiple_of(pace.together)
         {
-            // The group goes when its last event is due, as a source that collects would.
-            let last = micros + (args.together - 1) * 1_000_000 / args.rate.unwrap_or(1);
-            tokio::time::sleep_until(begun + Duration::from_micros(last)).await;
+            tokio::time::sleep_until(begun + pace.due(number)).await;
         }
-        let sent_at = micros.map_or(0, |micros| begun_at + i64::try_from(micros).unwrap_or_default());
-        let sent_at = sent_at.to_be_bytes();
+        let sent_at = args.pace.map_or(0, |pace| pace.sent_at(number, begun_at)).to_be_bytes();
         let headers = OwnedHeaders::new().insert(Header { key: SENT_AT, value: Some(&sent_at) });
         let record = FutureRecord::to(&args.topic).key(&made.key).payload(&made.value).headers(headers);
         // The queue holds more than may be under way.

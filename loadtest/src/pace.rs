@@ -1,0 +1,55 @@
+//! When each event of an even load is due.
+//!
+//! Owns the arithmetic, the same for ours and for raw Kafka.
+
+use std::time::Duration;
+
+/// An even load.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Pace {
+    /// Events a second, evenly.
+    #[arg(long)]
+    pub(crate) rate: u64,
+    /// Events that are sent together.
+    #[arg(long)]
+    pub(crate) together: u64,
+    /// Seconds at the beginning in which events are sent and not measured.
+    #[arg(long)]
+    pub(crate) warm_up: u64,
+}
+
+impl Pace {
+    fn micros(self, number: u64) -> u64 {
+        number.saturating_mul(1_000_000) / self.rate.max(1)
+    }
+
+    /// How long after the beginning an event is sent: with the last of its group, as a source that collects would.
+    pub(crate) fn due(self, number: u64) -> Duration {
+        let together = self.together.max(1);
+        Duration::from_micros(self.micros(number - number % together + (together - 1)))
+    }
+
+    /// Microseconds since 1970 at which an event was meant to be sent; 0 where it is not measured.
+    pub(crate) fn sent_at(self, number: u64, begun: i64) -> i64 {
+        if number < self.warm_up.saturating_mul(self.rate) {
+            return 0;
+        }
+        begun.saturating_add(i64::try_from(self.micros(number)).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_goes_when_its_last_event_is_due_and_each_counts_from_its_own_time() {
+        let pace = Pace { rate: 1_000, together: 10, warm_up: 1 };
+        let due: Vec<_> = [0, 9, 10, 1_009].map(|number| pace.due(number).as_millis()).into();
+        assert_eq!(due, [9, 9, 19, 1_009]);
+        assert_eq!(
+            [0, 999, 1_000, 1_003].map(|number| pace.sent_at(number, 5)),
+            [0, 0, 1_000_005, 1_003_005]
+        );
+    }
+}
