@@ -4,17 +4,17 @@
 
 use std::time::Duration;
 
-/// An even load.
+/// An even load: all three words, or none of them.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Pace {
     /// Events a second, evenly.
-    #[arg(long)]
+    #[arg(long, required = false, requires_all = ["together", "warm_up"])]
     pub(crate) rate: u64,
     /// Events that are sent together.
-    #[arg(long)]
+    #[arg(long, required = false, requires = "rate")]
     pub(crate) together: u64,
     /// Seconds at the beginning in which events are sent and not measured.
-    #[arg(long)]
+    #[arg(long, required = false, requires = "rate")]
     pub(crate) warm_up: u64,
 }
 
@@ -40,7 +40,26 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        pace: Option<Pace>,
+    }
+
+    #[test]
+    fn a_pace_is_all_its_words_or_none() {
+        let all = ["part", "--rate", "5", "--together", "1", "--warm-up", "0"];
+        let parsed = Words::try_parse_from(all).expect("a pace");
+        assert_eq!(parsed.pace.map(|pace| pace.rate), Some(5));
+        assert!(Words::try_parse_from(&all[..1]).expect("no pace").pace.is_none());
+        for words in [&all[..3], &all[..5], &["part", "--together", "1"]] {
+            Words::try_parse_from(words).expect_err("half a pace");
+        }
+    }
 
     #[test]
     fn a_group_goes_when_its_last_event_is_due_and_each_counts_from_its_own_time() {

@@ -2,7 +2,7 @@
 //!
 //! Owns the child's life; it is killed when it is dropped. CPU seconds and memory are the kernel's own figures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::live::Line;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an end may take.
 const END: Duration = Duration::from_secs(30);
+/// Bytes of a log's end that an error shows: its last words, not its life.
+const LAST_WORDS: usize = 2_000;
 
 /// What a process took.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -47,6 +49,7 @@ pub(crate) fn taken(pid: u32) -> Taken {
 /// A running part.
 pub(crate) struct Part {
     name: &'static str,
+    log: PathBuf,
     child: Child,
     said: watch::Receiver<Line>,
     reading: JoinHandle<()>,
@@ -60,7 +63,8 @@ impl Part {
         arguments: &[String],
         environment: &[(String, String)],
     ) -> anyhow::Result<Self> {
-        let log = std::fs::File::create(dir.join(format!("{name}.log")))?;
+        let log = dir.join(format!("{name}.log"));
+        let logged = std::fs::File::create(&log)?;
         let mut child = Command::new(std::env::current_exe()?)
             .arg("part")
             .args(arguments)
@@ -68,7 +72,7 @@ impl Part {
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(logged)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{name} could not be started"))?;
@@ -82,7 +86,7 @@ impl Part {
                 tell.send_replace(line);
             }
         });
-        Ok(Self { name, child, said, reading })
+        Ok(Self { name, log, child, said, reading })
     }
 
     /// What it said last.
@@ -90,7 +94,7 @@ impl Part {
         self.said.borrow().clone()
     }
 
-    /// Waits until what it says satisfies a wish; an end or a standstill is an error that names its log.
+    /// Waits until what it says satisfies a wish; an end or a standstill is an error with its last words.
     pub(crate) async fn until(&mut self, what: &str, wish: impl Fn(&Line) -> bool) -> anyhow::Result<Line> {
         let mut last = self.line();
         loop {
@@ -98,12 +102,28 @@ impl Part {
                 return Ok(last);
             }
             let next = tokio::time::timeout(PATIENCE, self.said.wait_for(|line| *line != last)).await;
+            let next = next.map(|said| said.map(|line| line.clone()));
             last = match next {
-                Ok(Ok(line)) => line.clone(),
-                Ok(Err(_)) => bail!("{} ended before {what}", self.name),
-                Err(_) => bail!("{} said nothing new for {} s, before {what}", self.name, PATIENCE.as_secs()),
+                Ok(Ok(line)) => line,
+                Ok(Err(_)) => {
+                    let status = tokio::time::timeout(END, self.child.wait()).await;
+                    let status = status.with_context(|| format!("{} closed its output", self.name))??;
+                    bail!("{} ended with {status}, before {what}:\n{}", self.name, self.last_words())
+                }
+                Err(_) => bail!(
+                    "{} said nothing new for {} s, before {what}:\n{}",
+                    self.name,
+                    PATIENCE.as_secs(),
+                    self.last_words()
+                ),
             };
         }
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let last = log.get(log.len().saturating_sub(LAST_WORDS)..).unwrap_or_default();
+        String::from_utf8_lossy(last).into_owned()
     }
 
     /// What it took so far.
