@@ -65,5 +65,5 @@ pictures:
     node tests/pictures/draw.mjs target/answers docs/pictures
 
 # The load scenarios beside raw Kafka, each with its report in loadtest-results/ (about ten minutes).
-load *SCENARIOS="pipe latency fan-out watched traced":
+load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}

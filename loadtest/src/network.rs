@@ -3,6 +3,7 @@
 //! Owns what a run's parts are told, and their start until each can take load. All of it goes with the folder.
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use crate::outcome::ROUTER;
 use crate::process::Part;
 use crate::rows::{PERMITTED, SCHEMA, municipality};
-use crate::scenario::{Scenario, Watched};
+use crate::scenario::{Beside, Scenario, Watched};
 
 const DOMAIN: &str = "load.dit";
 const PROVIDER: &str = "4000";
@@ -24,6 +26,8 @@ const PROVIDER: &str = "4000";
 pub(crate) const CHANNEL: &str = "addresses";
 /// How long an agent may take until its endpoint answers.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The rows of a consumer that idles.
+const NOTHING: &str = "municipality == \"nobody\"";
 /// How often metrics are asked for where somebody watches.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,17 @@ pub(crate) fn consumer_stem(index: u32) -> String {
     format!("9{index:03}-main")
 }
 
+/// What a network is run with, besides its load.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'s> {
+    /// Who watches.
+    pub(crate) watched: &'s Watched,
+    /// Where traces go.
+    pub(crate) collector: Option<&'s str>,
+    /// Who else has a stream open.
+    pub(crate) beside: Beside,
+}
+
 /// A running network.
 pub(crate) struct Network {
     dir: TempDir,
@@ -44,6 +59,7 @@ pub(crate) struct Network {
     producer: Part,
     endpoint: SocketAddr,
     consumers: Part,
+    beside: Vec<Part>,
     scraping: Option<JoinHandle<()>>,
 }
 
@@ -82,12 +98,16 @@ fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()> {
     write(declared.join(format!("channels/{CHANNEL}.json")), &channel)?;
     let mut participants = format!("[[participant]]\nid = \"{PROVIDER}\"\nname = \"provider\"\n");
     let fields: Value = PERMITTED.iter().map(|field| ((*field).to_owned(), json!("keep"))).collect();
-    for index in 0..scenario.consumers() {
+    let (counting, beside) = (scenario.consumers(), scenario.beside);
+    for index in 0..counting + beside.count() {
         let (number, consumer) = (agreement_number(index)?, format!("9{index:03}"));
         participants.push_str(&format!("[[participant]]\nid = \"{consumer}\"\nname = \"{consumer}\"\n"));
-        let rows = match scenario.is_divided() {
-            true => format!("municipality == \"{}\"", municipality(index.into())),
-            false => "true".to_owned(),
+        let rows = match index {
+            index if index >= counting && index < counting + beside.idle => NOTHING.to_owned(),
+            index if scenario.is_divided() && index < counting => {
+                format!("municipality == \"{}\"", municipality(index.into()))
+            }
+            _ => "true".to_owned(),
         };
         let agreement = json!({"number": number, "version": 1, "provider": PROVIDER, "consumer": consumer,
             "channel": CHANNEL, "purpose": "load", "legal_basis": "load", "valid_from": "2020-01-01T00:00:00Z",
@@ -117,12 +137,12 @@ impl Network {
     pub(crate) async fn start(
         scenario: &Scenario,
         brokers: &str,
-        watched: &Watched,
-        collector: Option<&str>,
+        setting: Setting<'_>,
     ) -> anyhow::Result<Self> {
+        let watched = setting.watched;
         let dir = tempfile::Builder::new().prefix("dit-load-").tempdir()?;
         let path = dir.path();
-        certificates(path, scenario.consumers())?;
+        certificates(path, scenario.consumers() + scenario.beside.count())?;
         declarations(path, scenario)?;
         std::fs::write(path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         std::fs::write(path.join("schema.avsc"), SCHEMA)?;
@@ -150,36 +170,44 @@ impl Network {
             identity("provider")
         );
         std::fs::write(path.join("producer.toml"), text)?;
-        let environment = environment(watched, collector);
+        let environment = environment(watched, setting.collector);
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut running =
             Part::start("router", path, &words(&["router", "--config", "router.toml"]), &environment)?;
         running.until("it listened", |line| line.ready).await?;
         let arguments = words(&["producer", "--config", "producer.toml"]);
         let producer = Part::start("producer", path, &arguments, &environment)?;
-        let sink = format!("{:?}", scenario.sink).to_lowercase();
-        let (url, count) = (format!("https://{router}"), scenario.consumers().to_string());
-        let arguments = words(&[
-            "consumers",
-            "--router",
-            &url,
-            "--count",
-            &count,
-            "--sink",
-            &sink,
-            "--pki",
-            "pki",
-            "--data",
-            "consumers",
-        ]);
         std::fs::create_dir_all(path.join("consumers"))?;
-        let mut consumers = Part::start("consumers", path, &arguments, &environment)?;
-        consumers.until("its streams were open", |line| line.ready).await?;
+        let sink = format!("{:?}", scenario.sink).to_lowercase();
+        let consumers = |name, numbers: Range<u32>, sink: &str, line: Option<u32>| {
+            let (url, first, count) = (format!("https://{router}"), numbers.start, numbers.len());
+            let mut arguments = words(&["consumers", "--router", &url, "--sink", sink, "--pki", "pki"]);
+            arguments.extend(["--data".to_owned(), "consumers".to_owned()]);
+            arguments.extend([format!("--first={first}"), format!("--count={count}")]);
+            arguments.extend(line.map(|rate| format!("--line={rate}")));
+            Part::start(name, path, &arguments, &environment)
+        };
+        let (counting, others) = (scenario.consumers(), setting.beside);
+        let mut beside = Vec::new();
+        let (idle, stalled) = (counting + others.idle, counting + others.idle + others.stalled);
+        for (name, numbers, line) in [
+            ("idle consumers", counting..idle, None),
+            ("stalled consumers", idle..stalled, Some(0)),
+            ("trickling consumers", stalled..stalled + others.trickling, Some(1)),
+        ] {
+            if !numbers.is_empty() {
+                beside.push(consumers(name, numbers, "none", line)?);
+            }
+        }
+        let mut consumers = consumers("consumers", 0..counting, &sink, None)?;
+        for part in beside.iter_mut().chain([&mut consumers]) {
+            part.until("its streams were open", |line| line.ready).await?;
+        }
         answers(endpoint).await?;
         let scraping = watched.scraped.then(|| {
             tokio::spawn(scrape(observed.map(|address| format!("http://{address}/metrics")).to_vec()))
         });
-        Ok(Self { dir, router: running, producer, endpoint, consumers, scraping })
+        Ok(Self { dir, router: running, producer, endpoint, consumers, beside, scraping })
     }
 
     /// A path in its folder.
@@ -199,13 +227,16 @@ impl Network {
 
     /// Its processes by name.
     pub(crate) fn parts(&self) -> [(&'static str, &Part); 3] {
-        [("producer agent", &self.producer), ("router", &self.router), ("consumer agents", &self.consumers)]
+        [("producer agent", &self.producer), (ROUTER, &self.router), ("consumer agents", &self.consumers)]
     }
 
     /// Ends everything.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         if let Some(scraping) = self.scraping {
             scraping.abort();
+        }
+        for part in self.beside {
+            part.stop().await?;
         }
         self.consumers.stop().await?;
         self.producer.stop().await?;

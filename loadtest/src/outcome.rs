@@ -78,10 +78,16 @@ pub(crate) struct Summary {
     pub(crate) added_p50_micros: Option<f64>,
     /// Microseconds that ours adds at the 99th percentile.
     pub(crate) added_p99_micros: Option<f64>,
+    /// The 99th percentile, ours ÷ other.
+    pub(crate) p99_ratio: Option<f64>,
+    /// Bytes that the router holds more at most; none where the other has no router.
+    pub(crate) added_router_bytes: Option<f64>,
 }
 
 /// The broker's name among processes.
 pub(crate) const BROKER: &str = "Kafka";
+/// The router's name among processes.
+pub(crate) const ROUTER: &str = "router";
 
 impl Measured {
     /// Events a second.
@@ -99,6 +105,12 @@ impl Measured {
     fn broker_cpu_seconds(&self) -> Option<f64> {
         let broker = self.processes.iter().find(|process| process.name == BROKER);
         broker.map(|process| process.taken.cpu_seconds)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "bytes of a process are far below 2^52")]
+    fn router_bytes(&self) -> Option<f64> {
+        let router = self.processes.iter().find(|process| process.name == ROUTER);
+        router.map(|process| process.taken.max_rss_bytes as f64)
     }
 
     /// The latency at a quantile.
@@ -135,6 +147,8 @@ impl Summary {
             }),
             added_p50_micros: added(0.5),
             added_p99_micros: added(0.99),
+            p99_ratio: over(&|round| ratio(round.ours.latency(0.99)?, round.other.latency(0.99)?)),
+            added_router_bytes: over(&|round| Some(round.ours.router_bytes()? - round.other.router_bytes()?)),
         }
     }
 }

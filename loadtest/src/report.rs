@@ -60,7 +60,12 @@ pub(crate) fn text(outcome: &Outcome) -> String {
         summary.broker_cpu_ratio.map_or_else(String::new, |ratio| format!("; of the broker {ratio:.2}"));
     let _ = writeln!(out, "  CPU of all processes, dit ÷ other: {:.2}{broker}", summary.cpu_ratio);
     if let (Some(p50), Some(p99)) = (summary.added_p50_micros, summary.added_p99_micros) {
-        let _ = writeln!(out, "  added latency: p50 {}, p99 {}", millis(p50), millis(p99));
+        let ratio = summary.p99_ratio.unwrap_or_default();
+        let _ =
+            writeln!(out, "  added latency: p50 {}, p99 {}; p99 {ratio:.2} of it", millis(p50), millis(p99));
+    }
+    if let Some(bytes) = summary.added_router_bytes {
+        let _ = writeln!(out, "  added memory of the router, at most: {:.1} MiB", bytes / 1_048_576.0);
     }
     out
 }

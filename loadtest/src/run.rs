@@ -14,13 +14,13 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use tokio::task::JoinSet;
 
-use crate::network::Network;
+use crate::network::{Network, Setting};
 use crate::outcome::{BROKER, Measured, Outcome, Process, Round, Summary};
 use crate::pace::Pace;
 use crate::process::{Part, Taken, taken};
 use crate::report;
 use crate::rows::{Row, now_micros};
-use crate::scenario::{Against, Scenario, Watched};
+use crate::scenario::{Against, Beside, Scenario, Watched};
 
 /// Requests of one source that are under way at once; the agent's endpoint lets 64 wait.
 const UNDER_WAY: usize = 32;
@@ -69,6 +69,8 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
     let collector = scenario.watched.traced.map(|_| Collector::start()).transpose()?;
     let collector = collector.as_ref().map(Collector::url);
     let unwatched = Watched::default();
+    let whole =
+        Setting { watched: &scenario.watched, collector: collector.as_deref(), beside: scenario.beside };
     let mut rounds = Vec::with_capacity(scenario.rounds);
     for number in 1..=scenario.rounds {
         let bar = |side: &str| {
@@ -76,14 +78,21 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         };
         let other = match scenario.against {
             Against::Raw => raw(&scenario, &broker, &bar("raw Kafka")).await?,
-            Against::Unwatched => ours(&scenario, &broker, (&unwatched, None), &bar("unwatched")).await?,
+            Against::Unwatched => {
+                let unwatched = Setting { watched: &unwatched, collector: None, ..whole };
+                ours(&scenario, &broker, unwatched, &bar("unwatched")).await?
+            }
+            Against::Alone => {
+                let alone = Setting { beside: Beside::default(), ..whole };
+                ours(&scenario, &broker, alone, &bar("alone")).await?
+            }
         };
-        let watched = (&scenario.watched, collector.as_deref());
-        rounds.push(Round { other, ours: ours(&scenario, &broker, watched, &bar("dit")).await? });
+        rounds.push(Round { other, ours: ours(&scenario, &broker, whole, &bar("dit")).await? });
     }
     let against = match scenario.against {
         Against::Raw => "librdkafka on the same broker".to_owned(),
         Against::Unwatched => "dit without anybody watching".to_owned(),
+        Against::Alone => "dit without those beside".to_owned(),
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let summary = Summary::of(&rounds);
@@ -143,10 +152,10 @@ fn since(before: &[Process], mut now: Vec<Process>) -> Vec<Process> {
 async fn ours(
     scenario: &Scenario,
     broker: &Broker,
-    (watched, collector): (&Watched, Option<&str>),
+    setting: Setting<'_>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Measured> {
-    let mut network = Network::start(scenario, &broker.addresses, watched, collector).await?;
+    let mut network = Network::start(scenario, &broker.addresses, setting).await?;
     let file = network.path("drop/load.part");
     if scenario.pace().is_none() {
         write_file(&file, scenario)?;

@@ -35,6 +35,9 @@ pub(crate) struct Scenario {
     /// Who watches our parts.
     #[serde(default)]
     pub(crate) watched: Watched,
+    /// Who else has a stream open.
+    #[serde(default)]
+    pub(crate) beside: Beside,
 }
 
 /// How events come, and who takes them.
@@ -82,6 +85,27 @@ pub(crate) enum Against {
     Raw,
     /// Ours with nobody watching: what watching costs.
     Unwatched,
+    /// Ours with nobody beside: what others' streams cost.
+    Alone,
+}
+
+/// Consumers that have streams open and are not measured. Their agreements are in force on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Beside {
+    /// Nothing is for them.
+    pub(crate) idle: u32,
+    /// Everything is for them; they hold the connection and do not read.
+    pub(crate) stalled: u32,
+    /// Everything is for them; they read a byte a second.
+    pub(crate) trickling: u32,
+}
+
+impl Beside {
+    /// How many.
+    pub(crate) const fn count(self) -> u32 {
+        self.idle + self.stalled + self.trickling
+    }
 }
 
 /// Who watches our parts.
@@ -121,6 +145,9 @@ impl Scenario {
         }
         if scenario.rounds == 0 || scenario.partitions == 0 {
             return wrong("rounds and partitions are at least 1");
+        }
+        if scenario.against == Against::Alone && scenario.beside.count() == 0 {
+            return wrong("against = \"alone\" compares with nobody beside: say who is in [beside]");
         }
         match scenario.load {
             Load::File { events: 0, .. } => wrong("load.events is at least 1"),

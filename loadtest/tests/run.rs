@@ -20,10 +20,15 @@ fn run(dir: &Path, scenario: &str) -> Output {
 }
 
 fn measured(name: &str, load: &str) -> serde_json::Value {
+    measured_against("raw", name, load)
+}
+
+fn measured_against(other: &str, name: &str, load: &str) -> serde_json::Value {
     let dir = tempfile::tempdir().unwrap();
     let brokers = Kafka::shared(1).unwrap();
-    let text =
-        format!("name = \"{name}\"\nabout = \"small\"\nrounds = 1\nbrokers = \"{brokers}\"\n[load]\n{load}");
+    let text = format!(
+        "name = \"{name}\"\nabout = \"small\"\nrounds = 1\nbrokers = \"{brokers}\"\nagainst = \"{other}\"\n[load]\n{load}"
+    );
     let said = run(dir.path(), &text);
     let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success(), "{words}");
@@ -70,6 +75,21 @@ fn paced_changes_have_latencies_from_when_they_were_due() {
         assert!(outcome["rounds"][0][side]["seconds"].as_f64().unwrap() > 1.9, "{outcome:#}");
     }
     assert!(outcome["summary"]["added_p50_micros"].is_number());
+}
+
+#[test]
+fn who_idles_stalls_or_trickles_beside_is_not_counted() {
+    let load = "kind = \"paced\"\nrate = 200\nseconds = 2\ntogether = 10\nwarm_up = 1\n";
+    let beside = "[beside]\nidle = 5\nstalled = 1\ntrickling = 1\n";
+    let outcome = measured_against("alone", "beside", &format!("{load}{beside}"));
+    for side in ["ours", "other"] {
+        assert_eq!(outcome["rounds"][0][side]["events"], 400, "{outcome:#}");
+        let curve = outcome["rounds"][0][side]["latencies"].as_array().unwrap();
+        assert!(!curve.is_empty(), "{outcome:#}");
+    }
+    assert!(
+        outcome["summary"]["p99_ratio"].is_number() && outcome["summary"]["added_router_bytes"].is_number()
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry::{self, Format};
 use schemas::cursor::Cursor;
 
+use super::line::Line;
 use crate::live::Counter;
 use crate::network::{CHANNEL, agreement_number, consumer_stem};
 use crate::rows;
@@ -30,6 +31,12 @@ pub(crate) struct Args {
     /// How many, each with an agreement of its own.
     #[arg(long)]
     count: u32,
+    /// The first one's number.
+    #[arg(long, default_value_t = 0)]
+    first: u32,
+    /// Their line is slow once all streams are open: so many bytes a second, or none.
+    #[arg(long)]
+    line: Option<u32>,
     /// Where rows go.
     #[arg(long)]
     sink: SinkKind,
@@ -97,7 +104,16 @@ impl Sink for Measuring {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("dit-consumer", Format::Text, "warn")?;
     let (counter, tasks, mut statuses) = (Counter::new()?, Tasks::new(), Vec::new());
-    for index in 0..args.count {
+    let (line, router) = match args.line {
+        None => (None, args.router),
+        Some(rate) => {
+            let router = args.router.strip_prefix("https://").unwrap_or(&args.router).parse()?;
+            let line = Line::open(router, rate, &tasks).await?;
+            let address = line.address();
+            (Some(line), format!("https://{address}"))
+        }
+    };
+    for index in args.first..args.first + args.count {
         let identity = args.pki.join(format!("{}.pem", consumer_stem(index)));
         let identity = Identity::load(&IdentityFiles::beside(&identity))?;
         let number = agreement_number(index)?;
@@ -110,7 +126,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             SinkKind::None => None,
         };
         let sink = Measuring { inner, cursor: None, counter: counter.clone() };
-        let agent = Agent::new(args.router.clone(), identity, number, Box::new(sink));
+        let agent = Agent::new(router.clone(), identity, number, Box::new(sink));
         statuses.push(agent.status());
         let stopping = tasks.stopping();
         tasks.spawn(async move {
@@ -124,6 +140,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn(async move {
         for mut status in statuses {
             drop(status.wait_for(|status| status.phase == Phase::Streaming).await);
+        }
+        if let Some(line) = line {
+            line.slow_down();
         }
         ready.ready();
     });

@@ -3,5 +3,6 @@
 //! Owns consumers whose sinks measure, and what Kafka is without us: a producer and consumers on librdkafka alone.
 
 pub(crate) mod consumers;
+mod line;
 pub(crate) mod raw_consumers;
 pub(crate) mod raw_producer;

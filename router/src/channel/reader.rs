@@ -34,6 +34,12 @@ pub struct Judgeable {
     pub schema: SchemaId,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+    /// What it does to its subject.
+    pub op: Op,
+    /// Its subject.
+    pub key: String,
+    /// When it happened.
+    pub event_at: Millis,
     codec: Arc<ChangeCodec>,
     datum: Vec<u8>,
     images: OnceLock<Result<Images, Denial>>,
@@ -47,10 +53,11 @@ impl Judgeable {
         codec: Arc<ChangeCodec>,
         datum: Vec<u8>,
     ) -> Result<Self, DatumError> {
-        codec.decode_all(&datum)?;
-        let images = OnceLock::new();
+        let change = codec.decode_all(&datum)?;
+        let (op, key, event_at) = (change.op, change.key.to_owned(), change.event_at);
         let (offset, logged_at, trace) = (stored.offset, stored.logged_at, stored.record.trace());
-        Ok(Self { offset, logged_at, schema, trace, codec, datum, images })
+        let images = OnceLock::new();
+        Ok(Self { offset, logged_at, schema, trace, op, key, event_at, codec, datum, images })
     }
 
     /// The event.
@@ -70,11 +77,6 @@ impl Judgeable {
             Images::decode(self.codec.subject(), change.before, change.after)
         };
         self.images.get_or_init(decode).as_ref().map_err(Clone::clone)
-    }
-
-    /// What it does to its subject.
-    pub fn op(&self) -> Result<Op, DatumError> {
-        self.change().map(|change| change.op)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The pump of one stream: takes chunks, asks the scopes, fills frames.
 //!
-//! Owns the order of a stream: bootstrap between its marks, then each partition's events in log order, progress
-//! after each chunk, one closing record. Its queue to the connection is bounded; a slow consumer stops only this
-//! pump.
+//! Owns the order of a stream: bootstrap between its marks, then each partition's events in log order, each chunk
+//! that gave some with its progress, one closing record. Its queue to the connection is bounded; a slow consumer
+//! stops only this pump.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use schemas::ids::{AgentId, Offset, Partition};
 use scope::permit::Standing;
 use scope::scope::Denial;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
@@ -34,7 +35,9 @@ use crate::state::bootstrap::{Bootstrap, BootstrapError};
 pub const QUEUE_FRAMES: usize = 2;
 /// Progress is told at least so often, also when nothing happens: a silent stream is a stalled one.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
+/// Progress through events that are not the consumer's is told so often at most: a thousand streams that get
+/// nothing would else send a thousand frames for each event.
+const PASSING: Duration = Duration::from_secs(1);
 /// How long a stream may take to drain after its end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -88,6 +91,23 @@ impl From<ScopeError> for Stop {
     }
 }
 
+/// When progress was told last.
+pub(crate) struct Telling {
+    at: Instant,
+    /// Whether events were passed by since.
+    owed: bool,
+}
+
+impl Telling {
+    pub(crate) fn new() -> Self {
+        Self { at: Instant::now(), owed: false }
+    }
+
+    fn due(&self) -> Instant {
+        self.at + if self.owed { PASSING } else { HEARTBEAT }
+    }
+}
+
 /// The pump of one stream.
 pub struct Session {
     pub(crate) encoder: Encoder,
@@ -104,6 +124,7 @@ pub struct Session {
     pub(crate) meter: StreamMeter,
     /// Deliveries of the frame being filled that somebody follows.
     pub(crate) followed: Vec<Stepping>,
+    pub(crate) telling: Telling,
     /// Held as long as the stream is open.
     pub(crate) _admission: Admission,
 }
@@ -167,14 +188,13 @@ impl Session {
             self.meter.passed(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), passed);
         }
         loop {
-            match self.round(&mut followers).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    if let Err(stop) = self.idle(&followers).await {
-                        return stop;
-                    }
-                }
-                Err(stop) => return stop,
+            let gone_on = match self.round(&mut followers).await {
+                Ok(true) => self.tell_if_due(&followers).await,
+                Ok(false) => self.idle(&followers).await,
+                Err(stop) => Err(stop),
+            };
+            if let Err(stop) = gone_on {
+                return stop;
             }
         }
     }
@@ -241,9 +261,14 @@ impl Session {
             let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
             let Some(chunk) = follower.next().await? else { continue };
             any = true;
-            self.deliver(partition, &chunk, follower.wanted()).await?;
-            self.progress(partition, follower);
-            self.flush_if_full().await?;
+            let gave = self.deliver(partition, &chunk, follower.wanted()).await?;
+            self.pass_by(partition, follower);
+            if gave {
+                self.progress(partition, follower);
+                self.flush_if_full().await?;
+            } else {
+                self.telling.owed = true;
+            }
         }
         if any {
             self.flush().await?;
@@ -251,31 +276,32 @@ impl Session {
         Ok(any)
     }
 
-    async fn deliver(&mut self, partition: Partition, chunk: &Chunk, wanted: Offset) -> Result<(), Stop> {
+    /// Judges a chunk; whether it gave the consumer anything.
+    async fn deliver(&mut self, partition: Partition, chunk: &Chunk, wanted: Offset) -> Result<bool, Stop> {
         let view = Arc::clone(&self.view.borrow());
+        let mut gave = false;
         for item in &chunk.items {
             match item {
                 Item::Change(event) if event.offset >= wanted => {
                     let scope = self.scopes.scope(&view, event.schema, event.codec())?;
-                    let judged = event.change().map_err(Denial::from).and_then(|change| {
-                        let standing = Standing {
-                            partition,
-                            offset: event.offset,
-                            event_at: change.event_at,
-                            logged_at: event.logged_at,
-                            trace: event.trace,
-                        };
-                        Ok((scope.judge(change.op, change.key, event.images()?)?, standing))
-                    });
+                    let judged = event.images().and_then(|images| scope.judge(event.op, &event.key, images));
                     match judged {
-                        Ok((Some(permitted), standing)) => {
+                        Ok(Some(permitted)) => {
+                            gave = true;
+                            let standing = Standing {
+                                partition,
+                                offset: event.offset,
+                                event_at: event.event_at,
+                                logged_at: event.logged_at,
+                                trace: event.trace,
+                            };
                             self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
                             self.encoder.event(&permitted, standing);
                             self.followed.extend(self.follow(partition, event));
                             self.stand_behind(partition, event.offset);
                             self.flush_if_full().await?;
                         }
-                        Ok((None, _)) => self.meter.denied(),
+                        Ok(None) => self.meter.denied(),
                         Err(denial) => match self.follow(partition, event) {
                             None => self.park(partition, event.offset, &denial),
                             Some(step) => {
@@ -291,7 +317,7 @@ impl Session {
                 Item::Change(_) | Item::Resync { .. } | Item::Poison { .. } => {}
             }
         }
-        Ok(())
+        Ok(gave)
     }
 
     fn park(&self, partition: Partition, offset: Offset, denial: &Denial) {
@@ -307,16 +333,33 @@ impl Session {
         }
     }
 
-    fn progress(&mut self, partition: Partition, follower: &Follower) {
+    /// The stream stands behind what the follower has read.
+    fn pass_by(&mut self, partition: Partition, follower: &Follower) {
         let place = follower.place();
         let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
         if let Some(known) = self.places.get_mut(index) {
             *known = place;
         }
+        self.meter.passed(partition, Passed { to: place.offset, at: follower.fold().passed_at });
+    }
+
+    fn progress(&mut self, partition: Partition, follower: &Follower) {
+        let place = follower.place();
         let (freshness, passed_at) = (follower.fold().freshness, follower.fold().passed_at);
-        self.meter.passed(partition, Passed { to: place.offset, at: passed_at });
         let end = follower.feed().tail().next.max(place.offset);
         self.encoder.mark(&Delivery::Progress(Progress { partition, place, freshness, end, passed_at }));
+    }
+
+    /// Tells the progress of every partition, when it is time.
+    async fn tell_if_due(&mut self, followers: &[Follower]) -> Result<(), Stop> {
+        if Instant::now() < self.telling.due() {
+            return Ok(());
+        }
+        for (number, follower) in followers.iter().enumerate() {
+            self.progress(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), follower);
+        }
+        self.telling = Telling::new();
+        self.flush().await
     }
 
     /// Waits until something happens; tells progress when nothing does.
@@ -332,12 +375,7 @@ impl Session {
         tokio::select! {
             _ = moved => Ok(()),
             () = self.out.closed() => Err(Stop::Gone),
-            () = tokio::time::sleep(HEARTBEAT) => {
-                for (number, follower) in followers.iter().enumerate() {
-                    self.progress(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), follower);
-                }
-                self.flush().await
-            }
+            () = tokio::time::sleep_until(self.telling.due()) => self.tell_if_due(followers).await,
         }
     }
 

@@ -36,7 +36,7 @@ use crate::delivery::encode::{Encoder, Format};
 use crate::delivery::gate::Gate;
 use crate::delivery::own_state::OwnState;
 use crate::delivery::scopes::Scopes;
-use crate::delivery::session::{QUEUE_FRAMES, Session};
+use crate::delivery::session::{QUEUE_FRAMES, Session, Telling};
 use crate::delivery::start::{Beginning, From, begin};
 
 const CHANNEL_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -238,6 +238,7 @@ async fn start_stream(
         reset,
         meter,
         followed: Vec::new(),
+        telling: Telling::new(),
         _admission: admission,
     };
     let stopping = core.tasks.stopping();
