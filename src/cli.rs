@@ -13,6 +13,7 @@ use crate::demo::backing::Backing;
 use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
 use crate::demo::register::{self, RegisterOptions};
+use crate::parked::{self, ParkedArgs};
 use crate::tools;
 
 /// Moves registers' changes between institutions, under agreements.
@@ -41,6 +42,8 @@ enum Command {
     Audit(AuditArgs),
     /// Shows where each replica of a consumer agent stands.
     Status(tools::ConfigArgs),
+    /// Shows the rows that a replica's PostgreSQL refuses, and takes a person's word on them.
+    Parked(ParkedArgs),
 }
 
 /// How the result is told at the end.
@@ -121,6 +124,7 @@ impl Cli {
                 Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
                 Command::Audit(args) => audit::audit(&args).await,
                 Command::Status(args) => tools::status(&args),
+                Command::Parked(args) => parked::run(args).await,
             }
         })
     }

@@ -6,4 +6,5 @@
 pub mod audit;
 pub mod cli;
 pub mod demo;
+pub mod parked;
 pub mod tools;

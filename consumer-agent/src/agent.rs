@@ -46,6 +46,9 @@ pub struct Status {
     pub freshness: Option<Millis>,
     /// Present rows.
     pub rows: usize,
+    /// Keys whose row the replica's place refuses.
+    #[serde(default)]
+    pub parked: usize,
     /// Events delivered since the agent began, by reason.
     pub delivered: Tally,
     /// When this was written.
@@ -115,6 +118,7 @@ impl Agent {
             behind: None,
             freshness: None,
             rows: sink.row_count(),
+            parked: sink.parked_count(),
             delivered: Tally::default(),
             at: now(),
             heard_at: now(),
@@ -254,7 +258,7 @@ impl Agent {
         let (status, file) = (&self.status, self.status_file.as_deref());
         let before = status.borrow().delivered;
         let mut written: Option<tokio::time::Instant> = None;
-        let mut on_progress = |machine: &ReceiveMachine, rows: usize, took: Duration| {
+        let mut on_progress = |machine: &ReceiveMachine, sink: &dyn Sink, took: Duration| {
             if let Some(meter) = &meter {
                 meter.applied(took);
             }
@@ -263,7 +267,8 @@ impl Agent {
                 status.cursor = machine.cursor();
                 status.behind = machine.behind();
                 status.freshness = machine.freshness();
-                status.rows = rows;
+                status.rows = sink.row_count();
+                status.parked = sink.parked_count();
                 status.delivered = before.plus(machine.tally());
                 status.at = now();
                 status.heard_at = status.at;

@@ -31,6 +31,7 @@ struct Families {
     closed: IntCounterVec,
     phase: GaugeVec,
     rows: GaugeVec,
+    parked: GaugeVec,
     lag_records: GaugeVec,
     lag_seconds: GaugeVec,
     freshness: GaugeVec,
@@ -51,6 +52,7 @@ impl Metrics {
             closed: meter.counter("dit_consumer_streams_closed_total", "Streams that the router closed, by reason.", &by("reason"))?,
             phase: meter.gauge("dit_consumer_phase", "1 for what the agent is doing: connecting, streaming, waiting, ended, stuck, broken.", &by("phase"))?,
             rows: meter.gauge("dit_consumer_replica_rows", "Rows that the replica has.", AGREEMENT)?,
+            parked: meter.gauge("dit_consumer_parked_keys", "Keys whose row the replica's place refuses; later events of them wait, others flow.", AGREEMENT)?,
             lag_records: meter.gauge("dit_consumer_lag_records", "Records between the replica and the log's end as last told, whoever they are for.", AGREEMENT)?,
             lag_seconds: meter.gauge("dit_consumer_lag_seconds", "Age of the newest record that the replica includes while others wait, or time since the router's last word; 0 when neither.", AGREEMENT)?,
             freshness: meter.gauge("dit_consumer_source_freshness_timestamp_seconds", "Up to when the provider had looked at its source, as far as the replica shows it.", AGREEMENT)?,
@@ -88,7 +90,8 @@ impl Metrics {
     }
 
     fn look(&self, status: &Status) {
-        let Families { deliveries, phase, rows, lag_records, lag_seconds, freshness, heard, .. } = &*self.0;
+        let Families { deliveries, phase, rows, parked, lag_records, lag_seconds, freshness, heard, .. } =
+            &*self.0;
         let number = status.agreement.as_str();
         let tally = status.delivered;
         for (reason, count) in [
@@ -115,6 +118,7 @@ impl Metrics {
         lag_records.with_label_values(&[number]).set(float(records));
         lag_seconds.with_label_values(&[number]).set(behind);
         rows.with_label_values(&[number]).set(float(u64::try_from(status.rows).unwrap_or(u64::MAX)));
+        parked.with_label_values(&[number]).set(float(u64::try_from(status.parked).unwrap_or(u64::MAX)));
         let seconds = |millis: i64| float(u64::try_from(millis).unwrap_or_default()) / 1_000.0;
         heard.with_label_values(&[number]).set(seconds(status.heard_at.get()));
         if let Some(at) = status.freshness {

@@ -176,6 +176,10 @@ pub fn describe(status: &Status, channel: &ChannelName, now: Millis) -> String {
         status.rows,
         seconds(status.at)
     );
+    if status.parked > 0 {
+        let _ =
+            write!(text, "\n  {} row(s) refused by PostgreSQL are parked: dit parked list", status.parked);
+    }
     if let Some(error) = &status.last_error {
         text.push_str("\n  last error: ");
         text.push_str(error);

@@ -88,7 +88,7 @@ pub async fn receive(
     number: &AgreementNumber,
     cursor: Option<Cursor>,
     sink: &mut dyn Sink,
-    on_progress: &mut (dyn FnMut(&ReceiveMachine, usize, Duration) + Send),
+    on_progress: &mut (dyn FnMut(&ReceiveMachine, &dyn Sink, Duration) + Send),
 ) -> Result<Closed, ReceiveError> {
     let path = format!("/v1/agreements/{number}/stream");
     let request = client.get(&path).query(&[("from", from_parameter(cursor.as_ref()))]);
@@ -121,7 +121,7 @@ pub async fn receive(
             let arrived = Instant::now();
             let closed = stream.take(&block, sink).await?;
             dirty = true;
-            on_progress(&stream.machine, sink.row_count(), arrived.elapsed());
+            on_progress(&stream.machine, sink, arrived.elapsed());
             if let Some(closed) = closed {
                 sink.settle().await?;
                 return Ok(closed);

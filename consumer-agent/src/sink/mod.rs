@@ -94,4 +94,8 @@ pub trait Sink: Send {
     async fn settle(&mut self) -> Result<(), SinkError>;
     /// How many rows the replica has.
     fn row_count(&self) -> usize;
+    /// How many keys have a row that the place refuses: they stand still, the others flow.
+    fn parked_count(&self) -> usize {
+        0
+    }
 }

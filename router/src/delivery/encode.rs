@@ -10,6 +10,7 @@ use schemas::avro::binary::Cursor as Datum;
 use schemas::avro::container::{self, Header, Sync};
 use schemas::avro::json;
 use schemas::avro::names;
+use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Place;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::limits::MAX_FRAME_BYTES;
@@ -48,10 +49,15 @@ pub struct Frame {
     pub followed: Vec<Stepping>,
 }
 
+/// What writing needs beside the datums. The codec's schemas are large: a stream of blocks does not keep them.
+enum Form {
+    Blocks,
+    Lines(DeliveryCodec),
+}
+
 /// Collects deliveries into frames.
 pub struct Encoder {
-    format: Format,
-    codec: DeliveryCodec,
+    form: Form,
     sync: Sync,
     datums: Vec<u8>,
     count: usize,
@@ -60,18 +66,22 @@ pub struct Encoder {
 
 impl Encoder {
     /// An encoder for one stream.
-    pub const fn new(format: Format, codec: DeliveryCodec, sync: Sync) -> Self {
-        Self { format, codec, sync, datums: Vec::new(), count: 0, rows: 0 }
+    pub fn new(format: Format, codec: &DeliveryCodec, sync: Sync) -> Self {
+        let form = match format {
+            Format::Avro => Form::Blocks,
+            Format::Ndjson => Form::Lines(codec.clone()),
+        };
+        Self { form, sync, datums: Vec::new(), count: 0, rows: 0 }
     }
 
     /// The stream's first bytes.
-    pub fn header(&self, metadata: BTreeMap<String, Vec<u8>>) -> Bytes {
-        match self.format {
-            Format::Avro => {
-                let schema = self.codec.union().text().to_owned();
+    pub fn header(&self, codec: &DeliveryCodec, metadata: BTreeMap<String, Vec<u8>>) -> Bytes {
+        match self.form {
+            Form::Blocks => {
+                let schema = codec.union().text().to_owned();
                 Header { metadata, schema, sync: self.sync }.encode().into()
             }
-            Format::Ndjson => Bytes::new(),
+            Form::Lines(_) => Bytes::new(),
         }
     }
 
@@ -104,51 +114,50 @@ impl Encoder {
         if self.count == 0 {
             return None;
         }
-        let bytes = match self.format {
-            Format::Avro => {
+        let bytes = match &self.form {
+            Form::Blocks => {
                 let mut out = Vec::with_capacity(self.datums.len() + 48);
                 container::put_block(&mut out, self.count, &self.datums, &self.sync);
                 out
             }
-            Format::Ndjson => self.lines(),
+            Form::Lines(codec) => lines(codec, &self.datums),
         };
         self.datums.clear();
         (self.count, self.rows) = (0, 0);
         Some(bytes.into())
     }
+}
 
-    fn lines(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut cursor = Datum::new(&self.datums);
-        while let Ok(delivery) = self.codec.decode(&mut cursor) {
-            out.extend_from_slice(self.line(&delivery).to_string().as_bytes());
-            out.push(b'\n');
-            if cursor.left() == 0 {
-                break;
-            }
+fn lines(codec: &DeliveryCodec, datums: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut cursor = Datum::new(datums);
+    while let Ok(delivery) = codec.decode(&mut cursor) {
+        out.extend_from_slice(line(codec.derived(), &delivery).to_string().as_bytes());
+        out.push(b'\n');
+        if cursor.left() == 0 {
+            break;
         }
-        out
     }
+    out
+}
 
-    fn line(&self, delivery: &Delivery<'_>) -> serde_json::Value {
-        match delivery {
-            Delivery::Event(event) => {
-                let name = |field: &str| names::column_name(field).unwrap_or_else(|| field.to_owned());
-                let derived = self.codec.derived();
-                let after = event.after.and_then(|image| json::decode(derived, image).ok());
-                let after = after.map(|value| json::render(derived.parsed(), &value, &name));
-                json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
+fn line(derived: &AvroSchema, delivery: &Delivery<'_>) -> serde_json::Value {
+    match delivery {
+        Delivery::Event(event) => {
+            let name = |field: &str| names::column_name(field).unwrap_or_else(|| field.to_owned());
+            let after = event.after.and_then(|image| json::decode(derived, image).ok());
+            let after = after.map(|value| json::render(derived.parsed(), &value, &name));
+            json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
                     "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})
-            }
-            Delivery::Begin { bootstrap } => json!({"begin": bootstrap}),
-            Delivery::Pass(pass) => json!({"pass": pass.id, "places": pass.places}),
-            Delivery::End { bootstrap, places } => json!({"end": bootstrap, "places": places}),
-            Delivery::Progress(progress) => json!({"progress": {"partition": progress.partition,
+        }
+        Delivery::Begin { bootstrap } => json!({"begin": bootstrap}),
+        Delivery::Pass(pass) => json!({"pass": pass.id, "places": pass.places}),
+        Delivery::End { bootstrap, places } => json!({"end": bootstrap, "places": places}),
+        Delivery::Progress(progress) => json!({"progress": {"partition": progress.partition,
                 "offset": progress.place.offset, "end": progress.end,
                 "fresh_at": progress.freshness.map(|at| at.to_string())}}),
-            Delivery::Closing { next, reason, detail, places } => {
-                json!({"closing": {"next": next, "reason": reason, "detail": detail, "places": places}})
-            }
+        Delivery::Closing { next, reason, detail, places } => {
+            json!({"closing": {"next": next, "reason": reason, "detail": detail, "places": places}})
         }
     }
 }

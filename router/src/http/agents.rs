@@ -194,7 +194,7 @@ async fn start_stream(
     let invalid = |e: schemas::avro::schema::SchemaError| Refused::new(ErrorCode::Internal, e.to_string());
     let codec = DeliveryCodec::new(scopes.derived()).map_err(invalid)?;
     let sync = platform::random::id()?;
-    let encoder = || Encoder::new(format, codec.clone(), sync);
+    let encoder = || Encoder::new(format, &codec, sync);
     let metadata = BTreeMap::from(
         [
             (AGREEMENT_KEY, agreement.number.to_string()),
@@ -210,7 +210,7 @@ async fn start_stream(
         Gate::new(core.control.watch(), core.lease.clone(), number, version)
     };
     let (out, steps) = mpsc::channel(QUEUE_FRAMES);
-    let header = encoder().header(metadata);
+    let header = encoder().header(&codec, metadata);
     let places: Vec<Place> = match &beginning {
         Beginning::Log(followers) => {
             followers.iter().map(crate::channel::follower::Follower::place).collect()

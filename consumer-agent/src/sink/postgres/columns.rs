@@ -54,6 +54,11 @@ pub(super) fn own_columns() -> Vec<Column> {
     ]
 }
 
+/// Whether a column is a field's, not ours.
+pub(super) fn is_field(column: &Column) -> bool {
+    column.name != KEY && column.name != GENERATION
+}
+
 /// The columns of a schema's fields, in order.
 pub(super) fn field_columns(derived: &AvroSchema) -> Result<Vec<Column>, SchemaError> {
     let record = derived.record()?.record;

@@ -6,9 +6,12 @@
 
 mod columns;
 mod connection;
+mod parked;
 mod statements;
 mod values;
+mod writes;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,11 +22,13 @@ use tokio_postgres::Transaction;
 
 use self::columns::{Column, differences, field_columns, own_columns};
 use self::connection::{Connection, connect};
-use self::statements::{Stored, Table, Writes};
+use self::statements::{Stored, Table};
+use self::writes::Writes;
 use super::{Batch, Sink, SinkError, StreamHead};
 use crate::receive::machine::Effect;
 
 pub use connection::PostgresPlace;
+pub use parked::{Decision, ParkedRow, decide, parked};
 
 /// Classes of the server's refusals that no repeat changes: features, values, constraints, rights, dependants, names.
 const LASTING: [&str; 8] = ["0A", "22", "23", "28", "2B", "3D", "3F", "42"];
@@ -88,6 +93,17 @@ pub enum PostgresError {
         /// The table.
         table: String,
     },
+    /// The table refuses more than single rows.
+    #[error(
+        "table {table} refuses more than {} keys, the last: {reason}; see what constrains the table, and `dit parked list`",
+        parked::LIMIT
+    )]
+    ManyParked {
+        /// The table.
+        table: String,
+        /// What the server said.
+        reason: String,
+    },
     /// What stands in `dit_replica` cannot be read.
     #[error("the line of {table} in dit_replica cannot be read: {problem}; drop the table and the line")]
     Line {
@@ -129,6 +145,8 @@ fn in_words(error: &tokio_postgres::Error) -> String {
 struct Known {
     stored: Stored,
     rows: usize,
+    /// Keys whose row is refused, or waits behind one that is.
+    parked: BTreeSet<String>,
 }
 
 /// A replica in a table.
@@ -162,11 +180,13 @@ impl PostgresSink {
         let transaction =
             connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
         let stored = self.table.read(&transaction, &self.agreement).await?;
+        let parking = self.table.parking();
+        let parked = parking.keys(&transaction, &self.agreement, stored.generation).await?;
         transaction.commit().await.map_err(PostgresError::during("committing"))?;
         let is_made = !stored.columns.is_empty();
         let rows = if is_made { self.table.count(&connection.client).await? } else { 0 };
         self.standing.clone_from(&stored.cursor);
-        (self.connection, self.known) = (Some(connection), Some(Known { stored, rows }));
+        (self.connection, self.known) = (Some(connection), Some(Known { stored, rows, parked }));
         Ok(())
     }
 
@@ -176,16 +196,14 @@ impl PostgresSink {
         &mut self,
         work: impl AsyncFnOnce(&Table, &Transaction<'_>, &mut Known) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
-        let (Some(mut connection), Some(Known { stored, rows })) =
-            (self.connection.take(), self.known.take())
-        else {
+        let (Some(mut connection), Some(mut next)) = (self.connection.take(), self.known.take()) else {
             return Err(PostgresError::Line {
                 table: self.table.words().to_owned(),
                 problem: "it was not read".to_owned(),
             }
             .into());
         };
-        let mut next = Known { stored: stored.clone(), rows };
+        let stored = next.stored.clone();
         let whole = async {
             let transaction =
                 connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
@@ -254,29 +272,36 @@ impl Sink for PostgresSink {
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let Some((derived, wanted)) = self.stream.clone() else { return Ok(()) };
+        let agreement = self.agreement.clone();
         self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
-            let mut writes = Writes::new(&derived, &wanted, &known.stored.columns);
+            let gather =
+                |known: &Known| Writes::new(&agreement, table, (&derived, &wanted), &known.stored.columns);
+            let mut writes = gather(known);
+            writes.take_up(transaction, known).await?;
             for effect in &batch.effects {
                 match effect {
                     Effect::Begin => {
-                        writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
+                        writes.flush(table, transaction, known).await?;
                         known.stored.generation += 1;
-                        // From here on only the pass leads anywhere.
+                        // From here on only the pass leads anywhere; it tries every row anew.
                         known.stored.cursor = None;
+                        known.parked.clear();
                     }
                     Effect::End => {
-                        writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
-                        let gone = table.drop_others(transaction, known.stored.generation).await?;
+                        writes.flush(table, transaction, known).await?;
+                        let generation = known.stored.generation;
+                        let gone = table.drop_others(transaction, generation).await?;
+                        table.parking().forget_others(transaction, &agreement, generation).await?;
                         known.rows = known.rows.saturating_sub(gone);
                         table.narrow(transaction, &mut known.stored.columns, &wanted).await?;
-                        writes = Writes::new(&derived, &wanted, &known.stored.columns);
+                        writes = gather(known);
                     }
                     Effect::Upsert { key, image } => writes.upsert(key, image)?,
                     Effect::Remove { key } => writes.remove(key),
                     Effect::Nothing | Effect::Closed { .. } => {}
                 }
             }
-            writes.flush(table, transaction, known.stored.generation, &mut known.rows).await?;
+            writes.flush(table, transaction, known).await?;
             if let Some(cursor) = &batch.cursor {
                 known.stored.cursor = Some(cursor.clone());
                 known.stored.freshness = batch.freshness;
@@ -293,5 +318,9 @@ impl Sink for PostgresSink {
 
     fn row_count(&self) -> usize {
         self.known.as_ref().map_or(0, |known| known.rows)
+    }
+
+    fn parked_count(&self) -> usize {
+        self.known.as_ref().map_or(0, |known| known.parked.len())
     }
 }

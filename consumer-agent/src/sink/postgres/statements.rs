@@ -1,10 +1,7 @@
 //! The SQL of a replica table and of its line in `dit_replica`.
 //!
-//! Owns every statement. Names are quoted, values are parameters.
+//! Owns the statements that make, look and move; rows are written elsewhere. Names are quoted, values are parameters.
 
-use std::collections::HashMap;
-
-use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
 use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
@@ -13,12 +10,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 use super::PostgresError;
-use super::columns::{Column, GENERATION, KEY, quoted};
-use super::values;
-use crate::sink::SinkError;
+use super::columns::{Column, GENERATION, KEY, is_field, quoted};
+use super::parked::Parking;
 
-/// Rows of one statement: enough that its costs do not count, few enough to be no burden.
-const ROWS_AT_ONCE: usize = 5_000;
 /// The version of the line's form.
 const FORMAT: i32 = 1;
 
@@ -55,8 +49,18 @@ impl Table {
         &self.words
     }
 
+    /// The table in SQL.
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     fn lines(&self) -> String {
         format!("{}.dit_replica", quoted(&self.schema))
+    }
+
+    /// Where its refused rows wait.
+    pub(super) fn parking(&self) -> Parking {
+        Parking::of(&self.schema)
     }
 
     /// The line, which is made where there is none yet.
@@ -83,7 +87,8 @@ impl Table {
         let insert =
             format!("INSERT INTO {lines} VALUES ($1, $2, $3, NULL, 0, NULL, '[]') ON CONFLICT DO NOTHING");
         let number = agreement.as_str();
-        transaction.execute(&insert, &[&number, &self.name, &FORMAT]).await.map_err(&failed)?;
+        let made = transaction.execute(&insert, &[&number, &self.name, &FORMAT]).await.map_err(&failed)?;
+        self.parking().make(transaction, agreement, made == 1).await?;
         let select = format!(
             "SELECT table_name, format, cursor, generation,
                (extract(epoch FROM freshness) * 1000)::bigint, columns FROM {lines} WHERE agreement = $1"
@@ -290,101 +295,5 @@ impl Table {
         let gone = transaction.execute(&delete, &[&generation]).await;
         let gone = gone.map_err(PostgresError::during("ending a pass"))?;
         Ok(usize::try_from(gone).unwrap_or(usize::MAX))
-    }
-}
-
-fn is_field(column: &Column) -> bool {
-    column.name != KEY && column.name != GENERATION
-}
-
-/// What a batch does to rows, the last word for each key.
-pub(super) struct Writes<'w> {
-    derived: &'w AvroSchema,
-    wanted: &'w [Column],
-    /// Columns that are there but not the stream's.
-    others: Vec<String>,
-    rows: HashMap<String, Option<Vec<Option<String>>>>,
-}
-
-impl<'w> Writes<'w> {
-    pub(super) fn new(derived: &'w AvroSchema, wanted: &'w [Column], there: &[Column]) -> Self {
-        let is_other = |column: &&Column| is_field(column) && !wanted.iter().any(|w| w.name == column.name);
-        let others = there.iter().filter(is_other).map(|column| column.name.clone()).collect();
-        Self { derived, wanted, others, rows: HashMap::new() }
-    }
-
-    pub(super) fn upsert(&mut self, key: &str, image: &[u8]) -> Result<(), SinkError> {
-        let values = values::texts(self.derived, image)?;
-        self.rows.insert(key.to_owned(), Some(values));
-        Ok(())
-    }
-
-    pub(super) fn remove(&mut self, key: &str) {
-        self.rows.insert(key.to_owned(), None);
-    }
-
-    /// Writes what was gathered; keeps the count of rows.
-    pub(super) async fn flush(
-        &mut self,
-        table: &Table,
-        transaction: &Transaction<'_>,
-        generation: i64,
-        count: &mut usize,
-    ) -> Result<(), PostgresError> {
-        let (mut gone, mut present) = (Vec::new(), Vec::new());
-        for (key, values) in self.rows.drain() {
-            match values {
-                None => gone.push(key),
-                Some(values) => present.push((key, values)),
-            }
-        }
-        if !gone.is_empty() {
-            let delete = format!("DELETE FROM {} WHERE {} = ANY($1)", table.sql, quoted(KEY));
-            let deleted = transaction.execute(&delete, &[&gone]).await;
-            let deleted = deleted.map_err(PostgresError::during("deleting rows"))?;
-            *count = count.saturating_sub(usize::try_from(deleted).unwrap_or(usize::MAX));
-        }
-        let upsert = self.upsert_statement(table);
-        let mut present = present.into_iter().peekable();
-        while present.peek().is_some() {
-            let mut keys = Vec::new();
-            let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); self.wanted.len()];
-            for (key, values) in present.by_ref().take(ROWS_AT_ONCE) {
-                keys.push(key);
-                columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-            }
-            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &keys];
-            parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-            let row = transaction.query_one(&upsert, &parameters).await;
-            let inserted: i64 = row.map_err(PostgresError::during("writing rows"))?.get(0);
-            *count += usize::try_from(inserted).unwrap_or(0);
-        }
-        Ok(())
-    }
-
-    fn upsert_statement(&self, table: &Table) -> String {
-        let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
-        let numbers = 0..self.wanted.len();
-        let arrays: Vec<String> = numbers.clone().map(|n| format!(", ${}::text[]", n + 3)).collect();
-        let inner: Vec<String> = numbers.map(|n| format!(", v{n}")).collect();
-        let casts: Vec<String> =
-            self.wanted.iter().enumerate().map(|(n, column)| format!(", v{n}::{}", column.kind)).collect();
-        let sets = names.iter().map(|name| format!(", {name} = EXCLUDED.{name}"));
-        // What the stream does not have is not kept for rows that it writes.
-        let nulls = self.others.iter().map(|name| format!(", {} = NULL", quoted(name)));
-        let sets: String = sets.chain(nulls).collect();
-        let listed: String = names.iter().map(|name| format!(", {name}")).collect();
-        let (key, generation) = (quoted(KEY), quoted(GENERATION));
-        format!(
-            "WITH written AS (INSERT INTO {table} ({key}, {generation}{listed})
-               SELECT k, $1::bigint{casts} FROM unnest($2::text[]{arrays}) AS rows(k{inner})
-               ON CONFLICT ({key}) DO UPDATE SET {generation} = EXCLUDED.{generation}{sets}
-               RETURNING (xmax = 0) AS is_new)
-             SELECT count(*) FILTER (WHERE is_new) FROM written",
-            table = table.sql,
-            casts = casts.concat(),
-            arrays = arrays.concat(),
-            inner = inner.concat(),
-        )
     }
 }

@@ -1,0 +1,230 @@
+//! What a batch does to a replica table's rows.
+//!
+//! Owns the last word for each key, and what becomes of a row that the server refuses: it is found by halving what was
+//! written together, and parked, so that all others flow.
+
+use std::collections::HashMap;
+
+use schemas::avro::schema::AvroSchema;
+use schemas::ids::AgreementNumber;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::ToSql;
+
+use super::columns::{Column, GENERATION, KEY, is_field, quoted};
+use super::parked::{Parking, Row};
+use super::statements::Table;
+use super::{Known, PostgresError, values};
+use crate::sink::SinkError;
+
+/// Rows of one statement: enough that its costs do not count, few enough to be no burden.
+const ROWS_AT_ONCE: usize = 5_000;
+/// Classes of the server's refusals that are a row's own fault: its values, and what constrains them.
+const ROWS_OWN: [&str; 2] = ["22", "23"];
+
+/// What a batch does to rows, the last word for each key.
+pub(super) struct Writes<'w> {
+    derived: &'w AvroSchema,
+    wanted: &'w [Column],
+    /// Columns that are there but not the stream's.
+    others: Vec<String>,
+    rows: HashMap<String, Option<Vec<Option<String>>>>,
+    agreement: &'w AgreementNumber,
+    parking: Parking,
+}
+
+impl<'w> Writes<'w> {
+    pub(super) fn new(
+        agreement: &'w AgreementNumber,
+        table: &Table,
+        (derived, wanted): (&'w AvroSchema, &'w [Column]),
+        there: &[Column],
+    ) -> Self {
+        let is_other = |column: &&Column| is_field(column) && !wanted.iter().any(|w| w.name == column.name);
+        let others = there.iter().filter(is_other).map(|column| column.name.clone()).collect();
+        Self { derived, wanted, others, rows: HashMap::new(), agreement, parking: table.parking() }
+    }
+
+    pub(super) fn upsert(&mut self, key: &str, image: &[u8]) -> Result<(), SinkError> {
+        let values = values::texts(self.derived, image)?;
+        self.rows.insert(key.to_owned(), Some(values));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        self.rows.insert(key.to_owned(), None);
+    }
+
+    /// Takes up what a person has decided over parked rows; what comes after it in the batch goes before it.
+    pub(super) async fn take_up(
+        &mut self,
+        transaction: &Transaction<'_>,
+        known: &mut Known,
+    ) -> Result<(), PostgresError> {
+        if known.parked.is_empty() {
+            return Ok(());
+        }
+        for (key, row) in self.parking.take_up(transaction, self.agreement, known.stored.generation).await? {
+            known.parked.remove(&key);
+            if let Some(row) = row {
+                let values = self.wanted.iter().map(|column| row.get(&column.name).cloned().flatten());
+                self.rows.insert(key, Some(values.collect()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was gathered; keeps the count of rows.
+    pub(super) async fn flush(
+        &mut self,
+        table: &Table,
+        transaction: &Transaction<'_>,
+        known: &mut Known,
+    ) -> Result<(), PostgresError> {
+        let (mut gone, mut present) = (Vec::new(), Vec::new());
+        for (key, values) in std::mem::take(&mut self.rows) {
+            match values {
+                None => gone.push(key),
+                Some(values) if known.parked.contains(&key) => {
+                    let row = self.named(&values);
+                    let generation = known.stored.generation;
+                    self.parking.wait(transaction, self.agreement, (&key, &row), generation).await?;
+                }
+                Some(values) => present.push((key, values)),
+            }
+        }
+        self.remove_rows(table, transaction, known, gone).await?;
+        while !present.is_empty() {
+            let rest = present.split_off(present.len().min(ROWS_AT_ONCE));
+            self.write_or_park(table, transaction, known, std::mem::replace(&mut present, rest)).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing keeps a row that is gone from the register or the scope, parked or not.
+    async fn remove_rows(
+        &self,
+        table: &Table,
+        transaction: &Transaction<'_>,
+        known: &mut Known,
+        mut gone: Vec<String>,
+    ) -> Result<(), PostgresError> {
+        for key in gone.iter().filter(|key| known.parked.remove(*key)) {
+            self.parking.forget(transaction, self.agreement, key).await?;
+        }
+        // A key that the server's text cannot hold has no row.
+        gone.retain(|key| !key.contains('\0'));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let delete = format!("DELETE FROM {} WHERE {} = ANY($1)", table.sql(), quoted(KEY));
+        let deleted = transaction.execute(&delete, &[&gone]).await;
+        let deleted = deleted.map_err(PostgresError::during("deleting rows"))?;
+        known.rows = known.rows.saturating_sub(usize::try_from(deleted).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
+    async fn write_or_park(
+        &self,
+        table: &Table,
+        transaction: &Transaction<'_>,
+        known: &mut Known,
+        rows: Vec<(String, Vec<Option<String>>)>,
+    ) -> Result<(), PostgresError> {
+        let during = PostgresError::during("writing rows");
+        let upsert = self.upsert_statement(table);
+        let mut left = vec![rows];
+        while let Some(mut rows) = left.pop() {
+            transaction.batch_execute("SAVEPOINT rows").await.map_err(&during)?;
+            let refused = match self.write(&upsert, transaction, known.stored.generation, &rows).await {
+                Ok(inserted) => {
+                    known.rows += inserted;
+                    continue;
+                }
+                Err(refused) if is_rows_own(&refused) => refused,
+                Err(error) => return Err(during(error)),
+            };
+            transaction.batch_execute("ROLLBACK TO SAVEPOINT rows").await.map_err(&during)?;
+            if rows.len() > 1 {
+                left.push(rows.split_off(rows.len() / 2));
+                left.push(rows);
+            } else if let Some((key, values)) = rows.pop() {
+                self.park(table, transaction, known, (key, &values), &refused).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        upsert: &str,
+        transaction: &Transaction<'_>,
+        generation: i64,
+        rows: &[(String, Vec<Option<String>>)],
+    ) -> Result<usize, tokio_postgres::Error> {
+        let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
+        let mut columns: Vec<Vec<Option<&str>>> = vec![Vec::with_capacity(rows.len()); self.wanted.len()];
+        for (_, values) in rows {
+            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value.as_deref()));
+        }
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &keys];
+        parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
+        let inserted: i64 = transaction.query_one(upsert, &parameters).await?.get(0);
+        Ok(usize::try_from(inserted).unwrap_or(0))
+    }
+
+    async fn park(
+        &self,
+        table: &Table,
+        transaction: &Transaction<'_>,
+        known: &mut Known,
+        (key, values): (String, &[Option<String>]),
+        refused: &tokio_postgres::Error,
+    ) -> Result<(), PostgresError> {
+        let reason = super::in_words(refused);
+        let generation = known.stored.generation;
+        if known.parked.len() >= super::parked::LIMIT {
+            return Err(PostgresError::ManyParked { table: table.words().to_owned(), reason });
+        }
+        // The reason names values, which are for the replica's people alone.
+        let code = refused.code().map_or("", |code| code.code());
+        tracing::error!(agreement = %self.agreement, table = table.words(), code, "parked a row that PostgreSQL refuses: `dit parked list` names it");
+        let row = self.named(values);
+        self.parking.park(transaction, self.agreement, (&key, &row), (generation, &reason)).await?;
+        known.parked.insert(key);
+        Ok(())
+    }
+
+    fn named(&self, values: &[Option<String>]) -> Row {
+        self.wanted.iter().map(|column| column.name.clone()).zip(values.iter().cloned()).collect()
+    }
+
+    fn upsert_statement(&self, table: &Table) -> String {
+        let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
+        let numbers = 0..self.wanted.len();
+        let arrays: Vec<String> = numbers.clone().map(|n| format!(", ${}::text[]", n + 3)).collect();
+        let inner: Vec<String> = numbers.map(|n| format!(", v{n}")).collect();
+        let casts: Vec<String> =
+            self.wanted.iter().enumerate().map(|(n, column)| format!(", v{n}::{}", column.kind)).collect();
+        let sets = names.iter().map(|name| format!(", {name} = EXCLUDED.{name}"));
+        // What the stream does not have is not kept for rows that it writes.
+        let nulls = self.others.iter().map(|name| format!(", {} = NULL", quoted(name)));
+        let sets: String = sets.chain(nulls).collect();
+        let listed: String = names.iter().map(|name| format!(", {name}")).collect();
+        let (key, generation) = (quoted(KEY), quoted(GENERATION));
+        format!(
+            "WITH written AS (INSERT INTO {table} ({key}, {generation}{listed})
+               SELECT k, $1::bigint{casts} FROM unnest($2::text[]{arrays}) AS rows(k{inner})
+               ON CONFLICT ({key}) DO UPDATE SET {generation} = EXCLUDED.{generation}{sets}
+               RETURNING (xmax = 0) AS is_new)
+             SELECT count(*) FILTER (WHERE is_new) FROM written",
+            table = table.sql(),
+            casts = casts.concat(),
+            arrays = arrays.concat(),
+            inner = inner.concat(),
+        )
+    }
+}
+
+fn is_rows_own(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| ROWS_OWN.iter().any(|class| code.code().starts_with(class)))
+}

@@ -1,0 +1,108 @@
+//! `dit parked`: rows that a replica's PostgreSQL refuses, for a person to see and to decide over.
+//!
+//! Owns the words; what becomes of a row is the consumer agent's to do.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use consumer_agent::config::ConsumerConfig;
+use consumer_agent::sink::postgres::{Decision, ParkedRow, PostgresPlace, decide, parked};
+use schemas::ids::AgreementNumber;
+use schemas::time::Millis;
+
+/// `dit parked`.
+#[derive(Debug, clap::Args)]
+pub struct ParkedArgs {
+    #[command(subcommand)]
+    command: ParkedCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ParkedCommand {
+    /// Names each parked row, why it was refused, and how many later events wait behind it.
+    List(Replicas),
+    /// Has the agent try the latest row of the keys again.
+    Retry(Chosen),
+    /// Gives up what was refused: what waits behind it is tried; without that, the replica's row stays as it was.
+    Drop(Chosen),
+}
+
+/// Which replicas.
+#[derive(Debug, clap::Args)]
+struct Replicas {
+    /// The consumer agent's configuration file.
+    #[arg(long)]
+    config: PathBuf,
+    /// Of this agreement alone.
+    #[arg(long)]
+    agreement: Option<AgreementNumber>,
+}
+
+/// Which rows.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    #[command(flatten)]
+    replicas: Replicas,
+    /// The keys, as `dit parked list` has them.
+    #[arg(required_unless_present = "all")]
+    keys: Vec<String>,
+    /// All of them.
+    #[arg(long, conflicts_with = "keys")]
+    all: bool,
+}
+
+impl Replicas {
+    fn places(&self) -> anyhow::Result<Vec<(AgreementNumber, PostgresPlace)>> {
+        let config = ConsumerConfig::read(&self.config)?;
+        let of = |number: &AgreementNumber| self.agreement.as_ref().is_none_or(|only| only == number);
+        let agreements = config.agreement.into_iter().filter(|agreement| of(&agreement.number));
+        let places: Vec<_> = agreements.filter_map(|a| Some((a.number, a.postgres?))).collect();
+        match (&self.agreement, places.is_empty()) {
+            (Some(number), true) => {
+                bail!("{}: {number} has no replica in PostgreSQL", self.config.display())
+            }
+            (None, true) => bail!("{}: no replica is in PostgreSQL", self.config.display()),
+            (_, false) => Ok(places),
+        }
+    }
+}
+
+/// Lists, or writes a person's word; whether nothing is parked, or a row was found.
+pub async fn run(args: ParkedArgs) -> anyhow::Result<bool> {
+    match args.command {
+        ParkedCommand::List(replicas) => list(&replicas).await,
+        ParkedCommand::Retry(chosen) => ask(&chosen, Decision::Retry).await,
+        ParkedCommand::Drop(chosen) => ask(&chosen, Decision::Drop).await,
+    }
+}
+
+async fn list(replicas: &Replicas) -> anyhow::Result<bool> {
+    let mut none = true;
+    for (number, place) in replicas.places()? {
+        for row in parked(&place, &number).await? {
+            none = false;
+            println!("{number} {}", in_words(&row, platform::clock::now()));
+        }
+    }
+    if none {
+        println!("nothing is parked");
+    }
+    Ok(none)
+}
+
+fn in_words(row: &ParkedRow, now: Millis) -> String {
+    let ParkedRow { key, reason, since, waiting, asked } = row;
+    let asked = asked.as_ref().map(|asked| format!("; {asked} is asked for")).unwrap_or_default();
+    let ago = now.since(*since) / 1_000;
+    format!("{key}\n  refused {ago} s ago: {reason}; {waiting} later event(s) wait{asked}")
+}
+
+async fn ask(chosen: &Chosen, decision: Decision) -> anyhow::Result<bool> {
+    let keys = (!chosen.all).then_some(chosen.keys.as_slice());
+    let mut asked = 0;
+    for (number, place) in chosen.replicas.places()? {
+        asked += decide(&place, &number, decision, keys).await?;
+    }
+    println!("{asked} row(s); the agent does it with its next batch, within seconds while it runs");
+    Ok(asked > 0)
+}
