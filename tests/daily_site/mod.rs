@@ -12,6 +12,11 @@ pub(crate) const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
 const ROWS: u64 = 400;
 
 pub(crate) fn site(dir: &std::path::Path) -> Site {
+    site_of(dir, env!("CARGO_BIN_EXE_dit"))
+}
+
+/// The same with another command in place of `dit`.
+pub(crate) fn site_of(dir: &std::path::Path, dit: &str) -> Site {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
     let channel = serde_json::json!({"name": "register", "kind": "distribution", "owner": "4000", "partitions": 3,
         "key": {"fields": ["k"]}, "schema": schema});
@@ -19,7 +24,7 @@ pub(crate) fn site(dir: &std::path::Path) -> Site {
         "channel": "register", "purpose": "test", "legal_basis": "test", "valid_from": "2020-01-01T00:00:00Z",
         "history": "full", "schema_version": 1, "rows": "t == \"R\"", "fields": {"k": "keep", "v": "keep"}});
     let declared = [("channels/register.json", channel), ("agreements/a-1.json", agreement)];
-    let site = Site::new(dir, env!("CARGO_BIN_EXE_dit"), &declared).unwrap();
+    let site = Site::new(dir, dit, &declared).unwrap();
     site.participants(&["4000", "9000"]).unwrap();
     site.producer(
         "4000/main",
@@ -32,13 +37,16 @@ pub(crate) fn site(dir: &std::path::Path) -> Site {
     site
 }
 
-pub(crate) fn start(site: &Site, part: &str) -> Process {
-    let arguments: &[&str] = match part {
+pub(crate) fn arguments(part: &str) -> &'static [&'static str] {
+    match part {
         "router" => &["router", "--config", "router.toml"],
         "producer" => &["producer", "run", "--config", "producer.toml"],
         _ => &["consumer", "run", "--config", "consumer.toml"],
-    };
-    site.start(part, arguments).unwrap_or_else(|e| panic!("{e:#}\n{}", site.log(part)))
+    }
+}
+
+pub(crate) fn start(site: &Site, part: &str) -> Process {
+    site.start(part, arguments(part)).unwrap_or_else(|e| panic!("{e:#}\n{}", site.log(part)))
 }
 
 /// The register on day `day`: some rows come, go, move and change each day.
@@ -57,7 +65,12 @@ pub(crate) fn register(day: u64) -> (String, BTreeMap<String, String>) {
 }
 
 pub(crate) fn replica(site: &Site) -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(site.path("consumer/A-1/register.ndjson")).unwrap_or_default();
+    rows_of(&site.path("consumer/A-1/register.ndjson"))
+}
+
+/// The rows of a replica's file; none where there is no file.
+pub(crate) fn rows_of(file: &std::path::Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     let mut rows = BTreeMap::new();
     for line in text.lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -39,10 +39,11 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        if self.0.code == ErrorCode::Internal {
-            tracing::error!(detail = %self.0.detail, "a request failed on our side");
-        } else {
-            tracing::debug!(code = %self.0.code, detail = %self.0.detail, "refused");
+        match self.0.code {
+            ErrorCode::Internal => tracing::error!(detail = %self.0.detail, "a request failed on our side"),
+            // Whoever asked tries again; why this router could not is for its operator to know.
+            ErrorCode::Unavailable => tracing::warn!(detail = %self.0.detail, "cannot serve a request now"),
+            code => tracing::debug!(%code, detail = %self.0.detail, "refused"),
         }
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];

@@ -6,6 +6,7 @@
 pub mod chart;
 pub mod collector;
 pub mod kafka;
+pub mod machine;
 pub mod postgres;
 mod process;
 pub mod prometheus;

@@ -30,6 +30,11 @@ impl Process {
         Ok(())
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM: whether it drained and ended well.
     pub fn stop(mut self) -> anyhow::Result<bool> {
         self.signal("-TERM")?;
@@ -125,6 +130,7 @@ impl Site {
 
     /// Every process that is started from here on finds this in its environment.
     pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
