@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parts::kafka::Kafka;
-use parts::machine::clock_off_by;
 use platform::client::{Client, send_json};
 use schemas::change::Op;
 use schemas::ids::Epoch;
@@ -205,18 +204,6 @@ async fn what_is_acknowledged_is_over_on_every_router() {
         let stream = readers.remove(&number).unwrap().await.unwrap().unwrap();
         assert!(stream.words.last().unwrap().starts_with("closing Stop revoked"));
     }
-
-    // A lease is no matter of the calendar.
-    play.routers.kill(1).unwrap();
-    play.routers.run_in(1, &clock_off_by("+1h").unwrap()).unwrap();
-    let mut waits = Vec::new();
-    for number in 2_000..2_000 + STOPPED {
-        let reader = play.consume(number, 1).await;
-        let (wait, answered) = play.revoke(number, number % 2).await;
-        waits.push(wait);
-        check(number, reader, answered).await;
-    }
-    say("one router an hour ahead", waits);
     stop.store(true, Ordering::Relaxed);
     let (count, took) = publishing.await.unwrap();
     println!("{count} events in {took:?}: {:.0} a second", count as f64 / took.as_secs_f64());

@@ -105,16 +105,11 @@ impl Routers {
 
     /// Starts one that does not run; returns when it listens.
     pub fn run(&mut self, index: usize) -> anyhow::Result<()> {
-        self.run_in(index, &[])
-    }
-
-    /// The same in an environment.
-    pub fn run_in(&mut self, index: usize, environment: &[(String, String)]) -> anyhow::Result<()> {
         let name = format!("r{index}");
         let log = self.dir.join(format!("{name}.log"));
         let config = format!("{name}.toml");
         let arguments = ["router", "--config", &config, "--instance", &name].map(str::to_owned);
-        let environment = [&[("RUST_LOG".to_owned(), self.filter.clone())], environment].concat();
+        let environment = [("RUST_LOG".to_owned(), self.filter.clone())];
         let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, (&environment, true))?;
         self.one(index)?.process = Some(process);
         Ok(())
