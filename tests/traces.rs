@@ -126,10 +126,14 @@ async fn a_failed_step_is_seen_in_its_trace_and_its_log_line_names_the_trace() {
     until(&site, &collector, 8);
     let (admin, connection) = tokio_postgres::connect(&database, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    admin.batch_execute("ALTER TABLE register ADD CONSTRAINT ours CHECK (v <> 'refused')").await.unwrap();
+    // No row's own fault, which would be parked: the table as a whole refuses.
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'not now' USING ERRCODE = 'insufficient_privilege'; END $$;
+        CREATE TRIGGER ours BEFORE INSERT ON register EXECUTE FUNCTION refuse()";
+    admin.batch_execute(refuse).await.unwrap();
     site.drop_file("two.csv", "k,t,v\na,R,1\nb,R,refused\n").unwrap();
     until(&site, &collector, 16);
-    admin.batch_execute("ALTER TABLE register DROP CONSTRAINT ours").await.unwrap();
+    admin.batch_execute("DROP TRIGGER ours ON register").await.unwrap();
     // Handed over, processed and applied once more.
     until(&site, &collector, 19);
     let spans = collector.spans();
