@@ -7,6 +7,7 @@
     reason = "a test says what it expects by failing"
 )]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use schemas::agreement::Status;
 use schemas::change::Op;
 use schemas::error_code::ErrorCode;
 use schemas::ids::Offset;
-use support::network::{Network, Stream, agreement, row};
+use schemas::reconcile::{Ranges, Sums};
+use support::network::{Network, Stream, agreement, refusal, row};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mover_leaves_without_its_new_image_and_enters_without_its_old_one() {
@@ -349,4 +351,57 @@ async fn an_agreement_has_a_bounded_number_of_streams() {
         network.stream_refused("9000/main", "A-1", "latest").await.unwrap(),
         ErrorCode::StreamsTooMany
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_is_told_what_its_rows_come_to_where_its_stream_stands() {
+    let mut network = Network::opened().await.unwrap();
+    let (inside, outside) = (row("a", "R"), row("a", "J"));
+    for key in ["a", "b", "c"] {
+        network.publish(Op::Create, key, None, Some(&row(key, "R"))).await.unwrap();
+    }
+    network.publish(Op::Create, "d", None, Some(&row("d", "J"))).await.unwrap();
+    network.materialised().await.unwrap();
+    // What the state does not have yet is read from the log: one leaves, one enters.
+    network.publish(Op::Update, "a", Some(&inside), Some(&outside)).await.unwrap();
+    network.publish(Op::Update, "d", Some(&row("d", "J")), Some(&row("d", "R"))).await.unwrap();
+    let client = network.client("9000/main").unwrap();
+    let told = async |offset: Option<u64>, ask: &str| {
+        let from = network.cursor(offset).unwrap().to_string();
+        let query = [("from", from.as_str()), ("check", ask)];
+        let mut stream = Stream::asking(&client, "A-1", &query).await.unwrap();
+        stream.until(|word| word.starts_with("sums") || word.starts_with("range")).await.unwrap();
+        let answer = stream.words.pop().unwrap();
+        (answer, stream.words, String::from_utf8_lossy(&stream.bytes).into_owned())
+    };
+    let expected = |keys: &BTreeSet<&str>| {
+        let mut sums = Sums::new(Ranges::whole(), 0);
+        keys.iter().for_each(|key| sums.add(key, &[Some((*key).to_owned()), Some("R".to_owned())]));
+        format!("sums of {} rows: {:x}", keys.len(), sums.announce().total)
+    };
+    assert_eq!(told(None, "sums.0.0:0").await.0, expected(&BTreeSet::from(["b", "c", "d"])));
+    // From further back it is told on the way, of what the stream has given until then.
+    let (answer, words, _) = told(Some(1), "sums.0.0:0").await;
+    let mut keys = BTreeSet::new();
+    for word in &words {
+        match word.split(' ').collect::<Vec<_>>()[..] {
+            ["upsert", key, _] => drop(keys.insert(key)),
+            ["remove", key, _] => drop(keys.remove(key)),
+            _ => {}
+        }
+    }
+    assert!(keys.len() == 3 && answer == expected(&keys), "{answer} after {words:?}");
+    let (range, _, bytes) = told(None, "rows.0:0").await;
+    assert_eq!(range, "range 0: b c d");
+    assert!(!bytes.contains("SECRET") && !bytes.contains("secret"), "a field that is not named never leaves");
+    let from = network.cursor(None).unwrap().to_string();
+    for query in [
+        [("from", "state"), ("check", "sums.0.0:0")],
+        [("from", "latest"), ("check", "sums.0.0:0")],
+        [("from", from.as_str()), ("check", "sums.26.0:0")],
+        [("from", from.as_str()), ("check", "everything")],
+    ] {
+        let request = client.get("/v1/agreements/A-1/stream").query(&query);
+        assert_eq!(refusal(send(request).await).unwrap(), ErrorCode::RequestMalformed, "{query:?}");
+    }
 }

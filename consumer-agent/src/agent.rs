@@ -17,10 +17,12 @@ use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::metrics::{AgreementMeter, Part};
 use crate::receive::machine::{Behind, ProtocolError, ReceiveMachine, Tally};
-use crate::receive::receiver::{Closed, ReceiveError, receive};
+use crate::receive::receiver::{Ended, ReceiveError, receive};
+use crate::receive::reconciling::{Checked, Reconciling};
 use crate::sink::{Sink, SinkError};
 
 /// How long an agreement that is not in force is left alone before it is asked for again.
@@ -56,6 +58,9 @@ pub struct Status {
     /// When the router's last word came, or the agent began.
     #[serde(default)]
     pub heard_at: Millis,
+    /// How the replica was found when it was last compared with its part of the register.
+    #[serde(default)]
+    pub checked: Option<Checked>,
     /// The last error, and what to do about it.
     pub last_error: Option<String>,
 }
@@ -105,6 +110,7 @@ pub struct Agent {
     status: watch::Sender<Status>,
     status_file: Option<PathBuf>,
     meter: Option<AgreementMeter>,
+    check_every: Option<Duration>,
 }
 
 impl Agent {
@@ -122,6 +128,7 @@ impl Agent {
             delivered: Tally::default(),
             at: now(),
             heard_at: now(),
+            checked: None,
             last_error: None,
         };
         Self {
@@ -132,6 +139,7 @@ impl Agent {
             status: watch::Sender::new(status),
             status_file: None,
             meter: None,
+            check_every: None,
         }
     }
 
@@ -139,6 +147,13 @@ impl Agent {
     #[must_use]
     pub fn with_status_file(mut self, path: PathBuf) -> Self {
         self.status_file = Some(path);
+        self
+    }
+
+    /// How often the replica is compared with its part of the register; never without.
+    #[must_use]
+    pub fn with_checks(mut self, every: Option<Duration>) -> Self {
+        self.check_every = every;
         self
     }
 
@@ -158,19 +173,27 @@ impl Agent {
     pub async fn run(mut self) -> Status {
         let mut retry = Retry::default();
         let mut from_state = false;
+        let mut reconciling = Reconciling::new(self.check_every, Instant::now(), share());
         loop {
             let (standing, outcome) = match self.sink.ready().await {
                 Ok(()) => {
                     let standing = self.sink.cursor();
-                    (standing.clone(), self.stream(standing.filter(|_| !from_state)).await)
+                    (standing.clone(), self.stream(standing.filter(|_| !from_state), &mut reconciling).await)
                 }
                 Err(error) => (self.sink.cursor(), Err(error.into())),
             };
             // A pass that came to its end need not be made again because the stream broke later.
             from_state &= self.sink.cursor() == standing;
             self.count_end(&outcome);
+            if !matches!(outcome, Ok(Ended::ToAsk)) && reconciling.on_broken(Instant::now()) {
+                tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
+            }
             let wait = match outcome {
-                Ok(closed) => {
+                Ok(Ended::ToAsk) => {
+                    retry.reset();
+                    Duration::ZERO
+                }
+                Ok(Ended::Closed(closed)) => {
                     retry.reset();
                     tracing::info!(agreement = %self.number, reason = closed.reason.as_str(), detail = %closed.detail, "the stream was closed");
                     if matches!(closed.reason, CloseReason::Revoked | CloseReason::Expired) {
@@ -203,10 +226,11 @@ impl Agent {
         }
     }
 
-    fn count_end(&self, outcome: &Result<Closed, ReceiveError>) {
+    fn count_end(&self, outcome: &Result<Ended, ReceiveError>) {
         let Some(meter) = &self.meter else { return };
         match outcome {
-            Ok(closed) => meter.closed(closed.reason.as_str()),
+            Ok(Ended::ToAsk) => {}
+            Ok(Ended::Closed(closed)) => meter.closed(closed.reason.as_str()),
             Err(ReceiveError::Client(_)) => meter.broke(Part::Router),
             Err(ReceiveError::Sink(_)) => meter.broke(Part::Sink),
             Err(error) => {
@@ -251,35 +275,45 @@ impl Agent {
         }
     }
 
-    async fn stream(&mut self, cursor: Option<Cursor>) -> Result<Closed, ReceiveError> {
+    async fn stream(
+        &mut self,
+        cursor: Option<Cursor>,
+        reconciling: &mut Reconciling,
+    ) -> Result<Ended, ReceiveError> {
         let meter = self.meter.clone();
         // A client of its own: a slow reader would starve other streams of one connection.
         let client = Client::new(&self.router, &self.identity)?;
-        let (status, file) = (&self.status, self.status_file.as_deref());
+        let (number, status, file) = (&self.number, &self.status, self.status_file.as_deref());
         let before = status.borrow().delivered;
         let mut written: Option<tokio::time::Instant> = None;
-        let mut on_progress = |machine: &ReceiveMachine, sink: &dyn Sink, took: Duration| {
-            if let Some(meter) = &meter {
-                meter.applied(took);
-            }
-            status.send_modify(|status| {
-                status.phase = Phase::Streaming;
-                status.cursor = machine.cursor();
-                status.behind = machine.behind();
-                status.freshness = machine.freshness();
-                status.rows = sink.row_count();
-                status.parked = sink.parked_count();
-                status.delivered = before.plus(machine.tally());
-                status.at = now();
-                status.heard_at = status.at;
-                status.last_error = None;
-            });
-            if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
-                write_status(file, &status.borrow());
-                written = Some(tokio::time::Instant::now());
-            }
-        };
-        let outcome = receive(&client, &self.number, cursor, self.sink.as_mut(), &mut on_progress).await;
+        let mut on_progress =
+            |machine: &ReceiveMachine, sink: &dyn Sink, checked: Option<Checked>, took: Duration| {
+                if let Some(meter) = &meter {
+                    meter.applied(took);
+                }
+                if let Some(checked) = checked.filter(|checked| status.borrow().checked != Some(*checked)) {
+                    tell_checked(number, &checked, meter.as_ref());
+                }
+                status.send_modify(|status| {
+                    status.phase = Phase::Streaming;
+                    status.cursor = machine.cursor();
+                    status.behind = machine.behind();
+                    status.freshness = machine.freshness();
+                    status.rows = sink.row_count();
+                    status.parked = sink.parked_count();
+                    status.delivered = before.plus(machine.tally());
+                    status.at = now();
+                    status.heard_at = status.at;
+                    status.checked = checked.or(status.checked);
+                    status.last_error = None;
+                });
+                if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
+                    write_status(file, &status.borrow());
+                    written = Some(tokio::time::Instant::now());
+                }
+            };
+        let sink = self.sink.as_mut();
+        let outcome = receive(&client, number, cursor, sink, reconciling, &mut on_progress).await;
         let rows = self.sink.row_count();
         self.status.send_modify(|status| status.rows = rows);
         write_status(self.status_file.as_deref(), &self.status.borrow());
@@ -295,6 +329,24 @@ impl Agent {
             status.last_error = error;
         });
         write_status(self.status_file.as_deref(), &self.status.borrow());
+    }
+}
+
+/// Agents that begin together do not compare together: a share of the time between comparisons, in thousandths.
+fn share() -> u32 {
+    // Without randomness the first comparison comes last.
+    platform::random::bytes().map_or(1_000, |bytes| u32::from(u16::from_be_bytes(bytes)) * 1_000 / 65_536)
+}
+
+fn tell_checked(number: &AgreementNumber, checked: &Checked, meter: Option<&AgreementMeter>) {
+    let Checked { equal, rows, mended, bytes, .. } = checked;
+    if *equal {
+        tracing::info!(agreement = %number, rows, mended, bytes, "the replica equals its part of the register");
+    } else {
+        tracing::error!(agreement = %number, rows, mended, bytes, "the replica differs from its part of the register, also after it was mended: see who else writes it, or begin it anew");
+    }
+    if let Some(meter) = meter {
+        meter.checked(checked);
     }
 }
 

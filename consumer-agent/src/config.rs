@@ -4,7 +4,9 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use jiff::SignedDuration;
 use platform::config::{ConfigError, load, relative_to};
 use platform::identity::IdentityFiles;
 use schemas::ids::{AgreementNumber, ChannelName};
@@ -27,9 +29,17 @@ pub struct ConsumerConfig {
     /// What to receive.
     #[serde(default)]
     pub agreement: Vec<AgreementConfig>,
+    /// How often a replica is compared with its part of the register, and mended where it differs: `24h`; `0s` is never.
+    #[serde(default = "a_day")]
+    pub check_every: SignedDuration,
     /// How log lines look: `text` or `json`.
     #[serde(default)]
     pub log_format: platform::telemetry::Format,
+}
+
+/// Once a day: each comparison costs a router the reading of the channel's present state.
+const fn a_day() -> SignedDuration {
+    SignedDuration::from_hours(24)
 }
 
 /// One agreement and where its replica goes.
@@ -45,6 +55,11 @@ pub struct AgreementConfig {
 }
 
 impl ConsumerConfig {
+    /// The time between comparisons; none for never.
+    pub fn checks(&self) -> Option<Duration> {
+        Duration::try_from(self.check_every).ok().filter(|every| !every.is_zero())
+    }
+
     /// Reads the file; relative paths are relative to it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = load(path)?;

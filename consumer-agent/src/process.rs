@@ -54,7 +54,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         let status_file = status_path(&config.data_dir, &number);
         let meter = metrics.agreement(&number);
         let agent = Agent::new(config.router.clone(), identity.clone(), number, sink);
-        let agent = agent.with_status_file(status_file).with_meter(meter);
+        let agent = agent.with_status_file(status_file).with_meter(meter).with_checks(config.checks());
         watched.push(agent.status());
         let (stopping, broken) = (tasks.stopping(), broken.clone());
         tasks.spawn(async move {
@@ -119,7 +119,9 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
     let mut text = String::new();
     writeln!(text, "# The consumer agent of {}, as {}.", me.agent.participant, me.agent.agent)?;
     writeln!(text, "router = {router:?}")?;
-    writeln!(text, "# Replicas and status go here.\ndata_dir = \"data\"\n")?;
+    writeln!(text, "# Replicas and status go here.\ndata_dir = \"data\"")?;
+    writeln!(text, "# Each replica is compared with the register so often, and mended; 0s is never.")?;
+    writeln!(text, "check_every = \"24h\"\n")?;
     writeln!(text, "[identity]")?;
     writeln!(text, "certificate = {:?}", absolute(&files.certificate)?)?;
     writeln!(text, "key = {:?}", absolute(&files.key)?)?;
@@ -176,6 +178,15 @@ pub fn describe(status: &Status, channel: &ChannelName, now: Millis) -> String {
         status.rows,
         seconds(status.at)
     );
+    if let Some(checked) = &status.checked {
+        let found = if checked.equal { "equal to" } else { "other than" };
+        let (since, rows) = (seconds(checked.at), checked.rows);
+        let _ = write!(text, "\n  compared {since} s ago: {found} its part of the register ({rows} rows");
+        let _ = match checked.mended {
+            0 => write!(text, ")"),
+            mended => write!(text, "; {mended} were wrong and are mended)"),
+        };
+    }
     if status.parked > 0 {
         let _ =
             write!(text, "\n  {} row(s) refused by PostgreSQL are parked: dit parked list", status.parked);

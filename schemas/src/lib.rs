@@ -19,6 +19,7 @@ pub mod marks;
 pub mod partition;
 pub mod promise;
 pub mod publish;
+pub mod reconcile;
 pub mod record;
 pub mod table;
 pub mod time;

@@ -56,3 +56,18 @@ pub const CHECKPOINT_EVERY_RECORDS: u64 = 10_000;
 
 /// Agents a checkpoint can name: its record must fit the log.
 pub const MAX_TABLE_ENTRIES: usize = 4_000;
+
+/// Ranges that a consumer may ask about at once: they travel in the request's line.
+pub const MAX_ASKED_RANGES: usize = 1_024;
+
+/// Sums in one announcement: 8 bytes each, together half a frame.
+pub const MAX_SUMS: usize = 4_096;
+
+/// Bits of a range's number: some three rows each in a replica of 100 million.
+pub const MAX_RANGE_BITS: u8 = 25;
+
+/// Bytes of rows that one request for ranges may bring: beyond them a pass from the state is the shorter way.
+pub const MAX_RANGE_ROWS_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of one range's rows: they are applied together and travel in one block.
+pub const MAX_RANGE_BYTES: usize = 4 * 1024 * 1024;

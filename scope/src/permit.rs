@@ -88,3 +88,16 @@ impl Permitted<Outcome> {
         DeliveryCodec::encode(&Delivery::Event(event), out);
     }
 }
+
+impl Outcome {
+    /// Appends the delivery of a range: all rows that it has at the stream's place.
+    pub fn encode_range<'a>(
+        number: u32,
+        rows: impl IntoIterator<Item = &'a Permitted<Self>>,
+        out: &mut Vec<u8>,
+    ) {
+        let row = |row: &'a Permitted<Self>| Some((row.0.key.as_str(), row.0.after.as_deref()?));
+        let rows = rows.into_iter().filter_map(row).collect();
+        DeliveryCodec::encode(&Delivery::Range { number, rows }, out);
+    }
+}

@@ -125,6 +125,15 @@ impl Images {
     }
 }
 
+/// The rows that a consumer has of an event's subject.
+#[derive(Debug)]
+pub struct Rows {
+    /// Before the event.
+    pub before: Option<Permitted<Outcome>>,
+    /// After it.
+    pub after: Option<Permitted<Outcome>>,
+}
+
 /// What a scope is compiled from, beside the agreement.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
@@ -229,6 +238,15 @@ impl Scope {
             return Ok(None);
         }
         self.permit(Op::Read, key, Some(&image), Reason::State).map(Some)
+    }
+
+    /// Decides over the rows that an event's consumer has before and after it.
+    pub fn judge_rows(&self, key: &str, images: &Images) -> Result<Rows, Denial> {
+        let present = |image: &Option<Value>| match image {
+            None => Ok(None),
+            Some(image) => self.judge_present(key, image),
+        };
+        Ok(Rows { before: present(&images.before)?, after: present(&images.after)? })
     }
 
     fn effective<'v>(&self, image: &'v Value) -> Result<std::borrow::Cow<'v, Value>, Denial> {

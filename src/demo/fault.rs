@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use consumer_agent::receive::machine::Effect;
-use consumer_agent::sink::{Batch, Sink, SinkError, StreamHead};
+use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
 use schemas::cursor::Cursor;
 
 /// A fault to plant.
@@ -88,6 +88,10 @@ impl Sink for FaultySink {
 
     async fn settle(&mut self) -> Result<(), SinkError> {
         self.inner.settle().await
+    }
+
+    async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError> {
+        self.inner.scan(see).await
     }
 
     fn row_count(&self) -> usize {

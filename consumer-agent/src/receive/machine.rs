@@ -160,6 +160,11 @@ impl ReceiveMachine {
         }
     }
 
+    /// Whether it stands in the log, not in a pass from the state.
+    pub const fn is_live(&self) -> bool {
+        self.pass.is_none() && !self.places.is_empty()
+    }
+
     /// Up to when the provider has looked at its source: the oldest of the partitions.
     pub fn freshness(&self) -> Option<Millis> {
         self.progress.iter().map(|told| told.and_then(|progress| progress.freshness)).min().flatten()
@@ -224,6 +229,8 @@ impl ReceiveMachine {
                 }
                 Ok(Effect::Nothing)
             }
+            // What the replica is compared with says nothing of the position.
+            Delivery::Sums { .. } | Delivery::Range { .. } => Ok(Effect::Nothing),
             Delivery::Closing { next, reason, detail, places } => Ok(Effect::Closed {
                 next: *next,
                 reason: *reason,

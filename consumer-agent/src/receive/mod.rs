@@ -2,5 +2,7 @@
 //!
 //! Owns the protocol with the router. The machine decides what a delivery means; the receiver brings it.
 
+mod comparing;
 pub mod machine;
 pub mod receiver;
+pub mod reconciling;

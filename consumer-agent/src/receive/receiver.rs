@@ -14,8 +14,11 @@ use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, CloseReason, Delivery, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY,
 };
 use schemas::ids::{AgreementNumber, AgreementVersion, LogId, Partition};
+use schemas::reconcile::{Announced, Ask};
 
+use super::comparing::{self, Mend};
 use super::machine::{Effect, ProtocolError, ReceiveMachine};
+use super::reconciling::{Checked, Finding, Reconciling, Unasked};
 use crate::sink::{Batch, Sink, SinkError, StreamHead};
 
 /// A stream that is silent longer than this is broken: the router tells progress every few seconds.
@@ -43,6 +46,9 @@ pub enum ReceiveError {
     /// The stream does not keep its rules.
     #[error("the stream: {0}")]
     Protocol(#[from] ProtocolError),
+    /// An answer that does not belong to what was asked.
+    #[error("the stream: {0}")]
+    Unasked(#[from] Unasked),
     /// Its header lacks something.
     #[error("the stream's header lacks a valid {0}")]
     Header(&'static str),
@@ -57,7 +63,16 @@ pub enum ReceiveError {
     Broken,
 }
 
-/// How a stream ended.
+/// Why a stream is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The router closed it.
+    Closed(Closed),
+    /// It was left: another one is to ask a question.
+    ToAsk,
+}
+
+/// How a stream was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     /// What comes next.
@@ -82,23 +97,33 @@ fn from_parameter(cursor: Option<&Cursor>) -> String {
     cursor.map_or_else(|| "state".to_owned(), ToString::to_string)
 }
 
+/// Is told of each block: where the stream and the sink stand, how the last comparison ended, how long it took.
+pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Checked>, Duration) + Send + 'p;
+
 /// Receives one stream until it is closed or breaks; `cursor` is where the sink stands.
 pub async fn receive(
     client: &Client,
     number: &AgreementNumber,
     cursor: Option<Cursor>,
     sink: &mut dyn Sink,
-    on_progress: &mut (dyn FnMut(&ReceiveMachine, &dyn Sink, Duration) + Send),
-) -> Result<Closed, ReceiveError> {
+    reconciling: &mut Reconciling,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Ended, ReceiveError> {
     let path = format!("/v1/agreements/{number}/stream");
-    let request = client.get(&path).query(&[("from", from_parameter(cursor.as_ref()))]);
-    let mut response = send(request).await?;
+    let query = query(cursor.as_ref(), sink, reconciling);
+    let mut response = send(client.get(&path).query(&query)).await?;
     let mut decoder = Decoder::new();
     let mut stream: Option<Stream> = None;
     let mut last_settled = tokio::time::Instant::now();
     let mut dirty = false;
     loop {
-        let wait = if dirty { QUIET } else { SILENCE_LIMIT };
+        let is_live = stream.as_ref().is_some_and(|stream: &Stream| stream.machine.is_live());
+        let due = reconciling.due().filter(|_| is_live).map(|due| due - tokio::time::Instant::now());
+        let wait = if dirty { QUIET } else { due.unwrap_or(SILENCE_LIMIT).min(SILENCE_LIMIT) };
+        if due == Some(Duration::ZERO) {
+            sink.settle().await?;
+            return Ok(Ended::ToAsk);
+        }
         let bytes = match tokio::time::timeout(wait, response.chunk()).await {
             Ok(Ok(Some(bytes))) => bytes,
             Ok(Ok(None)) => return Err(ReceiveError::Broken),
@@ -108,6 +133,7 @@ pub async fn receive(
                 (dirty, last_settled) = (false, tokio::time::Instant::now());
                 continue;
             }
+            Err(_) if wait < SILENCE_LIMIT => continue,
             Err(_) => return Err(ReceiveError::Silent),
         };
         decoder.push(&bytes);
@@ -119,12 +145,12 @@ pub async fn receive(
         let Some(stream) = &mut stream else { continue };
         while let Some(block) = decoder.block()? {
             let arrived = Instant::now();
-            let closed = stream.take(&block, sink).await?;
+            let ended = stream.take(&block, sink, reconciling).await?;
             dirty = true;
-            on_progress(&stream.machine, sink, arrived.elapsed());
-            if let Some(closed) = closed {
+            on_progress(&stream.machine, sink, reconciling.last(), arrived.elapsed());
+            if let Some(ended) = ended {
                 sink.settle().await?;
-                return Ok(closed);
+                return Ok(ended);
             }
         }
         if dirty && last_settled.elapsed() >= SETTLE_EVERY {
@@ -134,11 +160,31 @@ pub async fn receive(
     }
 }
 
+/// A stream from where the sink stands; with a question, where one is due and can be answered.
+fn query(
+    cursor: Option<&Cursor>,
+    sink: &dyn Sink,
+    reconciling: &mut Reconciling,
+) -> Vec<(&'static str, String)> {
+    let mut query = vec![("from", from_parameter(cursor))];
+    let now = tokio::time::Instant::now();
+    if cursor.is_none_or(|cursor| cursor.pass.is_some()) {
+        reconciling.on_resync(now);
+    } else if let Some(ask) = reconciling.question(now, sink.row_count()) {
+        let ask = ask.to_string();
+        reconciling.moved(ask.len());
+        query.push(("check", ask));
+    }
+    query
+}
+
 struct Stream {
     channel: String,
     number: AgreementNumber,
     codec: DeliveryCodec,
     machine: ReceiveMachine,
+    /// Rows of ranges that were asked for, as they come.
+    mend: Option<Mend>,
 }
 
 impl Stream {
@@ -159,7 +205,7 @@ impl Stream {
         sink.begin(&StreamHead { derived: codec.derived().clone() }).await?;
         let channel = header.text(CHANNEL_KEY).ok_or(ReceiveError::Header(CHANNEL_KEY))?.to_owned();
         let machine = ReceiveMachine::new(log_id, version, cursor);
-        Ok(Self { channel, number: number.clone(), codec, machine })
+        Ok(Self { channel, number: number.clone(), codec, machine, mend: None })
     }
 
     /// A delivery that somebody follows, as a step of its way.
@@ -170,13 +216,30 @@ impl Stream {
         Some((partition, step.with("dit.agreement", self.number.to_string())))
     }
 
-    async fn take(&mut self, block: &Block, sink: &mut dyn Sink) -> Result<Option<Closed>, ReceiveError> {
+    async fn take(
+        &mut self,
+        block: &Block,
+        sink: &mut dyn Sink,
+        reconciling: &mut Reconciling,
+    ) -> Result<Option<Ended>, ReceiveError> {
         let mut datums = Datums::new(&block.datums);
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
-        let mut followed = Vec::new();
+        let (mut followed, mut told, mut mended) = (Vec::new(), None, false);
         for _ in 0..block.count {
+            let at = datums.at();
             let delivery = self.codec.decode(&mut datums)?;
+            match &delivery {
+                Delivery::Sums { announced, .. } => {
+                    reconciling.moved(datums.at() - at);
+                    told = Some(announced.clone());
+                }
+                Delivery::Range { rows, .. } => {
+                    reconciling.moved(datums.at() - at);
+                    mended = self.take_range(rows, reconciling)?;
+                }
+                _ => {}
+            }
             followed.extend(self.follow(&delivery));
             match self.machine.on_delivery(&delivery)? {
                 Effect::Nothing => {}
@@ -197,6 +260,49 @@ impl Stream {
         if applied.is_err() {
             applying.iter().for_each(|step| step.failed("sink"));
         }
-        applied.map(|()| closed).map_err(ReceiveError::from)
+        applied?;
+        match (closed, told) {
+            (Some(closed), _) => Ok(Some(Ended::Closed(closed))),
+            (None, Some(announced)) => compare(&announced, sink, reconciling).await,
+            (None, None) if mended => self.mend(sink, reconciling).await.map(Some),
+            (None, None) => Ok(None),
+        }
     }
+
+    /// A range that was asked for; whether it was the last.
+    fn take_range(&mut self, rows: &[(&str, &[u8])], asked: &Reconciling) -> Result<bool, ReceiveError> {
+        let Some(Ask::Rows { within }) = asked.open() else { return Err(Unasked.into()) };
+        let mend = self.mend.get_or_insert_with(|| Mend::new(within.clone()));
+        Ok(mend.take(self.codec.derived(), rows)?)
+    }
+
+    async fn mend(&mut self, sink: &mut dyn Sink, asked: &mut Reconciling) -> Result<Ended, ReceiveError> {
+        if let Some(mend) = self.mend.take() {
+            let wrong = mend.apply(sink, self.machine.cursor(), self.machine.freshness()).await?;
+            tracing::error!(agreement = %self.number, rows = wrong, "rows of the replica were wrong and are mended");
+            asked.on_mended(wrong, sink.row_count());
+        }
+        Ok(Ended::ToAsk)
+    }
+}
+
+/// The replica beside what was told of it.
+async fn compare(
+    announced: &Announced,
+    sink: &mut dyn Sink,
+    reconciling: &mut Reconciling,
+) -> Result<Option<Ended>, ReceiveError> {
+    let Some(Ask::Sums { within, bits }) = reconciling.open().cloned() else { return Err(Unasked.into()) };
+    let own = comparing::sums(sink, &within, bits).await?;
+    let now = (platform::clock::now(), tokio::time::Instant::now());
+    Ok(match reconciling.on_sums(&own, announced, now)? {
+        Finding::Over(_) => None,
+        Finding::AskOn => Some(Ended::ToAsk),
+        Finding::Resync => Some(Ended::Closed(Closed {
+            next: Next::Resync,
+            reason: CloseReason::Resync,
+            detail: "the replica differs in most of its rows: it is received anew".to_owned(),
+            places: Vec::new(),
+        })),
+    })
 }

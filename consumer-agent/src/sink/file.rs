@@ -17,11 +17,12 @@ use schemas::avro::names::column_name;
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
 use schemas::digest::hash128;
+use schemas::reconcile::texts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::rows::{self, Rows};
-use super::{Batch, Sink, SinkError, StreamHead};
+use super::{Batch, See, Sink, SinkError, StreamHead};
 use crate::receive::machine::Effect;
 
 const KIND: [u8; 4] = *b"sink";
@@ -182,6 +183,21 @@ impl FileSink {
         Ok(())
     }
 
+    /// Files that are other than they were written are written again when the sink settles.
+    fn look_at_files(&mut self) -> Result<(), SinkError> {
+        for (name, hash) in &self.files {
+            let path = self.dir.join(name);
+            let io = |error| SinkError::Io { path: path.display().to_string(), error };
+            let is_whole =
+                self.disk.exists(&path) && hash_of(self.disk.as_ref(), &path).map_err(io)? == *hash;
+            if !is_whole {
+                tracing::error!(file = %path.display(), "was altered or is gone; it is written again");
+                self.changed = true;
+            }
+        }
+        Ok(())
+    }
+
     fn write_files(&mut self) -> Result<(), SinkError> {
         let (Some(derived), Some(cursor)) = (self.row_schema.clone(), self.rows.cursor.clone()) else {
             return Ok(());
@@ -284,6 +300,15 @@ impl Sink for FileSink {
         }
     }
 
+    async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError> {
+        self.look_at_files()?;
+        let Some(derived) = &self.row_schema else { return Ok(()) };
+        for (key, image) in &self.rows.present {
+            see(key, texts(derived, image)?);
+        }
+        Ok(())
+    }
+
     fn row_count(&self) -> usize {
         self.rows.present.len()
     }
@@ -297,6 +322,20 @@ fn encode_header(derived: Option<&AvroSchema>) -> Vec<u8> {
 fn decode_header(bytes: &[u8]) -> Option<AvroSchema> {
     let header: SegmentHeader = serde_json::from_slice(bytes).ok()?;
     AvroSchema::from_json(header.derived?).ok()
+}
+
+/// A file's SHA-256.
+fn hash_of(disk: &dyn Disk, path: &Path) -> std::io::Result<String> {
+    let (file, mut hash, mut at) = (disk.open(path)?, Sha256::new(), 0);
+    let mut buffer = vec![0; WRITE_BYTES];
+    loop {
+        let read = file.read_at(&mut buffer, at)?;
+        if read == 0 {
+            return Ok(hex::encode(hash.finalize()));
+        }
+        hash.update(buffer.get(..read).unwrap_or_default());
+        at += u64::try_from(read).unwrap_or(u64::MAX);
+    }
 }
 
 /// A file on its way into place, with its hash.

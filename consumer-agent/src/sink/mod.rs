@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use platform::segments::SegmentError;
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
+use schemas::reconcile::Texts;
 use schemas::time::Millis;
 
 use crate::receive::machine::Effect;
@@ -75,6 +76,9 @@ impl SinkError {
     }
 }
 
+/// Sees rows, one by one.
+pub type See<'s> = dyn FnMut(&str, Texts) + Send + 's;
+
 /// A place for one agreement's replica.
 #[async_trait]
 pub trait Sink: Send {
@@ -92,6 +96,8 @@ pub trait Sink: Send {
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
     /// Makes what was applied durable, and visible to others.
     async fn settle(&mut self) -> Result<(), SinkError>;
+    /// Shows every row as its readers find it, by key: its values as text, in the order of the stream's fields.
+    async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError>;
     /// How many rows the replica has.
     fn row_count(&self) -> usize;
     /// How many keys have a row that the place refuses: they stand still, the others flow.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use consumer_agent::agent::{Agent, Phase};
 use consumer_agent::receive::machine::Effect;
 use consumer_agent::sink::file::FileSink;
-use consumer_agent::sink::{Batch, Sink, SinkError, StreamHead};
+use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
 use platform::identity::{Identity, IdentityFiles};
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
@@ -91,6 +91,13 @@ impl Sink for Measuring {
     async fn settle(&mut self) -> Result<(), SinkError> {
         match &mut self.inner {
             Some(inner) => inner.settle().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError> {
+        match &mut self.inner {
+            Some(inner) => inner.scan(see).await,
             None => Ok(()),
         }
     }

@@ -1,12 +1,17 @@
-//! How many streams one agreement has open: a bound on what one consumer can ask of a router at once.
+//! How many streams one agreement has open, and how many questions are answered at once: bounds on what consumers can
+//! ask of a router.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schemas::ids::AgreementNumber;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Streams of one agreement at once: an agent has one, and a person may look on; a reconnecting agent may overlap.
 const MAX_STREAMS: usize = 8;
+
+/// States that are read at once to answer consumers' questions: each costs what a pass costs, and the rest can wait.
+const CHECKS_AT_ONCE: usize = 2;
 
 /// Too many streams.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +21,17 @@ pub struct TooManyStreams(AgreementNumber);
 type Open = Arc<Mutex<HashMap<AgreementNumber, usize>>>;
 
 /// The open streams of a router; clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Admissions(Open);
+#[derive(Debug, Clone)]
+pub struct Admissions {
+    open: Open,
+    checks: Arc<Semaphore>,
+}
+
+impl Default for Admissions {
+    fn default() -> Self {
+        Self { open: Open::default(), checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)) }
+    }
+}
 
 /// One open stream; it is counted until this is dropped.
 #[derive(Debug)]
@@ -27,15 +41,20 @@ pub struct Admission {
 }
 
 impl Admissions {
+    /// Waits for a turn to read a state for a consumer's question.
+    pub async fn check(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.checks).acquire_owned().await.ok()
+    }
+
     /// Counts one more stream of an agreement, if it may have one.
     pub fn admit(&self, number: &AgreementNumber) -> Result<Admission, TooManyStreams> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(number.clone()).or_default();
         if *count >= MAX_STREAMS {
             return Err(TooManyStreams(number.clone()));
         }
         *count += 1;
-        Ok(Admission { open: Arc::clone(&self.0), number: number.clone() })
+        Ok(Admission { open: Arc::clone(&self.open), number: number.clone() })
     }
 }
 
@@ -65,6 +84,6 @@ mod tests {
         open.pop();
         assert!(admissions.admit(&a).is_ok());
         drop(open);
-        assert!(admissions.0.lock().unwrap().is_empty());
+        assert!(admissions.open.lock().unwrap().is_empty());
     }
 }

@@ -92,6 +92,13 @@ impl Encoder {
         self.rows += 1;
     }
 
+    /// Adds a range with all the rows that it has.
+    pub fn range<'a>(&mut self, number: u32, rows: impl ExactSizeIterator<Item = &'a Permitted<Outcome>>) {
+        self.rows += rows.len();
+        Outcome::encode_range(number, rows, &mut self.datums);
+        self.count += 1;
+    }
+
     /// Adds a begin or end mark, progress, or the closing record.
     pub fn mark(&mut self, delivery: &Delivery<'_>) {
         DeliveryCodec::encode(delivery, &mut self.datums);
@@ -141,12 +148,16 @@ fn lines(codec: &DeliveryCodec, datums: &[u8]) -> Vec<u8> {
     out
 }
 
+fn rendered(derived: &AvroSchema, image: &[u8]) -> Option<serde_json::Value> {
+    let name = |field: &str| names::column_name(field).unwrap_or_else(|| field.to_owned());
+    let value = json::decode(derived, image).ok()?;
+    Some(json::render(derived.parsed(), &value, &name))
+}
+
 fn line(derived: &AvroSchema, delivery: &Delivery<'_>) -> serde_json::Value {
     match delivery {
         Delivery::Event(event) => {
-            let name = |field: &str| names::column_name(field).unwrap_or_else(|| field.to_owned());
-            let after = event.after.and_then(|image| json::decode(derived, image).ok());
-            let after = after.map(|value| json::render(derived.parsed(), &value, &name));
+            let after = event.after.and_then(|image| rendered(derived, image));
             json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
                     "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})
         }
@@ -156,6 +167,15 @@ fn line(derived: &AvroSchema, delivery: &Delivery<'_>) -> serde_json::Value {
         Delivery::Progress(progress) => json!({"progress": {"partition": progress.partition,
                 "offset": progress.place.offset, "end": progress.end,
                 "fresh_at": progress.freshness.map(|at| at.to_string())}}),
+        Delivery::Sums { places, announced } => {
+            let sums: Vec<String> = announced.sums.iter().map(|sum| format!("{sum:016x}")).collect();
+            let total = format!("{:032x}", announced.total);
+            json!({"sums": {"places": places, "rows": announced.rows, "total": total, "sums": sums}})
+        }
+        Delivery::Range { number, rows } => {
+            let row = |(key, image): &(&str, &[u8])| json!({"key": key, "image": rendered(derived, image)});
+            json!({"range": {"number": number, "rows": rows.iter().map(row).collect::<Vec<_>>()}})
+        }
         Delivery::Closing { next, reason, detail, places } => {
             json!({"closing": {"next": next, "reason": reason, "detail": detail, "places": places}})
         }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
 use super::gate::{Gate, Shut};
+use super::reckoning::{Answer, Question, ReckonError};
 use super::scopes::{ScopeError, Scopes};
 use super::start::Beginning;
 use crate::audit::chain::Event;
@@ -80,6 +81,18 @@ impl From<BootstrapError> for Stop {
     }
 }
 
+impl From<ReckonError> for Stop {
+    fn from(error: ReckonError) -> Self {
+        match error {
+            ReckonError::Bootstrap(error) => error.into(),
+            ReckonError::Reader(error) => error.into(),
+            ReckonError::Scope(error) => error.into(),
+            ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
+            ReckonError::Row(_) => close(CloseReason::Internal, error.to_string()),
+        }
+    }
+}
+
 impl From<ScopeError> for Stop {
     fn from(error: ScopeError) -> Self {
         match &error {
@@ -125,6 +138,7 @@ pub struct Session {
     /// Deliveries of the frame being filled that somebody follows.
     pub(crate) followed: Vec<Stepping>,
     pub(crate) telling: Telling,
+    pub(crate) question: Question,
     /// Held as long as the stream is open.
     pub(crate) _admission: Admission,
 }
@@ -188,6 +202,9 @@ impl Session {
             self.meter.passed(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), passed);
         }
         loop {
+            if let Err(stop) = self.answer_if_due().await {
+                return stop;
+            }
             let gone_on = match self.round(&mut followers).await {
                 Ok(true) => self.tell_if_due(&followers).await,
                 Ok(false) => self.idle(&followers).await,
@@ -274,6 +291,26 @@ impl Session {
             self.flush().await?;
         }
         Ok(any)
+    }
+
+    /// Tells what was asked for, once the stream stands where that can be said.
+    async fn answer_if_due(&mut self) -> Result<(), Stop> {
+        let Some(reckoning) = self.question.due_at(&self.places)? else { return Ok(()) };
+        let answer = reckoning.roll_to(&self.places).await?;
+        self.flush().await?;
+        match answer {
+            Answer::Sums(sums) => {
+                let (places, announced) = (self.places.clone(), sums.announce());
+                self.encoder.mark(&Delivery::Sums { places, announced });
+            }
+            Answer::Rows(gathered) => {
+                for (number, rows) in gathered.ranges()? {
+                    self.encoder.range(number, rows.into_iter());
+                    self.flush_if_full().await?;
+                }
+            }
+        }
+        self.flush().await
     }
 
     /// Judges a chunk; whether it gave the consumer anything.
@@ -374,6 +411,7 @@ impl Session {
         let moved = select_all(tails.iter_mut().map(|tail| Box::pin(tail.changed())));
         tokio::select! {
             _ = moved => Ok(()),
+            reckoned = self.question.moved() => Ok(reckoned?),
             () = self.out.closed() => Err(Stop::Gone),
             () = tokio::time::sleep_until(self.telling.due()) => self.tell_if_due(followers).await,
         }

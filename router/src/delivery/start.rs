@@ -53,6 +53,9 @@ pub enum StartError {
         /// The channel's.
         expected: String,
     },
+    /// A question without a place in the log.
+    #[error("check= needs from= a cursor that stands in the log, not in a pass from the state")]
+    CheckWithoutCursor,
     /// A pass that no router began.
     #[error("the cursor's pass was not begun by a router of this network; begin again with from=state")]
     Unsealed,

@@ -13,7 +13,7 @@ use axum::{Extension, Json, Router};
 use http::{HeaderMap, Version, header};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
-use schemas::cursor::Place;
+use schemas::cursor::{Cursor, Place};
 use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
 };
@@ -22,8 +22,9 @@ use schemas::ids::{AgentId, AgreementNumber, ChannelName, Partition};
 use schemas::limits;
 use schemas::promise::Promise;
 use schemas::publish::{AgreementStatus, ChannelStatus, Me, OpenRequest, Position};
+use schemas::reconcile::Ask;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::problem::Refused;
 use super::server::{PeerName, Reset};
@@ -35,9 +36,10 @@ use crate::delivery::body::GatedBody;
 use crate::delivery::encode::{Encoder, Format};
 use crate::delivery::gate::Gate;
 use crate::delivery::own_state::OwnState;
+use crate::delivery::reckoning::{Question, Reckoning};
 use crate::delivery::scopes::Scopes;
 use crate::delivery::session::{QUEUE_FRAMES, Session, Telling};
-use crate::delivery::start::{Beginning, From, begin};
+use crate::delivery::start::{Beginning, From, StartError, begin};
 
 const CHANNEL_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -111,6 +113,8 @@ async fn publish(
 #[serde(deny_unknown_fields)]
 struct StreamQuery {
     from: String,
+    /// What the consumer's rows should come to, or which rows some ranges have: [`Ask`] as text.
+    check: Option<String>,
 }
 
 async fn subscribe(
@@ -129,6 +133,10 @@ async fn subscribe(
     }
     let entry = standing_agreement(&core, agent, &number)?;
     let from = From::parse(&query.from)?;
+    let ask = query.check.map(|text| text.parse::<Ask>()).transpose()?;
+    if ask.is_some() && !matches!(from, From::Cursor(Cursor { pass: None, .. })) {
+        return Err(StartError::CheckWithoutCursor.into());
+    }
     let channel = &entry.agreement.channel;
     let running = core.channels.wait_for(channel, CHANNEL_WAIT).await;
     let unknown = || Refused::new(ErrorCode::ChannelUnknown, format!("there is no channel {channel}"));
@@ -144,7 +152,8 @@ async fn subscribe(
         channel: channel.clone(),
         from: from.to_string(),
     };
-    let body = start_stream(&core, &running, &entry, from, format, (agent, admitted, reset)).await?;
+    let asked = (from, ask, format);
+    let body = start_stream(&core, &running, &entry, asked, (agent, admitted, reset)).await?;
     Ok(([(header::CONTENT_TYPE, format.media_type())], body.into_body()).into_response())
 }
 
@@ -181,8 +190,7 @@ async fn start_stream(
     core: &Core,
     running: &Arc<Running>,
     entry: &AgreementEntry,
-    from: From,
-    format: Format,
+    (from, ask, format): (From, Option<Ask>, Format),
     (agent, admitted, reset): (&AgentId, Event, Reset),
 ) -> Result<GatedBody, Refused> {
     let agreement = Arc::new(entry.agreement.clone());
@@ -224,6 +232,10 @@ async fn start_stream(
     }
     let body = GatedBody::new(header, steps, gate.clone(), encoder(), places.clone(), meter.connection());
     core.audit.record(admitted).await?;
+    let question = match ask {
+        Some(ask) => reckon(core, running, &agreement, ask)?,
+        None => Question::None,
+    };
     let (view, audit, agent) = (core.control.watch(), core.audit.clone(), agent.clone());
     let session = Session {
         encoder: encoder(),
@@ -239,9 +251,40 @@ async fn start_stream(
         meter,
         followed: Vec::new(),
         telling: Telling::new(),
+        question,
         _admission: admission,
     };
     let stopping = core.tasks.stopping();
     core.tasks.spawn(session.run(beginning, stopping));
     Ok(body)
+}
+
+/// Begins to read the state for a consumer's question; its stream goes on meanwhile.
+fn reckon(
+    core: &Core,
+    running: &Arc<Running>,
+    agreement: &Arc<Agreement>,
+    ask: Ask,
+) -> Result<Question, Refused> {
+    let view = core.control.watch();
+    let entry = Arc::clone(&running.entry);
+    let scopes = Scopes::new(&view.borrow(), entry, Arc::clone(agreement), Arc::clone(&core.secret))?;
+    let (mut answer, answered) = oneshot::channel();
+    let (running, admissions, stopping) =
+        (Arc::clone(running), core.admissions.clone(), core.tasks.stopping());
+    core.tasks.spawn(async move {
+        let reckoned = async {
+            let _turn = admissions.check().await;
+            Reckoning::begin(&running, scopes, view, ask).await
+        };
+        let reckoned = tokio::select! {
+            reckoned = reckoned => reckoned,
+            // The stream is over.
+            () = answer.closed() => return,
+            () = stopping => return,
+        };
+        // Nobody waits any more.
+        drop(answer.send(reckoned));
+    });
+    Ok(Question::Asked(answered))
 }

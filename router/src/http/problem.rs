@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{StatusCode, header};
 use schemas::error_code::{ErrorCode, Problem};
+use schemas::reconcile::AskError;
 
 use crate::audit::service::AuditError;
 use crate::channel::reader::ReaderError;
@@ -147,8 +148,9 @@ refused_from! {
         PublishError::Lost(_) => ErrorCode::LostTopic,
         PublishError::NotReadBack(_) => ErrorCode::AppendUnknown,
     };
+    AskError => |_| ErrorCode::RequestMalformed;
     StartError => |error| match error {
-        StartError::Unreadable(_) => ErrorCode::RequestMalformed,
+        StartError::Unreadable(_) | StartError::CheckWithoutCursor => ErrorCode::RequestMalformed,
         StartError::Cursor(_) => ErrorCode::CursorMalformed,
         StartError::Foreign { .. } | StartError::OtherVersion(..) | StartError::Unsealed => {
             ErrorCode::CursorForeign

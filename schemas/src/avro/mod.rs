@@ -11,3 +11,4 @@ pub mod layout;
 pub mod names;
 pub mod resolution;
 pub mod schema;
+pub mod text;

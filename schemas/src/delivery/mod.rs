@@ -4,18 +4,23 @@
 //! a delete has no image, by its type.
 
 mod closing;
+mod reading;
+mod union;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 pub use self::closing::{CloseReason, Next};
-
+use self::reading::{
+    MAX_PLACES, all, announced, bootstrap, close_reason, partition, pass_place, pick, place, places, trace,
+};
+use self::union::union_schema;
 use crate::avro::binary::{self, Cursor, DatumError};
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::change::Op;
-use crate::cursor::{Pass, PassPlace, Place};
+use crate::cursor::{Pass, Place};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
+use crate::reconcile::Announced;
 use crate::time::Millis;
 use crate::trace::TraceContext;
 
@@ -116,6 +121,20 @@ pub enum Delivery<'a> {
     },
     /// Everything permitted up to here has been delivered.
     Progress(Progress),
+    /// What the rows come to at this place of the stream, for a consumer that has asked.
+    Sums {
+        /// By partition.
+        places: Vec<Place>,
+        /// Of the ranges that were asked for.
+        announced: Announced,
+    },
+    /// At this place of the stream a range has these rows and no others, for a consumer that has asked.
+    Range {
+        /// The range.
+        number: u32,
+        /// Key and image of each.
+        rows: Vec<(&'a str, &'a [u8])>,
+    },
     /// The last record of a stream.
     Closing {
         /// What the consumer does next.
@@ -195,6 +214,21 @@ impl DeliveryCodec {
                     put_offset(out, place.end.get());
                 });
             }
+            Delivery::Sums { places, announced } => {
+                binary::put_long(out, 6);
+                put_places(out, places);
+                binary::put_long(out, i64::try_from(announced.rows).unwrap_or(i64::MAX));
+                out.extend_from_slice(&announced.total.to_be_bytes());
+                put_all(out, &announced.sums, |out, sum| out.extend_from_slice(&sum.to_be_bytes()));
+            }
+            Delivery::Range { number, rows } => {
+                binary::put_long(out, 7);
+                binary::put_long(out, i64::from(*number));
+                put_all(out, rows, |out, (key, image)| {
+                    binary::put_string(out, key);
+                    out.extend_from_slice(image);
+                });
+            }
             Delivery::Closing { next, reason, detail, places } => {
                 binary::put_long(out, 4);
                 binary::put_long(out, next.index());
@@ -211,7 +245,7 @@ impl DeliveryCodec {
         match cursor.long()? {
             0 => self.decode_event(cursor).map(Delivery::Event),
             1 => Ok(Delivery::Begin { bootstrap: bootstrap(cursor)? }),
-            2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: all(cursor, place)? }),
+            2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: places(cursor)? }),
             3 => Ok(Delivery::Progress(Progress {
                 partition: partition(cursor)?,
                 place: place(cursor)?,
@@ -223,16 +257,29 @@ impl DeliveryCodec {
                 next: pick(cursor, &Next::ALL)?,
                 reason: close_reason(cursor)?,
                 detail: cursor.string()?.to_owned(),
-                places: all(cursor, place)?,
+                places: places(cursor)?,
             }),
             5 => Ok(Delivery::Pass(Pass {
                 id: bootstrap(cursor)?,
                 begun_at: Millis::new(cursor.long()?),
                 seal: cursor.string()?.to_owned(),
-                places: all(cursor, pass_place)?,
+                places: all(cursor, MAX_PLACES, pass_place)?,
             })),
+            6 => Ok(Delivery::Sums { places: places(cursor)?, announced: announced(cursor)? }),
+            7 => Ok(Delivery::Range {
+                number: u32::try_from(offset(cursor)?)
+                    .map_err(|_| DatumError::Invalid { at, what: "no such range" })?,
+                rows: all(cursor, usize::MAX, |cursor| self.decode_row(cursor))?,
+            }),
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }
+    }
+
+    fn decode_row<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(&'a str, &'a [u8]), DatumError> {
+        let key = cursor.string()?;
+        let start = cursor.at();
+        self.derived.layout().skip(cursor)?;
+        Ok((key, cursor.since(start)))
     }
 
     fn decode_event<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Event<'a>, DatumError> {
@@ -309,125 +356,10 @@ fn put_all<T>(out: &mut Vec<u8>, all: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
     out.push(0);
 }
 
-fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
-    Ok(Place { offset: Offset::new(offset(cursor)?), checkpoint: Offset::new(offset(cursor)?) })
-}
-
-fn pass_place(cursor: &mut Cursor<'_>) -> Result<PassPlace, DatumError> {
-    Ok(PassPlace { next: Offset::new(offset(cursor)?), end: Offset::new(offset(cursor)?) })
-}
-
-/// One for each partition.
-fn all<'a, T>(
-    cursor: &mut Cursor<'a>,
-    one: impl Fn(&mut Cursor<'a>) -> Result<T, DatumError>,
-) -> Result<Vec<T>, DatumError> {
-    let mut found = Vec::new();
-    loop {
-        let at = cursor.at();
-        let count = cursor.long()?;
-        if count == 0 {
-            return Ok(found);
-        }
-        if count < 0 {
-            cursor.length()?;
-        }
-        for _ in 0..count.unsigned_abs() {
-            if found.len() >= usize::try_from(crate::limits::MAX_PARTITIONS).unwrap_or(usize::MAX) {
-                return Err(DatumError::Invalid { at, what: "more partitions than a channel has" });
-            }
-            found.push(one(cursor)?);
-        }
-    }
-}
-
-fn bootstrap(cursor: &mut Cursor<'_>) -> Result<BootstrapId, DatumError> {
-    let mut id = [0; 16];
-    id.copy_from_slice(cursor.take(16, "id")?);
-    Ok(BootstrapId::new(id))
-}
-
-fn partition(cursor: &mut Cursor<'_>) -> Result<Partition, DatumError> {
-    let at = cursor.at();
-    let number = u32::try_from(cursor.long()?);
-    number.map(Partition::new).map_err(|_| DatumError::Invalid { at, what: "no such partition" })
-}
-
-fn pick<T: Copy>(cursor: &mut Cursor<'_>, all: &[T]) -> Result<T, DatumError> {
-    let at = cursor.at();
-    let index = usize::try_from(cursor.long()?).ok();
-    let found = index.and_then(|i| all.get(i)).copied();
-    found.ok_or(DatumError::Invalid { at, what: "an enum has no such symbol" })
-}
-
-fn trace(cursor: &mut Cursor<'_>) -> Result<Option<TraceContext>, DatumError> {
-    let at = cursor.at();
-    match cursor.long()? {
-        0 => Ok(None),
-        1 => Ok(TraceContext::parse(cursor.string()?)),
-        _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
-    }
-}
-
-fn close_reason(cursor: &mut Cursor<'_>) -> Result<CloseReason, DatumError> {
-    let at = cursor.at();
-    let text = cursor.string()?;
-    let found = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == text);
-    found.ok_or(DatumError::Invalid { at, what: "an unknown reason for closing" })
-}
-
-fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
-    derived.record()?;
-    let millis = json!({"type": "long", "logicalType": "timestamp-millis"});
-    let place = |name: &str| json!({"name": name, "type": "long"});
-    let next = ["continue", "resync", "stop"];
-    AvroSchema::from_json(json!([
-        {"type": "record", "name": "lv.dit.Delivery", "fields": [
-            {"name": "op", "type": {"type": "enum", "name": "lv.dit.Op", "symbols": ["c", "u", "d", "r"]}},
-            {"name": "key", "type": "string"},
-            {"name": "after", "type": ["null", derived.json()]},
-            {"name": "reason", "type": {"type": "enum", "name": "lv.dit.Reason",
-                "symbols": ["change", "enter", "leave", "state"]}},
-            {"name": "partition", "type": "int"},
-            place("offset"),
-            {"name": "event_at", "type": millis},
-            {"name": "logged_at", "type": millis},
-            {"name": "traceparent", "type": ["null", "string"]},
-        ]},
-        {"type": "record", "name": "lv.dit.Begin", "fields": [
-            {"name": "bootstrap", "type": {"type": "fixed", "name": "lv.dit.Id", "size": 16}},
-        ]},
-        {"type": "record", "name": "lv.dit.End", "fields": [
-            {"name": "bootstrap", "type": "lv.dit.Id"},
-            {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.Place",
-                "fields": [place("offset"), place("checkpoint")]}}},
-        ]},
-        {"type": "record", "name": "lv.dit.Progress", "fields": [
-            {"name": "partition", "type": "int"},
-            {"name": "place", "type": "lv.dit.Place"},
-            {"name": "freshness", "type": ["null", millis]},
-            place("end"),
-            {"name": "passed_at", "type": ["null", millis]},
-        ]},
-        {"type": "record", "name": "lv.dit.Closing", "fields": [
-            {"name": "next", "type": {"type": "enum", "name": "lv.dit.Next", "symbols": next}},
-            {"name": "reason", "type": "string"},
-            {"name": "detail", "type": "string"},
-            {"name": "places", "type": {"type": "array", "items": "lv.dit.Place"}},
-        ]},
-        {"type": "record", "name": "lv.dit.Pass", "fields": [
-            {"name": "bootstrap", "type": "lv.dit.Id"},
-            {"name": "begun_at", "type": millis},
-            {"name": "seal", "type": "string"},
-            {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.PassPlace",
-                "fields": [place("next"), place("end")]}}},
-        ]},
-    ]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cursor::PassPlace;
 
     fn codec() -> DeliveryCodec {
         let derived = r#"{"type":"record","name":"lv.C","fields":[{"name":"a","type":"string"}]}"#;
@@ -475,6 +407,12 @@ mod tests {
             }),
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![place; 3] },
             Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![] },
+            Delivery::Sums {
+                places: vec![place],
+                announced: Announced { rows: 7, total: 1 << 127, sums: vec![0, u64::MAX, 5] },
+            },
+            Delivery::Range { number: 9, rows: vec![("k", &[2, b'x']), ("l", &[0])] },
+            Delivery::Range { number: 0, rows: vec![] },
             progress(None),
             progress(Some(Millis::new(4))),
         ];

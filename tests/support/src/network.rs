@@ -17,12 +17,12 @@ use router::{Parts, Router, Routers, Watched};
 use schemas::avro::binary::{Cursor as Datums, put_string};
 use schemas::avro::container::Decoder;
 use schemas::change::Op;
-use schemas::cursor::{Cursor, Pass, in_words};
+use schemas::cursor::{Cursor, Pass, Place, in_words};
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::digest;
 use schemas::error_code::ErrorCode;
 use schemas::framing;
-use schemas::ids::{AgreementVersion, Digest, Epoch, Partition, SchemaId, Sequence};
+use schemas::ids::{AgreementVersion, Digest, Epoch, Offset, Partition, SchemaId, Sequence};
 use schemas::publish::{OpenRequest, Position};
 use schemas::record::{Kind, Provenance, Record};
 use scope::secret::NetworkSecret;
@@ -84,8 +84,13 @@ pub struct Stream {
 impl Stream {
     /// Begins a stream of an agreement.
     pub async fn open(client: &Client, number: &str, from: &str) -> anyhow::Result<Self> {
+        Self::asking(client, number, &[("from", from)]).await
+    }
+
+    /// Begins a stream of an agreement by any query.
+    pub async fn asking(client: &Client, number: &str, query: &[(&str, &str)]) -> anyhow::Result<Self> {
         let path = format!("/v1/agreements/{number}/stream");
-        let response = send(client.get(&path).query(&[("from", from)])).await?;
+        let response = send(client.get(&path).query(query)).await?;
         Ok(Self {
             last_row: None,
             response,
@@ -152,6 +157,11 @@ fn word(delivery: &Delivery<'_>) -> String {
         Delivery::Pass(_) => "pass".to_owned(),
         Delivery::End { .. } => "end".to_owned(),
         Delivery::Progress { .. } => "progress".to_owned(),
+        Delivery::Sums { announced, .. } => format!("sums of {} rows: {:x}", announced.rows, announced.total),
+        Delivery::Range { number, rows } => {
+            let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
+            format!("range {number}: {}", keys.join(" "))
+        }
         Delivery::Closing { next, reason, detail, places } => {
             format!("closing {next:?} {} {detail} at {}", reason.as_str(), in_words(places))
         }
@@ -317,6 +327,15 @@ impl Network {
     pub async fn stream(&self, agent: &str, from: &str) -> anyhow::Result<Stream> {
         let client = self.client(agent)?;
         Stream::open(&client, "A-1", from).await
+    }
+
+    /// The cursor of an offset, or of the tail, under the agreement's first version.
+    pub fn cursor(&self, offset: Option<u64>) -> anyhow::Result<Cursor> {
+        let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
+        let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
+        let place = |tail| Place { offset: offset.map_or(tail, Offset::new), checkpoint: Offset::new(0) };
+        let places = running.feeds.iter().map(|feed| place(feed.tail().next)).collect();
+        Ok(Cursor { log_id, version, places, pass: None })
     }
 
     /// The cursor of a pass from the state under the agreement's first version.

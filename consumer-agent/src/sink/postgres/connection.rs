@@ -20,8 +20,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A line that is dead is found out within a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What the server ends by itself: locks that others hold, statements that hang, transactions of agents that are gone.
-const SERVER_LIMITS: &str = "-c lock_timeout=30s -c statement_timeout=300s -c tcp_keepalives_idle=30 \
-     -c idle_in_transaction_session_timeout=60s -c standard_conforming_strings=on";
+/// And how it spells values, whatever its own defaults are.
+const SESSION: &str = "-c lock_timeout=30s -c statement_timeout=300s -c tcp_keepalives_idle=30 \
+     -c idle_in_transaction_session_timeout=60s -c standard_conforming_strings=on \
+     -c TimeZone=UTC -c DateStyle=ISO -c bytea_output=hex -c extra_float_digits=1";
 
 /// Where a replica table is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -72,7 +74,7 @@ pub(super) async fn connect(place: &PostgresPlace) -> Result<Connection, Postgre
 async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError> {
     let wrong = |problem: String| PostgresError::Place { problem };
     let mut config: Config = place.url.parse().map_err(|e| wrong(format!("url: {e}")))?;
-    let options = format!("{} {SERVER_LIMITS}", config.get_options().unwrap_or_default());
+    let options = format!("{} {SESSION}", config.get_options().unwrap_or_default());
     config
         .application_name("dit-consumer")
         .connect_timeout(CONNECT_LIMIT)

@@ -7,8 +7,8 @@
 mod columns;
 mod connection;
 mod parked;
+mod scan;
 mod statements;
-mod values;
 mod writes;
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use self::columns::{Column, differences, field_columns, own_columns};
 use self::connection::{Connection, connect};
 use self::statements::{Stored, Table};
 use self::writes::Writes;
-use super::{Batch, Sink, SinkError, StreamHead};
+use super::{Batch, See, Sink, SinkError, StreamHead};
 use crate::receive::machine::Effect;
 
 pub use connection::PostgresPlace;
@@ -313,6 +313,18 @@ impl Sink for PostgresSink {
 
     async fn settle(&mut self) -> Result<(), SinkError> {
         // Every batch is durable and visible by its own transaction.
+        Ok(())
+    }
+
+    async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError> {
+        self.make_ready().await?;
+        let (Some(connection), Some(known), Some((derived, wanted))) =
+            (&self.connection, &mut self.known, &self.stream)
+        else {
+            return Ok(());
+        };
+        let replica = scan::Replica { table: &self.table, agreement: &self.agreement, derived, wanted };
+        known.rows = replica.scan(&connection.client, known, see).await?;
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Transaction};
 
 use super::PostgresError;
 use super::columns::quoted;
@@ -181,6 +181,23 @@ impl Parking {
         };
         Ok(rows.iter().map(row).collect())
     }
+}
+
+/// What waits: the latest row of each key.
+pub(super) async fn waiting(
+    client: &Client,
+    parking: &Parking,
+    agreement: &AgreementNumber,
+    generation: i64,
+) -> Result<Vec<(String, Row)>, PostgresError> {
+    let select = format!("SELECT key, latest FROM {} WHERE agreement = $1 AND generation = $2", parking.sql);
+    let rows = client.query(&select, &[&agreement.as_str(), &generation]).await;
+    let rows = rows.map_err(PostgresError::during("reading dit_parked"))?;
+    let row = |row: &tokio_postgres::Row| {
+        let latest: &[u8] = row.get(1);
+        Some((text(row.get(0)), serde_json::from_slice(latest).ok()?))
+    };
+    Ok(rows.iter().filter_map(row).collect())
 }
 
 fn text(bytes: &[u8]) -> String {

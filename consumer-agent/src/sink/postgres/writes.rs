@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use schemas::avro::schema::AvroSchema;
+use schemas::avro::text;
 use schemas::ids::AgreementNumber;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
@@ -13,7 +14,7 @@ use tokio_postgres::types::ToSql;
 use super::columns::{Column, GENERATION, KEY, is_field, quoted};
 use super::parked::{Parking, Row};
 use super::statements::Table;
-use super::{Known, PostgresError, values};
+use super::{Known, PostgresError};
 use crate::sink::SinkError;
 
 /// Rows of one statement: enough that its costs do not count, few enough to be no burden.
@@ -45,7 +46,7 @@ impl<'w> Writes<'w> {
     }
 
     pub(super) fn upsert(&mut self, key: &str, image: &[u8]) -> Result<(), SinkError> {
-        let values = values::texts(self.derived, image)?;
+        let values = text::texts(self.derived, image)?;
         self.rows.insert(key.to_owned(), Some(values));
         Ok(())
     }

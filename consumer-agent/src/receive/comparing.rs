@@ -1,0 +1,73 @@
+//! A replica compared with what was told of its ranges, and mended.
+//!
+//! Owns the reading of the sink's rows for it. A mend is a batch like any other: the rows that are wrong, and the cursor
+//! where the replica stands.
+
+use std::collections::BTreeMap;
+
+use schemas::avro::schema::AvroSchema;
+use schemas::cursor::Cursor;
+use schemas::reconcile::{Ranges, Sums, Texts, texts};
+use schemas::time::Millis;
+
+use super::machine::Effect;
+use crate::sink::{Batch, Sink, SinkError};
+
+/// What the replica's rows come to.
+pub(super) async fn sums(sink: &mut dyn Sink, within: &Ranges, bits: u8) -> Result<Sums, SinkError> {
+    let mut sums = Sums::new(within.clone(), bits);
+    sink.scan(&mut |key, texts| sums.add(key, &texts)).await?;
+    Ok(sums)
+}
+
+/// The rows that some ranges have, as they come.
+#[derive(Debug)]
+pub(super) struct Mend {
+    within: Ranges,
+    rows: BTreeMap<String, (Vec<u8>, Texts)>,
+    left: usize,
+}
+
+impl Mend {
+    /// Of these ranges nothing has come yet.
+    pub(super) fn new(within: Ranges) -> Self {
+        let left = within.numbers().len();
+        Self { within, rows: BTreeMap::new(), left }
+    }
+
+    /// A range came; whether it was the last.
+    pub(super) fn take(&mut self, derived: &AvroSchema, rows: &[(&str, &[u8])]) -> Result<bool, SinkError> {
+        for (key, image) in rows {
+            self.rows.insert((*key).to_owned(), (image.to_vec(), texts(derived, image)?));
+        }
+        self.left = self.left.saturating_sub(1);
+        Ok(self.left == 0)
+    }
+
+    /// Makes the replica's rows of the ranges what came; how many were wrong.
+    pub(super) async fn apply(
+        self,
+        sink: &mut dyn Sink,
+        cursor: Option<Cursor>,
+        freshness: Option<Millis>,
+    ) -> Result<usize, SinkError> {
+        let Self { within, mut rows, .. } = self;
+        let mut effects = Vec::new();
+        let mut see = |key: &str, texts: Texts| {
+            if within.of(key).is_none() {
+                return;
+            }
+            let key = key.to_owned();
+            match rows.remove(&key) {
+                Some((_, told)) if told == texts => {}
+                Some((image, _)) => effects.push(Effect::Upsert { key, image }),
+                None => effects.push(Effect::Remove { key }),
+            }
+        };
+        sink.scan(&mut see).await?;
+        effects.extend(rows.into_iter().map(|(key, (image, _))| Effect::Upsert { key, image }));
+        let wrong = effects.len();
+        sink.apply(&Batch { effects, cursor, freshness }).await?;
+        Ok(wrong)
+    }
+}

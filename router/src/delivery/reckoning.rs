@@ -1,0 +1,229 @@
+//! The answer to a consumer's question what its rows should come to.
+//!
+//! Owns the way to it: the rows of the present state, judged by the consumer's agreement, then the log from there to
+//! the very place of the consumer's stream. It gives out nothing itself: the stream does, at that place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemas::avro::binary::DatumError;
+use schemas::cursor::Place;
+use schemas::ids::Offset;
+use schemas::limits::{MAX_RANGE_BYTES, MAX_RANGE_ROWS_BYTES};
+use schemas::reconcile::{Ask, Ranges, Sums, texts};
+use scope::permit::{Outcome, Permitted};
+use tokio::sync::{oneshot, watch};
+
+use super::scopes::{ScopeError, Scopes};
+use crate::channel::follower::Follower;
+use crate::channel::reader::{Item, Judgeable, ReaderError};
+use crate::channels::Running;
+use crate::control::view::ControlView;
+use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReckonError {
+    /// The state.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The log.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// The agreement.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// A row that was permitted cannot be read.
+    #[error("a permitted row: {0}")]
+    Row(#[from] DatumError),
+    /// The ranges that were asked for have too many rows.
+    #[error("the ranges have more than {} MiB of rows: a pass from the state is the shorter way", MAX_RANGE_ROWS_BYTES >> 20)]
+    TooMany,
+}
+
+/// What is gathered for the answer.
+pub enum Answer {
+    /// The sums of ranges.
+    Sums(Sums),
+    /// The rows of ranges, by range and key.
+    Rows(Gathered),
+}
+
+/// Rows of some ranges.
+pub struct Gathered {
+    /// The ranges.
+    pub within: Ranges,
+    /// By range and key as the consumer has it.
+    pub rows: BTreeMap<u32, BTreeMap<String, Permitted<Outcome>>>,
+    bytes: usize,
+}
+
+/// An answer on its way to the stream's place.
+pub struct Reckoning {
+    scopes: Scopes,
+    view: watch::Receiver<Arc<ControlView>>,
+    answer: Answer,
+    followers: Vec<Follower>,
+}
+
+impl Reckoning {
+    /// Reads the present state.
+    pub async fn begin(
+        running: &Running,
+        scopes: Scopes,
+        view: watch::Receiver<Arc<ControlView>>,
+        ask: Ask,
+    ) -> Result<Self, ReckonError> {
+        let answer = match ask {
+            Ask::Sums { within, bits } => Answer::Sums(Sums::new(within, bits)),
+            Ask::Rows { within } => Answer::Rows(Gathered { within, rows: BTreeMap::new(), bytes: 0 }),
+        };
+        let mut reckoning = Self { scopes, view, answer, followers: Vec::with_capacity(running.feeds.len()) };
+        for feed in &running.feeds {
+            let topic = running.entry.channel.state_topic();
+            let mut pass = Bootstrap::begin(Arc::clone(feed), topic).await?;
+            while let Some(images) = pass.next().await? {
+                // What cannot be read has no row, here as in a pass.
+                for present in images.into_iter().flatten() {
+                    reckoning.take_present(&pass, &present).await?;
+                }
+            }
+            reckoning.followers.push(pass.into_follower());
+        }
+        Ok(reckoning)
+    }
+
+    async fn take_present(&mut self, pass: &Bootstrap, present: &Present) -> Result<(), ReckonError> {
+        let codec = pass.codec(present.schema).await?;
+        let view = Arc::clone(&self.view.borrow());
+        let scope = self.scopes.scope(&view, present.schema, &codec)?;
+        match scope.judge_present(&present.key, &present.image) {
+            Ok(Some(row)) => self.put_in(row),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether a stream that stands at these places has passed what was read of the state.
+    pub fn is_reached_by(&self, places: &[Place]) -> bool {
+        self.followers.iter().zip(places).all(|(follower, place)| follower.place().offset <= place.offset)
+    }
+
+    /// Reads on to these places of the log, to the very event.
+    pub async fn roll_to(mut self, places: &[Place]) -> Result<Answer, ReckonError> {
+        for (mut follower, place) in std::mem::take(&mut self.followers).into_iter().zip(places) {
+            while follower.place().offset < place.offset {
+                let Some(chunk) = follower.next().await? else { break };
+                let wanted = follower.wanted()..place.offset;
+                let counts = |offset: &Offset| wanted.contains(offset);
+                for item in &chunk.items {
+                    if let Item::Change(event) = item
+                        && counts(&event.offset)
+                    {
+                        self.take_event(event)?;
+                    }
+                }
+            }
+        }
+        Ok(self.answer)
+    }
+
+    fn take_event(&mut self, event: &Judgeable) -> Result<(), ReckonError> {
+        let view = Arc::clone(&self.view.borrow());
+        let scope = self.scopes.scope(&view, event.schema, event.codec())?;
+        // An event that cannot be judged was parked: it changed no row.
+        let Ok(rows) = event.images().and_then(|images| scope.judge_rows(&event.key, images)) else {
+            return Ok(());
+        };
+        if let Some(row) = rows.before {
+            self.take_out(&row)?;
+        }
+        rows.after.map_or(Ok(()), |row| self.put_in(row))
+    }
+
+    fn put_in(&mut self, row: Permitted<Outcome>) -> Result<(), ReckonError> {
+        let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
+        match &mut self.answer {
+            Answer::Sums(sums) if sums.counts(key) => sums.add(key, &texts(self.scopes.derived(), image)?),
+            Answer::Sums(_) => {}
+            Answer::Rows(gathered) => {
+                if let Some(number) = gathered.within.of(key) {
+                    gathered.bytes += key.len() + image.len();
+                    if gathered.bytes > MAX_RANGE_ROWS_BYTES {
+                        return Err(ReckonError::TooMany);
+                    }
+                    gathered.rows.entry(number).or_default().insert(key.to_owned(), row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_out(&mut self, row: &Permitted<Outcome>) -> Result<(), ReckonError> {
+        let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
+        match &mut self.answer {
+            Answer::Sums(sums) if sums.counts(key) => {
+                sums.take_out(key, &texts(self.scopes.derived(), image)?);
+            }
+            Answer::Sums(_) => {}
+            Answer::Rows(gathered) => {
+                let range = gathered.within.of(key).and_then(|number| gathered.rows.get_mut(&number));
+                if let Some(gone) = range.and_then(|rows| rows.remove(key)) {
+                    gathered.bytes -= key.len() + gone.get().after().map_or(0, <[u8]>::len);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Gathered {
+    /// Each range that was asked for with its rows, also where it has none.
+    pub fn ranges(&self) -> Result<impl Iterator<Item = (u32, Vec<&Permitted<Outcome>>)>, ReckonError> {
+        let size =
+            |row: &Permitted<Outcome>| row.get().key().len() + row.get().after().map_or(0, <[u8]>::len);
+        if self.rows.values().any(|rows| rows.values().map(size).sum::<usize>() > MAX_RANGE_BYTES) {
+            return Err(ReckonError::TooMany);
+        }
+        let of = |number: &u32| self.rows.get(number).map(|rows| rows.values().collect());
+        Ok(self.within.numbers().iter().map(move |number| (*number, of(number).unwrap_or_default())))
+    }
+}
+
+/// A consumer's question on its way through a stream.
+pub enum Question {
+    /// Nothing was asked, or it was answered.
+    None,
+    /// The state is being read.
+    Asked(oneshot::Receiver<Result<Reckoning, ReckonError>>),
+    /// What is left is the way to the stream's place.
+    Reckoned(Box<Reckoning>),
+}
+
+impl Question {
+    /// Waits until there is something new about it; for ever where nothing is waited for.
+    pub async fn moved(&mut self) -> Result<(), ReckonError> {
+        let Self::Asked(answer) = self else { return std::future::pending().await };
+        match answer.await {
+            Ok(reckoning) => *self = Self::Reckoned(Box::new(reckoning?)),
+            // The router is stopping: the stream is told so by itself.
+            Err(_) => *self = Self::None,
+        }
+        Ok(())
+    }
+
+    /// The reckoning, when a stream at these places can be told.
+    pub fn due_at(&mut self, places: &[Place]) -> Result<Option<Box<Reckoning>>, ReckonError> {
+        if let Self::Asked(answer) = self
+            && let Ok(reckoning) = answer.try_recv()
+        {
+            *self = Self::Reckoned(Box::new(reckoning?));
+        }
+        match std::mem::replace(self, Self::None) {
+            Self::Reckoned(reckoning) if reckoning.is_reached_by(places) => Ok(Some(reckoning)),
+            other => {
+                *self = other;
+                Ok(None)
+            }
+        }
+    }
+}

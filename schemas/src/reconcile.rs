@@ -1,0 +1,348 @@
+//! Reconciliation: what a replica's rows come to, by ranges of their keys' hashes.
+//!
+//! Owns the ranges, the sums and the question a consumer asks. A row's digest is over its key and its values as text,
+//! so that a table, a file and the register can be compared; sums of digests do not depend on the rows' order, and a
+//! row is taken out of them as it was put in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::avro::binary::DatumError;
+use crate::avro::schema::{AvroSchema, SchemaError};
+use crate::avro::text;
+use crate::digest::hash128;
+use crate::limits::{MAX_ASKED_RANGES, MAX_RANGE_BITS, MAX_SUMS};
+
+/// A row's values as text, in the order of the derived schema's fields.
+pub type Texts = Vec<Option<String>>;
+
+/// A question that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("check={0:?} is none of sums.<bits>.<ranges>, rows.<ranges>; ranges are <bits>:<numbers>")]
+pub struct AskError(String);
+
+/// Some of the ranges that the keys' hashes are cut into by their first bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranges {
+    bits: u8,
+    numbers: BTreeSet<u32>,
+}
+
+impl Ranges {
+    /// The one range of everything.
+    pub fn whole() -> Self {
+        Self { bits: 0, numbers: BTreeSet::from([0]) }
+    }
+
+    /// Some ranges of so many bits; `None` for none, for too many, and for those that there are not.
+    pub fn new(bits: u8, numbers: BTreeSet<u32>) -> Option<Self> {
+        let last = *numbers.last()?;
+        let exist = bits <= MAX_RANGE_BITS && last >> bits == 0;
+        (exist && numbers.len() <= MAX_ASKED_RANGES).then_some(Self { bits, numbers })
+    }
+
+    /// How many bits name one of them.
+    pub const fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Their numbers.
+    pub const fn numbers(&self) -> &BTreeSet<u32> {
+        &self.numbers
+    }
+
+    /// The range of a key, if it is one of these.
+    pub fn of(&self, key: &str) -> Option<u32> {
+        Some(first_bits(hash128(key.as_bytes()), self.bits)).filter(|number| self.numbers.contains(number))
+    }
+}
+
+fn first_bits(hash: u128, bits: u8) -> u32 {
+    let rest = 128_u32 - u32::from(bits);
+    // No bits at all is a shift by the whole width.
+    u32::try_from(hash.checked_shr(rest).unwrap_or(0)).unwrap_or(0)
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.bits)?;
+        let mut before = 0;
+        for (index, number) in self.numbers.iter().enumerate() {
+            let dash = if index == 0 { "" } else { "-" };
+            write!(f, "{dash}{:x}", number - before)?;
+            before = *number;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Ranges {
+    type Err = AskError;
+
+    fn from_str(text: &str) -> Result<Self, AskError> {
+        let wrong = || AskError(text.chars().take(80).collect());
+        let (bits, steps) = text.split_once(':').ok_or_else(wrong)?;
+        let mut numbers = BTreeSet::new();
+        let mut number = 0_u32;
+        for step in steps.split('-') {
+            let step = u32::from_str_radix(step, 16).map_err(|_| wrong())?;
+            number = number.checked_add(step).ok_or_else(wrong)?;
+            if !numbers.insert(number) {
+                return Err(wrong());
+            }
+        }
+        Self::new(bits.parse().map_err(|_| wrong())?, numbers).ok_or_else(wrong)
+    }
+}
+
+/// What a consumer asks of a router, to be answered at a place of its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// The sums of finer ranges within some.
+    Sums {
+        /// Where.
+        within: Ranges,
+        /// How fine.
+        bits: u8,
+    },
+    /// All rows of some ranges.
+    Rows {
+        /// Which.
+        within: Ranges,
+    },
+}
+
+impl Ask {
+    /// The sums of finer ranges; `None` where they are too many, or not finer.
+    pub fn sums(within: Ranges, bits: u8) -> Option<Self> {
+        let fits = bits >= within.bits && bits <= MAX_RANGE_BITS;
+        (fits && within.numbers.len() << (bits - within.bits) <= MAX_SUMS)
+            .then_some(Self::Sums { within, bits })
+    }
+
+    /// Where it looks.
+    pub const fn within(&self) -> &Ranges {
+        match self {
+            Self::Sums { within, .. } | Self::Rows { within } => within,
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sums { within, bits } => write!(f, "sums.{bits}.{within}"),
+            Self::Rows { within } => write!(f, "rows.{within}"),
+        }
+    }
+}
+
+impl FromStr for Ask {
+    type Err = AskError;
+
+    fn from_str(text: &str) -> Result<Self, AskError> {
+        let wrong = || AskError(text.chars().take(80).collect());
+        if let Some(ranges) = text.strip_prefix("rows.") {
+            return Ok(Self::Rows { within: ranges.parse()? });
+        }
+        let (bits, ranges) =
+            text.strip_prefix("sums.").and_then(|rest| rest.split_once('.')).ok_or_else(wrong)?;
+        let bits = bits.parse().map_err(|_| wrong())?;
+        Self::sums(ranges.parse()?, bits).ok_or_else(wrong)
+    }
+}
+
+/// A row's digest: over its key and its values, each with its length, null apart from empty.
+fn row_digest(key: &str, texts: &[Option<String>]) -> u128 {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(Some(key)).chain(texts.iter().map(Option::as_deref)) {
+        match part {
+            None => hash.update([0]),
+            Some(text) => {
+                hash.update([1]);
+                hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+                hash.update(text);
+            }
+        }
+    }
+    hash.finalize().iter().take(16).fold(0, |digest, byte| (digest << 8) | u128::from(*byte))
+}
+
+/// An image's values as text, each in its one spelling.
+pub fn texts(derived: &AvroSchema, image: &[u8]) -> Result<Texts, DatumError> {
+    let plain = text::texts(derived, image)?;
+    spelt(derived, plain).map_err(|_| DatumError::Invalid { at: 0, what: "its schema is no record" })
+}
+
+/// The one spelling of values that were read from a row's columns.
+pub fn spelt(derived: &AvroSchema, values: Texts) -> Result<Texts, SchemaError> {
+    let record = derived.record()?.record;
+    let each = record.fields.iter().zip(values);
+    Ok(each.map(|(field, value)| value.map(|value| text::spelt(&field.schema, value))).collect())
+}
+
+/// What rows come to: the sum of their digests, for each range and together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sums {
+    bits: u8,
+    within: Ranges,
+    rows: u64,
+    total: u128,
+    by_range: BTreeMap<u32, u128>,
+}
+
+impl Sums {
+    /// Of no rows yet: ranges of so many bits within others.
+    pub fn new(within: Ranges, bits: u8) -> Self {
+        let by_range = BTreeMap::new();
+        Self { bits, within, rows: 0, total: 0, by_range }
+    }
+
+    /// Whether a key's row counts.
+    pub fn counts(&self, key: &str) -> bool {
+        self.within.of(key).is_some()
+    }
+
+    /// Puts a row in; one outside does not count.
+    pub fn add(&mut self, key: &str, texts: &[Option<String>]) {
+        self.change(key, |total, rows| (total.wrapping_add(row_digest(key, texts)), rows.wrapping_add(1)));
+    }
+
+    /// Takes a row out that was put in.
+    pub fn take_out(&mut self, key: &str, texts: &[Option<String>]) {
+        self.change(key, |total, rows| (total.wrapping_sub(row_digest(key, texts)), rows.wrapping_sub(1)));
+    }
+
+    fn change(&mut self, key: &str, change: impl Fn(u128, u64) -> (u128, u64)) {
+        if !self.counts(key) {
+            return;
+        }
+        let number = first_bits(hash128(key.as_bytes()), self.bits);
+        let sum = self.by_range.entry(number).or_default();
+        (*sum, _) = change(*sum, 0);
+        (self.total, self.rows) = change(self.total, self.rows);
+    }
+
+    /// What is announced of them.
+    pub fn announce(&self) -> Announced {
+        let fan = self.bits - self.within.bits;
+        let children = |number: &u32| (number << fan)..((number + 1) << fan);
+        let sum = |number| first_half(self.by_range.get(&number).copied().unwrap_or(0));
+        let sums = self.within.numbers.iter().flat_map(children).map(sum).collect();
+        Announced { rows: self.rows, total: self.total, sums }
+    }
+
+    /// The ranges whose sums are other than those announced; `None` where these are not of the same ranges.
+    pub fn differing(&self, announced: &Announced) -> Option<BTreeSet<u32>> {
+        let own = self.announce();
+        if own.sums.len() != announced.sums.len() {
+            return None;
+        }
+        let fan = self.bits - self.within.bits;
+        let numbers = self.within.numbers.iter().flat_map(|number| (number << fan)..((number + 1) << fan));
+        let both = numbers.zip(own.sums.iter().zip(&announced.sums));
+        Some(both.filter(|(_, (own, told))| own != told).map(|(number, _)| number).collect())
+    }
+}
+
+fn first_half(sum: u128) -> u64 {
+    u64::try_from(sum >> 64).unwrap_or(0)
+}
+
+/// Sums as they travel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// How many rows.
+    pub rows: u64,
+    /// The sum of all digests.
+    pub total: u128,
+    /// The first half of each range's sum, in the order of the ranges.
+    pub sums: Vec<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row(value: u8) -> Texts {
+        vec![Some(value.to_string()), None]
+    }
+
+    #[test]
+    fn questions_survive_their_text_and_no_other_is_read() {
+        let some = Ranges::new(12, BTreeSet::from([0, 7, 4_095])).unwrap();
+        for ask in [
+            Ask::sums(Ranges::whole(), 12).unwrap(),
+            Ask::sums(some.clone(), 22).unwrap(),
+            Ask::Rows { within: some.clone() },
+        ] {
+            assert_eq!(ask.to_string().parse(), Ok(ask));
+        }
+        assert_eq!(Ask::Rows { within: some }.to_string(), "rows.12:0-7-ff8");
+        for bad in
+            ["", "sums", "sums.13.0:0", "sums.3.4:1", "rows.4:10", "rows.4:1-0", "rows.26:1", "rows.4:"]
+        {
+            assert!(bad.parse::<Ask>().is_err(), "{bad}");
+        }
+        let many: Vec<String> = (0..=MAX_ASKED_RANGES).map(|_| "1".to_owned()).collect();
+        assert!(format!("rows.20:{}", many.join("-")).parse::<Ask>().is_err());
+    }
+
+    #[test]
+    fn a_digest_is_the_published_one_and_tells_null_from_empty() {
+        // Fixed: a change of this value is a change of the protocol.
+        assert_eq!(format!("{:032x}", row_digest("k", &row(1))), "fe9304a7e08881585aa6311ae8706018");
+        assert_ne!(row_digest("k", &[None]), row_digest("k", &[Some(String::new())]));
+        assert_ne!(
+            row_digest("k", &[Some("ab".into()), None]),
+            row_digest("k", &[Some("a".into()), Some("b".into())])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn sums_know_which_ranges_differ_and_nothing_of_the_order(
+            rows in prop::collection::btree_map("[a-z]{1,4}", any::<u8>(), 0..60),
+            changed in prop::collection::btree_map("[a-z]{1,4}", prop::option::of(any::<u8>()), 0..6),
+            bits in 0_u8..8,
+        ) {
+            let sums_of = |rows: &BTreeMap<String, u8>, backwards: bool| {
+                let mut sums = Sums::new(Ranges::whole(), bits);
+                let mut all: Vec<_> = rows.iter().collect();
+                if backwards { all.reverse(); }
+                all.into_iter().for_each(|(key, value)| sums.add(key, &row(*value)));
+                sums
+            };
+            let first = sums_of(&rows, false);
+            prop_assert_eq!(&first, &sums_of(&rows, true));
+            let mut other = rows.clone();
+            let mut rolled = first.clone();
+            let mut differing = BTreeSet::new();
+            for (key, value) in &changed {
+                let before = other.get(key).copied();
+                if let Some(before) = before { rolled.take_out(key, &row(before)); }
+                match value {
+                    Some(value) => { other.insert(key.clone(), *value); rolled.add(key, &row(*value)); }
+                    None => { other.remove(key); }
+                }
+                if before != *value { differing.insert(first_bits(hash128(key.as_bytes()), bits)); }
+            }
+            let second = sums_of(&other, false);
+            prop_assert_eq!(rolled.announce(), second.announce());
+            prop_assert_eq!(first.differing(&second.announce()), Some(differing.clone()));
+            if let Some(within) = Ranges::new(bits, differing) {
+                let mut finer = [Sums::new(within.clone(), bits + 2), Sums::new(within.clone(), bits + 2)];
+                rows.iter().for_each(|(key, value)| finer[0].add(key, &row(*value)));
+                other.iter().for_each(|(key, value)| finer[1].add(key, &row(*value)));
+                let found = finer[0].differing(&finer[1].announce()).unwrap();
+                let parents: BTreeSet<u32> = found.iter().map(|number| number >> 2).collect();
+                prop_assert_eq!(&parents, within.numbers());
+            }
+        }
+    }
+}
