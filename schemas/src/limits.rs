@@ -67,7 +67,8 @@ pub const MAX_SUMS: usize = 4_096;
 pub const MAX_RANGE_BITS: u8 = 25;
 
 /// Bytes of rows that one request for ranges may bring: beyond them a pass from the state is the shorter way.
-pub const MAX_RANGE_ROWS_BYTES: usize = 16 * 1024 * 1024;
+/// They wait in the router's memory until the stream takes them.
+pub const MAX_RANGE_ROWS_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of one range's rows: they are applied together and travel in one block.
-pub const MAX_RANGE_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_RANGE_BYTES: usize = 2 * 1024 * 1024;

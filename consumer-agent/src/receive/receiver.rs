@@ -279,7 +279,9 @@ impl Stream {
     async fn mend(&mut self, sink: &mut dyn Sink, asked: &mut Reconciling) -> Result<Ended, ReceiveError> {
         if let Some(mend) = self.mend.take() {
             let wrong = mend.apply(sink, self.machine.cursor(), self.machine.freshness()).await?;
-            tracing::error!(agreement = %self.number, rows = wrong, "rows of the replica were wrong and are mended");
+            if wrong > 0 {
+                tracing::error!(agreement = %self.number, rows = wrong, "rows of the replica were wrong and are mended");
+            }
             asked.on_mended(wrong, sink.row_count());
         }
         Ok(Ended::ToAsk)

@@ -15,6 +15,7 @@ use scope::permit::{Outcome, Permitted};
 use tokio::sync::{oneshot, watch};
 
 use super::scopes::{ScopeError, Scopes};
+use crate::channel::feed::Tail;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Item, Judgeable, ReaderError};
 use crate::channels::Running;
@@ -36,6 +37,9 @@ pub enum ReckonError {
     /// A row that was permitted cannot be read.
     #[error("a permitted row: {0}")]
     Row(#[from] DatumError),
+    /// The router is stopping, or the partition is lost.
+    #[error("the log is not read any more")]
+    Stopped,
     /// The ranges that were asked for have too many rows.
     #[error("the ranges have more than {} MiB of rows: a pass from the state is the shorter way", MAX_RANGE_ROWS_BYTES >> 20)]
     TooMany,
@@ -112,7 +116,15 @@ impl Reckoning {
     pub async fn roll_to(mut self, places: &[Place]) -> Result<Answer, ReckonError> {
         for (mut follower, place) in std::mem::take(&mut self.followers).into_iter().zip(places) {
             while follower.place().offset < place.offset {
-                let Some(chunk) = follower.next().await? else { break };
+                let Some(chunk) = follower.next().await? else {
+                    // The stream has read the log further than the shared tail.
+                    let mut tail = follower.feed().watch();
+                    let read = |tail: &Tail| tail.next >= place.offset || tail.lost().is_some();
+                    if tail.wait_for(read).await.map_or(true, |tail| tail.lost().is_some()) {
+                        return Err(ReckonError::Stopped);
+                    }
+                    continue;
+                };
                 let wanted = follower.wanted()..place.offset;
                 let counts = |offset: &Offset| wanted.contains(offset);
                 for item in &chunk.items {

@@ -88,7 +88,7 @@ impl From<ReckonError> for Stop {
             ReckonError::Reader(error) => error.into(),
             ReckonError::Scope(error) => error.into(),
             ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
-            ReckonError::Row(_) => close(CloseReason::Internal, error.to_string()),
+            ReckonError::Row(_) | ReckonError::Stopped => close(CloseReason::Internal, error.to_string()),
         }
     }
 }
