@@ -154,3 +154,38 @@ fn a_file_that_was_altered_is_written_again() {
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
     daily_site::take_day(&site, 1);
 }
+
+#[test]
+fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
+    let (dir, url) = (tempfile::tempdir().unwrap(), Postgres::shared().unwrap());
+    let site = site(dir.path(), &url);
+    let _running: Vec<_> =
+        ["router", "producer", "consumer"].iter().map(|part| daily_site::start(&site, part)).collect();
+    let logs = || format!("{}\n{}", site.log("router"), site.log("consumer"));
+    let (text, part) = register(0);
+    site.drop_file("0.csv", &text).unwrap();
+    let table = Table::connect(&url);
+    eventually("the replica is whole", || Ok(table.rows() == part))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    let ready = || get(&format!("http://{}/readyz", site.observed("consumer").unwrap()), &[]).unwrap();
+    assert_eq!(ready().0, 200);
+
+    // Whatever is written to these rows, something of the site's own alters it.
+    let spoil = "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN IF NEW.k::int % 600 = 1 THEN NEW.v := NEW.v || '!'; END IF; RETURN NEW; END $$;
+        CREATE TRIGGER spoil BEFORE INSERT OR UPDATE ON register FOR EACH ROW EXECUTE FUNCTION spoil();
+        UPDATE register SET v = v WHERE k::int % 600 = 1";
+    table.1.block_on(table.0.batch_execute(spoil)).unwrap();
+    let broken = "dit_promises_broken_total{promise=\"replica-equation\"}";
+    let told = || Ok(site.log("consumer").contains("also after it was mended") && ready().0 == 503);
+    eventually("it says that it cannot be mended", told).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    assert!(ready().1.contains("replica-equation"), "{}", ready().1);
+    let metrics = get(&format!("http://{}/metrics", site.observed("consumer").unwrap()), &[]).unwrap().1;
+    let count = metrics.lines().find_map(|line| line.strip_prefix(broken)).unwrap().trim().to_owned();
+    assert_ne!(count, "0");
+    assert!(metric(&site, "dit_consumer_replica_equal") < 0.5);
+
+    table.1.block_on(table.0.batch_execute("DROP TRIGGER spoil ON register")).unwrap();
+    let mended = || Ok(table.rows() == part && metric(&site, "dit_consumer_replica_equal") > 0.5);
+    eventually("it is mended", mended).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+}
