@@ -15,9 +15,11 @@ mod two_routers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use consumer_agent::agent::Status;
+use consumer_agent::receive::reconciling::Checked;
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
 use dit::demo::backing::Backing;
@@ -36,6 +38,7 @@ use schemas::ids::AgentId;
 use serde_json::json;
 use support::real_data;
 use support::routers::Routers;
+use tokio::sync::watch;
 
 /// Dumps that the guard must hold for good: 896 of 9,892 rows, and none.
 const ACCIDENTS: [&str; 2] = ["2024-02-28T211504", "2024-03-06T061239"];
@@ -97,6 +100,26 @@ struct Play {
     tables: BTreeMap<String, ReplicaTable>,
     /// (file, would delete, would change, register) of what the guard held.
     held: Vec<(String, u64, u64)>,
+    /// What comparing the replicas with the register has found, by consumer.
+    checks: Arc<Mutex<BTreeMap<String, Vec<Checked>>>>,
+}
+
+/// Replicas are compared while the register's changes go through.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+async fn keep_checks(
+    mut status: watch::Receiver<Status>,
+    checks: Arc<Mutex<BTreeMap<String, Vec<Checked>>>>,
+    consumer: String,
+) {
+    while status.changed().await.is_ok() {
+        let Some(found) = status.borrow_and_update().checked else { continue };
+        let mut checks = checks.lock().unwrap();
+        let known = checks.entry(consumer.clone()).or_default();
+        if known.last() != Some(&found) {
+            known.push(found);
+        }
+    }
 }
 
 impl Play {
@@ -113,7 +136,15 @@ impl Play {
         network.channel(&channel).await.unwrap();
         let id: AgentId = "gov/main".parse().unwrap();
         let producer = network.producer(&id, &channel.name).await.unwrap();
-        Self { network, producer, dir, postgres, tables: BTreeMap::new(), held: Vec::new() }
+        Self {
+            network,
+            producer,
+            dir,
+            postgres,
+            tables: BTreeMap::new(),
+            held: Vec::new(),
+            checks: Arc::default(),
+        }
     }
 
     async fn put(&self, agreement: serde_json::Value) {
@@ -135,7 +166,9 @@ impl Play {
                 Box::new(FileSink::open(Arc::new(RealDisk), &dir, "domains").unwrap())
             }
         };
-        self.network.consumer(&id, number, sink).unwrap();
+        let status = self.network.consumer(&id, number, sink, Some(CHECK_EVERY)).unwrap();
+        let (checks, consumer) = (Arc::clone(&self.checks), consumer.to_owned());
+        self.network.spawn(keep_checks(status, checks, consumer));
     }
 
     fn take(&mut self, file: &Path) {
@@ -167,6 +200,40 @@ impl Play {
         };
         let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         rows.map(|row| (row["Domain name"].as_str().unwrap_or_default().to_lowercase(), row)).collect()
+    }
+
+    /// Every replica is its part of the last dump, was found equal to it, and was never found anything else.
+    async fn is_right(&self, last: &BTreeMap<String, serde_json::Value>) {
+        for consumer in ["CA", "TX", "NY", "late"] {
+            let expected: BTreeMap<_, _> =
+                last.iter().filter(|(_, row)| consumer == "late" || row["State"] == consumer).collect();
+            let deadline = std::time::Instant::now() + Duration::from_secs(120);
+            loop {
+                let rows = self.rows(consumer).await;
+                if rows.iter().collect::<BTreeMap<_, _>>() == expected {
+                    break;
+                }
+                let is_early = std::time::Instant::now() < deadline;
+                assert!(is_early, "{consumer}: {} of {}", rows.len(), expected.len());
+                tokio::task::yield_now().await;
+            }
+            assert!(!expected.is_empty());
+            let found_equal = || {
+                let rows = u64::try_from(expected.len()).unwrap();
+                let checks = self.checks.lock().unwrap().get(consumer).cloned().unwrap_or_default();
+                checks.last().is_some_and(|last| last.equal && last.rows == rows).then_some(checks)
+            };
+            let checks = loop {
+                if let Some(checks) = found_equal() {
+                    break checks;
+                }
+                assert!(std::time::Instant::now() < deadline, "{consumer}: not found equal");
+                tokio::task::yield_now().await;
+            };
+            // Nothing was ever wrong, in whatever moment of five years it was looked at.
+            assert!(checks.iter().all(|check| check.equal && check.mended == 0), "{consumer}: {checks:?}");
+            println!("{consumer}: found equal {} times", checks.len());
+        }
     }
 }
 
@@ -299,22 +366,7 @@ async fn five_years(backing: &Backing, postgres: Option<String>, mut outside: Op
     }
     play.producer.drained().await.unwrap();
     check_held(&play.held);
-    let last = raw(files.last().unwrap());
-    for consumer in ["CA", "TX", "NY", "late"] {
-        let expected: BTreeMap<_, _> =
-            last.iter().filter(|(_, row)| consumer == "late" || row["State"] == consumer).collect();
-        let deadline = std::time::Instant::now() + Duration::from_secs(120);
-        loop {
-            let rows = play.rows(consumer).await;
-            if rows.iter().collect::<BTreeMap<_, _>>() == expected {
-                break;
-            }
-            let is_early = std::time::Instant::now() < deadline;
-            assert!(is_early, "{consumer}: {} of {}", rows.len(), expected.len());
-            tokio::task::yield_now().await;
-        }
-        assert!(!expected.is_empty());
-    }
+    play.is_right(&raw(files.last().unwrap())).await;
     play.network.stop().await.unwrap();
 }
 

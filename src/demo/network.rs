@@ -257,14 +257,16 @@ impl Network {
         Ok(Producer { agent, fault, sent })
     }
 
-    /// Starts a consumer agent on a sink.
+    /// Starts a consumer agent on a sink, whose replica is compared with the register so often.
     pub fn consumer(
         &self,
         id: &AgentId,
         number: AgreementNumber,
         sink: Box<dyn Sink>,
+        check_every: Option<Duration>,
     ) -> anyhow::Result<watch::Receiver<Status>> {
         let agent = ConsumerAgent::new(self.url.clone(), self.identity(id)?, number, sink);
+        let agent = agent.with_checks(check_every);
         let status = agent.status();
         self.spawn(async move { drop(agent.run().await) });
         Ok(status)

@@ -295,7 +295,7 @@ impl Play {
             None => sink,
         };
         let id = AgentId { participant: participant.parse()?, agent: "main".parse()? };
-        let status = self.network.consumer(&id, agreement.number, sink)?;
+        let status = self.network.consumer(&id, agreement.number, sink, None)?;
         self.progress.watch_replica(status.clone());
         self.consumers.push(Consumer {
             participant: participant.to_owned(),

@@ -259,7 +259,7 @@ impl Play {
             None => sink,
         };
         let id = AgentId { participant: part.participant.parse()?, agent: "receiver".parse()? };
-        let status = self.network.consumer(&id, agreement.number, sink)?;
+        let status = self.network.consumer(&id, agreement.number, sink, None)?;
         self.progress.watch_replica(status.clone());
         let consumer = Consumer {
             participant: part.participant.to_owned(),
