@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use parts::postgres::Postgres;
-use support::site::{Site, eventually};
+use support::site::{Process, Site, eventually};
 use support::watcher::get;
 use tokio_postgres::NoTls;
 
@@ -97,18 +97,25 @@ impl Table {
     }
 }
 
-#[test]
-fn a_table_with_one_row_in_a_hundred_altered_is_mended_without_a_full_download() {
-    let (dir, url) = (tempfile::tempdir().unwrap(), Postgres::shared().unwrap());
-    let site = site(dir.path(), &url);
-    let _running: Vec<_> =
-        ["router", "producer", "consumer"].iter().map(|part| daily_site::start(&site, part)).collect();
-    let logs = || format!("{}\n{}", site.log("router"), site.log("consumer"));
+/// A network whose replica in a table has a day's register.
+fn whole(dir: &std::path::Path) -> (Site, Vec<Process>, Table, BTreeMap<String, String>) {
+    let url = Postgres::shared().unwrap();
+    let site = site(dir, &url);
+    let parts = ["router", "producer", "consumer"];
+    let running = parts.iter().map(|part| daily_site::start(&site, part)).collect();
     let (text, part) = register(0);
     site.drop_file("0.csv", &text).unwrap();
     let table = Table::connect(&url);
-    let is = |part: &BTreeMap<String, String>| Ok(table.rows() == *part);
-    eventually("the replica is whole", || is(&part)).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    eventually("the replica is whole", || Ok(table.rows() == part))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}\n{}", site.log("router"), site.log("consumer")));
+    (site, running, table, part)
+}
+
+#[test]
+fn a_table_with_one_row_in_a_hundred_altered_is_mended_without_a_full_download() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, _running, table, _) = whole(dir.path());
+    let logs = || format!("{}\n{}", site.log("router"), site.log("consumer"));
     let equal = || Ok(metric(&site, "dit_consumer_replica_equal") >= 1.0);
     eventually("it was compared and found equal", equal).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
     assert!(metric(&site, "dit_consumer_mended_rows_total") < 0.5, "nothing was wrong\n{}", logs());
@@ -157,16 +164,9 @@ fn a_file_that_was_altered_is_written_again() {
 
 #[test]
 fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
-    let (dir, url) = (tempfile::tempdir().unwrap(), Postgres::shared().unwrap());
-    let site = site(dir.path(), &url);
-    let _running: Vec<_> =
-        ["router", "producer", "consumer"].iter().map(|part| daily_site::start(&site, part)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let (site, _running, table, part) = whole(dir.path());
     let logs = || format!("{}\n{}", site.log("router"), site.log("consumer"));
-    let (text, part) = register(0);
-    site.drop_file("0.csv", &text).unwrap();
-    let table = Table::connect(&url);
-    eventually("the replica is whole", || Ok(table.rows() == part))
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
     let ready = || get(&format!("http://{}/readyz", site.observed("consumer").unwrap()), &[]).unwrap();
     assert_eq!(ready().0, 200);
 
