@@ -6,12 +6,20 @@ use schemas::time::Millis;
 
 /// Now, in UTC.
 pub fn now() -> Millis {
+    #[cfg(feature = "simulation")]
+    if let Some(node) = crate::node::current() {
+        return node.now();
+    }
     Millis::from(jiff::Timestamp::now())
 }
 
 /// Time since the machine was started, suspension included: what a lease is counted by. `Instant` stands still while
 /// the machine sleeps.
 pub fn since_boot() -> Duration {
+    #[cfg(feature = "simulation")]
+    if let Some(node) = crate::node::current() {
+        return node.since_boot();
+    }
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;
     #[cfg(not(target_os = "linux"))]

@@ -8,10 +8,14 @@ pub mod clock;
 pub mod config;
 pub mod identity;
 pub mod metrics;
+#[cfg(feature = "simulation")]
+pub mod node;
 pub mod observe;
 pub mod pki;
 pub mod random;
 pub mod retry;
+#[cfg(feature = "simulation")]
+pub mod schedule;
 pub mod segments;
 pub mod shutdown;
 pub mod telemetry;

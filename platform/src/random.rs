@@ -13,6 +13,11 @@ pub fn id() -> Result<[u8; 16], NoRandomness> {
 /// `N` random bytes.
 pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
+    #[cfg(feature = "simulation")]
+    if let Some(node) = crate::node::current() {
+        node.fill(&mut bytes);
+        return Ok(bytes);
+    }
     getrandom::fill(&mut bytes).map_err(NoRandomness)?;
     Ok(bytes)
 }

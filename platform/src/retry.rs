@@ -37,6 +37,13 @@ impl Retry {
 
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
+        #[cfg(feature = "simulation")]
+        if let Some(node) = crate::node::current() {
+            // The crate's own jitter has no seed.
+            let interval = self.0.current_interval;
+            self.0.next_backoff();
+            return interval * (700 + u32::try_from(node.below(600)).unwrap_or(0)) / 1_000;
+        }
         self.0.next_backoff().unwrap_or(LONGEST_WAIT)
     }
 

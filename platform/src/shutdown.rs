@@ -32,6 +32,11 @@ impl Tasks {
 
     /// Runs a task until it ends; it should watch [`Tasks::stopping`].
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        #[cfg(feature = "simulation")]
+        if let Some(node) = crate::node::current() {
+            node.spawn(self.tracker.track_future(task));
+            return;
+        }
         self.tracker.spawn(task);
     }
 
@@ -65,6 +70,7 @@ pub async fn terminate() {
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(mut term) => {
             tokio::select! {
+                biased;
                 _ = interrupt => {}
                 _ = term.recv() => {}
             }

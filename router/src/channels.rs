@@ -113,6 +113,7 @@ impl Channels {
         let (follow, stopping) = (channels.clone(), tasks.stopping());
         tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stopping => {}
                 () = follow.follow(view) => {}
             }
@@ -258,6 +259,7 @@ impl Channels {
         let stopping = running.stopping();
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stopping => {}
                 () = task => {}
             }

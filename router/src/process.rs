@@ -53,6 +53,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     .context("the router could not be started")?;
     println!("listening on {}, operators on {}", router.address(), router.admin_address());
     let fault = tokio::select! {
+        biased;
         () = terminate() => None,
         fault = log.failed() => Some(format!("the log can be used again only by a new start: {fault}")),
         fault = router.core().control.failed() => Some(fault),

@@ -20,6 +20,22 @@ struct State {
     files: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
     room: Option<usize>,
     fails_syncs: bool,
+    /// So many writes are made yet; without: all.
+    left: Option<usize>,
+}
+
+impl State {
+    /// A write, a sync or a change of a name is about to be made.
+    fn write(&mut self) -> io::Result<()> {
+        match &mut self.left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the disk has stopped")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A disk in memory.
@@ -46,15 +62,46 @@ impl MemoryDisk {
         lock(&self.0).fails_syncs = true;
     }
 
+    /// After so many writes, syncs and changes of names nothing is written any more, until the machine was stopped.
+    pub fn stop_after(&self, writes: usize) {
+        lock(&self.0).left = Some(writes);
+    }
+
+    /// Whether nothing is written any more.
+    pub fn has_stopped(&self) -> bool {
+        lock(&self.0).left == Some(0)
+    }
+
     /// The machine stops: each file keeps what was synced and `keep(unsynced)` bytes of the rest.
     pub fn crash(&self, mut keep: impl FnMut(usize) -> usize) {
-        for file in lock(&self.0).files.values() {
+        let mut state = lock(&self.0);
+        state.left = None;
+        for file in state.files.values() {
             let mut contents = lock(file);
             let unsynced = contents.data.len() - contents.synced;
             let kept = contents.synced + keep(unsynced).min(unsynced);
             contents.data.truncate(kept);
             contents.synced = kept;
         }
+    }
+
+    /// A copy of everything on it, as a backup makes it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self::new();
+        copy.become_copy_of(self);
+        copy
+    }
+
+    /// Holds what the other holds, and nothing else: a backup is restored. Files that are open are so no more.
+    pub fn become_copy_of(&self, other: &Self) {
+        let copied = |file: &Arc<Mutex<Contents>>| {
+            let data = lock(file).data.clone();
+            let synced = data.len();
+            Arc::new(Mutex::new(Contents { data, synced }))
+        };
+        let files = lock(&other.0).files.iter().map(|(path, file)| (path.clone(), copied(file))).collect();
+        lock(&self.0).files = files;
     }
 
     /// Changes one byte of a file, as a failing disk would.
@@ -91,11 +138,13 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        lock(&self.0).write()?;
         lock(&self.0).files.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = lock(&self.0);
+        state.write()?;
         let file = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files.insert(to.to_owned(), file);
         Ok(())
@@ -118,6 +167,7 @@ impl DiskFile for MemoryFile {
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let mut state = lock(&self.disk.0);
+        state.write()?;
         let fits = state.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         state.room = state.room.map(|room| room - fits);
         lock(&self.contents).data.extend_from_slice(bytes.get(..fits).unwrap_or_default());
@@ -136,6 +186,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
+        lock(&self.disk.0).write()?;
         let mut contents = lock(&self.contents);
         contents.data.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         contents.synced = contents.synced.min(contents.data.len());
@@ -143,7 +194,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if lock(&self.disk.0).fails_syncs {
+        let mut state = lock(&self.disk.0);
+        state.write()?;
+        if state.fails_syncs {
             return Err(io::Error::other("the disk does not sync"));
         }
         let mut contents = lock(&self.contents);

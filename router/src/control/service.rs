@@ -67,6 +67,7 @@ impl Control {
         let stopping = tasks.stopping();
         tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stopping => {}
                 fault = fold_until_newer(log, &publish, outcomes) => {
                     tracing::error!(%fault, "control cannot be followed");

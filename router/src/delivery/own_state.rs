@@ -55,8 +55,9 @@ impl OwnState {
         let stopping = core.tasks.stopping();
         core.tasks.spawn(async move {
             tokio::select! {
-                () = self.send_all(out) => {}
+                biased;
                 () = stopping => {}
+                () = self.send_all(out) => {}
             }
         });
         Body::from_stream(ReceiverStream::new(blocks))

@@ -149,9 +149,10 @@ impl Session {
         let out = self.out.clone();
         let gate = self.gate.clone();
         let stop = tokio::select! {
-            stop = self.pump(beginning) => stop,
+            biased;
             shut = gate.until_shut() => Stop::Close(shut),
             () = stopping => close(CloseReason::Draining, "this router is stopping"),
+            stop = self.pump(beginning) => stop,
         };
         let ended = self.ended(&stop);
         if let Event::Ended { reason, .. } = &ended {
@@ -410,10 +411,11 @@ impl Session {
         }
         let moved = select_all(tails.iter_mut().map(|tail| Box::pin(tail.changed())));
         tokio::select! {
-            _ = moved => Ok(()),
-            reckoned = self.question.moved() => Ok(reckoned?),
+            biased;
             () = self.out.closed() => Err(Stop::Gone),
             () = tokio::time::sleep_until(self.telling.due()) => self.tell_if_due(followers).await,
+            reckoned = self.question.moved() => Ok(reckoned?),
+            _ = moved => Ok(()),
         }
     }
 

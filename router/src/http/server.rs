@@ -60,6 +60,11 @@ impl Reset {
     pub fn reset(&self) {
         self.0.notify_one();
     }
+
+    /// Returns when it is to be broken.
+    pub async fn broken(&self) {
+        self.0.notified().await;
+    }
 }
 
 impl PeerName {
@@ -82,6 +87,13 @@ impl PeerName {
             Err(error) => Err(Refused::new(ErrorCode::CertificateForeign, error.to_string())),
         }
     }
+}
+
+/// The routes as one connection's peer finds them.
+pub fn for_peer(app: Router, name: PeerName, reset: Reset) -> Router {
+    app.layer(axum::Extension(name))
+        .layer(axum::Extension(reset))
+        .layer(axum::middleware::map_response(in_our_words))
 }
 
 /// Listens and serves until `tasks` stop; the address that it got.
@@ -119,13 +131,15 @@ async fn accept_until(
     tokio::pin!(stopping);
     loop {
         let slot = tokio::select! {
-            slot = Arc::clone(&server.slots).acquire_owned() => slot,
+            biased;
             () = &mut stopping => break,
+            slot = Arc::clone(&server.slots).acquire_owned() => slot,
         };
         let Ok(slot) = slot else { break };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = &mut stopping => break,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, from)) => {
@@ -168,12 +182,7 @@ impl Server {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = Reset::default();
-        let app = self
-            .app
-            .clone()
-            .layer(axum::Extension(PeerName(name)))
-            .layer(axum::Extension(reset.clone()))
-            .layer(axum::middleware::map_response(in_our_words));
+        let app = for_peer(self.app.clone(), PeerName(name), reset.clone());
         let service = TowerToHyperService::new(
             app.map_request(|request: http::Request<_>| request.map(axum::body::Body::new)),
         );
@@ -188,15 +197,17 @@ impl Server {
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = reset.0.notified() => return,
+            biased;
+            () = reset.broken() => return,
             () = stopping => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
+                    biased;
+                    () = reset.broken() => return,
                     ended = connection => ended,
-                    () = reset.0.notified() => return,
                 }
             }
+            ended = connection.as_mut() => ended,
         };
         if let Err(error) = ended {
             tracing::debug!(%from, %error, "a connection ended");

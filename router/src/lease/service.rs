@@ -85,6 +85,7 @@ impl Lease {
         let (stopping, beater, reader) = (tasks.stopping(), Arc::clone(&shared), Arc::clone(&shared));
         tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stopping => {}
                 () = beater.beat_for_ever() => {}
                 () = reader.read_for_ever(begin) => {}
@@ -194,6 +195,7 @@ impl Shared {
                 tracing::warn!(%error, "a beat could not be appended");
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(BEAT_EVERY) => {}
                 () = self.kick.notified() => {}
                 changed = view.changed() => if changed.is_err() { return },

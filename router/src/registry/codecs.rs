@@ -47,6 +47,7 @@ impl Codecs {
             tracing::warn!(schema = %id, "a record names a schema that the registry does not have yet; its partition waits");
         }
         let schema = tokio::select! {
+            biased;
             found = view.wait_for(|view| view.schemas.contains_key(&id)) => {
                 let found = found.map_err(|_| CodecError::Stopped)?;
                 found.schemas.get(&id).map(|registered| registered.schema.clone()).ok_or(CodecError::Stopped)?

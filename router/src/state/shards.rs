@@ -39,6 +39,7 @@ impl Shards {
             let (holder, stopping) = (shards.clone(), tasks.stopping());
             tasks.spawn(async move {
                 tokio::select! {
+                    biased;
                     () = stopping => {}
                     () = holder.hold(shard) => {}
                 }
@@ -65,6 +66,7 @@ impl Shards {
             let term = Arc::new(Term::new(writer));
             seat.send_replace(Some(Arc::clone(&term)));
             let is_ours = tokio::select! {
+                biased;
                 () = term.until_over() => true,
                 () = self.until_held(shard, false) => false,
             };
@@ -100,6 +102,7 @@ impl Shards {
                 stand.await?.run().await
             };
             let ended = tokio::select! {
+                biased;
                 ended = work => ended,
                 () = term.until_over() => Ok(()),
             };
