@@ -154,10 +154,7 @@ async fn a_revocation_bites_in_mid_stream_and_for_good() {
     assert_eq!(stream.rows(), ["upsert a Change"], "nothing after the acknowledgement");
     let last = stream.words.last().unwrap();
     assert!(last.starts_with("closing Stop revoked") && last.contains(" at 0:"), "{last}");
-    assert_eq!(
-        network.stream_refused("9000/main", "A-1", "state").await.unwrap(),
-        ErrorCode::AgreementNotActive
-    );
+    assert_eq!(network.stream_refused("9000/main", "A-1", "state").await.unwrap(), ErrorCode::AgreementEnded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,10 +170,7 @@ async fn an_agreement_past_its_last_day_closes_its_streams() {
     let mut second = network.stream("9000/main", "latest").await.unwrap();
     second.until(|_| false).await.unwrap();
     assert!(second.words.last().unwrap().starts_with("closing Stop expired"), "{:?}", second.words);
-    assert_eq!(
-        network.stream_refused("9000/main", "A-1", "state").await.unwrap(),
-        ErrorCode::AgreementNotActive
-    );
+    assert_eq!(network.stream_refused("9000/main", "A-1", "state").await.unwrap(), ErrorCode::AgreementEnded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,10 +262,7 @@ async fn the_audit_names_who_was_admitted_until_when_and_goes_on_after_a_restart
     stream.until(|word| word == "upsert a Change").await.unwrap();
     network.set_status("revoked").await.unwrap();
     stream.until(|_| false).await.unwrap();
-    assert_eq!(
-        network.stream_refused("9000/main", "A-1", "state").await.unwrap(),
-        ErrorCode::AgreementNotActive
-    );
+    assert_eq!(network.stream_refused("9000/main", "A-1", "state").await.unwrap(), ErrorCode::AgreementEnded);
     assert!(network.router.stop(Duration::from_secs(10)).await);
 
     let second = Network::start_on(log).await.unwrap();

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use platform::client::Client;
+use platform::client::{Client, ClientError};
 use platform::clock::now;
 use platform::identity::Identity;
 use platform::retry::Retry;
@@ -173,17 +173,22 @@ impl Agent {
     pub async fn run(mut self) -> Status {
         let mut retry = Retry::default();
         let mut from_state = false;
+        let mut is_live = false;
         let mut reconciling = Reconciling::new(self.check_every, Instant::now(), share());
         loop {
             let (standing, outcome) = match self.sink.ready().await {
                 Ok(()) => {
                     let standing = self.sink.cursor();
-                    (standing.clone(), self.stream(standing.filter(|_| !from_state), &mut reconciling).await)
+                    (
+                        standing.clone(),
+                        self.stream(standing.filter(|_| !from_state), &mut reconciling, &mut is_live).await,
+                    )
                 }
                 Err(error) => (self.sink.cursor(), Err(error.into())),
             };
-            // A pass that came to its end need not be made again because the stream broke later.
-            from_state &= self.sink.cursor() == standing;
+            // A pass that came to its end need not be made again because the stream broke later; one that did not may
+            // be gone on with.
+            from_state &= !std::mem::take(&mut is_live) && self.sink.cursor() == standing;
             self.count_end(&outcome);
             if !matches!(outcome, Ok(Ended::ToAsk)) && reconciling.on_broken(Instant::now()) {
                 tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
@@ -219,6 +224,12 @@ impl Agent {
                     tracing::error!(agreement = %self.number, %error, "the replica cannot be written");
                     self.tell(Phase::Stuck, Some(error.to_string()));
                     NOT_ACTIVE_WAIT
+                }
+                Err(ReceiveError::Client(error)) if has_ended(&error) => {
+                    // It ended while nobody listened.
+                    tracing::warn!(agreement = %self.number, %error, "the agreement has ended; purge what it gave");
+                    self.tell(Phase::Ended, Some(format!("{error}; purge what it gave you")));
+                    return self.status.borrow().clone();
                 }
                 Err(error) => self.after(&error, &mut from_state, &mut retry),
             };
@@ -279,6 +290,7 @@ impl Agent {
         &mut self,
         cursor: Option<Cursor>,
         reconciling: &mut Reconciling,
+        is_live: &mut bool,
     ) -> Result<Ended, ReceiveError> {
         let meter = self.meter.clone();
         // A client of its own: a slow reader would starve other streams of one connection.
@@ -288,6 +300,7 @@ impl Agent {
         let mut written: Option<tokio::time::Instant> = None;
         let mut on_progress =
             |machine: &ReceiveMachine, sink: &dyn Sink, checked: Option<Checked>, took: Duration| {
+                *is_live |= machine.is_live();
                 if let Some(meter) = &meter {
                     meter.applied(took);
                 }
@@ -330,6 +343,10 @@ impl Agent {
         });
         write_status(self.status_file.as_deref(), &self.status.borrow());
     }
+}
+
+fn has_ended(error: &ClientError) -> bool {
+    error.problem().is_some_and(|problem| problem.code == ErrorCode::AgreementEnded)
 }
 
 /// Agents that begin together do not compare together: a share of the time between comparisons, in thousandths.

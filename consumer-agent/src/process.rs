@@ -59,6 +59,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         let (stopping, broken) = (tasks.stopping(), broken.clone());
         tasks.spawn(async move {
             tokio::select! {
+                biased;
                 status = agent.run() => if status.phase == Phase::Broken {
                     // One word is enough: the process ends with it.
                     drop(broken.try_send(status.last_error.unwrap_or_default()));
@@ -72,6 +73,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         listened.with_context(|| format!("observe_listen = \"{address}\""))?;
     }
     let fault = tokio::select! {
+        biased;
         () = terminate() => None,
         fault = breaks.recv() => fault,
     };

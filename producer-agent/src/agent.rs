@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use platform::clock::since_boot;
 use platform::segments::SegmentError;
 use platform::segments::checked_file;
 use platform::segments::disk::Disk;
@@ -166,6 +167,10 @@ impl AgentError {
 struct IdentityFile {
     channel: String,
     log_id: LogId,
+    /// Images that reflect less are none: the last reopen took them from the channel's state, and the outbox alone
+    /// cannot make them again.
+    #[serde(default)]
+    images_from: u64,
 }
 
 /// What an agent of one channel is opened with.
@@ -189,6 +194,7 @@ pub struct Agent {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     channel: Channel,
+    log_id: LogId,
     codec: ChangeCodec,
     images: Box<dyn ImageStore>,
     outbox: SharedOutbox,
@@ -196,8 +202,8 @@ pub struct Agent {
     folded: Arc<AtomicU64>,
     /// One source at a time: a before image must be what the last event left.
     taking: Mutex<()>,
-    /// When the images were synced last.
-    synced: Mutex<Instant>,
+    /// When the images were synced last, since the machine's start.
+    synced: Mutex<Duration>,
 }
 
 impl Agent {
@@ -205,7 +211,7 @@ impl Agent {
     /// do not fit the outbox, and a reopen that did not come to its end, are [`AgentError::Doubtful`].
     pub fn open(opening: Opening) -> Result<Self, AgentError> {
         let dir = opening.dir.clone();
-        let (agent, known) = Self::open_any(opening)?;
+        let (agent, images_from) = Self::open_any(opening)?;
         let (first, next) = {
             let outbox = lock(&agent.outbox);
             (outbox.first_position(), outbox.next_position())
@@ -221,7 +227,7 @@ impl Agent {
             let problem = "the subject's schema is another than the images' and the outbox's".to_owned();
             return Err(AgentError::Doubtful { path: dir, problem });
         }
-        if (known && folded < first) || folded > next {
+        if images_from.is_some_and(|from| folded < first.max(from)) || folded > next {
             let problem = format!("the images reflect position {folded}, the outbox holds {first} to {next}");
             return Err(AgentError::Doubtful { path: dir, problem });
         }
@@ -234,10 +240,11 @@ impl Agent {
         Self::open_any(opening).map(|(agent, _)| agent)
     }
 
-    fn open_any(opening: Opening) -> Result<(Self, bool), AgentError> {
+    /// The agent, and the position that its images must reflect at least; `None` in a new folder.
+    fn open_any(opening: Opening) -> Result<(Self, Option<u64>), AgentError> {
         let Opening { dir, disk, images, channel, log_id, schema } = opening;
         disk.create_dir(&dir).map_err(|error| SegmentError::Io { path: dir.clone(), error })?;
-        let known = check_identity(disk.as_ref(), &dir, &channel, log_id)?;
+        let images_from = check_identity(disk.as_ref(), &dir, &channel, log_id)?;
         let codec = ChangeCodec::new(&schema)?;
         let epoch = Epoch::new(platform::random::id()?);
         let outbox = Outbox::open(Arc::clone(&disk), &dir.join("outbox"), epoch, &codec, channel.partitions)?;
@@ -246,15 +253,16 @@ impl Agent {
             dir,
             disk,
             channel,
+            log_id,
             codec,
             images,
             outbox: Arc::new(Mutex::new(outbox)),
             appended: watch::Sender::new(next),
             folded: Arc::new(AtomicU64::new(folded)),
             taking: Mutex::new(()),
-            synced: Mutex::new(Instant::now()),
+            synced: Mutex::new(since_boot()),
         };
-        Ok((agent, known))
+        Ok((agent, images_from))
     }
 
     /// The outbox, for the sender.
@@ -307,7 +315,7 @@ impl Agent {
     fn sync_images(&self, position: u64) -> Result<(), AgentError> {
         self.images.sync()?;
         self.folded.store(position, Ordering::Release);
-        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = since_boot();
         Ok(())
     }
 
@@ -315,7 +323,7 @@ impl Agent {
     fn sync_images_when_due(&self) -> Result<(), AgentError> {
         let is_due = {
             let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-            synced.elapsed() >= SYNC_IMAGES_EVERY
+            since_boot().saturating_sub(*synced) >= SYNC_IMAGES_EVERY
         };
         if is_due { self.sync_images(self.images.position()?) } else { Ok(()) }
     }
@@ -468,30 +476,39 @@ impl Agent {
     }
 }
 
-/// Whether the folder has been this channel's before.
-fn check_identity(disk: &dyn Disk, dir: &Path, channel: &Channel, log_id: LogId) -> Result<bool, AgentError> {
-    let path = dir.join("identity");
-    let wanted = IdentityFile { channel: channel.name.to_string(), log_id };
-    let doubtful = |problem: String| AgentError::Doubtful { path: dir.to_owned(), problem };
-    match checked_file::read(disk, &path, IDENTITY_KIND)? {
-        Some(bytes) => {
-            let found: IdentityFile = serde_json::from_slice(&bytes).map_err(|e| doubtful(e.to_string()))?;
-            if found == wanted {
-                return Ok(true);
-            }
-            Err(AgentError::OtherChannel {
-                path: dir.to_owned(),
-                found: found.channel,
-                log: found.log_id,
-                wanted: format!("{}, log {log_id}", channel.name),
-            })
-        }
-        None => {
-            let bytes = serde_json::to_vec(&wanted).map_err(|e| doubtful(e.to_string()))?;
-            checked_file::write(disk, &path, IDENTITY_KIND, &bytes)?;
-            Ok(false)
-        }
+impl IdentityFile {
+    fn new(channel: &Channel, log_id: LogId, images_from: u64) -> Self {
+        Self { channel: channel.name.to_string(), log_id, images_from }
     }
+
+    fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), AgentError> {
+        let doubtful = |problem: String| AgentError::Doubtful { path: dir.to_owned(), problem };
+        let bytes = serde_json::to_vec(self).map_err(|e| doubtful(e.to_string()))?;
+        Ok(checked_file::write(disk, &dir.join("identity"), IDENTITY_KIND, &bytes)?)
+    }
+}
+
+/// From where on the folder's images are whole; `None` where it has not been this channel's before.
+fn check_identity(
+    disk: &dyn Disk,
+    dir: &Path,
+    channel: &Channel,
+    log_id: LogId,
+) -> Result<Option<u64>, AgentError> {
+    let doubtful = |problem: String| AgentError::Doubtful { path: dir.to_owned(), problem };
+    let Some(bytes) = checked_file::read(disk, &dir.join("identity"), IDENTITY_KIND)? else {
+        return IdentityFile::new(channel, log_id, 0).write(disk, dir).map(|()| None);
+    };
+    let found: IdentityFile = serde_json::from_slice(&bytes).map_err(|e| doubtful(e.to_string()))?;
+    if found.channel == channel.name.as_str() && found.log_id == log_id {
+        return Ok(Some(found.images_from));
+    }
+    Err(AgentError::OtherChannel {
+        path: dir.to_owned(),
+        found: found.channel,
+        log: found.log_id,
+        wanted: format!("{}, log {log_id}", channel.name),
+    })
 }
 
 mod emit;

@@ -13,3 +13,4 @@ pub mod outbox;
 pub mod process;
 pub mod send;
 pub mod source;
+pub mod start;

@@ -11,9 +11,9 @@ use platform::metrics::{Meter, MetricsError, Vitals};
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
 use crate::agent::FileReport;
-use crate::send::machine::Doubt;
 use crate::source::drop_folder::Fate;
 use crate::source::items::ItemResult;
+use crate::start::Reopened;
 
 /// The agent's series; clones share them.
 #[derive(Clone)]
@@ -143,9 +143,8 @@ impl Metrics {
     }
 
     /// The channel is reopened.
-    pub(crate) fn reopens(&self, doubt: Option<&Doubt>) {
-        let reason = doubt.map_or("folder", Doubt::as_str);
-        self.0.reopens.with_label_values(&[reason]).inc();
+    pub(crate) fn reopens(&self, why: &Reopened) {
+        self.0.reopens.with_label_values(&[why.as_str()]).inc();
     }
 
     /// What the sender has done since it was asked last.

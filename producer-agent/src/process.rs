@@ -1,11 +1,11 @@
 //! The producer agent as a process: configuration, telemetry, build, run, drain.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use platform::client::{Client, ClientError, send_json};
+use platform::client::Client;
 use platform::config;
 use platform::identity::{Identity, Peer};
 use platform::observe::{self, Observed};
@@ -14,19 +14,17 @@ use platform::segments::disk::RealDisk;
 use platform::shutdown::{Tasks, terminate};
 use platform::telemetry;
 use schemas::avro::schema::AvroSchema;
-use schemas::ids::{AgentId, Epoch};
-use schemas::publish::ChannelStatus;
+use schemas::ids::AgentId;
 
-use crate::agent::reopen::StateError;
-use crate::agent::{Agent, AgentError, FileReport, Opening};
+use crate::agent::{Agent, AgentError, FileReport};
 use crate::config::ProducerConfig;
 use crate::image::sled_store::SledImages;
+use crate::image::{ImageError, ImageStore};
 use crate::metrics::Metrics;
 use crate::observe::Watch;
-use crate::outbox::lock;
-use crate::send::machine::{Doubt, SendMachine};
-use crate::send::sender::{ReopenError, SendError, Sender};
+use crate::send::sender::SendError;
 use crate::source::drop_folder::{DropFolder, Fate};
+use crate::start::{self, Place, Started};
 
 /// Parked rows that a report shows; the file beside it has all of them.
 const REPORTED_ROWS: usize = 1_000;
@@ -68,6 +66,7 @@ async fn work(
     tokio::pin!(stop);
     loop {
         let started = tokio::select! {
+            biased;
             started = start(config, id, client, watch.metrics()) => started?,
             () = &mut stop => return Ok(()),
         };
@@ -80,6 +79,7 @@ async fn work(
             crate::endpoint::listen(http, Arc::clone(&agent), Arc::clone(watch), &endpoint).await?;
         }
         let ended = tokio::select! {
+            biased;
             outcome = sender.run(appended) => match outcome {
                 // At its start the agent reopens what is in doubt.
                 Err(SendError::Doubt(doubt)) => {
@@ -110,132 +110,41 @@ async fn work(
     }
 }
 
-/// An agent at work.
-struct Started {
-    agent: Agent,
-    sender: Sender,
-    /// Whether its images are the channel's state: the source may know better.
-    is_reopened: bool,
-}
-
-/// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt. Repeats
-/// until the router is there.
+/// Begins the agent. Repeats until the router is there.
 async fn start(
     config: &ProducerConfig,
     id: &AgentId,
     client: &Client,
     metrics: &Metrics,
 ) -> anyhow::Result<Started> {
+    let schema = AvroSchema::parse(&config::read(&config.schema)?)
+        .with_context(|| config.schema.display().to_string())?;
+    let images = || -> Result<Box<dyn ImageStore>, ImageError> {
+        let (images, _) = SledImages::open_or_set_aside(&config.data_dir.join("images"))?;
+        Ok(Box::new(images))
+    };
+    let place = Place {
+        id,
+        channel: &config.channel,
+        schema: &schema,
+        dir: &config.data_dir,
+        disk: Arc::new(RealDisk),
+        images: &images,
+        take_over: config.take_over,
+    };
     let mut retry = Retry::default();
     loop {
-        let error = match start_once(config, id, client, metrics).await {
+        let error = match start::start(&place, client, &|why| metrics.reopens(why)).await {
             Ok(started) => return Ok(started),
             Err(error) => error,
         };
-        if !is_retryable(&error) {
-            return Err(error);
+        if !error.is_retryable() {
+            return Err(error.into());
         }
         let wait = retry.next_wait();
-        tracing::warn!(error = %format!("{error:#}"), ?wait, "the router is not there");
+        tracing::warn!(%error, ?wait, "the router is not there");
         tokio::time::sleep(wait).await;
     }
-}
-
-/// Whether the router, not this agent, is in the way.
-fn is_retryable(error: &anyhow::Error) -> bool {
-    let of_send = |error: &SendError| matches!(error, SendError::Client(client) if client.is_retryable());
-    let client = error.downcast_ref::<ClientError>().is_some_and(ClientError::is_retryable);
-    let send = error.downcast_ref::<SendError>().is_some_and(of_send);
-    let reopen = error.downcast_ref::<ReopenError>().is_some_and(|error| match error {
-        ReopenError::Client(client) => client.is_retryable(),
-        ReopenError::Send(send) => of_send(send),
-        ReopenError::State(StateError::Cut) => true,
-        _ => false,
-    });
-    client || send || reopen
-}
-
-async fn start_once(
-    config: &ProducerConfig,
-    id: &AgentId,
-    client: &Client,
-    metrics: &Metrics,
-) -> anyhow::Result<Started> {
-    let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{}", config.channel))).await?;
-    let schema = AvroSchema::parse(&config::read(&config.schema)?)
-        .with_context(|| config.schema.display().to_string())?;
-    let opening = || -> anyhow::Result<Opening> {
-        let (images, _) = SledImages::open_or_set_aside(&config.data_dir.join("images"))?;
-        Ok(Opening {
-            dir: config.data_dir.clone(),
-            disk: Arc::new(RealDisk),
-            images: Box::new(images),
-            channel: status.channel.clone(),
-            log_id: status.log_id,
-            schema: schema.clone(),
-        })
-    };
-    let (mut agent, is_doubtful) = match Agent::open(opening()?) {
-        Ok(agent) => (agent, false),
-        Err(error @ AgentError::Doubtful { .. }) => {
-            tracing::error!(%error, "the folder is in doubt");
-            (Agent::open_doubtful(opening()?)?, true)
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let outbox = agent.outbox();
-    let epoch = lock(&outbox).epoch();
-    let machine = SendMachine::new(id.clone(), epoch, status.channel.partitions);
-    let channel = status.channel.name.clone();
-    let mut sender = Sender::new(client.clone(), channel, outbox, machine, agent.folded());
-    let doubt = match sender.open().await {
-        Ok(()) => None,
-        Err(SendError::Doubt(doubt)) => Some(doubt),
-        Err(error) => return Err(anyhow::Error::new(error)),
-    };
-    if let Some(Doubt::Voided { agent: other, .. }) = &doubt
-        && other != id
-        && !config.take_over
-    {
-        anyhow::bail!(
-            "channel {} is sent by {other}; one agent sends at a time. If that one is gone for good, set take_over = true",
-            config.channel
-        );
-    }
-    let mark = compare_mark(config);
-    if is_doubtful || doubt.is_some() {
-        // Before the reopen: a crash in between must not lose the comparison that ends it.
-        std::fs::write(&mark, "1").with_context(|| mark.display().to_string())?;
-        let why = doubt.as_ref().map_or_else(|| "the folder is in doubt".to_owned(), ToString::to_string);
-        tracing::warn!(%why, "reopens the channel");
-        metrics.reopens(doubt.as_ref());
-        let is_restored = matches!(doubt, Some(Doubt::RestoredFolder { .. }));
-        reopen(&mut agent, &mut sender, id, status.channel.partitions, is_restored).await?;
-    }
-    Ok(Started { agent, sender, is_reopened: mark.exists() })
-}
-
-/// There from a reopen's beginning until the source was compared again; holds its format's version.
-fn compare_mark(config: &ProducerConfig) -> PathBuf {
-    config.data_dir.join("compare-again")
-}
-
-/// The one remedy (protocols, 2): a new epoch, images from the channel's state, unacknowledged events again.
-async fn reopen(
-    agent: &mut Agent,
-    sender: &mut Sender,
-    id: &AgentId,
-    partitions: u32,
-    is_restored: bool,
-) -> anyhow::Result<()> {
-    let epoch = Epoch::new(platform::random::id()?);
-    let marker = agent.begin_reopen(sender.first_unacknowledged()?, is_restored)?;
-    sender.reopen(SendMachine::new(id.clone(), epoch, partitions)).await?;
-    sender.read_state(agent).await?;
-    let start = agent.end_reopen(marker, epoch)?;
-    sender.continue_at(start);
-    tracing::info!(rows = agent.register_size()?, "the channel is reopened");
-    Ok(())
 }
 
 async fn take(
@@ -283,7 +192,7 @@ async fn watch_folder(
     let mut folder = DropFolder::open(&config.drop_dir)?;
     if is_reopened {
         compare_again(config, &agent, &folder).await?;
-        std::fs::remove_file(compare_mark(config)).context("the mark of a reopen could not be removed")?;
+        start::end_comparison(&RealDisk, &config.data_dir)?;
     }
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {

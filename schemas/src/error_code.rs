@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The agreement is not in force: suspended, revoked, expired, or not begun.
+    /// The agreement was revoked or has expired: nothing comes any more, and what it gave must be purged.
+    AgreementEnded,
+    /// The agreement is not in force now: suspended, or not begun.
     AgreementNotActive,
     /// The append may or may not appear in the log; ask for the positions or send again.
     AppendUnknown,
@@ -67,7 +69,8 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the page.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
+        Self::AgreementEnded,
         Self::AgreementNotActive,
         Self::AppendUnknown,
         Self::BatchMalformed,
@@ -104,7 +107,8 @@ impl ErrorCode {
             | Self::DatumMalformed
             | Self::KeyMismatch
             | Self::RequestMalformed => 400,
-            Self::AgreementNotActive
+            Self::AgreementEnded
+            | Self::AgreementNotActive
             | Self::CertificateForeign
             | Self::HistoryDenied
             | Self::NotPermitted => 403,
@@ -145,6 +149,7 @@ impl ErrorCode {
     /// The word as it travels.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::AgreementEnded => "agreement_ended",
             Self::AgreementNotActive => "agreement_not_active",
             Self::AppendUnknown => "append_unknown",
             Self::BatchMalformed => "batch_malformed",

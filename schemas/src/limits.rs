@@ -54,8 +54,8 @@ pub const MAX_CONTAINER_BLOCK_BYTES: usize = 8 * 1024 * 1024;
 /// Records between two checkpoints in the log (protocols, 2).
 pub const CHECKPOINT_EVERY_RECORDS: u64 = 10_000;
 
-/// Agents a checkpoint can name: its record must fit the log.
-pub const MAX_TABLE_ENTRIES: usize = 4_000;
+/// Agents a checkpoint can name: its record must fit the log, the ends of their earlier epochs included.
+pub const MAX_TABLE_ENTRIES: usize = 2_500;
 
 /// Ranges that a consumer may ask about at once: they travel in the request's line.
 pub const MAX_ASKED_RANGES: usize = 1_024;
@@ -72,3 +72,7 @@ pub const MAX_RANGE_ROWS_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of one range's rows: they are applied together and travel in one block.
 pub const MAX_RANGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Epochs whose end the table still knows: a reopen that is broken off is begun again under another, and must find where
+/// the one before it ended.
+pub const MAX_ENDED_EPOCHS: usize = 4;

@@ -2,12 +2,14 @@
 //!
 //! Owns their encoding by the .avsc files beside this crate; each is checked against its file by a test.
 
+use std::collections::BTreeMap;
+
 use crate::avro::binary::{self, Cursor, DatumError};
 use crate::framing;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, SchemaId, Sequence};
 use crate::limits;
 use crate::record::{Kind, Record};
-use crate::table::{Entry, Opening, Table, Writer};
+use crate::table::{Ended, Entry, Opening, Table, Writer};
 use crate::time::Millis;
 
 /// The schema of [`Opening`].
@@ -153,6 +155,18 @@ impl Checkpoint {
             put_id(&mut out, entry.digest.as_bytes());
         }
         out.push(0);
+        let ended =
+            || self.table.entries().flat_map(|(writer, entry)| entry.ended.iter().map(move |e| (writer, e)));
+        if ended().next().is_some() {
+            binary::put_length(&mut out, ended().count());
+        }
+        for (writer, Ended { epoch, next, digest }) in ended() {
+            binary::put_string(&mut out, writer.as_str());
+            put_id(&mut out, epoch.as_bytes());
+            put_offset(&mut out, next.get());
+            put_id(&mut out, digest.as_bytes());
+        }
+        out.push(0);
         out
     }
 
@@ -162,31 +176,56 @@ impl Checkpoint {
         let log_id = LogId::new(id(&mut cursor)?);
         let as_of = Offset::new(offset(&mut cursor)?);
         let freshness = optional_millis(&mut cursor)?;
-        let mut entries = Vec::new();
-        loop {
+        let mut entries = BTreeMap::new();
+        items(&mut cursor, limits::MAX_TABLE_ENTRIES, |cursor| {
+            let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
+            let entry = Entry {
+                agent: agent(cursor)?,
+                epoch: Epoch::new(id(cursor)?),
+                next: Sequence::new(offset(cursor)?),
+                digest: Digest::new(id(cursor)?),
+                ended: Vec::new(),
+            };
+            entries.insert(writer, entry);
+            Ok(())
+        })?;
+        items(&mut cursor, limits::MAX_TABLE_ENTRIES * limits::MAX_ENDED_EPOCHS, |cursor| {
             let at = cursor.at();
-            let count = cursor.long()?;
-            if count == 0 {
-                break;
-            }
-            if count < 0 {
-                cursor.length()?;
-            }
-            for _ in 0..count.unsigned_abs() {
-                if entries.len() >= limits::MAX_TABLE_ENTRIES {
-                    return Err(DatumError::Invalid { at, what: "a checkpoint has too many entries" });
-                }
-                let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
-                let entry = Entry {
-                    agent: agent(&mut cursor)?,
-                    epoch: Epoch::new(id(&mut cursor)?),
-                    next: Sequence::new(offset(&mut cursor)?),
-                    digest: Digest::new(id(&mut cursor)?),
-                };
-                entries.push((writer, entry));
-            }
-        }
+            let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
+            let (epoch, next) = (Epoch::new(id(cursor)?), Sequence::new(offset(cursor)?));
+            let ended = Ended { epoch, next, digest: Digest::new(id(cursor)?) };
+            let entry = entries.get_mut(&writer);
+            let entry = entry.ok_or(DatumError::Invalid { at, what: "an epoch of no writer has ended" })?;
+            entry.ended.push(ended);
+            Ok(())
+        })?;
         cursor.end().map(|()| Self { log_id, as_of, freshness, table: Table::from_entries(entries) })
+    }
+}
+
+/// The items of an array, so many at most.
+fn items(
+    cursor: &mut Cursor<'_>,
+    most: usize,
+    mut read: impl FnMut(&mut Cursor<'_>) -> Result<(), DatumError>,
+) -> Result<(), DatumError> {
+    let mut total = 0;
+    loop {
+        let at = cursor.at();
+        let count = cursor.long()?;
+        if count == 0 {
+            return Ok(());
+        }
+        if count < 0 {
+            cursor.length()?;
+        }
+        for _ in 0..count.unsigned_abs() {
+            total += 1;
+            if total > most {
+                return Err(DatumError::Invalid { at, what: "a checkpoint has too many entries" });
+            }
+            read(cursor)?;
+        }
     }
 }
 
@@ -240,9 +279,18 @@ mod tests {
             Opening { agent: agent.clone(), epoch: Epoch::new([1; 16]), replaces: Some(Epoch::new([2; 16])) };
         assert_eq!(Opening::decode(&checked(OPENING_SCHEMA, opening.encode())), Ok(opening));
 
-        let entry =
-            Entry { agent, epoch: Epoch::new([3; 16]), next: Sequence::new(4), digest: Digest::new([5; 16]) };
-        for entries in [vec![], vec![(Writer::from_checkpoint(String::new()), entry)]] {
+        let entry = Entry {
+            agent,
+            epoch: Epoch::new([3; 16]),
+            next: Sequence::new(4),
+            digest: Digest::new([5; 16]),
+            ended: Vec::new(),
+        };
+        let ended =
+            Ended { epoch: Epoch::new([2; 16]), next: Sequence::new(9), digest: Digest::new([7; 16]) };
+        let with_ends = Entry { ended: vec![ended, ended], ..entry.clone() };
+        let of = |entry| vec![(Writer::from_checkpoint(String::new()), entry)];
+        for entries in [vec![], of(entry), of(with_ends)] {
             let checkpoint = Checkpoint {
                 log_id: LogId::new([6; 16]),
                 as_of: Offset::new(70_000),

@@ -10,6 +10,7 @@ use crate::agreement::{Agreement, Status};
 use crate::channel::Channel;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, Partition, Sequence};
 use crate::limits;
+use crate::table::Ended;
 use crate::trace::TraceContext;
 
 /// Metadata key of a batch's epoch.
@@ -69,6 +70,9 @@ pub struct Counted {
     pub next: Sequence,
     /// The digest after the last record that counted.
     pub digest: Digest,
+    /// Where the epochs before it ended, the newest last.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
 }
 
 /// The table's word on one partition.

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::channel::ChannelKind;
 use crate::digest;
 use crate::ids::{AgentId, Digest, Epoch, Sequence};
+use crate::limits;
 use crate::record::Provenance;
 
 /// The beginning of an epoch in one partition.
@@ -45,6 +48,17 @@ impl Writer {
     }
 }
 
+/// Where an epoch ended that was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The sequence that would have counted next; everything below counts.
+    pub next: Sequence,
+    /// The digest after the last record that counted.
+    pub digest: Digest,
+}
+
 /// What counts next from one writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -56,6 +70,8 @@ pub struct Entry {
     pub next: Sequence,
     /// The digest after the last record that counted.
     pub digest: Digest,
+    /// Where the epochs before it ended, the newest last; so many at most: [`limits::MAX_ENDED_EPOCHS`].
+    pub ended: Vec<Ended>,
 }
 
 /// Why a record does not count.
@@ -98,15 +114,24 @@ impl Table {
     /// Judges an opening: it counts only if the epoch that it replaces is current.
     pub fn open(&mut self, kind: ChannelKind, opening: &Opening) -> Result<(), Skip> {
         let writer = Writer::of(kind, &opening.agent);
-        let current = self.entries.get(&writer).map(|entry| entry.epoch);
+        let before = self.entries.get(&writer);
+        let current = before.map(|entry| entry.epoch);
         if current != opening.replaces {
             return Err(if current == Some(opening.epoch) { Skip::Repeat } else { Skip::OtherEpoch });
         }
+        let mut ended = before.map(|entry| entry.ended.clone()).unwrap_or_default();
+        ended.extend(before.map(|Entry { epoch, next, digest, .. }| Ended {
+            epoch: *epoch,
+            next: *next,
+            digest: *digest,
+        }));
+        ended.drain(..ended.len().saturating_sub(limits::MAX_ENDED_EPOCHS));
         let entry = Entry {
             agent: opening.agent.clone(),
             epoch: opening.epoch,
             next: Sequence::new(0),
             digest: digest::first(opening.epoch),
+            ended,
         };
         self.entries.insert(writer, entry);
         Ok(())
@@ -188,6 +213,23 @@ mod tests {
         assert_eq!(table.open(KIND, &opening("b", 2, Some(1))), Ok(()));
         let zombie = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
         assert_eq!(table.count(KIND, &zombie, b"k", b"x"), Err(Skip::OtherEpoch));
+    }
+
+    #[test]
+    fn an_opening_says_where_the_epochs_before_it_ended() {
+        let mut table = Table::default();
+        assert_eq!(table.open(KIND, &opening("a", 1, None)), Ok(()));
+        let first = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
+        assert_eq!(table.count(KIND, &first, b"k", b"x"), Ok(()));
+        for epoch in 2..9 {
+            assert_eq!(table.open(KIND, &opening("a", epoch, Some(epoch - 1))), Ok(()));
+            let entry = table.entry(&Writer::of(KIND, &agent("a"))).unwrap_or_else(|| panic!("no entry"));
+            let of_first = entry.ended.iter().find(|ended| ended.epoch == Epoch::new([1; 16]));
+            let expected = Ended { epoch: Epoch::new([1; 16]), next: Sequence::new(1), digest: first.digest };
+            let is_kept = usize::from(epoch - 1) <= limits::MAX_ENDED_EPOCHS;
+            assert_eq!(of_first, is_kept.then_some(&expected), "epoch {epoch}");
+            assert_eq!(entry.ended.last().map(|ended| ended.epoch), Some(Epoch::new([epoch - 1; 16])));
+        }
     }
 
     #[test]

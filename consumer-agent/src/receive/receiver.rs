@@ -21,6 +21,8 @@ use super::machine::{Effect, ProtocolError, ReceiveMachine};
 use super::reconciling::{Checked, Finding, Reconciling, Unasked};
 use crate::sink::{Batch, Sink, SinkError, StreamHead};
 
+/// A router that takes longer to begin a stream is left: it waits for its log, and another may not have to.
+const ADMISSION_LIMIT: Duration = Duration::from_mins(1);
 /// A stream that is silent longer than this is broken: the router tells progress every few seconds.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// When nothing came for so long, the sink may settle what it has.
@@ -55,6 +57,9 @@ pub enum ReceiveError {
     /// The sink refused.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// The router did not say whether it admits.
+    #[error("the router did not begin the stream within {} s", ADMISSION_LIMIT.as_secs())]
+    NotAdmitted,
     /// Nothing came.
     #[error("the stream was silent for {} s", SILENCE_LIMIT.as_secs())]
     Silent,
@@ -111,7 +116,8 @@ pub async fn receive(
 ) -> Result<Ended, ReceiveError> {
     let path = format!("/v1/agreements/{number}/stream");
     let query = query(cursor.as_ref(), sink, reconciling);
-    let mut response = send(client.get(&path).query(&query)).await?;
+    let admitted = tokio::time::timeout(ADMISSION_LIMIT, send(client.get(&path).query(&query)));
+    let mut response = admitted.await.map_err(|_| ReceiveError::NotAdmitted)??;
     let mut decoder = Decoder::new();
     let mut stream: Option<Stream> = None;
     let mut last_settled = tokio::time::Instant::now();

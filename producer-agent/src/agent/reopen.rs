@@ -3,6 +3,7 @@
 //! Owns the agent's half: images := the channel's own state, then every unacknowledged event made again on top of
 //! them under a new epoch. A marker on disk says from where, so that a crash in the middle begins it anew.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use platform::segments::checked_file;
@@ -11,12 +12,13 @@ use schemas::avro::container::{Block, Decoder};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
-use schemas::ids::Epoch;
+use schemas::ids::{Epoch, Partition, Sequence};
 use schemas::key::KeyDeriver;
+use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
 use super::emit::Emitter;
-use super::{Agent, AgentError, GROUP};
+use super::{Agent, AgentError, GROUP, IdentityFile};
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
 
@@ -26,6 +28,9 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// Key, image after, and the event as it was.
 type Remade = (String, Option<Vec<u8>>, Vec<u8>);
+
+/// Where the epochs before a reopen's ended in the log, by partition, the newest last.
+pub type Ends = BTreeMap<Partition, Vec<Ended>>;
 
 /// Which entries of the outbox a reopen makes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,15 +158,26 @@ impl Agent {
         Ok(())
     }
 
-    /// The events that a reopen makes again: key, image after in our schema, and the event as it was.
-    fn events_to_remake(&self, marker: Marker) -> Result<Vec<Remade>, AgentError> {
+    /// The events that a reopen makes again: key, image after in our schema, and the event as it was; and whether the
+    /// log's word leaves it open which of them count.
+    fn events_to_remake(&self, marker: Marker, ends: &Ends) -> Result<(Vec<Remade>, bool), AgentError> {
         let mut events = Vec::new();
+        let mut known: BTreeMap<(Epoch, Partition), Option<Sequence>> = BTreeMap::new();
         let mut at = marker.from.max(lock(&self.outbox).first_position());
         while at < marker.until {
             let window = lock(&self.outbox).read(at, WINDOW_BYTES)?;
             let codec = ChangeCodec::from_batch_schema(&window.batch_schema)?;
             let Some(last) = window.entries.last().map(|placed| placed.position) else { break };
             for placed in window.entries.into_iter().filter(|placed| placed.position < marker.until) {
+                let partition = placed.entry.partition;
+                let place = (window.epoch, partition);
+                let end = match known.get(&place) {
+                    Some(end) => *end,
+                    None => *known.entry(place).or_insert(self.end_of(place, ends)?),
+                };
+                if end.is_some_and(|end| placed.entry.sequence < end) {
+                    continue;
+                }
                 let Content::Change { key, datum, .. } = placed.entry.content else { continue };
                 let after = codec.decode_all(&datum)?.after;
                 let after =
@@ -170,12 +186,26 @@ impl Agent {
             }
             at = last + 1;
         }
-        Ok(events)
+        Ok((events, known.values().any(Option::is_none)))
     }
 
-    /// Ends a reopen: a new epoch in the outbox, and every unacknowledged event again, on top of the images.
-    pub fn end_reopen(&mut self, marker: Marker, epoch: Epoch) -> Result<u64, AgentError> {
-        let events = self.events_to_remake(marker)?;
+    /// Where one of our epochs ended in a partition, by the log's word; `None` where the log does not say, or says what
+    /// this outbox does not know.
+    fn end_of(
+        &self,
+        (epoch, partition): (Epoch, Partition),
+        ends: &Ends,
+    ) -> Result<Option<Sequence>, AgentError> {
+        let ended = ends.get(&partition).into_iter().flatten().find(|ended| ended.epoch == epoch);
+        let Some(ended) = ended else { return Ok(None) };
+        Ok(lock(&self.outbox).stood_at(partition, ended)?.then_some(ended.next))
+    }
+
+    /// Ends a reopen: a new epoch in the outbox, and every event again that did not count when the log took the
+    /// openings, on top of the images. What may have counted is left to a person: made again it could be older than
+    /// what the log has.
+    pub fn end_reopen(&mut self, marker: Marker, epoch: Epoch, ends: &Ends) -> Result<u64, AgentError> {
+        let (events, is_open) = self.events_to_remake(marker, ends)?;
         let start = {
             let mut outbox = lock(&self.outbox);
             outbox.begin_epoch(epoch)?;
@@ -183,7 +213,7 @@ impl Agent {
         };
         self.images.apply(&[], start)?;
         let mut emitter = Emitter::new(self, "reopen");
-        if marker.park {
+        if marker.park || is_open {
             self.park_events(&events)?;
         } else {
             for (key, after, _) in events {
@@ -194,6 +224,7 @@ impl Agent {
         let position = self.images.position()?;
         self.sync_images(position)?;
         self.appended.send_replace(lock(&self.outbox).next_position());
+        IdentityFile::new(&self.channel, self.log_id, position).write(self.disk.as_ref(), &self.dir)?;
         // From here on a crash must make again what was just made: the old events go.
         let until = lock(&self.outbox).next_position();
         self.write_marker(Marker { from: start, until, park: false })?;

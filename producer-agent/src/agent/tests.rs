@@ -2,9 +2,15 @@
 
 use platform::segments::memory_disk::MemoryDisk;
 
+use std::collections::BTreeMap;
+
+use schemas::ids::Partition;
+use schemas::table::Ended;
+
 use super::*;
 use crate::image::memory::MemoryImages;
 use crate::outbox::{Placed, lock};
+use crate::source::items::Operation;
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
@@ -166,4 +172,65 @@ fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
     let events = site.events();
     assert_eq!(events.len(), 1 + 2_999, "each change once");
     assert_eq!(events.iter().filter(|(_, op)| *op == "u").count(), 1);
+}
+
+/// An agent that has taken three changes of one key, and how its outbox stood after each.
+fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
+    let site = site();
+    for value in ["1", "2", "3"] {
+        let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
+        site.agent.take_items(vec![Ok(Item { op: Operation::Put, row })]).unwrap();
+    }
+    let (mut stood, mut partition) = (Vec::new(), Partition::new(0));
+    let epoch = lock(&site.agent.outbox).epoch();
+    lock(&site.agent.outbox)
+        .for_each(0, &mut |Placed { entry, .. }| {
+            if let Content::Change { .. } = entry.content {
+                partition = entry.partition;
+                stood.push(Ended { epoch, next: entry.sequence.next(), digest: entry.digest });
+            }
+            true
+        })
+        .unwrap();
+    (site, partition, stood)
+}
+
+fn image(value: &str) -> Fold {
+    let mut image = Vec::new();
+    ["a", value].iter().for_each(|text| schemas::avro::binary::put_string(&mut image, text));
+    Fold { key: "a".to_owned(), after: Some(image) }
+}
+
+#[test]
+fn a_reopen_makes_again_what_did_not_count_when_the_log_took_its_openings() {
+    let (mut site, partition, stood) = with_three_changes();
+    // Nothing was acknowledged when the reopen began; two of three counted before its opening did.
+    let marker = site.agent.begin_reopen(0, false).unwrap();
+    site.agent.images.apply(&[image("2")], 0).unwrap();
+    let ends = BTreeMap::from([(partition, vec![stood[1]])]);
+    site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
+    assert_eq!(site.events(), [("a".to_owned(), "u")], "the third alone");
+}
+
+#[test]
+fn what_may_have_counted_is_left_to_a_person() {
+    for ends in [vec![], vec![Ended { epoch: Epoch::new([8; 16]), ..with_three_changes().2[1] }]] {
+        let (mut site, partition, _) = with_three_changes();
+        let marker = site.agent.begin_reopen(0, false).unwrap();
+        let ends = BTreeMap::from([(partition, ends)]);
+        site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
+        assert_eq!(site.events(), []);
+        let names = site.disk.list(&PathBuf::from("/agent")).unwrap();
+        assert!(names.iter().any(|name| name.starts_with("parked-")), "{names:?}");
+    }
+}
+
+#[test]
+fn images_from_the_state_cannot_be_made_again_from_an_outbox_that_began_empty() {
+    let mut site = site();
+    let marker = site.agent.begin_reopen(0, false).unwrap();
+    site.agent.images.apply(&[image("2")], 0).unwrap();
+    site.agent.end_reopen(marker, Epoch::new([9; 16]), &BTreeMap::new()).unwrap();
+    let lost = open(&site.disk, Box::new(MemoryImages::default()));
+    assert!(matches!(lost, Err(AgentError::Doubtful { .. })));
 }

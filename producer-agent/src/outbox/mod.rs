@@ -15,6 +15,7 @@ use schemas::change::ChangeCodec;
 use schemas::digest;
 use schemas::ids::{Digest, Epoch, Partition, Sequence};
 use schemas::limits;
+use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
 pub use entry::{Content, Entry};
@@ -278,6 +279,32 @@ impl Outbox {
             !here
         })?;
         Ok(found)
+    }
+
+    /// Whether this outbox knows that a partition's chain stood at (next, digest) in any epoch that it still holds.
+    pub fn stood_at(&self, partition: Partition, end: &Ended) -> Result<bool, OutboxError> {
+        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+        if end.next == Sequence::new(0) {
+            return Ok(end.digest == digest::first(end.epoch));
+        }
+        for segment in self.store.segments() {
+            let header = decode_header(&segment.header)?;
+            if header.epoch != end.epoch {
+                continue;
+            }
+            let place = ChainPlace { next: end.next, digest: end.digest };
+            let mut is_found = header.places.get(index) == Some(&place);
+            each_entry(&self.store, segment.first, &mut |Placed { position, entry }| {
+                is_found |= entry.partition == partition
+                    && entry.sequence.next() == end.next
+                    && entry.digest == end.digest;
+                !is_found && position + 1 < segment.end
+            })?;
+            if is_found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Drops whole segments below a position that is acknowledged and folded.

@@ -171,6 +171,7 @@ mod tests {
             epoch: Epoch::new([epoch; 16]),
             next: Sequence::new(next),
             digest: digest::first(EPOCH),
+            ended: Vec::new(),
         });
         let (read_to, state_to) = (Offset::new(0), Offset::new(0));
         Position { partition: Partition::new(0), counted, read_to, state_to, state_overtaken: false }

@@ -18,14 +18,14 @@ use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put
 use tokio::sync::watch;
 
 use super::machine::{Doubt, SendMachine, Verdict};
-use crate::agent::reopen::{OwnState, StateError};
+use crate::agent::reopen::{Ends, OwnState, StateError};
 use crate::agent::{Agent, AgentError};
 use crate::outbox::{Content, OutboxError, Placed, SharedOutbox, Window, lock};
 
 /// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// A request that takes longer is given up and made again.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// An agent that has nothing to send asks so often how its channel stands.
 const ASK_WHEN_IDLE: Duration = Duration::from_mins(1);
@@ -155,12 +155,12 @@ impl Sender {
     }
 
     /// Replaces whatever epoch is current by a new one of ours, in every partition, and waits until the channel's
-    /// state has passed the openings.
-    pub async fn reopen(&mut self, machine: SendMachine) -> Result<(), SendError> {
+    /// state has passed the openings. Where the epochs before it ended: what was under way may have counted until then.
+    pub async fn reopen(&mut self, machine: SendMachine) -> Result<Ends, SendError> {
         self.machine = machine;
         let path = format!("/v1/channels/{}", self.channel);
         let status: ChannelStatus = send_json(self.client.get(&path).timeout(REQUEST_LIMIT)).await?;
-        let mut passed = Vec::new();
+        let (mut passed, mut ends) = (Vec::new(), Ends::new());
         for position in status.positions {
             let mut position = position;
             while let Verdict::Open { replaces } = self.machine.on_position(&position, |_, _| true, true) {
@@ -170,12 +170,16 @@ impl Sender {
                 return Err(doubt.into());
             }
             passed.push(position.read_to);
+            ends.insert(
+                position.partition,
+                position.counted.map(|counted| counted.ended).unwrap_or_default(),
+            );
         }
         let mut retry = Retry::new(STATE_FIRST_LOOK, STATE_LAST_LOOK);
         loop {
             let status: ChannelStatus = send_json(self.client.get(&path).timeout(REQUEST_LIMIT)).await?;
             if status.positions.iter().zip(&passed).all(|(position, passed)| position.state_to >= *passed) {
-                return Ok(());
+                return Ok(ends);
             }
             tokio::time::sleep(retry.next_wait()).await;
         }
@@ -184,9 +188,14 @@ impl Sender {
     /// Reads the channel's own state into the agent's images.
     pub async fn read_state(&self, agent: &Agent) -> Result<(), ReopenError> {
         let path = format!("/v1/channels/{}/state", self.channel);
-        let mut response = send(self.client.get(&path)).await?;
+        // A router that falls silent is left: the state is read again from its beginning.
+        let within = |_| StateError::Cut;
+        let begun = tokio::time::timeout(REQUEST_LIMIT, send(self.client.get(&path)));
+        let mut response = begun.await.map_err(within)??;
         let mut state = OwnState::new();
-        while let Some(bytes) = response.chunk().await.map_err(|error| unreachable_peer(&error))? {
+        loop {
+            let chunk = tokio::time::timeout(REQUEST_LIMIT, response.chunk()).await.map_err(within)?;
+            let Some(bytes) = chunk.map_err(|error| unreachable_peer(&error))? else { break };
             state.push(&bytes, agent)?;
         }
         Ok(state.finish()?)
@@ -216,11 +225,25 @@ impl Sender {
     pub async fn open(&mut self) -> Result<(), SendError> {
         let request = self.client.get(&format!("/v1/channels/{}", self.channel)).timeout(REQUEST_LIMIT);
         let status: ChannelStatus = send_json(request).await?;
+        let mut doubt = None;
         for position in status.positions {
             let mut position = position;
-            while let Some(replaces) = self.take_position(&position, None)? {
-                position = self.send_opening(position.partition, replaces).await?;
+            loop {
+                match self.take_position(&position, None) {
+                    Ok(None) => break,
+                    Ok(Some(_)) if doubt.is_some() => break,
+                    Ok(Some(replaces)) => position = self.send_opening(position.partition, replaces).await?,
+                    // The others' word is heard, too: a reopen must know what is acknowledged.
+                    Err(SendError::Doubt(first)) => {
+                        doubt.get_or_insert(first);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+        }
+        if let Some(doubt) = doubt {
+            return Err(doubt.into());
         }
         self.sent.send_modify(|sent| sent.is_connected = true);
         Ok(())

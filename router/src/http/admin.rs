@@ -21,6 +21,8 @@ use crate::audit;
 use crate::audit::service::AuditPage;
 use crate::control::change::{Body, Participant};
 use crate::control::declared::declare_channel;
+use crate::control::service::ControlError;
+use crate::control::view::ControlView;
 use crate::log::Stored;
 
 /// The routes.
@@ -54,6 +56,23 @@ async fn put_channel(
     Ok(Json(channel))
 }
 
+/// Makes a change unless it is made: the same was asked for before and the answer lost, perhaps of another router a
+/// moment ago.
+async fn bring(
+    core: &Core,
+    operator: &str,
+    body: Body,
+    is_made: impl Fn(&ControlView) -> bool,
+) -> Result<(), ControlError> {
+    if is_made(&core.control.view()) {
+        return Ok(());
+    }
+    match core.control.change(operator, body).await {
+        Err(_) if is_made(&core.control.view()) => Ok(()),
+        outcome => outcome,
+    }
+}
+
 async fn put_agreement(
     State(core): State<Core>,
     Extension(peer): Extension<PeerName>,
@@ -61,12 +80,11 @@ async fn put_agreement(
 ) -> Result<Json<Agreement>, Refused> {
     let operator = peer.operator()?;
     core.check_agreement(&agreement)?;
-    // One that is in force already was asked for before, and its answer lost.
-    let is_known =
-        core.control.view().agreements.get(&agreement.number).is_some_and(|e| e.agreement == agreement);
-    if !is_known {
-        core.control.change(operator, Body::Agreement(Box::new(agreement.clone()))).await?;
-    }
+    let body = Body::Agreement(Box::new(agreement.clone()));
+    let is_in_force = |view: &ControlView| {
+        view.agreements.get(&agreement.number).is_some_and(|entry| entry.agreement == agreement)
+    };
+    bring(&core, operator, body, is_in_force).await?;
     core.lease.settle(core.control.view().applied).await?;
     Ok(Json(agreement))
 }
@@ -127,10 +145,9 @@ async fn set_status(
     let (operator, asked) = (peer.operator()?, Instant::now());
     let StatusRequest { status, reason } = request;
     let body = Body::AgreementStatus { number: number.clone(), status, reason };
-    let is_known = core.control.view().agreements.get(&number).is_some_and(|entry| entry.status == status);
-    if !is_known {
-        core.control.change(operator, body).await?;
-    }
+    let has_status =
+        |view: &ControlView| view.agreements.get(&number).is_some_and(|entry| entry.status == status);
+    bring(&core, operator, body, has_status).await?;
     // Acknowledged is what no router works against any more.
     core.lease.settle(core.control.view().applied).await?;
     core.metrics.settled(asked.elapsed());

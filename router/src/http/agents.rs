@@ -170,7 +170,7 @@ fn standing_agreement(
     })?;
     if let Some(reason) = entry.verdict(entry.agreement.version) {
         let detail = format!("agreement {number} is {}: {}", reason.as_str(), entry.reason);
-        return Err(Refused::new(ErrorCode::AgreementNotActive, detail));
+        return Err(Refused::new(reason.code().unwrap_or(ErrorCode::AgreementNotActive), detail));
     }
     if !entry.agreement.is_valid_at(core.lease.log_time()) {
         let detail = format!("agreement {number} is in force only from {}", entry.agreement.valid_from);
@@ -278,10 +278,11 @@ fn reckon(
             Reckoning::begin(&running, scopes, view, ask).await
         };
         let reckoned = tokio::select! {
-            reckoned = reckoned => reckoned,
+            biased;
+            () = stopping => return,
             // The stream is over.
             () = answer.closed() => return,
-            () = stopping => return,
+            reckoned = reckoned => reckoned,
         };
         // Nobody waits any more.
         drop(answer.send(reckoned));

@@ -278,6 +278,7 @@ fn position(running: &Running, agent: &AgentId, partition: Partition) -> Option<
         epoch: entry.epoch,
         next: entry.next,
         digest: entry.digest,
+        ended: entry.ended.clone(),
     });
     let state = running.materialised.get(usize::try_from(partition.get()).ok()?)?.known();
     let state_overtaken = state.overtaken.is_some();

@@ -92,7 +92,8 @@ impl CloseReason {
     /// The code under which a new connection would be refused, for those that end the agreement's stream.
     pub const fn code(self) -> Option<ErrorCode> {
         match self {
-            Self::Revoked | Self::Suspended | Self::Expired => Some(ErrorCode::AgreementNotActive),
+            Self::Revoked | Self::Expired => Some(ErrorCode::AgreementEnded),
+            Self::Suspended => Some(ErrorCode::AgreementNotActive),
             Self::SchemaMismatch => Some(ErrorCode::SchemaMismatch),
             _ => None,
         }

@@ -21,7 +21,7 @@ use platform::segments::disk::RealDisk;
 use producer_agent::agent::{FileReport, Guard};
 use producer_agent::source::table::TableFormat;
 use schemas::cursor::in_words;
-use schemas::ids::{AgentId, ChannelName, Offset};
+use schemas::ids::{AgentId, Offset};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 

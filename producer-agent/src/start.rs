@@ -1,0 +1,210 @@
+//! The beginning of one channel's agent: its folder and the router are brought to agree, or it reopens.
+//!
+//! Owns the order: status, folder, openings, and the one remedy (protocols, 2). The mark that a source is to be compared
+//! again stands on the disk before a reopen and goes after the comparison.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use platform::client::{Client, ClientError, send_json};
+use platform::segments::SegmentError;
+use platform::segments::checked_file;
+use platform::segments::disk::Disk;
+use schemas::avro::schema::AvroSchema;
+use schemas::ids::{AgentId, ChannelName, Epoch};
+use schemas::publish::ChannelStatus;
+
+use crate::agent::reopen::StateError;
+use crate::agent::{Agent, AgentError, Opening};
+use crate::image::{ImageError, ImageStore};
+use crate::outbox::lock;
+use crate::send::machine::{Doubt, SendMachine};
+use crate::send::sender::{REQUEST_LIMIT, ReopenError, SendError, Sender};
+
+const MARK_KIND: &[u8; 4] = b"mark";
+
+/// Where and for whom an agent begins.
+pub struct Place<'p> {
+    /// Whose agent it is.
+    pub id: &'p AgentId,
+    /// The channel that it sends.
+    pub channel: &'p ChannelName,
+    /// The subject's schema that files are read into.
+    pub schema: &'p AvroSchema,
+    /// Its folder.
+    pub dir: &'p Path,
+    /// The folder's disk.
+    pub disk: Arc<dyn Disk>,
+    /// Opens its images.
+    pub images: &'p (dyn Fn() -> Result<Box<dyn ImageStore>, ImageError> + Sync),
+    /// A person's word that another agent of the channel is gone for good.
+    pub take_over: bool,
+}
+
+/// An agent at work.
+pub struct Started {
+    /// The agent.
+    pub agent: Agent,
+    /// What sends for it.
+    pub sender: Sender,
+    /// Whether its images are the channel's state: the source may know better.
+    pub is_reopened: bool,
+}
+
+/// Why an agent reopened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reopened {
+    /// Its folder is in doubt by itself.
+    Folder,
+    /// The folder and the log do not fit.
+    Doubt(Doubt),
+}
+
+impl Reopened {
+    /// The reason in a word, for metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::Doubt(doubt) => doubt.as_str(),
+        }
+    }
+}
+
+/// Why an agent could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The router.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The router, or the outbox.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The images.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The folder.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The reopen.
+    #[error(transparent)]
+    Reopen(#[from] ReopenError),
+    /// The mark of a reopen.
+    #[error("the mark of a reopen: {0}")]
+    Mark(#[from] SegmentError),
+    /// No randomness for an epoch.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
+    /// Another agent sends the channel.
+    #[error(
+        "channel {channel} is sent by {other}; one agent sends at a time. If that one is gone for good, set take_over = true"
+    )]
+    SentByAnother {
+        /// The channel.
+        channel: ChannelName,
+        /// Who sends it.
+        other: AgentId,
+    },
+}
+
+impl StartError {
+    /// Whether the router, not this agent, is in the way.
+    pub fn is_retryable(&self) -> bool {
+        let of_send = |error: &SendError| matches!(error, SendError::Client(client) if client.is_retryable());
+        match self {
+            Self::Client(client) => client.is_retryable(),
+            Self::Send(send) => of_send(send),
+            Self::Reopen(ReopenError::Client(client)) => client.is_retryable(),
+            Self::Reopen(ReopenError::Send(send)) => of_send(send),
+            Self::Reopen(ReopenError::State(StateError::Cut)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt; `tell` hears of
+/// a reopen before it begins.
+pub async fn start(
+    place: &Place<'_>,
+    client: &Client,
+    tell: &(dyn Fn(&Reopened) + Sync),
+) -> Result<Started, StartError> {
+    let request = client.get(&format!("/v1/channels/{}", place.channel)).timeout(REQUEST_LIMIT);
+    let status: ChannelStatus = send_json(request).await?;
+    let opening = || -> Result<Opening, StartError> {
+        Ok(Opening {
+            dir: place.dir.to_owned(),
+            disk: Arc::clone(&place.disk),
+            images: (place.images)()?,
+            channel: status.channel.clone(),
+            log_id: status.log_id,
+            schema: place.schema.clone(),
+        })
+    };
+    let (mut agent, is_doubtful) = match Agent::open(opening()?) {
+        Ok(agent) => (agent, false),
+        Err(error @ AgentError::Doubtful { .. }) => {
+            tracing::error!(%error, "the folder is in doubt");
+            (Agent::open_doubtful(opening()?)?, true)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let outbox = agent.outbox();
+    let epoch = lock(&outbox).epoch();
+    let machine = SendMachine::new(place.id.clone(), epoch, status.channel.partitions);
+    let mut sender = Sender::new(client.clone(), place.channel.clone(), outbox, machine, agent.folded());
+    let doubt = match sender.open().await {
+        Ok(()) => None,
+        Err(SendError::Doubt(doubt)) => Some(doubt),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(Doubt::Voided { agent: other, .. }) = &doubt
+        && other != place.id
+        && !place.take_over
+    {
+        return Err(StartError::SentByAnother { channel: place.channel.clone(), other: other.clone() });
+    }
+    let reopened = match doubt {
+        Some(doubt) => Some(Reopened::Doubt(doubt)),
+        None => is_doubtful.then_some(Reopened::Folder),
+    };
+    if let Some(why) = &reopened {
+        // Before the reopen: a crash in between must not lose the comparison that ends it.
+        checked_file::write(place.disk.as_ref(), &compare_mark(place.dir), MARK_KIND, b"")?;
+        tracing::warn!(?why, "reopens the channel");
+        tell(why);
+        let is_restored = matches!(why, Reopened::Doubt(Doubt::RestoredFolder { .. }));
+        reopen(&mut agent, &mut sender, place.id, status.channel.partitions, is_restored).await?;
+    }
+    let is_reopened = place.disk.exists(&compare_mark(place.dir));
+    Ok(Started { agent, sender, is_reopened })
+}
+
+/// There from a reopen's beginning until the source was compared again.
+fn compare_mark(dir: &Path) -> PathBuf {
+    dir.join("compare-again")
+}
+
+/// The source was compared again: the reopen is over.
+pub fn end_comparison(disk: &dyn Disk, dir: &Path) -> Result<(), SegmentError> {
+    let path = compare_mark(dir);
+    disk.remove(&path).map_err(|error| SegmentError::Io { path: path.clone(), error })?;
+    disk.sync_dir(dir).map_err(|error| SegmentError::Io { path, error })
+}
+
+/// The one remedy (protocols, 2): a new epoch, images from the channel's state, unacknowledged events again.
+async fn reopen(
+    agent: &mut Agent,
+    sender: &mut Sender,
+    id: &AgentId,
+    partitions: u32,
+    is_restored: bool,
+) -> Result<(), StartError> {
+    let epoch = Epoch::new(platform::random::id()?);
+    let marker = agent.begin_reopen(sender.first_unacknowledged()?, is_restored)?;
+    let ends = sender.reopen(SendMachine::new(id.clone(), epoch, partitions)).await?;
+    sender.read_state(agent).await?;
+    let start = agent.end_reopen(marker, epoch, &ends)?;
+    sender.continue_at(start);
+    tracing::info!(rows = agent.register_size()?, "the channel is reopened");
+    Ok(())
+}
