@@ -35,6 +35,10 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
             "loadtest",
             BTreeSet::from(["schemas", "platform", "router", "producer-agent", "consumer-agent", "parts"]),
         ),
+        (
+            "simulation",
+            BTreeSet::from(["schemas", "scope", "platform", "router", "producer-agent", "consumer-agent"]),
+        ),
         ("support", BTreeSet::from(["schemas", "scope", "platform", "router", "parts"])),
         ("tidy", BTreeSet::new()),
         (

@@ -1,0 +1,246 @@
+//! The log as each router reaches it: over a line that is slow, is cut, loses answers and delivers late.
+//!
+//! Owns the misbehaviour of appends and commits; what was appended is told to the oracle in the moment that it stands in
+//! the log. An append is the broker's from the moment that it was sent: it is made although its router dies.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use platform::node::{Node, Random};
+use router::log::memory::MemoryLog;
+use router::log::{
+    AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec,
+};
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+use schemas::time::Millis;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+
+use crate::fault::{Fault, Sky};
+use crate::oracle::Oracle;
+
+/// A client that has heard nothing for so long calls the outcome unknown.
+const OUTCOME_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client looks for a log that it cannot reach.
+const REACH_LIMIT: Duration = Duration::from_secs(1);
+
+/// The log and the lines to it.
+pub struct Broker {
+    /// What it holds.
+    pub log: MemoryLog,
+    node: Node,
+    lines: Vec<watch::Sender<bool>>,
+    sky: Arc<Sky>,
+    oracle: Arc<Oracle>,
+    random: Mutex<Random>,
+}
+
+impl Broker {
+    /// An empty log with a line to each of so many routers.
+    pub fn new(node: Node, routers: usize, sky: Arc<Sky>, oracle: Arc<Oracle>, seed: u64) -> Self {
+        let lines = (0..routers).map(|_| watch::Sender::new(true)).collect();
+        let random = Mutex::new(Random::new(seed));
+        Self { log: MemoryLog::default(), node, lines, sky, oracle, random }
+    }
+
+    /// Cuts or mends a router's line.
+    pub fn set_line(&self, router: usize, is_up: bool) {
+        if let Some(line) = self.lines.get(router) {
+            line.send_replace(is_up);
+        }
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).below(bound)
+    }
+
+    fn chance(&self, thousandths: u64) -> bool {
+        self.below(1_000) < thousandths
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::from_millis(self.below(self.sky.weather().delay + 1))
+    }
+
+    fn line(&self, router: usize) -> watch::Receiver<bool> {
+        self.lines.get(router).map_or_else(|| watch::Sender::new(true).subscribe(), watch::Sender::subscribe)
+    }
+
+    async fn until_up(&self, router: usize) {
+        // The lines live as long as the broker.
+        drop(self.line(router).wait_for(|is_up| *is_up).await);
+    }
+
+    async fn push(
+        &self,
+        topic: &str,
+        partition: Partition,
+        mut records: Vec<Record>,
+    ) -> Result<Offset, AppendError> {
+        let weather = self.sky.weather();
+        let is_cut = records.len() > 1 && self.chance(weather.cut);
+        if is_cut {
+            let keep = usize::try_from(self.below(u64::try_from(records.len()).unwrap_or(1))).unwrap_or(0);
+            records.truncate(keep);
+            self.sky.fired(Fault::CutBatch);
+        }
+        let unknown = || Err(AppendError::Unknown("the connection broke".to_owned()));
+        if records.is_empty() {
+            return unknown();
+        }
+        let last = self.log.append(topic, partition, records.clone()).await?;
+        self.oracle.logged(topic, partition, last, &records);
+        if is_cut {
+            return unknown();
+        }
+        if self.chance(weather.unknown) {
+            self.sky.fired(Fault::UnknownAppend);
+            return unknown();
+        }
+        Ok(last)
+    }
+
+    /// The time by the log's clock.
+    pub fn now(&self) -> Millis {
+        self.node.now()
+    }
+
+    /// Bytes of somebody else.
+    pub async fn poison(&self, topic: &str, partition: Partition, record: Record) {
+        let records = vec![record];
+        if let Ok(last) = self.log.append(topic, partition, records.clone()).await {
+            self.oracle.logged(topic, partition, last, &records);
+            self.sky.fired(Fault::Poison);
+        }
+    }
+}
+
+/// The log over one router's line.
+#[derive(Clone)]
+pub struct Line {
+    broker: Arc<Broker>,
+    router: usize,
+}
+
+impl Line {
+    /// A router's line.
+    pub const fn new(broker: Arc<Broker>, router: usize) -> Self {
+        Self { broker, router }
+    }
+
+    async fn reach(&self) -> Result<(), TopicError> {
+        let reached = tokio::time::timeout(REACH_LIMIT, self.broker.until_up(self.router)).await;
+        reached.map_err(|_| TopicError::Unavailable("the line is cut".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Log for Line {
+    async fn ensure_topic(&self, spec: &TopicSpec) -> Result<bool, TopicError> {
+        self.reach().await?;
+        self.broker.log.ensure_topic(spec).await
+    }
+
+    async fn append(
+        &self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, AppendError> {
+        let (tell, told) = oneshot::channel();
+        let (broker, router, topic) = (Arc::clone(&self.broker), self.router, topic.to_owned());
+        self.broker.node.spawn(async move {
+            sleep(broker.delay()).await;
+            broker.until_up(router).await;
+            let outcome = broker.push(&topic, partition, records).await;
+            sleep(broker.delay()).await;
+            broker.until_up(router).await;
+            // Nobody may wait any more.
+            drop(tell.send(outcome));
+        });
+        match tokio::time::timeout(OUTCOME_LIMIT, told).await {
+            Ok(Ok(outcome)) => outcome,
+            _ => Err(AppendError::Unknown("no answer".to_owned())),
+        }
+    }
+
+    async fn read(
+        &self,
+        topic: &str,
+        partition: Partition,
+        from: Offset,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Batch, ReadError> {
+        self.reach().await?;
+        let mut line = self.broker.line(self.router);
+        tokio::select! {
+            biased;
+            _ = line.wait_for(|is_up| !*is_up) => Err(TopicError::Unavailable("the line was cut".to_owned()).into()),
+            batch = self.broker.log.read(topic, partition, from, max_bytes, wait) => batch,
+        }
+    }
+
+    async fn bounds(&self, topic: &str, partition: Partition) -> Result<Bounds, TopicError> {
+        self.reach().await?;
+        self.broker.log.bounds(topic, partition).await
+    }
+
+    async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError> {
+        self.reach().await?;
+        self.broker.log.offset_at(topic, partition, at).await
+    }
+
+    async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
+        self.reach().await?;
+        let writer = Arc::new(tokio::sync::Mutex::new(self.broker.log.open_writer(id).await?));
+        Ok(Box::new(Writer { line: self.clone(), writer }))
+    }
+}
+
+struct Writer {
+    line: Line,
+    writer: Arc<tokio::sync::Mutex<Box<dyn FencedWriter>>>,
+}
+
+#[async_trait]
+impl FencedWriter for Writer {
+    async fn commit(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        records: Vec<Record>,
+    ) -> Result<Offset, CommitError> {
+        let (tell, told) = oneshot::channel();
+        let (broker, router, topic) = (Arc::clone(&self.line.broker), self.line.router, topic.to_owned());
+        let writer = Arc::clone(&self.writer);
+        self.line.broker.node.spawn(async move {
+            sleep(broker.delay()).await;
+            broker.until_up(router).await;
+            let unknown = broker.chance(broker.sky.weather().unknown);
+            let is_made = !unknown || broker.chance(500);
+            let outcome = match is_made {
+                true => writer.lock().await.commit(&topic, partition, records.clone()).await,
+                false => Err(CommitError::Failed("it never came".to_owned())),
+            };
+            if let Ok(last) = &outcome {
+                broker.oracle.logged(&topic, partition, *last, &records);
+            }
+            sleep(broker.delay()).await;
+            broker.until_up(router).await;
+            drop(tell.send(match outcome {
+                Ok(_) if unknown => {
+                    broker.sky.fired(Fault::UnknownCommit);
+                    Err(CommitError::Failed("the connection broke".to_owned()))
+                }
+                outcome => outcome,
+            }));
+        });
+        match tokio::time::timeout(OUTCOME_LIMIT, told).await {
+            Ok(Ok(outcome)) => outcome,
+            _ => Err(CommitError::Failed("no answer".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The oracle: what the log really holds, what every replica must be, and each promise that was broken.
+//!
+//! Owns its own counting of the log, by the rule as it is written (protocols, 2) and not by the code that is tested.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schemas::avro::binary::Cursor as Datums;
+use schemas::avro::container::Decoder;
+use schemas::avro::schema::AvroSchema;
+use schemas::change::ChangeCodec;
+use schemas::cursor::Cursor;
+use schemas::delivery::{Delivery, DeliveryCodec};
+use schemas::digest;
+use schemas::framing;
+use schemas::ids::{AgentId, AgreementNumber, Digest, Epoch, Offset, Partition};
+use schemas::limits::MAX_FRAME_BYTES;
+use schemas::promise::Promise;
+use schemas::record::{Kind, Provenance, Record};
+use schemas::table::Opening;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::register::{self, Change, Row, Rows};
+
+/// Violations that are kept: the first says most.
+const KEPT: usize = 8;
+
+#[derive(Debug, Default)]
+struct PartitionStory {
+    current: Option<(AgentId, Epoch)>,
+    next: u64,
+    digest: Option<Digest>,
+    counted: Vec<(Offset, Change)>,
+    rows: Rows,
+}
+
+/// Which rows an agreement permits, by version.
+#[derive(Debug, Clone, Default)]
+pub struct Permits {
+    /// Territories, by version from 1.
+    pub versions: Vec<BTreeSet<usize>>,
+    /// Somebody asked for its revocation.
+    pub is_asked: bool,
+    /// Its revocation was acknowledged.
+    pub is_revoked: bool,
+}
+
+struct State {
+    /// By channel and partition.
+    stories: BTreeMap<String, Vec<PartitionStory>>,
+    permits: BTreeMap<String, Permits>,
+    broken: Vec<(Promise, String)>,
+    history: Sha256,
+    prints: bool,
+    begun: Instant,
+}
+
+/// Sees everything; clones share it.
+#[derive(Clone)]
+pub struct Oracle {
+    state: Arc<Mutex<State>>,
+    codec: Arc<ChangeCodec>,
+}
+
+/// Looks into one stream as it leaves a router.
+pub struct Tap {
+    number: String,
+    decoder: Decoder,
+    codec: Option<DeliveryCodec>,
+}
+
+impl Oracle {
+    /// Nothing has happened; `prints` prints the history in words.
+    pub fn new(prints: bool) -> anyhow::Result<Self> {
+        let state = State {
+            stories: BTreeMap::new(),
+            permits: BTreeMap::new(),
+            broken: Vec::new(),
+            history: Sha256::new(),
+            prints,
+            begun: Instant::now(),
+        };
+        let codec = ChangeCodec::new(&AvroSchema::parse(register::SCHEMA)?)?;
+        Ok(Self { state: Arc::new(Mutex::new(state)), codec: Arc::new(codec) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel's log, with so many partitions.
+    pub fn watch_log(&self, topic: &str, partitions: u32) {
+        let stories = (0..partitions).map(|_| PartitionStory::default()).collect();
+        self.lock().stories.insert(topic.to_owned(), stories);
+    }
+
+    /// What an agreement permits.
+    pub fn permit(&self, number: &str, permits: Permits) {
+        self.lock().permits.insert(number.to_owned(), permits);
+    }
+
+    /// A new version of an agreement is about to be declared.
+    pub fn amend(&self, number: &str, territories: BTreeSet<usize>) {
+        if let Some(permits) = self.lock().permits.get_mut(number) {
+            permits.versions.push(territories);
+        }
+    }
+
+    /// A revocation is about to be asked for.
+    pub fn revoking(&self, number: &str) {
+        if let Some(permits) = self.lock().permits.get_mut(number) {
+            permits.is_asked = true;
+        }
+    }
+
+    /// Whether somebody asked for an agreement's revocation.
+    pub fn is_revocation_asked(&self, number: &AgreementNumber) -> bool {
+        self.lock().permits.get(number.as_str()).is_some_and(|permits| permits.is_asked)
+    }
+
+    /// A revocation was acknowledged.
+    pub fn revoked(&self, number: &str) {
+        if let Some(permits) = self.lock().permits.get_mut(number) {
+            permits.is_revoked = true;
+        }
+    }
+
+    /// Whether an agreement's revocation was acknowledged.
+    pub fn is_revoked(&self, number: &str) -> bool {
+        self.lock().permits.get(number).is_some_and(|permits| permits.is_revoked)
+    }
+
+    /// Something happened: a part of the history.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let what = what();
+        let mut state = self.lock();
+        let line = format!("{:9.3} {what}\n", state.begun.elapsed().as_secs_f64());
+        state.history.update(line.as_bytes());
+        if state.prints {
+            print!("{line}");
+        }
+    }
+
+    /// A promise was broken.
+    pub fn broken(&self, promise: Promise, what: String) {
+        self.note(|| format!("BROKEN {}: {what}", promise.as_str()));
+        let mut state = self.lock();
+        if state.broken.len() < KEPT {
+            state.broken.push((promise, what));
+        }
+    }
+
+    /// The promises that were broken so far, with what was seen.
+    pub fn verdict(&self) -> Vec<(Promise, String)> {
+        self.lock().broken.clone()
+    }
+
+    /// The digest of all that happened.
+    pub fn history(&self) -> String {
+        hex::encode(self.lock().history.clone().finalize())
+    }
+
+    /// Records stand in a log, the last of them at an offset.
+    pub fn logged(&self, topic: &str, partition: Partition, last: Offset, records: &[Record]) {
+        let count = u64::try_from(records.len()).unwrap_or(0);
+        let first = (last.get() + 1).saturating_sub(count);
+        self.note(|| {
+            let mut hash = Sha256::new();
+            for record in records {
+                hash.update(record.key.as_deref().unwrap_or_default());
+                hash.update(record.value.as_deref().unwrap_or_default());
+                record.headers.iter().for_each(|(_, value)| hash.update(value));
+            }
+            format!("{topic}/{partition} {first}..={last} {}", hex::encode(hash.finalize()))
+        });
+        for (offset, record) in (first..).zip(records) {
+            if let Some(problem) = self.count(topic, partition, Offset::new(offset), record) {
+                self.broken(Promise::AcceptedOnce, format!("{topic}/{partition} at {offset}: {problem}"));
+            }
+        }
+    }
+
+    /// Counts a record, if it counts; what is wrong with one that does.
+    fn count(&self, topic: &str, partition: Partition, offset: Offset, record: &Record) -> Option<String> {
+        let mut state = self.lock();
+        let index = usize::try_from(partition.get()).ok()?;
+        let story = state.stories.get_mut(topic)?.get_mut(index)?;
+        let (_, datum) = framing::unframe(record.value.as_deref()?).ok()?;
+        match Kind::of(record)? {
+            Kind::Opening => {
+                let opening = Opening::decode(datum).ok()?;
+                if opening.replaces == story.current.as_ref().map(|(_, epoch)| *epoch) {
+                    story.current = Some((opening.agent, opening.epoch));
+                    (story.next, story.digest) = (0, Some(digest::first(opening.epoch)));
+                }
+                None
+            }
+            kind @ (Kind::Change | Kind::Freshness) => {
+                let provenance = Provenance::of(record)?;
+                let is_current = story
+                    .current
+                    .as_ref()
+                    .is_some_and(|(agent, epoch)| (agent, epoch) == (&provenance.agent, &provenance.epoch));
+                let key = record.key.as_deref().unwrap_or_default();
+                let continued = story.digest.map(|before| digest::next(before, key, datum));
+                if !is_current
+                    || provenance.sequence.get() != story.next
+                    || continued != Some(provenance.digest)
+                {
+                    return None;
+                }
+                (story.next, story.digest) = (story.next + 1, continued);
+                if kind == Kind::Freshness { None } else { self.fold(story, offset, datum) }
+            }
+            Kind::Checkpoint | Kind::Resync => None,
+        }
+    }
+
+    fn fold(&self, story: &mut PartitionStory, offset: Offset, datum: &[u8]) -> Option<String> {
+        let change = match self.codec.decode_all(datum) {
+            Ok(change) => change,
+            Err(error) => return Some(format!("a change cannot be read: {error}")),
+        };
+        let image = |image: Option<&[u8]>| image.map(register::read).transpose();
+        let (before, after) = match (image(change.before), image(change.after)) {
+            (Ok(before), Ok(after)) => (before.map(|(_, row)| row), after.map(|(_, row)| row)),
+            (Err(error), _) | (_, Err(error)) => return Some(format!("an image cannot be read: {error}")),
+        };
+        let key = change.key.to_owned();
+        let known = story.rows.get(&key).copied();
+        match after {
+            Some(row) => story.rows.insert(key.clone(), row),
+            None => story.rows.remove(&key),
+        };
+        story.counted.push((offset, (key.clone(), after)));
+        (known != before)
+            .then(|| format!("{key} was {known:?}, but its event says {before:?} before {after:?}"))
+    }
+
+    /// The rows of a channel's log as they stand now.
+    pub fn rows(&self, topic: &str) -> Rows {
+        let state = self.lock();
+        let stories = state.stories.get(topic).map(Vec::as_slice).unwrap_or_default();
+        stories.iter().flat_map(|story| story.rows.clone()).collect()
+    }
+
+    /// All that counted of each key, in order.
+    pub fn story(&self, topic: &str) -> BTreeMap<String, Vec<Option<Row>>> {
+        let state = self.lock();
+        let mut by_key: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (_, (key, after)) in state.stories.get(topic).into_iter().flatten().flat_map(|s| &s.counted) {
+            by_key.entry(key.clone()).or_default().push(*after);
+        }
+        by_key
+    }
+
+    /// Whether a cursor is behind everything that counts.
+    pub fn is_at_end(&self, topic: &str, cursor: &Cursor) -> bool {
+        let state = self.lock();
+        let stories = state.stories.get(topic).map(Vec::as_slice).unwrap_or_default();
+        let last = |story: &PartitionStory| story.counted.last().map(|(offset, _)| *offset);
+        cursor.pass.is_none()
+            && stories.iter().zip(&cursor.places).all(|(s, place)| last(s).is_none_or(|at| place.offset > at))
+    }
+
+    /// What a replica under an agreement must be at a cursor (protocols, 5).
+    pub fn replica(&self, number: &str, topic: &str, cursor: &Cursor) -> Option<Rows> {
+        let state = self.lock();
+        let version = usize::try_from(cursor.version.get()).ok()?;
+        let territories = state.permits.get(number)?.versions.get(version.checked_sub(1)?)?;
+        let mut rows = Rows::new();
+        for (story, place) in state.stories.get(topic)?.iter().zip(&cursor.places) {
+            for (_, (key, after)) in story.counted.iter().take_while(|(offset, _)| *offset < place.offset) {
+                match after.filter(|row| territories.contains(&row.territory)) {
+                    Some(row) => rows.insert(key.clone(), row),
+                    None => rows.remove(key),
+                };
+            }
+        }
+        Some(rows)
+    }
+
+    /// Whether any version of an agreement permits a row.
+    pub fn permits(&self, number: &str, row: Row) -> bool {
+        let state = self.lock();
+        let permits = state.permits.get(number);
+        permits.is_some_and(|permits| permits.versions.iter().any(|set| set.contains(&row.territory)))
+    }
+
+    /// Looks into a stream, where the request is one for a stream.
+    pub fn tap(&self, uri: &str) -> Option<Tap> {
+        let number = uri.strip_prefix("/v1/agreements/")?.split_once("/stream")?.0.to_owned();
+        Some(Tap { number, decoder: Decoder::new(), codec: None })
+    }
+
+    /// Bytes leave a router.
+    pub fn handed_over(&self, tap: &mut Tap, bytes: &[u8]) {
+        if bytes.len() > 2 * MAX_FRAME_BYTES {
+            self.broken(Promise::Bounded, format!("{}: a frame of {} bytes", tap.number, bytes.len()));
+        }
+        match rows_of(tap, bytes) {
+            Ok(0) => {}
+            Ok(rows) if self.is_revoked(&tap.number) => {
+                let what = format!("{rows} rows under {} after its revocation was acknowledged", tap.number);
+                self.broken(Promise::Revocation, what);
+            }
+            Ok(_) => {}
+            // A refusal is no stream.
+            Err(_) if tap.codec.is_none() => {}
+            Err(error) => {
+                self.broken(Promise::IsolationOfPoison, format!("{}: {error:#}", tap.number));
+            }
+        }
+    }
+}
+
+/// How many rows the bytes bring.
+fn rows_of(tap: &mut Tap, bytes: &[u8]) -> anyhow::Result<usize> {
+    tap.decoder.push(bytes);
+    if tap.codec.is_none()
+        && let Some(header) = tap.decoder.header()?
+    {
+        tap.codec = Some(DeliveryCodec::from_union_schema(&header.schema)?);
+    }
+    let Some(codec) = &tap.codec else { return Ok(0) };
+    let mut rows = 0;
+    while let Some(block) = tap.decoder.block()? {
+        let mut datums = Datums::new(&block.datums);
+        for _ in 0..block.count {
+            rows += match codec.decode(&mut datums)? {
+                Delivery::Event(_) => 1,
+                Delivery::Range { rows, .. } => rows.len(),
+                _ => 0,
+            };
+        }
+    }
+    Ok(rows)
+}

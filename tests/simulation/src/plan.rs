@@ -1,0 +1,151 @@
+//! The plan of one seed: what goes wrong, when, and for how long; what the operator does.
+//!
+//! Owns the drawing. Everything is drawn before the run begins, so that a plan is a function of its seed.
+
+use platform::node::Random;
+
+/// How many routers there are.
+pub const ROUTERS: u64 = 2;
+/// How many providers there are.
+pub const PROVIDERS: u64 = 3;
+/// How many consumers there are.
+pub const CONSUMERS: u64 = 5;
+/// How many partitions a channel has.
+pub const PARTITIONS: u32 = 2;
+/// How many changes are made, at least.
+pub const CHANGES: usize = 2_001;
+/// How many faults are planned.
+pub const FAULTS: usize = 26;
+/// Faults begin within so many milliseconds.
+pub const SPAN: u64 = 210_000;
+/// The longest that something is down, cut or paused, in milliseconds.
+const LONGEST: u64 = 45_000;
+
+/// A machine of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// A router, by number.
+    Router(usize),
+    /// A provider, by number.
+    Provider(usize),
+    /// A consumer, by number.
+    Consumer(usize),
+}
+
+/// What a crash takes beside what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// Nothing.
+    Nothing,
+    /// A provider's images.
+    Images,
+    /// Everything since the backup.
+    SinceBackup,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// A machine stops.
+    Crash(Machine, Loss),
+    /// A site's disk stops after so many writes; its machine a little later.
+    StopDisk(Machine, u32),
+    /// It is started again.
+    Start(Machine),
+    /// A machine stands still.
+    Pause(Machine),
+    /// It goes on.
+    Resume(Machine),
+    /// A router cannot reach the log.
+    CutLog(usize),
+    /// It can again.
+    MendLog(usize),
+    /// A site cannot reach a router.
+    CutSite(Machine, usize),
+    /// It can again.
+    MendSite(Machine, usize),
+    /// Everything small goes wrong.
+    Storm,
+    /// Little goes wrong.
+    Calm,
+    /// A machine's wall clock is off by milliseconds.
+    Clock(Machine, i64),
+    /// A provider's folder is copied.
+    Backup(usize),
+    /// Old versions of keys go from the states.
+    Compact,
+    /// The oldest records go from the logs.
+    Expire,
+    /// Somebody else's bytes stand in a channel's log.
+    Poison(usize, u32),
+    /// The operator declares another version of an agreement.
+    Amend(usize),
+    /// The operator revokes an agreement.
+    Revoke(usize),
+}
+
+/// What happens, in order of time (milliseconds since the beginning).
+pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
+    let mut plan = Vec::new();
+    for number in 0..FAULTS {
+        let at = 5_000 + random.below(SPAN);
+        let until = at + 200 + random.below(LONGEST);
+        // One of each kind first: no seed is without a kind of its own accord.
+        let kind = if number < 14 { u64::try_from(number).unwrap_or(0) } else { random.below(14) };
+        plan.extend(fault(kind, (at, until), random));
+    }
+    let second_half = SPAN / 2 + random.below(SPAN / 2);
+    plan.push((second_half, Action::Revoke(4)));
+    plan.push((random.below(SPAN), Action::Amend(3)));
+    plan.sort();
+    plan
+}
+
+fn pick(random: &mut Random, count: u64) -> usize {
+    usize::try_from(random.below(count)).unwrap_or(0)
+}
+
+fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, Action)> {
+    let router = pick(random, ROUTERS);
+    let provider = pick(random, PROVIDERS);
+    let consumer = pick(random, CONSUMERS);
+    let site = match random.below(2) {
+        0 => Machine::Provider(provider),
+        _ => Machine::Consumer(consumer),
+    };
+    let (early, writes) = (at - random.below(3_000), u32::try_from(random.below(9)).unwrap_or(0));
+    let by_disk = random.below(2) == 0;
+    let down = |machine, loss| {
+        let mut plan = vec![(at, Action::Crash(machine, loss)), (until, Action::Start(machine))];
+        if by_disk {
+            plan.push((early, Action::StopDisk(machine, writes)));
+        }
+        plan
+    };
+    match kind {
+        0 | 1 => down(Machine::Router(router), Loss::Nothing),
+        2 | 3 => down(Machine::Provider(provider), Loss::Nothing),
+        4 => down(Machine::Consumer(consumer), Loss::Nothing),
+        5 => vec![(at, Action::CutLog(router)), (until, Action::MendLog(router))],
+        6 => vec![(at, Action::CutSite(site, router)), (until, Action::MendSite(site, router))],
+        7 => vec![(at, Action::Storm), (until, Action::Calm)],
+        8 => {
+            let off = i64::try_from(random.below(7_200_000)).unwrap_or(0) - 3_600_000;
+            let machine = if random.below(2) == 0 { Machine::Router(router) } else { site };
+            vec![(at, Action::Clock(machine, off)), (until, Action::Clock(machine, 0))]
+        }
+        9 => {
+            let loss = if random.below(3) == 0 { Loss::Images } else { Loss::SinceBackup };
+            let mut plan = down(Machine::Provider(provider), loss);
+            plan.push((at.saturating_sub(1_000 + random.below(40_000)), Action::Backup(provider)));
+            plan
+        }
+        10 => {
+            let machine = if random.below(3) == 0 { site } else { Machine::Router(router) };
+            vec![(at, Action::Pause(machine)), (until, Action::Resume(machine))]
+        }
+        11 => vec![(at, Action::Compact)],
+        12 => vec![(at, Action::Expire)],
+        _ => vec![(at, Action::Poison(provider, u32::try_from(router).unwrap_or(0)))],
+    }
+}

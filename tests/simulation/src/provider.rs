@@ -1,0 +1,261 @@
+//! A provider's site: a register whose system hands over each change until it is taken, and the producer agent.
+//!
+//! Owns what survives a crash of the machine, and the site's own account of what was taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use platform::client::Client;
+use platform::clock;
+use platform::identity::Identity;
+use platform::node::Random;
+use platform::retry::Retry;
+use platform::segments::memory_disk::MemoryDisk;
+use producer_agent::agent::{Agent, Guard};
+use producer_agent::image::{ImageError, ImageStore};
+use producer_agent::outbox::lock;
+use producer_agent::send::sender::{SendError, Sent};
+use producer_agent::source::items::ItemResult;
+use producer_agent::source::table::TableFormat;
+use producer_agent::start::{self, Place, Started};
+use schemas::avro::schema::AvroSchema;
+use schemas::ids::{AgentId, ChannelName};
+use schemas::promise::Promise;
+use schemas::time::Millis;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::disk::Images;
+use crate::oracle::Oracle;
+use crate::register::{self, Change, Register};
+
+/// Changes that are handed over at once, at most.
+const GROUP: u64 = 12;
+/// The longest pause between two groups, in milliseconds.
+const GAP: u64 = 4_000;
+/// A compared register may change as a whole: nobody is there to accept it.
+const NO_GUARD: Guard = Guard { max_delete_percent: 100, max_change_percent: 1_000 };
+
+/// The site's own account.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// The register and its story.
+    pub register: Register,
+    /// Handed over, but whether they were taken is not known.
+    in_flight: Vec<Change>,
+    /// The machine went down while they were.
+    is_doubtful: bool,
+    /// Changes that another of the same key may stand for: key and place in its story.
+    pub optional: BTreeSet<(String, usize)>,
+    /// A backup was restored: what it lacked is known from the comparison only.
+    pub is_restored: bool,
+    /// A person has restored a backup, and hands over the whole register as the handbook says: what the copy lacks may
+    /// never have reached the log, and then nobody else knows.
+    pub is_to_be_compared: bool,
+    /// Changes to be made yet.
+    left: usize,
+    /// Told last, when everything was handed over.
+    pub freshness: Option<Millis>,
+    /// Everything is acknowledged.
+    pub is_drained: bool,
+}
+
+/// A provider's site.
+pub struct Provider {
+    /// Its agent.
+    pub id: AgentId,
+    /// Its channel.
+    pub channel: ChannelName,
+    /// Its disk.
+    pub disk: MemoryDisk,
+    /// Its images.
+    pub images: Images,
+    identity: Identity,
+    files: PathBuf,
+    oracle: Arc<Oracle>,
+    account: Mutex<Account>,
+    random: Mutex<Random>,
+}
+
+impl Provider {
+    /// A site with so many changes to make.
+    pub fn new(
+        (id, channel): (AgentId, ChannelName),
+        identity: Identity,
+        files: &Path,
+        oracle: Arc<Oracle>,
+        (changes, seed): (usize, u64),
+    ) -> Self {
+        Self {
+            id,
+            files: files.join(format!("{channel}.csv")),
+            channel,
+            disk: MemoryDisk::new(),
+            images: Images::default(),
+            identity,
+            oracle,
+            account: Mutex::new(Account { left: changes, ..Account::default() }),
+            random: Mutex::new(Random::new(seed)),
+        }
+    }
+
+    /// The site's account.
+    pub fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine went down: what was under way may be taken or not.
+    pub fn went_down(&self) {
+        self.account().is_doubtful = true;
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).below(bound)
+    }
+
+    /// The site at work, until its machine stops.
+    pub async fn live(self: Arc<Self>) {
+        let outcome = self.work().await;
+        if self.disk.has_stopped() {
+            // The process ended with its disk: its machine follows.
+            return;
+        }
+        if let Err(error) = outcome {
+            self.oracle.broken(Promise::AcceptedOnce, format!("{}: the agent gave up: {error:#}", self.id));
+        }
+    }
+
+    async fn work(&self) -> anyhow::Result<()> {
+        let client = Client::new("https://dit", &self.identity)?;
+        let schema = AvroSchema::parse(register::SCHEMA)?;
+        let images = || -> Result<Box<dyn ImageStore>, ImageError> { Ok(Box::new(self.images.clone())) };
+        let place = Place {
+            id: &self.id,
+            channel: &self.channel,
+            schema: &schema,
+            dir: Path::new("/agent"),
+            disk: Arc::new(self.disk.clone()),
+            images: &images,
+            take_over: false,
+        };
+        let mut retry = Retry::default();
+        loop {
+            let told = |why: &start::Reopened| self.oracle.note(|| format!("{} reopens: {why:?}", self.id));
+            let Started { agent, mut sender, is_reopened } = match start::start(&place, &client, &told).await
+            {
+                Ok(started) => started,
+                Err(error) if error.is_retryable() => {
+                    sleep(retry.next_wait()).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            retry.reset();
+            let is_restored = std::mem::take(&mut self.account().is_to_be_compared);
+            if is_reopened || is_restored {
+                self.compare(&agent)?;
+            }
+            if is_reopened {
+                start::end_comparison(place.disk.as_ref(), place.dir)?;
+            }
+            let sent = sender.sent();
+            tokio::select! {
+                biased;
+                outcome = sender.run(agent.appended()) => match outcome {
+                    Err(SendError::Doubt(doubt)) => self.oracle.note(|| format!("{}: {doubt}", self.id)),
+                    outcome => return outcome.context("sending has stopped"),
+                },
+                outcome = self.hand_over(&agent, sent) => return outcome,
+            }
+        }
+    }
+
+    /// The whole register is compared with what the agent knows of it.
+    fn compare(&self, agent: &Agent) -> anyhow::Result<()> {
+        std::fs::write(&self.files, self.account().register.as_file())?;
+        let report = agent.take_file(&self.files, &TableFormat::default(), NO_GUARD, true)?;
+        anyhow::ensure!(report.taken && report.parked.is_empty(), "not compared: {report:?}");
+        // The file has what was under way, too.
+        self.account().give_up_order();
+        self.taken();
+        Ok(())
+    }
+
+    async fn hand_over(&self, agent: &Agent, mut sent: watch::Receiver<Sent>) -> anyhow::Result<()> {
+        while let Some(group) = self.next_group() {
+            let items = group.iter().map(|change| Ok(register::item(change))).collect();
+            for result in agent.take_items(items)? {
+                anyhow::ensure!(!matches!(result, ItemResult::Refused { .. }), "refused: {result:?}");
+            }
+            self.taken();
+            sleep(Duration::from_millis(self.below(GAP))).await;
+        }
+        agent.take_freshness()?;
+        self.account().freshness = Some(clock::now());
+        let end = lock(&agent.outbox()).next_position();
+        sent.wait_for(|sent| sent.acknowledged >= end).await.context("sending has stopped")?;
+        self.account().is_drained = true;
+        std::future::pending().await
+    }
+
+    /// What was under way is taken.
+    fn taken(&self) {
+        let mut account = self.account();
+        account.in_flight.clear();
+        account.is_doubtful = false;
+    }
+
+    /// The next changes, or those that were under way; `None` when all were taken.
+    fn next_group(&self) -> Option<Vec<Change>> {
+        let mut account = self.account();
+        if !account.in_flight.is_empty() {
+            if account.is_doubtful {
+                // Of each key only the last: an older one would come after a younger.
+                account.give_up_order();
+                let last: BTreeMap<_, _> = account.in_flight.drain(..).collect();
+                account.in_flight = last.into_iter().collect();
+            }
+            return Some(account.in_flight.clone());
+        }
+        let count = usize::try_from(1 + self.below(GROUP)).unwrap_or(1).min(account.left);
+        if count == 0 {
+            return None;
+        }
+        account.left -= count;
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        account.in_flight = (0..count).map(|_| account.register.change(&mut random)).collect();
+        Some(account.in_flight.clone())
+    }
+}
+
+impl Account {
+    /// What is under way may be taken in part: others of its keys may stand for it.
+    fn give_up_order(&mut self) {
+        let mut back: BTreeMap<&str, usize> = BTreeMap::new();
+        for (key, _) in self.in_flight.iter().rev() {
+            let behind = back.entry(key).or_default();
+            *behind += 1;
+            let made = self.register.story.get(key).map_or(0, Vec::len);
+            self.optional.insert((key.clone(), made.saturating_sub(*behind)));
+        }
+    }
+
+    /// What the log's story of a key has wrong beside what happened, if anything.
+    pub fn differs(&self, key: &str, counted: &[Option<crate::register::Row>]) -> Option<String> {
+        let story = self.register.story.get(key).map(Vec::as_slice).unwrap_or_default();
+        // How much of what counts can be explained by what was made so far.
+        let mut explained = BTreeSet::from([0]);
+        for (index, made) in story.iter().enumerate() {
+            let may_lack = self.is_restored || self.optional.contains(&(key.to_owned(), index));
+            let counts = |at: &usize| counted.get(*at) == Some(made);
+            let next = explained.iter().filter(|at| counts(at)).map(|at| at + 1);
+            let next: BTreeSet<usize> = next.chain(explained.iter().copied().filter(|_| may_lack)).collect();
+            explained = next;
+        }
+        let is_explained = explained.contains(&counted.len());
+        (!is_explained).then(|| format!("{key}: the log has {counted:?}, but made was {story:?}"))
+    }
+}

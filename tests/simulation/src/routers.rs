@@ -1,0 +1,136 @@
+//! The routers' machines, and what time does to the topics behind them.
+//!
+//! Owns a router's start: as often as it takes, as a supervisor does. Compaction and retention keep the bounds that
+//! real topics are made with, in the proportion of the run.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use platform::identity::Identity;
+use platform::node::Node;
+use router::control::declared::Declared;
+use router::log::Log;
+use router::{Core, CoreParts};
+use schemas::ids::{Offset, Partition};
+use schemas::record::{Kind, Record};
+use schemas::time::Millis;
+use scope::secret::NetworkSecret;
+use tokio::time::sleep;
+
+use crate::broker::{Broker, Line};
+use crate::fault::{Fault, Sky};
+use crate::network::{Door, Lines};
+use crate::plan;
+
+/// A supervisor starts a process again after so long.
+const START_AGAIN: Duration = Duration::from_secs(1);
+/// What is younger stays, in milliseconds: longer than any pass from the state takes here.
+const YOUNG: i64 = 60_000;
+
+/// The routers; clones share them.
+#[derive(Clone)]
+pub struct Routers {
+    /// The log.
+    pub broker: Arc<Broker>,
+    /// Where they are reached.
+    pub lines: Lines,
+    /// Their certificate.
+    pub identity: Identity,
+    /// What their files say.
+    pub declared: Declared,
+    /// For keyed hashes.
+    pub secret: NetworkSecret,
+    /// Those that serve.
+    pub cores: Arc<Mutex<BTreeMap<usize, Core>>>,
+}
+
+impl Routers {
+    fn cores(&self) -> MutexGuard<'_, BTreeMap<usize, Core>> {
+        self.cores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A router at work, until its machine stops.
+    pub async fn live(self, number: usize, node: Node) {
+        loop {
+            let line: Arc<dyn Log> = Arc::new(Line::new(Arc::clone(&self.broker), number));
+            let parts = CoreParts {
+                log: line,
+                routers: router::Routers::Several,
+                registry: None,
+                identity: &self.identity,
+                name: format!("router-{number}"),
+                secret: self.secret.clone(),
+                declared: self.declared.clone(),
+                disks: Vec::new(),
+            };
+            match Core::start(parts).await {
+                Ok(core) => {
+                    let (agents, admin) = (core.agents(), core.admin());
+                    self.lines.set_door(number, Some(Door { node, agents, admin }));
+                    self.cores().insert(number, core);
+                    return std::future::pending().await;
+                }
+                Err(_) => sleep(START_AGAIN).await,
+            }
+        }
+    }
+
+    /// A router is no more.
+    pub fn gone(&self, number: usize) {
+        self.cores().remove(&number);
+    }
+
+    /// Older versions of keys go from the states.
+    pub async fn compact(&self, broker: &Broker, sky: &Sky) {
+        for (topic, partition) in topics("state") {
+            let Some(young) = self.young(broker, &topic, partition).await else { continue };
+            if young > Offset::new(0) {
+                broker.log.compact(&topic, partition, young);
+                sky.fired(Fault::Compaction);
+            }
+        }
+    }
+
+    /// The oldest records go from the logs, but nothing that the state has not.
+    pub async fn expire(&self, broker: &Broker, sky: &Sky) {
+        for (topic, partition) in topics("log") {
+            let Some(young) = self.young(broker, &topic, partition).await else { continue };
+            let before = young.min(self.materialised(&topic, partition));
+            if before > Offset::new(0) {
+                broker.log.expire(&topic, partition, before);
+                sky.fired(Fault::Retention);
+            }
+        }
+    }
+
+    /// Somebody else's bytes: no record of ours at all, or one that says it is a change.
+    pub async fn poison(&self, broker: &Broker, channel: usize, partition: u32, form: u64) {
+        let headers = if form == 0 { Vec::new() } else { vec![Kind::Change.header()] };
+        let record = Record { key: Some(b"k00".to_vec()), value: Some(vec![0; 9]), headers };
+        broker.poison(&format!("dit.register-{channel}.log"), Partition::new(partition), record).await;
+    }
+
+    async fn young(&self, broker: &Broker, topic: &str, partition: Partition) -> Option<Offset> {
+        let now: Millis = broker.now();
+        broker.log.offset_at(topic, partition, now.plus(-YOUNG)).await.ok()
+    }
+
+    /// How far the state has surely got: the log's retention is three times what it may be behind.
+    fn materialised(&self, topic: &str, partition: Partition) -> Offset {
+        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+        let cores = self.cores();
+        let known = cores.values().flat_map(|core| core.channels.all()).filter_map(|running| {
+            let reach = running.materialised.get(index)?;
+            (running.entry.channel.log_topic() == topic).then(|| reach.known().to)
+        });
+        known.max().unwrap_or(Offset::new(0))
+    }
+}
+
+fn topics(kind: &'static str) -> impl Iterator<Item = (String, Partition)> {
+    (0..plan::PROVIDERS).flat_map(move |channel| {
+        let topic = format!("dit.register-{channel}.{kind}");
+        (0..plan::PARTITIONS).map(move |partition| (topic.clone(), Partition::new(partition)))
+    })
+}
