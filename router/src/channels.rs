@@ -228,16 +228,12 @@ impl Channels {
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
             // The log behind the state's checkpoint is folded already: a start reads only what came after it.
             let reach = Reach::new(&state_topic.name, source.partition);
-            let last = reach.look(self.log.as_ref()).await.map_err(materialise::StateError::from)?;
-            let standing = Standing::at(&source, last).await?;
-            // The provider is told before anybody has written it into the state.
-            if standing.is_overtaken {
-                reach.advance(Known { to: standing.position, overtaken: Some(standing.position) });
-            }
+            let standing = stand(&source, &reach).await?;
             let meter = self.metrics.reader(&channel.name);
             let feed = Feed::at(source, standing.fold, standing.position, meter);
             let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
-            self.run_until_stopped(running, async move { reader.run().await });
+            let standing = reach.clone();
+            self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });
             let (read, reached) = (Arc::clone(&feed), reach.clone());
             self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
             materialised.push(reach);
@@ -284,5 +280,40 @@ impl Channels {
             self.log.append(&source.topic, source.partition, vec![record]).await?;
         }
         Ok(())
+    }
+}
+
+/// Where a reader begins that knows nothing yet: where the state ends.
+async fn stand(source: &Source, reach: &Reach) -> Result<Standing, materialise::StateError> {
+    let last = reach.look(source.log.as_ref()).await?;
+    let standing = Standing::at(source, last).await?;
+    // The provider is told before anybody has written it into the state.
+    if standing.is_overtaken {
+        reach.advance(Known { to: standing.position, overtaken: Some(standing.position) });
+    }
+    Ok(standing)
+}
+
+/// Reads a partition. A router that was cut off for longer than the log holds its records begins again where the state
+/// ends.
+async fn read_for_ever(feed: &Feed, reach: &Reach) {
+    let mut retry = Retry::default();
+    loop {
+        let wanted = feed.run().await;
+        let (topic, partition) = (&feed.source().topic, feed.source().partition);
+        match stand(feed.source(), reach).await {
+            Ok(Standing { fold, position, .. }) if position > wanted => {
+                tracing::warn!(%topic, %partition, %wanted, %position, "retention has passed this router; it reads on where the state ends");
+                retry.reset();
+                feed.move_to(fold, position);
+            }
+            outcome => {
+                let wait = retry.next_wait();
+                let error = outcome.err().map(|error| error.to_string());
+                tracing::error!(%topic, %partition, %wanted, ?error, ?wait, "retention has passed this router");
+                feed.fail(ReaderError::TooOld { wanted });
+                tokio::time::sleep(wait).await;
+            }
+        }
     }
 }

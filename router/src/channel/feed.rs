@@ -79,8 +79,9 @@ impl Feed {
         ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
     }
 
-    /// Reads for ever. After an error the partition is looked at from its beginning first: it may be another.
-    pub async fn run(&self) {
+    /// Reads until retention has passed the tail: the place, which is [`Feed::move_to`]'s to mend. After an error the
+    /// partition is looked at from its beginning first: it may be another.
+    pub async fn run(&self) -> Offset {
         let mut retry = Retry::default();
         let mut is_doubtful = false;
         loop {
@@ -100,16 +101,28 @@ impl Feed {
                         None => drop(self.tail.send_if_modified(|tail| tail.fault.take().is_some())),
                     }
                 }
+                Err(ReaderError::TooOld { wanted }) => return wanted,
                 Err(error) => {
                     is_doubtful = true;
                     let wait = retry.next_wait();
                     let (topic, partition) = (&self.source.topic, self.source.partition);
                     tracing::error!(%topic, %partition, %error, ?wait, "the partition cannot be read");
-                    self.tail.send_modify(|tail| tail.fault = Some(Arc::new(error)));
+                    self.fail(error);
                     tokio::time::sleep(wait).await;
                 }
             }
         }
+    }
+
+    /// The tail goes on from a later place. Who follows from an earlier one finds that retention has passed it.
+    pub fn move_to(&self, fold: Fold, next: Offset) {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.tail.send_replace(Tail { next, fold, fault: None });
+    }
+
+    /// It does not go on.
+    pub fn fail(&self, error: ReaderError) {
+        self.tail.send_modify(|tail| tail.fault = Some(Arc::new(error)));
     }
 
     fn publish(&self, chunk: Chunk) {

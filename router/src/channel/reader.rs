@@ -243,6 +243,8 @@ impl Source {
             return Ok(());
         }
         match self.at_checkpoint(Offset::new(0)).await {
+            // Retention may have come between the two looks.
+            Err(ReaderError::TooOld { .. }) if self.bounds().await?.first > Offset::new(0) => Ok(()),
             Err(ReaderError::TooOld { .. }) => Err(self.lost("it does not begin with a checkpoint")),
             checked => checked.map(drop),
         }

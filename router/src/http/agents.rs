@@ -139,8 +139,11 @@ async fn subscribe(
     }
     let channel = &entry.agreement.channel;
     let running = core.channels.wait_for(channel, CHANNEL_WAIT).await;
-    let unknown = || Refused::new(ErrorCode::ChannelUnknown, format!("there is no channel {channel}"));
-    let running = running.ok_or_else(unknown)?;
+    let not_at_work = || {
+        let why = core.channels.faults().remove(channel).unwrap_or_else(|| "it is being started".to_owned());
+        Refused::new(ErrorCode::Unavailable, format!("channel {channel} is not at work here: {why}"))
+    };
+    let running = running.ok_or_else(not_at_work)?;
     let format = match headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) {
         Some(accept) if accept.contains("ndjson") || accept.contains("text/") => Format::Ndjson,
         _ => Format::Avro,

@@ -141,6 +141,7 @@ refused_from! {
     RegisterError => register_code;
     PublishError => |error| match error {
         PublishError::ChannelUnknown(_) | PublishError::PartitionUnknown(..) => ErrorCode::ChannelUnknown,
+        PublishError::NotAtWork(..) => ErrorCode::Unavailable,
         PublishError::NotOwner { .. } | PublishError::Collection(_) => ErrorCode::NotPermitted,
         PublishError::Batch(error) => batch_code(error),
         PublishError::Register(error) => register_code(error),

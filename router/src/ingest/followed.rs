@@ -31,6 +31,7 @@ impl Followed {
             PublishError::Append(_) => "append",
             PublishError::NotReadBack(_) => "read_back",
             PublishError::Lost(_) => "lost_topic",
+            PublishError::NotAtWork(..) => "not_at_work",
             PublishError::ChannelUnknown(_)
             | PublishError::PartitionUnknown(..)
             | PublishError::NotOwner { .. }

@@ -36,6 +36,9 @@ pub enum PublishError {
     /// No such channel, or none that the caller may know of.
     #[error("there is no channel {0}")]
     ChannelUnknown(ChannelName),
+    /// It is declared, but this router cannot serve it now.
+    #[error("channel {0} is not at work here: {1}")]
+    NotAtWork(ChannelName, String),
     /// No such partition.
     #[error("channel {0} has no partition {1}")]
     PartitionUnknown(ChannelName, Partition),
@@ -180,7 +183,11 @@ impl Publisher {
         if declared.channel.kind == ChannelKind::Collection {
             return Err(PublishError::Collection(name.clone()));
         }
-        self.channels.wait_for(name, CHANNEL_WAIT).await.ok_or_else(unknown)
+        let running = self.channels.wait_for(name, CHANNEL_WAIT).await;
+        running.ok_or_else(|| {
+            let why = self.channels.faults().remove(name);
+            PublishError::NotAtWork(name.clone(), why.unwrap_or_else(|| "it is being started".to_owned()))
+        })
     }
 
     /// Waits until the reader has passed what the log holds now: what another router has acknowledged is told here,

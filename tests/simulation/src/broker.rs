@@ -23,6 +23,10 @@ use crate::oracle::Oracle;
 
 /// A client that has heard nothing for so long calls the outcome unknown.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(10);
+/// In weather with delays as long as this (milliseconds) readers fall behind.
+const SLOW: u64 = 1_000;
+/// What a reader gets at a time then, in bytes.
+const LITTLE: usize = 300;
 /// How long a client looks for a log that it cannot reach.
 const REACH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -109,8 +113,11 @@ impl Broker {
 
     /// Bytes of somebody else.
     pub async fn poison(&self, topic: &str, partition: Partition, record: Record) {
+        // A log whose first record is another's is a lost topic.
+        let is_begun =
+            self.log.bounds(topic, partition).await.is_ok_and(|bounds| bounds.next > Offset::new(0));
         let records = vec![record];
-        if let Ok(last) = self.log.append(topic, partition, records.clone()).await {
+        if is_begun && let Ok(last) = self.log.append(topic, partition, records.clone()).await {
             self.oracle.logged(topic, partition, last, &records);
             self.sky.fired(Fault::Poison);
         }
@@ -175,6 +182,15 @@ impl Log for Line {
         wait: Duration,
     ) -> Result<Batch, ReadError> {
         self.reach().await?;
+        let is_foul = self.broker.sky.weather().delay >= SLOW;
+        // A reader may get little at a time, and late.
+        let max_bytes = match is_foul && self.broker.chance(500) {
+            true => {
+                sleep(self.broker.delay()).await;
+                LITTLE
+            }
+            false => max_bytes,
+        };
         let mut line = self.broker.line(self.router);
         tokio::select! {
             biased;

@@ -94,11 +94,24 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
         let kind = if number < 14 { u64::try_from(number).unwrap_or(0) } else { random.below(14) };
         plan.extend(fault(kind, (at, until), random));
     }
-    let second_half = SPAN / 2 + random.below(SPAN / 2);
-    plan.push((second_half, Action::Revoke(4)));
+    for number in [2, 4] {
+        plan.push((revocation(&plan, random), Action::Revoke(number)));
+    }
     plan.push((random.below(SPAN), Action::Amend(3)));
     plan.sort();
     plan
+}
+
+/// In the second half; most often while a router is not itself.
+fn revocation(plan: &[(u64, Action)], random: &mut Random) -> u64 {
+    let is_weak = |action: &Action| {
+        matches!(action, Action::Pause(Machine::Router(_)) | Action::CutLog(_) | Action::Storm)
+    };
+    let weak: Vec<u64> = plan.iter().filter(|(_, action)| is_weak(action)).map(|(at, _)| *at).collect();
+    match weak.iter().filter(|at| **at > SPAN / 2).nth(pick(random, 2)) {
+        Some(at) => at + random.below(6_000),
+        None => SPAN / 2 + random.below(SPAN / 2),
+    }
 }
 
 fn pick(random: &mut Random, count: u64) -> usize {
