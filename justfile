@@ -67,3 +67,11 @@ pictures:
 # The load scenarios beside raw Kafka, each with its report in loadtest-results/ (about ten minutes).
 load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
+
+# The whole network in seeded runs with faults: a thousand seeds, and how often each kind of fault fired.
+simulation SEEDS="1000" FIRST="1":
+    cargo run --release -p simulation -- --seeds {{SEEDS}} --first {{FIRST}}
+
+# Planted bugs: each must be found within a hundred seeds.
+planted:
+    tests/simulation/planted.sh
