@@ -34,6 +34,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(60);
 pub struct Reached {
     /// Where its replica stands.
     pub cursor: Option<Cursor>,
+    /// The first place in the log that it stood at under the agreement's present version.
+    pub first: Option<Cursor>,
     /// Up to when the provider has looked at its source.
     pub freshness: Option<Millis>,
     /// The rows of its replica.
@@ -71,8 +73,8 @@ impl Consumer {
 
     /// The site at work, until its machine stops or its agreement ends.
     pub async fn live(self: Arc<Self>) {
-        let compared = self.reached().compared;
-        *self.reached() = Reached { compared, ..Reached::default() };
+        let Reached { compared, first, .. } = self.reached().clone();
+        *self.reached() = Reached { compared, first, ..Reached::default() };
         let disk = Arc::new(self.disk.clone());
         let sink = match FileSink::open_or_set_aside(disk, Path::new("/replica"), "rows") {
             Ok(sink) => sink,
@@ -257,6 +259,9 @@ impl Sink for Checked {
             self.broken(Promise::ReplicaEquation, &what);
         }
         let mut reached = self.site.reached();
+        if reached.first.as_ref().is_none_or(|first| first.version != cursor.version) {
+            reached.first = Some(cursor.clone());
+        }
         (reached.cursor, reached.freshness) = (Some(cursor.clone()), batch.freshness);
         reached.rows = rows;
         Ok(())

@@ -14,6 +14,7 @@ pub mod parties;
 pub mod plan;
 pub mod provider;
 pub mod register;
+pub mod replay;
 pub mod routers;
 pub mod world;
 

@@ -23,6 +23,8 @@ use tokio::time::Instant;
 
 use crate::register::{self, Change, Row, Rows};
 
+/// What every value of the field begins with that no agreement names.
+const DENIED: &[u8] = b"secret";
 /// Violations that are kept: the first says most.
 const KEPT: usize = 8;
 
@@ -298,6 +300,9 @@ impl Oracle {
     pub fn handed_over(&self, tap: &mut Tap, bytes: &[u8]) {
         if bytes.len() > 2 * MAX_FRAME_BYTES {
             self.broken(Promise::Bounded, format!("{}: a frame of {} bytes", tap.number, bytes.len()));
+        }
+        if bytes.windows(DENIED.len()).any(|window| window == DENIED) {
+            self.broken(Promise::DefaultDeny, format!("{}: a field that nobody may have", tap.number));
         }
         match rows_of(tap, bytes) {
             Ok(0) => {}

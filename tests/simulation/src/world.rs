@@ -15,6 +15,7 @@ use schemas::agreement::Agreement;
 use schemas::promise::Promise;
 use schemas::time::Millis;
 use scope::secret::NetworkSecret;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::broker::Broker;
@@ -26,6 +27,7 @@ use crate::oracle::Oracle;
 use crate::parties::{Identities, agent_of, declare, draw_territories, name_of, peers, rule, sites};
 use crate::plan::{self, Action, Loss, Machine};
 use crate::provider::Provider;
+use crate::replay::replay;
 use crate::routers::Routers;
 
 /// When every simulation begins: 5 January 2026.
@@ -153,6 +155,7 @@ impl World {
             self.oracle.broken(Promise::HonestProgress, format!("stalled: {}", self.standing()));
         }
         self.look_at_end();
+        self.replay().await?;
         let took = self.begun.elapsed();
         for node in self.nodes.values() {
             node.kill();
@@ -421,6 +424,42 @@ impl World {
 
     fn standing(&self) -> String {
         self.waits_for().unwrap_or_else(|| "nothing".to_owned())
+    }
+
+    /// Every consumer's first cursor gives the same again, through each router.
+    async fn replay(&self) -> anyhow::Result<()> {
+        for (index, consumer) in self.consumers.iter().enumerate() {
+            let first = consumer.reached().first.clone();
+            let Some(cursor) = first.filter(|_| self.oracle.verdict().is_empty()) else { continue };
+            if self.oracle.is_revocation_asked(&consumer.number) {
+                continue;
+            }
+            let mut seen = Vec::new();
+            for router in 0..plan::ROUTERS {
+                let name = format!("{}@{router}", name_of(Machine::Consumer(index)));
+                let mut random = lock(&self.random);
+                let node =
+                    Node::new(beginning(&name, self.begun, 1_000, &mut random, &self.lines, &self.schedule));
+                drop(random);
+                let (identity, oracle) = (self.routers.identity.clone(), Arc::clone(&self.oracle));
+                let (number, topic, cursor) =
+                    (consumer.number.clone(), consumer.topic.clone(), cursor.clone());
+                let (tell, told) = oneshot::channel();
+                node.spawn(async move {
+                    drop(tell.send(replay(identity, number, topic, cursor, oracle).await));
+                });
+                let replayed = tokio::time::timeout(SETTLE_LIMIT, told).await;
+                seen.push(replayed.context("a replay stalled")?.context("a replay was dropped")??);
+            }
+            self.oracle.note(|| format!("{} replayed: {seen:?}", consumer.number));
+            if let [one, other] = seen.as_slice()
+                && one != other
+            {
+                let what = format!("{}: one router gives {one:?}, the other {other:?}", consumer.number);
+                self.oracle.broken(Promise::PureDelivery, what);
+            }
+        }
+        Ok(())
     }
 
     /// What must be true when nothing is left to do.

@@ -199,3 +199,19 @@ fn nothing_is_left_behind() {
         }
     }
 }
+
+/// What decides by chance which branch goes first has no history that a seed could give again.
+#[test]
+fn every_select_has_an_order() {
+    let simulated = ["platform", "router", "producer-agent", "consumer-agent"].map(|name| root().join(name));
+    for (path, text) in all_sources() {
+        if !simulated.iter().any(|floor| path.starts_with(floor)) {
+            continue;
+        }
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.starts_with("//")).collect();
+        for pair in lines.windows(2) {
+            let is_select = pair[0].ends_with("tokio::select! {");
+            assert!(!is_select || pair[1] == "biased;", "{}: {} without biased;", shown(&path), pair[0]);
+        }
+    }
+}
