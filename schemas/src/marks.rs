@@ -189,16 +189,20 @@ impl Checkpoint {
             entries.insert(writer, entry);
             Ok(())
         })?;
-        items(&mut cursor, limits::MAX_TABLE_ENTRIES * limits::MAX_ENDED_EPOCHS, |cursor| {
-            let at = cursor.at();
-            let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
-            let (epoch, next) = (Epoch::new(id(cursor)?), Sequence::new(offset(cursor)?));
-            let ended = Ended { epoch, next, digest: Digest::new(id(cursor)?) };
-            let entry = entries.get_mut(&writer);
-            let entry = entry.ok_or(DatumError::Invalid { at, what: "an epoch of no writer has ended" })?;
-            entry.ended.push(ended);
-            Ok(())
-        })?;
+        // Earlier versions wrote no ends.
+        if cursor.at() < datum.len() {
+            items(&mut cursor, limits::MAX_TABLE_ENTRIES * limits::MAX_ENDED_EPOCHS, |cursor| {
+                let at = cursor.at();
+                let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
+                let (epoch, next) = (Epoch::new(id(cursor)?), Sequence::new(offset(cursor)?));
+                let ended = Ended { epoch, next, digest: Digest::new(id(cursor)?) };
+                let entry = entries.get_mut(&writer);
+                let entry =
+                    entry.ok_or(DatumError::Invalid { at, what: "an epoch of no writer has ended" })?;
+                entry.ended.push(ended);
+                Ok(())
+            })?;
+        }
         cursor.end().map(|()| Self { log_id, as_of, freshness, table: Table::from_entries(entries) })
     }
 }
@@ -298,7 +302,11 @@ mod tests {
                 table: Table::from_entries(entries),
             };
             let datum = checked(CHECKPOINT_SCHEMA, checkpoint.encode());
-            assert_eq!(Checkpoint::decode(&datum), Ok(checkpoint));
+            assert_eq!(Checkpoint::decode(&datum), Ok(checkpoint.clone()));
+            if checkpoint.table.entries().all(|(_, entry)| entry.ended.is_empty()) {
+                let earlier = datum.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+                assert_eq!(Checkpoint::decode(earlier), Ok(checkpoint), "as earlier versions wrote it");
+            }
         }
 
         let resync = Resync { reason: "because".to_owned() };
