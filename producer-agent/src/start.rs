@@ -52,11 +52,13 @@ pub struct Started {
 }
 
 /// Why an agent reopened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reopened {
     /// Its folder is in doubt by itself.
+    #[error("the folder is in doubt")]
     Folder,
     /// The folder and the log do not fit.
+    #[error(transparent)]
     Doubt(Doubt),
 }
 
@@ -170,7 +172,7 @@ pub async fn start(
     if let Some(why) = &reopened {
         // Before the reopen: a crash in between must not lose the comparison that ends it.
         checked_file::write(place.disk.as_ref(), &compare_mark(place.dir), MARK_KIND, b"")?;
-        tracing::warn!(?why, "reopens the channel");
+        tracing::warn!(%why, "reopens the channel");
         tell(why);
         let is_restored = matches!(why, Reopened::Doubt(Doubt::RestoredFolder { .. }));
         reopen(&mut agent, &mut sender, place.id, status.channel.partitions, is_restored).await?;

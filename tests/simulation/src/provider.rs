@@ -143,7 +143,7 @@ impl Provider {
         };
         let mut retry = Retry::default();
         loop {
-            let told = |why: &start::Reopened| self.oracle.note(|| format!("{} reopens: {why:?}", self.id));
+            let told = |why: &start::Reopened| self.oracle.note(|| format!("{} reopens: {why}", self.id));
             let Started { agent, mut sender, is_reopened } = match start::start(&place, &client, &told).await
             {
                 Ok(started) => started,
