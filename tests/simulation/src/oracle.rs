@@ -16,7 +16,7 @@ use schemas::framing;
 use schemas::ids::{AgentId, AgreementNumber, Digest, Epoch, Offset, Partition};
 use schemas::limits::MAX_FRAME_BYTES;
 use schemas::promise::Promise;
-use schemas::record::{Kind, Provenance, Record};
+use schemas::record::{Kind, LOG_OFFSET_HEADER, Provenance, Record};
 use schemas::table::Opening;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -52,6 +52,8 @@ struct State {
     /// By channel and partition.
     stories: BTreeMap<String, Vec<PartitionStory>>,
     permits: BTreeMap<String, Permits>,
+    /// The log offset of the last event that each state took.
+    materialised: BTreeMap<(String, Partition), u64>,
     broken: Vec<(Promise, String)>,
     history: Sha256,
     prints: bool,
@@ -78,6 +80,7 @@ impl Oracle {
         let state = State {
             stories: BTreeMap::new(),
             permits: BTreeMap::new(),
+            materialised: BTreeMap::new(),
             broken: Vec::new(),
             history: Sha256::new(),
             prints,
@@ -176,9 +179,28 @@ impl Oracle {
             }
             format!("{topic}/{partition} {first}..={last} {}", hex::encode(hash.finalize()))
         });
+        if topic.ends_with(".state") {
+            self.materialised(topic, partition, records);
+        }
         for (offset, record) in (first..).zip(records) {
             if let Some(problem) = self.count(topic, partition, Offset::new(offset), record) {
                 self.broken(Promise::AcceptedOnce, format!("{topic}/{partition} at {offset}: {problem}"));
+            }
+        }
+    }
+
+    /// The state takes each event once and in order, whoever holds it: a holder that began before it had fenced the last
+    /// one would go back.
+    fn materialised(&self, topic: &str, partition: Partition, records: &[Record]) {
+        for record in records {
+            let Some(at) = record.header_text(LOG_OFFSET_HEADER).and_then(|text| text.parse::<u64>().ok())
+            else {
+                continue;
+            };
+            let before = self.lock().materialised.insert((topic.to_owned(), partition), at);
+            if let Some(before) = before.filter(|before| *before >= at) {
+                let what = format!("{topic}/{partition} takes the event at {at} after the one at {before}");
+                self.broken(Promise::ReplicaEquation, what);
             }
         }
     }
@@ -215,7 +237,9 @@ impl Oracle {
                 (story.next, story.digest) = (story.next + 1, continued);
                 if kind == Kind::Freshness { None } else { self.fold(story, offset, datum) }
             }
-            Kind::Checkpoint | Kind::Resync => None,
+            Kind::Checkpoint => None,
+            // Every before image fits: there is nothing to start over for.
+            Kind::Resync => Some("everybody is told to start over".to_owned()),
         }
     }
 
