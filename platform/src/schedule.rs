@@ -89,6 +89,14 @@ impl Schedule {
         node.enter(|| drop(dropped));
     }
 
+    /// Drops every task: the simulation is over.
+    pub fn clear(&self) {
+        let tasks = std::mem::take(&mut self.lock().tasks);
+        for (node, task) in tasks.into_values() {
+            node.enter(|| drop(task));
+        }
+    }
+
     /// Runs the simulation's own task and all that it begins, until it is over.
     pub async fn run<T>(self: &Arc<Self>, main: impl Future<Output = T>) -> T {
         let mut main = pin!(main);

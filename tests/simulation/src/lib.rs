@@ -33,5 +33,8 @@ pub fn run(seed: u64, prints: bool, identities: &Identities) -> anyhow::Result<O
     let schedule = Schedule::new(seed);
     let main =
         async { World::new((seed, prints), identities, files.path(), Arc::clone(&schedule))?.run().await };
-    runtime.block_on(schedule.run(main))
+    let outcome = runtime.block_on(schedule.run(main));
+    // Tasks know their schedule: what is left of them would stay for ever.
+    runtime.block_on(async { schedule.clear() });
+    outcome
 }

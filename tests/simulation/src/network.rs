@@ -102,6 +102,14 @@ impl Lines {
         self.lock().node = Some(node);
     }
 
+    /// Nothing is carried any more.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        let (doors, node) = (std::mem::take(&mut state.doors), state.node.take());
+        drop(state);
+        drop((doors, node));
+    }
+
     /// A router is there, or is gone.
     pub fn set_door(&self, router: usize, door: Option<Door>) {
         if let Some(place) = self.lock().doors.get_mut(router) {
@@ -138,7 +146,7 @@ impl Lines {
     /// Any router, there or not: a balancer knows late. One that a site names by number is that one.
     fn choose(&self, from: &str) -> (usize, Option<Door>) {
         let mut state = self.lock();
-        let count = state.doors.len();
+        let count = state.doors.len().max(1);
         let pinned = from.split_once('@').and_then(|(_, router)| router.parse().ok());
         let drawn = usize::try_from(state.random.next_number() % 1_024).unwrap_or(0) % count;
         let router = pinned.unwrap_or(drawn);

@@ -76,6 +76,12 @@ impl Routers {
         }
     }
 
+    /// All routers are no more.
+    pub fn close(&self) {
+        let cores = std::mem::take(&mut *self.cores());
+        drop(cores);
+    }
+
     /// A router is no more.
     pub fn gone(&self, number: usize) {
         self.cores().remove(&number);

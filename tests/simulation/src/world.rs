@@ -157,9 +157,9 @@ impl World {
         self.look_at_end();
         self.replay().await?;
         let took = self.begun.elapsed();
-        for node in self.nodes.values() {
-            node.kill();
-        }
+        self.nodes.values().for_each(Node::kill);
+        self.lines.close();
+        self.routers.close();
         Ok(Outcome {
             broken: self.oracle.verdict(),
             faults: self.sky.counts(),
@@ -354,16 +354,15 @@ impl World {
 
     /// The operator's own machine does not fail, and asks until it is answered.
     fn as_operator(&self, deed: operator::Deed) {
-        let node = Node::new(beginning(
-            "operator",
-            self.begun,
-            1_000,
-            &mut lock(&self.random),
-            &self.lines,
-            &self.schedule,
-        ));
+        let node = self.node("operator");
         let (identity, oracle) = (self.routers.identity.clone(), Arc::clone(&self.oracle));
         node.spawn(operator::act(deed, identity, oracle));
+    }
+
+    /// A machine that does not fail.
+    fn node(&self, name: &str) -> Node {
+        let mut random = lock(&self.random);
+        Node::new(beginning(name, self.begun, 1_000, &mut random, &self.lines, &self.schedule))
     }
 
     fn make_whole(&mut self) {
@@ -436,11 +435,7 @@ impl World {
             }
             let mut seen = Vec::new();
             for router in 0..plan::ROUTERS {
-                let name = format!("{}@{router}", name_of(Machine::Consumer(index)));
-                let mut random = lock(&self.random);
-                let node =
-                    Node::new(beginning(&name, self.begun, 1_000, &mut random, &self.lines, &self.schedule));
-                drop(random);
+                let node = self.node(&format!("{}@{router}", name_of(Machine::Consumer(index))));
                 let (identity, oracle) = (self.routers.identity.clone(), Arc::clone(&self.oracle));
                 let (number, topic, cursor) =
                     (consumer.number.clone(), consumer.topic.clone(), cursor.clone());
