@@ -96,13 +96,23 @@ pub struct Core {
 }
 
 impl Core {
-    /// Folds control, applies what is declared, starts the channels.
+    /// Folds control, applies what is declared, starts the channels. Where that fails, nothing of it goes on.
     pub async fn start(parts: CoreParts<'_>) -> Result<Self, CoreError> {
-        let CoreParts { log, routers, registry, identity, name, secret, declared, disks } = parts;
-        let tasks = Tasks::new();
-        let control = Control::start(Arc::clone(&log), &tasks).await?;
         // The streams' ends are the audit's last entries, and their last frames need the lease.
-        let last = Tasks::new();
+        let (tasks, last) = (Tasks::new(), Tasks::new());
+        let begun = Self::begin(parts, tasks.clone(), last.clone()).await;
+        if begun.is_err() {
+            // Its beats would hold shards of the state under a name that nobody serves.
+            for begun in [tasks, last] {
+                begun.stop_and_join(AUDIT_DRAIN).await;
+            }
+        }
+        begun
+    }
+
+    async fn begin(parts: CoreParts<'_>, tasks: Tasks, last: Tasks) -> Result<Self, CoreError> {
+        let CoreParts { log, routers, registry, identity, name, secret, declared, disks } = parts;
+        let control = Control::start(Arc::clone(&log), &tasks).await?;
         let audit = Audit::start(Arc::clone(&log), control.clone(), &name, &last).await?;
         let registry = Registry::new(control.clone(), registry);
         let changes = declared.apply(&registry, &secret).await?;
@@ -175,5 +185,40 @@ impl Core {
                 Scopes::new(&view, entry, agreement, Arc::clone(&self.secret)).map(drop)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::pki::{Authority, Subject};
+    use serde_json::json;
+
+    use super::*;
+    use crate::log::memory::MemoryLog;
+
+    #[tokio::test]
+    async fn a_router_that_cannot_begin_leaves_nothing_at_work() {
+        platform::identity::install_crypto();
+        let authority = Authority::new("test.dit").unwrap();
+        let subject = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
+        let identity = authority.identity(&subject).unwrap();
+        // Of a channel that nobody has declared: refused when control and audit are at work already.
+        let agreement = json!({"number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c",
+            "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
+            "schema_version": 1, "rows": "true", "fields": {"k": "keep"}});
+        let agreements = vec![serde_json::from_value(agreement).unwrap()];
+        let log = Arc::new(MemoryLog::default());
+        let begun = Core::start(CoreParts {
+            log: Arc::clone(&log) as Arc<dyn Log>,
+            routers: Routers::Several,
+            registry: None,
+            identity: &identity,
+            name: "r".to_owned(),
+            secret: NetworkSecret::new(vec![1; 32]).unwrap(),
+            declared: Declared { agreements, ..Declared::default() },
+            disks: Vec::new(),
+        });
+        assert!(matches!(begun.await, Err(CoreError::Declared(_))));
+        assert_eq!(Arc::strong_count(&log), 1, "somebody still holds the log");
     }
 }
