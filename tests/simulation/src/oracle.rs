@@ -1,6 +1,6 @@
 //! The oracle: what the log really holds, what every replica must be, and each promise that was broken.
 //!
-//! Owns its own counting of the log, by the rule as it is written (protocols, 2) and not by the code that is tested.
+//! Owns its own fold of the log, of what counts by `support::counting` and not by the code that is tested.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,12 @@ use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
 use schemas::cursor::Cursor;
 use schemas::delivery::{Delivery, DeliveryCodec};
-use schemas::digest;
-use schemas::framing;
-use schemas::ids::{AgentId, AgreementNumber, Digest, Epoch, Offset, Partition};
+use schemas::ids::{AgreementNumber, Offset, Partition};
 use schemas::limits::MAX_FRAME_BYTES;
 use schemas::promise::Promise;
-use schemas::record::{Kind, LOG_OFFSET_HEADER, Provenance, Record};
-use schemas::table::Opening;
+use schemas::record::{LOG_OFFSET_HEADER, Record};
 use sha2::{Digest as _, Sha256};
+use support::counting::{Counter, Counts};
 use tokio::time::Instant;
 
 use crate::register::{self, Change, Row, Rows};
@@ -30,9 +28,7 @@ const KEPT: usize = 8;
 
 #[derive(Debug, Default)]
 struct PartitionStory {
-    current: Option<(AgentId, Epoch)>,
-    next: u64,
-    digest: Option<Digest>,
+    counter: Counter,
     counted: Vec<(Offset, Change)>,
     rows: Rows,
 }
@@ -210,36 +206,10 @@ impl Oracle {
         let mut state = self.lock();
         let index = usize::try_from(partition.get()).ok()?;
         let story = state.stories.get_mut(topic)?.get_mut(index)?;
-        let (_, datum) = framing::unframe(record.value.as_deref()?).ok()?;
-        match Kind::of(record)? {
-            Kind::Opening => {
-                let opening = Opening::decode(datum).ok()?;
-                if opening.replaces == story.current.as_ref().map(|(_, epoch)| *epoch) {
-                    story.current = Some((opening.agent, opening.epoch));
-                    (story.next, story.digest) = (0, Some(digest::first(opening.epoch)));
-                }
-                None
-            }
-            kind @ (Kind::Change | Kind::Freshness) => {
-                let provenance = Provenance::of(record)?;
-                let is_current = story
-                    .current
-                    .as_ref()
-                    .is_some_and(|(agent, epoch)| (agent, epoch) == (&provenance.agent, &provenance.epoch));
-                let key = record.key.as_deref().unwrap_or_default();
-                let continued = story.digest.map(|before| digest::next(before, key, datum));
-                if !is_current
-                    || provenance.sequence.get() != story.next
-                    || continued != Some(provenance.digest)
-                {
-                    return None;
-                }
-                (story.next, story.digest) = (story.next + 1, continued);
-                if kind == Kind::Freshness { None } else { self.fold(story, offset, datum) }
-            }
-            Kind::Checkpoint => None,
+        match story.counter.pass(record)? {
+            Counts::Change(datum) => self.fold(story, offset, datum),
             // Every before image fits: there is nothing to start over for.
-            Kind::Resync => Some("everybody is told to start over".to_owned()),
+            Counts::Resync => Some("everybody is told to start over".to_owned()),
         }
     }
 

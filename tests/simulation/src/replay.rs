@@ -10,11 +10,13 @@ use anyhow::Context;
 use consumer_agent::receive::machine::ReceiveMachine;
 use platform::client::{Client, ClientError, send};
 use platform::identity::Identity;
+use platform::retry::Retry;
 use schemas::avro::binary::Cursor as Datums;
 use schemas::avro::container::Decoder;
 use schemas::cursor::Cursor;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::ids::{AgreementNumber, Partition};
+use tokio::time::sleep;
 
 use crate::oracle::Oracle;
 
@@ -31,12 +33,17 @@ pub async fn replay(
 ) -> anyhow::Result<Replayed> {
     let client = Client::new("https://dit", &identity)?;
     let path = format!("/v1/agreements/{number}/stream");
-    let mut response = match send(client.get(&path).query(&[("from", cursor.to_string())])).await {
-        Ok(response) => response,
-        Err(ClientError::Refused(_, problem)) => {
-            return Ok(Replayed::from([(Partition::new(0), vec![problem.code.as_str().to_owned()])]));
+    let mut retry = Retry::default();
+    let mut response = loop {
+        match send(client.get(&path).query(&[("from", cursor.to_string())])).await {
+            Ok(response) => break response,
+            // Everything has settled through the other router, while this one begins yet.
+            Err(ClientError::Unreachable { .. }) => sleep(retry.next_wait()).await,
+            Err(ClientError::Refused(_, problem)) => {
+                return Ok(Replayed::from([(Partition::new(0), vec![problem.code.as_str().to_owned()])]));
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
     };
     let (mut decoder, mut codec) = (Decoder::new(), None);
     let mut machine = ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));

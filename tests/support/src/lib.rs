@@ -1,8 +1,10 @@
 //! What tests that cross processes need: real data, a network of real processes, a router in this process.
 //!
-//! Owns finding and starting; it waits for conditions and never for time. It knows no rule of the protocols.
+//! Owns finding and starting; it waits for conditions and never for time. Of the protocols' rules it knows one, written a
+//! second time for those who judge the first: which records count.
 
 pub mod balancer;
+pub mod counting;
 pub mod network;
 pub mod publisher;
 pub mod real_data;

@@ -37,7 +37,15 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ),
         (
             "simulation",
-            BTreeSet::from(["schemas", "scope", "platform", "router", "producer-agent", "consumer-agent"]),
+            BTreeSet::from([
+                "schemas",
+                "scope",
+                "platform",
+                "router",
+                "producer-agent",
+                "consumer-agent",
+                "support",
+            ]),
         ),
         ("support", BTreeSet::from(["schemas", "scope", "platform", "router", "parts"])),
         ("tidy", BTreeSet::new()),
