@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::hosts::{Host, Place};
 use crate::process::{Server, free_ports};
 use crate::store::{self, Workplace};
 
@@ -27,6 +28,7 @@ pub struct Kafka {
 }
 
 struct Node {
+    place: Place,
     port: u16,
     starts: u32,
     server: Option<Server>,
@@ -40,23 +42,38 @@ impl Kafka {
 
     /// Starts a cluster whose clients speak `protocol` (`PLAINTEXT`, `SSL`, `SASL_SSL`), with more properties.
     pub fn start_with(nodes: usize, protocol: &str, properties: &str) -> Result<Self> {
-        let libs = store::part(&format!("kafka-{VERSION}"), fetch)?;
+        Self::start_at(vec![Place::Loopback; nodes], protocol, properties)
+    }
+
+    /// Starts a cluster of a node on each of these hosts.
+    pub fn start_on(hosts: &[Host]) -> Result<Self> {
+        Self::start_at(hosts.iter().cloned().map(Place::Host).collect(), "PLAINTEXT", "")
+    }
+
+    /// Fetches it, for somebody who starts it where nothing can be fetched.
+    pub fn fetch() -> Result<()> {
+        libs().map(drop)
+    }
+
+    fn start_at(places: Vec<Place>, protocol: &str, properties: &str) -> Result<Self> {
+        let libs = libs()?;
         let dir = Workplace::new()?;
-        let ports = free_ports(nodes * 2)?;
-        let (clients, controllers) = ports.split_at(nodes);
+        let ports = free_ports(places.len() * 2)?;
+        let (clients, controllers) = ports.split_at(places.len());
+        let at = |ports: &[u16]| -> Vec<String> {
+            places.iter().zip(ports).map(|(place, port)| format!("{}:{port}", place.address())).collect()
+        };
+        let (at_clients, at_controllers) = (at(clients), at(controllers));
         let mut cluster = Self { nodes: Vec::new(), libs, dir };
-        for (index, port) in clients.iter().enumerate() {
-            let text = node_properties(cluster.dir.path(), index, (clients, controllers), protocol);
+        for (index, (place, port)) in places.into_iter().zip(clients).enumerate() {
+            let text = node_properties(cluster.dir.path(), index, (&at_clients, &at_controllers), protocol);
             fs::write(cluster.properties(index), text + properties)?;
-            cluster.format(index, controllers)?;
-            cluster.nodes.push(Node { port: *port, starts: 0, server: None });
+            cluster.format(index, &at_controllers)?;
+            cluster.nodes.push(Node { place, port: *port, starts: 0, server: None });
         }
-        for index in 0..nodes {
-            cluster.spawn(index)?;
-        }
-        for index in 0..nodes {
-            cluster.wait_ready(index)?;
-        }
+        let nodes = cluster.nodes.len();
+        (0..nodes).try_for_each(|index| cluster.spawn(index))?;
+        (0..nodes).try_for_each(|index| cluster.wait_ready(index))?;
         Ok(cluster)
     }
 
@@ -77,7 +94,8 @@ impl Kafka {
 
     /// The addresses for clients.
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<_> = self.nodes.iter().map(|node| format!("localhost:{}", node.port)).collect();
+        let address = |node: &Node| format!("{}:{}", node.place.address(), node.port);
+        let addresses: Vec<_> = self.nodes.iter().map(address).collect();
         addresses.join(",")
     }
 
@@ -148,7 +166,7 @@ impl Kafka {
         self.dir.path().join(format!("{index}.properties"))
     }
 
-    fn format(&self, index: usize, controllers: &[u16]) -> Result<()> {
+    fn format(&self, index: usize, controllers: &[String]) -> Result<()> {
         let mut tool = java(&self.libs);
         tool.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(self.properties(index));
         if controllers.len() == 1 {
@@ -157,7 +175,7 @@ impl Kafka {
             let voters = controllers
                 .iter()
                 .enumerate()
-                .map(|(voter, port)| format!("{}@localhost:{port}:ZGl0LXRlc3QtZGlyZWN0{voter}A", voter + 1));
+                .map(|(voter, address)| format!("{}@{address}:ZGl0LXRlc3QtZGlyZWN0{voter}A", voter + 1));
             tool.args(["--initial-controllers", &voters.collect::<Vec<_>>().join(",")]);
         }
         store::run(&mut tool, "a Java 17 runtime (Debian: default-jre-headless)")
@@ -173,6 +191,7 @@ impl Kafka {
                 .map(Into::into);
         let program = std::iter::once(command.get_program().to_owned());
         let args = program.chain(command.get_args().map(ToOwned::to_owned)).chain(heap);
+        let args = node.place.prefix().into_iter().chain(args);
         node.server = Some(Server::start(args.chain([properties.into_os_string()]), &log)?);
         Ok(())
     }
@@ -191,6 +210,10 @@ fn java(libs: &Path) -> Command {
     let mut command = Command::new("java");
     command.arg("-cp").arg(libs.join("*"));
     command
+}
+
+fn libs() -> Result<PathBuf> {
+    store::part(&format!("kafka-{VERSION}"), fetch)
 }
 
 fn fetch(into: &Path) -> Result<()> {
@@ -230,19 +253,18 @@ fn copy_jars(into: &Path, wanted: &[(&str, &str, &str)]) -> Result<()> {
 fn node_properties(
     dir: &Path,
     index: usize,
-    (clients, controllers): (&[u16], &[u16]),
+    (clients, controllers): (&[String], &[String]),
     protocol: &str,
 ) -> String {
-    let at = |ports: &[u16]| ports.get(index).copied().unwrap_or_default();
+    let at = |addresses: &[String]| addresses.get(index).cloned().unwrap_or_default();
     let (client, controller) = (at(clients), at(controllers));
-    let voters: Vec<_> = controllers.iter().map(|port| format!("localhost:{port}")).collect();
     let (replicas, minimum) = if clients.len() >= 3 { (3, 2) } else { (1, 1) };
     let data = dir.join(format!("data-{index}"));
     format!(
         "process.roles=broker,controller\nnode.id={}\n\
          controller.quorum.bootstrap.servers={}\ncontroller.listener.names=CONTROLLER\n\
-         listeners={protocol}://localhost:{client},CONTROLLER://localhost:{controller}\n\
-         advertised.listeners={protocol}://localhost:{client},CONTROLLER://localhost:{controller}\n\
+         listeners={protocol}://{client},CONTROLLER://{controller}\n\
+         advertised.listeners={protocol}://{client},CONTROLLER://{controller}\n\
          listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}\n\
          inter.broker.listener.name={protocol}\nlog.dirs={}\n\
          default.replication.factor={replicas}\nmin.insync.replicas={minimum}\n\
@@ -252,7 +274,7 @@ fn node_properties(
          log.cleaner.dedupe.buffer.size=8388608\nlog.cleaner.backoff.ms=200\n\
          log.retention.check.interval.ms=500\nlog.segment.delete.delay.ms=100\n",
         index + 1,
-        voters.join(","),
+        controllers.join(","),
         data.display(),
     )
 }

@@ -5,6 +5,7 @@
 
 pub mod chart;
 pub mod collector;
+pub mod hosts;
 pub mod kafka;
 pub mod machine;
 pub mod postgres;

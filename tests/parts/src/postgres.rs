@@ -2,16 +2,17 @@
 //!
 //! Owns the server's folder and life. Where we are root, it runs as the user `postgres`, as it wants to.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
+use crate::hosts::{Host, NETWORK, Place};
 use crate::process::{Server, free_ports};
 use crate::store::{self, Workplace};
 
@@ -20,6 +21,8 @@ const PACKAGE: &str = "PostgreSQL 15 (Debian: postgresql)";
 /// A server.
 pub struct Postgres {
     bin: PathBuf,
+    place: Place,
+    has_tls: bool,
     port: u16,
     starts: usize,
     server: Option<Server>,
@@ -29,17 +32,48 @@ pub struct Postgres {
 impl Postgres {
     /// Makes and starts one.
     pub fn start() -> Result<Self> {
+        let mut postgres = Self::make(Place::Loopback)?;
+        postgres.run()?;
+        Ok(postgres)
+    }
+
+    /// Makes and starts one on a test host, with the certificate and the key that these files hold.
+    pub fn start_on(host: &Host, certificate: &Path, key: &Path) -> Result<Self> {
+        let mut postgres = Self::make(Place::Host(host.clone()))?;
+        let hba = postgres.data().join("pg_hba.conf");
+        fs::write(&hba, format!("{}\nhost all all {NETWORK} trust\n", fs::read_to_string(&hba)?))?;
+        for (file, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            // The server wants a key that nobody else may read, and its user may not read ours.
+            let lent = postgres.dir.path().join(name);
+            fs::copy(file, &lent)?;
+            fs::set_permissions(&lent, fs::Permissions::from_mode(0o644))?;
+            let mut take = postgres.command("install");
+            store::run(take.args(["-m", "600"]).arg(&lent).arg(postgres.data().join(name)), "coreutils")?;
+            fs::remove_file(lent)?;
+        }
+        postgres.has_tls = true;
+        postgres.run()?;
+        Ok(postgres)
+    }
+
+    fn make(place: Place) -> Result<Self> {
         let dir = Workplace::new()?;
         // Its user must come through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
         let port = *free_ports(1)?.first().context("a port")?;
-        let mut postgres = Self { bin: bin()?, port, starts: 0, server: None, dir };
-        let data = postgres.data();
+        let postgres = Self { bin: bin()?, place, has_tls: false, port, starts: 0, server: None, dir };
         let arguments = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D"];
-        let mut make = postgres.command("initdb");
-        store::run(make.args(arguments).arg(&data), PACKAGE)?;
-        postgres.run()?;
+        let mut make = postgres.command(postgres.bin.join("initdb"));
+        store::run(make.args(arguments).arg(postgres.data()), PACKAGE)?;
         Ok(postgres)
+    }
+
+    fn address(&self) -> String {
+        match &self.place {
+            // Its name may lead to another address first.
+            Place::Loopback => "127.0.0.1".to_owned(),
+            host => host.address(),
+        }
     }
 
     /// A new database on a server that all tests of this process share: the URL of its superuser.
@@ -57,24 +91,26 @@ impl Postgres {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut psql = Command::new(self.bin.join("psql"));
-        psql.args(["-q", "-U", "postgres", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-c"]);
+        psql.args(["-q", "-U", "postgres", "-h", &self.address(), "-p", &self.port.to_string(), "-c"]);
         store::run(psql.arg(format!("CREATE DATABASE {name}")), PACKAGE)?;
-        Ok(format!("postgresql://postgres@127.0.0.1:{}/{name}", self.port))
+        Ok(format!("postgresql://postgres@{}:{}/{name}", self.address(), self.port))
     }
 
     /// Starts it again after [`Postgres::kill`].
     pub fn run(&mut self) -> Result<()> {
         self.starts += 1;
         let log = self.dir.path().join(format!("{}.log", self.starts));
-        let command = self.command("postgres");
+        let command = self.command(self.bin.join("postgres"));
         let settings = [
             format!("port={}", self.port),
-            "listen_addresses=127.0.0.1".to_owned(),
+            format!("listen_addresses={}", self.address()),
+            format!("ssl={}", if self.has_tls { "on" } else { "off" }),
             format!("unix_socket_directories={}", self.dir.path().display()),
             "wal_level=logical".to_owned(),
             "max_connections=300".to_owned(),
         ];
-        let mut arguments: Vec<OsString> = vec![command.get_program().into()];
+        let mut arguments: Vec<OsString> = self.place.prefix();
+        arguments.push(command.get_program().into());
         arguments.extend(command.get_args().map(ToOwned::to_owned));
         arguments.extend(["-D".into(), self.data().into_os_string()]);
         arguments.extend(settings.iter().flat_map(|setting| ["-c".into(), setting.into()]));
@@ -86,9 +122,22 @@ impl Postgres {
 
     /// Ends it at once, connections and transactions with it.
     pub fn kill(&mut self) -> Result<()> {
+        let Place::Host(host) = &self.place else {
+            // Immediate shutdown: as after a power failure, but its processes and memory are gone for sure.
+            return self.end("-QUIT");
+        };
+        host.signal("-KILL")?;
+        self.server.take().context("it does not run")?.wait_gone()
+    }
+
+    /// Asks it to end: connections are broken, transactions rolled back, its files are in order.
+    pub fn stop(&mut self) -> Result<()> {
+        self.end("-INT")
+    }
+
+    fn end(&mut self, signal: &str) -> Result<()> {
         let server = self.server.take().context("it does not run")?;
-        // Immediate shutdown: as after a power failure, but its processes and memory are gone for sure.
-        server.signal("-QUIT")?;
+        server.signal(signal)?;
         server.wait_gone()
     }
 
@@ -96,8 +145,7 @@ impl Postgres {
         self.dir.path().join("data")
     }
 
-    fn command(&self, program: &str) -> Command {
-        let program = self.bin.join(program);
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let is_root =
             fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
         if !is_root {

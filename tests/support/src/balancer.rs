@@ -2,12 +2,16 @@
 //!
 //! Owns forwarding of bytes; it knows nothing of what they say, and keeps nobody to one router.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+/// A router that takes no connection within this is passed over.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A balancer that runs until it is dropped.
 pub struct Balancer {
@@ -18,7 +22,12 @@ pub struct Balancer {
 impl Balancer {
     /// Listens on the loopback, before these.
     pub async fn start(backends: Vec<SocketAddr>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), backends).await
+    }
+
+    /// Listens on an address of this machine, before these.
+    pub async fn start_at(address: IpAddr, backends: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
         let (backends, turn) = (Arc::new(backends), Arc::new(AtomicUsize::new(0)));
         let task = tokio::spawn(async move {
@@ -47,7 +56,8 @@ impl Drop for Balancer {
 async fn forward(mut client: TcpStream, backends: &[SocketAddr], turn: &AtomicUsize) {
     let first = turn.fetch_add(1, Ordering::Relaxed);
     for backend in backends.iter().cycle().skip(first % backends.len().max(1)).take(backends.len()) {
-        if let Ok(mut server) = TcpStream::connect(backend).await {
+        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(backend)).await;
+        if let Ok(Ok(mut server)) = connected {
             // Either side may break it.
             drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
             return;

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 use platform::client::Client;
@@ -108,9 +109,9 @@ impl Routers {
         let name = format!("r{index}");
         let log = self.dir.join(format!("{name}.log"));
         let config = format!("{name}.toml");
-        let arguments = ["router", "--config", &config, "--instance", &name].map(str::to_owned);
-        let environment = [("RUST_LOG".to_owned(), self.filter.clone())];
-        let process = spawn(&self.dit, &self.dir, &name, &arguments, &log, (&environment, true))?;
+        let mut command = Command::new(&self.dit);
+        command.args(["router", "--config", &config, "--instance", &name]).current_dir(&self.dir);
+        let process = spawn(command.env("RUST_LOG", &self.filter), &name, &log, true)?;
         self.one(index)?.process = Some(process);
         Ok(())
     }

@@ -215,13 +215,14 @@ impl Site {
 
     /// Starts `dit` with arguments; its messages go to `<name>.log` in the site's folder.
     pub fn start(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let log = self.path(&format!("{name}.log"));
         let mut environment = self.environment.clone();
         if name == "router" {
             environment.push(("RUST_LOG".to_owned(), "info".to_owned()));
         }
-        spawn(&self.dit, &self.dir, name, &arguments, &log, (&environment, name == "router"))
+        let mut command = Command::new(&self.dit);
+        command.args(arguments).envs(environment).current_dir(&self.dir);
+        spawn(&mut command, name, &log, name == "router")
     }
 
     /// What a process said so far.
@@ -238,37 +239,25 @@ impl Site {
     }
 }
 
-/// Starts `dit` with arguments and environment; of a router it returns when it listens.
-pub(crate) fn spawn(
-    dit: &Path,
-    dir: &Path,
-    name: &str,
-    arguments: &[String],
-    log: &Path,
-    (environment, is_router): (&[(String, String)], bool),
-) -> anyhow::Result<Process> {
+/// Starts a command of `dit`; of a router it returns when it listens.
+pub fn spawn(command: &mut Command, name: &str, log: &Path, is_router: bool) -> anyhow::Result<Process> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-    let mut command = Command::new(dit);
-    let mut child = command
-        .args(arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(dir)
-        .stdout(Stdio::piped())
-        .stderr(file)
-        .spawn()
-        .with_context(|| format!("{} could not be started", dit.display()))?;
+    let child = command.stdout(Stdio::piped()).stderr(file).spawn();
+    let child = child.with_context(|| format!("{} could not be started", command.get_program().display()))?;
+    let mut process = Process { name: name.to_owned(), child };
     if is_router {
-        let out = child.stdout.take().context("no standard output")?;
+        let out = process.child.stdout.take().context("no standard output")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
         if !line.starts_with("listening on") {
             bail!("{name} did not listen: {}", std::fs::read_to_string(log).unwrap_or_default());
         }
     }
-    Ok(Process { name: name.to_owned(), child })
+    Ok(process)
 }
 
-pub(crate) fn identity(stem: &str) -> String {
+/// The `[identity]` table of a configuration whose certificate has this name.
+pub fn identity(stem: &str) -> String {
     format!(
         "[identity]\ncertificate = \"pki/{stem}.pem\"\nkey = \"pki/{stem}-key.pem\"\nauthorities = \"pki/ca.pem\"\n"
     )
