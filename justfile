@@ -23,6 +23,10 @@ registry:
 kafka-tests:
     cargo test -p dit --features kafka-tls --test kafka_faults --test revocation -- --nocapture
 
+# A network of real parts, each on a host of its own, while any of them is killed, stopped, paused or cut off (root, DIT_REAL_DATA).
+faults FAULTS="200":
+    DIT_FAULTS={{FAULTS}} cargo test -p dit --features kafka-tls --test real_faults -- --nocapture nothing_is_lost
+
 # All tests, as CI runs them.
 test:
     ./test.sh

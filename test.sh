@@ -30,6 +30,7 @@ need promtool prometheus
 # Clocks that are off, and disks of a process's own.
 if ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1; then need faketime faketime; fi
 need nsenter util-linux
+need ip iproute2
 if ! pkg-config --exists openssl; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && apt-get install -y -qq libssl-dev >/dev/null
