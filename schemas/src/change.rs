@@ -6,6 +6,7 @@
 use serde_json::json;
 
 use crate::avro::binary::{self, Cursor, DatumError};
+use crate::avro::located::Placed;
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::key::{KeyDeriver, KeyError, KeySpec};
 use crate::marks::FRESHNESS_SCHEMA;
@@ -87,6 +88,15 @@ pub struct Change<'a> {
     pub event_at: Millis,
     /// When the agent took it.
     pub captured_at: Millis,
+}
+
+/// Where an event's images lie in its datum.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PlacedImages {
+    /// Before the event.
+    pub before: Option<Placed>,
+    /// After it.
+    pub after: Option<Placed>,
 }
 
 /// Why a datum is not a change event of its channel.
@@ -186,10 +196,21 @@ impl ChangeCodec {
 
     /// Reads one event and moves past it, validating both images.
     pub fn decode<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Change<'a>, DatumError> {
+        self.read(cursor).map(|(change, _)| change)
+    }
+
+    /// Reads an event that is all of `datum`, with the places of its images and their fields.
+    pub fn locate<'a>(&self, datum: &'a [u8]) -> Result<(Change<'a>, PlacedImages), DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let read = self.read(&mut cursor)?;
+        cursor.end().map(|()| read)
+    }
+
+    fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(Change<'a>, PlacedImages), DatumError> {
         let op = Op::decode(cursor)?;
         let key = cursor.string()?;
-        let before = self.image(cursor)?;
-        let after = self.image(cursor)?;
+        let (before, placed_before) = self.image(cursor)?.unzip();
+        let (after, placed_after) = self.image(cursor)?.unzip();
         let source = Source {
             kind: cursor.string()?,
             name: cursor.string()?,
@@ -198,7 +219,8 @@ impl ChangeCodec {
         };
         let event_at = Millis::new(cursor.long()?);
         let captured_at = Millis::new(cursor.long()?);
-        Ok(Change { op, key, before, after, source, event_at, captured_at })
+        let change = Change { op, key, before, after, source, event_at, captured_at };
+        Ok((change, PlacedImages { before: placed_before, after: placed_after }))
     }
 
     /// Reads an event that is all of `datum`.
@@ -208,14 +230,14 @@ impl ChangeCodec {
         cursor.end().map(|()| change)
     }
 
-    fn image<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, DatumError> {
+    fn image<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<(&'a [u8], Placed)>, DatumError> {
         let at = cursor.at();
         match cursor.long()? {
             0 => Ok(None),
             1 => {
                 let start = cursor.at();
-                self.subject.layout().skip(cursor)?;
-                Ok(Some(cursor.since(start)))
+                let placed = Placed::pass(self.subject.layout(), cursor)?;
+                Ok(Some((cursor.since(start), placed)))
             }
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }

@@ -4,9 +4,13 @@
 //! decision over an event's two images. Pure and synchronous: no I/O, no clock, no tokio. Whatever leaves the
 //! router passes through a [`permit::Permitted`], whose only constructor is the decision made here.
 
+pub mod compile;
 pub mod derive;
+pub mod index;
+pub mod model;
 pub mod permit;
 pub mod predicate;
+pub mod projection;
 pub mod scope;
 pub mod secret;
 pub mod transform;

@@ -1,89 +1,24 @@
-//! The scope: one agreement version compiled against one schema version, and the decision it makes.
+//! The scope: one agreement version compiled against one schema version, and the decision it makes over bytes.
 //!
-//! Owns the transition rule over both images and the projection of fields. This is the plain engine over decoded
-//! values; it stays as the model against which any faster one is tested.
+//! Owns the transition rule over both images. No value is built: the predicate reads what it needs, and the permitted fields
+//! are copied. What it decides equals what `model` does.
 
-use apache_avro::types::Value;
-use apache_avro::writer::datum::GenericDatumWriter;
 use schemas::agreement::{Agreement, Transform};
 use schemas::avro::binary::DatumError;
-use schemas::avro::json::decode;
-use schemas::avro::resolution::resolve_value;
-use schemas::avro::schema::{AvroSchema, SchemaError};
+use schemas::avro::located::{Ends, Located};
+use schemas::avro::resolution::resolve_datum;
+use schemas::avro::schema::AvroSchema;
 use schemas::change::Op;
 use schemas::delivery::Reason;
-use schemas::key::{KeyDeriver, KeyError, KeySpec};
-use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 
-use crate::derive;
+use crate::compile::{CompileError, Compiled, Terms};
+use crate::index::anchor::Anchors;
 use crate::permit::{Outcome, Permitted};
-use crate::predicate::{Predicate, PredicateError, Truth};
-use crate::secret::{AgreementKey, NetworkSecret};
-use crate::transform::{FieldRule, misfit};
-
-/// How a record's schema stands to the one that the agreement was written against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
-    /// Written before: its records are resolved to the agreement's schema first.
-    Older,
-    /// The very one.
-    Same,
-    /// Written after: it must still have every named field, with its type.
-    Newer,
-}
-
-/// Why an agreement cannot be compiled against a schema.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    /// A named field that its own schema never had.
-    #[error("the agreement names field {field:?}, which its schema does not have; it has {known}")]
-    UnknownField {
-        /// The name.
-        field: String,
-        /// What there is.
-        known: String,
-    },
-    /// A newer schema loses or retypes a named field.
-    #[error("schema_mismatch: field {field:?} {what}; amend the agreement to the newer schema")]
-    SchemaMismatch {
-        /// The field as the agreement names it.
-        field: String,
-        /// `is gone` or `has another type`.
-        what: &'static str,
-    },
-    /// A newer schema takes away what the row predicate stands on.
-    #[error("schema_mismatch: {0}; amend the agreement to the newer schema")]
-    PredicateMismatch(PredicateError),
-    /// The row predicate is refused.
-    #[error(transparent)]
-    Predicate(#[from] PredicateError),
-    /// A transform does not fit its field.
-    #[error("field {field:?}: {why}")]
-    Transform {
-        /// The field.
-        field: String,
-        /// What the transform takes.
-        why: &'static str,
-    },
-    /// A transform on a key field would join subjects.
-    #[error(
-        "field {0:?} is part of the key and cannot be masked or cut to its year: subjects would be joined; keep or hash it"
-    )]
-    JoinsKeys(String),
-    /// A schema is not usable.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// The key does not fit the schema.
-    #[error("the channel's key: {0}")]
-    Key(#[from] KeyError),
-}
-
-impl CompileError {
-    /// Whether an amendment to a newer schema mends it.
-    pub const fn is_schema_mismatch(&self) -> bool {
-        matches!(self, Self::SchemaMismatch { .. } | Self::PredicateMismatch(_))
-    }
-}
+use crate::predicate::{Field, Filter, Predicate, Shared, Truth};
+use crate::projection::Projection;
+use crate::secret::AgreementKey;
+use crate::transform::FieldRule;
 
 /// Why an event could not be judged; it is parked, counted and named.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,19 +45,13 @@ impl Denial {
     }
 }
 
-/// An event's images, decoded once for all scopes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Images {
-    before: Option<Value>,
-    after: Option<Value>,
-}
-
-impl Images {
-    /// Decodes the images of an event written in `subject`.
-    pub fn decode(subject: &AvroSchema, before: Option<&[u8]>, after: Option<&[u8]>) -> Result<Self, Denial> {
-        let read = |image: Option<&[u8]>| image.map(|bytes| decode(subject, bytes)).transpose();
-        Ok(Self { before: read(before)?, after: read(after)? })
-    }
+/// An event's images, located once for all scopes, in its own schema.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Images<'a> {
+    /// Before the event.
+    pub before: Option<Located<'a>>,
+    /// After it.
+    pub after: Option<Located<'a>>,
 }
 
 /// The rows that a consumer has of an event's subject.
@@ -134,70 +63,57 @@ pub struct Rows {
     pub after: Option<Permitted<Outcome>>,
 }
 
-/// What a scope is compiled from, beside the agreement.
-#[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
-    /// The schema that the agreement was written against.
-    pub agreed: &'a AvroSchema,
-    /// The schema of the records to be judged.
-    pub writer: &'a AvroSchema,
-    /// How the two stand to each other.
-    pub age: Age,
-    /// The channel's key.
-    pub key: &'a KeySpec,
-    /// For keyed hashes.
-    pub secret: &'a NetworkSecret,
+/// What a scope decides by and gives out: equal for scopes that are equal in everything but whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Likeness([u8; 32]);
+
+impl Likeness {
+    fn of(
+        agreement: &Agreement,
+        terms: &Terms<'_>,
+        (predicate, rules): (&Predicate, &[(usize, FieldRule)]),
+        (derived, keeps_key): (&AvroSchema, bool),
+    ) -> Self {
+        let is_keyed = !keeps_key || rules.iter().any(|(_, rule)| rule.transform == Transform::Hash);
+        // Hashes are under a key of the agreement's own.
+        let own = is_keyed.then_some(&agreement.number);
+        let schemas = (terms.agreed.fingerprint(), terms.writer.fingerprint(), terms.age);
+        let words = format!("{schemas:?} {predicate:?} {rules:?} {} {keeps_key} {own:?}", derived.text());
+        Self(Sha256::digest(words.as_bytes()).into())
+    }
 }
 
 /// One agreement version compiled against one schema version.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    resolve_to: Option<AvroSchema>,
-    predicate: Predicate,
-    rules: Vec<(usize, FieldRule)>,
+    /// The schema that records come in, where it is older than the one that is judged.
+    older: Option<AvroSchema>,
+    effective: AvroSchema,
+    filter: Filter,
+    projection: Projection,
     derived: AvroSchema,
     keeps_key: bool,
     key: AgreementKey,
     pending: Vec<String>,
+    likeness: Likeness,
 }
 
 impl Scope {
     /// Compiles an agreement against the records of one schema.
     pub fn compile(agreement: &Agreement, terms: &Terms<'_>) -> Result<Self, CompileError> {
-        let effective = if terms.age == Age::Newer { terms.writer } else { terms.agreed };
-        let named = named_fields(agreement, terms.agreed)?;
-        let mut rules = Vec::with_capacity(named.len());
-        let mut derived = Vec::with_capacity(named.len());
-        for (name, original, transform) in named {
-            let kind = original.get("type").unwrap_or(&Json::Null);
-            if let Some(why) = misfit(transform, kind) {
-                return Err(CompileError::Transform { field: name.to_owned(), why });
-            }
-            let index = position(effective, name, kind, terms.age)?;
-            let field = derive::field(original, transform);
-            let null_branch = field.get("type").and_then(Json::as_array).and_then(|branches| {
-                branches.iter().position(|b| b == "null").and_then(|index| u32::try_from(index).ok())
-            });
-            let rule = FieldRule {
-                name: name.to_owned(),
-                transform: transform.clone(),
-                null_branch: null_branch.unwrap_or(0),
-            };
-            rules.push((index, rule));
-            derived.push(field);
-        }
-        let predicate = Predicate::compile(&agreement.rows, effective).map_err(|error| match terms.age {
-            Age::Newer => CompileError::PredicateMismatch(error),
-            Age::Older | Age::Same => CompileError::Predicate(error),
-        })?;
+        let Compiled { effective, is_resolved, predicate, rules, derived, keeps_key, key, pending } =
+            Compiled::new(agreement, terms)?;
+        let likeness = Likeness::of(agreement, terms, (&predicate, &rules), (&derived, keeps_key));
         Ok(Self {
-            resolve_to: (terms.age == Age::Older).then(|| terms.agreed.clone()),
-            predicate,
-            keeps_key: keeps_key(agreement, terms)?,
-            derived: terms.agreed.with_fields(&terms.agreed.record()?.name, derived)?,
-            pending: pending(agreement, effective)?,
-            key: terms.secret.agreement_key(&agreement.number),
-            rules,
+            likeness,
+            older: is_resolved.then(|| terms.writer.clone()),
+            filter: Filter::new(&predicate, &effective),
+            projection: Projection::new(&rules, &effective, key.clone()),
+            effective,
+            derived,
+            keeps_key,
+            key,
+            pending,
         })
     }
 
@@ -211,15 +127,49 @@ impl Scope {
         &self.pending
     }
 
+    /// What tells it from scopes that decide and project otherwise.
+    pub(crate) const fn likeness(&self) -> Likeness {
+        self.likeness
+    }
+
+    /// What an index finds it by, in images of the schema that it judges.
+    pub(crate) fn anchors(&self) -> Option<Anchors> {
+        if self.older.is_some() { None } else { self.filter.anchors() }
+    }
+
+    /// Its predicate over fields that others share, in images of the schema that it judges.
+    pub(crate) fn shared(&self, fields: &mut Vec<Field>) -> Option<Shared> {
+        if self.older.is_some() { None } else { Some(self.filter.shared(fields)) }
+    }
+
     /// Decides over an event: what its consumer gets, or nothing. Both images are judged.
-    pub fn judge(&self, op: Op, key: &str, images: &Images) -> Result<Option<Permitted<Outcome>>, Denial> {
-        let before = images.before.as_ref().map(|image| self.effective(image)).transpose()?;
-        let after = images.after.as_ref().map(|image| self.effective(image)).transpose()?;
-        let admits = |image: &Option<std::borrow::Cow<'_, Value>>| {
-            image.as_ref().is_some_and(|image| self.predicate.evaluate(image) == Truth::True)
+    pub fn judge(
+        &self,
+        op: Op,
+        key: &str,
+        images: &Images<'_>,
+    ) -> Result<Option<Permitted<Outcome>>, Denial> {
+        self.decide((op, key), images, (true, true), false)
+    }
+
+    /// The same where an index has looked at the images: at those that it does not lead from, the predicate does not hold;
+    /// where its anchors are exact, it does at the others.
+    pub(crate) fn decide(
+        &self,
+        (op, key): (Op, &str),
+        images: &Images<'_>,
+        hits: (bool, bool),
+        are_exact: bool,
+    ) -> Result<Option<Permitted<Outcome>>, Denial> {
+        let (mut before, mut after) = (Resolved::default(), Resolved::default());
+        let (before, after) =
+            (self.effective(images.before, &mut before)?, self.effective(images.after, &mut after)?);
+        let admits = |image: Option<Located<'_>>, is_hit: bool| match image {
+            Some(_) if is_hit && are_exact => Ok(true),
+            image if is_hit => self.admits(image),
+            _ => Ok(false),
         };
-        let (was_in, is_in) = (admits(&before), admits(&after));
-        let (op, reason) = match (was_in, is_in) {
+        let (op, reason) = match (admits(before, hits.0)?, admits(after, hits.1)?) {
             (true, true) => (Op::Update, Reason::Change),
             (true, false) if after.is_some() => (Op::Delete, Reason::Leave),
             (true, false) => (Op::Delete, Reason::Change),
@@ -227,139 +177,73 @@ impl Scope {
             (false, true) => (if op == Op::Read { Op::Read } else { Op::Create }, Reason::Change),
             (false, false) => return Ok(None),
         };
-        let image = if is_in { after.as_deref() } else { None };
-        self.permit(op, key, image, reason).map(Some)
+        self.permit(op, key, after.filter(|_| op != Op::Delete), reason).map(Some)
     }
 
     /// Decides over a present image, as the state holds it.
-    pub fn judge_present(&self, key: &str, image: &Value) -> Result<Option<Permitted<Outcome>>, Denial> {
-        let image = self.effective(image)?;
-        if self.predicate.evaluate(&image) != Truth::True {
+    pub fn judge_present(&self, key: &str, image: Located<'_>) -> Result<Option<Permitted<Outcome>>, Denial> {
+        let mut resolved = Resolved::default();
+        let image = self.effective(Some(image), &mut resolved)?;
+        if !self.admits(image)? {
             return Ok(None);
         }
-        self.permit(Op::Read, key, Some(&image), Reason::State).map(Some)
+        self.permit(Op::Read, key, image, Reason::State).map(Some)
     }
 
     /// Decides over the rows that an event's consumer has before and after it.
-    pub fn judge_rows(&self, key: &str, images: &Images) -> Result<Rows, Denial> {
-        let present = |image: &Option<Value>| match image {
+    pub fn judge_rows(&self, key: &str, images: &Images<'_>) -> Result<Rows, Denial> {
+        let present = |image: Option<Located<'_>>| match image {
             None => Ok(None),
             Some(image) => self.judge_present(key, image),
         };
-        Ok(Rows { before: present(&images.before)?, after: present(&images.after)? })
+        Ok(Rows { before: present(images.before)?, after: present(images.after)? })
     }
 
-    fn effective<'v>(&self, image: &'v Value) -> Result<std::borrow::Cow<'v, Value>, Denial> {
-        match &self.resolve_to {
-            None => Ok(std::borrow::Cow::Borrowed(image)),
-            Some(schema) => resolve_value(image.clone(), schema)
-                .map(std::borrow::Cow::Owned)
-                .map_err(|_| Denial::Unresolvable),
+    fn admits(&self, image: Option<Located<'_>>) -> Result<bool, Denial> {
+        match image {
+            None => Ok(false),
+            Some(image) => Ok(self.filter.truth(image)? == Truth::True),
         }
+    }
+
+    /// The image in the schema that is judged; an older one is resolved into `to`.
+    fn effective<'i>(
+        &self,
+        image: Option<Located<'i>>,
+        to: &'i mut Resolved,
+    ) -> Result<Option<Located<'i>>, Denial> {
+        let (Some(image), Some(older)) = (image, &self.older) else { return Ok(image) };
+        to.bytes = resolve_datum(older, &self.effective, image.bytes()).map_err(|_| Denial::Unresolvable)?;
+        Ok(Some(to.ends.locate(self.effective.layout(), &to.bytes)?))
     }
 
     fn permit(
         &self,
         op: Op,
         key: &str,
-        image: Option<&Value>,
+        image: Option<Located<'_>>,
         reason: Reason,
     ) -> Result<Permitted<Outcome>, Denial> {
-        let after = image.map(|image| self.project(image)).transpose()?;
+        let project = |image: Located<'_>| {
+            let mut out = Vec::with_capacity(image.bytes().len());
+            self.projection.write(image, &mut out).map(|()| out)
+        };
+        let after = image.map(project).transpose()?;
         let key = if self.keeps_key { key.to_owned() } else { self.key.hash("key", key.as_bytes()) };
         Ok(Permitted::new(Outcome { op, key, after, reason }))
     }
-
-    fn project(&self, image: &Value) -> Result<Vec<u8>, Denial> {
-        let Value::Record(fields) = image else { return Err(Denial::Unprojectable) };
-        let mut kept = Vec::with_capacity(self.rules.len());
-        for (index, rule) in &self.rules {
-            let (_, value) = fields.get(*index).ok_or(Denial::Unprojectable)?;
-            kept.push((rule.name.clone(), rule.apply(&self.key, value)));
-        }
-        GenericDatumWriter::builder(self.derived.parsed())
-            .build()
-            .and_then(|writer| writer.write_value_to_vec(Value::Record(kept)))
-            .map_err(|_| Denial::Unprojectable)
-    }
 }
 
-/// The agreement's fields in the order of its schema, each with its JSON and its transform.
-fn named_fields<'a>(
-    agreement: &'a Agreement,
-    agreed: &'a AvroSchema,
-) -> Result<Vec<(&'a str, &'a Json, &'a Transform)>, CompileError> {
-    let record = agreed.record()?;
-    let names: Vec<&str> = record.record.fields.iter().map(|f| f.name.as_str()).collect();
-    if let Some(field) = agreement.fields.keys().find(|name| !names.contains(&name.as_str())) {
-        let known = names.into_iter().take(40).collect::<Vec<_>>().join(", ");
-        return Err(CompileError::UnknownField { field: field.clone(), known });
-    }
-    let all = record.record.fields.iter().zip(record.fields);
-    Ok(all
-        .filter_map(|(field, json)| {
-            agreement
-                .fields
-                .get_key_value(&field.name)
-                .map(|(name, transform)| (name.as_str(), json, transform))
-        })
-        .collect())
+/// Where an image of an older schema is resolved to.
+#[derive(Default)]
+struct Resolved {
+    bytes: Vec<u8>,
+    ends: Ends,
 }
 
-/// Where a named field stands in the schema whose values are judged.
-fn position(effective: &AvroSchema, name: &str, kind: &Json, age: Age) -> Result<usize, CompileError> {
-    let record = effective.record()?;
-    let fields = &record.record.fields;
-    let by_name = fields.iter().position(|f| f.name == name);
-    let index = by_name.or_else(|| fields.iter().position(|f| f.aliases.iter().any(|alias| alias == name)));
-    let mismatch = |what| CompileError::SchemaMismatch { field: name.to_owned(), what };
-    let index = index.ok_or_else(|| mismatch("is gone"))?;
-    let found = record.fields.get(index).and_then(|f| f.get("type")).unwrap_or(&Json::Null);
-    if age == Age::Newer && bare_type(found) != bare_type(kind) {
-        return Err(mismatch("has another type"));
-    }
-    Ok(index)
-}
-
-/// A type without what only people read.
-fn bare_type(kind: &Json) -> Json {
-    match kind {
-        Json::Array(items) => Json::Array(items.iter().map(bare_type).collect()),
-        Json::Object(object) => Json::Object(
-            object
-                .iter()
-                .filter(|(name, _)| !matches!(name.as_str(), "doc" | "aliases" | "classification"))
-                .map(|(name, value)| (name.clone(), bare_type(value)))
-                .collect(),
-        ),
-        other => other.clone(),
-    }
-}
-
-/// Whether the key may leave as it is: every field of it is kept.
-fn keeps_key(agreement: &Agreement, terms: &Terms<'_>) -> Result<bool, CompileError> {
-    let deriver = KeyDeriver::new(terms.key, terms.agreed)?;
-    let record = terms.agreed.record()?.record;
-    let mut keeps = true;
-    for name in deriver.field_indexes().filter_map(|index| record.fields.get(index)).map(|f| &f.name) {
-        match agreement.fields.get(name) {
-            Some(Transform::Keep) => {}
-            Some(Transform::Mask { .. } | Transform::Year) => {
-                return Err(CompileError::JoinsKeys(name.clone()));
-            }
-            Some(Transform::Hash | Transform::Null) | None => keeps = false,
-        }
-    }
-    Ok(keeps)
-}
-
-fn pending(agreement: &Agreement, effective: &AvroSchema) -> Result<Vec<String>, CompileError> {
-    let named = |f: &apache_avro::schema::RecordField| {
-        agreement.fields.contains_key(&f.name) || f.aliases.iter().any(|a| agreement.fields.contains_key(a))
-    };
-    let record = effective.record()?.record;
-    Ok(record.fields.iter().filter(|f| !named(f)).map(|f| f.name.clone()).collect())
-}
-
+#[cfg(test)]
+pub(crate) mod generated;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

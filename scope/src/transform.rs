@@ -71,8 +71,8 @@ impl FieldRule {
     }
 }
 
-const MILLIS_A_DAY: i64 = 86_400_000;
-const MICROS_A_DAY: i64 = 86_400_000_000;
+pub(crate) const MILLIS_A_DAY: i64 = 86_400_000;
+pub(crate) const MICROS_A_DAY: i64 = 86_400_000_000;
 
 fn text(value: &Value) -> String {
     match value {
@@ -84,17 +84,17 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn mask(text: &str, keep: u32) -> String {
+pub(crate) fn mask(text: &str, keep: u32) -> String {
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     text.chars().enumerate().map(|(index, c)| if index < keep { c } else { MASK }).collect()
 }
 
-fn first_of_year(days: i32) -> i32 {
+pub(crate) fn first_of_year(days: i32) -> i32 {
     i32::try_from(instant_of_year(i64::from(days))).unwrap_or(0)
 }
 
 /// The day number of 1 January of a day's year; 0 outside the calendar.
-fn instant_of_year(days: i64) -> i64 {
+pub(crate) fn instant_of_year(days: i64) -> i64 {
     let epoch = jiff::civil::date(1970, 1, 1);
     let span = jiff::Span::new().try_days(days);
     let Some(date) = span.ok().and_then(|span| epoch.checked_add(span).ok()) else { return 0 };

@@ -2,11 +2,11 @@
 //!
 //! Owns the way from stored records to judgeable changes, and where a reader may begin: at a checkpoint.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::avro::binary::DatumError;
-use schemas::change::{Change, ChangeCodec, Op};
+use schemas::change::{Change, ChangeCodec, Op, PlacedImages};
 use schemas::channel::ChannelKind;
 use schemas::framing::{self, FrameError};
 use schemas::ids::{LogId, Offset, Partition, SchemaId};
@@ -14,7 +14,7 @@ use schemas::marks::Checkpoint;
 use schemas::record::Kind;
 use schemas::time::Millis;
 use schemas::trace::TraceContext;
-use scope::scope::{Denial, Images};
+use scope::scope::Images;
 
 use super::fold::{Fold, Meaning};
 use crate::log::{Bounds, Log, ReadError, Stored, TopicError};
@@ -23,7 +23,7 @@ use crate::registry::codecs::{CodecError, Codecs};
 /// Bytes of the log in one chunk: bounds memory and the time between two looks at anything else.
 pub const CHUNK_BYTES: usize = 512 * 1024;
 
-/// A change event that counts, decoded once for all who judge it.
+/// A change event that counts, checked and located once for all who judge it.
 #[derive(Debug)]
 pub struct Judgeable {
     /// Its place.
@@ -42,7 +42,7 @@ pub struct Judgeable {
     pub event_at: Millis,
     codec: Arc<ChangeCodec>,
     datum: Vec<u8>,
-    images: OnceLock<Result<Images, Denial>>,
+    images: PlacedImages,
 }
 
 impl Judgeable {
@@ -53,10 +53,9 @@ impl Judgeable {
         codec: Arc<ChangeCodec>,
         datum: Vec<u8>,
     ) -> Result<Self, DatumError> {
-        let change = codec.decode_all(&datum)?;
+        let (change, images) = codec.locate(&datum)?;
         let (op, key, event_at) = (change.op, change.key.to_owned(), change.event_at);
         let (offset, logged_at, trace) = (stored.offset, stored.logged_at, stored.record.trace());
-        let images = OnceLock::new();
         Ok(Self { offset, logged_at, schema, trace, op, key, event_at, codec, datum, images })
     }
 
@@ -70,13 +69,13 @@ impl Judgeable {
         &self.codec
     }
 
-    /// Its images as values; decoded at the first call.
-    pub fn images(&self) -> Result<&Images, Denial> {
-        let decode = || {
-            let change = self.change().map_err(Denial::Undecodable)?;
-            Images::decode(self.codec.subject(), change.before, change.after)
-        };
-        self.images.get_or_init(decode).as_ref().map_err(Clone::clone)
+    /// Its images, with the places of their fields.
+    pub fn images(&self) -> Images<'_> {
+        let PlacedImages { before, after } = &self.images;
+        Images {
+            before: before.as_ref().and_then(|placed| placed.of(&self.datum)),
+            after: after.as_ref().and_then(|placed| placed.of(&self.datum)),
+        }
     }
 }
 

@@ -6,11 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use apache_avro::types::Value;
-use apache_avro::writer::datum::GenericDatumWriter;
 use axum::body::{Body, Bytes};
 use schemas::avro::container::{Header, Sync, put_block};
-use schemas::avro::resolution::resolve_value;
+use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
 use schemas::error_code::ErrorCode;
@@ -91,7 +89,7 @@ fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sync: &S
     let mut datums = Vec::new();
     let mut count = 0;
     for image in images {
-        let encoded = image.map_err(|e| e.reason).and_then(|present| encode(schema, present.image));
+        let encoded = image.map_err(|e| e.reason).and_then(|present| in_schema(schema, &present));
         match encoded {
             Ok(bytes) => {
                 datums.extend_from_slice(&bytes);
@@ -107,10 +105,11 @@ fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sync: &S
     out.into()
 }
 
-fn encode(schema: &AvroSchema, image: Value) -> Result<Vec<u8>, String> {
-    let value = resolve_value(image, schema).map_err(|e| e.to_string())?;
-    GenericDatumWriter::builder(schema.parsed())
-        .build()
-        .and_then(|writer| writer.write_value_to_vec(value))
-        .map_err(|e| e.to_string())
+/// An image as the owner asked for it.
+fn in_schema(schema: &AvroSchema, present: &Present) -> Result<Vec<u8>, String> {
+    let (own, image) = (present.codec().subject(), present.image().bytes());
+    if own == schema {
+        return Ok(image.to_vec());
+    }
+    resolve_datum(own, schema, image).map_err(|e| e.to_string())
 }

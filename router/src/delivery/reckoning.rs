@@ -89,7 +89,7 @@ impl Reckoning {
             while let Some(images) = pass.next().await? {
                 // What cannot be read has no row, here as in a pass.
                 for present in images.into_iter().flatten() {
-                    reckoning.take_present(&pass, &present).await?;
+                    reckoning.take_present(&present)?;
                 }
             }
             reckoning.followers.push(pass.into_follower());
@@ -97,11 +97,10 @@ impl Reckoning {
         Ok(reckoning)
     }
 
-    async fn take_present(&mut self, pass: &Bootstrap, present: &Present) -> Result<(), ReckonError> {
-        let codec = pass.codec(present.schema).await?;
+    fn take_present(&mut self, present: &Present) -> Result<(), ReckonError> {
         let view = Arc::clone(&self.view.borrow());
-        let scope = self.scopes.scope(&view, present.schema, &codec)?;
-        match scope.judge_present(&present.key, &present.image) {
+        let scope = self.scopes.scope(&view, present.schema, present.codec())?;
+        match scope.judge_present(&present.key, present.image()) {
             Ok(Some(row)) => self.put_in(row),
             Ok(None) | Err(_) => Ok(()),
         }
@@ -143,7 +142,7 @@ impl Reckoning {
         let view = Arc::clone(&self.view.borrow());
         let scope = self.scopes.scope(&view, event.schema, event.codec())?;
         // An event that cannot be judged was parked: it changed no row.
-        let Ok(rows) = event.images().and_then(|images| scope.judge_rows(&event.key, images)) else {
+        let Ok(rows) = scope.judge_rows(&event.key, &event.images()) else {
             return Ok(());
         };
         if let Some(row) = rows.before {

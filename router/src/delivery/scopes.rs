@@ -9,7 +9,8 @@ use schemas::agreement::Agreement;
 use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::change::ChangeCodec;
 use schemas::ids::{ChannelName, SchemaId, SchemaVersion};
-use scope::scope::{Age, CompileError, Scope, Terms};
+use scope::compile::{Age, CompileError, Terms};
+use scope::scope::Scope;
 use scope::secret::NetworkSecret;
 
 use crate::control::view::{ChannelEntry, ControlView};

@@ -230,9 +230,8 @@ impl Session {
                 for image in images {
                     match image {
                         Ok(present) => {
-                            let codec = pass.codec(present.schema).await?;
                             let view = Arc::clone(&self.view.borrow());
-                            let scope = self.scopes.scope(&view, present.schema, &codec)?;
+                            let scope = self.scopes.scope(&view, present.schema, present.codec())?;
                             let standing = Standing {
                                 partition,
                                 offset: present.offset,
@@ -240,7 +239,7 @@ impl Session {
                                 logged_at: present.logged_at,
                                 trace: None,
                             };
-                            match scope.judge_present(&present.key, &present.image) {
+                            match scope.judge_present(&present.key, present.image()) {
                                 Ok(Some(permitted)) => {
                                     self.meter
                                         .delivered(permitted.get().reason(), !scope.pending().is_empty());
@@ -322,7 +321,7 @@ impl Session {
             match item {
                 Item::Change(event) if event.offset >= wanted => {
                     let scope = self.scopes.scope(&view, event.schema, event.codec())?;
-                    let judged = event.images().and_then(|images| scope.judge(event.op, &event.key, images));
+                    let judged = scope.judge(event.op, &event.key, &event.images());
                     match judged {
                         Ok(Some(permitted)) => {
                             gave = true;

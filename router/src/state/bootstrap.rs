@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apache_avro::types::Value;
-use schemas::avro::json;
+use schemas::avro::located::{Ends, Located};
 use schemas::change::ChangeCodec;
 use schemas::cursor::PassPlace;
 use schemas::digest::hash128;
@@ -54,14 +53,27 @@ pub struct Present {
     pub key: String,
     /// Its schema.
     pub schema: SchemaId,
-    /// The image.
-    pub image: Value,
+    codec: Arc<ChangeCodec>,
+    image: Vec<u8>,
+    ends: Ends,
     /// The log offset that it comes from.
     pub offset: Offset,
     /// When it happened.
     pub event_at: Millis,
     /// When the state took it.
     pub logged_at: Millis,
+}
+
+impl Present {
+    /// The codec of its schema.
+    pub const fn codec(&self) -> &Arc<ChangeCodec> {
+        &self.codec
+    }
+
+    /// The image, with the places of its fields.
+    pub fn image(&self) -> Located<'_> {
+        self.ends.of(&self.image)
+    }
 }
 
 /// A state record that cannot be read: parked by name.
@@ -179,11 +191,14 @@ impl Bootstrap {
             let present = codec
                 .decode_all(datum)
                 .and_then(|change| {
-                    let image = json::decode(codec.subject(), change.after.unwrap_or_default())?;
+                    let (image, mut ends) = (change.after.unwrap_or_default().to_vec(), Ends::default());
+                    ends.locate(codec.subject().layout(), &image)?;
                     Ok(Present {
                         key: change.key.to_owned(),
                         schema,
+                        codec: Arc::clone(&codec),
                         image,
+                        ends,
                         offset: records::log_offset(&stored.record).unwrap_or_default(),
                         event_at: change.event_at,
                         logged_at: stored.logged_at,
@@ -193,11 +208,6 @@ impl Bootstrap {
             found.push(present);
         }
         Ok(Some(found))
-    }
-
-    /// The codec of a schema that an image came in.
-    pub async fn codec(&self, schema: SchemaId) -> Result<Arc<ChangeCodec>, BootstrapError> {
-        Ok(self.feed.source().codecs.get(schema).await.map_err(ReaderError::from)?)
     }
 
     /// Where the log is read on from.

@@ -44,6 +44,12 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// A place within a datum; behind its end nothing can be read.
+    pub const fn at_place(bytes: &'a [u8], at: usize) -> Self {
+        let at = if at < bytes.len() { at } else { bytes.len() };
+        Self { bytes, at }
+    }
+
     /// How many bytes were passed.
     pub const fn at(&self) -> usize {
         self.at
@@ -52,6 +58,11 @@ impl<'a> Cursor<'a> {
     /// How many bytes are left.
     pub const fn left(&self) -> usize {
         self.bytes.len() - self.at
+    }
+
+    /// The bytes that are left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// The bytes between an earlier place and this one.

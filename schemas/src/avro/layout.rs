@@ -5,18 +5,19 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use apache_avro::Schema;
 use apache_avro::schema::Name;
+use apache_avro::{Schema, Uuid};
 
 use super::binary::{Cursor, DatumError};
+use super::located::Quick;
 use crate::limits;
 
 /// A node's place in its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct NodeId(usize);
+pub(super) struct NodeId(pub(super) usize);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
+pub(super) enum Node {
     Null,
     Boolean,
     Int,
@@ -24,6 +25,12 @@ enum Node {
     Raw(usize),
     Bytes,
     String,
+    /// Text that is a UUID.
+    UuidText,
+    /// Sixteen bytes, counted.
+    UuidBytes,
+    /// A number and its scale, in bytes.
+    BigDecimal,
     Enum(usize),
     Array(NodeId),
     Map(NodeId),
@@ -36,6 +43,7 @@ enum Node {
 pub struct Layout {
     nodes: Vec<Node>,
     root: NodeId,
+    quick: Vec<Quick>,
 }
 
 impl Layout {
@@ -43,7 +51,9 @@ impl Layout {
     pub fn of(schema: &Schema) -> Option<Self> {
         let mut builder = Builder { nodes: Vec::new(), named: HashMap::new() };
         let root = builder.add(schema)?;
-        Some(Self { nodes: builder.nodes, root })
+        let nodes = builder.nodes;
+        let quick = parts(&nodes, &root).iter().map(|field| Quick::of(&nodes, *field)).collect();
+        Some(Self { nodes, root, quick })
     }
 
     /// Checks that `bytes` are exactly one datum.
@@ -55,31 +65,44 @@ impl Layout {
 
     /// Moves past one datum, checking it.
     pub fn skip(&self, cursor: &mut Cursor<'_>) -> Result<(), DatumError> {
-        let mut walk = Walk { layout: self, empty_items: 0 };
-        walk.skip(cursor, self.root, 0)
+        Walk::of(self).skip(cursor, self.root, 0)
     }
 
     /// Where each top-level field of a record datum lies. A schema that is no record has one part: all of it.
     pub fn fields(&self, bytes: &[u8]) -> Result<Vec<Range<usize>>, DatumError> {
         let mut cursor = Cursor::new(bytes);
-        let mut walk = Walk { layout: self, empty_items: 0 };
-        let whole = [self.root];
-        let nodes: &[NodeId] = match self.node(self.root) {
-            Node::Record(fields) => fields,
-            _ => &whole,
-        };
-        let mut parts = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let start = cursor.at();
-            walk.skip(&mut cursor, *node, 1)?;
-            parts.push(start..cursor.at());
-        }
+        let ends = self.pass(&mut cursor)?;
         cursor.end()?;
-        Ok(parts)
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        Ok(starts.zip(&ends).map(|(start, end)| start..*end).collect())
     }
 
-    fn node(&self, id: NodeId) -> &Node {
+    /// Moves past a datum; the places where its parts end.
+    pub(super) fn pass(&self, cursor: &mut Cursor<'_>) -> Result<Vec<usize>, DatumError> {
+        let mut walk = Walk::of(self);
+        let parts = parts(&self.nodes, &self.root).iter();
+        parts.map(|node| walk.skip(cursor, *node, 1).map(|()| cursor.at())).collect()
+    }
+
+    /// The parts of [`Layout::fields`] for the quick walk.
+    pub(super) fn quick(&self) -> &[Quick] {
+        &self.quick
+    }
+
+    pub(super) const fn root(&self) -> NodeId {
+        self.root
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
         self.nodes.get(id.0).unwrap_or(&Node::Null)
+    }
+}
+
+/// A record's fields; anything else is one part.
+fn parts<'n>(nodes: &'n [Node], root: &'n NodeId) -> &'n [NodeId] {
+    match nodes.get(root.0) {
+        Some(Node::Record(fields)) => fields,
+        _ => std::slice::from_ref(root),
     }
 }
 
@@ -115,7 +138,8 @@ impl Builder {
             | Schema::LocalTimestampNanos => self.push(Node::Long),
             Schema::Float => self.push(Node::Raw(4)),
             Schema::Double => self.push(Node::Raw(8)),
-            Schema::Bytes | Schema::BigDecimal => self.push(Node::Bytes),
+            Schema::Bytes => self.push(Node::Bytes),
+            Schema::BigDecimal => self.push(Node::BigDecimal),
             Schema::String => self.push(Node::String),
             Schema::Fixed(fixed) | Schema::Duration(fixed) => self.named(&fixed.name, Node::Raw(fixed.size)),
             Schema::Decimal(decimal) => match &decimal.inner {
@@ -125,8 +149,8 @@ impl Builder {
                 }
             },
             Schema::Uuid(uuid) => match uuid {
-                apache_avro::schema::UuidSchema::Bytes => self.push(Node::Bytes),
-                apache_avro::schema::UuidSchema::String => self.push(Node::String),
+                apache_avro::schema::UuidSchema::Bytes => self.push(Node::UuidBytes),
+                apache_avro::schema::UuidSchema::String => self.push(Node::UuidText),
                 apache_avro::schema::UuidSchema::Fixed(fixed) => {
                     self.named(&fixed.name, Node::Raw(fixed.size))
                 }
@@ -156,13 +180,23 @@ impl Builder {
     }
 }
 
-struct Walk<'l> {
+/// A walk over one datum.
+pub(super) struct Walk<'l> {
     layout: &'l Layout,
     empty_items: u64,
 }
 
-impl Walk<'_> {
-    fn skip(&mut self, cursor: &mut Cursor<'_>, node: NodeId, depth: usize) -> Result<(), DatumError> {
+impl<'l> Walk<'l> {
+    pub(super) const fn of(layout: &'l Layout) -> Self {
+        Self { layout, empty_items: 0 }
+    }
+
+    pub(super) fn skip(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        node: NodeId,
+        depth: usize,
+    ) -> Result<(), DatumError> {
         let at = cursor.at();
         if depth > limits::MAX_DATUM_DEPTH {
             return Err(DatumError::Invalid { at, what: "the datum is nested too deep" });
@@ -179,6 +213,19 @@ impl Walk<'_> {
             Node::Raw(size) => cursor.take(*size, "value of fixed size").map(drop),
             Node::Bytes => cursor.bytes().map(drop),
             Node::String => cursor.string().map(drop),
+            Node::UuidText => match Uuid::parse_str(cursor.string()?) {
+                Ok(_) => Ok(()),
+                Err(_) => Err(DatumError::Invalid { at, what: "a text is no UUID" }),
+            },
+            Node::UuidBytes => match cursor.bytes()?.len() {
+                16 => Ok(()),
+                _ => Err(DatumError::Invalid { at, what: "a UUID has not 16 bytes" }),
+            },
+            Node::BigDecimal => {
+                let mut inner = Cursor::new(cursor.bytes()?);
+                let number = inner.bytes().and_then(|_| inner.long()).and_then(|_| inner.end());
+                number.map_err(|_| DatumError::Invalid { at, what: "a decimal is no number and scale" })
+            }
             Node::Enum(symbols) => match usize::try_from(cursor.long()?) {
                 Ok(index) if index < *symbols => Ok(()),
                 _ => Err(DatumError::Invalid { at, what: "an enum has no such symbol" }),

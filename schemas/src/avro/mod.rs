@@ -3,11 +3,13 @@
 //! apache-avro parses schemas and reads values; what stands here is what it does not give: a walk over bytes
 //! without values, container framing of bytes, strictness where it is lenient, and derived schemas.
 
+pub mod access;
 pub mod binary;
 pub mod compatibility;
 pub mod container;
 pub mod json;
 pub mod layout;
+pub mod located;
 pub mod names;
 pub mod resolution;
 pub mod schema;

@@ -3,6 +3,8 @@
 //! Owns the meaning of null: a comparison, `in` or `startsWith` with null is unknown; `!` keeps it; `&&` and `||`
 //! are Kleene's. Total: every expression has a truth on every value.
 
+use std::cmp::Ordering;
+
 use apache_avro::types::Value;
 
 use super::expression::{Comparison, Expression, FieldPath, Literal, Operand, Predicate, TotalFloat};
@@ -19,11 +21,11 @@ pub enum Truth {
 }
 
 impl Truth {
-    const fn of(value: bool) -> Self {
+    pub(super) const fn of(value: bool) -> Self {
         if value { Self::True } else { Self::False }
     }
 
-    const fn not(self) -> Self {
+    pub(super) const fn not(self) -> Self {
         match self {
             Self::True => Self::False,
             Self::False => Self::True,
@@ -56,7 +58,7 @@ fn truth(expression: &Expression, value: &Value) -> Truth {
                 Operand::Field(path) => literal_at(value, path),
             };
             match (literal_at(value, left), right) {
-                (Some(left), Some(right)) => Truth::of(compare(*comparison, &left, &right)),
+                (Some(left), Some(right)) => Truth::of(holds(*comparison, left.cmp(&right))),
                 _ => Truth::Unknown,
             }
         }
@@ -86,8 +88,8 @@ fn fold(operands: &[Expression], value: &Value, decisive: Truth, otherwise: Trut
     result
 }
 
-fn compare(comparison: Comparison, left: &Literal, right: &Literal) -> bool {
-    let order = left.cmp(right);
+/// Whether a comparison holds where its sides stand in this order.
+pub(super) const fn holds(comparison: Comparison, order: Ordering) -> bool {
     match comparison {
         Comparison::Equal => order.is_eq(),
         Comparison::NotEqual => order.is_ne(),

@@ -57,7 +57,7 @@ pub(super) enum Literal {
 
 /// A float with PostgreSQL's order: NaN equals itself and is greater than all; -0 equals 0.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TotalFloat(pub(super) f64);
+pub(crate) struct TotalFloat(pub(super) f64);
 
 impl PartialEq for TotalFloat {
     fn eq(&self, other: &Self) -> bool {

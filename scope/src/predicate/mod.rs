@@ -7,10 +7,15 @@ mod build;
 mod compile;
 mod evaluate;
 mod expression;
+mod filter;
 mod parse;
+mod value;
 
 pub use evaluate::Truth;
 pub use expression::Predicate;
+pub use filter::Filter;
+pub(crate) use filter::{Once, Shared};
+pub(crate) use value::{Field, Key};
 
 /// A predicate that is refused, with the place in its text and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,11 @@
 
 use proptest::prelude::*;
 use schemas::avro::binary::put_string;
+use schemas::key::KeySpec;
 
 use super::*;
+use crate::compile::Age;
+use crate::secret::NetworkSecret;
 
 const V1: &str = r#"{"type":"record","name":"lv.C","fields":[
     {"name":"code","type":"string"},{"name":"territory","type":"string"},{"name":"phone","type":"string"}]}"#;
@@ -39,10 +42,22 @@ fn image(texts: &[&str]) -> Vec<u8> {
     out
 }
 
+/// What a scope gives of an event whose images are of a schema.
+pub(super) fn judged(
+    scope: &Scope,
+    writer: &AvroSchema,
+    (op, key): (Op, &str),
+    before: Option<&[u8]>,
+    after: Option<&[u8]>,
+) -> Result<Option<Outcome>, Denial> {
+    let (mut first, mut second) = (Ends::default(), Ends::default());
+    let before = before.map(|bytes| first.locate(writer.layout(), bytes)).transpose()?;
+    let after = after.map(|bytes| second.locate(writer.layout(), bytes)).transpose()?;
+    Ok(scope.judge(op, key, &Images { before, after })?.map(|permitted| permitted.get().clone()))
+}
+
 fn judge(scope: &Scope, op: Op, before: Option<&[u8]>, after: Option<&[u8]>) -> Option<Outcome> {
-    let images = Images::decode(&schema(V1), before, after).unwrap_or_else(|e| panic!("{e}"));
-    let permitted = scope.judge(op, "k", &images).unwrap_or_else(|e| panic!("{e}"));
-    permitted.map(|p| p.get().clone())
+    judged(scope, &schema(V1), (op, "k"), before, after).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn keep_two() -> serde_json::Value {
@@ -104,9 +119,8 @@ fn a_newer_schema_may_add_and_rename_with_an_alias_but_not_lose_or_retype() {
         {"name":"county","aliases":["territory"],"type":"string"},{"name":"code","doc":"d","type":"string"}]}"#;
     let scope = compile_with(&agreed, renamed, Age::Newer).unwrap_or_else(|e| panic!("{e}"));
     let after = image(&["n", "R", "k"]);
-    let images = Images::decode(&schema(renamed), None, Some(&after)).unwrap_or_else(|e| panic!("{e}"));
-    let outcome = scope.judge(Op::Create, "k", &images).unwrap_or_else(|e| panic!("{e}"));
-    let bytes = outcome.and_then(|p| p.get().after.clone());
+    let outcome = judged(&scope, &schema(renamed), (Op::Create, "k"), None, Some(&after));
+    let bytes = outcome.unwrap_or_else(|e| panic!("{e}")).and_then(|outcome| outcome.after);
     assert_eq!(bytes, Some(image(&["k", "R"])), "in the agreement's own order and names");
     assert_eq!(scope.pending(), ["new"]);
     assert_eq!(scope.derived(), compile(&agreed).derived(), "a mere change of schema changes no stream");
@@ -134,9 +148,8 @@ fn a_record_in_an_older_schema_is_resolved_first() {
     let terms = Terms { agreed: &agreed, writer: &writer, age: Age::Older, key: &key, secret: &secret };
     let scope = Scope::compile(&agreement("territory == \"R\"", keep_two()), &terms)
         .unwrap_or_else(|e| panic!("{e}"));
-    let images = Images::decode(&writer, None, Some(&image(&["k"]))).unwrap_or_else(|e| panic!("{e}"));
-    let outcome = scope.judge(Op::Create, "k", &images).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(outcome.and_then(|p| p.get().after.clone()), Some(image(&["k", "R"])));
+    let outcome = judged(&scope, &writer, (Op::Create, "k"), None, Some(&image(&["k"])));
+    assert_eq!(outcome.map(|outcome| outcome.and_then(|o| o.after)), Ok(Some(image(&["k", "R"]))));
 }
 
 #[test]
@@ -166,9 +179,8 @@ proptest! {
                 (Some(_), Some(_)) => Op::Update,
                 (Some(_), None) => Op::Delete,
             };
-            let images = Images::decode(&schema(V1), before.as_deref(), after.as_deref());
-            let permitted = scope.judge(op, &key, &images.unwrap_or_else(|e| panic!("{e}")));
-            match permitted.unwrap_or_else(|e| panic!("{e}")).map(|p| p.get().clone()) {
+            let judged = judged(&scope, &schema(V1), (op, &key), before.as_deref(), after.as_deref());
+            match judged.unwrap_or_else(|e| panic!("{e}")) {
                 Some(Outcome { after: Some(row), key, .. }) => { replica.insert(key, row); }
                 Some(Outcome { after: None, key, .. }) => { replica.remove(&key); }
                 None => {}

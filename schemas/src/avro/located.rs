@@ -1,0 +1,314 @@
+//! Where the fields of a record datum lie: found once for each image, used by all who judge it.
+//!
+//! Owns the quick walk over the fields that most registers have. What it does not know, and whatever is wrong, it leaves to
+//! the layout's own walk, which says where and why. It checks everything that the other one checks.
+
+use std::ops::Range;
+
+use super::binary::{Cursor, DatumError};
+use super::layout::{Layout, Node, NodeId, Walk};
+
+/// The end of each top-level field of one datum, in its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ends(Vec<u32>);
+
+/// A datum inside another one's bytes, and where its fields lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    range: Range<usize>,
+    ends: Ends,
+}
+
+/// A datum that was checked, and where its fields lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Located<'a> {
+    bytes: &'a [u8],
+    ends: &'a [u32],
+}
+
+/// A field's type, as far as the quick walk knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quick {
+    Text,
+    Bytes,
+    Int,
+    Long,
+    Boolean,
+    Raw(usize),
+    Enum(u64),
+    /// A union of two with null, whose index is given, and text.
+    OptionalText(u8),
+    /// The same with a whole number.
+    OptionalLong(u8),
+    OptionalInt(u8),
+    /// Anything else.
+    Other(NodeId),
+}
+
+impl Quick {
+    pub(super) fn of(nodes: &[Node], id: NodeId) -> Self {
+        let node = |id: NodeId| nodes.get(id.0);
+        match node(id) {
+            Some(Node::String) => Self::Text,
+            Some(Node::Bytes) => Self::Bytes,
+            Some(Node::Int) => Self::Int,
+            Some(Node::Long) => Self::Long,
+            Some(Node::Boolean) => Self::Boolean,
+            Some(Node::Raw(size)) => Self::Raw(*size),
+            Some(Node::Enum(symbols)) => Self::Enum(u64::try_from(*symbols).unwrap_or(0)),
+            Some(Node::Union(branches)) => {
+                let (null, other) = match branches.as_slice() {
+                    [null, other] if node(*null) == Some(&Node::Null) => (0, *other),
+                    [other, null] if node(*null) == Some(&Node::Null) => (1, *other),
+                    _ => return Self::Other(id),
+                };
+                match node(other) {
+                    Some(Node::String) => Self::OptionalText(null),
+                    Some(Node::Long) => Self::OptionalLong(null),
+                    Some(Node::Int) => Self::OptionalInt(null),
+                    _ => Self::Other(id),
+                }
+            }
+            _ => Self::Other(id),
+        }
+    }
+}
+
+impl Ends {
+    /// Finds the fields of a datum and checks all of it; what was found before is forgotten.
+    pub fn locate<'a>(&'a mut self, layout: &Layout, bytes: &'a [u8]) -> Result<Located<'a>, DatumError> {
+        let mut cursor = Cursor::new(bytes);
+        self.pass(layout, &mut cursor)?;
+        cursor.end()?;
+        Ok(Located { bytes, ends: &self.0 })
+    }
+
+    /// The same for a datum that others may follow: moves past it.
+    pub fn pass(&mut self, layout: &Layout, cursor: &mut Cursor<'_>) -> Result<(), DatumError> {
+        let start = cursor.at();
+        if let Some(length) = quick(layout, cursor.rest(), &mut self.0) {
+            return cursor.take(length, "datum").map(drop);
+        }
+        self.0.clear();
+        for end in layout.pass(cursor)? {
+            let end = u32::try_from(end - start);
+            let too_long = |_| DatumError::Invalid { at: start, what: "a datum is longer than 4 GiB" };
+            self.0.push(end.map_err(too_long)?);
+        }
+        Ok(())
+    }
+
+    /// The same bytes again, found before. Of other bytes the fields lie elsewhere.
+    pub fn of<'a>(&'a self, bytes: &'a [u8]) -> Located<'a> {
+        Located { bytes, ends: &self.0 }
+    }
+}
+
+impl Placed {
+    /// Moves past a datum and keeps where it lies.
+    pub fn pass(layout: &Layout, cursor: &mut Cursor<'_>) -> Result<Self, DatumError> {
+        let (start, mut ends) = (cursor.at(), Ends::default());
+        ends.pass(layout, cursor)?;
+        Ok(Self { range: start..cursor.at(), ends })
+    }
+
+    /// The datum, in the bytes that it was found in.
+    pub fn of<'a>(&'a self, bytes: &'a [u8]) -> Option<Located<'a>> {
+        Some(self.ends.of(bytes.get(self.range.clone())?))
+    }
+}
+
+impl<'a> Located<'a> {
+    /// A field's bytes; none where there is no such field.
+    pub fn field(self, index: usize) -> Option<&'a [u8]> {
+        self.fields(index, index)
+    }
+
+    /// The bytes of some fields that follow one another, the last one included.
+    pub fn fields(self, first: usize, last: usize) -> Option<&'a [u8]> {
+        let start = match first.checked_sub(1) {
+            None => 0,
+            Some(before) => *self.ends.get(before)?,
+        };
+        let end = *self.ends.get(last)?;
+        self.bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+    }
+
+    /// All of it.
+    pub const fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// The datum's length, where it is right and all its fields were found.
+fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
+    let mut walk = Walk::of(layout);
+    let mut at = 0;
+    ends.clear();
+    ends.reserve(layout.quick().len());
+    for field in layout.quick() {
+        let end = match *field {
+            Quick::Text => text(bytes, at),
+            Quick::Bytes => counted(bytes, at).map(|(_, end)| end),
+            Quick::Int => int(bytes, at),
+            Quick::Long => varint(bytes, at).map(|(_, end)| end),
+            Quick::Boolean => bytes.get(at).filter(|byte| **byte < 2).map(|_| at + 1),
+            Quick::Raw(size) => at.checked_add(size).filter(|end| *end <= bytes.len()),
+            Quick::Enum(symbols) => {
+                varint(bytes, at).filter(|(raw, _)| raw & 1 == 0 && raw >> 1 < symbols).map(|(_, end)| end)
+            }
+            Quick::OptionalText(null) => optional(bytes, at, null, text),
+            Quick::OptionalLong(null) => {
+                optional(bytes, at, null, |bytes, at| varint(bytes, at).map(|(_, end)| end))
+            }
+            Quick::OptionalInt(null) => optional(bytes, at, null, int),
+            Quick::Other(node) => {
+                let mut cursor = Cursor::at_place(bytes, at);
+                walk.skip(&mut cursor, node, 1).is_ok().then(|| cursor.at())
+            }
+        };
+        at = end?;
+        ends.push(u32::try_from(at).ok()?);
+    }
+    Some(at)
+}
+
+#[inline]
+fn optional(
+    bytes: &[u8],
+    at: usize,
+    null: u8,
+    value: impl FnOnce(&[u8], usize) -> Option<usize>,
+) -> Option<usize> {
+    // A branch's index is a zig-zag number: 0 is 0, 1 is 2.
+    match *bytes.get(at)? {
+        branch if branch == null * 2 => Some(at + 1),
+        0 | 2 => value(bytes, at + 1),
+        _ => None,
+    }
+}
+
+/// A number as it is written, and where it ends.
+#[inline]
+fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let first = *bytes.get(at)?;
+    if first < 0x80 { Some((u64::from(first), at + 1)) } else { long_varint(bytes, at) }
+}
+
+fn long_varint(bytes: &[u8], mut at: usize) -> Option<(u64, usize)> {
+    let mut raw = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(at)?;
+        at += 1;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            return None;
+        }
+        raw |= bits << shift;
+        if byte < 0x80 {
+            return Some((raw, at));
+        }
+    }
+    None
+}
+
+#[inline]
+fn int(bytes: &[u8], at: usize) -> Option<usize> {
+    varint(bytes, at).filter(|(raw, _)| *raw <= u64::from(u32::MAX)).map(|(_, end)| end)
+}
+
+/// Where length-prefixed bytes begin and end.
+#[inline]
+fn counted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let (raw, start) = varint(bytes, at)?;
+    if raw & 1 == 1 {
+        return None;
+    }
+    let end = start.checked_add(usize::try_from(raw >> 1).ok()?)?;
+    (end <= bytes.len()).then_some((start, end))
+}
+
+#[inline]
+fn text(bytes: &[u8], at: usize) -> Option<usize> {
+    let (start, end) = counted(bytes, at)?;
+    let text = bytes.get(start..end)?;
+    (text.is_ascii() || std::str::from_utf8(text).is_ok()).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::avro::binary::{put_long, put_string};
+    use crate::avro::schema::AvroSchema;
+
+    const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
+        {"name":"a","type":"string"},{"name":"b","type":["null","string"]},{"name":"c","type":"int"},
+        {"name":"d","type":"long"},{"name":"e","type":"boolean"},{"name":"f","type":"double"},
+        {"name":"g","type":{"type":"enum","name":"E","symbols":["X","Y"]}},{"name":"h","type":["long","null"]},
+        {"name":"i","type":"bytes"},{"name":"j","type":{"type":"array","items":"string"}},
+        {"name":"k","type":["null","int"]},{"name":"l","type":["null","string","long"]}]}"#;
+
+    fn datum(text: &str, number: i64, is_there: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_string(&mut out, text);
+        put_long(&mut out, i64::from(is_there));
+        if is_there {
+            put_string(&mut out, text);
+        }
+        put_long(&mut out, number >> 32);
+        put_long(&mut out, number);
+        out.push(u8::from(is_there));
+        out.extend(1.5_f64.to_le_bytes());
+        put_long(&mut out, i64::from(is_there));
+        put_long(&mut out, i64::from(!is_there));
+        if is_there {
+            put_long(&mut out, number);
+        }
+        put_long(&mut out, 2);
+        out.extend([0xff, 0xfe]);
+        put_long(&mut out, 1);
+        put_string(&mut out, text);
+        put_long(&mut out, 0);
+        put_long(&mut out, i64::from(is_there));
+        if is_there {
+            put_long(&mut out, number >> 32);
+        }
+        put_long(&mut out, 2);
+        put_long(&mut out, number);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_the_layouts_own_walk_finds(
+            text in ".{0,20}", number: i64, is_there: bool, flips in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..), 0..3),
+            cut in any::<prop::sample::Index>(), is_cut: bool,
+        ) {
+            let schema = AvroSchema::parse(SCHEMA).unwrap();
+            let mut bytes = datum(&text, number, is_there);
+            for (index, flip) in flips {
+                *index.get_mut(&mut bytes) ^= flip;
+            }
+            if is_cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let mut ends = Ends::default();
+            let found = ends.locate(schema.layout(), &bytes);
+            match schema.layout().fields(&bytes) {
+                Err(error) => prop_assert_eq!(found.map(|located| located.bytes().to_vec()), Err(error)),
+                Ok(fields) => {
+                    let located = found.unwrap();
+                    for (index, field) in fields.iter().enumerate() {
+                        prop_assert_eq!(located.field(index), bytes.get(field.clone()));
+                    }
+                    prop_assert_eq!(located.fields(0, fields.len() - 1), Some(bytes.as_slice()));
+                    prop_assert_eq!(located.field(fields.len()), None);
+                    // And it was the quick walk that did it.
+                    prop_assert_eq!(quick(schema.layout(), &bytes, &mut Vec::new()), Some(bytes.len()));
+                }
+            }
+        }
+    }
+}

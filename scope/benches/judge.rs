@@ -1,0 +1,242 @@
+//! One event against many scopes, in one run: what it costs grows with who gets it, not with who might.
+//!
+//! Owns the register, its territories and the mix of rules. Every event is an update of one row, both images judged, from
+//! their bytes to what is permitted.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark of its own data")]
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use schemas::avro::binary::{put_long, put_string};
+use schemas::avro::located::Ends;
+use schemas::avro::schema::AvroSchema;
+use schemas::change::Op;
+use schemas::key::KeySpec;
+use scope::compile::{Age, Terms};
+use scope::index::{Index, Lookup};
+use scope::scope::{Images, Scope};
+use scope::secret::NetworkSecret;
+use serde_json::json;
+
+/// Territories that events are drawn from, at most.
+const DRAWN: usize = 1_024;
+
+fn schema() -> AvroSchema {
+    AvroSchema::from_json(json!({"type": "record", "name": "Company", "fields": [
+        {"name": "regcode", "type": "string"}, {"name": "name", "type": "string"},
+        {"name": "territory", "type": "string"}, {"name": "size", "type": "long"},
+        {"name": "activity", "type": "string"}, {"name": "owner", "type": ["null", "string"]},
+        {"name": "address", "type": "string"}, {"name": "phone", "type": ["null", "string"]}]}))
+    .unwrap()
+}
+
+fn territory(number: usize) -> String {
+    format!("LV-{number:05}")
+}
+
+fn row(territory: &str, size: i64, phone: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_string(&mut out, "40003000001");
+    put_string(&mut out, "SIA Baltijas datu apmaina");
+    put_string(&mut out, territory);
+    put_long(&mut out, size);
+    put_string(&mut out, "62.01");
+    put_long(&mut out, 1);
+    put_string(&mut out, "AS Datu nams");
+    put_string(&mut out, "Brivibas gatve 214, Riga, LV-1039");
+    put_long(&mut out, 1);
+    put_string(&mut out, phone);
+    out
+}
+
+struct Compiler {
+    schema: AvroSchema,
+    secret: NetworkSecret,
+    key: KeySpec,
+}
+
+impl Compiler {
+    fn new() -> Self {
+        let key = KeySpec { fields: vec!["regcode".to_owned()], normalise: vec![] };
+        Self { schema: schema(), secret: NetworkSecret::new(vec![1; 32]).unwrap(), key }
+    }
+
+    fn scope(&self, rows: &str) -> Arc<Scope> {
+        let agreement = serde_json::from_value(json!({"number": "A-1", "version": 1, "provider": "1",
+            "consumer": "2", "channel": "c", "purpose": "p", "legal_basis": "l",
+            "valid_from": "2026-01-01T00:00:00Z", "history": "full", "schema_version": 1, "rows": rows,
+            "fields": {"regcode": "keep", "name": "keep", "territory": "keep", "address": "keep"}}))
+        .unwrap();
+        let (agreed, writer) = (&self.schema, &self.schema);
+        let terms = Terms { agreed, writer, age: Age::Same, key: &self.key, secret: &self.secret };
+        Arc::new(Scope::compile(&agreement, &terms).unwrap())
+    }
+
+    fn index(&self, rules: impl IntoIterator<Item = String>) -> Index {
+        let mut index = Index::default();
+        for rule in rules {
+            index.add(self.scope(&rule));
+        }
+        index
+    }
+}
+
+/// Events, and what judging needs to remember.
+struct Events {
+    schema: AvroSchema,
+    each: Vec<(Vec<u8>, Vec<u8>)>,
+    next: usize,
+    ends: [Ends; 2],
+    lookup: Lookup,
+}
+
+impl Events {
+    /// In a random order, by a generator of no account.
+    fn of(schema: AvroSchema, territories: usize) -> Self {
+        let mut state = 1_usize;
+        let mut draw = |bound: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let event = |_| {
+            let (territory, size) = (territory(draw(territories)), i64::try_from(draw(1_000_000)).unwrap());
+            (row(&territory, size, "+371 20000001"), row(&territory, size, "+371 20000002"))
+        };
+        let each = (0..4 * DRAWN).map(event).collect();
+        Self { schema, each, next: 0, ends: Default::default(), lookup: Lookup::default() }
+    }
+
+    /// Judges the next event; how many get something.
+    fn judge(&mut self, index: &Index) -> usize {
+        let (before, after) = &self.each[self.next];
+        self.next = (self.next + 1) % self.each.len();
+        let [first, second] = &mut self.ends;
+        let images = Images {
+            before: Some(first.locate(self.schema.layout(), before).unwrap()),
+            after: Some(second.locate(self.schema.layout(), after).unwrap()),
+        };
+        let mut told = 0;
+        let tell = |_, outcome: Result<_, _>| {
+            black_box(outcome.unwrap());
+            told += 1;
+        };
+        index.judge((Op::Update, "40003000001"), &images, &mut self.lookup, tell).unwrap();
+        told
+    }
+}
+
+fn judge(criterion: &mut Criterion) {
+    let compiler = Compiler::new();
+    let mut group = criterion.benchmark_group("judge");
+    for count in [1, 43, 1_121, 10_000] {
+        let index =
+            compiler.index((0..count).map(|number| format!("territory == \"{}\"", territory(number))));
+        let mut events = Events::of(schema(), count.min(DRAWN));
+        for _ in 0..events.each.len() {
+            assert_eq!(events.judge(&index), 1, "each event has one match");
+        }
+        group.bench_function(format!("scopes_{count}"), |bencher| bencher.iter(|| events.judge(&index)));
+    }
+    group.finish();
+}
+
+/// Of a hundred scopes 80 ask for a territory, 15 for a range of sizes, and so many for what no value leads to.
+fn rule(number: usize, rest: usize) -> String {
+    match number % 100 {
+        kind if kind < rest => format!("name != owner && activity != \"62.01\" && address != \"{number}\""),
+        kind if kind < rest + 15 => {
+            let from = number * 97 % 1_000_000;
+            format!("size >= {from} && size < {}", from + 500)
+        }
+        _ => format!("territory == \"{}\"", territory(number)),
+    }
+}
+
+fn mixed(criterion: &mut Criterion) {
+    let compiler = Compiler::new();
+    let mut group = criterion.benchmark_group("mixed");
+    for rest in [0, 1, 5] {
+        let index = compiler.index((0..10_000).map(|number| rule(number, rest)));
+        let mut events = Events::of(schema(), DRAWN);
+        group.bench_function(format!("residual_{rest}_percent_of_10000"), |bencher| {
+            bencher.iter(|| events.judge(&index));
+        });
+    }
+    group.finish();
+}
+
+fn install(criterion: &mut Criterion) {
+    let compiler = Compiler::new();
+    let index = compiler.index((0..10_000).map(|number| rule(number, 5)));
+    let mut group = criterion.benchmark_group("install");
+    let mut number = 10_000;
+    group.bench_function("compile", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            compiler.scope(&rule(number, 5))
+        });
+    });
+    group.bench_function("compile_and_install_into_10000", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let mut next = index.clone();
+            next.add(compiler.scope(&rule(number, 5)));
+            next
+        });
+    });
+    group.finish();
+    delays(&compiler, index);
+}
+
+/// How long events take while scopes come all the time, beside the same while none do.
+fn delays(compiler: &Compiler, index: Index) {
+    let current = Mutex::new(Arc::new(index));
+    let take = || Arc::clone(&current.lock().unwrap());
+    let measure = || {
+        let (mut events, mut took) = (Events::of(schema(), DRAWN), Vec::new());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            let from = Instant::now();
+            black_box(events.judge(&take()));
+            took.push(from.elapsed());
+        }
+        took.sort_unstable();
+        let at = |share: usize| took[(took.len() - 1) * share / 10_000];
+        println!(
+            "  {} events: p50 {:?}, p99.9 {:?}, longest {:?}",
+            took.len(),
+            at(5_000),
+            at(9_990),
+            at(10_000)
+        );
+    };
+    println!("events judged, nothing installed:");
+    measure();
+    let (is_over, installed) = (AtomicBool::new(false), Mutex::new(0));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let count = {
+                    let mut installed = installed.lock().unwrap();
+                    *installed += 1;
+                    *installed
+                };
+                let mut next = Index::clone(&take());
+                next.add(compiler.scope(&rule(20_000 + count, 5)));
+                *current.lock().unwrap() = Arc::new(next);
+            }
+        });
+        println!("events judged while scopes are compiled and installed without a pause:");
+        measure();
+        is_over.store(true, Ordering::Relaxed);
+    });
+    println!("  {} scopes were installed", installed.into_inner().unwrap());
+}
+
+criterion_group!(benches, judge, mixed, install);
+criterion_main!(benches);

@@ -1,0 +1,239 @@
+//! All scopes of a channel over one schema, found by what an event's images hold in the fields that they ask for.
+//!
+//! Owns who is looked up and who must be asked one by one. An index is never changed under a reader: a change is made to a
+//! copy, which shares with the old one all that did not change. What it gives equals what each scope gives by itself.
+
+pub(crate) mod anchor;
+mod points;
+pub(crate) mod ranges;
+
+use std::sync::Arc;
+
+use schemas::avro::located::Located;
+use schemas::change::Op;
+
+use self::anchor::{Anchor, Anchors, Column};
+use self::points::Shards;
+use crate::permit::{Outcome, Permitted};
+use crate::predicate::{Field, Once, Shared, Truth};
+use crate::scope::{Denial, Images, Likeness, Scope};
+
+/// Groups of one page: what a change copies of them.
+const PAGE: usize = 128;
+
+/// Equal scopes, by their number in an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(u32);
+
+/// Equal scopes: decided and projected once.
+#[derive(Debug, Clone)]
+struct Group {
+    scope: Arc<Scope>,
+    likeness: Likeness,
+    /// Where it stands in the columns; none where it must always be asked.
+    anchors: Option<Arc<Anchors>>,
+    members: usize,
+}
+
+/// The scopes of one schema.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    pages: Vec<Arc<Vec<Option<Group>>>>,
+    /// Numbers of groups that are no more.
+    free: Vec<u32>,
+    by_likeness: Shards<Likeness>,
+    columns: Vec<Arc<Column>>,
+    rest: Arc<Rest>,
+    members: usize,
+}
+
+/// Those that no value leads to: asked one by one, of fields that are read once.
+#[derive(Debug, Clone, Default)]
+struct Rest {
+    fields: Vec<Field>,
+    each: Vec<(u32, Asked)>,
+}
+
+/// How one of them is asked.
+#[derive(Debug, Clone)]
+enum Asked {
+    /// Its predicate, over the shared fields.
+    Shared(Arc<Shared>),
+    /// As a whole: its images are of another schema.
+    Whole,
+}
+
+/// What a look-up needs to remember; kept by whoever judges, so that it is allocated once.
+#[derive(Debug, Default)]
+pub struct Lookup {
+    before: Vec<u32>,
+    after: Vec<u32>,
+}
+
+impl Index {
+    /// How many scopes there are.
+    pub const fn len(&self) -> usize {
+        self.members
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.members == 0
+    }
+
+    /// Adds a scope that was compiled against the index's schema.
+    pub fn add(&mut self, scope: Arc<Scope>) -> GroupId {
+        self.members += 1;
+        let likeness = scope.likeness();
+        if let [known] = self.by_likeness.get(&likeness) {
+            let id = *known;
+            if let Some(group) = self.slot(id) {
+                group.members += 1;
+            }
+            return GroupId(id);
+        }
+        let id = self.number();
+        let anchors = scope.anchors().map(Arc::new);
+        match &anchors {
+            None => Arc::make_mut(&mut self.rest).add(id, &scope),
+            Some(anchors) => anchors.all.iter().for_each(|anchor| self.column(anchor).add(anchor, id)),
+        }
+        self.by_likeness.add(likeness, id);
+        if let Some(slot) = self.place(id) {
+            *slot = Some(Group { scope, likeness, anchors, members: 1 });
+        }
+        GroupId(id)
+    }
+
+    /// Takes a scope away that was added.
+    pub fn remove(&mut self, GroupId(id): GroupId) {
+        let Some(group) = self.slot(id) else { return };
+        group.members -= 1;
+        let gone = (group.members == 0).then(|| group.clone());
+        self.members -= 1;
+        let Some(Group { likeness, anchors, .. }) = gone else { return };
+        match anchors {
+            None => Arc::make_mut(&mut self.rest).each.retain(|(other, _)| *other != id),
+            Some(anchors) => anchors.all.iter().for_each(|anchor| self.column(anchor).remove(anchor, id)),
+        }
+        self.by_likeness.remove(&likeness, id);
+        if let Some(slot) = self.place(id) {
+            *slot = None;
+        }
+        self.free.push(id);
+    }
+
+    fn number(&mut self) -> u32 {
+        if let Some(free) = self.free.pop() {
+            return free;
+        }
+        let next = self.pages.last().map_or(PAGE, |page| page.len());
+        if next == PAGE {
+            self.pages.push(Arc::new(Vec::with_capacity(PAGE)));
+        }
+        let before = (self.pages.len() - 1) * PAGE;
+        let within = self.pages.last_mut().map_or(0, |page| {
+            let page = Arc::make_mut(page);
+            page.push(None);
+            page.len() - 1
+        });
+        u32::try_from(before + within).unwrap_or(u32::MAX)
+    }
+
+    fn place(&mut self, id: u32) -> Option<&mut Option<Group>> {
+        let at = usize::try_from(id).ok()?;
+        Arc::make_mut(self.pages.get_mut(at / PAGE)?).get_mut(at % PAGE)
+    }
+
+    fn slot(&mut self, id: u32) -> Option<&mut Group> {
+        self.place(id)?.as_mut()
+    }
+
+    fn group(&self, id: u32) -> Option<&Group> {
+        let at = usize::try_from(id).ok()?;
+        self.pages.get(at / PAGE)?.get(at % PAGE)?.as_ref()
+    }
+
+    /// The column of an anchor's field; made where there is none yet.
+    fn column(&mut self, anchor: &Anchor) -> &mut Column {
+        let known = self.columns.iter().position(|column| column.is_of(anchor.field()));
+        let index = known.unwrap_or_else(|| {
+            self.columns.push(Arc::new(Column::of(anchor.field().clone())));
+            self.columns.len() - 1
+        });
+        // It was found or made a moment ago.
+        #[allow(clippy::indexing_slicing, reason = "the position of a column that is there")]
+        Arc::make_mut(&mut self.columns[index])
+    }
+
+    /// Decides for all scopes over an event; tells those who get something of it, or cannot be judged by it.
+    pub fn judge(
+        &self,
+        (op, key): (Op, &str),
+        images: &Images<'_>,
+        lookup: &mut Lookup,
+        mut tell: impl FnMut(GroupId, Result<Permitted<Outcome>, Denial>),
+    ) -> Result<(), Denial> {
+        self.hits(images.before, &mut lookup.before)?;
+        self.hits(images.after, &mut lookup.after)?;
+        let mut decide = |id: u32, scope: &Scope, hits: (bool, bool), are_exact: bool| {
+            if let Some(told) = scope.decide((op, key), images, hits, are_exact).transpose() {
+                tell(GroupId(id), told);
+            }
+        };
+        let (mut before, mut after) = (lookup.before.iter().peekable(), lookup.after.iter().peekable());
+        while let Some(id) = before.peek().into_iter().chain(after.peek()).map(|id| **id).min() {
+            let hits =
+                (before.next_if(|hit| **hit == id).is_some(), after.next_if(|hit| **hit == id).is_some());
+            if let Some(Group { scope, anchors: Some(anchors), .. }) = self.group(id) {
+                decide(id, scope, hits, anchors.are_exact);
+            }
+        }
+        let fields = &self.rest.fields;
+        let mut before = images.before.map(|image| Once::of(image, fields));
+        let mut after = images.after.map(|image| Once::of(image, fields));
+        for (id, asked) in &self.rest.each {
+            let (hits, are_exact) = match asked {
+                Asked::Whole => ((true, true), false),
+                Asked::Shared(shared) => ((holds(shared, &mut before)?, holds(shared, &mut after)?), true),
+            };
+            if hits != (false, false)
+                && let Some(Group { scope, .. }) = self.group(*id)
+            {
+                decide(*id, scope, hits, are_exact);
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups that an image's values lead to, each once, in order.
+    fn hits(&self, image: Option<Located<'_>>, found: &mut Vec<u32>) -> Result<(), Denial> {
+        found.clear();
+        let Some(image) = image else { return Ok(()) };
+        for column in &self.columns {
+            column.hits(image, found)?;
+        }
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
+        Ok(())
+    }
+}
+
+impl Rest {
+    fn add(&mut self, id: u32, scope: &Scope) {
+        let shared = scope.shared(&mut self.fields);
+        self.each.push((id, shared.map_or(Asked::Whole, |shared| Asked::Shared(Arc::new(shared)))));
+    }
+}
+
+fn holds<'v>(shared: &'v Shared, image: &mut Option<Once<'v>>) -> Result<bool, Denial> {
+    match image {
+        None => Ok(false),
+        Some(values) => Ok(shared.truth(values)? == Truth::True),
+    }
+}
+
+#[cfg(test)]
+mod tests;
