@@ -14,6 +14,7 @@ use schemas::record::Kind;
 use schemas::table::Table;
 use tokio::sync::watch;
 
+use crate::channel::audience::Audience;
 use crate::channel::feed::Feed;
 use crate::channel::reader::{ReaderError, Source};
 use crate::control::view::ChannelEntry;
@@ -52,6 +53,8 @@ pub enum StartError {
 pub struct Running {
     /// The declaration.
     pub entry: Arc<ChannelEntry>,
+    /// Who listens at the partitions' tails.
+    pub audience: Arc<Audience>,
     /// By partition.
     pub feeds: Vec<Arc<Feed>>,
     /// How far the state has got, by partition.
@@ -181,7 +184,8 @@ impl Channels {
     async fn start_channel(&self, entry: Arc<ChannelEntry>) -> Result<(), StartError> {
         // What was started is stopped again when a later partition cannot be.
         let running = self.tasks.child();
-        let outcome = self.start_partitions(&entry, &running).await;
+        let audience = Arc::default();
+        let outcome = self.start_partitions(&entry, &audience, &running).await;
         let (feeds, materialised) = match outcome {
             Ok(started) => started,
             Err(error) => {
@@ -193,13 +197,18 @@ impl Channels {
         };
         let name = entry.channel.name.clone();
         self.faults.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        let running = Arc::new(Running { entry, feeds, materialised });
+        let running = Arc::new(Running { entry, audience, feeds, materialised });
         self.running.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
         self.changed.send_modify(|version| *version += 1);
         Ok(())
     }
 
-    async fn start_partitions(&self, entry: &ChannelEntry, running: &Tasks) -> Result<Started, StartError> {
+    async fn start_partitions(
+        &self,
+        entry: &ChannelEntry,
+        audience: &Arc<Audience>,
+        running: &Tasks,
+    ) -> Result<Started, StartError> {
         let channel = &entry.channel;
         let log_topic = TopicSpec {
             name: channel.log_topic(),
@@ -230,7 +239,7 @@ impl Channels {
             let reach = Reach::new(&state_topic.name, source.partition);
             let standing = stand(&source, &reach).await?;
             let meter = self.metrics.reader(&channel.name);
-            let feed = Feed::at(source, standing.fold, standing.position, meter);
+            let feed = Feed::at(source, (standing.fold, standing.position), Arc::clone(audience), meter);
             let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
             let standing = reach.clone();
             self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });

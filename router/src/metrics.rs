@@ -427,9 +427,9 @@ impl StreamMeter {
         }
     }
 
-    /// An event is none of the consumer's.
-    pub(crate) fn denied(&self) {
-        self.denied.inc();
+    /// So many events are none of the consumer's.
+    pub(crate) fn denied(&self, events: usize) {
+        self.denied.inc_by(u64::try_from(events).unwrap_or(0));
     }
 
     /// An event could not be judged.

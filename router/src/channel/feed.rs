@@ -11,6 +11,7 @@ use platform::retry::Retry;
 use schemas::ids::Offset;
 use tokio::sync::watch;
 
+use super::audience::Audience;
 use super::fold::Fold;
 use super::reader::{Chunk, Item, ReaderError, Source};
 use crate::metrics::ReaderMeter;
@@ -36,6 +37,7 @@ pub struct Feed {
     source: Source,
     ring: Mutex<VecDeque<Arc<Chunk>>>,
     tail: watch::Sender<Tail>,
+    audience: Arc<Audience>,
     meter: ReaderMeter,
 }
 
@@ -48,9 +50,14 @@ impl Tail {
 
 impl Feed {
     /// A tail that stands at a fold that is known, from the state's checkpoint; [`Feed::run`] moves it.
-    pub fn at(source: Source, fold: Fold, next: Offset, meter: ReaderMeter) -> Arc<Self> {
+    pub fn at(
+        source: Source,
+        (fold, next): (Fold, Offset),
+        audience: Arc<Audience>,
+        meter: ReaderMeter,
+    ) -> Arc<Self> {
         let tail = watch::Sender::new(Tail { next, fold, fault: None });
-        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, meter })
+        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, audience, meter })
     }
 
     /// What the partition is read from.
@@ -125,7 +132,8 @@ impl Feed {
         self.tail.send_modify(|tail| tail.fault = Some(Arc::new(error)));
     }
 
-    fn publish(&self, chunk: Chunk) {
+    fn publish(&self, mut chunk: Chunk) {
+        chunk.judged = self.audience.judge(&chunk.items);
         let (mut changes, mut parked) = (0, 0);
         for item in &chunk.items {
             changes += u64::from(matches!(item, Item::Change(_)));

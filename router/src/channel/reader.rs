@@ -16,6 +16,7 @@ use schemas::time::Millis;
 use schemas::trace::TraceContext;
 use scope::scope::Images;
 
+use super::audience::Judged;
 use super::fold::{Fold, Meaning};
 use crate::log::{Bounds, Log, ReadError, Stored, TopicError};
 use crate::registry::codecs::{CodecError, Codecs};
@@ -113,6 +114,8 @@ pub struct Chunk {
     pub skipped: u64,
     /// The fold at `next`.
     pub fold: Fold,
+    /// What it gives to those who listen at the tail, where it was judged for them.
+    pub judged: Option<Judged>,
 }
 
 /// Why a partition cannot be read on.
@@ -298,7 +301,7 @@ impl Source {
                 Meaning::Opening | Meaning::Freshness | Meaning::Checkpoint => {}
             }
         }
-        Ok(Some(Chunk { first: from, next: batch.next, items, skipped, fold }))
+        Ok(Some(Chunk { first: from, next: batch.next, items, skipped, fold, judged: None }))
     }
 }
 

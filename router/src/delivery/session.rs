@@ -12,8 +12,8 @@ use platform::traces::{Step as Way, Stepping};
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{AgentId, Offset, Partition};
-use scope::permit::Standing;
-use scope::scope::Denial;
+use scope::permit::{Outcome, Permitted, Standing};
+use scope::scope::{Denial, Scope};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use super::scopes::{ScopeError, Scopes};
 use super::start::Beginning;
 use crate::audit::chain::Event;
 use crate::audit::service::Audit;
+use crate::channel::audience::{Gain, Seat};
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
 use crate::control::view::ControlView;
@@ -125,6 +126,8 @@ impl Telling {
 pub struct Session {
     pub(crate) encoder: Encoder,
     pub(crate) scopes: Scopes,
+    /// Where it listens at the tail.
+    pub(crate) seat: Seat,
     pub(crate) view: watch::Receiver<Arc<ControlView>>,
     pub(crate) gate: Gate,
     pub(crate) out: mpsc::Sender<Step>,
@@ -245,7 +248,7 @@ impl Session {
                                         .delivered(permitted.get().reason(), !scope.pending().is_empty());
                                     self.encoder.event(&permitted, standing);
                                 }
-                                Ok(None) => self.meter.denied(),
+                                Ok(None) => self.meter.denied(1),
                                 Err(denial) => self.park(partition, present.offset, &denial),
                             }
                         }
@@ -313,39 +316,56 @@ impl Session {
         self.flush().await
     }
 
-    /// Judges a chunk; whether it gave the consumer anything.
+    /// Delivers what a chunk gives the consumer; whether that is anything.
     async fn deliver(&mut self, partition: Partition, chunk: &Chunk, wanted: Offset) -> Result<bool, Stop> {
+        let judged = chunk.judged.as_ref().filter(|_| wanted <= chunk.first);
+        match judged.and_then(|judged| self.seat.gains(judged)) {
+            Some((gains, nothing)) => self.take_gains(partition, chunk, gains, nothing).await,
+            None => self.judge(partition, chunk, wanted).await,
+        }
+    }
+
+    /// What was judged once, for all who listen.
+    async fn take_gains(
+        &mut self,
+        partition: Partition,
+        chunk: &Chunk,
+        gains: Vec<&(usize, Gain)>,
+        nothing: usize,
+    ) -> Result<bool, Stop> {
+        self.meter.denied(nothing);
+        let view = Arc::clone(&self.view.borrow());
+        let mut gave = false;
+        for (at, gain) in gains {
+            let Some(Item::Change(event)) = chunk.items.get(*at) else { continue };
+            match gain {
+                Ok(permitted) => {
+                    gave = true;
+                    let scope = self.scopes.scope(&view, event.schema, event.codec())?;
+                    self.give(partition, event, permitted, &scope).await?;
+                }
+                Err(denial) => self.park_event(partition, event, denial),
+            }
+        }
+        Ok(gave)
+    }
+
+    /// Judges a chunk by itself, and listens at the tail for the next ones.
+    async fn judge(&mut self, partition: Partition, chunk: &Chunk, wanted: Offset) -> Result<bool, Stop> {
         let view = Arc::clone(&self.view.borrow());
         let mut gave = false;
         for item in &chunk.items {
             match item {
                 Item::Change(event) if event.offset >= wanted => {
                     let scope = self.scopes.scope(&view, event.schema, event.codec())?;
-                    let judged = scope.judge(event.op, &event.key, &event.images());
-                    match judged {
+                    self.seat.listen(event.schema, &scope);
+                    match scope.judge(event.op, &event.key, &event.images()) {
                         Ok(Some(permitted)) => {
                             gave = true;
-                            let standing = Standing {
-                                partition,
-                                offset: event.offset,
-                                event_at: event.event_at,
-                                logged_at: event.logged_at,
-                                trace: event.trace,
-                            };
-                            self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
-                            self.encoder.event(&permitted, standing);
-                            self.followed.extend(self.follow(partition, event));
-                            self.stand_behind(partition, event.offset);
-                            self.flush_if_full().await?;
+                            self.give(partition, event, &permitted, &scope).await?;
                         }
-                        Ok(None) => self.meter.denied(),
-                        Err(denial) => match self.follow(partition, event) {
-                            None => self.park(partition, event.offset, &denial),
-                            Some(step) => {
-                                step.failed("parked");
-                                step.in_scope(|| self.park(partition, event.offset, &denial));
-                            }
-                        },
+                        Ok(None) => self.meter.denied(1),
+                        Err(denial) => self.park_event(partition, event, &denial),
                     }
                 }
                 Item::Resync { offset, reason } if *offset >= wanted => {
@@ -355,6 +375,37 @@ impl Session {
             }
         }
         Ok(gave)
+    }
+
+    async fn give(
+        &mut self,
+        partition: Partition,
+        event: &Judgeable,
+        permitted: &Permitted<Outcome>,
+        scope: &Scope,
+    ) -> Result<(), Stop> {
+        let standing = Standing {
+            partition,
+            offset: event.offset,
+            event_at: event.event_at,
+            logged_at: event.logged_at,
+            trace: event.trace,
+        };
+        self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
+        self.encoder.event(permitted, standing);
+        self.followed.extend(self.follow(partition, event));
+        self.stand_behind(partition, event.offset);
+        self.flush_if_full().await
+    }
+
+    fn park_event(&self, partition: Partition, event: &Judgeable, denial: &Denial) {
+        match self.follow(partition, event) {
+            None => self.park(partition, event.offset, denial),
+            Some(step) => {
+                step.failed("parked");
+                step.in_scope(|| self.park(partition, event.offset, denial));
+            }
+        }
     }
 
     fn park(&self, partition: Partition, offset: Offset, denial: &Denial) {

@@ -243,6 +243,7 @@ async fn start_stream(
     let session = Session {
         encoder: encoder(),
         scopes,
+        seat: running.audience.sit(),
         view,
         gate,
         out,
