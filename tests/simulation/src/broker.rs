@@ -27,6 +27,8 @@ const OUTCOME_LIMIT: Duration = Duration::from_secs(10);
 const SLOW: u64 = 1_000;
 /// What a reader gets at a time then, in bytes.
 const LITTLE: usize = 300;
+/// The most that a router's reads are late while it is not heard, in milliseconds: it lags by more than its lease.
+const LATE: u64 = 4_000;
 /// How long a client looks for a log that it cannot reach.
 const REACH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,8 @@ pub struct Broker {
     pub log: MemoryLog,
     node: Node,
     lines: Vec<watch::Sender<bool>>,
+    /// What each router sends arrives.
+    heard: Vec<watch::Sender<bool>>,
     sky: Arc<Sky>,
     oracle: Arc<Oracle>,
     random: Mutex<Random>,
@@ -44,15 +48,34 @@ pub struct Broker {
 impl Broker {
     /// An empty log with a line to each of so many routers.
     pub fn new(node: Node, routers: usize, sky: Arc<Sky>, oracle: Arc<Oracle>, seed: u64) -> Self {
-        let lines = (0..routers).map(|_| watch::Sender::new(true)).collect();
+        let up = || (0..routers).map(|_| watch::Sender::new(true)).collect();
+        let (lines, heard) = (up(), up());
         let random = Mutex::new(Random::new(seed));
-        Self { log: MemoryLog::default(), node, lines, sky, oracle, random }
+        Self { log: MemoryLog::default(), node, lines, heard, sky, oracle, random }
     }
 
     /// Cuts or mends a router's line.
     pub fn set_line(&self, router: usize, is_up: bool) {
         if let Some(line) = self.lines.get(router) {
             line.send_replace(is_up);
+        }
+    }
+
+    /// Whether what a router sends arrives.
+    pub fn set_heard(&self, router: usize, is_heard: bool) {
+        if let Some(heard) = self.heard.get(router) {
+            heard.send_replace(is_heard);
+        }
+    }
+
+    fn is_heard(&self, router: usize) -> bool {
+        self.heard.get(router).is_none_or(|heard| *heard.borrow())
+    }
+
+    async fn until_heard(&self, router: usize) {
+        if let Some(heard) = self.heard.get(router) {
+            // The lines live as long as the broker.
+            drop(heard.subscribe().wait_for(|is_heard| *is_heard).await);
         }
     }
 
@@ -160,6 +183,7 @@ impl Log for Line {
         let (broker, router, topic) = (Arc::clone(&self.broker), self.router, topic.to_owned());
         self.broker.node.spawn(async move {
             sleep(broker.delay()).await;
+            broker.until_heard(router).await;
             broker.until_up(router).await;
             let outcome = broker.push(&topic, partition, records).await;
             sleep(broker.delay()).await;
@@ -192,10 +216,18 @@ impl Log for Line {
             false => max_bytes,
         };
         let mut line = self.broker.line(self.router);
+        let late = async {
+            let batch = self.broker.log.read(topic, partition, from, max_bytes, wait).await;
+            if !self.broker.is_heard(self.router) {
+                // Read a while ago, it comes only now.
+                sleep(Duration::from_millis(self.broker.below(LATE))).await;
+            }
+            batch
+        };
         tokio::select! {
             biased;
             _ = line.wait_for(|is_up| !*is_up) => Err(TopicError::Unavailable("the line was cut".to_owned()).into()),
-            batch = self.broker.log.read(topic, partition, from, max_bytes, wait) => batch,
+            batch = late => batch,
         }
     }
 
@@ -234,6 +266,7 @@ impl FencedWriter for Writer {
         let writer = Arc::clone(&self.writer);
         self.line.broker.node.spawn(async move {
             sleep(broker.delay()).await;
+            broker.until_heard(router).await;
             broker.until_up(router).await;
             let unknown = broker.chance(broker.sky.weather().unknown);
             let is_made = !unknown || broker.chance(500);

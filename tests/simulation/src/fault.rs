@@ -22,6 +22,8 @@ pub enum Fault {
     TornWrite,
     /// A router cannot reach the log.
     LogCut,
+    /// What a router sends the log does not arrive, while it reads.
+    Unheard,
     /// A site cannot reach a router.
     SiteCut,
     /// Requests, answers and appends take seconds.
@@ -58,7 +60,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::RouterCrash,
         Self::ProviderCrash,
         Self::ConsumerCrash,
@@ -66,6 +68,7 @@ impl Fault {
         Self::LostWrites,
         Self::TornWrite,
         Self::LogCut,
+        Self::Unheard,
         Self::SiteCut,
         Self::Delay,
         Self::Duplicate,
@@ -94,6 +97,7 @@ impl Fault {
             Self::LostWrites => "unsynced writes lost",
             Self::TornWrite => "write torn",
             Self::LogCut => "router cut off from the log",
+            Self::Unheard => "router unheard by the log, which it reads late",
             Self::SiteCut => "site cut off from a router",
             Self::Delay => "delay",
             Self::Duplicate => "request twice",

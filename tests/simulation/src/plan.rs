@@ -15,7 +15,7 @@ pub const PARTITIONS: u32 = 2;
 /// How many changes are made, at least.
 pub const CHANGES: usize = 2_001;
 /// How many faults are planned.
-pub const FAULTS: usize = 26;
+pub const FAULTS: usize = 28;
 /// Faults begin within so many milliseconds.
 pub const SPAN: u64 = 210_000;
 /// The longest that something is down, cut or paused, in milliseconds.
@@ -60,6 +60,10 @@ pub enum Action {
     CutLog(usize),
     /// It can again.
     MendLog(usize),
+    /// What a router sends the log does not arrive, what it reads comes late.
+    Unheard(usize),
+    /// It does again.
+    Heard(usize),
     /// A site cannot reach a router.
     CutSite(Machine, usize),
     /// It can again.
@@ -91,7 +95,7 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
         let at = 5_000 + random.below(SPAN);
         let until = at + 200 + random.below(LONGEST);
         // One of each kind first: no seed is without a kind of its own accord.
-        let kind = if number < 14 { u64::try_from(number).unwrap_or(0) } else { random.below(14) };
+        let kind = if number < 15 { u64::try_from(number).unwrap_or(0) } else { random.below(15) };
         plan.extend(fault(kind, (at, until), random));
     }
     for number in [2, 4] {
@@ -105,7 +109,10 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
 /// In the second half; most often while a router is not itself.
 fn revocation(plan: &[(u64, Action)], random: &mut Random) -> u64 {
     let is_weak = |action: &Action| {
-        matches!(action, Action::Pause(Machine::Router(_)) | Action::CutLog(_) | Action::Storm)
+        matches!(
+            action,
+            Action::Pause(Machine::Router(_)) | Action::CutLog(_) | Action::Unheard(_) | Action::Storm
+        )
     };
     let weak: Vec<u64> = plan.iter().filter(|(_, action)| is_weak(action)).map(|(at, _)| *at).collect();
     match weak.iter().filter(|at| **at > SPAN / 2).nth(pick(random, 2)) {
@@ -159,6 +166,7 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         }
         11 => vec![(at, Action::Compact)],
         12 => vec![(at, Action::Expire)],
+        13 => vec![(at, Action::Unheard(router)), (until, Action::Heard(router))],
         _ => vec![(at, Action::Poison(provider, u32::try_from(router).unwrap_or(0)))],
     }
 }
