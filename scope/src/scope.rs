@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::compile::{CompileError, Compiled, Terms};
 use crate::index::anchor::Anchors;
 use crate::permit::{Outcome, Permitted};
-use crate::predicate::{Field, Filter, Predicate, Shared, Truth};
+use crate::predicate::{Filter, Predicate, Truth};
 use crate::projection::Projection;
 use crate::secret::AgreementKey;
 use crate::transform::FieldRule;
@@ -134,12 +134,12 @@ impl Scope {
 
     /// What an index finds it by, in images of the schema that it judges.
     pub(crate) fn anchors(&self) -> Option<Anchors> {
-        if self.older.is_some() { None } else { self.filter.anchors() }
+        self.filter()?.anchors()
     }
 
-    /// Its predicate over fields that others share, in images of the schema that it judges.
-    pub(crate) fn shared(&self, fields: &mut Vec<Field>) -> Option<Shared> {
-        if self.older.is_some() { None } else { Some(self.filter.shared(fields)) }
+    /// Its predicate, where it is one of images of the schema that records come in.
+    pub(crate) fn filter(&self) -> Option<&Filter> {
+        if self.older.is_some() { None } else { Some(&self.filter) }
     }
 
     /// Decides over an event: what its consumer gets, or nothing. Both images are judged.

@@ -4,7 +4,7 @@
 //! copy, which shares with the old one all that did not change. What it gives equals what each scope gives by itself.
 
 pub(crate) mod anchor;
-mod points;
+pub(crate) mod points;
 pub(crate) mod ranges;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use schemas::change::Op;
 use self::anchor::{Anchor, Anchors, Column};
 use self::points::Shards;
 use crate::permit::{Outcome, Permitted};
-use crate::predicate::{Field, Once, Shared, Truth};
+use crate::predicate::{Atoms, Formula, Truth, Truths};
 use crate::scope::{Denial, Images, Likeness, Scope};
 
 /// Groups of one page: what a change copies of them.
@@ -47,18 +47,18 @@ pub struct Index {
     members: usize,
 }
 
-/// Those that no value leads to: asked one by one, of fields that are read once.
+/// Those that no value leads to: asked one by one, but what they ask alike once.
 #[derive(Debug, Clone, Default)]
 struct Rest {
-    fields: Vec<Field>,
+    atoms: Atoms,
     each: Vec<(u32, Asked)>,
 }
 
 /// How one of them is asked.
 #[derive(Debug, Clone)]
 enum Asked {
-    /// Its predicate, over the shared fields.
-    Shared(Arc<Shared>),
+    /// Over the tests that all ask.
+    Formula(Arc<Formula>),
     /// As a whole: its images are of another schema.
     Whole,
 }
@@ -113,7 +113,7 @@ impl Index {
         self.members -= 1;
         let Some(Group { likeness, anchors, .. }) = gone else { return };
         match anchors {
-            None => Arc::make_mut(&mut self.rest).each.retain(|(other, _)| *other != id),
+            None => self.forget(id),
             Some(anchors) => anchors.all.iter().for_each(|anchor| self.column(anchor).remove(anchor, id)),
         }
         self.by_likeness.remove(&likeness, id);
@@ -121,6 +121,21 @@ impl Index {
             *slot = None;
         }
         self.free.push(id);
+    }
+
+    /// One that no value leads to is asked no more. Where most tests are asked by nobody, those that are left begin anew.
+    fn forget(&mut self, id: u32) {
+        let rest = Arc::make_mut(&mut self.rest);
+        rest.each.retain(|(other, _)| *other != id);
+        if rest.atoms.len() <= 2 * rest.named() {
+            return;
+        }
+        let left: Vec<u32> = std::mem::take(rest).each.into_iter().map(|(id, _)| id).collect();
+        for id in left {
+            if let Some(scope) = self.group(id).map(|group| Arc::clone(&group.scope)) {
+                Arc::make_mut(&mut self.rest).add(id, &scope);
+            }
+        }
     }
 
     fn number(&mut self) -> u32 {
@@ -189,13 +204,15 @@ impl Index {
                 decide(id, scope, hits, anchors.are_exact);
             }
         }
-        let fields = &self.rest.fields;
-        let mut before = images.before.map(|image| Once::of(image, fields));
-        let mut after = images.after.map(|image| Once::of(image, fields));
+        let atoms = &self.rest.atoms;
+        let (mut before, mut after) =
+            (images.before.map(|image| atoms.on(image)), images.after.map(|image| atoms.on(image)));
         for (id, asked) in &self.rest.each {
             let (hits, are_exact) = match asked {
                 Asked::Whole => ((true, true), false),
-                Asked::Shared(shared) => ((holds(shared, &mut before)?, holds(shared, &mut after)?), true),
+                Asked::Formula(formula) => {
+                    ((holds(formula, &mut before)?, holds(formula, &mut after)?), true)
+                }
             };
             if hits != (false, false)
                 && let Some(Group { scope, .. }) = self.group(*id)
@@ -223,15 +240,24 @@ impl Index {
 
 impl Rest {
     fn add(&mut self, id: u32, scope: &Scope) {
-        let shared = scope.shared(&mut self.fields);
-        self.each.push((id, shared.map_or(Asked::Whole, |shared| Asked::Shared(Arc::new(shared)))));
+        let formula = scope.filter().map(|filter| Asked::Formula(Arc::new(self.atoms.formula(filter))));
+        self.each.push((id, formula.unwrap_or(Asked::Whole)));
+    }
+
+    /// How many tests are named, each time that one is.
+    fn named(&self) -> usize {
+        let size = |(_, asked): &(u32, Asked)| match asked {
+            Asked::Formula(formula) => formula.size(),
+            Asked::Whole => 0,
+        };
+        self.each.iter().map(size).sum()
     }
 }
 
-fn holds<'v>(shared: &'v Shared, image: &mut Option<Once<'v>>) -> Result<bool, Denial> {
+fn holds(formula: &Formula, image: &mut Option<Truths<'_>>) -> Result<bool, Denial> {
     match image {
         None => Ok(false),
-        Some(values) => Ok(shared.truth(values)? == Truth::True),
+        Some(truths) => Ok(truths.of(formula)? == Truth::True),
     }
 }
 

@@ -9,7 +9,7 @@ const SHARDS: usize = 64;
 
 /// Numbers by key.
 #[derive(Debug, Clone)]
-pub(super) struct Shards<K> {
+pub(crate) struct Shards<K> {
     state: RandomState,
     parts: Vec<Arc<HashMap<K, Vec<u32>>>>,
 }
@@ -27,7 +27,7 @@ impl<K: Hash + Eq + Clone> Shards<K> {
     }
 
     /// The numbers of a key.
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> &[u32]
+    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> &[u32]
     where
         K: std::borrow::Borrow<Q>,
     {
@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Clone> Shards<K> {
         part.and_then(|part| part.get(key)).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn add(&mut self, key: K, id: u32) {
+    pub(crate) fn add(&mut self, key: K, id: u32) {
         if self.parts.is_empty() {
             self.parts = (0..SHARDS).map(|_| Arc::default()).collect();
         }
@@ -45,7 +45,7 @@ impl<K: Hash + Eq + Clone> Shards<K> {
         }
     }
 
-    pub(super) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, id: u32)
+    pub(crate) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, id: u32)
     where
         K: std::borrow::Borrow<Q>,
     {

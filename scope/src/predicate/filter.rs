@@ -18,94 +18,37 @@ use crate::index::ranges::End;
 /// A predicate over the bytes of one schema's datums.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    root: Test<Field>,
+    pub(super) root: Test,
 }
 
-/// A predicate whose fields others have too: each is read once in an image, whoever asks.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    root: Test<usize>,
-}
-
-/// A test; `F` is how a field is named.
-#[derive(Debug, Clone)]
-enum Test<F> {
+pub(super) enum Test {
     Constant(bool),
-    All(Vec<Test<F>>),
-    Any(Vec<Test<F>>),
-    Not(Box<Test<F>>),
-    Flag(F),
+    All(Vec<Test>),
+    Any(Vec<Test>),
+    Not(Box<Test>),
+    Flag(Field),
     IsNull(Option<Access>),
     Compare {
-        left: F,
+        left: Field,
         comparison: Comparison,
         right: Literal,
     },
     CompareFields {
-        left: F,
+        left: Field,
         comparison: Comparison,
-        right: F,
+        right: Field,
     },
     /// In order.
     In {
-        field: F,
+        field: Field,
         set: Vec<Literal>,
         has_null: bool,
     },
     StartsWith {
-        field: F,
+        field: Field,
         prefix: String,
     },
-}
-
-/// An image's values by whatever names their fields.
-trait Values<'v, F> {
-    fn image(&self) -> Located<'v>;
-
-    fn value(&mut self, field: &'v F) -> Result<Option<Found<'v>>, DatumError>;
-}
-
-/// Values that are read whenever they are asked for.
-struct Direct<'v>(Located<'v>);
-
-impl<'v> Values<'v, Field> for Direct<'v> {
-    fn image(&self) -> Located<'v> {
-        self.0
-    }
-
-    fn value(&mut self, field: &'v Field) -> Result<Option<Found<'v>>, DatumError> {
-        field.read(self.0)
-    }
-}
-
-/// Values that are read once; their fields are named by their place among these.
-pub(crate) struct Once<'v> {
-    image: Located<'v>,
-    fields: &'v [Field],
-    read: Vec<Option<Option<Found<'v>>>>,
-}
-
-impl<'v> Once<'v> {
-    /// Nothing of an image is read yet.
-    pub(crate) fn of(image: Located<'v>, fields: &'v [Field]) -> Self {
-        Self { image, fields, read: vec![None; fields.len()] }
-    }
-}
-
-impl<'v> Values<'v, usize> for Once<'v> {
-    fn image(&self) -> Located<'v> {
-        self.image
-    }
-
-    fn value(&mut self, place: &'v usize) -> Result<Option<Found<'v>>, DatumError> {
-        let (Some(field), Some(known)) = (self.fields.get(*place), self.read.get_mut(*place)) else {
-            return Ok(None);
-        };
-        match known {
-            Some(found) => Ok(found.clone()),
-            None => Ok(known.insert(field.read(self.image)?).clone()),
-        }
-    }
 }
 
 impl Filter {
@@ -122,30 +65,11 @@ impl Filter {
 
     /// The predicate's truth on a datum. Only `True` admits.
     pub fn truth(&self, datum: Located<'_>) -> Result<Truth, DatumError> {
-        self.root.truth(&mut Direct(datum))
-    }
-
-    /// The same with fields that are shared; those that are not among them yet are added.
-    pub(crate) fn shared(&self, fields: &mut Vec<Field>) -> Shared {
-        let mut place = |field: &Field| {
-            let known = fields.iter().position(|known| known == field);
-            known.unwrap_or_else(|| {
-                fields.push(field.clone());
-                fields.len() - 1
-            })
-        };
-        Shared { root: self.root.renamed(&mut place) }
+        self.root.truth(datum)
     }
 }
 
-impl Shared {
-    /// The predicate's truth on an image.
-    pub(crate) fn truth<'v>(&'v self, values: &mut Once<'v>) -> Result<Truth, DatumError> {
-        self.root.truth(values)
-    }
-}
-
-impl Test<Field> {
+impl Test {
     fn of(expression: &Expression, schema: &AvroSchema) -> Self {
         let each =
             |operands: &[Expression]| operands.iter().map(|operand| Self::of(operand, schema)).collect();
@@ -173,61 +97,36 @@ impl Test<Field> {
     }
 }
 
-impl<F> Test<F> {
-    /// The same test with other names for its fields.
-    fn renamed<G>(&self, name: &mut impl FnMut(&F) -> G) -> Test<G> {
-        let mut each = |tests: &[Self]| tests.iter().map(|test| test.renamed(name)).collect();
-        match self {
-            Self::Constant(constant) => Test::Constant(*constant),
-            Self::All(tests) => Test::All(each(tests)),
-            Self::Any(tests) => Test::Any(each(tests)),
-            Self::Not(test) => Test::Not(Box::new(test.renamed(name))),
-            Self::Flag(field) => Test::Flag(name(field)),
-            Self::IsNull(access) => Test::IsNull(access.clone()),
-            Self::Compare { left, comparison, right } => {
-                Test::Compare { left: name(left), comparison: *comparison, right: right.clone() }
-            }
-            Self::CompareFields { left, comparison, right } => {
-                Test::CompareFields { left: name(left), comparison: *comparison, right: name(right) }
-            }
-            Self::In { field, set, has_null } => {
-                Test::In { field: name(field), set: set.clone(), has_null: *has_null }
-            }
-            Self::StartsWith { field, prefix } => {
-                Test::StartsWith { field: name(field), prefix: prefix.clone() }
-            }
-        }
-    }
-
-    fn truth<'v>(&'v self, values: &mut impl Values<'v, F>) -> Result<Truth, DatumError> {
+impl Test {
+    pub(super) fn truth(&self, datum: Located<'_>) -> Result<Truth, DatumError> {
         Ok(match self {
             Self::Constant(constant) => Truth::of(*constant),
-            Self::All(tests) => return fold(tests, values, Truth::False, Truth::True),
-            Self::Any(tests) => return fold(tests, values, Truth::True, Truth::False),
-            Self::Not(test) => test.truth(values)?.not(),
-            Self::Flag(field) => match values.value(field)? {
+            Self::All(tests) => return fold(tests, |test| test.truth(datum), Truth::False, Truth::True),
+            Self::Any(tests) => return fold(tests, |test| test.truth(datum), Truth::True, Truth::False),
+            Self::Not(test) => test.truth(datum)?.not(),
+            Self::Flag(field) => match field.read(datum)? {
                 Some(Found::Bool(flag)) => Truth::of(flag),
                 _ => Truth::Unknown,
             },
             Self::IsNull(None) => Truth::True,
-            Self::IsNull(Some(access)) => Truth::of(access.find(values.image())?.is_none()),
-            Self::Compare { left, comparison, right } => match values.value(left)? {
+            Self::IsNull(Some(access)) => Truth::of(access.find(datum)?.is_none()),
+            Self::Compare { left, comparison, right } => match left.read(datum)? {
                 Some(left) => compared(left.against(right), *comparison),
                 None => Truth::Unknown,
             },
             Self::CompareFields { left, comparison, right } => {
-                match (values.value(left)?, values.value(right)?) {
+                match (left.read(datum)?, right.read(datum)?) {
                     (Some(left), Some(right)) => compared(left.order(&right), *comparison),
                     _ => Truth::Unknown,
                 }
             }
-            Self::In { field, set, has_null } => match values.value(field)? {
+            Self::In { field, set, has_null } => match field.read(datum)? {
                 None => Truth::Unknown,
                 Some(found) if found.is_in(set) => Truth::True,
                 Some(_) if *has_null => Truth::Unknown,
                 Some(_) => Truth::False,
             },
-            Self::StartsWith { field, prefix } => match values.value(field)? {
+            Self::StartsWith { field, prefix } => match field.read(datum)? {
                 Some(Found::Text(text)) => Truth::of(text.starts_with(prefix)),
                 _ => Truth::Unknown,
             },
@@ -238,7 +137,7 @@ impl<F> Test<F> {
 /// Anchors one of which is hit wherever a test holds, and whether it holds wherever one is hit.
 type Leads = (Vec<Anchor>, bool);
 
-impl Test<Field> {
+impl Test {
     fn anchors(&self) -> Option<Leads> {
         let point =
             |field: &Field, literal: &Literal| Anchor::Point { field: field.clone(), key: Key::of(literal) };
@@ -283,7 +182,7 @@ fn range(field: &Field, comparison: Comparison, literal: &Literal) -> Option<Anc
 }
 
 /// Of tests that must all hold, the one that holds most seldom, as far as its form tells.
-fn narrowest(tests: &[Test<Field>]) -> Option<Leads> {
+fn narrowest(tests: &[Test]) -> Option<Leads> {
     let found: Vec<Option<Leads>> = tests.iter().map(Test::anchors).collect();
     let are_all = found.iter().all(Option::is_some);
     let mut each: Vec<Leads> = Vec::with_capacity(found.len());
@@ -315,15 +214,15 @@ fn joined(left: &Leads, right: &Leads) -> Option<Leads> {
 }
 
 /// Kleene's `&&` and `||`: `decisive` decides alone, else an unknown makes the whole unknown.
-fn fold<'v, F: 'v>(
-    tests: &'v [Test<F>],
-    values: &mut impl Values<'v, F>,
+pub(super) fn fold<'t, T>(
+    tests: &'t [T],
+    mut truth: impl FnMut(&'t T) -> Result<Truth, DatumError>,
     decisive: Truth,
     otherwise: Truth,
 ) -> Result<Truth, DatumError> {
     let mut result = otherwise;
     for test in tests {
-        match test.truth(values)? {
+        match truth(test)? {
             found if found == decisive => return Ok(decisive),
             Truth::Unknown => result = Truth::Unknown,
             _ => {}

@@ -3,6 +3,7 @@
 //! Owns the language. The `cel` crate parses; typing, compilation and evaluation are ours, because its
 //! interpreter holds `null != "a"` to be true and compares numbers through floats.
 
+mod atoms;
 mod build;
 mod compile;
 mod evaluate;
@@ -11,10 +12,10 @@ mod filter;
 mod parse;
 mod value;
 
+pub(crate) use atoms::{Atoms, Formula, Truths};
 pub use evaluate::Truth;
 pub use expression::Predicate;
 pub use filter::Filter;
-pub(crate) use filter::{Once, Shared};
 pub(crate) use value::{Field, Key};
 
 /// A predicate that is refused, with the place in its text and the remedy.
