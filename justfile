@@ -39,6 +39,10 @@ kill-long KILLS="51":
 bench-log:
     cargo bench -p router --bench embedded_log
 
+# The scope engine beside what else there is, and against many scopes.
+bench-scope:
+    cargo bench -p scope
+
 # Advisories and licences.
 deny:
     cargo deny check

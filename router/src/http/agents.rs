@@ -258,8 +258,7 @@ async fn start_stream(
         question,
         _admission: admission,
     };
-    let stopping = core.tasks.stopping();
-    core.tasks.spawn(session.run(beginning, stopping));
+    core.tasks.spawn(session.run(beginning, core.tasks.stopping()));
     Ok(body)
 }
 
