@@ -18,6 +18,8 @@ const KEPT_BYTES: usize = 4 * CHUNK_BYTES;
 
 /// What a listener is given of one event, or why it cannot be judged.
 pub type Gain = Result<Arc<Permitted<Outcome>>, Denial>;
+/// The items of a chunk that give something, by their place, in order.
+type Gains = Vec<(usize, Gain)>;
 
 /// All who listen at the tail of one channel.
 #[derive(Debug, Default)]
@@ -43,8 +45,8 @@ pub struct Seat {
 pub struct Judged {
     /// How many had come.
     comings: u64,
-    /// By schema and group: the items of the chunk that give something, in order; nothing of those for whom it was too much.
-    gains: HashMap<(SchemaId, GroupId), Option<Vec<(usize, Gain)>>>,
+    /// By schema and group; nothing of those for whom it was too much.
+    gains: HashMap<(SchemaId, GroupId), Option<Gains>>,
     /// The schemas of the chunk's changes.
     schemas: Vec<SchemaId>,
     /// How many changes it has.
@@ -68,7 +70,7 @@ impl Audience {
         if by_schema.is_empty() {
             return None;
         }
-        let (mut gains, mut kept): (HashMap<_, Option<Vec<_>>>, usize) = (HashMap::new(), 0);
+        let (mut gains, mut kept): (HashMap<_, Option<Gains>>, usize) = (HashMap::new(), 0);
         let (mut schemas, mut changes, mut lookup) = (Vec::new(), 0, Lookup::default());
         for (at, item) in items.iter().enumerate() {
             let event = match item {
