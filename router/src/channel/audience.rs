@@ -86,12 +86,12 @@ impl Audience {
             let tell = |group, outcome: Result<Permitted<Outcome>, Denial>| {
                 let known = gains.entry((event.schema, group)).or_insert_with(|| Some(Vec::new()));
                 let Some(of_group) = known else { return };
-                kept += outcome.as_ref().map_or(0, size);
-                if kept <= KEPT_BYTES {
-                    of_group.push((at, outcome.map(Arc::new)));
+                let gain = outcome.map(Arc::new);
+                if kept + size(&gain) <= KEPT_BYTES {
+                    kept += size(&gain);
+                    of_group.push((at, gain));
                 } else {
-                    kept -=
-                        of_group.iter().filter_map(|(_, gain)| gain.as_deref().ok()).map(size).sum::<usize>();
+                    kept -= of_group.iter().map(|(_, gain)| size(gain)).sum::<usize>();
                     *known = None;
                 }
             };
@@ -101,8 +101,12 @@ impl Audience {
     }
 }
 
-fn size(outcome: &Permitted<Outcome>) -> usize {
-    outcome.get().key().len() + outcome.get().after().map_or(0, <[u8]>::len)
+/// What a gain takes in memory, about: many small ones take more than their bytes.
+fn size(gain: &Gain) -> usize {
+    let bytes = gain.as_ref().map_or(0, |permitted| {
+        size_of::<Outcome>() + permitted.get().key().len() + permitted.get().after().map_or(0, <[u8]>::len)
+    });
+    size_of::<(usize, Gain)>() + bytes
 }
 
 impl Seat {
@@ -247,13 +251,19 @@ mod tests {
     #[test]
     fn who_gains_too_much_judges_by_itself_and_costs_the_others_nothing() {
         let audience = Arc::new(Audience::default());
-        let (mut much, mut little) = (audience.sit(), audience.sit());
-        much.listen(SCHEMA, &scope("true"));
+        let mut little = audience.sit();
         little.listen(SCHEMA, &scope("t == \"R\""));
         let long = "x".repeat(KEPT_BYTES / 4);
         let items: Vec<Item> = (1..7).map(|at| created(at, if at == 6 { "R" } else { &long })).collect();
+        // However many they are, none of what they were refused counts against the others.
+        let much =
+            ["true", "t != \"a\"", "t != \"b\"", "t != \"c\"", "t != \"d\"", "t != \"e\""].map(|rows| {
+                let mut seat = audience.sit();
+                seat.listen(SCHEMA, &scope(rows));
+                seat
+            });
         let judged = audience.judge(&items);
-        assert_eq!(keys(&much, judged.as_ref()), None);
+        assert!(much.iter().all(|seat| keys(seat, judged.as_ref()).is_none()));
         assert_eq!(keys(&little, judged.as_ref()), gained(&["6"], 5));
     }
 

@@ -33,22 +33,16 @@ impl<K: Ord> End<K> {
     where
         K: std::borrow::Borrow<Q>,
     {
-        match self.at.borrow().cmp(value) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal => self.is_in,
-            std::cmp::Ordering::Greater => false,
-        }
+        let order = self.at.borrow().cmp(value);
+        order.is_lt() || (order.is_eq() && self.is_in)
     }
 
     fn is_above<Q: Ord + ?Sized>(&self, value: &Q) -> bool
     where
         K: std::borrow::Borrow<Q>,
     {
-        match self.at.borrow().cmp(value) {
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Equal => self.is_in,
-            std::cmp::Ordering::Less => false,
-        }
+        let order = self.at.borrow().cmp(value);
+        order.is_gt() || (order.is_eq() && self.is_in)
     }
 }
 

@@ -95,9 +95,7 @@ impl Test {
             }
         }
     }
-}
 
-impl Test {
     pub(super) fn truth(&self, datum: Located<'_>) -> Result<Truth, DatumError> {
         Ok(match self {
             Self::Constant(constant) => Truth::of(*constant),
