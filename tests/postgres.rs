@@ -304,6 +304,42 @@ async fn what_was_dropped_gives_way_to_what_waited_and_a_pass_tries_all_anew() {
     assert_eq!(left, ["2"], "3 is gone from the register");
 }
 
+/// Constraints that wait for the commit refuse rows, not batches.
+#[tokio::test]
+async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
+    let (admin, place) = database(&Postgres::shared().unwrap()).await;
+    let number = "A-1".parse().unwrap();
+    let mut sink = begun(&place, &schema(&format!("{NAME},{SIZE}"))).await;
+    let add = "ALTER TABLE dit.register ADD UNIQUE (size) DEFERRABLE INITIALLY DEFERRED,
+        ADD FOREIGN KEY (name) REFERENCES dit.register (dit_key) DEFERRABLE INITIALLY DEFERRED";
+    admin.batch_execute(add).await.unwrap();
+    // Each row leans on the one before it, the first on itself.
+    let leaning = |n: i64, size: i64| upsert(&n.to_string(), row(&(n - 1).max(1).to_string(), Some(size)));
+    let pass = [vec![Effect::Begin], (1..=40).rev().map(|n| leaning(n, n)).collect(), vec![Effect::End]];
+    sink.apply(&batch(pass.concat(), 5)).await.unwrap();
+    assert_eq!((sink.row_count(), sink.parked_count()), (40, 0));
+    // What is right only as a whole is taken as a whole.
+    sink.apply(&batch(vec![leaning(1, 2), leaning(2, 1)], 6)).await.unwrap();
+    assert_eq!((sink.row_count(), sink.parked_count()), (40, 0));
+
+    let mut mixed: Vec<_> = (41..=60).rev().map(|n| leaning(n, n)).collect();
+    mixed.extend([upsert("a", row("nowhere", None)), upsert("b", row("1", Some(7)))]);
+    sink.apply(&batch(mixed, 7)).await.unwrap();
+    assert_eq!((sink.row_count(), sink.cursor()), (60, Some(cursor(7))));
+    let reasons = parked(&place, &number).await.unwrap().into_iter().map(|row| (row.key, row.reason));
+    let reasons: Vec<_> = reasons.collect();
+    assert!(
+        matches!(&reasons[..], [(a, foreign), (b, unique)]
+        if a == "a" && foreign.contains("23503") && b == "b" && unique.contains("23505")),
+        "{reasons:?}"
+    );
+    // What it leans on has come.
+    sink.apply(&batch(vec![upsert("nowhere", row("1", None))], 8)).await.unwrap();
+    assert_eq!(decide(&place, &number, Decision::Retry, None).await.unwrap(), 2);
+    sink.apply(&batch(vec![], 9)).await.unwrap();
+    assert_eq!((sink.row_count(), sink.parked_count()), (62, 1));
+}
+
 #[tokio::test]
 async fn a_table_that_refuses_everything_is_a_persons_to_mend() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;

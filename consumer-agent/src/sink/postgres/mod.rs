@@ -4,6 +4,7 @@
 //! cursor moves only from the value that was read: a second agent on the same table changes nothing. A table that a
 //! person has altered is refused by name.
 
+mod batch;
 mod columns;
 mod connection;
 mod parked;
@@ -23,9 +24,7 @@ use tokio_postgres::Transaction;
 use self::columns::{Column, differences, field_columns, own_columns};
 use self::connection::{Connection, connect};
 use self::statements::{Stored, Table};
-use self::writes::Writes;
 use super::{Batch, See, Sink, SinkError, StreamHead};
-use crate::receive::machine::Effect;
 
 pub use connection::PostgresPlace;
 pub use parked::{Decision, ParkedRow, decide, parked};
@@ -142,6 +141,7 @@ fn in_words(error: &tokio_postgres::Error) -> String {
 }
 
 /// What the sink knows of its table, once it has looked.
+#[derive(Clone)]
 struct Known {
     stored: Stored,
     rows: usize,
@@ -274,39 +274,7 @@ impl Sink for PostgresSink {
         let Some((derived, wanted)) = self.stream.clone() else { return Ok(()) };
         let agreement = self.agreement.clone();
         self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
-            let gather =
-                |known: &Known| Writes::new(&agreement, table, (&derived, &wanted), &known.stored.columns);
-            let mut writes = gather(known);
-            writes.take_up(transaction, known).await?;
-            for effect in &batch.effects {
-                match effect {
-                    Effect::Begin => {
-                        writes.flush(table, transaction, known).await?;
-                        known.stored.generation += 1;
-                        // From here on only the pass leads anywhere; it tries every row anew.
-                        known.stored.cursor = None;
-                        known.parked.clear();
-                    }
-                    Effect::End => {
-                        writes.flush(table, transaction, known).await?;
-                        let generation = known.stored.generation;
-                        let gone = table.drop_others(transaction, generation).await?;
-                        table.parking().forget_others(transaction, &agreement, generation).await?;
-                        known.rows = known.rows.saturating_sub(gone);
-                        table.narrow(transaction, &mut known.stored.columns, &wanted).await?;
-                        writes = gather(known);
-                    }
-                    Effect::Upsert { key, image } => writes.upsert(key, image)?,
-                    Effect::Remove { key } => writes.remove(key),
-                    Effect::Nothing | Effect::Closed { .. } => {}
-                }
-            }
-            writes.flush(table, transaction, known).await?;
-            if let Some(cursor) = &batch.cursor {
-                known.stored.cursor = Some(cursor.clone());
-                known.stored.freshness = batch.freshness;
-            }
-            Ok(())
+            batch::apply(batch, &agreement, table, (&derived, &wanted), (transaction, known)).await
         })
         .await
     }

@@ -124,6 +124,8 @@ impl<'w> Writes<'w> {
         Ok(())
     }
 
+    /// Writes rows together; what is refused alone is tried again behind the others, which it may lean on, and parked
+    /// when that changes nothing.
     async fn write_or_park(
         &self,
         table: &Table,
@@ -131,28 +133,56 @@ impl<'w> Writes<'w> {
         known: &mut Known,
         rows: Vec<(String, Vec<Option<String>>)>,
     ) -> Result<(), PostgresError> {
-        let during = PostgresError::during("writing rows");
         let upsert = self.upsert_statement(table);
-        let mut left = vec![rows];
+        let (mut left, mut alone) = (vec![rows], Vec::new());
         while let Some(mut rows) = left.pop() {
-            transaction.batch_execute("SAVEPOINT rows").await.map_err(&during)?;
-            let refused = match self.write(&upsert, transaction, known.stored.generation, &rows).await {
-                Ok(inserted) => {
-                    known.rows += inserted;
-                    continue;
-                }
-                Err(refused) if is_rows_own(&refused) => refused,
-                Err(error) => return Err(during(error)),
-            };
-            transaction.batch_execute("ROLLBACK TO SAVEPOINT rows").await.map_err(&during)?;
+            let Some(refused) = self.try_write(&upsert, transaction, known, &rows).await? else { continue };
             if rows.len() > 1 {
                 left.push(rows.split_off(rows.len() / 2));
                 left.push(rows);
-            } else if let Some((key, values)) = rows.pop() {
-                self.park(table, transaction, known, (key, &values), &refused).await?;
+            } else if known.parked.len() + alone.len() >= super::parked::LIMIT {
+                let reason = super::in_words(&refused);
+                return Err(PostgresError::ManyParked { table: table.words().to_owned(), reason });
+            } else {
+                alone.extend(rows.pop().map(|row| (row, refused)));
             }
         }
+        let mut is_moving = true;
+        while std::mem::take(&mut is_moving) && !alone.is_empty() {
+            for (row, _) in std::mem::take(&mut alone) {
+                let row = [row];
+                match self.try_write(&upsert, transaction, known, &row).await? {
+                    None => is_moving = true,
+                    Some(refused) => alone.extend(row.into_iter().next().map(|row| (row, refused))),
+                }
+            }
+        }
+        for ((key, values), refused) in alone {
+            self.park(table, transaction, known, (key, &values), &refused).await?;
+        }
         Ok(())
+    }
+
+    /// Writes rows, all or none; why not, where it is a row's own fault.
+    async fn try_write(
+        &self,
+        upsert: &str,
+        transaction: &Transaction<'_>,
+        known: &mut Known,
+        rows: &[(String, Vec<Option<String>>)],
+    ) -> Result<Option<tokio_postgres::Error>, PostgresError> {
+        let during = PostgresError::during("writing rows");
+        transaction.batch_execute("SAVEPOINT rows").await.map_err(&during)?;
+        let refused = match self.write(upsert, transaction, known.stored.generation, rows).await {
+            Ok(inserted) => {
+                known.rows += inserted;
+                return Ok(None);
+            }
+            Err(refused) if is_rows_own(&refused) => refused,
+            Err(error) => return Err(during(error)),
+        };
+        transaction.batch_execute("ROLLBACK TO SAVEPOINT rows").await.map_err(&during)?;
+        Ok(Some(refused))
     }
 
     async fn write(
@@ -183,9 +213,6 @@ impl<'w> Writes<'w> {
     ) -> Result<(), PostgresError> {
         let reason = super::in_words(refused);
         let generation = known.stored.generation;
-        if known.parked.len() >= super::parked::LIMIT {
-            return Err(PostgresError::ManyParked { table: table.words().to_owned(), reason });
-        }
         // The reason names values, which are for the replica's people alone.
         let code = refused.code().map_or("", |code| code.code());
         tracing::error!(agreement = %self.agreement, table = table.words(), code, "parked a row that PostgreSQL refuses: `dit parked list` names it");
@@ -226,6 +253,7 @@ impl<'w> Writes<'w> {
     }
 }
 
-fn is_rows_own(error: &tokio_postgres::Error) -> bool {
+/// Whether a refusal is a row's own fault.
+pub(super) fn is_rows_own(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| ROWS_OWN.iter().any(|class| code.code().starts_with(class)))
 }

@@ -1,0 +1,82 @@
+//! A batch in its transaction: its effects in order, and what constraints that wait for the commit say of it.
+//!
+//! Owns the second try. Commits nothing, and moves the line in `known` alone.
+
+use schemas::avro::schema::AvroSchema;
+use schemas::ids::AgreementNumber;
+use tokio_postgres::Transaction;
+
+use super::columns::Column;
+use super::statements::Table;
+use super::writes::{Writes, is_rows_own};
+use super::{Known, PostgresError};
+use crate::receive::machine::Effect;
+use crate::sink::{Batch, SinkError};
+
+/// Checks what is deferred to the commit, and from here on defers nothing.
+const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+
+/// Applies a batch. Where a deferred constraint refuses it, it is applied again with each statement checked at once, so
+/// that the row which is refused can be found.
+pub(super) async fn apply(
+    batch: &Batch,
+    agreement: &AgreementNumber,
+    table: &Table,
+    stream: (&AvroSchema, &[Column]),
+    (transaction, known): (&Transaction<'_>, &mut Known),
+) -> Result<(), SinkError> {
+    let during = PostgresError::during("checking deferred constraints");
+    let before = known.clone();
+    transaction.batch_execute("SAVEPOINT batch").await.map_err(&during)?;
+    write(batch, agreement, table, stream, (transaction, known)).await?;
+    match transaction.batch_execute(CHECK).await {
+        Ok(()) => return Ok(()),
+        Err(refused) if is_rows_own(&refused) => {}
+        Err(error) => return Err(during(error).into()),
+    }
+    transaction.batch_execute("ROLLBACK TO SAVEPOINT batch").await.map_err(&during)?;
+    *known = before;
+    transaction.batch_execute(CHECK).await.map_err(&during)?;
+    write(batch, agreement, table, stream, (transaction, known)).await
+}
+
+async fn write(
+    batch: &Batch,
+    agreement: &AgreementNumber,
+    table: &Table,
+    (derived, wanted): (&AvroSchema, &[Column]),
+    (transaction, known): (&Transaction<'_>, &mut Known),
+) -> Result<(), SinkError> {
+    let gather = |known: &Known| Writes::new(agreement, table, (derived, wanted), &known.stored.columns);
+    let mut writes = gather(known);
+    writes.take_up(transaction, known).await?;
+    for effect in &batch.effects {
+        match effect {
+            Effect::Begin => {
+                writes.flush(table, transaction, known).await?;
+                known.stored.generation += 1;
+                // From here on only the pass leads anywhere; it tries every row anew.
+                known.stored.cursor = None;
+                known.parked.clear();
+            }
+            Effect::End => {
+                writes.flush(table, transaction, known).await?;
+                let generation = known.stored.generation;
+                let gone = table.drop_others(transaction, generation).await?;
+                table.parking().forget_others(transaction, agreement, generation).await?;
+                known.rows = known.rows.saturating_sub(gone);
+                table.narrow(transaction, &mut known.stored.columns, wanted).await?;
+                writes = gather(known);
+            }
+            Effect::Upsert { key, image } => writes.upsert(key, image)?,
+            Effect::Remove { key } => writes.remove(key),
+            Effect::Nothing | Effect::Closed { .. } => {}
+        }
+    }
+    writes.flush(table, transaction, known).await?;
+    if let Some(cursor) = &batch.cursor {
+        known.stored.cursor = Some(cursor.clone());
+        known.stored.freshness = batch.freshness;
+    }
+    Ok(())
+}
