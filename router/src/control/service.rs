@@ -25,6 +25,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const OUTCOMES: usize = 4_096;
 /// How long a change may take to be read back.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(30);
+/// How long a question may wait for what stands in the topic already.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 /// Attempts at a change that keeps losing to others.
 const ATTEMPTS: usize = 16;
 
@@ -98,6 +100,20 @@ impl Control {
     /// What is in force now.
     pub fn view(&self) -> Arc<ControlView> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// Waits until all that stands in the topic now is applied: what another router told is known here then, too.
+    pub async fn catch_up(&self) -> Result<(), TopicError> {
+        let end = self.log.bounds(TOPIC, PARTITION).await?.next;
+        let mut view = self.view.clone();
+        match tokio::time::timeout(CATCH_UP_LIMIT, view.wait_for(|view| view.applied >= end)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(TopicError::Unavailable("the control reader has stopped".to_owned())),
+            Err(_) => {
+                let problem = format!("control is not read to its end in {} s", CATCH_UP_LIMIT.as_secs());
+                Err(TopicError::Unavailable(problem))
+            }
+        }
     }
 
     /// What was in force at an offset, folded anew.

@@ -131,8 +131,9 @@ async fn subscribe(
         let problem = "a stream needs HTTP/2 (curl --http2)";
         return Err(Refused::new(ErrorCode::RequestMalformed, problem));
     }
-    let entry = standing_agreement(&core, agent, &number)?;
     let from = From::parse(&query.from)?;
+    until_known(&core, &number, &from).await?;
+    let entry = standing_agreement(&core, agent, &number)?;
     let ask = query.check.map(|text| text.parse::<Ask>()).transpose()?;
     if ask.is_some() && !matches!(from, From::Cursor(Cursor { pass: None, .. })) {
         return Err(StartError::CheckWithoutCursor.into());
@@ -158,6 +159,17 @@ async fn subscribe(
     let asked = (from, ask, format);
     let body = start_stream(&core, &running, &entry, asked, (agent, admitted, reset)).await?;
     Ok(([(header::CONTENT_TYPE, format.media_type())], body.into_body()).into_response())
+}
+
+/// Another router may have told of a version before this one has read of it (protocols, 5).
+async fn until_known(core: &Core, number: &AgreementNumber, from: &From) -> Result<(), Refused> {
+    let From::Cursor(cursor) = from else { return Ok(()) };
+    let known = core.control.view().agreements.get(number).map(|entry| entry.agreement.version);
+    if known.is_some_and(|known| cursor.version <= known) {
+        return Ok(());
+    }
+    let caught_up = core.control.catch_up().await;
+    caught_up.map_err(|error| Refused::new(ErrorCode::Unavailable, error.to_string()))
 }
 
 /// The agreement, if it is the caller's and in force now.

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use crate::fault::{Fault, Sky};
 use crate::oracle::Oracle;
+use crate::plan::Late;
 
 /// A client that has heard nothing for so long calls the outcome unknown.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ const SLOW: u64 = 1_000;
 const LITTLE: usize = 300;
 /// The most that a router's reads are late while it is not heard, in milliseconds: it lags by more than its lease.
 const LATE: u64 = 4_000;
+/// The topics of control and leases.
+const CONTROL: [&str; 2] = ["dit.control", "dit.leases"];
 /// How long a client looks for a log that it cannot reach.
 const REACH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -38,8 +41,10 @@ pub struct Broker {
     pub log: MemoryLog,
     node: Node,
     lines: Vec<watch::Sender<bool>>,
-    /// What each router sends arrives.
-    heard: Vec<watch::Sender<bool>>,
+    /// Whose sendings do not arrive, and what comes late to it.
+    unheard: Vec<watch::Sender<Option<Late>>>,
+    /// What one router sends stands in a row, and arrives in order.
+    rows: Vec<tokio::sync::Mutex<()>>,
     sky: Arc<Sky>,
     oracle: Arc<Oracle>,
     random: Mutex<Random>,
@@ -48,10 +53,11 @@ pub struct Broker {
 impl Broker {
     /// An empty log with a line to each of so many routers.
     pub fn new(node: Node, routers: usize, sky: Arc<Sky>, oracle: Arc<Oracle>, seed: u64) -> Self {
-        let up = || (0..routers).map(|_| watch::Sender::new(true)).collect();
-        let (lines, heard) = (up(), up());
+        let lines = (0..routers).map(|_| watch::Sender::new(true)).collect();
+        let unheard = (0..routers).map(|_| watch::Sender::default()).collect();
+        let rows = (0..routers).map(|_| tokio::sync::Mutex::default()).collect();
         let random = Mutex::new(Random::new(seed));
-        Self { log: MemoryLog::default(), node, lines, heard, sky, oracle, random }
+        Self { log: MemoryLog::default(), node, lines, unheard, rows, sky, oracle, random }
     }
 
     /// Cuts or mends a router's line.
@@ -61,21 +67,27 @@ impl Broker {
         }
     }
 
-    /// Whether what a router sends arrives.
-    pub fn set_heard(&self, router: usize, is_heard: bool) {
-        if let Some(heard) = self.heard.get(router) {
-            heard.send_replace(is_heard);
+    /// What a router sends does not arrive, and what it reads of this comes late; or all is well again.
+    pub fn set_unheard(&self, router: usize, late: Option<Late>) {
+        if let Some(unheard) = self.unheard.get(router) {
+            unheard.send_replace(late);
         }
     }
 
-    fn is_heard(&self, router: usize) -> bool {
-        self.heard.get(router).is_none_or(|heard| *heard.borrow())
+    /// Whether what a router reads of a topic comes late.
+    fn is_late(&self, router: usize, topic: &str) -> bool {
+        match self.unheard.get(router).and_then(|late| *late.borrow()) {
+            Some(Late::All) => true,
+            Some(Late::Control) => CONTROL.contains(&topic),
+            None => false,
+        }
     }
 
     async fn until_heard(&self, router: usize) {
-        if let Some(heard) = self.heard.get(router) {
+        if let (Some(unheard), Some(row)) = (self.unheard.get(router), self.rows.get(router)) {
+            let _first = row.lock().await;
             // The lines live as long as the broker.
-            drop(heard.subscribe().wait_for(|is_heard| *is_heard).await);
+            drop(unheard.subscribe().wait_for(Option::is_none).await);
         }
     }
 
@@ -218,7 +230,7 @@ impl Log for Line {
         let mut line = self.broker.line(self.router);
         let late = async {
             let batch = self.broker.log.read(topic, partition, from, max_bytes, wait).await;
-            if !self.broker.is_heard(self.router) {
+            if self.broker.is_late(self.router, topic) {
                 // Read a while ago, it comes only now.
                 sleep(Duration::from_millis(self.broker.below(LATE))).await;
             }

@@ -15,7 +15,7 @@ use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
 use platform::identity::Identity;
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::schema::AvroSchema;
-use schemas::cursor::{Cursor, in_words};
+use schemas::cursor::{Cursor, Place, in_words};
 use schemas::ids::AgreementNumber;
 use schemas::promise::Promise;
 use schemas::reconcile::texts;
@@ -28,6 +28,8 @@ use crate::register::{Row, Rows, territory_of};
 const FIELDS: [&str; 3] = ["k", "t", "n"];
 /// How often a replica is compared with its part of the register.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
+/// How often a pass may come to the same end: nothing that breaks here breaks so often while nothing moves.
+const PASSES_IN_PLACE: u32 = 10;
 
 /// How far a site has got.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +90,7 @@ impl Consumer {
             derived: None,
             last: BTreeMap::new(),
             pass: None,
+            ended: (Vec::new(), 0),
         };
         if let Err(error) = sink.look().await {
             self.oracle.broken(Promise::AppliedOnce, format!("{}: {error}", self.number));
@@ -136,11 +139,22 @@ struct Checked {
     last: BTreeMap<String, i64>,
     /// Keys of the pass that is under way.
     pass: Option<BTreeSet<String>>,
+    /// Where the last pass ended, and how many have ended there.
+    ended: (Vec<Place>, u32),
 }
 
 impl Checked {
     fn broken(&self, promise: Promise, what: &str) {
         self.site.oracle.broken(promise, format!("{}: {what}", self.site.number));
+    }
+
+    /// A pass has come to its end at these places.
+    fn pass_ends(&mut self, places: Option<&[Place]>) {
+        let places = places.unwrap_or_default();
+        self.ended = (places.to_vec(), if self.ended.0 == places { self.ended.1 + 1 } else { 1 });
+        if self.ended.1 > PASSES_IN_PLACE {
+            self.broken(Promise::HonestProgress, &format!("{} passes came to one end", self.ended.1));
+        }
     }
 
     /// The rows as the sink's readers find them.
@@ -232,7 +246,10 @@ impl Sink for Checked {
                     self.pass = Some(BTreeSet::new());
                     self.last.clear();
                 }
-                Effect::End => self.pass = None,
+                Effect::End => {
+                    self.pass = None;
+                    self.pass_ends(batch.cursor.as_ref().map(|cursor| cursor.places.as_slice()));
+                }
                 Effect::Upsert { key, image } => self.upsert(key, image),
                 Effect::Remove { .. } | Effect::Nothing | Effect::Closed { .. } => {}
             }

@@ -22,7 +22,7 @@ pub enum Fault {
     TornWrite,
     /// A router cannot reach the log.
     LogCut,
-    /// What a router sends the log does not arrive, while it reads.
+    /// What a router sends the log does not arrive, and what it reads comes late.
     Unheard,
     /// A site cannot reach a router.
     SiteCut,

@@ -166,6 +166,16 @@ impl Oracle {
     pub fn logged(&self, topic: &str, partition: Partition, last: Offset, records: &[Record]) {
         let count = u64::try_from(records.len()).unwrap_or(0);
         let first = (last.get() + 1).saturating_sub(count);
+        let mut counted = 0;
+        for (offset, record) in (first..).zip(records) {
+            match self.count(topic, partition, Offset::new(offset), record) {
+                Ok(counts) => counted += usize::from(counts),
+                Err(problem) => {
+                    let what = format!("{topic}/{partition} at {offset}: {problem}");
+                    self.broken(Promise::AcceptedOnce, what);
+                }
+            }
+        }
         self.note(|| {
             let mut hash = Sha256::new();
             for record in records {
@@ -173,15 +183,11 @@ impl Oracle {
                 hash.update(record.value.as_deref().unwrap_or_default());
                 record.headers.iter().for_each(|(_, value)| hash.update(value));
             }
-            format!("{topic}/{partition} {first}..={last} {}", hex::encode(hash.finalize()))
+            let digest = hex::encode(hash.finalize());
+            format!("{topic}/{partition} {first}..={last} {digest}, {counted} changes count")
         });
         if topic.ends_with(".state") {
             self.materialised(topic, partition, records);
-        }
-        for (offset, record) in (first..).zip(records) {
-            if let Some(problem) = self.count(topic, partition, Offset::new(offset), record) {
-                self.broken(Promise::AcceptedOnce, format!("{topic}/{partition} at {offset}: {problem}"));
-            }
         }
     }
 
@@ -201,15 +207,23 @@ impl Oracle {
         }
     }
 
-    /// Counts a record, if it counts; what is wrong with one that does.
-    fn count(&self, topic: &str, partition: Partition, offset: Offset, record: &Record) -> Option<String> {
+    /// Counts a record: whether it is a change that counts, or what is wrong with one that does.
+    fn count(
+        &self,
+        topic: &str,
+        partition: Partition,
+        offset: Offset,
+        record: &Record,
+    ) -> Result<bool, String> {
         let mut state = self.lock();
-        let index = usize::try_from(partition.get()).ok()?;
-        let story = state.stories.get_mut(topic)?.get_mut(index)?;
-        match story.counter.pass(record)? {
-            Counts::Change(datum) => self.fold(story, offset, datum),
+        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
+        let story = state.stories.get_mut(topic).and_then(|stories| stories.get_mut(index));
+        let Some(story) = story else { return Ok(false) };
+        match story.counter.pass(record) {
+            None => Ok(false),
+            Some(Counts::Change(datum)) => self.fold(story, offset, datum).map_or(Ok(true), Err),
             // Every before image fits: there is nothing to start over for.
-            Counts::Resync => Some("everybody is told to start over".to_owned()),
+            Some(Counts::Resync) => Err("everybody is told to start over".to_owned()),
         }
     }
 

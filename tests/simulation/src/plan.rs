@@ -15,9 +15,15 @@ pub const PARTITIONS: u32 = 2;
 /// How many changes are made, at least.
 pub const CHANGES: usize = 2_001;
 /// How many faults are planned.
-pub const FAULTS: usize = 28;
+pub const FAULTS: usize = 30;
+/// How many kinds there are.
+const KINDS: u64 = 17;
 /// Faults begin within so many milliseconds.
 pub const SPAN: u64 = 210_000;
+/// What is younger stays in the log and the state, in milliseconds: longer than any pass from the state takes here.
+pub const YOUNG: u64 = 60_000;
+/// Before what needs one router to be well, everything is well for so long, in milliseconds.
+const SOUND: u64 = 5_000;
 /// The longest that something is down, cut or paused, in milliseconds.
 const LONGEST: u64 = 45_000;
 
@@ -43,6 +49,15 @@ pub enum Loss {
     SinceBackup,
 }
 
+/// What a router reads late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Late {
+    /// Control and leases: the channels' events come in time.
+    Control,
+    /// All of it.
+    All,
+}
+
 /// Something that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
@@ -60,8 +75,8 @@ pub enum Action {
     CutLog(usize),
     /// It can again.
     MendLog(usize),
-    /// What a router sends the log does not arrive, what it reads comes late.
-    Unheard(usize),
+    /// What a router sends the log does not arrive; control and leases, or all that it reads, come late.
+    Unheard(usize, Late),
     /// It does again.
     Heard(usize),
     /// A site cannot reach a router.
@@ -95,12 +110,12 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
         let at = 5_000 + random.below(SPAN);
         let until = at + 200 + random.below(LONGEST);
         // One of each kind first: no seed is without a kind of its own accord.
-        let kind = if number < 15 { u64::try_from(number).unwrap_or(0) } else { random.below(15) };
+        let kind = u64::try_from(number).ok().filter(|kind| *kind < KINDS);
+        let kind = kind.unwrap_or_else(|| random.below(KINDS));
         plan.extend(fault(kind, (at, until), random));
     }
-    for number in [2, 4] {
-        plan.push((revocation(&plan, random), Action::Revoke(number)));
-    }
+    plan.push((revocation(&plan, random), Action::Revoke(2)));
+    plan.extend(unheard_revocation(4, random));
     plan.push((random.below(SPAN), Action::Amend(3)));
     plan.sort();
     plan
@@ -111,7 +126,7 @@ fn revocation(plan: &[(u64, Action)], random: &mut Random) -> u64 {
     let is_weak = |action: &Action| {
         matches!(
             action,
-            Action::Pause(Machine::Router(_)) | Action::CutLog(_) | Action::Unheard(_) | Action::Storm
+            Action::Pause(Machine::Router(_)) | Action::CutLog(_) | Action::Unheard(..) | Action::Storm
         )
     };
     let weak: Vec<u64> = plan.iter().filter(|(_, action)| is_weak(action)).map(|(at, _)| *at).collect();
@@ -119,6 +134,63 @@ fn revocation(plan: &[(u64, Action)], random: &mut Random) -> u64 {
         Some(at) => at + random.below(6_000),
         None => SPAN / 2 + random.below(SPAN / 2),
     }
+}
+
+/// An agreement is revoked while a router still has the lease of its last beat, and cannot hear of it; the other one,
+/// and everything else, is well.
+fn unheard_revocation(number: usize, random: &mut Random) -> Vec<(u64, Action)> {
+    let router = pick(random, ROUTERS);
+    let at = SPAN / 2 + random.below(SPAN / 2);
+    let revoked = at + random.below(1_000);
+    let until = revoked + 200 + random.below(LONGEST);
+    let mut plan = vec![
+        (at - SOUND, Action::Calm),
+        (at, Action::Unheard(router, Late::Control)),
+        (revoked, Action::Revoke(number)),
+        (until, Action::Heard(router)),
+    ];
+    plan.extend(sound_routers(at - SOUND));
+    plan
+}
+
+/// Whatever the routers have is over.
+fn sound_routers(at: u64) -> impl Iterator<Item = (u64, Action)> {
+    let routers = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok());
+    routers.flat_map(move |router| {
+        let machine = Machine::Router(router);
+        let ends =
+            [Action::MendLog(router), Action::Heard(router), Action::Start(machine), Action::Resume(machine)];
+        ends.map(|action| (at, action))
+    })
+}
+
+/// A provider's folder is restored from a copy while a router holds what was sent since; the restored agent hears of
+/// the log as the copy knows it, and what it sends may stand behind what was sent before.
+fn haunted(provider: usize, router: usize, at: u64, random: &mut Random) -> Vec<(u64, Action)> {
+    let crash = at + 500 + random.below(6_000);
+    let start = crash + 100 + random.below(1_000);
+    let machine = Machine::Provider(provider);
+    let others = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok()).filter(|one| *one != router);
+    let only_way = others
+        .flat_map(|other| [(at, Action::CutSite(machine, other)), (crash, Action::MendSite(machine, other))]);
+    let mut plan = vec![
+        (at - SOUND, Action::Calm),
+        (at, Action::Backup(provider)),
+        (at, Action::Unheard(router, Late::Control)),
+        (crash, Action::Crash(machine, Loss::SinceBackup)),
+        (start, Action::Start(machine)),
+        (start + random.below(6_000), Action::Heard(router)),
+    ];
+    plan.extend(only_way);
+    plan.extend(sound_routers(at - SOUND));
+    plan
+}
+
+/// A router is cut off from the log until retention has passed what it read last.
+fn outlived(router: usize, at: u64, random: &mut Random) -> Vec<(u64, Action)> {
+    let expire = at + YOUNG + 5_000 + random.below(20_000);
+    let mend = expire + random.below(4_000);
+    vec![(at, Action::CutLog(router)), (expire, Action::Expire), (mend, Action::MendLog(router))]
 }
 
 fn pick(random: &mut Random, count: u64) -> usize {
@@ -166,7 +238,12 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         }
         11 => vec![(at, Action::Compact)],
         12 => vec![(at, Action::Expire)],
-        13 => vec![(at, Action::Unheard(router)), (until, Action::Heard(router))],
+        13 => {
+            let late = if random.below(2) == 0 { Late::Control } else { Late::All };
+            vec![(at, Action::Unheard(router, late)), (until, Action::Heard(router))]
+        }
+        14 => haunted(provider, router, at, random),
+        15 => outlived(router, at, random),
         _ => vec![(at, Action::Poison(provider, u32::try_from(router).unwrap_or(0)))],
     }
 }

@@ -37,8 +37,8 @@ pub async fn replay(
     let mut response = loop {
         match send(client.get(&path).query(&[("from", cursor.to_string())])).await {
             Ok(response) => break response,
-            // Everything has settled through the other router, while this one begins yet.
-            Err(ClientError::Unreachable { .. }) => sleep(retry.next_wait()).await,
+            // Everything has settled through the other router, while this one begins or reads yet.
+            Err(error) if error.is_retryable() => sleep(retry.next_wait()).await,
             Err(ClientError::Refused(_, problem)) => {
                 return Ok(Replayed::from([(Partition::new(0), vec![problem.code.as_str().to_owned()])]));
             }

@@ -25,8 +25,6 @@ use crate::plan;
 
 /// A supervisor starts a process again after so long.
 const START_AGAIN: Duration = Duration::from_secs(1);
-/// What is younger stays, in milliseconds: longer than any pass from the state takes here.
-const YOUNG: i64 = 60_000;
 
 /// The routers; clones share them.
 #[derive(Clone)]
@@ -119,7 +117,7 @@ impl Routers {
 
     async fn young(&self, broker: &Broker, topic: &str, partition: Partition) -> Option<Offset> {
         let now: Millis = broker.now();
-        broker.log.offset_at(topic, partition, now.plus(-YOUNG)).await.ok()
+        broker.log.offset_at(topic, partition, now.plus(-plan::YOUNG.cast_signed())).await.ok()
     }
 
     /// How far the state has surely got: the log's retention is three times what it may be behind.

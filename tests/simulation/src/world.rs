@@ -233,11 +233,11 @@ impl World {
                 self.sky.fired(Fault::LogCut);
             }
             Action::MendLog(router) => self.broker.set_line(router, true),
-            Action::Unheard(router) => {
-                self.broker.set_heard(router, false);
+            Action::Unheard(router, late) => {
+                self.broker.set_unheard(router, Some(late));
                 self.sky.fired(Fault::Unheard);
             }
-            Action::Heard(router) => self.broker.set_heard(router, true),
+            Action::Heard(router) => self.broker.set_unheard(router, None),
             Action::CutSite(site, router) => {
                 self.lines.set_line(&name_of(site), router, false);
                 self.sky.fired(Fault::SiteCut);
@@ -375,7 +375,7 @@ impl World {
         let routers: Vec<_> = (0..plan::ROUTERS).filter_map(|number| usize::try_from(number).ok()).collect();
         for router in &routers {
             self.broker.set_line(*router, true);
-            self.broker.set_heard(*router, true);
+            self.broker.set_unheard(*router, None);
             sites().for_each(|site| self.lines.set_line(&name_of(site), *router, true));
         }
         for machine in routers.into_iter().map(Machine::Router).chain(sites()).collect::<Vec<_>>() {
