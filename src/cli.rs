@@ -14,7 +14,7 @@ use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
 use crate::demo::register::{self, RegisterOptions};
 use crate::parked::{self, ParkedArgs};
-use crate::tools;
+use crate::{explain, scope, tools};
 
 /// Moves registers' changes between institutions, under agreements.
 #[derive(Debug, Parser)]
@@ -42,6 +42,10 @@ enum Command {
     Audit(AuditArgs),
     /// Shows where each replica of a consumer agent stands.
     Status(tools::ConfigArgs),
+    /// Looks at agreements before anybody receives by them: lint, and what a new schema would change.
+    Scope(scope::ScopeArgs),
+    /// Says why a participant gets what it gets of an event: which clause admitted or denied it, which fields leave.
+    Explain(explain::ExplainArgs),
     /// Shows the rows that a replica's PostgreSQL refuses, and takes a person's word on them.
     Parked(ParkedArgs),
 }
@@ -124,6 +128,8 @@ impl Cli {
                 Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
                 Command::Audit(args) => audit::audit(&args).await,
                 Command::Status(args) => tools::status(&args),
+                Command::Scope(args) => scope::run(args).await,
+                Command::Explain(args) => explain::run(args).await,
                 Command::Parked(args) => parked::run(args).await,
             }
         })

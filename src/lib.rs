@@ -6,5 +6,7 @@
 pub mod audit;
 pub mod cli;
 pub mod demo;
+pub mod explain;
 pub mod parked;
+pub mod scope;
 pub mod tools;

@@ -3,6 +3,7 @@
 //! Owns the envelope's schema for a subject's schema, its encoding around bytes that already are images, and its
 //! decoding with full validation. The letters of `op` are Debezium's.
 
+use serde::Serialize;
 use serde_json::json;
 
 use crate::avro::binary::{self, Cursor, DatumError};
@@ -13,7 +14,8 @@ use crate::marks::FRESHNESS_SCHEMA;
 use crate::time::Millis;
 
 /// What happened to a subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Op {
     /// It came to be.
     Create,

@@ -124,6 +124,17 @@ pub struct Me {
     pub channels: Vec<Channel>,
 }
 
+/// A channel's agreements, as its owner sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelAgreements {
+    /// The declaration.
+    pub channel: Channel,
+    /// The subject's schemas, by version from 1.
+    pub schemas: Vec<serde_json::Value>,
+    /// All agreements under which the channel is received.
+    pub agreements: Vec<AgreementStatus>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,10 @@
 
 pub mod compile;
 pub mod derive;
+pub mod explain;
+pub mod foresee;
 pub mod index;
+pub mod lint;
 pub mod model;
 pub mod permit;
 pub mod predicate;

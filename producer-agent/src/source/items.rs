@@ -136,6 +136,18 @@ fn plain(name: &str, value: Json) -> Result<String, String> {
     }
 }
 
+/// A row's key and its datum, from column → plain value, as a local system hands it over.
+pub fn read_row(
+    schema: &AvroSchema,
+    spec: &KeySpec,
+    row: Map<String, Json>,
+) -> Result<(String, Vec<u8>), String> {
+    match ItemReader::new(schema, spec).read(Item { op: Operation::Put, row })? {
+        (key, Some(datum)) => Ok((key, datum)),
+        (_, None) => Err("the row has no values".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

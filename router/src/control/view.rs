@@ -15,6 +15,7 @@ use schemas::ids::{
     AgreementNumber, AgreementVersion, ChannelName, LogId, Offset, ParticipantId, Revision, SchemaId,
     SchemaVersion,
 };
+use schemas::publish::AgreementStatus;
 use schemas::time::Millis;
 
 use super::change::{AuditHead, Body, Change, FORMAT, Participant};
@@ -40,6 +41,15 @@ pub struct AgreementEntry {
 }
 
 impl AgreementEntry {
+    /// As its parties are told.
+    pub fn as_told(&self) -> AgreementStatus {
+        AgreementStatus {
+            agreement: self.agreement.clone(),
+            status: self.status,
+            reason: self.reason.clone(),
+        }
+    }
+
     /// Why a stream under `version` must close; `None` while it may go on.
     pub fn verdict(&self, version: AgreementVersion) -> Option<CloseReason> {
         match self.status {

@@ -95,12 +95,7 @@ async fn list_agreements(
 ) -> Result<Json<Vec<AgreementStatus>>, Refused> {
     peer.operator()?;
     let view = core.control.view();
-    let all = view.agreements.values().map(|entry| AgreementStatus {
-        agreement: entry.agreement.clone(),
-        status: entry.status,
-        reason: entry.reason.clone(),
-    });
-    Ok(Json(all.collect()))
+    Ok(Json(view.agreements.values().map(|entry| entry.as_told()).collect()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,9 +151,5 @@ async fn set_status(
     let entry = view.agreements.get(&number);
     let gone = || Refused::new(ErrorCode::Internal, "the agreement is gone");
     let entry = entry.ok_or_else(gone)?;
-    Ok(Json(AgreementStatus {
-        agreement: entry.agreement.clone(),
-        status: entry.status,
-        reason: entry.reason.clone(),
-    }))
+    Ok(Json(entry.as_told()))
 }

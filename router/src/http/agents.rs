@@ -13,6 +13,7 @@ use axum::{Extension, Json, Router};
 use http::{HeaderMap, Version, header};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
+use schemas::change::ChangeCodec;
 use schemas::cursor::{Cursor, Place};
 use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
@@ -21,7 +22,7 @@ use schemas::error_code::ErrorCode;
 use schemas::ids::{AgentId, AgreementNumber, ChannelName, Partition};
 use schemas::limits;
 use schemas::promise::Promise;
-use schemas::publish::{AgreementStatus, ChannelStatus, Me, OpenRequest, Position};
+use schemas::publish::{ChannelAgreements, ChannelStatus, Me, OpenRequest, Position};
 use schemas::reconcile::Ask;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
@@ -31,7 +32,7 @@ use super::server::{PeerName, Reset};
 use crate::Core;
 use crate::audit::chain::Event;
 use crate::channels::Running;
-use crate::control::view::AgreementEntry;
+use crate::control::view::{AgreementEntry, Registered};
 use crate::delivery::body::GatedBody;
 use crate::delivery::encode::{Encoder, Format};
 use crate::delivery::gate::Gate;
@@ -48,6 +49,7 @@ pub fn routes() -> Router<Core> {
     Router::new()
         .route("/v1/me", get(me))
         .route("/v1/channels/{channel}", get(channel_status))
+        .route("/v1/channels/{channel}/agreements", get(own_agreements))
         .route("/v1/channels/{channel}/state", get(own_state))
         .route("/v1/channels/{channel}/partitions/{partition}/openings", post(open))
         .route("/v1/channels/{channel}/partitions/{partition}/batches", post(publish))
@@ -59,11 +61,7 @@ async fn me(State(core): State<Core>, Extension(peer): Extension<PeerName>) -> R
     let agent = peer.agent()?.clone();
     let view = core.control.view();
     let mine = |entry: &&Arc<AgreementEntry>| entry.agreement.consumer == agent.participant;
-    let agreements = view.agreements.values().filter(mine).map(|entry| AgreementStatus {
-        agreement: entry.agreement.clone(),
-        status: entry.status,
-        reason: entry.reason.clone(),
-    });
+    let agreements = view.agreements.values().filter(mine).map(|entry| entry.as_told());
     let channels = view.channels.values().filter(|entry| entry.channel.owner == agent.participant);
     Ok(Json(Me {
         agreements: agreements.collect(),
@@ -78,6 +76,26 @@ async fn channel_status(
     Path(channel): Path<ChannelName>,
 ) -> Result<Json<ChannelStatus>, Refused> {
     Ok(Json(core.publisher.status(peer.agent()?, &channel).await?))
+}
+
+/// An owner is a party to every agreement on its channel.
+async fn own_agreements(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Path(channel): Path<ChannelName>,
+) -> Result<Json<ChannelAgreements>, Refused> {
+    let running = core.publisher.owned(peer.agent()?, &channel).await?;
+    let view = core.control.view();
+    let on_it = view.agreements.values().filter(|entry| entry.agreement.channel == channel);
+    let agreements = on_it.map(|entry| entry.as_told()).collect();
+    let channel = running.entry.channel.clone();
+    let subject = |registered: &Arc<Registered>| {
+        ChangeCodec::from_envelope_schema(registered.schema.text())
+            .map(|codec| codec.subject().json().clone())
+    };
+    let schemas = view.versions(&channel.registry_subject()).iter().map(subject).collect::<Result<_, _>>();
+    let schemas = schemas.map_err(|error| Refused::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(Json(ChannelAgreements { channel, schemas, agreements }))
 }
 
 /// An owner may always read its own channel.

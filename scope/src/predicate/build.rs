@@ -51,20 +51,27 @@ enum Term {
 }
 
 /// Builds the typed predicate of a parsed text.
-pub(super) fn build(program: &Program, schema: &AvroSchema) -> Result<Expression, PredicateError> {
-    let builder = Builder { program, schema };
+pub(super) fn build(
+    program: &Program,
+    text: &str,
+    schema: &AvroSchema,
+) -> Result<Expression, PredicateError> {
+    let builder = Builder { program, text, schema };
     builder.boolean(program.expression(), 0)
 }
 
 struct Builder<'a> {
     program: &'a Program,
+    text: &'a str,
     schema: &'a AvroSchema,
 }
 
 impl Builder<'_> {
     fn at(&self, node: &IdedExpr) -> usize {
         let offset = self.program.source_info().offset_for(node.id).map_or(0, |(start, _)| start);
-        usize::try_from(offset).unwrap_or(0).max(1)
+        // The parser counts bytes, people count characters.
+        let before = usize::try_from(offset).ok().and_then(|offset| self.text.get(..offset));
+        before.map_or(0, |before| before.chars().count()) + 1
     }
 
     fn refuse<T>(
@@ -291,7 +298,7 @@ impl Builder<'_> {
     fn top_field(&self, node: &IdedExpr, name: &str) -> Result<(FieldPath, Type), PredicateError> {
         self.field_in(node, self.schema.parsed(), name).map(|(index, schema)| {
             let kind = type_of(schema);
-            (FieldPath(vec![index]), kind)
+            (FieldPath { places: vec![index], name: name.to_owned() }, kind)
         })
     }
 
@@ -314,13 +321,14 @@ impl Builder<'_> {
             }
         };
         let (first, mut schema) = self.field_in(node, self.schema.parsed(), root)?;
-        let mut path = vec![first];
+        let mut path = FieldPath { places: vec![first], name: root.to_owned() };
         for name in names.into_iter().rev() {
             let (index, next) = self.field_in(node, non_null(schema), name)?;
-            path.push(index);
+            path.places.push(index);
+            path.name = format!("{}.{name}", path.name);
             schema = next;
         }
-        Ok((FieldPath(path), type_of(schema)))
+        Ok((path, type_of(schema)))
     }
 
     fn field_in<'s>(

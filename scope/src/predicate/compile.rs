@@ -8,6 +8,6 @@ use super::{PredicateError, build, parse};
 impl Predicate {
     /// Compiles a text against a record schema. Fields renamed in that schema are found by their aliases.
     pub fn compile(text: &str, schema: &AvroSchema) -> Result<Self, PredicateError> {
-        parse::with_syntax(text, |program| build::build(program, schema)).map(|root| Self { root })
+        parse::with_syntax(text, |program| build::build(program, text, schema)).map(|root| Self { root })
     }
 }

@@ -6,11 +6,13 @@
 use std::cmp::Ordering;
 
 use apache_avro::types::Value;
+use serde::Serialize;
 
 use super::expression::{Comparison, Expression, FieldPath, Literal, Operand, Predicate, TotalFloat};
 
 /// A truth of SQL's logic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Truth {
     /// It holds.
     True,
@@ -41,7 +43,7 @@ impl Predicate {
     }
 }
 
-fn truth(expression: &Expression, value: &Value) -> Truth {
+pub(super) fn truth(expression: &Expression, value: &Value) -> Truth {
     match expression {
         Expression::Constant(constant) => Truth::of(*constant),
         Expression::And(operands) => fold(operands, value, Truth::False, Truth::True),
@@ -102,7 +104,7 @@ pub(super) const fn holds(comparison: Comparison, order: Ordering) -> bool {
 
 fn at<'v>(value: &'v Value, path: &FieldPath) -> Option<&'v Value> {
     let mut value = bare(value);
-    for index in &path.0 {
+    for index in &path.places {
         let Value::Record(fields) = value else { return None };
         value = bare(&fields.get(*index)?.1);
     }
@@ -116,7 +118,7 @@ fn bare(value: &Value) -> &Value {
     }
 }
 
-fn literal_at(value: &Value, path: &FieldPath) -> Option<Literal> {
+pub(super) fn literal_at(value: &Value, path: &FieldPath) -> Option<Literal> {
     Some(match at(value, path)? {
         Value::Boolean(b) => Literal::Bool(*b),
         Value::Int(i) => Literal::Integer(i64::from(*i)),

@@ -23,9 +23,14 @@ pub(super) enum Expression {
     StartsWith { field: FieldPath, prefix: String },
 }
 
-/// A place in a datum: indexes of fields, outermost first.
+/// A place in a datum.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FieldPath(pub(super) Vec<usize>);
+pub(super) struct FieldPath {
+    /// Indexes of fields, outermost first.
+    pub(super) places: Vec<usize>,
+    /// As the text names it.
+    pub(super) name: String,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Operand {

@@ -5,17 +5,22 @@
 
 mod atoms;
 mod build;
+mod clauses;
 mod compile;
 mod evaluate;
 mod expression;
 mod filter;
 mod parse;
+mod satisfy;
 mod value;
+mod words;
 
 pub(crate) use atoms::{Atoms, Formula, Truths};
+pub use clauses::Clause;
 pub use evaluate::Truth;
 pub use expression::Predicate;
 pub use filter::Filter;
+pub use satisfy::Superfluous;
 pub(crate) use value::{Field, Key};
 
 /// A predicate that is refused, with the place in its text and the remedy.

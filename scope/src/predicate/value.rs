@@ -50,7 +50,7 @@ pub(crate) enum Found<'a> {
 
 impl Field {
     pub(super) fn of(path: &FieldPath, schema: &AvroSchema) -> Self {
-        Self { access: Access::new(schema, &path.0), read: Read::of(leaf(schema, path)) }
+        Self { access: Access::new(schema, &path.places), read: Read::of(leaf(schema, path)) }
     }
 
     /// What it holds; none where that is null, or of no type that is compared.
@@ -62,9 +62,9 @@ impl Field {
 }
 
 /// The type at the end of a path.
-fn leaf<'s>(schema: &'s AvroSchema, path: &FieldPath) -> Option<&'s Schema> {
+pub(super) fn leaf<'s>(schema: &'s AvroSchema, path: &FieldPath) -> Option<&'s Schema> {
     let mut inner = Some(schema.parsed());
-    for index in &path.0 {
+    for index in &path.places {
         let Some(Schema::Record(record)) = inner.map(beside_null) else { return None };
         inner = record.fields.get(*index).map(|field| &field.schema);
     }
@@ -72,7 +72,7 @@ fn leaf<'s>(schema: &'s AvroSchema, path: &FieldPath) -> Option<&'s Schema> {
 }
 
 /// The one branch beside null of a nullable union; any other schema as it is.
-fn beside_null(schema: &Schema) -> &Schema {
+pub(super) fn beside_null(schema: &Schema) -> &Schema {
     let Schema::Union(union) = schema else { return schema };
     let mut others = union.variants().iter().filter(|branch| **branch != Schema::Null);
     match (others.next(), others.next()) {

@@ -4,8 +4,33 @@
 //! no library.
 
 use proptest::prelude::*;
+use schemas::agreement::Agreement;
 use schemas::avro::binary::{put_bytes, put_long, put_string};
+use schemas::avro::schema::AvroSchema;
+use schemas::key::KeySpec;
 use serde_json::{Value as Json, json};
+
+use crate::compile::{Age, Terms};
+use crate::secret::NetworkSecret;
+
+/// An agreement of version 1 on schema version 1: its predicate, and its fields as JSON.
+pub(crate) fn agreement_of(rows: &str, fields: &str) -> Agreement {
+    let fields: Json = serde_json::from_str(fields).unwrap();
+    serde_json::from_value(json!({
+        "number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c", "purpose": "p",
+        "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full", "schema_version": 1,
+        "rows": rows, "fields": fields,
+    }))
+    .unwrap()
+}
+
+/// What an agreement on a schema with this key is compiled from.
+pub(crate) fn with_terms<T>(schema: &str, key: &str, then: impl FnOnce(&Terms<'_>) -> T) -> T {
+    let schema = AvroSchema::parse(schema).unwrap();
+    let secret = NetworkSecret::new(vec![1; 32]).unwrap();
+    let key = KeySpec { fields: vec![key.to_owned()], normalise: vec![] };
+    then(&Terms { agreed: &schema, writer: &schema, age: Age::Same, key: &key, secret: &secret })
+}
 
 /// A type.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use schemas::avro::json::decode;
 use schemas::key::KeySpec;
 use serde_json::{Value as Json, json};
 
-use super::generated::{Kind, datum, kind, rows, schema};
+use super::generated::{Kind, agreement_of, datum, kind, rows, schema};
 use super::tests::judged;
 use super::*;
 use crate::compile::Age;
@@ -45,12 +45,7 @@ fn agreement(schema: &Json, rows: &str, draws: &[u8]) -> Agreement {
         named.insert(field["name"].as_str().unwrap().to_owned(), serde_json::to_value(transform).unwrap());
     }
     named.entry("f0").or_insert_with(|| json!("keep"));
-    serde_json::from_value(json!({
-        "number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c", "purpose": "p",
-        "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full", "schema_version": 1,
-        "rows": rows, "fields": named,
-    }))
-    .unwrap()
+    agreement_of(rows, &Json::Object(named).to_string())
 }
 
 fn case() -> impl Strategy<Value = Case> {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use schemas::avro::binary::put_string;
 use schemas::key::KeySpec;
 
+use super::generated::agreement_of;
 use super::*;
 use crate::compile::Age;
 use crate::secret::NetworkSecret;
@@ -17,12 +18,7 @@ fn schema(text: &str) -> AvroSchema {
 
 #[allow(clippy::needless_pass_by_value, reason = "tests read better with a literal")]
 fn agreement(rows: &str, fields: serde_json::Value) -> Agreement {
-    serde_json::from_value(serde_json::json!({
-        "number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c", "purpose": "p",
-        "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full", "schema_version": 1,
-        "rows": rows, "fields": fields,
-    }))
-    .unwrap_or_else(|e| panic!("{e}"))
+    agreement_of(rows, &fields.to_string())
 }
 
 fn compile_with(agreement: &Agreement, writer: &str, age: Age) -> Result<Scope, CompileError> {

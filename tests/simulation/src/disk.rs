@@ -99,6 +99,11 @@ impl Backup {
         Self { disk: disk.copy(), images: images.copy() }
     }
 
+    /// What a new machine has.
+    pub fn empty() -> Self {
+        Self { disk: MemoryDisk::new(), images: Sides::default() }
+    }
+
     /// Puts the copy in the folder's place.
     pub fn restore(self, disk: &MemoryDisk, images: &Images) {
         disk.become_copy_of(&self.disk);

@@ -44,6 +44,8 @@ pub enum Fault {
     ClockJump,
     /// A provider's folder is replaced by an older copy of it.
     RestoredFolder,
+    /// A provider's folder is gone: a new machine.
+    LostFolder,
     /// A provider's images are gone.
     LostImages,
     /// A router stands still, and its clocks go on.
@@ -60,7 +62,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::RouterCrash,
         Self::ProviderCrash,
         Self::ConsumerCrash,
@@ -79,6 +81,7 @@ impl Fault {
         Self::UnknownCommit,
         Self::ClockJump,
         Self::RestoredFolder,
+        Self::LostFolder,
         Self::LostImages,
         Self::RouterPause,
         Self::AgentPause,
@@ -108,6 +111,7 @@ impl Fault {
             Self::UnknownCommit => "commit unknown",
             Self::ClockJump => "clock off",
             Self::RestoredFolder => "folder restored from a copy",
+            Self::LostFolder => "folder lost",
             Self::LostImages => "images lost",
             Self::RouterPause => "router paused",
             Self::AgentPause => "agent paused",

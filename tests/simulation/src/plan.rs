@@ -15,9 +15,9 @@ pub const PARTITIONS: u32 = 2;
 /// How many changes are made, at least.
 pub const CHANGES: usize = 2_001;
 /// How many faults are planned.
-pub const FAULTS: usize = 30;
+pub const FAULTS: usize = 31;
 /// How many kinds there are.
-const KINDS: u64 = 17;
+const KINDS: u64 = 18;
 /// Faults begin within so many milliseconds.
 pub const SPAN: u64 = 210_000;
 /// What is younger stays in the log and the state, in milliseconds: longer than any pass from the state takes here.
@@ -47,6 +47,8 @@ pub enum Loss {
     Images,
     /// Everything since the backup.
     SinceBackup,
+    /// A provider's whole folder.
+    Folder,
 }
 
 /// What a router reads late.
@@ -216,8 +218,8 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
     };
     match kind {
         0 | 1 => down(Machine::Router(router), Loss::Nothing),
-        2 | 3 => down(Machine::Provider(provider), Loss::Nothing),
-        4 => down(Machine::Consumer(consumer), Loss::Nothing),
+        2 => down(Machine::Provider(provider), Loss::Nothing),
+        3 | 4 => down(Machine::Consumer(consumer), Loss::Nothing),
         5 => vec![(at, Action::CutLog(router)), (until, Action::MendLog(router))],
         6 => vec![(at, Action::CutSite(site, router)), (until, Action::MendSite(site, router))],
         7 => vec![(at, Action::Storm), (until, Action::Calm)],
@@ -244,6 +246,14 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         }
         14 => haunted(provider, router, at, random),
         15 => outlived(router, at, random),
+        16 => {
+            // A new machine, and soon after it the images that it has made.
+            let again = until + 500 + random.below(20_000);
+            let mut plan = down(Machine::Provider(provider), Loss::Folder);
+            plan.push((again, Action::Crash(Machine::Provider(provider), Loss::Images)));
+            plan.push((again + random.below(2_000), Action::Start(Machine::Provider(provider))));
+            plan
+        }
         _ => vec![(at, Action::Poison(provider, u32::try_from(router).unwrap_or(0)))],
     }
 }

@@ -28,7 +28,7 @@ use schemas::time::Millis;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::disk::Images;
+use crate::disk::{Backup, Images};
 use crate::oracle::Oracle;
 use crate::register::{self, Change, Register};
 
@@ -110,6 +110,13 @@ impl Provider {
     /// The machine went down: what was under way may be taken or not.
     pub fn went_down(&self) {
         self.account().is_doubtful = true;
+    }
+
+    /// The folder is what a copy had; a person sees to it that the register is compared.
+    pub fn go_on_from(&self, copy: Backup) {
+        copy.restore(&self.disk, &self.images);
+        let mut account = self.account();
+        (account.is_restored, account.is_to_be_compared) = (true, true);
     }
 
     fn below(&self, bound: u64) -> u64 {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::broker::Broker;
 use crate::consumer::Consumer;
+use crate::disk::Backup;
 use crate::fault::{Counts, Fault, Sky, Weather};
 use crate::network::Lines;
 use crate::operator;
@@ -65,7 +66,7 @@ pub struct World {
     providers: Vec<Arc<Provider>>,
     consumers: Vec<Arc<Consumer>>,
     agreements: Vec<Agreement>,
-    backups: BTreeMap<usize, crate::disk::Backup>,
+    backups: BTreeMap<usize, Backup>,
     nodes: BTreeMap<Machine, Node>,
 }
 
@@ -255,7 +256,7 @@ impl World {
             }
             Action::Backup(number) => {
                 if let Some(provider) = self.providers.get(number) {
-                    let copy = crate::disk::Backup::of(&provider.disk, &provider.images);
+                    let copy = Backup::of(&provider.disk, &provider.images);
                     self.backups.insert(number, copy);
                 }
             }
@@ -302,11 +303,12 @@ impl World {
                         self.sky.fired(Fault::LostImages);
                     }
                     (Loss::SinceBackup, Some(backup)) => {
-                        backup.restore(&provider.disk, &provider.images);
-                        let mut account = provider.account();
-                        (account.is_restored, account.is_to_be_compared) = (true, true);
-                        drop(account);
+                        provider.go_on_from(backup);
                         self.sky.fired(Fault::RestoredFolder);
+                    }
+                    (Loss::Folder, _) => {
+                        provider.go_on_from(Backup::empty());
+                        self.sky.fired(Fault::LostFolder);
                     }
                     _ => {}
                 }

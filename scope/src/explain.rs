@@ -1,0 +1,154 @@
+//! Why a consumer gets what it gets of an event: for the people of a register and of the network.
+//!
+//! Owns the words' ground: the engine's own decision, and beside it the clauses that made it and what becomes of each field. It
+//! shows values of the event, and is for those who have the event.
+
+use apache_avro::types::Value;
+use schemas::agreement::{Agreement, Transform};
+use schemas::avro::json::decode;
+use schemas::avro::located::Ends;
+use schemas::avro::resolution::resolve_value;
+use schemas::change::Op;
+use schemas::delivery::Reason;
+use serde::Serialize;
+
+use crate::compile::{CompileError, Compiled, Terms};
+use crate::predicate::{Clause, Truth};
+use crate::scope::{Denial, Images, Scope};
+
+/// Why an event cannot be explained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// The agreement cannot be compiled against the event's schema.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The event cannot be judged: it would be parked.
+    #[error(transparent)]
+    Denial(#[from] Denial),
+}
+
+/// What the predicate says of an image, and by which clauses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Whether the row is among the agreement's: only `true` admits it.
+    pub truth: Truth,
+    /// The clauses that made it so.
+    pub clauses: Vec<Clause>,
+}
+
+/// What becomes of a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It leaves, in this form.
+    Named(Transform),
+    /// The agreement does not name it: it never leaves.
+    Denied,
+}
+
+/// An agreement's decision over an event, with its reasons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The image before the event, where there is one.
+    pub before: Option<Verdict>,
+    /// The one after it.
+    pub after: Option<Verdict>,
+    /// What the consumer gets, and why; nothing where neither image is its.
+    pub outcome: Option<(Op, Reason)>,
+    /// Whether the key leaves as it is; else as a keyed hash.
+    pub keeps_key: bool,
+    /// Each field of the event's schema, in its order.
+    pub fields: Vec<(String, Fate)>,
+}
+
+/// Explains what an agreement's consumer gets of an event, whose images are in the terms' writer schema.
+pub fn explain(
+    agreement: &Agreement,
+    terms: &Terms<'_>,
+    (op, key): (Op, &str),
+    (before, after): (Option<&[u8]>, Option<&[u8]>),
+) -> Result<Explanation, ExplainError> {
+    let (scope, compiled) = (Scope::compile(agreement, terms)?, Compiled::new(agreement, terms)?);
+    let (mut first, mut second) = (Ends::default(), Ends::default());
+    let layout = terms.writer.layout();
+    let images = Images {
+        before: before.map(|bytes| first.locate(layout, bytes)).transpose().map_err(Denial::from)?,
+        after: after.map(|bytes| second.locate(layout, bytes)).transpose().map_err(Denial::from)?,
+    };
+    let outcome = scope.judge(op, key, &images)?;
+    let outcome = outcome.as_ref().map(crate::permit::Permitted::get);
+    let verdict = |image: Option<&[u8]>| image.map(|image| verdict(&compiled, terms, image)).transpose();
+    Ok(Explanation {
+        before: verdict(before)?,
+        after: verdict(after)?,
+        outcome: outcome.map(|outcome| (outcome.op(), outcome.reason())),
+        keeps_key: compiled.keeps_key,
+        fields: fates(agreement, &compiled)?,
+    })
+}
+
+fn verdict(compiled: &Compiled, terms: &Terms<'_>, image: &[u8]) -> Result<Verdict, Denial> {
+    let mut value: Value = decode(terms.writer, image)?;
+    if compiled.is_resolved {
+        value = resolve_value(value, &compiled.effective).map_err(|_| Denial::Unresolvable)?;
+    }
+    let (truth, clauses) = (compiled.predicate.evaluate(&value), compiled.predicate.clauses(&value));
+    Ok(Verdict { truth, clauses })
+}
+
+fn fates(agreement: &Agreement, compiled: &Compiled) -> Result<Vec<(String, Fate)>, CompileError> {
+    let record = compiled.effective.record()?.record;
+    let fate = |(index, field): (usize, &apache_avro::schema::RecordField)| {
+        let rule = compiled.rules.iter().find(|(place, _)| *place == index);
+        let named = rule.and_then(|(_, rule)| agreement.fields.get(&rule.name));
+        (field.name.clone(), named.map_or(Fate::Denied, |transform| Fate::Named(transform.clone())))
+    };
+    Ok(record.fields.iter().enumerate().map(fate).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::avro::binary::put_string;
+
+    use super::*;
+    use crate::scope::generated::{agreement_of, with_terms};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"},
+        {"name": "t", "type": "string"}, {"name": "p", "type": "string"}]}"#;
+
+    fn image(texts: [&str; 3]) -> Vec<u8> {
+        let mut out = Vec::new();
+        texts.iter().for_each(|text| put_string(&mut out, text));
+        out
+    }
+
+    #[test]
+    fn a_move_out_of_the_scope_names_the_clause_that_fails() {
+        let agreement = agreement_of("t in [\"R\", \"L\"] && k != \"x\"", r#"{"k": "hash", "t": "keep"}"#);
+        let (before, after) = (image(["1", "R", "secret"]), image(["1", "J", "secret"]));
+        let explained = with_terms(SCHEMA, "k", |terms| {
+            explain(&agreement, terms, (Op::Update, "1"), (Some(&before), Some(&after)))
+        });
+        let explained = explained.unwrap();
+        assert_eq!(explained.outcome, Some((Op::Delete, Reason::Leave)));
+        assert_eq!((explained.keeps_key, explained.before.map(|v| v.clauses.len())), (false, Some(2)));
+        let after = explained.after.unwrap();
+        let clause = Clause {
+            text: "t in [\"L\", \"R\"]".to_owned(),
+            truth: Truth::False,
+            found: vec![("t".to_owned(), "\"J\"".to_owned())],
+        };
+        assert_eq!((after.truth, after.clauses), (Truth::False, vec![clause]));
+        let fates: Vec<_> = explained.fields.into_iter().map(|(_, fate)| fate).collect();
+        assert_eq!(fates, [Fate::Named(Transform::Hash), Fate::Named(Transform::Keep), Fate::Denied]);
+    }
+
+    #[test]
+    fn an_event_that_is_malformed_is_told_as_one() {
+        let agreement = agreement_of("true", r#"{"k": "keep"}"#);
+        let explained = with_terms(SCHEMA, "k", |terms| {
+            explain(&agreement, terms, (Op::Create, "1"), (None, Some(&[1, 2, 3])))
+        });
+        assert!(matches!(explained, Err(ExplainError::Denial(Denial::Undecodable(_)))));
+    }
+}

@@ -1,0 +1,110 @@
+//! What an agreement says that its writer can hardly mean.
+//!
+//! Owns the findings and their words. A finding refuses nothing: what is refused, the compiler refuses. None is a guess: that a
+//! predicate never matches is said only where it is proven.
+
+use schemas::agreement::{Agreement, Transform};
+use schemas::key::KeyDeriver;
+
+use crate::compile::{CompileError, Compiled, Terms};
+use crate::predicate::Superfluous;
+
+/// Something that should be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// No row can ever match.
+    #[error("rows: no row can match {0}: the agreement gives nothing")]
+    NeverMatches(String),
+    /// Every row matches, though something is asked.
+    #[error("rows: every row matches {0}: write true if all are meant")]
+    AlwaysMatches(String),
+    /// A clause changes nothing.
+    #[error("rows: {} changes nothing: {}", .0.clause, if .0.is_alternative { "another alternative has its rows" } else { "the other clauses ask for it already" })]
+    Superfluous(Superfluous),
+    /// A field of the key leaves as a keyed hash, wherever the key appears.
+    #[error(
+        "field {field:?} is part of the key and {how}: the consumer gets keys as hashes, and cannot join them with anything else"
+    )]
+    HashedKey {
+        /// The field.
+        field: String,
+        /// What the agreement says of it.
+        how: &'static str,
+    },
+}
+
+/// Looks at an agreement; refused is what cannot be compiled at all.
+pub fn lint(agreement: &Agreement, terms: &Terms<'_>) -> Result<Vec<Finding>, CompileError> {
+    let compiled = Compiled::new(agreement, terms)?;
+    let (predicate, schema) = (&compiled.predicate, &compiled.effective);
+    let mut findings = Vec::new();
+    if predicate.is_never(schema) {
+        findings.push(Finding::NeverMatches(predicate.to_string()));
+    } else if predicate.is_always(schema) {
+        let is_meant = predicate.is_constant();
+        findings.extend((!is_meant).then(|| Finding::AlwaysMatches(predicate.to_string())));
+    } else {
+        findings.extend(predicate.superfluous(schema).into_iter().map(Finding::Superfluous));
+    }
+    let record = terms.agreed.record()?.record;
+    for index in KeyDeriver::new(terms.key, terms.agreed)?.field_indexes() {
+        let Some(field) = record.fields.get(index).map(|field| &field.name) else { continue };
+        let how = match agreement.fields.get(field) {
+            None => "not named",
+            Some(Transform::Hash) => "hashed",
+            Some(Transform::Null) => "made null",
+            // Whatever joins keys is refused.
+            Some(Transform::Keep | Transform::Mask { .. } | Transform::Year) => continue,
+        };
+        findings.push(Finding::HashedKey { field: field.clone(), how });
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::generated::{agreement_of, with_terms};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"},
+        {"name": "t", "type": "string"}, {"name": "n", "type": ["null", "long"]}]}"#;
+
+    fn found(rows: &str, fields: &str) -> Vec<String> {
+        let agreement = agreement_of(rows, fields);
+        let findings = with_terms(SCHEMA, "k", |terms| lint(&agreement, terms)).unwrap();
+        findings.iter().map(Finding::to_string).collect()
+    }
+
+    #[test]
+    fn an_agreement_that_says_what_it_means_has_no_findings() {
+        assert_eq!(found("t == \"a\" && n > 5", r#"{"k": "keep", "t": "keep", "n": "keep"}"#), [""; 0]);
+        assert_eq!(found("true", r#"{"k": "keep"}"#), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_found_names_the_clause_or_the_field() {
+        let all = r#"{"k": "keep", "t": "keep", "n": "keep"}"#;
+        let one = |rows: &str, fields: &str| {
+            let found = found(rows, fields);
+            assert_eq!(found.len(), 1, "{found:?}");
+            found.concat()
+        };
+        assert!(one("t == \"a\" && t == \"b\"", all).contains("no row can match t == \"a\" && t == \"b\""));
+        assert!(one("t == \"a\" || t != \"a\"", all).contains("every row matches"));
+        assert!(
+            one("t == \"a\" && t.startsWith(\"a\")", all).contains("t.startsWith(\"a\") changes nothing")
+        );
+        assert!(one("true", r#"{"k": "hash"}"#).contains("\"k\" is part of the key and hashed"));
+        assert!(one("true", r#"{"t": "keep"}"#).contains("\"k\" is part of the key and not named"));
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_is_refused_with_its_place() {
+        let agreement = agreement_of("t == \"ā\" && nn > 5", r#"{"k": "keep"}"#);
+        let error = with_terms(SCHEMA, "k", |terms| lint(&agreement, terms)).unwrap_err();
+        assert!(error.to_string().contains("character 13: there is no field \"nn\""), "{error}");
+        let agreement = agreement_of("true", r#"{"kk": "keep"}"#);
+        let error = with_terms(SCHEMA, "k", |terms| lint(&agreement, terms)).unwrap_err();
+        assert!(matches!(error, CompileError::UnknownField { .. }), "{error}");
+    }
+}

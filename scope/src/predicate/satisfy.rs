@@ -1,0 +1,246 @@
+//! Whether any image can make a predicate true: for a lint, which must never cry wolf.
+//!
+//! Owns the cases that a predicate comes to, and what of each field they ask at once. It says "cannot" only where that is
+//! proven; whatever it does not see through counts as possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apache_avro::Schema;
+use schemas::avro::schema::AvroSchema;
+
+use super::expression::{Comparison, Expression, FieldPath, Literal, Operand, Predicate};
+use super::value::{beside_null, leaf};
+
+mod domain;
+
+use domain::{Ask, Domain};
+
+/// Cases beyond which a predicate is not looked through.
+const MOST_CASES: usize = 4_096;
+
+/// A clause without which the predicate permits the same rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superfluous {
+    /// Its text.
+    pub clause: String,
+    /// Whether it stands among alternatives: its rows come by another one. Else every other one asks for it already.
+    pub is_alternative: bool,
+}
+
+impl Predicate {
+    /// Whether it is proven that no row of this schema matches.
+    pub fn is_never(&self, schema: &AvroSchema) -> bool {
+        Ground { schema }.is_impossible(&[(&self.root, Want::True)])
+    }
+
+    /// Whether it is proven that every row of this schema matches.
+    pub fn is_always(&self, schema: &AvroSchema) -> bool {
+        Ground { schema }.is_impossible(&[(&self.root, Want::NotTrue)])
+    }
+
+    /// Whether it asks for nothing: the text says that all rows are meant, or none.
+    pub const fn is_constant(&self) -> bool {
+        matches!(self.root, Expression::Constant(_))
+    }
+
+    /// Its clauses that another one makes superfluous.
+    pub fn superfluous(&self, schema: &AvroSchema) -> Vec<Superfluous> {
+        let mut found = Vec::new();
+        Ground { schema }.superfluous(&self.root, &mut found);
+        found
+    }
+}
+
+/// What an expression should come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    True,
+    NotTrue,
+    False,
+    NotFalse,
+}
+
+impl Want {
+    /// What the inner expression should come to, for its negation to come to this.
+    const fn negated(self) -> Self {
+        match self {
+            Self::True => Self::False,
+            Self::False => Self::True,
+            Self::NotTrue => Self::NotFalse,
+            Self::NotFalse => Self::NotTrue,
+        }
+    }
+}
+
+/// What is asked of each field at once, by the field's name.
+type Case = BTreeMap<String, Domain>;
+
+/// The schema that predicates stand on.
+struct Ground<'s> {
+    schema: &'s AvroSchema,
+}
+
+impl Ground<'_> {
+    /// Whether expressions cannot come to what is wanted of them, all on one image.
+    fn is_impossible(&self, wanted: &[(&Expression, Want)]) -> bool {
+        let mut cases = vec![Case::new()];
+        for (expression, want) in wanted {
+            match self.narrowed(cases, expression, *want) {
+                Some(left) => cases = left,
+                None => return false,
+            }
+        }
+        cases.is_empty()
+    }
+
+    fn superfluous(&self, expression: &Expression, found: &mut Vec<Superfluous>) {
+        let (operands, is_alternative) = match expression {
+            Expression::And(operands) => (operands, false),
+            Expression::Or(operands) => (operands, true),
+            _ => return,
+        };
+        let mut left: Vec<&Expression> = operands.iter().collect();
+        // The later of two that say the same is the one that is not needed.
+        for operand in operands.iter().rev() {
+            let others = || left.iter().copied().filter(|other| !std::ptr::eq(*other, operand));
+            let mut wanted: Vec<(&Expression, Want)> = match is_alternative {
+                true => others().map(|other| (other, Want::NotTrue)).collect(),
+                false => others().map(|other| (other, Want::True)).collect(),
+            };
+            wanted.push((operand, if is_alternative { Want::True } else { Want::NotTrue }));
+            if left.len() > 1 && self.is_impossible(&wanted) {
+                found.push(Superfluous { clause: operand.to_string(), is_alternative });
+                left.retain(|other| !std::ptr::eq(*other, operand));
+            } else {
+                self.superfluous(operand, found);
+            }
+        }
+    }
+
+    /// What is left of some cases when an expression should come to this, too; none when they are too many.
+    fn narrowed(&self, cases: Vec<Case>, expression: &Expression, want: Want) -> Option<Vec<Case>> {
+        match (expression, want) {
+            (Expression::Not(inner), want) => self.narrowed(cases, inner, want.negated()),
+            (Expression::And(operands), Want::True | Want::NotFalse)
+            | (Expression::Or(operands), Want::False | Want::NotTrue) => {
+                operands.iter().try_fold(cases, |cases, operand| self.narrowed(cases, operand, want))
+            }
+            (Expression::And(operands) | Expression::Or(operands), want) => {
+                let mut any = Vec::new();
+                for operand in operands {
+                    any.extend(self.narrowed(cases.clone(), operand, want)?);
+                    if any.len() > MOST_CASES {
+                        return None;
+                    }
+                }
+                Some(any)
+            }
+            (single, want) => {
+                let ways = self.ways(single, want);
+                let each = cases.iter().flat_map(|case| ways.iter().filter_map(|way| joined(case, way)));
+                let left: Vec<Case> = each.take(MOST_CASES + 1).collect();
+                (left.len() <= MOST_CASES).then_some(left)
+            }
+        }
+    }
+
+    /// The ways in which a single test comes to what is wanted, each an asking of one field, or of nothing.
+    fn ways(&self, single: &Expression, want: Want) -> Vec<Option<(String, Domain)>> {
+        let (field, holds) = match single {
+            Expression::Constant(constant) => {
+                let is_so = *constant == matches!(want, Want::True | Want::NotFalse);
+                return if is_so { vec![None] } else { Vec::new() };
+            }
+            Expression::IsNull(field) => {
+                let is_null = matches!(want, Want::True | Want::NotFalse);
+                return vec![Some(self.asking(field, Ask::Null(is_null)))];
+            }
+            Expression::Compare { right: Operand::Field(_), .. } => {
+                // Two fields at once: only that the very same test cannot come out in two ways.
+                let (is_true, is_false, is_unknown) = match want {
+                    Want::True => (true, false, false),
+                    Want::NotTrue => (false, true, true),
+                    Want::False => (false, true, false),
+                    Want::NotFalse => (true, false, true),
+                };
+                let domain = Domain::of_test(is_true, is_false, is_unknown);
+                return vec![Some((single.to_string(), domain))];
+            }
+            Expression::Compare { left, comparison, right: Operand::Literal(right) } => {
+                (left, Ask::Stands(*comparison, right.clone()))
+            }
+            Expression::Field(field) => (field, Ask::In(BTreeSet::from([Literal::Bool(true)]), true)),
+            Expression::In { field, set, .. } => (field, Ask::In(set.clone(), true)),
+            Expression::StartsWith { field, prefix } => (field, Ask::Prefix(prefix.clone(), true)),
+            Expression::And(_) | Expression::Or(_) | Expression::Not(_) => return vec![None],
+        };
+        let null = || Some(self.asking(field, Ask::Null(true)));
+        let value = |ask: Ask| Some(self.asking(field, ask));
+        let is_never_false = matches!(single, Expression::In { has_null: true, .. });
+        match want {
+            Want::True => vec![value(holds)],
+            Want::False if is_never_false => Vec::new(),
+            Want::False => vec![value(holds.opposite())],
+            Want::NotTrue => vec![null(), value(holds.opposite())],
+            Want::NotFalse if is_never_false => vec![None],
+            Want::NotFalse => vec![null(), value(holds)],
+        }
+    }
+
+    fn asking(&self, field: &FieldPath, ask: Ask) -> (String, Domain) {
+        let universe = match leaf(self.schema, field) {
+            Some(Schema::Boolean) => Some([true, false].map(Literal::Bool).into()),
+            Some(Schema::Enum(symbols)) => {
+                Some(symbols.symbols.iter().map(|symbol| Literal::Text(symbol.clone())).collect())
+            }
+            _ => None,
+        };
+        (field.name.clone(), Domain::of_field(self.may_be_null(field), universe, ask))
+    }
+
+    /// Whether the field, or a record that it stands in, may be null.
+    fn may_be_null(&self, field: &FieldPath) -> bool {
+        let mut schema = Some(self.schema.parsed());
+        for place in &field.places {
+            let Some(Schema::Record(record)) = schema.map(beside_null) else { return true };
+            schema = record.fields.get(*place).map(|field| &field.schema);
+            let is_union = |schema: &Schema| matches!(schema, Schema::Union(_) | Schema::Null);
+            if schema.is_none_or(is_union) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A case in which one more thing is asked, if there can be such an image.
+fn joined(case: &Case, way: &Option<(String, Domain)>) -> Option<Case> {
+    let mut case = case.clone();
+    let Some((field, domain)) = way else { return Some(case) };
+    let whole = match case.remove(field) {
+        Some(known) => known.and(domain.clone()),
+        None => domain.clone(),
+    };
+    if !whole.is_possible() {
+        return None;
+    }
+    case.insert(field.clone(), whole);
+    Some(case)
+}
+
+impl Comparison {
+    /// What holds of two values where this does not.
+    const fn opposite(self) -> Self {
+        match self {
+            Self::Equal => Self::NotEqual,
+            Self::NotEqual => Self::Equal,
+            Self::Less => Self::GreaterOrEqual,
+            Self::LessOrEqual => Self::Greater,
+            Self::Greater => Self::LessOrEqual,
+            Self::GreaterOrEqual => Self::Less,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! `dit explain`: why a participant gets what it gets of an event.
+//!
+//! Owns the words. The event is the asker's own: nothing is read from a log.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use platform::config;
+use producer_agent::source::items::read_row;
+use schemas::change::Op;
+use schemas::delivery::Reason;
+use schemas::ids::{AgreementNumber, ChannelName, ParticipantId};
+use scope::compile::Age;
+use scope::explain::{Explanation, Fate, Verdict, explain};
+use scope::predicate::Truth;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use crate::scope::{Ground, GroundArgs, named};
+
+/// `dit explain`.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    ground: GroundArgs,
+    /// The event's channel.
+    #[arg(long)]
+    channel: ChannelName,
+    /// The event: `{"before": {column: value} or null, "after": the same}`.
+    #[arg(long, value_name = "FILE")]
+    event: PathBuf,
+    /// Whose agreements; without it, everybody's.
+    #[arg(long)]
+    participant: Option<ParticipantId>,
+    /// This agreement alone.
+    #[arg(long)]
+    agreement: Option<AgreementNumber>,
+    /// One JSON object for each agreement, a line each.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventFile {
+    before: Option<Map<String, Json>>,
+    after: Option<Map<String, Json>>,
+}
+
+/// Explains; whether an agreement was found.
+pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
+    let event: EventFile = config::load_json(&args.event)?;
+    let grounds = args.ground.read(std::slice::from_ref(&args.channel)).await?;
+    let ground = grounds.into_iter().find(|ground| ground.channel.name == args.channel);
+    let ground = ground.with_context(|| format!("there is no channel {}", args.channel))?;
+    let event = Event::read(event, &ground).with_context(|| args.event.display().to_string())?;
+    let mut found = false;
+    for agreement in &ground.agreements {
+        let is_asked = args.participant.as_ref().is_none_or(|asked| *asked == agreement.consumer)
+            && args.agreement.as_ref().is_none_or(|asked| *asked == agreement.number);
+        if !is_asked {
+            continue;
+        }
+        found = true;
+        let newest = ground.newest()?;
+        let age = if newest == ground.schema(agreement)? { Age::Same } else { Age::Newer };
+        let images = (event.before.as_deref(), event.after.as_deref());
+        let explained = ground.with_writer(agreement, (newest, age), |terms| {
+            explain(agreement, terms, (event.op, &event.key), images)
+        })?;
+        let whose = format!("{} version {} for {}", agreement.number, agreement.version, agreement.consumer);
+        match (explained, args.json) {
+            (Ok(explained), true) => {
+                let line = serde_json::json!({"agreement": agreement.number, "explanation": explained});
+                println!("{line}");
+            }
+            (Ok(explained), false) => println!("{whose}: {}", in_words(&explained)),
+            (Err(error), _) => println!("{whose}: no decision: {error}"),
+        }
+    }
+    if !found {
+        println!("no agreement that stands on channel {} is meant", args.channel);
+    }
+    Ok(found)
+}
+
+struct Event {
+    op: Op,
+    key: String,
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
+}
+
+impl Event {
+    fn read(file: EventFile, ground: &Ground) -> anyhow::Result<Self> {
+        let schema = ground.newest()?;
+        let image = |row: Option<Map<String, Json>>, which: &str| {
+            let read = row.map(|row| read_row(schema, &ground.channel.key, row)).transpose();
+            read.map_err(|problem| anyhow::anyhow!("{which}: {problem}"))
+        };
+        let (before, after) = (image(file.before, "before")?, image(file.after, "after")?);
+        let (op, key) = match (&before, &after) {
+            (Some((key, _)), Some((other, _))) => {
+                anyhow::ensure!(
+                    key == other,
+                    "before has key {key}, after has {other}: these are two events"
+                );
+                (Op::Update, key.clone())
+            }
+            (Some((key, _)), None) => (Op::Delete, key.clone()),
+            (None, Some((key, _))) => (Op::Create, key.clone()),
+            (None, None) => anyhow::bail!("an event has before, after, or both"),
+        };
+        let datum = |image: Option<(String, Vec<u8>)>| image.map(|(_, datum)| datum);
+        Ok(Self { op, key, before: datum(before), after: datum(after) })
+    }
+}
+
+fn in_words(explained: &Explanation) -> String {
+    let outcome = match explained.outcome {
+        None => "gets nothing: neither image is among its rows",
+        Some((_, Reason::Leave)) => "gets a delete: the row has left its scope",
+        Some((_, Reason::Enter)) => "gets the whole row: it has entered its scope",
+        Some((Op::Delete, _)) => "gets the delete",
+        Some((Op::Update, _)) => "gets the update",
+        Some(_) => "gets the new row",
+    };
+    let mut lines = vec![outcome.to_owned()];
+    for (which, verdict) in [("before", &explained.before), ("after", &explained.after)] {
+        lines.extend(verdict.as_ref().map(|verdict| format!("  {which}: {}", judged(verdict))));
+    }
+    let fates = |is_named: bool| {
+        let each = explained.fields.iter().filter_map(move |(field, fate)| match fate {
+            Fate::Named(how) if is_named => Some(named(field, how)),
+            Fate::Denied if !is_named => Some(field.clone()),
+            _ => None,
+        });
+        each.collect::<Vec<_>>().join(", ")
+    };
+    lines.push(format!("  fields that leave: {}", fates(true)));
+    lines.push(format!("  denied, as it names them not: {}", fates(false)));
+    if !explained.keeps_key {
+        lines
+            .push("  the key leaves as a keyed hash, as it does not keep all of the key's fields".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn judged(verdict: &Verdict) -> String {
+    let head = match verdict.truth {
+        Truth::True => "admitted",
+        Truth::False => "denied",
+        Truth::Unknown => "denied, as a null leaves it unknown",
+    };
+    let clause = |clause: &scope::predicate::Clause| {
+        let found: Vec<String> =
+            clause.found.iter().map(|(field, held)| format!("{field} is {held}")).collect();
+        match found.is_empty() {
+            true => clause.text.clone(),
+            false => format!("{} ({})", clause.text, found.join(", ")),
+        }
+    };
+    let clauses: Vec<String> = verdict.clauses.iter().map(clause).collect();
+    format!("{head} by {}", clauses.join("; "))
+}

@@ -1,0 +1,131 @@
+//! Where agreements stand: channels with their schemas, from declarations or from a router.
+//!
+//! Owns the reading. A channel's provider may ask a router with its own certificate; it is a party to all of them.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use platform::client::{Client, send_json};
+use platform::identity::{Identity, IdentityFiles};
+use router::control::declared::Declared;
+use schemas::agreement::{Agreement, Status};
+use schemas::avro::schema::AvroSchema;
+use schemas::channel::Channel;
+use schemas::ids::ChannelName;
+use schemas::publish::ChannelAgreements;
+use scope::compile::{Age, Terms};
+use scope::secret::NetworkSecret;
+
+/// Where to look.
+#[derive(Debug, clap::Args)]
+pub struct GroundArgs {
+    /// A folder of declarations, as a router's configuration names it.
+    #[arg(long, value_name = "DIR", required_unless_present = "router")]
+    declared: Option<PathBuf>,
+    /// A router, as `https://host:port`, for the provider of the channel.
+    #[arg(long, value_name = "URL", conflicts_with = "declared", requires = "identity")]
+    router: Option<String>,
+    /// The provider's certificate; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+/// A channel, its schemas, and the agreements on it that are not over.
+#[derive(Debug)]
+pub struct Ground {
+    /// The channel.
+    pub channel: Channel,
+    /// Its agreements.
+    pub agreements: Vec<Agreement>,
+    /// The subject's schemas, by version from 1.
+    schemas: Vec<AvroSchema>,
+}
+
+/// Hashes are only compiled here, never made: any secret will do.
+pub(super) fn any_secret() -> anyhow::Result<NetworkSecret> {
+    Ok(NetworkSecret::new(vec![0; 32])?)
+}
+
+impl GroundArgs {
+    /// The channels that are there; of a router those that are named.
+    pub async fn read(&self, channels: &[ChannelName]) -> anyhow::Result<Vec<Ground>> {
+        match (&self.declared, &self.router, &self.identity) {
+            (Some(dir), _, _) => {
+                let Declared { channels, agreements, .. } = Declared::read(dir)?;
+                channels.into_iter().map(|channel| Ground::declared(channel, &agreements)).collect()
+            }
+            (None, Some(router), Some(identity)) => {
+                anyhow::ensure!(!channels.is_empty(), "name what to look at: a router is asked by channel");
+                let identity = Identity::load(&IdentityFiles::beside(identity))?;
+                let client = Client::new(router, &identity)?;
+                let mut grounds = Vec::new();
+                for channel in channels {
+                    let path = format!("/v1/channels/{channel}/agreements");
+                    let told = send_json::<ChannelAgreements>(client.get(&path)).await;
+                    grounds.push(Ground::told(told.with_context(|| format!("channel {channel}"))?)?);
+                }
+                Ok(grounds)
+            }
+            (None, _, _) => anyhow::bail!("give --declared, or --router with --identity"),
+        }
+    }
+}
+
+impl Ground {
+    fn declared(channel: Channel, agreements: &[Agreement]) -> anyhow::Result<Self> {
+        let schema = AvroSchema::from_json(channel.schema.clone())
+            .with_context(|| format!("channel {}: its schema", channel.name))?;
+        let agreements = agreements.iter().filter(|agreement| agreement.channel == channel.name);
+        Ok(Self { agreements: agreements.cloned().collect(), schemas: vec![schema], channel })
+    }
+
+    fn told(told: ChannelAgreements) -> anyhow::Result<Self> {
+        let schemas = told.schemas.into_iter().map(AvroSchema::from_json).collect::<Result<_, _>>()?;
+        let is_over = |status: Status| matches!(status, Status::Revoked | Status::Expired);
+        let standing = told.agreements.into_iter().filter(|told| !is_over(told.status));
+        let agreements = standing.map(|told| told.agreement).collect();
+        Ok(Self { channel: told.channel, agreements, schemas })
+    }
+
+    /// The schema that an agreement was written against. Declarations have the newest alone.
+    pub fn schema(&self, agreement: &Agreement) -> anyhow::Result<&AvroSchema> {
+        let version = agreement.schema_version;
+        let index = usize::try_from(version.get()).ok().and_then(|version| version.checked_sub(1));
+        let found = match self.schemas.as_slice() {
+            [only] => Some(only),
+            all => index.and_then(|index| all.get(index)),
+        };
+        found.with_context(|| {
+            format!(
+                "agreement {}: channel {} has no schema version {version}",
+                agreement.number, self.channel.name
+            )
+        })
+    }
+
+    /// The newest schema.
+    pub fn newest(&self) -> anyhow::Result<&AvroSchema> {
+        self.schemas.last().with_context(|| format!("channel {} has no schema", self.channel.name))
+    }
+
+    /// Judges an agreement on the schema that it was written against.
+    pub fn with_terms<T>(
+        &self,
+        agreement: &Agreement,
+        judge: impl FnOnce(&Terms<'_>) -> T,
+    ) -> anyhow::Result<T> {
+        let schema = self.schema(agreement)?;
+        self.with_writer(agreement, (schema, Age::Same), judge)
+    }
+
+    /// Judges an agreement on records in another schema.
+    pub fn with_writer<T>(
+        &self,
+        agreement: &Agreement,
+        (writer, age): (&AvroSchema, Age),
+        judge: impl FnOnce(&Terms<'_>) -> T,
+    ) -> anyhow::Result<T> {
+        let (agreed, secret) = (self.schema(agreement)?, any_secret()?);
+        Ok(judge(&Terms { agreed, writer, age, key: &self.channel.key, secret: &secret }))
+    }
+}

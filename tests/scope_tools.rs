@@ -1,0 +1,188 @@
+//! `dit scope` and `dit explain`, as a person types them: on declarations, and on a router as a channel's provider.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+use std::path::Path;
+use std::process::Command;
+
+use platform::client::send_json;
+use platform::pki::Subject;
+use schemas::error_code::ErrorCode;
+use schemas::publish::ChannelAgreements;
+use serde_json::{Value as Json, json};
+use support::network::{Network, refusal};
+
+const CHANNEL: &str = "companies";
+
+fn dit(words: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_dit")).args(words).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+fn field(name: &str, kind: &Json) -> Json {
+    json!({"name": name, "type": kind})
+}
+
+fn schema(more: &[Json]) -> Json {
+    let mut fields = vec![field("code", &json!("string")), field("territory", &json!("string"))];
+    fields.extend(more.iter().cloned());
+    json!({"type": "record", "name": "lv.Company", "fields": fields})
+}
+
+fn companies(number: &str, consumer: &str, rows: &str, fields: &Json) -> Json {
+    json!({"number": number, "version": 1, "provider": "4000", "consumer": consumer, "channel": CHANNEL,
+        "purpose": "test", "legal_basis": "test", "valid_from": "2020-01-01T00:00:00Z", "history": "full",
+        "schema_version": 1, "rows": rows, "fields": fields})
+}
+
+fn write(path: &Path, json: &Json) -> String {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, json.to_string()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Declarations of one channel and two agreements.
+fn declared(dir: &Path) -> String {
+    let channel = json!({"name": CHANNEL, "kind": "distribution", "owner": "4000", "partitions": 1,
+        "key": {"fields": ["code"]}, "schema": schema(&[field("size", &json!(["null", "long"]))])});
+    write(&dir.join("channels/companies.json"), &channel);
+    let all = json!({"code": "keep", "territory": "keep", "size": "keep"});
+    write(&dir.join("agreements/1.json"), &companies("A-1", "9000", "territory == \"R\" && size > 5", &all));
+    let few = json!({"code": "hash", "territory": "keep"});
+    write(&dir.join("agreements/2.json"), &companies("A-2", "9001", "territory in [\"R\", \"J\"]", &few));
+    dir.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_event_is_explained_to_each_participant() {
+    let dir = tempfile::tempdir().unwrap();
+    let declared = declared(&dir.path().join("declared"));
+    let event = json!({"before": {"code": "1", "territory": "R", "size": 9},
+        "after": {"code": "1", "territory": "J", "size": 9}});
+    let event = write(&dir.path().join("event.json"), &event);
+    let asked = ["explain", "--declared", &declared, "--channel", CHANNEL, "--event", &event];
+    let (code, said) = dit(&[&asked[..], &["--participant", "9000"]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("A-1 version 1 for 9000: gets a delete: the row has left its scope"), "{said}");
+    assert!(said.contains("after: denied by territory == \"R\" (territory is \"J\")"), "{said}");
+    assert!(!said.contains("A-2"), "{said}");
+    let (_, said) = dit(&[&asked[..], &["--agreement", "A-2"]].concat());
+    assert!(
+        said.contains("gets the update") && said.contains("denied, as it names them not: size"),
+        "{said}"
+    );
+    assert!(
+        said.contains("code (as a keyed hash)") && said.contains("the key leaves as a keyed hash"),
+        "{said}"
+    );
+    let (code, said) = dit(&[&asked[..], &["--participant", "9009"]].concat());
+    assert_eq!(code, Some(1), "{said}");
+
+    let unknown = json!({"after": {"code": "2", "territory": "R", "size": null}});
+    let unknown = write(&dir.path().join("unknown.json"), &unknown);
+    let asked = ["explain", "--declared", &declared, "--channel", CHANNEL, "--event", &unknown, "--json"];
+    let (_, said) = dit(&asked);
+    let lines: Vec<Json> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let after = &lines[0]["explanation"]["after"];
+    assert_eq!((&lines[0]["agreement"], &after["truth"]), (&json!("A-1"), &json!("unknown")));
+    assert_eq!(
+        after["clauses"],
+        json!([{"text": "size > 5", "truth": "unknown", "found": [["size", "null"]]}])
+    );
+    assert_eq!(lines[1]["explanation"]["outcome"], json!(["create", "change"]));
+
+    let wrong = json!({"after": {"code": "2", "territory": "R", "size": "many"}});
+    let wrong = write(&dir.path().join("wrong.json"), &wrong);
+    let (code, said) = dit(&["explain", "--declared", &declared, "--channel", CHANNEL, "--event", &wrong]);
+    assert!(code == Some(2) && said.contains("wrong.json") && said.contains("after: size"), "{said}");
+}
+
+#[test]
+fn what_an_agreement_can_hardly_mean_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let declared = declared(&dir.path().join("declared"));
+    let (code, said) = dit(&["scope", "lint", "--declared", &declared]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("A-2: field \"code\" is part of the key and hashed"), "{said}");
+    assert!(said.contains("2 agreement(s), 1 finding(s)"), "{said}");
+    let all = json!({"code": "keep", "territory": "keep"});
+    let draft = |name: &str, rows: &str| write(&dir.path().join(name), &companies("A-3", "9000", rows, &all));
+    let never = draft("never.json", "territory == \"R\" && territory == \"J\"");
+    let (code, said) = dit(&["scope", "lint", "--declared", &declared, &never]);
+    assert!(code == Some(1) && said.contains("A-3: rows: no row can match"), "{said}");
+    let absent = draft("absent.json", "teritory == \"R\"");
+    let (code, said) = dit(&["scope", "lint", "--declared", &declared, &absent]);
+    assert!(
+        code == Some(1) && said.contains("A-3: refused: row predicate, character 1: there is no field"),
+        "{said}"
+    );
+    let good = draft("good.json", "territory.startsWith(\"LV-\")");
+    let (code, said) = dit(&["scope", "lint", "--declared", &declared, &good]);
+    assert_eq!((code, said.as_str()), (Some(0), "1 agreement(s), 0 finding(s)\n"));
+}
+
+#[test]
+fn a_registry_sees_before_it_registers_a_schema_who_would_see_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let declared = declared(&dir.path().join("declared"));
+    let diff = |fields: &[Json]| {
+        let proposed = write(&dir.path().join("proposed.avsc"), &schema(fields));
+        dit(&["scope", "diff", "--declared", &declared, "--channel", CHANNEL, "--schema", &proposed])
+    };
+    let size = field("size", &json!(["null", "long"]));
+    let (code, said) = diff(&[size, field("phone", &json!("string"))]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("A-1 for 9000: as before, and does not see phone; sees code, territory, size"),
+        "{said}"
+    );
+    let (code, said) = diff(&[field("employees", &json!(["null", "long"]))]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("A-1 for 9000: SUSPENDED: schema_mismatch: field \"size\" is gone"), "{said}");
+    assert!(said.contains("A-2 for 9001: as before, and does not see employees"), "{said}");
+    assert!(said.contains("2 agreement(s), 1 would be suspended"), "{said}");
+    let renamed = json!({"name": "employees", "type": ["null", "long"], "aliases": ["size"]});
+    let (code, said) = diff(&[renamed]);
+    assert!(
+        code == Some(0) && said.contains("A-1 for 9000: as before; sees code, territory, size"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_asks_a_router_about_its_own_channel_and_nobody_else_may() {
+    let network = Network::start().await.unwrap();
+    let path = "/v1/channels/register/agreements";
+    let consumer = network.client("9000/main").unwrap();
+    let refused = send_json::<ChannelAgreements>(consumer.get(path)).await;
+    assert_eq!(refusal(refused).unwrap(), ErrorCode::NotPermitted);
+    let owner = network.client("4000/main").unwrap();
+    let told = send_json::<ChannelAgreements>(owner.get(path)).await.unwrap();
+    assert_eq!((told.schemas.len(), told.agreements.len()), (1, 1));
+
+    let dir = tempfile::tempdir().unwrap();
+    network.authority.issue_to(dir.path(), "agent", &Subject::Agent("4000/main".parse().unwrap())).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), network.authority.certificate_pem()).unwrap();
+    let router = format!("https://{}", network.router.address());
+    let identity = dir.path().join("agent.pem");
+    let proposed = json!({"type": "record", "name": "test.Row", "fields": [field("k", &json!("string"))]});
+    let proposed = write(&dir.path().join("proposed.avsc"), &proposed);
+    let asking = ["scope", "diff", "--router", &router, "--identity", identity.to_str().unwrap()];
+    let asking = [&asking[..], &["--channel", "register", "--schema", &proposed]].concat();
+    let diff = move || {
+        let asking: Vec<String> = asking.iter().map(ToString::to_string).collect();
+        tokio::task::spawn_blocking(move || dit(&asking.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let (code, said) = diff().await.unwrap();
+    assert!(code == Some(1) && said.contains("A-1 for 9000: SUSPENDED"), "{said}");
+    // What is over concerns nobody any more.
+    network.set_status("revoked").await.unwrap();
+    let (code, said) = diff().await.unwrap();
+    assert_eq!((code, said.as_str()), (Some(0), "0 agreement(s), 0 would be suspended\n"));
+}
