@@ -43,6 +43,15 @@ pub struct Marker {
     pub park: bool,
 }
 
+/// The log's word on one of our epochs in a partition.
+#[derive(Debug, Clone, Copy)]
+struct EndOf {
+    /// What is below counted.
+    at: Option<Sequence>,
+    /// Whether what is not below may have counted all the same, or may be older than what did.
+    is_open: bool,
+}
+
 fn marker_path(dir: &Path) -> std::path::PathBuf {
     dir.join("reopening")
 }
@@ -162,7 +171,7 @@ impl Agent {
     /// log's word leaves it open which of them count.
     fn events_to_remake(&self, marker: Marker, ends: &Ends) -> Result<(Vec<Remade>, bool), AgentError> {
         let mut events = Vec::new();
-        let mut known: BTreeMap<(Epoch, Partition), Option<Sequence>> = BTreeMap::new();
+        let mut known: BTreeMap<(Epoch, Partition), EndOf> = BTreeMap::new();
         let mut at = marker.from.max(lock(&self.outbox).first_position());
         while at < marker.until {
             let window = lock(&self.outbox).read(at, WINDOW_BYTES)?;
@@ -175,7 +184,7 @@ impl Agent {
                     Some(end) => *end,
                     None => *known.entry(place).or_insert(self.end_of(place, ends)?),
                 };
-                if end.is_some_and(|end| placed.entry.sequence < end) {
+                if end.at.is_some_and(|end| placed.entry.sequence < end) {
                     continue;
                 }
                 let Content::Change { key, datum, .. } = placed.entry.content else { continue };
@@ -186,19 +195,18 @@ impl Agent {
             }
             at = last + 1;
         }
-        Ok((events, known.values().any(Option::is_none)))
+        Ok((events, known.values().any(|end| end.is_open)))
     }
 
-    /// Where one of our epochs ended in a partition, by the log's word; `None` where the log does not say, or says what
-    /// this outbox does not know.
-    fn end_of(
-        &self,
-        (epoch, partition): (Epoch, Partition),
-        ends: &Ends,
-    ) -> Result<Option<Sequence>, AgentError> {
-        let ended = ends.get(&partition).into_iter().flatten().find(|ended| ended.epoch == epoch);
-        let Some(ended) = ended else { return Ok(None) };
-        Ok(lock(&self.outbox).stood_at(partition, ended)?.then_some(ended.next))
+    /// Where one of our epochs ended in a partition, by the log's word.
+    fn end_of(&self, (epoch, partition): (Epoch, Partition), ends: &Ends) -> Result<EndOf, AgentError> {
+        let mut since = ends.get(&partition).into_iter().flatten().skip_while(|ended| ended.epoch != epoch);
+        let Some(ended) = since.next() else { return Ok(EndOf { at: None, is_open: true }) };
+        let is_known = lock(&self.outbox).stood_at(partition, ended)?;
+        // What counted in an epoch since may be these very events, made again by the folder that this one is a copy of,
+        // and younger ones of their keys.
+        let is_last = since.all(|later| later.next == Sequence::new(0));
+        Ok(EndOf { at: is_known.then_some(ended.next), is_open: !is_known || !is_last })
     }
 
     /// Ends a reopen: a new epoch in the outbox, and every event again that did not count when the log took the

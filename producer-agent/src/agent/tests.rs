@@ -4,7 +4,7 @@ use platform::segments::memory_disk::MemoryDisk;
 
 use std::collections::BTreeMap;
 
-use schemas::ids::Partition;
+use schemas::ids::{Digest, Partition, Sequence};
 use schemas::table::Ended;
 
 use super::*;
@@ -214,15 +214,39 @@ fn a_reopen_makes_again_what_did_not_count_when_the_log_took_its_openings() {
 
 #[test]
 fn what_may_have_counted_is_left_to_a_person() {
-    for ends in [vec![], vec![Ended { epoch: Epoch::new([8; 16]), ..with_three_changes().2[1] }]] {
-        let (mut site, partition, _) = with_three_changes();
+    let other = |next: u64| Ended {
+        epoch: Epoch::new([8; 16]),
+        next: Sequence::new(next),
+        digest: Digest::new([1; 16]),
+    };
+    type Word = fn(Ended, Ended) -> Vec<Ended>;
+    let words: [Word; 3] = [
+        |_, _| vec![],
+        |_, unknown| vec![unknown],
+        // The folder that this one is a copy of has made its events again.
+        |ours, later| vec![ours, later],
+    ];
+    for word in words {
+        let (mut site, partition, stood) = with_three_changes();
         let marker = site.agent.begin_reopen(0, false).unwrap();
-        let ends = BTreeMap::from([(partition, ends)]);
+        let ends = BTreeMap::from([(partition, word(stood[1], other(1)))]);
         site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
         assert_eq!(site.events(), []);
         let names = site.disk.list(&PathBuf::from("/agent")).unwrap();
         assert!(names.iter().any(|name| name.starts_with("parked-")), "{names:?}");
     }
+}
+
+#[test]
+fn a_reopen_that_was_broken_off_before_anything_counted_leaves_nothing_open() {
+    let (mut site, partition, stood) = with_three_changes();
+    let marker = site.agent.begin_reopen(0, false).unwrap();
+    site.agent.images.apply(&[image("2")], 0).unwrap();
+    let broken_off =
+        Ended { epoch: Epoch::new([8; 16]), next: Sequence::new(0), digest: Digest::new([1; 16]) };
+    let ends = BTreeMap::from([(partition, vec![stood[1], broken_off])]);
+    site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
+    assert_eq!(site.events(), [("a".to_owned(), "u")]);
 }
 
 #[test]

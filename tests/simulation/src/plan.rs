@@ -188,6 +188,31 @@ fn haunted(provider: usize, router: usize, at: u64, random: &mut Random) -> Vec<
     plan
 }
 
+/// A new machine takes a provider's place, whose events were not all sent. Soon after it loses the images that it has made, or
+/// is replaced by a copy of the first one.
+fn replaced(
+    provider: usize,
+    (at, until): (u64, u64),
+    down: Vec<(u64, Action)>,
+    random: &mut Random,
+) -> Vec<(u64, Action)> {
+    let machine = Machine::Provider(provider);
+    let routers = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok());
+    let no_way = routers.flat_map(|router| {
+        [(at - 4_000, Action::CutSite(machine, router)), (at, Action::MendSite(machine, router))]
+    });
+    let again = until + 500 + random.below(20_000);
+    let loss = if random.below(2) == 0 { Loss::Images } else { Loss::SinceBackup };
+    let mut plan = vec![
+        (at - 1, Action::Backup(provider)),
+        (again, Action::Crash(machine, loss)),
+        (again + random.below(2_000), Action::Start(machine)),
+    ];
+    plan.extend(no_way);
+    plan.extend(down);
+    plan
+}
+
 /// A router is cut off from the log until retention has passed what it read last.
 fn outlived(router: usize, at: u64, random: &mut Random) -> Vec<(u64, Action)> {
     let expire = at + YOUNG + 5_000 + random.below(20_000);
@@ -246,14 +271,7 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         }
         14 => haunted(provider, router, at, random),
         15 => outlived(router, at, random),
-        16 => {
-            // A new machine, and soon after it the images that it has made.
-            let again = until + 500 + random.below(20_000);
-            let mut plan = down(Machine::Provider(provider), Loss::Folder);
-            plan.push((again, Action::Crash(Machine::Provider(provider), Loss::Images)));
-            plan.push((again + random.below(2_000), Action::Start(Machine::Provider(provider))));
-            plan
-        }
+        16 => replaced(provider, (at, until), down(Machine::Provider(provider), Loss::Folder), random),
         _ => vec![(at, Action::Poison(provider, u32::try_from(router).unwrap_or(0)))],
     }
 }

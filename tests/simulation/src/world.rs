@@ -297,7 +297,8 @@ impl World {
                 self.sky.fired(Fault::ProviderCrash);
                 self.crash_disk(&provider.disk);
                 provider.images.crash(self.below(2) == 0);
-                match (loss, self.backups.remove(&number)) {
+                let backup = if loss == Loss::SinceBackup { self.backups.remove(&number) } else { None };
+                match (loss, backup) {
                     (Loss::Images, _) => {
                         provider.images.lose();
                         self.sky.fired(Fault::LostImages);
