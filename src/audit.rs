@@ -119,6 +119,9 @@ fn in_sentence(event: &Event) -> String {
             let places = in_words(places);
             format!("the stream of {agent} under {agreement} has ended ({reason}), at most up to [{places}]")
         }
+        Event::Shadowed { operator, channel, rows } => {
+            format!("{operator} had {rows:?} counted over {channel}")
+        }
         Event::Version { agreement, version, .. } => format!("{agreement} is in force in version {version}"),
         Event::Status { agreement, status, reason, .. } => format!("{agreement} is now {status:?}: {reason}"),
     }

@@ -12,10 +12,11 @@ use std::process::Command;
 
 use platform::client::send_json;
 use platform::pki::Subject;
+use schemas::change::Op;
 use schemas::error_code::ErrorCode;
-use schemas::publish::ChannelAgreements;
+use schemas::publish::{ChannelAgreements, ShadowCounts};
 use serde_json::{Value as Json, json};
-use support::network::{Network, refusal};
+use support::network::{Network, agreement, refusal, row};
 
 const CHANNEL: &str = "companies";
 
@@ -185,4 +186,64 @@ async fn a_provider_asks_a_router_about_its_own_channel_and_nobody_else_may() {
     network.set_status("revoked").await.unwrap();
     let (code, said) = diff().await.unwrap();
     assert_eq!((code, said.as_str()), (Some(0), "0 agreement(s), 0 would be suspended\n"));
+}
+
+/// A request to count a proposed agreement.
+fn shadow(network: &Network, rows: &str, from: &str, seconds: &str) -> reqwest::RequestBuilder {
+    let mut proposed = agreement(2, rows);
+    proposed["fields"] = json!({"k": "keep"});
+    network.operator.post("/v1/shadow").query(&[("from", from), ("seconds", seconds)]).json(&proposed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proposed_agreement_is_counted_over_the_log_and_over_what_comes() {
+    let mut network = Network::opened().await.unwrap();
+    let (r, j) = (row("a", "R"), row("a", "J"));
+    network.publish(Op::Create, "a", None, Some(&r)).await.unwrap();
+    network.publish(Op::Update, "a", Some(&r), Some(&j)).await.unwrap();
+    network.publish(Op::Update, "a", Some(&j), Some(&r)).await.unwrap();
+    network.publish(Op::Create, "b", None, Some(&row("b", "L"))).await.unwrap();
+    let asked = shadow(&network, "t in [\"J\", \"L\"]", "earliest", "30");
+    let counts: ShadowCounts = send_json(asked).await.unwrap();
+    assert_eq!((counts.events, counts.change, counts.enter, counts.leave, counts.nothing), (4, 1, 1, 1, 1));
+    // What stands gives the rows of territory R: the first three events.
+    assert_eq!((counts.gained, counts.lost, counts.parked, counts.is_whole), (1, 1, 0, true));
+    assert_eq!(counts.pending.into_iter().collect::<Vec<_>>(), ["secret", "t"]);
+    let no_time: ShadowCounts = send_json(shadow(&network, "t == \"R\"", "earliest", "0")).await.unwrap();
+    assert!(!no_time.is_whole && no_time.events == 0, "{no_time:?}");
+
+    let counting = tokio::spawn(send_json::<ShadowCounts>(shadow(&network, "true", "latest", "2")));
+    let mut published = 0;
+    while !counting.is_finished() {
+        let key = format!("c{published}");
+        network.publish(Op::Create, &key, None, Some(&row(&key, "R"))).await.unwrap();
+        published += 1;
+    }
+    let counts = counting.await.unwrap().unwrap();
+    assert!(counts.is_whole && counts.events > 0 && counts.events <= published, "{counts:?} of {published}");
+    assert_eq!((counts.change, counts.gained), (counts.events, 0));
+    let wrong = send_json::<ShadowCounts>(shadow(&network, "true", "state", "2")).await;
+    assert_eq!(refusal(wrong).unwrap(), ErrorCode::RequestMalformed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_had_what_counted_is_in_the_audit() {
+    let mut network = Network::opened().await.unwrap();
+    network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    network.authority.issue_to(dir.path(), "operator", &Subject::Operator("anna".to_owned())).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), network.authority.certificate_pem()).unwrap();
+    let proposed = write(&dir.path().join("proposed.json"), &agreement(2, "k == \"a\""));
+    let identity = dir.path().join("operator.pem").to_str().unwrap().to_owned();
+    let admin = format!("https://{}", network.router.admin_address());
+    let typed = move |words: Vec<String>| {
+        tokio::task::spawn_blocking(move || dit(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let asked = words(&["scope", "shadow", "--admin", &admin, "--identity", &identity, &proposed]);
+    let (code, said) = typed(asked).await.unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("1 event(s), to 0:") && said.contains("gives 1 change(s)"), "{said}");
+    let (_, said) = typed(words(&["audit", "--admin", &admin, "--identity", &identity])).await.unwrap();
+    assert!(said.contains("anna had \"k == \\\"a\\\"\" counted over register"), "{said}");
 }

@@ -2,12 +2,13 @@
 //!
 //! Owns the names of a batch's metadata and the JSON of answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Agreement, Status};
 use crate::channel::Channel;
+use crate::cursor::Place;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, Partition, Sequence};
 use crate::limits;
 use crate::table::Ended;
@@ -133,6 +134,35 @@ pub struct ChannelAgreements {
     pub schemas: Vec<serde_json::Value>,
     /// All agreements under which the channel is received.
     pub agreements: Vec<AgreementStatus>,
+}
+
+/// What a proposed agreement would have given, in counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowCounts {
+    /// Events that were judged.
+    pub events: u64,
+    /// Of these, its consumer would get nothing.
+    pub nothing: u64,
+    /// It would get a change of a row that it has.
+    pub change: u64,
+    /// It would get a row that enters its scope.
+    pub enter: u64,
+    /// It would get a delete, of a row that leaves its scope.
+    pub leave: u64,
+    /// They cannot be judged, and would be parked.
+    pub parked: u64,
+    /// Beside the standing version of the agreement: events of which only the proposed one gives something.
+    pub gained: u64,
+    /// Events of which only the standing one does.
+    pub lost: u64,
+    /// Fields of the events that it does not name, and that are denied.
+    pub pending: BTreeSet<String>,
+    /// A schema that suspends it was met, and nothing was judged from there on.
+    pub suspended: Option<String>,
+    /// Whether all was judged that was asked for; else the time was up.
+    pub is_whole: bool,
+    /// Up to where, by partition.
+    pub places: Vec<Place>,
 }
 
 #[cfg(test)]

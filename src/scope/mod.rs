@@ -7,10 +7,14 @@ mod ground;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use platform::client::{Client, send_json};
 use platform::config;
+use platform::identity::{Identity, IdentityFiles};
 use schemas::agreement::{Agreement, Transform};
 use schemas::avro::schema::AvroSchema;
+use schemas::cursor::in_words as in_offsets;
 use schemas::ids::ChannelName;
+use schemas::publish::ShadowCounts;
 use scope::foresee::{Change, Foreseen, Proposal, foresee};
 use scope::lint::lint;
 use serde::Serialize;
@@ -31,6 +35,8 @@ enum ScopeCommand {
     Lint(LintArgs),
     /// Shows, before a schema is registered, which agreements it would suspend, and what each consumer would see.
     Diff(DiffArgs),
+    /// Runs a proposed agreement over what a channel's log holds, or over what comes, and tells counts alone.
+    Shadow(ShadowArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,11 +62,33 @@ struct DiffArgs {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct ShadowArgs {
+    /// A router's admin listener, as `https://host:port`.
+    #[arg(long, value_name = "URL")]
+    admin: String,
+    /// An operator's certificate; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+    /// The proposed agreement, as JSON; beside the one of its number that stands, if there is one.
+    agreement: PathBuf,
+    /// From where: earliest, a time with its offset, or latest for what comes.
+    #[arg(long, default_value = "earliest")]
+    from: String,
+    /// How long it may take, at most a minute.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// The counts as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs one of them; whether nothing was found that a person should look at.
 pub async fn run(args: ScopeArgs) -> anyhow::Result<bool> {
     match args.command {
         ScopeCommand::Lint(args) => run_lint(args).await,
         ScopeCommand::Diff(args) => run_diff(args).await,
+        ScopeCommand::Shadow(args) => run_shadow(args).await,
     }
 }
 
@@ -140,6 +168,43 @@ fn in_words(foreseen: &Foreseen) -> String {
         Change::StaysSuspended { reason } => format!("stays suspended: {reason}"),
         Change::Resumed => format!("resumed; {sees}"),
     }
+}
+
+async fn run_shadow(args: ShadowArgs) -> anyhow::Result<bool> {
+    let agreement: Agreement = config::load_json(&args.agreement)?;
+    let identity = Identity::load(&IdentityFiles::beside(&args.identity))?;
+    let client = Client::new(&args.admin, &identity)?;
+    let asked = [("from", args.from), ("seconds", args.seconds.to_string())];
+    let request = client.post("/v1/shadow").query(&asked).json(&agreement);
+    let counts: ShadowCounts = send_json(request).await?;
+    match args.json {
+        true => println!("{}", serde_json::to_string(&counts)?),
+        false => println!("{}", counted(&counts)),
+    }
+    Ok(counts.is_whole && counts.suspended.is_none())
+}
+
+fn counted(counts: &ShadowCounts) -> String {
+    let ShadowCounts { events, nothing, change, enter, leave, parked, gained, lost, .. } = counts;
+    let mut lines = vec![
+        format!("{events} event(s), to {}", in_offsets(&counts.places)),
+        format!(
+            "  gives {change} change(s), {enter} row(s) that enter, {leave} that leave; nothing of {nothing}"
+        ),
+        format!("  beside what stands: {gained} event(s) more, {lost} fewer"),
+    ];
+    if *parked > 0 {
+        lines.push(format!("  {parked} event(s) cannot be judged"));
+    }
+    if !counts.pending.is_empty() {
+        let pending: Vec<&str> = counts.pending.iter().map(String::as_str).collect();
+        lines.push(format!("  denied, as it names them not: {}", pending.join(", ")));
+    }
+    lines.extend(counts.suspended.as_ref().map(|reason| format!("  SUSPENDED there: {reason}")));
+    if !counts.is_whole && counts.suspended.is_none() {
+        lines.push("  the time was up before the end: give more --seconds, or a later --from".to_owned());
+    }
+    lines.join("\n")
 }
 
 /// A field as it leaves.

@@ -68,6 +68,15 @@ pub enum Event {
         /// Control is applied up to here.
         applied: Offset,
     },
+    /// An operator had a proposed agreement counted over a channel; no row left.
+    Shadowed {
+        /// Who.
+        operator: String,
+        /// The channel.
+        channel: ChannelName,
+        /// What was asked of its rows.
+        rows: String,
+    },
 }
 
 impl Event {
@@ -75,7 +84,7 @@ impl Event {
     pub const fn applied(&self) -> Option<Offset> {
         match self {
             Self::Version { applied, .. } | Self::Status { applied, .. } => Some(*applied),
-            Self::Started | Self::Admitted { .. } | Self::Ended { .. } => None,
+            Self::Started | Self::Admitted { .. } | Self::Ended { .. } | Self::Shadowed { .. } => None,
         }
     }
 }

@@ -11,4 +11,5 @@ pub mod own_state;
 pub mod reckoning;
 pub mod scopes;
 pub mod session;
+pub mod shadow;
 pub mod start;

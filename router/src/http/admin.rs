@@ -2,27 +2,32 @@
 //!
 //! Owns the second listener's requests, loopback by default and always under an operator's certificate.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
-use schemas::agreement::{Agreement, Status};
+use schemas::agreement::{Agreement, History, Status};
 use schemas::channel::Channel;
 use schemas::error_code::ErrorCode;
 use schemas::ids::{AgreementNumber, Offset};
-use schemas::publish::AgreementStatus;
+use schemas::publish::{AgreementStatus, ShadowCounts};
 use serde::Deserialize;
 
 use super::problem::Refused;
 use super::server::PeerName;
 use crate::Core;
 use crate::audit;
+use crate::audit::chain::Event;
 use crate::audit::service::AuditPage;
 use crate::control::change::{Body, Participant};
 use crate::control::declared::declare_channel;
 use crate::control::service::ControlError;
 use crate::control::view::ControlView;
+use crate::delivery::scopes::Scopes;
+use crate::delivery::shadow::Shadow;
+use crate::delivery::start::{Beginning, From, begin};
 use crate::log::Stored;
 
 /// The routes.
@@ -32,6 +37,7 @@ pub fn routes() -> Router<Core> {
         .route("/v1/channels", put(put_channel))
         .route("/v1/agreements", put(put_agreement))
         .route("/v1/agreements", get(list_agreements))
+        .route("/v1/shadow", post(shadow))
         .route("/v1/agreements/{number}/status", post(set_status))
         .route("/v1/audit", get(read_audit))
 }
@@ -96,6 +102,53 @@ async fn list_agreements(
     peer.operator()?;
     let view = core.control.view();
     Ok(Json(view.agreements.values().map(|entry| entry.as_told()).collect()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowQuery {
+    /// `earliest`, a time, or `latest` for what comes.
+    from: String,
+    /// How long it may take, at most a minute.
+    seconds: u64,
+}
+
+/// A proposed agreement over the log or what comes, in counts: by a predicate's counts something can be learnt of single
+/// rows, so who asked what is in the audit before anything is judged.
+async fn shadow(
+    State(core): State<Core>,
+    Extension(peer): Extension<PeerName>,
+    Query(query): Query<ShadowQuery>,
+    Json(agreement): Json<Agreement>,
+) -> Result<Json<ShadowCounts>, Refused> {
+    let operator = peer.operator()?.to_owned();
+    agreement.validate().map_err(|error| Refused::new(ErrorCode::RequestMalformed, error.to_string()))?;
+    let from = From::parse(&query.from)?;
+    if matches!(from, From::State | From::Cursor(_)) {
+        let problem = "from is earliest, latest or a time";
+        return Err(Refused::new(ErrorCode::RequestMalformed, problem));
+    }
+    let channel = agreement.channel.clone();
+    let no_channel =
+        || Refused::new(ErrorCode::ChannelUnknown, format!("channel {channel} is not at work here"));
+    let running = core.channels.all().into_iter().find(|running| running.entry.channel.name == channel);
+    let running = running.ok_or_else(no_channel)?;
+    // Whoever reads in its own name reads all that the log holds.
+    let proposed = Arc::new(Agreement { history: History::Full, ..agreement });
+    let view = core.control.view();
+    let scopes = |agreement: Arc<Agreement>| {
+        Scopes::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&core.secret))
+    };
+    let standing = view.agreements.get(&proposed.number).map(|entry| Arc::new(entry.agreement.clone()));
+    let standing = standing.map(scopes).transpose()?;
+    let shadow = Shadow::new(scopes(Arc::clone(&proposed))?, standing, core.control.watch());
+    let (is_live, rows) = (from == From::Latest, proposed.rows.clone());
+    let _turn = core.admissions.check().await;
+    core.audit.record(Event::Shadowed { operator, channel, rows }).await?;
+    let Beginning::Log(followers) = begin(&running, &proposed, &core.secret, from).await? else {
+        return Err(Refused::new(ErrorCode::Internal, "a shadow reads the log"));
+    };
+    Ok(Json(shadow.run(followers, is_live, Duration::from_secs(query.seconds)).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -15,6 +15,7 @@ use crate::control::service::ControlError;
 use crate::control::view::Refusal;
 use crate::delivery::admissions::TooManyStreams;
 use crate::delivery::scopes::ScopeError;
+use crate::delivery::shadow::ShadowError;
 use crate::delivery::start::StartError;
 use crate::ingest::batch::BatchError;
 use crate::ingest::service::PublishError;
@@ -170,6 +171,10 @@ refused_from! {
         ScopeError::Schema(_) => ErrorCode::SchemaInvalid,
         ScopeError::Compile(error) if error.is_schema_mismatch() => ErrorCode::SchemaMismatch,
         ScopeError::Compile(_) => ErrorCode::RequestMalformed,
+    };
+    ShadowError => |error| match error {
+        ShadowError::Reader(error) => reader_code(error),
+        ShadowError::Scope(_) => ErrorCode::RequestMalformed,
     };
     DeclaredError => |error| match error {
         DeclaredError::Config(_) | DeclaredError::Agreement { .. } => ErrorCode::RequestMalformed,

@@ -1,0 +1,156 @@
+//! Shadow mode: a proposed agreement over what a channel's log holds, or over what comes, in counts alone.
+//!
+//! Owns the counts. What is judged goes nowhere: no row, key or value is kept, told or logged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use schemas::delivery::Reason;
+use schemas::ids::Offset;
+use schemas::publish::ShadowCounts;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::scopes::{ScopeError, Scopes};
+use crate::channel::feed::Tail;
+use crate::channel::follower::Follower;
+use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
+use crate::control::view::ControlView;
+
+/// How long a shadow may take.
+pub const LONGEST: Duration = Duration::from_secs(60);
+
+/// Why there are no counts.
+#[derive(Debug, thiserror::Error)]
+pub enum ShadowError {
+    /// The log.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// The standing agreement, on its own schema.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+}
+
+/// A proposed agreement beside the one of its number that stands, if there is one.
+pub struct Shadow {
+    proposed: Scopes,
+    standing: Option<Scopes>,
+    view: watch::Receiver<Arc<ControlView>>,
+    counts: ShadowCounts,
+}
+
+impl Shadow {
+    /// Nothing is judged yet.
+    pub fn new(proposed: Scopes, standing: Option<Scopes>, view: watch::Receiver<Arc<ControlView>>) -> Self {
+        Self { proposed, standing, view, counts: ShadowCounts::default() }
+    }
+
+    /// Judges from where the followers stand: up to what the log holds now, or, `live`, whatever comes until the time is up.
+    pub async fn run(
+        mut self,
+        mut followers: Vec<Follower>,
+        is_live: bool,
+        within: Duration,
+    ) -> Result<ShadowCounts, ShadowError> {
+        let until = Instant::now() + within.min(LONGEST);
+        let end = |follower: &Follower| (!is_live).then(|| follower.feed().tail().next);
+        let ends: Vec<Option<Offset>> = followers.iter().map(end).collect();
+        let is_behind =
+            |follower: &Follower, end: &Option<Offset>| end.is_none_or(|end| follower.place().offset < end);
+        loop {
+            let mut is_moving = false;
+            for (follower, end) in followers.iter_mut().zip(&ends) {
+                if Instant::now() >= until || self.counts.suspended.is_some() {
+                    break;
+                }
+                if is_behind(follower, end)
+                    && let Some(chunk) = follower.next().await?
+                {
+                    is_moving = true;
+                    self.judge(&chunk, follower.wanted(), *end);
+                    // A log that is all in memory is read without a pause.
+                    tokio::task::yield_now().await;
+                }
+            }
+            let is_over = self.counts.suspended.is_some() || Instant::now() >= until;
+            let is_at_end = followers.iter().zip(&ends).all(|(follower, end)| !is_behind(follower, end));
+            if is_over || is_at_end {
+                self.counts.is_whole = is_at_end || (is_live && self.counts.suspended.is_none());
+                self.counts.places = followers.iter().map(Follower::place).collect();
+                return Ok(self.counts);
+            }
+            if !is_moving && !moved(&followers, until).await {
+                // A partition that is lost does not come to its end.
+                self.counts.places = followers.iter().map(Follower::place).collect();
+                return Ok(self.counts);
+            }
+        }
+    }
+
+    fn judge(&mut self, chunk: &Chunk, from: Offset, end: Option<Offset>) {
+        for item in &chunk.items {
+            if let Item::Change(event) = item
+                && event.offset >= from
+                && end.is_none_or(|end| event.offset < end)
+                && self.counts.suspended.is_none()
+            {
+                self.judge_one(event);
+            }
+        }
+    }
+
+    fn judge_one(&mut self, event: &Judgeable) {
+        let view = Arc::clone(&self.view.borrow());
+        let counts = &mut self.counts;
+        let scope = match self.proposed.scope(&view, event.schema, event.codec()) {
+            Ok(scope) => scope,
+            Err(error) => return counts.suspended = Some(error.to_string()),
+        };
+        counts.events += 1;
+        for field in scope.pending() {
+            if !counts.pending.contains(field) {
+                counts.pending.insert(field.clone());
+            }
+        }
+        let gives = match scope.judge(event.op, &event.key, &event.images()) {
+            Err(_) => return counts.parked += 1,
+            Ok(None) => {
+                counts.nothing += 1;
+                false
+            }
+            Ok(Some(permitted)) => {
+                match permitted.get().reason() {
+                    Reason::Enter => counts.enter += 1,
+                    Reason::Leave => counts.leave += 1,
+                    Reason::Change | Reason::State => counts.change += 1,
+                }
+                true
+            }
+        };
+        let Some(standing) = &mut self.standing else { return };
+        // One that is suspended under this schema gives nothing.
+        let standing = standing.scope(&view, event.schema, event.codec());
+        let given = standing.is_ok_and(|scope| {
+            scope.judge(event.op, &event.key, &event.images()).is_ok_and(|permitted| permitted.is_some())
+        });
+        counts.gained += u64::from(gives && !given);
+        counts.lost += u64::from(given && !gives);
+    }
+}
+
+/// Waits for news in any partition, until then; whether more can come.
+async fn moved(followers: &[Follower], until: Instant) -> bool {
+    let news = followers.iter().map(|follower| {
+        let (mut tail, position) = (follower.feed().watch(), follower.place().offset);
+        Box::pin(async move {
+            let is_news = |tail: &Tail| tail.next > position || tail.lost().is_some();
+            tail.wait_for(is_news).await.is_ok_and(|tail| tail.lost().is_none())
+        })
+    });
+    match tokio::time::timeout_at(until, select_all(news)).await {
+        Ok((is_news, _, _)) => is_news,
+        // The time is up: the caller sees.
+        Err(_) => true,
+    }
+}
