@@ -3,6 +3,8 @@
 //! Owns the properties: equal decisions and values, nothing of a denied field, nothing of the new image in a leave, projection
 //! that changes nothing when done twice, and a typed denial of whatever is malformed.
 
+use std::collections::BTreeMap;
+
 use apache_avro::types::Value;
 use proptest::prelude::*;
 use schemas::agreement::{Agreement, Transform};
@@ -60,6 +62,16 @@ fn case() -> impl Strategy<Value = Case> {
             let agreement = agreement(&schema(&fields), &rows, &draws);
             Case { fields, agreement, before, after }
         })
+}
+
+/// What happens to the subjects of a small register: which one, and its image afterwards.
+type History = Vec<(usize, Option<Vec<u8>>)>;
+
+fn history() -> impl Strategy<Value = (Case, History)> {
+    case().prop_flat_map(|case| {
+        let event = (0..3_usize, prop::option::weighted(0.8, datum(&case.fields)));
+        (Just(case), prop::collection::vec(event, 1..12))
+    })
 }
 
 struct Engines {
@@ -130,6 +142,36 @@ proptest! {
             if fields.iter().all(Kind::is_written_one_way) {
                 prop_assert_eq!(ours, expected);
             }
+        }
+    }
+
+    #[test]
+    fn the_replica_equation_holds_at_every_prefix((case, history) in history()) {
+        let Engines { schema, scope, model } = engines(&case.fields, &case.agreement);
+        let said = |bytes: &[u8]| said(&decode(scope.derived(), bytes).unwrap());
+        let (mut register, mut replica) = (BTreeMap::<usize, Vec<u8>>::new(), BTreeMap::new());
+        for (number, after) in history {
+            let before = match &after {
+                Some(image) => register.insert(number, image.clone()),
+                None => register.remove(&number),
+            };
+            if before.is_none() && after.is_none() {
+                continue;
+            }
+            let (op, key) = (op(before.is_some(), after.is_some()), format!("k{number}"));
+            let given = judged(&scope, &schema, (op, &key), before.as_deref(), after.as_deref()).unwrap();
+            if let Some(given) = given {
+                match &given.after {
+                    Some(image) => replica.insert(given.key, said(image)),
+                    None => replica.remove(&given.key),
+                };
+            }
+            let mut expected = BTreeMap::new();
+            for (number, image) in &register {
+                let row = model.judge(Op::Read, &format!("k{number}"), None, Some(image)).unwrap();
+                expected.extend(row.map(|row| (row.key, said(&row.after.unwrap()))));
+            }
+            prop_assert_eq!(&replica, &expected, "{}", case.agreement.rows);
         }
     }
 
