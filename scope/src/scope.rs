@@ -7,6 +7,7 @@ use schemas::agreement::{Agreement, Transform};
 use schemas::avro::binary::DatumError;
 use schemas::avro::located::{Ends, Located};
 use schemas::avro::resolution::resolve_datum;
+use schemas::avro::resolver::Resolver;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::Op;
 use schemas::delivery::Reason;
@@ -86,8 +87,8 @@ impl Likeness {
 /// One agreement version compiled against one schema version.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// The schema that records come in, where it is older than the one that is judged.
-    older: Option<AvroSchema>,
+    /// How records become those that are judged, where they come in an older schema.
+    older: Option<Older>,
     effective: AvroSchema,
     filter: Filter,
     projection: Projection,
@@ -106,7 +107,7 @@ impl Scope {
         let likeness = Likeness::of(agreement, terms, (&predicate, &rules), (&derived, keeps_key));
         Ok(Self {
             likeness,
-            older: is_resolved.then(|| terms.writer.clone()),
+            older: is_resolved.then(|| Older::new(terms.writer, &effective)),
             filter: Filter::new(&predicate, &effective),
             projection: Projection::new(&rules, &effective, key.clone()),
             effective,
@@ -213,7 +214,7 @@ impl Scope {
         to: &'i mut Resolved,
     ) -> Result<Option<Located<'i>>, Denial> {
         let (Some(image), Some(older)) = (image, &self.older) else { return Ok(image) };
-        to.bytes = resolve_datum(older, &self.effective, image.bytes()).map_err(|_| Denial::Unresolvable)?;
+        older.resolve(image, &self.effective, &mut to.bytes)?;
         Ok(Some(to.ends.locate(self.effective.layout(), &to.bytes)?))
     }
 
@@ -231,6 +232,31 @@ impl Scope {
         let after = image.map(project).transpose()?;
         let key = if self.keeps_key { key.to_owned() } else { self.key.hash("key", key.as_bytes()) };
         Ok(Permitted::new(Outcome { op, key, after, reason }))
+    }
+}
+
+/// Records of an older schema.
+#[derive(Debug, Clone)]
+struct Older {
+    schema: AvroSchema,
+    /// None where it takes values.
+    plan: Option<Resolver>,
+}
+
+impl Older {
+    fn new(writer: &AvroSchema, effective: &AvroSchema) -> Self {
+        Self { plan: Resolver::new(writer, effective), schema: writer.clone() }
+    }
+
+    fn resolve(&self, image: Located<'_>, to: &AvroSchema, out: &mut Vec<u8>) -> Result<(), Denial> {
+        match &self.plan {
+            Some(plan) => plan.resolve(image, out)?,
+            None => {
+                let resolved = resolve_datum(&self.schema, to, image.bytes());
+                *out = resolved.map_err(|_| Denial::Unresolvable)?;
+            }
+        }
+        Ok(())
     }
 }
 

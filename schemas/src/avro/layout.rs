@@ -29,6 +29,8 @@ pub(super) enum Node {
     UuidText,
     /// Sixteen bytes, counted.
     UuidBytes,
+    /// A number as bytes: at least one, for no number has none.
+    Decimal,
     /// A number and its scale, in bytes.
     BigDecimal,
     Enum(usize),
@@ -143,7 +145,7 @@ impl Builder {
             Schema::String => self.push(Node::String),
             Schema::Fixed(fixed) | Schema::Duration(fixed) => self.named(&fixed.name, Node::Raw(fixed.size)),
             Schema::Decimal(decimal) => match &decimal.inner {
-                apache_avro::schema::InnerDecimalSchema::Bytes => self.push(Node::Bytes),
+                apache_avro::schema::InnerDecimalSchema::Bytes => self.push(Node::Decimal),
                 apache_avro::schema::InnerDecimalSchema::Fixed(fixed) => {
                     self.named(&fixed.name, Node::Raw(fixed.size))
                 }
@@ -221,10 +223,17 @@ impl<'l> Walk<'l> {
                 16 => Ok(()),
                 _ => Err(DatumError::Invalid { at, what: "a UUID has not 16 bytes" }),
             },
+            Node::Decimal => match cursor.bytes()? {
+                [] => Err(DatumError::Invalid { at, what: "a decimal has no digits" }),
+                _ => Ok(()),
+            },
             Node::BigDecimal => {
                 let mut inner = Cursor::new(cursor.bytes()?);
-                let number = inner.bytes().and_then(|_| inner.long()).and_then(|_| inner.end());
-                number.map_err(|_| DatumError::Invalid { at, what: "a decimal is no number and scale" })
+                let digits = inner.bytes().map(<[u8]>::is_empty);
+                match digits.and_then(|is_none| inner.long().and_then(|_| inner.end()).map(|()| is_none)) {
+                    Ok(false) => Ok(()),
+                    _ => Err(DatumError::Invalid { at, what: "a decimal is no number and scale" }),
+                }
             }
             Node::Enum(symbols) => match usize::try_from(cursor.long()?) {
                 Ok(index) if index < *symbols => Ok(()),
@@ -306,6 +315,13 @@ mod tests {
         super::super::binary::put_long(&mut bytes, i64::MAX);
         bytes.push(0);
         assert!(matches!(nulls.validate(&bytes), Err(DatumError::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_decimal_has_digits() {
+        let decimal = layout(r#"{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}"#);
+        assert_eq!(decimal.validate(&[2, 5]), Ok(()));
+        assert!(matches!(decimal.validate(&[0]), Err(DatumError::Invalid { .. })));
     }
 
     #[test]

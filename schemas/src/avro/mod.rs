@@ -12,5 +12,6 @@ pub mod layout;
 pub mod located;
 pub mod names;
 pub mod resolution;
+pub mod resolver;
 pub mod schema;
 pub mod text;
