@@ -80,6 +80,10 @@ load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
 simulation SEEDS="1000" FIRST="1":
     cargo run --release -p simulation -- --seeds {{SEEDS}} --first {{FIRST}}
 
+# The scope engine's fuzz targets, so many seconds each, from the corpus in the repository (a nightly compiler and cargo-fuzz).
+fuzz SECONDS="300":
+    cd scope/fuzz && for target in plan predicate framing; do cargo +nightly fuzz run $target -- -max_total_time={{SECONDS}} -max_len=512; done
+
 # Planted bugs: each must be found within a hundred seeds.
 planted:
     tests/simulation/planted.sh

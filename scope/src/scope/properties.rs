@@ -95,7 +95,7 @@ fn grown(fields: &[Kind], draws: &[u8]) -> Json {
             _ => {}
         }
         grown.push(field);
-        if draw % 3 == 0 {
+        if draw.is_multiple_of(3) {
             let (kind, default) = [
                 (json!("string"), json!("new")),
                 (json!(["null", "long"]), Json::Null),
@@ -107,7 +107,7 @@ fn grown(fields: &[Kind], draws: &[u8]) -> Json {
             grown.push(json!({"name": format!("d{index}"), "type": kind, "default": default}));
         }
     }
-    if draws.len() > 2 && draws[0] % 2 == 0 {
+    if draws.len() > 2 && draws[0].is_multiple_of(2) {
         grown[1..].reverse();
     }
     json!({"type": "record", "name": "test.Row", "fields": grown})

@@ -1,0 +1,4 @@
+//! The fuzzer's door to `targets::predicate`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| scope_fuzz::targets::predicate(data));
