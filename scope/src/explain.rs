@@ -13,8 +13,9 @@ use schemas::delivery::Reason;
 use serde::Serialize;
 
 use crate::compile::{CompileError, Compiled, Terms};
+use crate::denial::Denial;
 use crate::predicate::{Clause, Truth};
-use crate::scope::{Denial, Images, Scope};
+use crate::scope::{Images, Scope};
 
 /// Why an event cannot be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

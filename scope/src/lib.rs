@@ -5,6 +5,7 @@
 //! router passes through a [`permit::Permitted`], whose only constructor is the decision made here.
 
 pub mod compile;
+pub mod denial;
 pub mod derive;
 pub mod explain;
 pub mod foresee;

@@ -12,9 +12,9 @@ use schemas::change::Op;
 use schemas::delivery::Reason;
 
 use crate::compile::{CompileError, Compiled, Terms};
+use crate::denial::Denial;
 use crate::permit::Outcome;
 use crate::predicate::Truth;
-use crate::scope::Denial;
 
 /// One agreement version compiled against one schema version, over values.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use schemas::avro::located::Located;
 use schemas::avro::schema::AvroSchema;
 
 use crate::compile::{CompileError, Compiled, Terms};
-use crate::scope::Denial;
+use crate::denial::Denial;
 use crate::secret::AgreementKey;
 use crate::transform::{FieldRule, MICROS_A_DAY, MILLIS_A_DAY, first_of_year, instant_of_year, mask};
 

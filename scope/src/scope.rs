@@ -4,7 +4,6 @@
 //! are copied. What it decides equals what `model` does.
 
 use schemas::agreement::{Agreement, Transform};
-use schemas::avro::binary::DatumError;
 use schemas::avro::located::{Ends, Located};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::resolver::Resolver;
@@ -14,37 +13,13 @@ use schemas::delivery::Reason;
 use sha2::{Digest as _, Sha256};
 
 use crate::compile::{CompileError, Compiled, Terms};
+use crate::denial::Denial;
 use crate::index::anchor::Anchors;
 use crate::permit::{Outcome, Permitted};
 use crate::predicate::{Filter, Predicate, Truth};
 use crate::projection::Projection;
 use crate::secret::AgreementKey;
 use crate::transform::FieldRule;
-
-/// Why an event could not be judged; it is parked, counted and named.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// An image cannot be decoded.
-    #[error("an image cannot be decoded: {0}")]
-    Undecodable(#[from] DatumError),
-    /// An image of an older schema cannot be resolved to the agreement's.
-    #[error("an image of an older schema cannot be resolved to the agreement's schema")]
-    Unresolvable,
-    /// The permitted image cannot be encoded in the derived schema.
-    #[error("the permitted image does not fit the derived schema")]
-    Unprojectable,
-}
-
-impl Denial {
-    /// The reason in a word, for metrics.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Undecodable(_) => "undecodable",
-            Self::Unresolvable => "unresolvable",
-            Self::Unprojectable => "unprojectable",
-        }
-    }
-}
 
 /// An event's images, located once for all scopes, in its own schema.
 #[derive(Debug, Clone, Copy, Default)]

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use schemas::ids::SchemaId;
+use scope::denial::Denial;
 use scope::index::{GroupId, Index, Lookup};
 use scope::permit::{Outcome, Permitted};
-use scope::scope::{Denial, Scope};
+use scope::scope::Scope;
 
 use super::reader::{CHUNK_BYTES, Item};
 

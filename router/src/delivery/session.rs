@@ -12,8 +12,9 @@ use platform::traces::{Step as Way, Stepping};
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{AgentId, Offset, Partition};
+use scope::denial::Denial;
 use scope::permit::{Outcome, Permitted, Standing};
-use scope::scope::{Denial, Scope};
+use scope::scope::Scope;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 

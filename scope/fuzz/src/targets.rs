@@ -90,7 +90,7 @@ pub fn plan(data: &[u8]) {
     let mut ends = Ends::default();
     let ours = ends
         .locate(ROW.layout(), datum)
-        .map_err(scope::scope::Denial::from)
+        .map_err(scope::denial::Denial::from)
         .and_then(|located| scope.judge(Op::Create, "k", &Images { before: None, after: Some(located) }));
     let theirs = model.judge(Op::Create, "k", None, Some(datum));
     assert_eq!(ours.is_ok(), theirs.is_ok(), "{ours:?} {theirs:?}");

@@ -6,8 +6,8 @@ use schemas::avro::located::Located;
 
 use super::points::Shards;
 use super::ranges::{End, Ranges};
+use crate::denial::Denial;
 use crate::predicate::{Field, Key};
-use crate::scope::Denial;
 
 /// Of a predicate: it holds only where one of these is hit.
 #[derive(Debug, Clone)]

@@ -14,9 +14,10 @@ use schemas::change::Op;
 
 use self::anchor::{Anchor, Anchors, Column};
 use self::points::Shards;
+use crate::denial::Denial;
 use crate::permit::{Outcome, Permitted};
 use crate::predicate::{Atoms, Formula, Truth, Truths};
-use crate::scope::{Denial, Images, Likeness, Scope};
+use crate::scope::{Images, Likeness, Scope};
 
 /// Groups of one page: what a change copies of them.
 const PAGE: usize = 128;
