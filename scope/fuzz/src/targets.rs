@@ -63,6 +63,11 @@ struct Engine {
 
 static ROW: LazyLock<AvroSchema> = LazyLock::new(|| AvroSchema::parse(SCHEMA).expect("a good schema"));
 
+static CHANGES: LazyLock<ChangeCodec> = LazyLock::new(|| ChangeCodec::new(&ROW).expect("a good schema"));
+
+static DELIVERIES: LazyLock<DeliveryCodec> =
+    LazyLock::new(|| DeliveryCodec::new(&ROW).expect("a good schema"));
+
 static ENGINES: LazyLock<Vec<Engine>> = LazyLock::new(|| {
     let secret = NetworkSecret::new(vec![1; 32]).expect("a good secret");
     let key = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
@@ -140,10 +145,9 @@ pub fn framing(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let (first, second) = bytes.split_at(usize::from(*cut).min(bytes.len()));
     assert_eq!(contained(&[bytes]), contained(&[first, second]));
-    let codec = ChangeCodec::new(&ROW).expect("a good schema");
     if let Ok((_, datum)) = unframe(bytes) {
-        let located = codec.locate(datum).map(|(change, _)| change);
-        assert_eq!(format!("{located:?}"), format!("{:?}", codec.decode_all(datum)));
+        let located = CHANGES.locate(datum).map(|(change, _)| change);
+        assert_eq!(format!("{located:?}"), format!("{:?}", CHANGES.decode_all(datum)));
     }
     if let Ok(opening) = Opening::decode(bytes) {
         assert_eq!(Opening::decode(&opening.encode()).as_ref(), Ok(&opening));
@@ -154,9 +158,8 @@ pub fn framing(data: &[u8]) {
     if let Ok(freshness) = Freshness::decode(bytes) {
         assert_eq!(Freshness::decode(&freshness.encode()).as_ref(), Ok(&freshness));
     }
-    let delivery = DeliveryCodec::new(&ROW).expect("a good schema");
     let mut cursor = Cursor::new(bytes);
-    while delivery.decode(&mut cursor).is_ok() && cursor.end().is_err() {}
+    while DELIVERIES.decode(&mut cursor).is_ok() && cursor.end().is_err() {}
 }
 
 /// The blocks of a container that arrives in pieces, up to what is wrong with it.
