@@ -3,8 +3,8 @@
 //! Owns strictness (what apache-avro lets pass and the specification does not), limits on hostile schemas, and
 //! the rebuilding of a record's schema from chosen fields.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use apache_avro::Schema;
 use serde_json::{Map, Value};
@@ -54,6 +54,27 @@ struct Inner {
     fingerprint: Fingerprint,
 }
 
+/// The schemas that somebody holds, by fingerprint: one text is parsed and kept once, however many agreements come to it.
+struct Held(Mutex<BTreeMap<Fingerprint, Weak<Inner>>>);
+
+static HELD: Held = Held(Mutex::new(BTreeMap::new()));
+
+impl Held {
+    fn find(&self, fingerprint: Fingerprint, text: &str) -> Option<Arc<Inner>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(&fingerprint)?.upgrade().filter(|known| known.text == text)
+    }
+
+    fn keep(&self, inner: &Arc<Inner>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked through each time that their number is a power of two: what nobody holds any more goes.
+        if held.len().is_power_of_two() {
+            held.retain(|_, known| known.strong_count() > 0);
+        }
+        held.insert(inner.fingerprint, Arc::downgrade(inner));
+    }
+}
+
 impl AvroSchema {
     /// Parses and checks a schema's text.
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
@@ -67,13 +88,19 @@ impl AvroSchema {
     /// Checks a schema that is already JSON.
     pub fn from_json(json: Value) -> Result<Self, SchemaError> {
         check_shape(&json, None, 0)?;
-        let parsed = Schema::parse(&json).map_err(|e| SchemaError::NotAvro(e.to_string()))?;
-        let layout = Layout::of(&parsed)
-            .ok_or_else(|| SchemaError::NotAvro("it refers to a name that it does not define".to_owned()))?;
         let text = json.to_string();
         let mut prefix = [0; 16];
         prefix.copy_from_slice(Sha256::digest(text.as_bytes()).split_at(16).0);
-        Ok(Self(Arc::new(Inner { json, text, parsed, layout, fingerprint: Fingerprint::new(prefix) })))
+        let fingerprint = Fingerprint::new(prefix);
+        if let Some(known) = HELD.find(fingerprint, &text) {
+            return Ok(Self(known));
+        }
+        let parsed = Schema::parse(&json).map_err(|e| SchemaError::NotAvro(e.to_string()))?;
+        let layout = Layout::of(&parsed)
+            .ok_or_else(|| SchemaError::NotAvro("it refers to a name that it does not define".to_owned()))?;
+        let inner = Arc::new(Inner { json, text, parsed, layout, fingerprint });
+        HELD.keep(&inner);
+        Ok(Self(inner))
     }
 
     /// The schema as JSON.
@@ -294,6 +321,18 @@ mod tests {
         let a = parse(r#"{"type":"record","name":"R","fields":[]}"#);
         let b = parse("{ \"name\": \"R\",\n \"type\": \"record\", \"fields\": [] }");
         assert_eq!(a.fingerprint(), b.fingerprint());
+        assert!(Arc::ptr_eq(&a.0, &b.0), "and it is kept once");
+    }
+
+    #[test]
+    fn what_nobody_holds_is_not_kept() {
+        let fingerprint = parse(r#"{"type":"fixed","name":"held","size":7}"#).fingerprint();
+        assert!(HELD.find(fingerprint, r#"{"name":"held","size":7,"type":"fixed"}"#).is_none());
+        for size in 0..300 {
+            parse(&format!(r#"{{"type":"fixed","name":"many","size":{size}}}"#));
+        }
+        let held = HELD.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        assert!(held <= 256, "{held} after 300 that nobody holds");
     }
 
     #[test]
