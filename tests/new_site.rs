@@ -26,7 +26,7 @@ fn blocks(page: &str) -> String {
 
 /// A free port, so that a network that runs on this machine is not disturbed.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    parts::ports::address().unwrap().port()
 }
 
 fn page(name: &str) -> String {

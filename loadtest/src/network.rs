@@ -2,12 +2,13 @@
 //!
 //! Owns what a run's parts are told, and their start until each can take load. All of it goes with the folder.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use parts::ports;
 use platform::pki::{Authority, Subject};
 use platform::retry::Retry;
 use schemas::ids::AgreementNumber;
@@ -61,10 +62,6 @@ pub(crate) struct Network {
     consumers: Part,
     beside: Vec<Part>,
     scraping: Option<JoinHandle<()>>,
-}
-
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
 fn identity(stem: &str) -> String {
@@ -147,8 +144,8 @@ impl Network {
         std::fs::write(path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         std::fs::write(path.join("schema.avsc"), SCHEMA)?;
         std::fs::create_dir_all(path.join("drop"))?;
-        let (router, endpoint) = (free_address()?, free_address()?);
-        let observed = [free_address()?, free_address()?];
+        let (router, endpoint) = (ports::address()?, ports::address()?);
+        let observed = [ports::address()?, ports::address()?];
         let observe = |address: SocketAddr| match watched.scraped {
             true => format!("observe_listen = \"{address}\"\n"),
             false => String::new(),
@@ -157,7 +154,7 @@ impl Network {
         let text = format!(
             "listen = \"{router}\"\nadmin_listen = \"{}\"\ndomain = \"{DOMAIN}\"\nnetwork_secret = \"secret\"\n\
              declared = \"declared\"\n{}\n{}\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n",
-            free_address()?,
+            ports::address()?,
             observe(observed[0]),
             identity("router")
         );

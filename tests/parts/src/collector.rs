@@ -9,7 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process::{Server, free_ports};
+use crate::ports;
+use crate::process::Server;
 use crate::store::{self, Workplace};
 
 const VERSION: &str = "0.0.1a15";
@@ -48,7 +49,7 @@ impl Collector {
     pub fn start() -> Result<Self> {
         let part = store::part(&format!("rotel-{VERSION}"), fetch)?;
         let dir = Workplace::new()?;
-        let ports = free_ports(2)?;
+        let ports = ports::free(2)?;
         let [port, other] = ports[..] else { anyhow::bail!("two ports") };
         let log = dir.path().join("log");
         let words = ["start", "--exporter", "blackhole", "--debug-log", "traces"];

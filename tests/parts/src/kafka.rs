@@ -12,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 
 use crate::hosts::{Host, Place};
-use crate::process::{Server, free_ports};
+use crate::ports;
+use crate::process::Server;
 use crate::store::{self, Workplace};
 
 const VERSION: &str = "4.3.0";
@@ -58,7 +59,7 @@ impl Kafka {
     fn start_at(places: Vec<Place>, protocol: &str, properties: &str) -> Result<Self> {
         let libs = libs()?;
         let dir = Workplace::new()?;
-        let ports = free_ports(places.len() * 2)?;
+        let ports = ports::free(places.len() * 2)?;
         let (clients, controllers) = ports.split_at(places.len());
         let at = |ports: &[u16]| -> Vec<String> {
             places.iter().zip(ports).map(|(place, port)| format!("{}:{port}", place.address())).collect()

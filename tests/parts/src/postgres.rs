@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::hosts::{Host, NETWORK, Place};
-use crate::process::{Server, free_ports};
+use crate::ports;
+use crate::process::Server;
 use crate::store::{self, Workplace};
 
 const PACKAGE: &str = "PostgreSQL 15 (Debian: postgresql)";
@@ -60,7 +61,7 @@ impl Postgres {
         let dir = Workplace::new()?;
         // Its user must come through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
-        let port = *free_ports(1)?.first().context("a port")?;
+        let port = *ports::free(1)?.first().context("a port")?;
         let postgres = Self { bin: bin()?, place, has_tls: false, port, starts: 0, server: None, dir };
         let arguments = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D"];
         let mut make = postgres.command(postgres.bin.join("initdb"));

@@ -5,7 +5,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -112,12 +111,6 @@ impl Drop for Server {
         // The leash ends when the server is gone.
         drop(self.leash.wait());
     }
-}
-
-/// Ports of the loopback that were free a moment ago, all different.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    Ok(listeners.iter().map(|l| l.local_addr().map(|a| a.port())).collect::<Result<_, _>>()?)
 }
 
 #[allow(clippy::disallowed_methods, reason = "between two looks at a condition of another process")]

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use crate::process::{Server, free_ports};
+use crate::ports;
+use crate::process::Server;
 use crate::store::Workplace;
 
 /// A Prometheus.
@@ -22,7 +23,7 @@ impl Prometheus {
     /// Starts one that scrapes each job's process twice a second, and judges these rules as often.
     pub fn start(jobs: &[(&str, SocketAddr)], rules: Option<&str>) -> Result<Self> {
         let dir = Workplace::new()?;
-        let port = *free_ports(1)?.first().context("a port")?;
+        let port = *ports::free(1)?.first().context("a port")?;
         let mut text = "global: {scrape_interval: 500ms, evaluation_interval: 500ms}\n".to_owned();
         if let Some(rules) = rules {
             fs::write(dir.path().join("rules.yaml"), rules)?;

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process::{Server, free_ports};
+use crate::ports;
+use crate::process::Server;
 use crate::store::{self, Workplace};
 
 const VERSION: &str = "2.6.13.Final";
@@ -26,7 +27,7 @@ impl Registry {
     /// Starts one.
     pub fn start() -> Result<Self> {
         let app = store::part(&format!("apicurio-{VERSION}"), fetch)?;
-        let port = *free_ports(1)?.first().context("a port")?;
+        let port = *ports::free(1)?.first().context("a port")?;
         let mut registry = Self { app, port, starts: 0, server: None, dir: Workplace::new()? };
         registry.run()?;
         Ok(registry)

@@ -4,7 +4,7 @@
 //! Owns start, kill and waiting. Everything it starts is killed when it is dropped.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -
 
 /// A free address of the loopback.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+    parts::ports::address()
 }
 
 const DOMAIN: &str = "test.dit";
