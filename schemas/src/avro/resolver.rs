@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::binary::{Cursor, DatumError, put_bytes, put_long, put_string};
 use super::located::Located;
-use super::schema::AvroSchema;
+use super::schema::{AvroSchema, PRIMITIVES};
 
 /// How records of one schema become records of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,8 +136,6 @@ fn bare(kind: &Json) -> Json {
         other => other.clone(),
     }
 }
-
-const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
 
 /// Whether a type refers to no name that it does not define itself, before it does.
 fn is_whole(kind: &Json, names: &mut Vec<String>) -> bool {

@@ -40,7 +40,8 @@ pub enum SchemaError {
     NotARecord,
 }
 
-const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
+pub(super) const PRIMITIVES: [&str; 8] =
+    ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
 
 /// A checked schema; cheap to clone.
 #[derive(Clone)]
