@@ -28,7 +28,15 @@ enum Step {
     /// Null, by its branch.
     Null { branch: u32 },
     /// A field that is changed.
-    Change { field: usize, null: Option<i64>, change: Change },
+    Change(Changed),
+}
+
+#[derive(Debug, Clone)]
+struct Changed {
+    field: usize,
+    /// Null's branch, where the field has one.
+    null: Option<i64>,
+    change: Change,
 }
 
 #[derive(Debug, Clone)]
@@ -73,7 +81,7 @@ impl Projection {
                 Transform::Null => Step::Null { branch: rule.null_branch },
                 Transform::Hash | Transform::Mask { .. } | Transform::Year => {
                     let (null, inner) = field(schema, *index);
-                    Step::Change { field: *index, null, change: Change::of(rule, inner) }
+                    Step::Change(Changed { field: *index, null, change: Change::of(rule, inner) })
                 }
             };
             steps.push(step);
@@ -89,20 +97,26 @@ impl Projection {
                     out.extend_from_slice(image.fields(*first, *last).ok_or(Denial::Unprojectable)?);
                 }
                 Step::Null { branch } => put_long(out, i64::from(*branch)),
-                Step::Change { field, null, change } => {
-                    let mut value = Cursor::new(image.field(*field).ok_or(Denial::Unprojectable)?);
-                    if let Some(null) = null {
-                        let branch = value.long()?;
-                        put_long(out, branch);
-                        if branch == *null {
-                            continue;
-                        }
-                    }
-                    change.write(&mut value, &self.key, out)?;
-                }
+                Step::Change(changed) => changed.write(image, &self.key, out)?,
             }
         }
         Ok(())
+    }
+}
+
+impl Changed {
+    // Within the loop over all steps it would take the registers that copying needs.
+    #[inline(never)]
+    fn write(&self, image: Located<'_>, key: &AgreementKey, out: &mut Vec<u8>) -> Result<(), Denial> {
+        let mut value = Cursor::new(image.field(self.field).ok_or(Denial::Unprojectable)?);
+        if let Some(null) = self.null {
+            let branch = value.long()?;
+            put_long(out, branch);
+            if branch == null {
+                return Ok(());
+            }
+        }
+        self.change.write(&mut value, key, out)
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::binary::{Cursor, DatumError};
 use super::layout::{Layout, Node, NodeId, Walk};
+use super::texts::Texts;
 
 /// The end of each top-level field of one datum, in its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,6 +77,7 @@ impl Quick {
 
 impl Ends {
     /// Finds the fields of a datum and checks all of it; what was found before is forgotten.
+    #[inline]
     pub fn locate<'a>(&'a mut self, layout: &Layout, bytes: &'a [u8]) -> Result<Located<'a>, DatumError> {
         let mut cursor = Cursor::new(bytes);
         self.pass(layout, &mut cursor)?;
@@ -84,6 +86,7 @@ impl Ends {
     }
 
     /// The same for a datum that others may follow: moves past it.
+    #[inline]
     pub fn pass(&mut self, layout: &Layout, cursor: &mut Cursor<'_>) -> Result<(), DatumError> {
         let start = cursor.at();
         if let Some(length) = quick(layout, cursor.rest(), &mut self.0) {
@@ -99,6 +102,7 @@ impl Ends {
     }
 
     /// The same bytes again, found before. Of other bytes the fields lie elsewhere.
+    #[inline]
     pub fn of<'a>(&'a self, bytes: &'a [u8]) -> Located<'a> {
         Located { bytes, ends: &self.0 }
     }
@@ -125,6 +129,7 @@ impl<'a> Located<'a> {
     }
 
     /// The bytes of some fields that follow one another, the last one included.
+    #[inline]
     pub fn fields(self, first: usize, last: usize) -> Option<&'a [u8]> {
         let start = match first.checked_sub(1) {
             None => 0,
@@ -144,23 +149,23 @@ impl<'a> Located<'a> {
 fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
     let mut walk = Walk::of(layout);
     let mut at = 0;
-    ends.clear();
-    ends.reserve(layout.quick().len());
-    for field in layout.quick() {
+    let mut texts = Texts::new(bytes);
+    ends.resize(layout.quick().len(), 0);
+    for (field, place) in layout.quick().iter().zip(ends.iter_mut()) {
         let end = match *field {
-            Quick::Text => text(bytes, at),
+            Quick::Text => text(&mut texts, bytes, at, 1),
             Quick::Bytes => counted(bytes, at).map(|(_, end)| end),
             Quick::Int => int(bytes, at),
-            Quick::Long => varint(bytes, at).map(|(_, end)| end),
+            Quick::Long => long(bytes, at),
             Quick::Boolean => bytes.get(at).filter(|byte| **byte < 2).map(|_| at + 1),
             Quick::Raw(size) => at.checked_add(size).filter(|end| *end <= bytes.len()),
             Quick::Enum(symbols) => {
                 varint(bytes, at).filter(|(raw, _)| raw & 1 == 0 && raw >> 1 < symbols).map(|(_, end)| end)
             }
-            Quick::OptionalText(null) => optional(bytes, at, null, text),
-            Quick::OptionalLong(null) => {
-                optional(bytes, at, null, |bytes, at| varint(bytes, at).map(|(_, end)| end))
+            Quick::OptionalText(null) => {
+                optional(bytes, at, null, |bytes, at| text(&mut texts, bytes, at, 2))
             }
+            Quick::OptionalLong(null) => optional(bytes, at, null, long),
             Quick::OptionalInt(null) => optional(bytes, at, null, int),
             Quick::Other(node) => {
                 let mut cursor = Cursor::at_place(bytes, at);
@@ -168,9 +173,9 @@ fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
             }
         };
         at = end?;
-        ends.push(u32::try_from(at).ok()?);
+        *place = u32::try_from(at).ok()?;
     }
-    Some(at)
+    texts.are_right().then_some(at)
 }
 
 #[inline]
@@ -213,6 +218,11 @@ fn long_varint(bytes: &[u8], mut at: usize) -> Option<(u64, usize)> {
 }
 
 #[inline]
+fn long(bytes: &[u8], at: usize) -> Option<usize> {
+    varint(bytes, at).map(|(_, end)| end)
+}
+
+#[inline]
 fn int(bytes: &[u8], at: usize) -> Option<usize> {
     varint(bytes, at).filter(|(raw, _)| *raw <= u64::from(u32::MAX)).map(|(_, end)| end)
 }
@@ -228,11 +238,11 @@ fn counted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     (end <= bytes.len()).then_some((start, end))
 }
 
+/// `between`: the bytes between this text and one that the field before is, if lengths are of one byte.
 #[inline]
-fn text(bytes: &[u8], at: usize) -> Option<usize> {
+fn text(texts: &mut Texts<'_>, bytes: &[u8], at: usize, between: usize) -> Option<usize> {
     let (start, end) = counted(bytes, at)?;
-    let text = bytes.get(start..end)?;
-    (text.is_ascii() || std::str::from_utf8(text).is_ok()).then_some(end)
+    texts.add(start, end, between).then_some(end)
 }
 
 #[cfg(test)]

@@ -15,3 +15,4 @@ pub mod resolution;
 pub mod resolver;
 pub mod schema;
 pub mod text;
+mod texts;
