@@ -428,8 +428,8 @@ impl StreamMeter {
     }
 
     /// So many events are none of the consumer's.
-    pub(crate) fn denied(&self, events: usize) {
-        self.denied.inc_by(u64::try_from(events).unwrap_or(0));
+    pub(crate) fn denied(&self, events: u64) {
+        self.denied.inc_by(events);
     }
 
     /// An event could not be judged.

@@ -149,7 +149,7 @@ impl Observed for Watch {
 }
 
 fn fault_of(running: &Running) -> Option<String> {
-    let fault = running.feeds.iter().find_map(|feed| feed.tail().fault)?;
+    let fault = running.feeds.iter().find_map(|feed| feed.tail().fault.clone())?;
     Some(format!("{}: {fault}", running.entry.channel.name))
 }
 

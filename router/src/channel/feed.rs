@@ -11,9 +11,10 @@ use platform::retry::Retry;
 use schemas::ids::Offset;
 use tokio::sync::watch;
 
-use super::audience::Audience;
+use super::audience::{Audience, Called};
 use super::fold::Fold;
 use super::reader::{Chunk, Item, ReaderError, Source};
+use super::tail::Tail;
 use crate::metrics::ReaderMeter;
 
 /// Chunks that the ring holds: with their size, what a partition costs in memory.
@@ -21,31 +22,13 @@ const RING_CHUNKS: usize = 8;
 /// How long one read waits for records.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
-/// Where the tail stands.
-#[derive(Debug, Clone)]
-pub struct Tail {
-    /// The first offset that is not folded.
-    pub next: Offset,
-    /// The fold there.
-    pub fold: Fold,
-    /// Why it does not go on.
-    pub fault: Option<Arc<ReaderError>>,
-}
-
 /// The shared tail of one partition.
 pub struct Feed {
     source: Source,
     ring: Mutex<VecDeque<Arc<Chunk>>>,
-    tail: watch::Sender<Tail>,
+    tail: watch::Sender<Arc<Tail>>,
     audience: Arc<Audience>,
     meter: ReaderMeter,
-}
-
-impl Tail {
-    /// Why nothing can be told of the partition before a person has done something.
-    pub fn lost(&self) -> Option<Arc<ReaderError>> {
-        self.fault.clone().filter(|fault| matches!(**fault, ReaderError::LostTopic { .. }))
-    }
 }
 
 impl Feed {
@@ -56,7 +39,7 @@ impl Feed {
         audience: Arc<Audience>,
         meter: ReaderMeter,
     ) -> Arc<Self> {
-        let tail = watch::Sender::new(Tail { next, fold, fault: None });
+        let tail = watch::Sender::new(Arc::new(Tail { next, fold, changes: 0, fault: None }));
         Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, audience, meter })
     }
 
@@ -71,13 +54,13 @@ impl Feed {
     }
 
     /// To be told when the tail moves.
-    pub fn watch(&self) -> watch::Receiver<Tail> {
+    pub fn watch(&self) -> watch::Receiver<Arc<Tail>> {
         self.tail.subscribe()
     }
 
     /// Where the tail stands.
-    pub fn tail(&self) -> Tail {
-        self.tail.borrow().clone()
+    pub fn tail(&self) -> Arc<Tail> {
+        Arc::clone(&self.tail.borrow())
     }
 
     /// The chunk of the ring that holds an offset.
@@ -92,12 +75,12 @@ impl Feed {
         let mut retry = Retry::default();
         let mut is_doubtful = false;
         loop {
-            let Tail { next, fold, .. } = self.tail();
+            let tail = self.tail();
             let read = async {
                 if is_doubtful {
                     self.source.check_begin().await?;
                 }
-                self.source.read_chunk(fold, next, READ_WAIT).await
+                self.source.read_chunk(tail.fold.clone(), tail.next, READ_WAIT).await
             };
             match read.await {
                 Ok(chunk) => {
@@ -105,7 +88,7 @@ impl Feed {
                     is_doubtful = false;
                     match chunk {
                         Some(chunk) => self.publish(chunk),
-                        None => drop(self.tail.send_if_modified(|tail| tail.fault.take().is_some())),
+                        None => self.mended(),
                     }
                 }
                 Err(ReaderError::TooOld { wanted }) => return wanted,
@@ -123,13 +106,29 @@ impl Feed {
 
     /// The tail goes on from a later place. Who follows from an earlier one finds that retention has passed it.
     pub fn move_to(&self, fold: Fold, next: Offset) {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.tail.send_replace(Tail { next, fold, fault: None });
+        let from = self.tail();
+        let to = Arc::new(Tail { next, fold, changes: from.changes, fault: None });
+        self.audience.tell(self.source.partition, &from, Called::All, || {
+            self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.tail.send_replace(to);
+        });
     }
 
     /// It does not go on.
     pub fn fail(&self, error: ReaderError) {
-        self.tail.send_modify(|tail| tail.fault = Some(Arc::new(error)));
+        let from = self.tail();
+        let to = Tail { fault: Some(Arc::new(error)), ..Tail::clone(&from) };
+        self.audience.tell(self.source.partition, &from, Called::All, || {
+            self.tail.send_replace(Arc::new(to));
+        });
+    }
+
+    /// It can be read, and nothing new is there.
+    fn mended(&self) {
+        let tail = self.tail();
+        if tail.fault.is_some() {
+            self.tail.send_replace(Arc::new(Tail { fault: None, ..Tail::clone(&tail) }));
+        }
     }
 
     fn publish(&self, mut chunk: Chunk) {
@@ -144,14 +143,16 @@ impl Feed {
             }
         }
         self.meter.read(changes, parked, chunk.skipped);
+        let (from, chunk) = (self.tail(), Arc::new(chunk));
         let (next, fold) = (chunk.next, chunk.fold.clone());
-        {
+        let to = Arc::new(Tail { next, fold, changes: from.changes + changes, fault: None });
+        self.audience.tell(self.source.partition, &from, Called::by(&chunk), || {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if ring.len() == RING_CHUNKS {
                 ring.pop_front();
             }
-            ring.push_back(Arc::new(chunk));
-        }
-        self.tail.send_replace(Tail { next, fold, fault: None });
+            ring.push_back(Arc::clone(&chunk));
+            self.tail.send_replace(to);
+        });
     }
 }

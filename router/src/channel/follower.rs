@@ -13,6 +13,7 @@ use schemas::time::Millis;
 use super::feed::Feed;
 use super::fold::Fold;
 use super::reader::{Chunk, ReaderError};
+use super::tail::Tail;
 
 /// A place in a partition that moves forward.
 pub struct Follower {
@@ -33,7 +34,7 @@ impl Follower {
     /// At the tail.
     pub fn latest(feed: Arc<Feed>) -> Self {
         let tail = feed.tail();
-        Self::at(feed, tail.fold, tail.next)
+        Self::at(feed, tail.fold.clone(), tail.next)
     }
 
     /// At the first checkpoint that is still held.
@@ -70,6 +71,11 @@ impl Follower {
         Place { offset, checkpoint: self.fold.checkpoint.min(offset) }
     }
 
+    /// The next offset to be read.
+    pub const fn position(&self) -> Offset {
+        self.position
+    }
+
     /// The fold at the place.
     pub const fn fold(&self) -> &Fold {
         &self.fold
@@ -101,6 +107,16 @@ impl Follower {
         self.position = chunk.next;
         self.fold = chunk.fold.clone();
         Ok(Some(chunk))
+    }
+
+    /// Goes on at a later place of the tail, if it is one. What lies between is nobody's to read.
+    pub fn skip_to(&mut self, tail: &Tail) -> bool {
+        let is_later = tail.next > self.position;
+        if is_later {
+            self.position = tail.next;
+            self.fold = tail.fold.clone();
+        }
+        is_later
     }
 
     /// Nothing below this offset was asked for.

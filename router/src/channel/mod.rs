@@ -7,4 +7,7 @@ pub mod audience;
 pub mod feed;
 pub mod fold;
 pub mod follower;
+pub mod judged;
+pub mod listener;
 pub mod reader;
+pub mod tail;

@@ -16,8 +16,8 @@ use schemas::time::Millis;
 use schemas::trace::TraceContext;
 use scope::scope::Images;
 
-use super::audience::Judged;
 use super::fold::{Fold, Meaning};
+use super::judged::Judged;
 use crate::log::{Bounds, Log, ReadError, Stored, TopicError};
 use crate::registry::codecs::{CodecError, Codecs};
 

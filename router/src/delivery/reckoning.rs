@@ -15,9 +15,9 @@ use scope::permit::{Outcome, Permitted};
 use tokio::sync::{oneshot, watch};
 
 use super::scopes::{ScopeError, Scopes};
-use crate::channel::feed::Tail;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Item, Judgeable, ReaderError};
+use crate::channel::tail::Tail;
 use crate::channels::Running;
 use crate::control::view::ControlView;
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
@@ -118,7 +118,7 @@ impl Reckoning {
                 let Some(chunk) = follower.next().await? else {
                     // The stream has read the log further than the shared tail.
                     let mut tail = follower.feed().watch();
-                    let read = |tail: &Tail| tail.next >= place.offset || tail.lost().is_some();
+                    let read = |tail: &Arc<Tail>| tail.next >= place.offset || tail.lost().is_some();
                     if tail.wait_for(read).await.map_or(true, |tail| tail.lost().is_some()) {
                         return Err(ReckonError::Stopped);
                     }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use platform::traces::{Step as Way, Stepping};
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
@@ -26,8 +25,10 @@ use super::scopes::{ScopeError, Scopes};
 use super::start::Beginning;
 use crate::audit::chain::Event;
 use crate::audit::service::Audit;
-use crate::channel::audience::{Gain, Seat};
+use crate::channel::audience::Seat;
 use crate::channel::follower::Follower;
+use crate::channel::judged::Gain;
+use crate::channel::listener::{Listener, Next};
 use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
 use crate::control::view::ControlView;
 use crate::http::server::Reset;
@@ -198,11 +199,12 @@ impl Session {
             Beginning::Log(followers) => Ok(followers),
             Beginning::State(pass, passes) => self.bootstrap(pass, passes).await,
         };
-        let mut followers = match followers {
-            Ok(followers) => followers,
+        let mut listeners: Vec<_> = match followers {
+            Ok(followers) => followers.into_iter().map(Listener::new).collect(),
             Err(stop) => return stop,
         };
-        for (number, follower) in followers.iter().enumerate() {
+        for (number, listener) in listeners.iter().enumerate() {
+            let follower = listener.follower();
             let passed = Passed { to: follower.place().offset, at: follower.fold().passed_at };
             self.meter.passed(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), passed);
         }
@@ -210,9 +212,9 @@ impl Session {
             if let Err(stop) = self.answer_if_due().await {
                 return stop;
             }
-            let gone_on = match self.round(&mut followers).await {
-                Ok(true) => self.tell_if_due(&followers).await,
-                Ok(false) => self.idle(&followers).await,
+            let gone_on = match self.round(&mut listeners).await {
+                Ok(true) => self.tell_if_due(&listeners).await,
+                Ok(false) => self.idle(&listeners).await,
                 Err(stop) => Err(stop),
             };
             if let Err(stop) = gone_on {
@@ -275,17 +277,23 @@ impl Session {
         Ok(followers)
     }
 
-    /// One chunk from each partition that has one; whether there was any.
-    async fn round(&mut self, followers: &mut [Follower]) -> Result<bool, Stop> {
+    /// One chunk from each partition that has one; whether any has gone on.
+    async fn round(&mut self, listeners: &mut [Listener]) -> Result<bool, Stop> {
         let mut any = false;
-        for (number, follower) in followers.iter_mut().enumerate() {
+        for (number, listener) in listeners.iter_mut().enumerate() {
             let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
-            let Some(chunk) = follower.next().await? else { continue };
+            let gave = match listener.next(&self.seat).await? {
+                Next::Chunk(chunk) => self.deliver(partition, &chunk, listener.follower().wanted()).await?,
+                Next::Passed { changes } => {
+                    self.meter.denied(changes);
+                    false
+                }
+                Next::Nothing => continue,
+            };
             any = true;
-            let gave = self.deliver(partition, &chunk, follower.wanted()).await?;
-            self.pass_by(partition, follower);
+            self.pass_by(partition, listener.follower());
             if gave {
-                self.progress(partition, follower);
+                self.progress(partition, listener.follower());
                 self.flush_if_full().await?;
             } else {
                 self.telling.owed = true;
@@ -334,7 +342,7 @@ impl Session {
         gains: Vec<&(usize, Gain)>,
         nothing: usize,
     ) -> Result<bool, Stop> {
-        self.meter.denied(nothing);
+        self.meter.denied(u64::try_from(nothing).unwrap_or(u64::MAX));
         let view = Arc::clone(&self.view.borrow());
         let mut gave = false;
         for (at, gain) in gains {
@@ -440,33 +448,34 @@ impl Session {
     }
 
     /// Tells the progress of every partition, when it is time.
-    async fn tell_if_due(&mut self, followers: &[Follower]) -> Result<(), Stop> {
+    async fn tell_if_due(&mut self, listeners: &[Listener]) -> Result<(), Stop> {
         if Instant::now() < self.telling.due() {
             return Ok(());
         }
-        for (number, follower) in followers.iter().enumerate() {
-            self.progress(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), follower);
+        for (number, listener) in listeners.iter().enumerate() {
+            let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
+            self.progress(partition, listener.follower());
         }
         self.telling = Telling::new();
         self.flush().await
     }
 
-    /// Waits until something happens; tells progress when nothing does.
-    async fn idle(&mut self, followers: &[Follower]) -> Result<(), Stop> {
-        let mut tails: Vec<_> = followers.iter().map(|follower| follower.feed().watch()).collect();
-        if let Some(fault) = tails.iter().find_map(|tail| tail.borrow().lost()) {
+    /// Waits until there is something for this stream; looks where the tails are when there is not, and tells progress.
+    async fn idle(&mut self, listeners: &[Listener]) -> Result<(), Stop> {
+        let lost = |listener: &Listener| listener.follower().feed().tail().lost();
+        if let Some(fault) = listeners.iter().find_map(lost) {
             return Err(close(CloseReason::Internal, fault.to_string()));
         }
-        if followers.iter().any(|follower| !follower.is_caught_up()) {
+        if !listeners.iter().all(Listener::is_asleep) {
             return Ok(());
         }
-        let moved = select_all(tails.iter_mut().map(|tail| Box::pin(tail.changed())));
+        let look = self.telling.due().min(Instant::now() + PASSING);
         tokio::select! {
             biased;
             () = self.out.closed() => Err(Stop::Gone),
-            () = tokio::time::sleep_until(self.telling.due()) => self.tell_if_due(followers).await,
+            () = tokio::time::sleep_until(look) => self.tell_if_due(listeners).await,
             reckoned = self.question.moved() => Ok(reckoned?),
-            _ = moved => Ok(()),
+            () = self.seat.called() => Ok(()),
         }
     }
 

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::scopes::{ScopeError, Scopes};
-use crate::channel::feed::Tail;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
+use crate::channel::tail::Tail;
 use crate::control::view::ControlView;
 
 /// How long a shadow may take.
@@ -144,7 +144,7 @@ async fn moved(followers: &[Follower], until: Instant) -> bool {
     let news = followers.iter().map(|follower| {
         let (mut tail, position) = (follower.feed().watch(), follower.place().offset);
         Box::pin(async move {
-            let is_news = |tail: &Tail| tail.next > position || tail.lost().is_some();
+            let is_news = |tail: &Arc<Tail>| tail.next > position || tail.lost().is_some();
             tail.wait_for(is_news).await.is_ok_and(|tail| tail.lost().is_none())
         })
     });

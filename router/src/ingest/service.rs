@@ -16,8 +16,9 @@ use schemas::table::{Opening, Writer};
 use super::batch::{BatchError, Envelope};
 use super::codecs::BatchCodecs;
 use super::followed::Followed;
-use crate::channel::feed::{Feed, Tail};
+use crate::channel::feed::Feed;
 use crate::channel::reader::ReaderError;
+use crate::channel::tail::Tail;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::log::AppendError;
@@ -246,9 +247,10 @@ impl Publisher {
             Ok(Ok(tail)) => not_lost(&tail),
             Ok(Err(_)) => Err(late("the reader has stopped")),
             Err(_) => {
-                let Tail { next, fault, .. } = feed.tail();
-                let stands = || format!("the reader stands at {next} of {end} for {} s", READ_BACK.as_secs());
-                Err(late(&fault.map_or_else(stands, |fault| fault.to_string())))
+                let tail = feed.tail();
+                let (next, waited) = (tail.next, READ_BACK.as_secs());
+                let stands = || format!("the reader stands at {next} of {end} for {waited} s");
+                Err(late(&tail.fault.as_ref().map_or_else(stands, ToString::to_string)))
             }
         }
     }

@@ -19,7 +19,7 @@ use schemas::record::{Kind, Record};
 
 use super::records::{self, StateMark};
 use super::term::{Known, Reach, Term};
-use crate::channel::feed::{Feed, Tail};
+use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError, Source};
@@ -151,7 +151,8 @@ impl Materialiser {
         let Standing { mut fold, mut position, is_overtaken } = Standing::at(feed.source(), last).await?;
         if is_overtaken {
             // The feed may have counted on since before the loss: no reader of ours stands behind it.
-            Tail { next: position, fold, .. } = feed.tail();
+            let tail = feed.tail();
+            (position, fold) = (tail.next, tail.fold.clone());
             overtaken = Some(position);
         }
         let follower = Follower::at(Arc::clone(&feed), fold, position);
