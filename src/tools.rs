@@ -197,13 +197,10 @@ pub fn status(args: &ConfigArgs) -> anyhow::Result<bool> {
         let path = consumer_agent::process::status_path(&config.data_dir, &agreement.number);
         let text = std::fs::read(&path)
             .with_context(|| format!("{}: no status yet; is the agent running?", path.display()))?;
-        let status: consumer_agent::agent::Status = serde_json::from_slice(&text)
+        let status: consumer_agent::status::Status = serde_json::from_slice(&text)
             .with_context(|| format!("{}: is another dit's; use that one", path.display()))?;
         well &= status.last_error.is_none();
-        println!(
-            "{}",
-            consumer_agent::process::describe(&status, &agreement.channel, platform::clock::now())
-        );
+        println!("{}", status.in_words(&agreement.channel, platform::clock::now()));
     }
     Ok(well)
 }

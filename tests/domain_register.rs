@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use consumer_agent::agent::Status;
 use consumer_agent::receive::reconciling::Checked;
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
+use consumer_agent::status::Status;
 use dit::demo::backing::Backing;
 use dit::demo::network::{Network, Producer};
 use dit::demo::tables::ReplicaTable;

@@ -2,7 +2,7 @@
 //!
 //! Owns the loop that restores itself after any outage. It gives up only on a person's word: stop.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use platform::client::{Client, ClientError};
@@ -14,92 +14,21 @@ use schemas::cursor::Cursor;
 use schemas::delivery::{CloseReason, Next};
 use schemas::error_code::ErrorCode;
 use schemas::ids::AgreementNumber;
-use schemas::time::Millis;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::metrics::{AgreementMeter, Part};
-use crate::receive::machine::{Behind, ProtocolError, ReceiveMachine, Tally};
+use crate::receive::machine::{ProtocolError, ReceiveMachine, Tally};
 use crate::receive::receiver::{Ended, ReceiveError, receive};
 use crate::receive::reconciling::{Checked, Reconciling};
 use crate::sink::{Sink, SinkError};
+use crate::status::{Phase, Status};
 
 /// How long an agreement that is not in force is left alone before it is asked for again.
 const NOT_ACTIVE_WAIT: Duration = Duration::from_secs(10);
 
 /// How often the status file follows while events flow.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-
-/// What an agent is doing, for people and for `dit status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The version of this form; 1.
-    pub format: u32,
-    /// The agreement.
-    pub agreement: AgreementNumber,
-    /// In a word.
-    pub phase: Phase,
-    /// Where the replica stands.
-    pub cursor: Option<Cursor>,
-    /// How far it is behind the log, as last told.
-    pub behind: Option<Behind>,
-    /// Up to when the provider has looked at its source.
-    pub freshness: Option<Millis>,
-    /// Present rows.
-    pub rows: usize,
-    /// Keys whose row the replica's place refuses.
-    #[serde(default)]
-    pub parked: usize,
-    /// Events delivered since the agent began, by reason.
-    pub delivered: Tally,
-    /// When this was written.
-    pub at: Millis,
-    /// When the router's last word came, or the agent began.
-    #[serde(default)]
-    pub heard_at: Millis,
-    /// How the replica was found when it was last compared with its part of the register.
-    #[serde(default)]
-    pub checked: Option<Checked>,
-    /// The last error, and what to do about it.
-    pub last_error: Option<String>,
-}
-
-/// What an agent is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// It is looking for the router.
-    Connecting,
-    /// Events flow.
-    Streaming,
-    /// The agreement is not in force, or does not fit the schema; it is asked for again from time to time.
-    Waiting,
-    /// The agreement was revoked or has expired: what it gave must be purged.
-    Ended,
-    /// The place of its replica is not as it should be: a person must do something. It is tried from time to time.
-    Stuck,
-    /// Its own disk has failed: the process must be started again.
-    Broken,
-}
-
-impl Phase {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Connecting, Self::Streaming, Self::Waiting, Self::Ended, Self::Stuck, Self::Broken];
-
-    /// The word as the status file has it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Streaming => "streaming",
-            Self::Waiting => "waiting",
-            Self::Ended => "ended",
-            Self::Stuck => "stuck",
-            Self::Broken => "broken",
-        }
-    }
-}
 
 /// The agent of one agreement.
 pub struct Agent {
@@ -321,7 +250,7 @@ impl Agent {
                     status.last_error = None;
                 });
                 if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
-                    write_status(file, &status.borrow());
+                    status.borrow().write(file);
                     written = Some(tokio::time::Instant::now());
                 }
             };
@@ -329,7 +258,7 @@ impl Agent {
         let outcome = receive(&client, number, cursor, sink, reconciling, &mut on_progress).await;
         let rows = self.sink.row_count();
         self.status.send_modify(|status| status.rows = rows);
-        write_status(self.status_file.as_deref(), &self.status.borrow());
+        self.status.borrow().write(self.status_file.as_deref());
         outcome
     }
 
@@ -341,7 +270,7 @@ impl Agent {
             status.at = now();
             status.last_error = error;
         });
-        write_status(self.status_file.as_deref(), &self.status.borrow());
+        self.status.borrow().write(self.status_file.as_deref());
     }
 }
 
@@ -364,13 +293,5 @@ fn tell_checked(number: &AgreementNumber, checked: &Checked, meter: Option<&Agre
     }
     if let Some(meter) = meter {
         meter.checked(checked);
-    }
-}
-
-fn write_status(path: Option<&Path>, status: &Status) {
-    let Some(path) = path else { return };
-    let text = serde_json::to_vec_pretty(status).unwrap_or_default();
-    if let Err(error) = std::fs::write(path, text) {
-        tracing::warn!(path = %path.display(), %error, "the status could not be written");
     }
 }

@@ -10,3 +10,4 @@ pub mod observe;
 pub mod process;
 pub mod receive;
 pub mod sink;
+pub mod status;

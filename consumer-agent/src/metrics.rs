@@ -14,8 +14,8 @@ use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 use schemas::ids::AgreementNumber;
 use schemas::promise::Promise;
 
-use crate::agent::{Phase, Status};
 use crate::receive::reconciling::Checked;
+use crate::status::{Phase, Status};
 
 const AGREEMENT: &[&str] = &["agreement"];
 

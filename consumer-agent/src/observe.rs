@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use platform::observe::{Check, Observed};
 use tokio::sync::watch;
 
-use crate::agent::{Phase, Status};
 use crate::metrics::Metrics;
+use crate::status::{Phase, Status};
 
 /// The agents of a process, watched.
 pub struct Watch {

@@ -11,20 +11,18 @@ use platform::observe;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
-use schemas::cursor::in_words;
-use schemas::ids::{AgreementNumber, ChannelName};
+use schemas::ids::AgreementNumber;
 use schemas::publish::Me;
-use schemas::time::Millis;
 use tokio::sync::mpsc;
 
-use crate::agent::{Agent, Phase, Status};
+use crate::agent::Agent;
 use crate::config::ConsumerConfig;
 use crate::metrics::Metrics;
 use crate::observe::Watch;
-use crate::receive::machine::Behind;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;
 use crate::sink::postgres::PostgresSink;
+use crate::status::Phase;
 
 /// Where an agreement's status is written.
 pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
@@ -141,61 +139,4 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
         )?;
     }
     Ok(text)
-}
-
-/// A status in words, with what to do about an error.
-pub fn describe(status: &Status, channel: &ChannelName, now: Millis) -> String {
-    let phase = match status.phase {
-        Phase::Connecting => "looking for the router",
-        Phase::Streaming => "receiving",
-        Phase::Waiting => "waiting for the agreement",
-        Phase::Ended => "ended: purge what this agreement gave",
-        Phase::Stuck => "waiting for a person: its replica cannot be written",
-        Phase::Broken => "its disk has failed: start the agent again",
-    };
-    let seconds = |at: Millis| now.since(at) / 1_000;
-    let freshness = status.freshness.map_or_else(
-        || "the source's freshness is not known yet".to_owned(),
-        |at| format!("the source was looked at {} s ago", seconds(at)),
-    );
-    let behind = match status.behind {
-        None => "how far behind is not known yet".to_owned(),
-        Some(Behind { events: 0, .. }) => "up to date".to_owned(),
-        Some(Behind { events, since: None }) => format!("behind by at most {events} events"),
-        Some(Behind { events, since: Some(at) }) => {
-            format!("behind by at most {events} events and {} s", seconds(at))
-        }
-    };
-    let position = status.cursor.as_ref();
-    let position = position.map_or_else(
-        || "none yet".to_owned(),
-        |cursor| match &cursor.pass {
-            None => in_words(&cursor.places),
-            Some(_) => "in a pass from the state".to_owned(),
-        },
-    );
-    let mut text = format!(
-        "{} ({channel}): {phase}; {} rows; {behind}; {freshness}; position {position}; last sign of life {} s ago",
-        status.agreement,
-        status.rows,
-        seconds(status.at)
-    );
-    if let Some(checked) = &status.checked {
-        let found = if checked.equal { "equal to" } else { "other than" };
-        let (since, rows) = (seconds(checked.at), checked.rows);
-        let _ = write!(text, "\n  compared {since} s ago: {found} its part of the register ({rows} rows");
-        let _ = match checked.mended {
-            0 => write!(text, ")"),
-            mended => write!(text, "; {mended} were wrong and are mended)"),
-        };
-    }
-    if status.parked > 0 {
-        let _ =
-            write!(text, "\n  {} row(s) refused by PostgreSQL are parked: dit parked list", status.parked);
-    }
-    if let Some(error) = &status.last_error {
-        text.push_str("\n  last error: ");
-        text.push_str(error);
-    }
-    text
 }

@@ -3,6 +3,7 @@
 //! Owns what may be compiled against which schema, and the reasons why not. It judges no event.
 
 use schemas::agreement::{Agreement, Transform};
+use schemas::avro::bare::bare;
 use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::key::{KeyDeriver, KeyError, KeySpec};
 use serde_json::Value as Json;
@@ -182,25 +183,10 @@ fn position(effective: &AvroSchema, name: &str, kind: &Json, age: Age) -> Result
     let mismatch = |what| CompileError::SchemaMismatch { field: name.to_owned(), what };
     let index = index.ok_or_else(|| mismatch("is gone"))?;
     let found = record.fields.get(index).and_then(|f| f.get("type")).unwrap_or(&Json::Null);
-    if age == Age::Newer && bare_type(found) != bare_type(kind) {
+    if age == Age::Newer && bare(found) != bare(kind) {
         return Err(mismatch("has another type"));
     }
     Ok(index)
-}
-
-/// A type without what only people read.
-fn bare_type(kind: &Json) -> Json {
-    match kind {
-        Json::Array(items) => Json::Array(items.iter().map(bare_type).collect()),
-        Json::Object(object) => Json::Object(
-            object
-                .iter()
-                .filter(|(name, _)| !matches!(name.as_str(), "doc" | "aliases" | "classification"))
-                .map(|(name, value)| (name.clone(), bare_type(value)))
-                .collect(),
-        ),
-        other => other.clone(),
-    }
 }
 
 /// Whether the key may leave as it is: every field of it is kept.

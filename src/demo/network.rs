@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use consumer_agent::agent::{Agent as ConsumerAgent, Status};
+use consumer_agent::agent::Agent as ConsumerAgent;
 use consumer_agent::sink::Sink;
+use consumer_agent::status::Status;
 use platform::client::{Client, ClientError, send_json};
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};

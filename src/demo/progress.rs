@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use consumer_agent::agent::Status;
 use consumer_agent::receive::machine::Tally;
+use consumer_agent::status::Status;
 use indicatif::{ProgressBar, ProgressStyle};
 use producer_agent::send::sender::Sent;
 use tokio::sync::watch;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use consumer_agent::agent::Status;
 use consumer_agent::receive::machine::Tally;
 use consumer_agent::sink::file::Manifest;
+use consumer_agent::status::Status;
 use schemas::ids::{ChannelName, Offset};
 use serde::Serialize;
 use tokio::sync::watch;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use consumer_agent::agent::{Agent, Phase};
+use consumer_agent::agent::Agent;
 use consumer_agent::receive::machine::Effect;
 use consumer_agent::sink::file::FileSink;
 use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
+use consumer_agent::status::Phase;
 use platform::identity::{Identity, IdentityFiles};
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};

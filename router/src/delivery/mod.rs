@@ -13,3 +13,4 @@ pub mod scopes;
 pub mod session;
 pub mod shadow;
 pub mod start;
+mod stop;

@@ -20,20 +20,21 @@ use tokio::time::Instant;
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
 use super::gate::{Gate, Shut};
-use super::reckoning::{Answer, Question, ReckonError};
-use super::scopes::{ScopeError, Scopes};
+use super::reckoning::{Answer, Question};
+use super::scopes::Scopes;
 use super::start::Beginning;
+use super::stop::{Stop, close};
 use crate::audit::chain::Event;
 use crate::audit::service::Audit;
 use crate::channel::audience::Seat;
 use crate::channel::follower::Follower;
 use crate::channel::judged::Gain;
 use crate::channel::listener::{Listener, Next};
-use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
+use crate::channel::reader::{Chunk, Item, Judgeable};
 use crate::control::view::ControlView;
 use crate::http::server::Reset;
 use crate::metrics::{Passed, StreamMeter};
-use crate::state::bootstrap::{Bootstrap, BootstrapError};
+use crate::state::bootstrap::Bootstrap;
 
 /// Frames that wait for the connection.
 pub const QUEUE_FRAMES: usize = 2;
@@ -52,59 +53,6 @@ pub enum Step {
     Frame(Frame),
     /// The stream is over.
     Close(Shut),
-}
-
-/// Why a pump ends.
-enum Stop {
-    /// The connection is gone.
-    Gone,
-    /// A closing record is due.
-    Close(Shut),
-}
-
-fn close(reason: CloseReason, detail: impl Into<String>) -> Stop {
-    Stop::Close(Shut { reason, detail: detail.into() })
-}
-
-impl From<ReaderError> for Stop {
-    fn from(error: ReaderError) -> Self {
-        match error {
-            ReaderError::TooOld { .. } => close(CloseReason::Overtaken, error.to_string()),
-            other => close(CloseReason::Internal, other.to_string()),
-        }
-    }
-}
-
-impl From<BootstrapError> for Stop {
-    fn from(error: BootstrapError) -> Self {
-        match error {
-            BootstrapError::Overtaken => close(CloseReason::Overtaken, error.to_string()),
-            other => close(CloseReason::Internal, other.to_string()),
-        }
-    }
-}
-
-impl From<ReckonError> for Stop {
-    fn from(error: ReckonError) -> Self {
-        match error {
-            ReckonError::Bootstrap(error) => error.into(),
-            ReckonError::Reader(error) => error.into(),
-            ReckonError::Scope(error) => error.into(),
-            ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
-            ReckonError::Row(_) | ReckonError::Stopped => close(CloseReason::Internal, error.to_string()),
-        }
-    }
-}
-
-impl From<ScopeError> for Stop {
-    fn from(error: ScopeError) -> Self {
-        match &error {
-            ScopeError::Compile(compile) if compile.is_schema_mismatch() => {
-                close(CloseReason::SchemaMismatch, error.to_string())
-            }
-            _ => close(CloseReason::Internal, error.to_string()),
-        }
-    }
 }
 
 /// When progress was told last.

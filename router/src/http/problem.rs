@@ -18,7 +18,7 @@ use crate::delivery::scopes::ScopeError;
 use crate::delivery::shadow::ShadowError;
 use crate::delivery::start::StartError;
 use crate::ingest::batch::BatchError;
-use crate::ingest::service::PublishError;
+use crate::ingest::error::PublishError;
 use crate::lease::service::NotSettled;
 use crate::log::AppendError;
 use crate::registry::RegisterError;

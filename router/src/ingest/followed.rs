@@ -6,7 +6,7 @@ use platform::traces::{Step, Stepping};
 use schemas::ids::{ChannelName, Partition};
 
 use super::batch::Envelope;
-use super::service::PublishError;
+use super::error::PublishError;
 
 /// The followed events of one batch; their ingest ends when this is dropped.
 pub(super) struct Followed(Vec<Stepping>);

@@ -5,5 +5,6 @@
 
 pub mod batch;
 pub mod codecs;
+pub mod error;
 mod followed;
 pub mod service;

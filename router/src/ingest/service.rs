@@ -13,65 +13,23 @@ use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
 use schemas::record::{Kind, Record};
 use schemas::table::{Opening, Writer};
 
-use super::batch::{BatchError, Envelope};
+use super::batch::Envelope;
 use super::codecs::BatchCodecs;
+use super::error::PublishError;
 use super::followed::Followed;
 use crate::channel::feed::Feed;
 use crate::channel::reader::ReaderError;
 use crate::channel::tail::Tail;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
-use crate::log::AppendError;
 use crate::metrics::Metrics;
-use crate::registry::{RegisterError, Registry};
+use crate::registry::Registry;
 use crate::state::term::Reach;
 
 /// How long a router waits to read its own append back before it answers that the outcome is unknown.
 const READ_BACK: Duration = Duration::from_secs(20);
 /// How long a request waits for a channel that was declared a moment ago.
 const CHANNEL_WAIT: Duration = Duration::from_secs(5);
-
-/// Why a publish request was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// No such channel, or none that the caller may know of.
-    #[error("there is no channel {0}")]
-    ChannelUnknown(ChannelName),
-    /// It is declared, but this router cannot serve it now.
-    #[error("channel {0} is not at work here: {1}")]
-    NotAtWork(ChannelName, String),
-    /// No such partition.
-    #[error("channel {0} has no partition {1}")]
-    PartitionUnknown(ChannelName, Partition),
-    /// Another's channel.
-    #[error("{agent} may not publish on channel {channel}: it is {owner}'s")]
-    NotOwner {
-        /// Who asked.
-        agent: AgentId,
-        /// For what.
-        channel: ChannelName,
-        /// Whose it is.
-        owner: String,
-    },
-    /// Collection channels come with agreements that are signed.
-    #[error("channel {0} is a collection channel; agents of this version do not send on those")]
-    Collection(ChannelName),
-    /// The batch.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// Its schema.
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    /// The log.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    /// The partition is not the channel's any more.
-    #[error("{0}")]
-    Lost(Arc<ReaderError>),
-    /// The partition's reader does not go on.
-    #[error("the append was not read back: {0}")]
-    NotReadBack(String),
-}
 
 /// Publishing on a router's channels; clones share them.
 #[derive(Clone)]

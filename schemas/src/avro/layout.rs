@@ -9,7 +9,6 @@ use apache_avro::schema::Name;
 use apache_avro::{Schema, Uuid};
 
 use super::binary::{Cursor, DatumError};
-use super::located::Quick;
 use crate::limits;
 
 /// A node's place in its layout.
@@ -38,6 +37,25 @@ pub(super) enum Node {
     Map(NodeId),
     Union(Vec<NodeId>),
     Record(Vec<NodeId>),
+}
+
+/// A field's type, as far as the quick walk knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quick {
+    Text,
+    Bytes,
+    Int,
+    Long,
+    Boolean,
+    Raw(usize),
+    Enum(u64),
+    /// A union of two with null, whose index is given, and text.
+    OptionalText(u8),
+    /// The same with a whole number.
+    OptionalLong(u8),
+    OptionalInt(u8),
+    /// Anything else.
+    Other(NodeId),
 }
 
 /// How the bytes of one schema's datums are laid out.
@@ -105,6 +123,35 @@ fn parts<'n>(nodes: &'n [Node], root: &'n NodeId) -> &'n [NodeId] {
     match nodes.get(root.0) {
         Some(Node::Record(fields)) => fields,
         _ => std::slice::from_ref(root),
+    }
+}
+
+impl Quick {
+    fn of(nodes: &[Node], id: NodeId) -> Self {
+        let node = |id: NodeId| nodes.get(id.0);
+        match node(id) {
+            Some(Node::String) => Self::Text,
+            Some(Node::Bytes) => Self::Bytes,
+            Some(Node::Int) => Self::Int,
+            Some(Node::Long) => Self::Long,
+            Some(Node::Boolean) => Self::Boolean,
+            Some(Node::Raw(size)) => Self::Raw(*size),
+            Some(Node::Enum(symbols)) => Self::Enum(u64::try_from(*symbols).unwrap_or(0)),
+            Some(Node::Union(branches)) => {
+                let (null, other) = match branches.as_slice() {
+                    [null, other] if node(*null) == Some(&Node::Null) => (0, *other),
+                    [other, null] if node(*null) == Some(&Node::Null) => (1, *other),
+                    _ => return Self::Other(id),
+                };
+                match node(other) {
+                    Some(Node::String) => Self::OptionalText(null),
+                    Some(Node::Long) => Self::OptionalLong(null),
+                    Some(Node::Int) => Self::OptionalInt(null),
+                    _ => Self::Other(id),
+                }
+            }
+            _ => Self::Other(id),
+        }
     }
 }
 

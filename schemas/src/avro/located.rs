@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::binary::{Cursor, DatumError};
-use super::layout::{Layout, Node, NodeId, Walk};
+use super::layout::{Layout, Quick, Walk};
 use super::texts::Texts;
 
 /// The end of each top-level field of one datum, in its bytes.
@@ -25,54 +25,6 @@ pub struct Placed {
 pub struct Located<'a> {
     bytes: &'a [u8],
     ends: &'a [u32],
-}
-
-/// A field's type, as far as the quick walk knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quick {
-    Text,
-    Bytes,
-    Int,
-    Long,
-    Boolean,
-    Raw(usize),
-    Enum(u64),
-    /// A union of two with null, whose index is given, and text.
-    OptionalText(u8),
-    /// The same with a whole number.
-    OptionalLong(u8),
-    OptionalInt(u8),
-    /// Anything else.
-    Other(NodeId),
-}
-
-impl Quick {
-    pub(super) fn of(nodes: &[Node], id: NodeId) -> Self {
-        let node = |id: NodeId| nodes.get(id.0);
-        match node(id) {
-            Some(Node::String) => Self::Text,
-            Some(Node::Bytes) => Self::Bytes,
-            Some(Node::Int) => Self::Int,
-            Some(Node::Long) => Self::Long,
-            Some(Node::Boolean) => Self::Boolean,
-            Some(Node::Raw(size)) => Self::Raw(*size),
-            Some(Node::Enum(symbols)) => Self::Enum(u64::try_from(*symbols).unwrap_or(0)),
-            Some(Node::Union(branches)) => {
-                let (null, other) = match branches.as_slice() {
-                    [null, other] if node(*null) == Some(&Node::Null) => (0, *other),
-                    [other, null] if node(*null) == Some(&Node::Null) => (1, *other),
-                    _ => return Self::Other(id),
-                };
-                match node(other) {
-                    Some(Node::String) => Self::OptionalText(null),
-                    Some(Node::Long) => Self::OptionalLong(null),
-                    Some(Node::Int) => Self::OptionalInt(null),
-                    _ => Self::Other(id),
-                }
-            }
-            _ => Self::Other(id),
-        }
-    }
 }
 
 impl Ends {

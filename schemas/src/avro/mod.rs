@@ -4,6 +4,7 @@
 //! without values, container framing of bytes, strictness where it is lenient, and derived schemas.
 
 pub mod access;
+pub mod bare;
 pub mod binary;
 pub mod compatibility;
 pub mod container;

@@ -7,6 +7,7 @@
 use apache_avro::schema::RecordField;
 use serde_json::Value as Json;
 
+use super::bare::bare;
 use super::binary::{Cursor, DatumError, put_bytes, put_long, put_string};
 use super::located::Located;
 use super::schema::{AvroSchema, PRIMITIVES};
@@ -116,25 +117,6 @@ fn is_copied(writer: &Json, reader: &Json) -> bool {
 fn is_same(one: &Json, other: &Json) -> bool {
     let (one, other) = (bare(one), bare(other));
     one == other && is_whole(&one, &mut Vec::new())
-}
-
-/// A type without what changes no byte, and with plain names plainly.
-fn bare(kind: &Json) -> Json {
-    match kind {
-        Json::Array(items) => items.iter().map(bare).collect(),
-        Json::Object(object) => {
-            let kept = object.iter().filter(|(name, _)| {
-                !matches!(name.as_str(), "doc" | "aliases" | "default" | "order" | "classification")
-            });
-            let kept: serde_json::Map<String, Json> =
-                kept.map(|(name, value)| (name.clone(), bare(value))).collect();
-            match (kept.len(), kept.get("type")) {
-                (1, Some(only @ Json::String(_))) => only.clone(),
-                _ => Json::Object(kept),
-            }
-        }
-        other => other.clone(),
-    }
 }
 
 /// Whether a type refers to no name that it does not define itself, before it does.

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use consumer_agent::agent::{Agent, Phase};
+use consumer_agent::agent::Agent;
 use consumer_agent::receive::machine::Effect;
 use consumer_agent::sink::file::FileSink;
 use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
+use consumer_agent::status::Phase;
 use platform::identity::Identity;
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::schema::AvroSchema;

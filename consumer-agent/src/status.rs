@@ -1,0 +1,158 @@
+//! What a consumer's agent is doing: for people, metrics and `dit status`.
+//!
+//! Owns the status, its file and its words. Decides nothing.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use schemas::cursor::{Cursor, in_words as places_in_words};
+use schemas::ids::{AgreementNumber, ChannelName};
+use schemas::time::Millis;
+use serde::{Deserialize, Serialize};
+
+use crate::receive::machine::{Behind, Tally};
+use crate::receive::reconciling::Checked;
+
+/// What an agent is doing, for people and for `dit status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of this form; 1.
+    pub format: u32,
+    /// The agreement.
+    pub agreement: AgreementNumber,
+    /// In a word.
+    pub phase: Phase,
+    /// Where the replica stands.
+    pub cursor: Option<Cursor>,
+    /// How far it is behind the log, as last told.
+    pub behind: Option<Behind>,
+    /// Up to when the provider has looked at its source.
+    pub freshness: Option<Millis>,
+    /// Present rows.
+    pub rows: usize,
+    /// Keys whose row the replica's place refuses.
+    #[serde(default)]
+    pub parked: usize,
+    /// Events delivered since the agent began, by reason.
+    pub delivered: Tally,
+    /// When this was written.
+    pub at: Millis,
+    /// When the router's last word came, or the agent began.
+    #[serde(default)]
+    pub heard_at: Millis,
+    /// How the replica was found when it was last compared with its part of the register.
+    #[serde(default)]
+    pub checked: Option<Checked>,
+    /// The last error, and what to do about it.
+    pub last_error: Option<String>,
+}
+
+/// What an agent is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is looking for the router.
+    Connecting,
+    /// Events flow.
+    Streaming,
+    /// The agreement is not in force, or does not fit the schema; it is asked for again from time to time.
+    Waiting,
+    /// The agreement was revoked or has expired: what it gave must be purged.
+    Ended,
+    /// The place of its replica is not as it should be: a person must do something. It is tried from time to time.
+    Stuck,
+    /// Its own disk has failed: the process must be started again.
+    Broken,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connecting, Self::Streaming, Self::Waiting, Self::Ended, Self::Stuck, Self::Broken];
+
+    /// The word as the status file has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Streaming => "streaming",
+            Self::Waiting => "waiting",
+            Self::Ended => "ended",
+            Self::Stuck => "stuck",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl Status {
+    /// Writes it to its file, if it has one; who reads that finds a whole one, always.
+    pub(crate) fn write(&self, path: Option<&Path>) {
+        let Some(path) = path else { return };
+        if let Err(error) = self.replace(path) {
+            tracing::warn!(path = %path.display(), %error, "the status could not be written");
+        }
+    }
+
+    fn replace(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(&beside, path)
+    }
+
+    /// It in words, with what to do about an error.
+    pub fn in_words(&self, channel: &ChannelName, now: Millis) -> String {
+        let phase = match self.phase {
+            Phase::Connecting => "looking for the router",
+            Phase::Streaming => "receiving",
+            Phase::Waiting => "waiting for the agreement",
+            Phase::Ended => "ended: purge what this agreement gave",
+            Phase::Stuck => "waiting for a person: its replica cannot be written",
+            Phase::Broken => "its disk has failed: start the agent again",
+        };
+        let seconds = |at: Millis| now.since(at) / 1_000;
+        let freshness = self.freshness.map_or_else(
+            || "the source's freshness is not known yet".to_owned(),
+            |at| format!("the source was looked at {} s ago", seconds(at)),
+        );
+        let behind = match self.behind {
+            None => "how far behind is not known yet".to_owned(),
+            Some(Behind { events: 0, .. }) => "up to date".to_owned(),
+            Some(Behind { events, since: None }) => format!("behind by at most {events} events"),
+            Some(Behind { events, since: Some(at) }) => {
+                format!("behind by at most {events} events and {} s", seconds(at))
+            }
+        };
+        let position = self.cursor.as_ref();
+        let position = position.map_or_else(
+            || "none yet".to_owned(),
+            |cursor| match &cursor.pass {
+                None => places_in_words(&cursor.places),
+                Some(_) => "in a pass from the state".to_owned(),
+            },
+        );
+        let mut text = format!(
+            "{} ({channel}): {phase}; {} rows; {behind}; {freshness}; position {position}; last sign of life {} s ago",
+            self.agreement,
+            self.rows,
+            seconds(self.at)
+        );
+        if let Some(checked) = &self.checked {
+            let found = if checked.equal { "equal to" } else { "other than" };
+            let (since, rows) = (seconds(checked.at), checked.rows);
+            let _ = write!(text, "\n  compared {since} s ago: {found} its part of the register ({rows} rows");
+            let _ = match checked.mended {
+                0 => write!(text, ")"),
+                mended => write!(text, "; {mended} were wrong and are mended)"),
+            };
+        }
+        if self.parked > 0 {
+            let _ =
+                write!(text, "\n  {} row(s) refused by PostgreSQL are parked: dit parked list", self.parked);
+        }
+        if let Some(error) = &self.last_error {
+            text.push_str("\n  last error: ");
+            text.push_str(error);
+        }
+        text
+    }
+}

@@ -1,0 +1,62 @@
+//! Why a stream's pump ends, and which closing record each error asks for.
+
+use schemas::delivery::CloseReason;
+
+use super::gate::Shut;
+use super::reckoning::ReckonError;
+use super::scopes::ScopeError;
+use crate::channel::reader::ReaderError;
+use crate::state::bootstrap::BootstrapError;
+
+/// Why a pump ends.
+pub(super) enum Stop {
+    /// The connection is gone.
+    Gone,
+    /// A closing record is due.
+    Close(Shut),
+}
+
+pub(super) fn close(reason: CloseReason, detail: impl Into<String>) -> Stop {
+    Stop::Close(Shut { reason, detail: detail.into() })
+}
+
+impl From<ReaderError> for Stop {
+    fn from(error: ReaderError) -> Self {
+        match error {
+            ReaderError::TooOld { .. } => close(CloseReason::Overtaken, error.to_string()),
+            other => close(CloseReason::Internal, other.to_string()),
+        }
+    }
+}
+
+impl From<BootstrapError> for Stop {
+    fn from(error: BootstrapError) -> Self {
+        match error {
+            BootstrapError::Overtaken => close(CloseReason::Overtaken, error.to_string()),
+            other => close(CloseReason::Internal, other.to_string()),
+        }
+    }
+}
+
+impl From<ReckonError> for Stop {
+    fn from(error: ReckonError) -> Self {
+        match error {
+            ReckonError::Bootstrap(error) => error.into(),
+            ReckonError::Reader(error) => error.into(),
+            ReckonError::Scope(error) => error.into(),
+            ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
+            ReckonError::Row(_) | ReckonError::Stopped => close(CloseReason::Internal, error.to_string()),
+        }
+    }
+}
+
+impl From<ScopeError> for Stop {
+    fn from(error: ScopeError) -> Self {
+        match &error {
+            ScopeError::Compile(compile) if compile.is_schema_mismatch() => {
+                close(CloseReason::SchemaMismatch, error.to_string())
+            }
+            _ => close(CloseReason::Internal, error.to_string()),
+        }
+    }
+}
