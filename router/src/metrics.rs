@@ -200,7 +200,7 @@ impl Gauges {
             active: meter.gauge("dit_router_agreement_active", "1 while the agreement is in force.", AGREEMENT)?,
             streams: meter.gauge("dit_router_streams_open", "Streams of the agreement at this router.", AGREEMENT)?,
             lag_records: meter.gauge("dit_router_stream_lag_records", "Records between the agreement's best stream and the log's end, whoever they are for.", AGREEMENT)?,
-            lag_seconds: meter.gauge("dit_router_stream_lag_seconds", "Age of the newest record that the agreement's best stream has passed while others wait; 0 when none do.", AGREEMENT)?,
+            lag_seconds: meter.gauge("dit_router_stream_lag_seconds", "Time since the agreement's best stream stood at the end, or the age of the newest record that it has passed since; 0 while none waits.", AGREEMENT)?,
             lease: meter.gauge("dit_router_lease_held", "1 while this router may hand over data.", &[])?,
             kafka_brokers: meter.gauge("dit_router_kafka_brokers_up", "Brokers that the client is connected to.", client)?,
             kafka_queue: meter.gauge("dit_router_kafka_queue_messages", "Messages that wait in the client.", client)?,
@@ -389,7 +389,7 @@ pub(crate) struct Stream {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Passed {
     pub(crate) to: Offset,
-    /// When the log took the newest record that was passed.
+    /// When the log took the newest record that was passed; later, where the stream stood at the end later.
     pub(crate) at: Option<Millis>,
 }
 

@@ -54,6 +54,8 @@ pub struct Seat {
     audience: Arc<Audience>,
     id: SeatId,
     bell: Arc<Notify>,
+    /// The audience's knowledge of it, to be read without its lock.
+    groups: Groups,
 }
 
 /// For whom there is something at the tail.
@@ -112,17 +114,17 @@ impl Audience {
         let id = listeners.next;
         listeners.next = SeatId(id.0 + 1);
         let bell = Arc::clone(&listeners.seats.entry(id).or_default().bell);
-        Seat { audience: Arc::clone(self), id, bell }
+        Seat { audience: Arc::clone(self), id, bell, groups: Groups::new() }
     }
 
-    /// Moves a partition's tail from a place, and calls those for whom there is something behind it.
-    pub fn tell(&self, partition: Partition, from: &Arc<Tail>, called: Called<'_>, moves: impl FnOnce()) {
+    /// Moves a partition's tail, and calls those for whom there is something from where it was. `moves` says where that is.
+    pub fn tell(&self, partition: Partition, called: Called<'_>, moves: impl FnOnce() -> Arc<Tail>) {
         let mut listeners = self.lock();
+        let from = moves();
         for seat in listeners.seats.values_mut().filter(|seat| called.is(&seat.groups)) {
-            seat.calls.entry(partition).or_insert_with(|| Arc::clone(from));
+            seat.calls.entry(partition).or_insert_with(|| Arc::clone(&from));
             seat.bell.notify_one();
         }
-        moves();
     }
 
     /// Judges a chunk's items for all who listen; none where nobody does, where an image cannot be judged at all, or where
@@ -176,35 +178,42 @@ fn size(gain: &Gain) -> usize {
 
 impl Seat {
     /// Listens with a scope for events of a schema, if it does not yet.
-    pub fn listen(&self, schema: SchemaId, scope: &Arc<Scope>) {
-        let mut listeners = self.audience.lock();
-        let Listeners { by_schema, comings, seats, .. } = &mut *listeners;
-        let Some(taken) = seats.get_mut(&self.id) else { return };
-        if taken.groups.contains_key(&schema) {
+    pub fn listen(&mut self, schema: SchemaId, scope: &Arc<Scope>) {
+        if self.groups.contains_key(&schema) {
             return;
         }
+        let mut listeners = self.audience.lock();
+        let Listeners { by_schema, comings, seats, .. } = &mut *listeners;
         let mut index = by_schema.get(&schema).map_or_else(Index::default, |index| Index::clone(index));
         let group = index.add(Arc::clone(scope));
         by_schema.insert(schema, Arc::new(index));
         *comings += 1;
-        taken.groups.insert(schema, (group, *comings));
+        self.groups.insert(schema, (group, *comings));
+        if let Some(taken) = seats.get_mut(&self.id) {
+            taken.groups.clone_from(&self.groups);
+        }
     }
 
     /// What a chunk gives, in order, and how many of its changes give nothing; none where it was not judged for this seat.
     pub fn gains<'j>(&self, judged: &'j Judged) -> Option<(Vec<&'j (usize, Gain)>, usize)> {
-        judged.gains(&self.audience.lock().seats.get(&self.id)?.groups)
+        judged.gains(&self.groups)
     }
 
-    /// Falls asleep at a place of a partition, unless the tail is further; how many changes had come there. What it was
-    /// called for until now lies before.
-    pub fn sleep(&self, partition: Partition, at: Offset, tail: impl FnOnce() -> Arc<Tail>) -> Option<u64> {
+    /// Falls asleep at a place of a partition, unless the tail is further; the tail there. What it was called for until now
+    /// lies before.
+    pub fn sleep(
+        &self,
+        partition: Partition,
+        at: Offset,
+        tail: impl FnOnce() -> Arc<Tail>,
+    ) -> Option<Arc<Tail>> {
         let mut listeners = self.audience.lock();
         let tail = tail();
         if at < tail.next {
             return None;
         }
         listeners.seats.get_mut(&self.id)?.calls.remove(&partition);
-        Some(tail.changes)
+        Some(tail)
     }
 
     /// What there was for it since it fell asleep.
@@ -227,8 +236,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut listeners = self.audience.lock();
         let Listeners { by_schema, seats, .. } = &mut *listeners;
-        let Some(taken) = seats.remove(&self.id) else { return };
-        for (schema, (group, _)) in taken.groups {
+        seats.remove(&self.id);
+        for (schema, (group, _)) in self.groups.drain() {
             let Some(index) = by_schema.get(&schema) else { continue };
             let mut index = Index::clone(index);
             index.remove(group);
@@ -318,7 +327,7 @@ mod tests {
         let audience = Arc::new(Audience::default());
         let items: Vec<Item> = [(1, "R"), (2, "J"), (3, "R"), (4, "D")].map(|(at, t)| created(at, t)).into();
         assert!(audience.judge(&items).is_none(), "nobody listens");
-        let (first, second, nobody) = (audience.sit(), audience.sit(), audience.sit());
+        let (mut first, mut second, mut nobody) = (audience.sit(), audience.sit(), audience.sit());
         first.listen(SCHEMA, &scope("t == \"R\""));
         second.listen(SCHEMA, &scope("t != \"R\""));
         let early = audience.judge(&items);
@@ -337,14 +346,14 @@ mod tests {
     #[test]
     fn who_gains_too_much_judges_by_itself_and_costs_the_others_nothing() {
         let audience = Arc::new(Audience::default());
-        let little = audience.sit();
+        let mut little = audience.sit();
         little.listen(SCHEMA, &scope("t == \"R\""));
         let long = "x".repeat(KEPT_BYTES / 4);
         let items: Vec<Item> = (1..7).map(|at| created(at, if at == 6 { "R" } else { &long })).collect();
         // However many they are, none of what they were refused counts against the others.
         let much =
             ["true", "t != \"a\"", "t != \"b\"", "t != \"c\"", "t != \"d\"", "t != \"e\""].map(|rows| {
-                let seat = audience.sit();
+                let mut seat = audience.sit();
                 seat.listen(SCHEMA, &scope(rows));
                 seat
             });
@@ -356,7 +365,7 @@ mod tests {
     #[test]
     fn where_everybody_starts_over_nobody_is_judged_for() {
         let audience = Arc::new(Audience::default());
-        let seat = audience.sit();
+        let mut seat = audience.sit();
         seat.listen(SCHEMA, &scope("true"));
         let resync = Item::Resync { offset: Offset::new(2), reason: "a test".to_owned() };
         assert!(audience.judge(&[created(1, "R"), resync]).is_none());
@@ -389,7 +398,7 @@ mod tests {
             let (first, next, fold) = (from.next, from.next.next(), from.fold.clone());
             let chunk = Chunk { first, next, items, skipped: 0, fold, judged };
             let to = tail(next.get(), from.changes + 1);
-            self.audience.tell(PARTITION, &from, Called::by(&chunk), || self.tail = to);
+            self.audience.tell(PARTITION, Called::by(&chunk), || std::mem::replace(&mut self.tail, to));
         }
 
         /// Whether it was called, where it may go on, and how many changes came before.
@@ -402,14 +411,14 @@ mod tests {
         }
 
         fn sleep(&self, seat: &Seat, at: u64) -> Option<u64> {
-            seat.sleep(PARTITION, Offset::new(at), || Arc::clone(&self.tail))
+            seat.sleep(PARTITION, Offset::new(at), || Arc::clone(&self.tail)).map(|tail| tail.changes)
         }
     }
 
     #[test]
     fn who_gains_is_called_from_where_that_begins_and_the_others_sleep_on() {
         let mut moving = Moving { audience: Arc::default(), tail: tail(1, 0) };
-        let (riga, jelgava) = (moving.audience.sit(), moving.audience.sit());
+        let (mut riga, mut jelgava) = (moving.audience.sit(), moving.audience.sit());
         riga.listen(SCHEMA, &scope("t == \"R\""));
         jelgava.listen(SCHEMA, &scope("t == \"J\""));
         assert_eq!(moving.sleep(&riga, 1), Some(0));
@@ -435,17 +444,15 @@ mod tests {
         assert_eq!(moving.hear(&silent), (true, 1, 0), "nobody listens yet");
         moving.sleep(&silent, 2);
         moving.audience.sit().listen(SCHEMA, &scope("true"));
-        let listening = moving.audience.sit();
+        let mut listening = moving.audience.sit();
         listening.listen(SCHEMA, &scope("false"));
         moving.by("R");
         assert_eq!(moving.hear(&silent), (true, 2, 1), "it listens to nothing");
         assert_eq!(moving.hear(&listening), (false, 3, 2));
         moving.sleep(&silent, 3);
-        let (from, to) = (Arc::clone(&moving.tail), tail(9, 2));
-        moving.audience.tell(PARTITION, &from, Called::Nobody, || moving.tail = to);
+        moving.audience.tell(PARTITION, Called::Nobody, || std::mem::replace(&mut moving.tail, tail(9, 2)));
         assert_eq!(moving.hear(&silent), (false, 9, 2));
-        let (from, to) = (Arc::clone(&moving.tail), tail(20, 2));
-        moving.audience.tell(PARTITION, &from, Called::All, || moving.tail = to);
+        moving.audience.tell(PARTITION, Called::All, || std::mem::replace(&mut moving.tail, tail(20, 2)));
         assert_eq!(moving.hear(&listening), (true, 9, 2), "retention may have passed it");
     }
 }

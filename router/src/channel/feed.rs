@@ -88,7 +88,7 @@ impl Feed {
                     is_doubtful = false;
                     match chunk {
                         Some(chunk) => self.publish(chunk),
-                        None => self.mended(),
+                        None => self.mend(),
                     }
                 }
                 Err(ReaderError::TooOld { wanted }) => return wanted,
@@ -106,29 +106,27 @@ impl Feed {
 
     /// The tail goes on from a later place. Who follows from an earlier one finds that retention has passed it.
     pub fn move_to(&self, fold: Fold, next: Offset) {
-        let from = self.tail();
-        let to = Arc::new(Tail { next, fold, changes: from.changes, fault: None });
-        self.audience.tell(self.source.partition, &from, Called::All, || {
-            self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            self.tail.send_replace(to);
-        });
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.move_tail(Called::All, |from| Tail { next, fold, changes: from.changes, fault: None });
     }
 
     /// It does not go on.
     pub fn fail(&self, error: ReaderError) {
-        let from = self.tail();
-        let to = Tail { fault: Some(Arc::new(error)), ..Tail::clone(&from) };
-        self.audience.tell(self.source.partition, &from, Called::All, || {
-            self.tail.send_replace(Arc::new(to));
-        });
+        self.move_tail(Called::All, |from| Tail { fault: Some(Arc::new(error)), ..Tail::clone(from) });
     }
 
     /// It can be read, and nothing new is there.
-    fn mended(&self) {
-        let tail = self.tail();
-        if tail.fault.is_some() {
-            self.tail.send_replace(Arc::new(Tail { fault: None, ..Tail::clone(&tail) }));
+    fn mend(&self) {
+        if self.tail().fault.is_some() {
+            self.move_tail(Called::Nobody, |from| Tail { fault: None, ..Tail::clone(from) });
         }
+    }
+
+    fn move_tail(&self, called: Called<'_>, to: impl FnOnce(&Tail) -> Tail) {
+        self.audience.tell(self.source.partition, called, || {
+            let to = Arc::new(to(&self.tail()));
+            self.tail.send_replace(to)
+        });
     }
 
     fn publish(&self, mut chunk: Chunk) {
@@ -143,16 +141,17 @@ impl Feed {
             }
         }
         self.meter.read(changes, parked, chunk.skipped);
-        let (from, chunk) = (self.tail(), Arc::new(chunk));
-        let (next, fold) = (chunk.next, chunk.fold.clone());
-        let to = Arc::new(Tail { next, fold, changes: from.changes + changes, fault: None });
-        self.audience.tell(self.source.partition, &from, Called::by(&chunk), || {
+        let chunk = Arc::new(chunk);
+        {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if ring.len() == RING_CHUNKS {
                 ring.pop_front();
             }
             ring.push_back(Arc::clone(&chunk));
-            self.tail.send_replace(to);
+        }
+        self.move_tail(Called::by(&chunk), |from| {
+            let (next, fold) = (chunk.next, chunk.fold.clone());
+            Tail { next, fold, changes: from.changes + changes, fault: None }
         });
     }
 }

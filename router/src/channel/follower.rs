@@ -109,7 +109,7 @@ impl Follower {
         Ok(Some(chunk))
     }
 
-    /// Goes on at a later place of the tail, if it is one. What lies between is nobody's to read.
+    /// Goes on at a later place, where the tail stood, if it is one. What lies between holds nothing for this reader.
     pub fn skip_to(&mut self, tail: &Tail) -> bool {
         let is_later = tail.next > self.position;
         if is_later {

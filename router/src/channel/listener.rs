@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::audience::{Heard, Seat};
 use super::follower::Follower;
 use super::reader::{Chunk, ReaderError};
+use super::tail::Tail;
 
 /// A follower with a seat.
 pub struct Listener {
     follower: Follower,
-    /// How many changes had come when it fell asleep.
-    asleep: Option<u64>,
+    /// The tail where it fell asleep, or where it looked last.
+    asleep: Option<Arc<Tail>>,
 }
 
 /// What a listener comes to next.
@@ -22,7 +23,7 @@ pub enum Next {
     Chunk(Arc<Chunk>),
     /// It has passed a stretch that holds nothing for it.
     Passed {
-        /// The changes in it.
+        /// The changes in it, as far as they were not counted before.
         changes: u64,
     },
     /// There is nothing now.
@@ -49,13 +50,16 @@ impl Listener {
     pub async fn next(&mut self, seat: &Seat) -> Result<Next, ReaderError> {
         if let Some(known) = self.asleep.take() {
             let feed = self.follower.feed();
-            let (place, is_called) = match seat.hear(feed.source().partition, || feed.tail()) {
+            let (tail, is_called) = match seat.hear(feed.source().partition, || feed.tail()) {
                 Heard::Nothing { until } => (until, false),
                 Heard::Called { from } => (from, true),
             };
-            self.asleep = (!is_called).then_some(place.changes);
-            if self.follower.skip_to(&place) {
-                return Ok(Next::Passed { changes: place.changes.saturating_sub(known) });
+            // Beyond the tail it has judged for itself, or wants nothing.
+            let is_counted = known.next == self.follower.place().offset;
+            self.asleep = (!is_called).then(|| Arc::clone(&tail));
+            if self.follower.skip_to(&tail) {
+                let changes = if is_counted { tail.changes.saturating_sub(known.changes) } else { 0 };
+                return Ok(Next::Passed { changes });
             }
             if !is_called {
                 return Ok(Next::Nothing);

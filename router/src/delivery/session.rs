@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::clock::now;
 use platform::traces::{Step as Way, Stepping};
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
@@ -157,18 +158,19 @@ impl Session {
             self.meter.passed(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), passed);
         }
         loop {
-            if let Err(stop) = self.answer_if_due().await {
-                return stop;
-            }
-            let gone_on = match self.round(&mut listeners).await {
-                Ok(true) => self.tell_if_due(&listeners).await,
-                Ok(false) => self.idle(&listeners).await,
-                Err(stop) => Err(stop),
-            };
-            if let Err(stop) = gone_on {
+            if let Err(stop) = self.turn(&mut listeners).await {
                 return stop;
             }
         }
+    }
+
+    /// Goes on where anything is to be had, or waits for it.
+    async fn turn(&mut self, listeners: &mut [Listener]) -> Result<(), Stop> {
+        self.answer_if_due().await?;
+        let has_gone_on = self.round(listeners).await?;
+        // Behind the round: what is told is the place, and how far that is from the tail.
+        self.tell_if_due(listeners).await?;
+        if has_gone_on { Ok(()) } else { self.idle(listeners).await }
     }
 
     async fn bootstrap(&mut self, mut told: Pass, mut passes: Vec<Bootstrap>) -> Result<Vec<Follower>, Stop> {
@@ -236,7 +238,10 @@ impl Session {
                     self.meter.denied(changes);
                     false
                 }
-                Next::Nothing => continue,
+                Next::Nothing => {
+                    self.stand_at_end(partition, listener);
+                    continue;
+                }
             };
             any = true;
             self.pass_by(partition, listener.follower());
@@ -388,6 +393,14 @@ impl Session {
         self.meter.passed(partition, Passed { to: place.offset, at: follower.fold().passed_at });
     }
 
+    /// Everything that the log took until now has been passed.
+    fn stand_at_end(&self, partition: Partition, listener: &Listener) {
+        if listener.is_asleep() {
+            let passed = Passed { to: listener.follower().place().offset, at: Some(now()) };
+            self.meter.passed(partition, passed);
+        }
+    }
+
     fn progress(&mut self, partition: Partition, follower: &Follower) {
         let place = follower.place();
         let (freshness, passed_at) = (follower.fold().freshness, follower.fold().passed_at);
@@ -408,7 +421,7 @@ impl Session {
         self.flush().await
     }
 
-    /// Waits until there is something for this stream; looks where the tails are when there is not, and tells progress.
+    /// Waits until there is something for this stream, or it is time to look where the tails are.
     async fn idle(&mut self, listeners: &[Listener]) -> Result<(), Stop> {
         let lost = |listener: &Listener| listener.follower().feed().tail().lost();
         if let Some(fault) = listeners.iter().find_map(lost) {
@@ -421,7 +434,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.out.closed() => Err(Stop::Gone),
-            () = tokio::time::sleep_until(look) => self.tell_if_due(listeners).await,
+            () = tokio::time::sleep_until(look) => Ok(()),
             reckoned = self.question.moved() => Ok(reckoned?),
             () = self.seat.called() => Ok(()),
         }
