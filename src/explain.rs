@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use anyhow::Context;
 use platform::config;
 use producer_agent::source::items::read_row;
+use schemas::agreement::Agreement;
 use schemas::change::Op;
 use schemas::delivery::Reason;
-use schemas::ids::{AgreementNumber, ChannelName, ParticipantId};
+use schemas::ids::{AgreementNumber, AgreementVersion, ChannelName, ParticipantId};
 use scope::compile::Age;
 use scope::explain::{Explanation, Fate, Verdict, explain};
 use scope::predicate::Truth;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::scope::{Ground, GroundArgs, named};
@@ -47,14 +48,28 @@ struct EventFile {
     after: Option<Map<String, Json>>,
 }
 
-/// Explains; whether an agreement was found.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    agreement: &'a AgreementNumber,
+    version: AgreementVersion,
+    consumer: &'a ParticipantId,
+    /// Why it gives nothing now.
+    idle: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<Explanation>,
+    /// Why there is no decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Explains; whether an agreement was found, and each has decided.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
     let event: EventFile = config::load_json(&args.event)?;
     let grounds = args.ground.read(std::slice::from_ref(&args.channel)).await?;
     let ground = grounds.into_iter().find(|ground| ground.channel.name == args.channel);
     let ground = ground.with_context(|| format!("there is no channel {}", args.channel))?;
     let event = Event::read(event, &ground).with_context(|| args.event.display().to_string())?;
-    let mut found = false;
+    let (mut found, mut is_decided) = (false, true);
     for agreement in &ground.agreements {
         let is_asked = args.participant.as_ref().is_none_or(|asked| *asked == agreement.consumer)
             && args.agreement.as_ref().is_none_or(|asked| *asked == agreement.number);
@@ -68,20 +83,35 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
         let explained = ground.with_writer(agreement, (newest, age), |terms| {
             explain(agreement, terms, (event.op, &event.key), images)
         })?;
-        let whose = format!("{} version {} for {}", agreement.number, agreement.version, agreement.consumer);
-        match (explained, args.json) {
-            (Ok(explained), true) => {
-                let line = serde_json::json!({"agreement": agreement.number, "explanation": explained});
-                println!("{line}");
+        let Agreement { number, version, consumer, .. } = agreement;
+        let whose =
+            format!("{number} version {version} for {consumer}{}", ground.idle_in_brackets(agreement));
+        is_decided &= explained.is_ok();
+        if args.json {
+            let (explanation, error) = match explained {
+                Ok(explanation) => (Some(explanation), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            let line = Line {
+                agreement: number,
+                version: *version,
+                consumer,
+                idle: ground.idle(agreement),
+                explanation,
+                error,
+            };
+            println!("{}", serde_json::to_string(&line)?);
+        } else {
+            match explained {
+                Ok(explained) => println!("{whose}: {}", in_words(&explained)),
+                Err(error) => println!("{whose}: no decision: {error}"),
             }
-            (Ok(explained), false) => println!("{whose}: {}", in_words(&explained)),
-            (Err(error), _) => println!("{whose}: no decision: {error}"),
         }
     }
     if !found {
         println!("no agreement that stands on channel {} is meant", args.channel);
     }
-    Ok(found)
+    Ok(found && is_decided)
 }
 
 struct Event {
@@ -137,8 +167,14 @@ fn in_words(explained: &Explanation) -> String {
         });
         each.collect::<Vec<_>>().join(", ")
     };
-    lines.push(format!("  fields that leave: {}", fates(true)));
-    lines.push(format!("  denied, as it names them not: {}", fates(false)));
+    match explained.outcome {
+        None => return lines.join("\n"),
+        Some((Op::Delete, _)) => lines.push("  of the row nothing leaves but its key".to_owned()),
+        Some(_) => {
+            lines.push(format!("  fields that leave: {}", fates(true)));
+            lines.push(format!("  denied, as it names them not: {}", fates(false)));
+        }
+    }
     if !explained.keeps_key {
         lines
             .push("  the key leaves as a keyed hash, as it does not keep all of the key's fields".to_owned());

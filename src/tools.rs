@@ -2,12 +2,14 @@
 //!
 //! Owns what a person types beside the demo.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use platform::config;
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
+use router::control::declared::{self, Checked};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -81,19 +83,32 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-fn check_file(file: &Path) -> anyhow::Result<&'static str> {
+fn check_file(file: &Path) -> anyhow::Result<String> {
     if file.is_dir() {
         // Hashes are only compiled here, never made: any secret will do.
         let secret = NetworkSecret::new(vec![0; 32])?;
-        router::control::declared::check(file, &secret)?;
-        return Ok("folder of declarations");
+        let Checked { participants, channels, agreements, unseen } = declared::check(file, &secret)?;
+        let mut kind = format!(
+            "folder of declarations: {participants} participant(s), {channels} channel(s), {agreements} agreement(s)"
+        );
+        if unseen > 0 {
+            let _ = write!(
+                kind,
+                "; rows and fields of {unseen} were not checked, as only a router knows the schema version that they name"
+            );
+        }
+        return Ok(kind);
     }
+    check_single(file).map(str::to_owned)
+}
+
+fn check_single(file: &Path) -> anyhow::Result<&'static str> {
     if file.extension().is_some_and(|extension| extension == "json") {
         let json: serde_json::Value = config::load_json(file)?;
         return if json.get("number").is_some() {
             let agreement: Agreement = config::load_json(file)?;
             agreement.validate().with_context(|| file.display().to_string())?;
-            Ok("agreement")
+            Ok("agreement by itself; check its folder, or dit scope lint it, for its rows and fields")
         } else {
             config::load_json::<Channel>(file)?.validate().with_context(|| file.display().to_string())?;
             Ok("channel")
@@ -106,7 +121,7 @@ fn check_file(file: &Path) -> anyhow::Result<&'static str> {
         router.log(file)?;
         Identity::load(&router.identity)?;
         if let Some(dir) = &router.declared {
-            router::control::declared::check(dir, &secret)?;
+            declared::check(dir, &secret)?;
         }
         Ok("router configuration")
     } else if text.contains("drop_dir") {

@@ -72,6 +72,10 @@ fn an_event_is_explained_to_each_participant() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("A-1 version 1 for 9000: gets a delete: the row has left its scope"), "{said}");
     assert!(said.contains("after: denied by territory == \"R\" (territory is \"J\")"), "{said}");
+    assert!(
+        said.contains("of the row nothing leaves but its key") && !said.contains("fields that leave"),
+        "{said}"
+    );
     assert!(!said.contains("A-2"), "{said}");
     let (_, said) = dit(&[&asked[..], &["--agreement", "A-2"]].concat());
     assert!(
@@ -98,6 +102,18 @@ fn an_event_is_explained_to_each_participant() {
     );
     assert_eq!(lines[1]["explanation"]["outcome"], json!(["create", "change"]));
 
+    assert_eq!((&lines[0]["consumer"], &lines[0]["idle"]), (&json!("9000"), &Json::Null));
+    let mut early = companies("A-3", "9002", "nope == 1", &json!({"code": "keep"}));
+    early["valid_from"] = "2099-01-01T00:00:00Z".into();
+    write(&Path::new(&declared).join("agreements/3.json"), &early);
+    let asked = ["explain", "--declared", &declared, "--channel", CHANNEL, "--event", &unknown];
+    let (code, said) = dit(&[&asked[..], &["--agreement", "A-3"]].concat());
+    assert!(code == Some(1) && said.contains("no decision: row predicate, character 1"), "{said}");
+    assert!(said.contains("gives nothing now: it is not valid before 2099-01-01T00:00:00Z"), "{said}");
+    let (code, said) = dit(&[&asked[..], &["--agreement", "A-3", "--json"]].concat());
+    let line: Json = serde_json::from_str(&said).unwrap();
+    assert!(code == Some(1) && line["error"].as_str().unwrap().contains("there is no field"), "{said}");
+
     let wrong = json!({"after": {"code": "2", "territory": "R", "size": "many"}});
     let wrong = write(&dir.path().join("wrong.json"), &wrong);
     let (code, said) = dit(&["explain", "--declared", &declared, "--channel", CHANNEL, "--event", &wrong]);
@@ -123,6 +139,19 @@ fn what_an_agreement_can_hardly_mean_is_found() {
         code == Some(1) && said.contains("A-3: refused: row predicate, character 1: there is no field"),
         "{said}"
     );
+    let (_, said) = dit(&["scope", "lint", "--declared", &declared, &never, &absent]);
+    assert!(said.contains("2 agreement(s), 2 finding(s)"), "two for one channel: {said}");
+    let mut astray = companies("A-4", "9000", "nonsense", &all);
+    astray["channel"] = "companes".into();
+    let astray = write(&dir.path().join("declared/agreements/4.json"), &astray);
+    let (code, said) = dit(&["scope", "lint", "--declared", &declared]);
+    assert!(code == Some(2) && said.contains("agreement A-4: there is no channel companes"), "{said}");
+    std::fs::remove_file(astray).unwrap();
+    let nowhere = dir.path().join("nowhere").to_str().unwrap().to_owned();
+    for asked in [&["scope", "lint", "--declared", &nowhere][..], &["check", &nowhere]] {
+        let (code, said) = dit(asked);
+        assert!(code != Some(0) && said.contains("nowhere"), "{said}");
+    }
     let good = draft("good.json", "territory.startsWith(\"LV-\")");
     let (code, said) = dit(&["scope", "lint", "--declared", &declared, &good]);
     assert_eq!((code, said.as_str()), (Some(0), "1 agreement(s), 0 finding(s)\n"));
@@ -137,7 +166,11 @@ fn a_registry_sees_before_it_registers_a_schema_who_would_see_what() {
         dit(&["scope", "diff", "--declared", &declared, "--channel", CHANNEL, "--schema", &proposed])
     };
     let size = field("size", &json!(["null", "long"]));
-    let (code, said) = diff(&[size, field("phone", &json!("string"))]);
+    let (code, said) = diff(&[size.clone(), field("phone", &json!(["null", "string"]))]);
+    assert_eq!(code, Some(1), "a null that is no default: {said}");
+    assert!(said.contains("NOT TO BE REGISTERED") && said.contains("phone"), "{said}");
+    let phone = json!({"name": "phone", "type": ["null", "string"], "default": null});
+    let (code, said) = diff(&[size, phone]);
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("A-1 for 9000: as before, and does not see phone; sees code, territory, size"),
@@ -154,6 +187,19 @@ fn a_registry_sees_before_it_registers_a_schema_who_would_see_what() {
         code == Some(0) && said.contains("A-1 for 9000: as before; sees code, territory, size"),
         "{said}"
     );
+    for (name, is_none) in [
+        ("list.avsc", json!("string")),
+        (
+            "keyless.avsc",
+            json!({"type": "record", "name": "lv.Company",
+        "fields": [field("territory", &json!("string"))]}),
+        ),
+    ] {
+        let proposed = write(&dir.path().join(name), &is_none);
+        let (code, said) =
+            dit(&["scope", "diff", "--declared", &declared, "--channel", CHANNEL, "--schema", &proposed]);
+        assert!(code == Some(2) && said.contains(name), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,6 +254,7 @@ async fn a_proposed_agreement_is_counted_over_the_log_and_over_what_comes() {
     assert_eq!((counts.events, counts.change, counts.enter, counts.leave, counts.nothing), (4, 1, 1, 1, 1));
     // What stands gives the rows of territory R: the first three events.
     assert_eq!((counts.gained, counts.lost, counts.parked, counts.is_whole), (1, 1, 0, true));
+    assert_eq!(counts.beside.map(|version| version.get()), Some(1));
     assert_eq!(counts.pending.into_iter().collect::<Vec<_>>(), ["secret", "t"]);
     let no_time: ShadowCounts = send_json(shadow(&network, "t == \"R\"", "earliest", "0")).await.unwrap();
     assert!(!no_time.is_whole && no_time.events == 0, "{no_time:?}");
@@ -222,6 +269,10 @@ async fn a_proposed_agreement_is_counted_over_the_log_and_over_what_comes() {
     let counts = counting.await.unwrap().unwrap();
     assert!(counts.is_whole && counts.events > 0 && counts.events <= published, "{counts:?} of {published}");
     assert_eq!((counts.change, counts.gained), (counts.events, 0));
+    network.set_status("suspended").await.unwrap();
+    let counts: ShadowCounts =
+        send_json(shadow(&network, "t in [\"J\", \"L\"]", "earliest", "30")).await.unwrap();
+    assert_eq!((counts.beside, counts.gained, counts.lost), (None, 3, 0), "nothing stands now");
     let wrong = send_json::<ShadowCounts>(shadow(&network, "true", "state", "2")).await;
     assert_eq!(refusal(wrong).unwrap(), ErrorCode::RequestMalformed);
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::agreement::{Agreement, Status};
 use crate::channel::Channel;
 use crate::cursor::Place;
-use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, Partition, Sequence};
+use crate::ids::{AgentId, AgreementVersion, Digest, Epoch, LogId, Offset, Partition, Sequence};
 use crate::limits;
 use crate::table::Ended;
 use crate::trace::TraceContext;
@@ -151,7 +151,10 @@ pub struct ShadowCounts {
     pub leave: u64,
     /// They cannot be judged, and would be parked.
     pub parked: u64,
-    /// Beside the standing version of the agreement: events of which only the proposed one gives something.
+    /// The version of the agreement that stands now, if one does: what is compared with.
+    #[serde(default)]
+    pub beside: Option<AgreementVersion>,
+    /// Events of which only the proposed one gives something: all that it gives, where none stands.
     pub gained: u64,
     /// Events of which only the standing one does.
     pub lost: u64,

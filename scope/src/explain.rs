@@ -58,7 +58,7 @@ pub struct Explanation {
     pub outcome: Option<(Op, Reason)>,
     /// Whether the key leaves as it is; else as a keyed hash.
     pub keeps_key: bool,
-    /// Each field of the event's schema, in its order.
+    /// Each field of the event's schema, in its order; what leaves by the name that the agreement has for it.
     pub fields: Vec<(String, Fate)>,
 }
 
@@ -101,8 +101,10 @@ fn fates(agreement: &Agreement, compiled: &Compiled) -> Result<Vec<(String, Fate
     let record = compiled.effective.record()?.record;
     let fate = |(index, field): (usize, &apache_avro::schema::RecordField)| {
         let rule = compiled.rules.iter().find(|(place, _)| *place == index);
-        let named = rule.and_then(|(_, rule)| agreement.fields.get(&rule.name));
-        (field.name.clone(), named.map_or(Fate::Denied, |transform| Fate::Named(transform.clone())))
+        match rule.and_then(|(_, rule)| agreement.fields.get_key_value(&rule.name)) {
+            Some((name, transform)) => (name.clone(), Fate::Named(transform.clone())),
+            None => (field.name.clone(), Fate::Denied),
+        }
     };
     Ok(record.fields.iter().enumerate().map(fate).collect())
 }

@@ -2,17 +2,23 @@
 //!
 //! Owns the reading. A channel's provider may ask a router with its own certificate; it is a party to all of them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use platform::client::{Client, send_json};
+use platform::clock::now;
 use platform::identity::{Identity, IdentityFiles};
 use router::control::declared::Declared;
 use schemas::agreement::{Agreement, Status};
+use schemas::avro::compatibility::{Level, judge};
 use schemas::avro::schema::AvroSchema;
+use schemas::change::ChangeCodec;
 use schemas::channel::Channel;
-use schemas::ids::ChannelName;
+use schemas::ids::{AgreementNumber, ChannelName};
+use schemas::key::KeyDeriver;
 use schemas::publish::ChannelAgreements;
+use schemas::time::Millis;
 use scope::compile::{Age, Terms};
 use scope::secret::NetworkSecret;
 
@@ -39,6 +45,8 @@ pub struct Ground {
     pub agreements: Vec<Agreement>,
     /// The subject's schemas, by version from 1.
     schemas: Vec<AvroSchema>,
+    /// Those that somebody has suspended.
+    suspended: BTreeSet<AgreementNumber>,
 }
 
 /// Hashes are only compiled here, never made: any secret will do.
@@ -52,10 +60,22 @@ impl GroundArgs {
         match (&self.declared, &self.router, &self.identity) {
             (Some(dir), _, _) => {
                 let Declared { channels, agreements, .. } = Declared::read(dir)?;
+                let is_astray =
+                    |agreement: &&Agreement| !channels.iter().any(|it| it.name == agreement.channel);
+                if let Some(agreement) = agreements.iter().find(is_astray) {
+                    anyhow::bail!(
+                        "agreement {}: there is no channel {}",
+                        agreement.number,
+                        agreement.channel
+                    );
+                }
                 channels.into_iter().map(|channel| Ground::declared(channel, &agreements)).collect()
             }
             (None, Some(router), Some(identity)) => {
-                anyhow::ensure!(!channels.is_empty(), "name what to look at: a router is asked by channel");
+                anyhow::ensure!(
+                    !channels.is_empty(),
+                    "name drafts: a router is asked by the channels that they are for"
+                );
                 let identity = Identity::load(&IdentityFiles::beside(identity))?;
                 let client = Client::new(router, &identity)?;
                 let mut grounds = Vec::new();
@@ -76,15 +96,44 @@ impl Ground {
         let schema = AvroSchema::from_json(channel.schema.clone())
             .with_context(|| format!("channel {}: its schema", channel.name))?;
         let agreements = agreements.iter().filter(|agreement| agreement.channel == channel.name);
-        Ok(Self { agreements: agreements.cloned().collect(), schemas: vec![schema], channel })
+        let (agreements, suspended) = (agreements.cloned().collect(), BTreeSet::new());
+        Ok(Self { agreements, schemas: vec![schema], channel, suspended })
     }
 
     fn told(told: ChannelAgreements) -> anyhow::Result<Self> {
         let schemas = told.schemas.into_iter().map(AvroSchema::from_json).collect::<Result<_, _>>()?;
         let is_over = |status: Status| matches!(status, Status::Revoked | Status::Expired);
-        let standing = told.agreements.into_iter().filter(|told| !is_over(told.status));
-        let agreements = standing.map(|told| told.agreement).collect();
-        Ok(Self { channel: told.channel, agreements, schemas })
+        let standing: Vec<_> = told.agreements.into_iter().filter(|told| !is_over(told.status)).collect();
+        let suspended = standing.iter().filter(|told| told.status == Status::Suspended);
+        let suspended = suspended.map(|told| told.agreement.number.clone()).collect();
+        let agreements = standing.into_iter().map(|told| told.agreement).collect();
+        Ok(Self { channel: told.channel, agreements, schemas, suspended })
+    }
+
+    /// Why an agreement gives nothing now, whatever it says; nothing where it is in force.
+    pub fn idle(&self, agreement: &Agreement) -> Option<String> {
+        let at = now();
+        match agreement.valid_to {
+            _ if self.suspended.contains(&agreement.number) => Some("it is suspended".to_owned()),
+            _ if at < Millis::from(agreement.valid_from) => {
+                Some(format!("it is not valid before {}", agreement.valid_from))
+            }
+            Some(to) if at >= Millis::from(to) => Some(format!("it was valid until {to}")),
+            _ => None,
+        }
+    }
+
+    /// The same behind a consumer's name.
+    pub fn idle_in_brackets(&self, agreement: &Agreement) -> String {
+        self.idle(agreement).map_or_else(String::new, |why| format!(" (gives nothing now: {why})"))
+    }
+
+    /// Why a router would not register a schema, at the level that it has unless it was told another; an error where that can be
+    /// no schema of the channel at all.
+    pub fn refuses(&self, proposed: &AvroSchema) -> anyhow::Result<Option<String>> {
+        ChangeCodec::new(proposed)?;
+        KeyDeriver::new(&self.channel.key, proposed)?;
+        Ok(judge(Level::Backward, &self.schemas, proposed).err().map(|error| error.to_string()))
     }
 
     /// The schema that an agreement was written against. Declarations have the newest alone.

@@ -4,6 +4,7 @@
 
 mod ground;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -72,7 +73,7 @@ struct ShadowArgs {
     identity: PathBuf,
     /// The proposed agreement, as JSON; beside the one of its number that stands, if there is one.
     agreement: PathBuf,
-    /// From where: earliest, a time with its offset, or latest for what comes.
+    /// From where: earliest, a time with its offset as 2026-11-01T00:00:00+02:00, or latest for what comes.
     #[arg(long, default_value = "earliest")]
     from: String,
     /// How long it may take, at most a minute.
@@ -95,8 +96,8 @@ pub async fn run(args: ScopeArgs) -> anyhow::Result<bool> {
 async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
     let drafts: Vec<Agreement> =
         args.drafts.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
-    let channels = drafts.iter().map(|draft| draft.channel.clone()).collect::<Vec<_>>();
-    let grounds = args.ground.read(&channels).await?;
+    let channels: BTreeSet<_> = drafts.iter().map(|draft| draft.channel.clone()).collect();
+    let grounds = args.ground.read(&channels.into_iter().collect::<Vec<_>>()).await?;
     let (mut looked, mut found) = (0, 0);
     for ground in &grounds {
         let chosen = if drafts.is_empty() { &ground.agreements } else { &drafts };
@@ -110,11 +111,14 @@ async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
             words.iter().for_each(|words| println!("{}: {words}", agreement.number));
         }
     }
+    if let Some(draft) =
+        drafts.iter().find(|draft| !grounds.iter().any(|ground| ground.channel.name == draft.channel))
+    {
+        anyhow::bail!("agreement {}: there is no channel {}", draft.number, draft.channel);
+    }
     anyhow::ensure!(
-        drafts.is_empty() || looked == drafts.len(),
-        "{} of {} drafts are for channels that are there",
-        looked,
-        drafts.len()
+        looked > 0,
+        "there is no agreement to look at: agreements are agreements/*.json of the folder"
     );
     println!("{looked} agreement(s), {found} finding(s)");
     Ok(found == 0)
@@ -134,6 +138,7 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
     let grounds = args.ground.read(std::slice::from_ref(&args.channel)).await?;
     let ground = grounds.into_iter().find(|ground| ground.channel.name == args.channel);
     let ground = ground.with_context(|| format!("there is no channel {}", args.channel))?;
+    let refused = ground.refuses(&proposed).with_context(|| args.schema.display().to_string())?;
     let mut suspended = 0;
     for agreement in &ground.agreements {
         let proposal = Proposal {
@@ -149,13 +154,24 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
             true => {
                 println!("{}", serde_json::to_string(&DiffLine { agreement: number, consumer, foreseen })?)
             }
-            false => println!("{number} for {consumer}: {}", in_words(&foreseen)),
+            false => {
+                println!(
+                    "{number} for {consumer}{}: {}",
+                    ground.idle_in_brackets(agreement),
+                    in_words(&foreseen)
+                );
+            }
         }
     }
     if !args.json {
         println!("{} agreement(s), {suspended} would be suspended", ground.agreements.len());
+        if let Some(why) = &refused {
+            println!(
+                "NOT TO BE REGISTERED, unless the router's compatibility is set to less than BACKWARD: {why}"
+            );
+        }
     }
-    Ok(suspended == 0)
+    Ok(suspended == 0 && refused.is_none())
 }
 
 fn in_words(foreseen: &Foreseen) -> String {
@@ -191,7 +207,12 @@ fn counted(counts: &ShadowCounts) -> String {
         format!(
             "  gives {change} change(s), {enter} row(s) that enter, {leave} that leave; nothing of {nothing}"
         ),
-        format!("  beside what stands: {gained} event(s) more, {lost} fewer"),
+        match counts.beside {
+            Some(version) => {
+                format!("  beside version {version}, which stands: {gained} event(s) more, {lost} fewer")
+            }
+            None => "  nothing of its number stands now: all that it gives is more".to_owned(),
+        },
     ];
     if *parked > 0 {
         lines.push(format!("  {parked} event(s) cannot be judged"));

@@ -199,8 +199,16 @@ fn encode_cell(kind: &Kind, cell: &str, out: &mut Vec<u8>) -> Result<(), String>
         Kind::Text => put_string(out, cell),
         Kind::Int => put_long(out, i64::from(number::<i32>(cell, "a whole number of 32 bits")?)),
         Kind::Long => put_long(out, number(cell, "a whole number of 64 bits")?),
-        Kind::Float => out.extend_from_slice(&number::<f32>(cell, "a number")?.to_le_bytes()),
-        Kind::Double => out.extend_from_slice(&number::<f64>(cell, "a number")?.to_le_bytes()),
+        Kind::Float => {
+            let value = number::<f32>(cell, "a number")?;
+            held(cell, value.is_infinite())?;
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Kind::Double => {
+            let value = number::<f64>(cell, "a number")?;
+            held(cell, value.is_infinite())?;
+            out.extend_from_slice(&value.to_le_bytes());
+        }
         Kind::Boolean => out.push(match cell {
             "true" | "1" => 1,
             "false" | "0" => 0,
@@ -218,10 +226,10 @@ fn encode_cell(kind: &Kind, cell: &str, out: &mut Vec<u8>) -> Result<(), String>
             put_long(out, i64::from(days));
         }
         Kind::TimestampMillis => {
-            put_long(out, number::<jiff::Timestamp>(cell, "a time with its offset")?.as_millisecond());
+            put_long(out, instant(cell)?.as_millisecond());
         }
         Kind::TimestampMicros => {
-            put_long(out, number::<jiff::Timestamp>(cell, "a time with its offset")?.as_microsecond());
+            put_long(out, instant(cell)?.as_microsecond());
         }
         Kind::Decimal { scale } => put_bytes(out, &decimal(cell, *scale)?),
         Kind::Nullable { null, inner } => {
@@ -238,6 +246,27 @@ fn encode_cell(kind: &Kind, cell: &str, out: &mut Vec<u8>) -> Result<(), String>
 
 fn number<T: std::str::FromStr>(cell: &str, what: &str) -> Result<T, String> {
     cell.trim().parse().map_err(|_| format!("it is not {what}"))
+}
+
+/// A number whose digits are beyond its type is read as infinite.
+fn held(cell: &str, is_infinite: bool) -> Result<(), String> {
+    match is_infinite && cell.contains(|c: char| c.is_ascii_digit()) {
+        true => Err("it is beyond what its type can hold".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn instant(cell: &str) -> Result<jiff::Timestamp, String> {
+    let text = cell.trim();
+    text.parse().map_err(|_| {
+        let pieces = jiff::fmt::temporal::Pieces::parse(text);
+        let has_offset = pieces.is_ok_and(|pieces| pieces.to_numeric_offset().is_some());
+        match has_offset {
+            true => "it is beyond 9999-12-30T22:00:00Z, the last time that can be held: use null for no end",
+            false => "it is not a time with its offset",
+        }
+        .to_owned()
+    })
 }
 
 /// The shortest big-endian two's complement of an unscaled decimal.
@@ -275,6 +304,19 @@ mod tests {
 
     fn row(cells: &[&str]) -> Vec<String> {
         cells.iter().map(|c| (*c).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_no_value_of_the_type_can_hold_is_refused() {
+        let said = |kind: &Kind, cell: &str| encode_cell(kind, cell, &mut Vec::new()).unwrap_err();
+        for (kind, cell) in [(Kind::Float, "1e300"), (Kind::Double, "-1e999")] {
+            assert!(said(&kind, cell).contains("beyond"), "{cell}");
+        }
+        assert_eq!(encode_cell(&Kind::Float, "inf", &mut Vec::new()), Ok(()));
+        for kind in [Kind::TimestampMillis, Kind::TimestampMicros] {
+            assert!(said(&kind, "9999-12-31T23:59:59Z").contains("use null for no end"));
+            assert!(said(&kind, "9999-12-31").contains("not a time with its offset"));
+        }
     }
 
     #[test]

@@ -68,8 +68,12 @@ pub enum DeclaredError {
 }
 
 impl Declared {
-    /// Reads a folder; missing parts are empty.
+    /// Reads a folder, which must be there; missing parts are empty.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
+        if !dir.is_dir() {
+            let error = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
+            return Err(ConfigError::Unreadable { path: dir.to_owned(), error });
+        }
         let participants = dir.join("participants.toml");
         let participants = if participants.exists() {
             config::load::<ParticipantsFile>(&participants)?.participant
@@ -127,9 +131,22 @@ impl Declared {
     }
 }
 
-/// Checks the files of a folder one after another against each other, as a new router would take them: how many there
-/// are, or the first that cannot be.
-pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<usize, ConfigError> {
+/// What a folder holds whose files fit each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Participants.
+    pub participants: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Agreements.
+    pub agreements: usize,
+    /// Of these, written against a schema that only a router can know: their rows and fields were not checked.
+    pub unseen: usize,
+}
+
+/// Checks the files of a folder one after another against each other, as a new router would take them: what there
+/// is, or the first that cannot be.
+pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<Checked, ConfigError> {
     let mut view = ControlView::default();
     let declared = Declared::read(dir)?;
     for participant in &declared.participants {
@@ -147,18 +164,23 @@ pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<usize, ConfigError> {
         fold(&mut view, path, Body::Schema { subject: channel.registry_subject(), schema, id: None })?;
     }
     let secret = Arc::new(secret.clone());
+    let Declared { participants, channels, agreements } = &declared;
+    let (participants, channels, agreements) = (participants.len(), channels.len(), agreements.len());
+    let mut checked = Checked { participants, channels, agreements, unseen: 0 };
     for (path, agreement) in json_files(&dir.join("agreements"))?.iter().zip(&declared.agreements) {
+        agreement.validate().map_err(|error| invalid(path, error.to_string()))?;
         // Earlier versions are the router's to know.
         let first = Agreement { version: AgreementVersion::new(1), ..agreement.clone() };
         fold(&mut view, path, Body::Agreement(Box::new(first)))?;
-        let is_newer = agreement.schema_version != SchemaVersion::new(1);
+        let is_newer = agreement.schema_version > SchemaVersion::new(1);
+        checked.unseen += usize::from(is_newer);
         if let Some(entry) = view.channels.get(&agreement.channel).filter(|_| !is_newer) {
             let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
             let scopes = Scopes::new(&view, entry, agreement, Arc::clone(&secret));
             scopes.map_err(|error| invalid(path, error.to_string()))?;
         }
     }
-    Ok(declared.participants.len() + declared.channels.len() + declared.agreements.len())
+    Ok(checked)
 }
 
 fn fold(view: &mut ControlView, path: &Path, body: Body) -> Result<(), ConfigError> {
@@ -228,17 +250,22 @@ mod tests {
         let text = changes.iter().fold(good.to_owned(), |text, (from, to)| text.replace(from, to));
         let dir = folder(&text);
         let secret = NetworkSecret::new(vec![0; 32]).unwrap();
-        check(dir.path(), &secret).map_or_else(|error| error.to_string(), |count| format!("{count} good"))
+        check(dir.path(), &secret).map_or_else(|error| error.to_string(), |checked| format!("{checked:?}"))
     }
 
     #[test]
     fn files_are_checked_against_each_other_and_the_wrong_one_is_named() {
-        assert_eq!(problem(&[]), "4 good");
+        let good = Checked { participants: 2, channels: 1, agreements: 1, unseen: 0 };
+        assert_eq!(problem(&[]), format!("{good:?}"));
+        let later = ("\"schema_version\": 1", "\"schema_version\": 2");
+        assert_eq!(problem(&[later, ("k ==", "nope ==")]), format!("{:?}", Checked { unseen: 1, ..good }));
         for (from, to, says) in [
             ("\"channel\": \"c\"", "\"channel\": \"d\"", "there is no channel d"),
             ("\"consumer\": \"2\"", "\"consumer\": \"3\"", "its consumer 3 is not registered"),
             ("\"provider\": \"1\"", "\"provider\": \"2\"", "channel c is not 2's"),
             ("k ==", "nope ==", "nope"),
+            ("\"version\": 3", "\"version\": 0", "version"),
+            ("\"schema_version\": 1", "\"schema_version\": 0", "schema"),
             ("{\"k\": \"keep\"}", "{\"z\": \"keep\"}", "z"),
         ] {
             let problem = problem(&[(from, to)]);

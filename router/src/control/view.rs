@@ -50,6 +50,11 @@ impl AgreementEntry {
         }
     }
 
+    /// Whether it gives anything at a time.
+    pub fn stands_at(&self, at: Millis) -> bool {
+        self.status == Status::Active && self.agreement.is_valid_at(at)
+    }
+
     /// Why a stream under `version` must close; `None` while it may go on.
     pub fn verdict(&self, version: AgreementVersion) -> Option<CloseReason> {
         match self.status {

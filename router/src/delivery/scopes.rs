@@ -8,7 +8,7 @@ use std::sync::Arc;
 use schemas::agreement::Agreement;
 use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::change::ChangeCodec;
-use schemas::ids::{ChannelName, SchemaId, SchemaVersion};
+use schemas::ids::{AgreementVersion, ChannelName, SchemaId, SchemaVersion};
 use scope::compile::{Age, CompileError, Terms};
 use scope::scope::Scope;
 use scope::secret::NetworkSecret;
@@ -75,6 +75,11 @@ impl Scopes {
     /// The schema of everything that this stream gives.
     pub const fn derived(&self) -> &AvroSchema {
         &self.derived
+    }
+
+    /// The agreement's version.
+    pub fn version(&self) -> AgreementVersion {
+        self.agreement.version
     }
 
     /// The scope for records of a schema.

@@ -43,7 +43,8 @@ pub struct Shadow {
 impl Shadow {
     /// Nothing is judged yet.
     pub fn new(proposed: Scopes, standing: Option<Scopes>, view: watch::Receiver<Arc<ControlView>>) -> Self {
-        Self { proposed, standing, view, counts: ShadowCounts::default() }
+        let beside = standing.as_ref().map(Scopes::version);
+        Self { proposed, standing, view, counts: ShadowCounts { beside, ..ShadowCounts::default() } }
     }
 
     /// Judges from where the followers stand: up to what the log holds now, or, `live`, whatever comes until the time is up.
@@ -128,10 +129,10 @@ impl Shadow {
                 true
             }
         };
-        let Some(standing) = &mut self.standing else { return };
         // One that is suspended under this schema gives nothing.
-        let standing = standing.scope(&view, event.schema, event.codec());
-        let given = standing.is_ok_and(|scope| {
+        let standing = self.standing.as_mut();
+        let standing = standing.and_then(|scopes| scopes.scope(&view, event.schema, event.codec()).ok());
+        let given = standing.is_some_and(|scope| {
             scope.judge(event.op, &event.key, &event.images()).is_ok_and(|permitted| permitted.is_some())
         });
         counts.gained += u64::from(gives && !given);

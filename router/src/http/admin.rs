@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
+use platform::clock::now;
 use schemas::agreement::{Agreement, History, Status};
 use schemas::channel::Channel;
 use schemas::error_code::ErrorCode;
@@ -139,7 +140,8 @@ async fn shadow(
     let scopes = |agreement: Arc<Agreement>| {
         Scopes::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&core.secret))
     };
-    let standing = view.agreements.get(&proposed.number).map(|entry| Arc::new(entry.agreement.clone()));
+    let standing = view.agreements.get(&proposed.number).filter(|entry| entry.stands_at(now()));
+    let standing = standing.map(|entry| Arc::new(entry.agreement.clone()));
     let standing = standing.map(scopes).transpose()?;
     let shadow = Shadow::new(scopes(Arc::clone(&proposed))?, standing, core.control.watch());
     let (is_live, rows) = (from == From::Latest, proposed.rows.clone());

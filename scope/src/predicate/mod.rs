@@ -20,7 +20,7 @@ pub use clauses::Clause;
 pub use evaluate::Truth;
 pub use expression::Predicate;
 pub use filter::Filter;
-pub use satisfy::Superfluous;
+pub use satisfy::{Superfluous, Why};
 pub(crate) use value::{Field, Key};
 
 /// A predicate that is refused, with the place in its text and the remedy.

@@ -9,23 +9,19 @@ use super::PredicateError;
 /// Enough for the deepest tree that the length limit admits, in a debug build.
 const PARSER_STACK_BYTES: usize = 64 * 1024 * 1024;
 
+const EXAMPLE: &str = "write an expression of the CEL subset, for example territory == \"LV-RIX\"";
+
 /// Parses `text` and gives its syntax to `then`, on the parser's own stack.
 pub(super) fn with_syntax<T: Send>(
     text: &str,
     then: impl FnOnce(&Program) -> Result<T, PredicateError> + Send,
 ) -> Result<T, PredicateError> {
+    if text.trim().is_empty() {
+        return Err(PredicateError::new(1, "the text is empty", "write true if all rows are meant"));
+    }
     check_limits(text)?;
     let work = || {
-        let program = Program::compile(text).map_err(|errors| {
-            let first = errors.to_string().lines().next().unwrap_or_default().to_owned();
-            let at = first.split(':').nth(3).and_then(|column| column.trim().parse().ok()).unwrap_or(1);
-            let problem = first.rsplit(": ").next().unwrap_or(&first).to_owned();
-            PredicateError::new(
-                at,
-                problem,
-                "write an expression of the CEL subset, for example territory == \"LV-RIX\"",
-            )
-        })?;
+        let program = Program::compile(text).map_err(|errors| refused(text, &errors.to_string()))?;
         then(&program)
     };
     let broken = |what: &str| PredicateError::new(1, format!("the parser {what}"), "simplify the predicate");
@@ -39,6 +35,63 @@ pub(super) fn with_syntax<T: Send>(
     })
 }
 
+/// The parser's first error (`ERROR: <input>:LINE:COLUMN: words`) in our words.
+fn refused(text: &str, report: &str) -> PredicateError {
+    let first = report.lines().next().unwrap_or_default();
+    let parts: Vec<&str> = first.splitn(5, ':').collect();
+    let (line, column, words) = match parts.as_slice() {
+        [_, _, line, column, words] => (line.parse().unwrap_or(1), column.parse().unwrap_or(1), *words),
+        _ => (1, 1, first),
+    };
+    let lines_before = text.split('\n').take(line - 1);
+    let before: usize = lines_before.map(|line| line.chars().count() + 1).sum();
+    let words = words.trim().trim_start_matches("Syntax error: ");
+    let (problem, remedy) = in_words(words);
+    PredicateError::new(before + column, problem, remedy)
+}
+
+/// What is wrong, and what to write instead.
+fn in_words(words: &str) -> (String, &'static str) {
+    let after = |prefix: &str| words.strip_prefix(prefix).map(|rest| rest.trim_start_matches('\''));
+    if let Some(token) = after("token recognition error at: ") {
+        let remedy = match token.chars().next() {
+            Some('=') => "compare with ==",
+            Some('&') => "write && for and",
+            Some('|') => "write || for or",
+            Some('"' | '\'') => "end the text with the quote that it begins with",
+            _ => "names have ASCII letters, digits and _",
+        };
+        let token = token.strip_suffix('\'').unwrap_or(token).trim_end();
+        return (format!("{token} is not understood"), remedy);
+    }
+    if let Some(word) = after("reserved identifier: ") {
+        return (
+            format!("{word} is a word of the language"),
+            "no predicate can ask for a field of this name",
+        );
+    }
+    if words.starts_with("mismatched input '<EOF>'") || words.ends_with("at '<EOF>'") {
+        return ("the text ends in the middle".to_owned(), "end the comparison, and close what is open");
+    }
+    if let Some(rest) = after("extraneous input ").or_else(|| after("mismatched input ")) {
+        let token = rest.split("' expecting").next().unwrap_or(rest);
+        let remedy = match token.to_ascii_lowercase().as_str() {
+            "and" => "write && for and",
+            "or" => "write || for or",
+            _ => EXAMPLE,
+        };
+        return (format!("{token} is not expected here"), remedy);
+    }
+    let remedy = match words {
+        "invalid int literal" | "invalid uint literal" => "whole numbers have 64 bits",
+        "invalid argument to has() macro" => {
+            "has takes a field of a record, as in has(a.b); of another field ask o != null"
+        }
+        _ => EXAMPLE,
+    };
+    (words.to_owned(), remedy)
+}
+
 fn check_limits(text: &str) -> Result<(), PredicateError> {
     if text.len() > limits::MAX_PREDICATE_BYTES {
         return Err(PredicateError::new(
@@ -50,9 +103,15 @@ fn check_limits(text: &str) -> Result<(), PredicateError> {
             ),
         ));
     }
-    let mut depth = 0_usize;
-    let mut unary = 0_usize;
-    for (index, c) in text.chars().enumerate() {
+    let (mut depth, mut unary) = (0_usize, 0_usize);
+    // In plain texts the parser does not nest.
+    let mut rest = text.char_indices().enumerate();
+    while let Some((index, (at, c))) = rest.next() {
+        if let Some(length) = text.get(at..).and_then(plain_text) {
+            unary = 0;
+            let _ = rest.nth(length - 2);
+            continue;
+        }
         match c {
             '(' | '[' | '{' => depth += 1,
             ')' | ']' | '}' => depth = depth.saturating_sub(1),
@@ -72,4 +131,15 @@ fn check_limits(text: &str) -> Result<(), PredicateError> {
         }
     }
     Ok(())
+}
+
+/// How many characters the plain text has that begins here, its quotes included: one that ends on its line and in which nothing
+/// is escaped. Of any other it is not certain where the parser takes it to end.
+fn plain_text(rest: &str) -> Option<usize> {
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let inner = rest.get(1..)?;
+    let (text, behind) = inner.split_once(quote)?;
+    let is_tripled = text.is_empty() && behind.starts_with(quote);
+    let is_plain = !is_tripled && !text.contains(['\\', '\n', '\r']);
+    is_plain.then(|| text.chars().count() + 2)
 }

@@ -3,6 +3,7 @@
 //! Owns the cases that a predicate comes to, and what of each field they ask at once. It says "cannot" only where that is
 //! proven; whatever it does not see through counts as possible.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use apache_avro::Schema;
@@ -17,25 +18,40 @@ use domain::{Ask, Domain};
 
 /// Cases beyond which a predicate is not looked through.
 const MOST_CASES: usize = 4_096;
+/// Cases that are made for one question, all in all: a fifth of a second, however many clauses there are.
+const MOST_WORK: usize = 65_536;
 
 /// A clause without which the predicate permits the same rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Superfluous {
     /// Its text.
     pub clause: String,
-    /// Whether it stands among alternatives: its rows come by another one. Else every other one asks for it already.
-    pub is_alternative: bool,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a clause changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Of clauses that must all hold: it does on every row.
+    Always,
+    /// Of alternatives: no row can match it.
+    Never,
+    /// Of clauses that must all hold: where the others do, it does.
+    AskedForAlready,
+    /// Of alternatives: another one has its rows.
+    HadAlready,
 }
 
 impl Predicate {
     /// Whether it is proven that no row of this schema matches.
     pub fn is_never(&self, schema: &AvroSchema) -> bool {
-        Ground { schema }.is_impossible(&[(&self.root, Want::True)])
+        Ground::new(schema).is_impossible(&[(&self.root, Want::True)])
     }
 
     /// Whether it is proven that every row of this schema matches.
     pub fn is_always(&self, schema: &AvroSchema) -> bool {
-        Ground { schema }.is_impossible(&[(&self.root, Want::NotTrue)])
+        Ground::new(schema).is_impossible(&[(&self.root, Want::NotTrue)])
     }
 
     /// Whether it asks for nothing: the text says that all rows are meant, or none.
@@ -46,7 +62,7 @@ impl Predicate {
     /// Its clauses that another one makes superfluous.
     pub fn superfluous(&self, schema: &AvroSchema) -> Vec<Superfluous> {
         let mut found = Vec::new();
-        Ground { schema }.superfluous(&self.root, &mut found);
+        Ground::new(schema).superfluous(&self.root, &mut found);
         found
     }
 }
@@ -78,9 +94,15 @@ type Case = BTreeMap<String, Domain>;
 /// The schema that predicates stand on.
 struct Ground<'s> {
     schema: &'s AvroSchema,
+    /// How many cases may still be made.
+    work: Cell<usize>,
 }
 
-impl Ground<'_> {
+impl<'s> Ground<'s> {
+    const fn new(schema: &'s AvroSchema) -> Self {
+        Self { schema, work: Cell::new(MOST_WORK) }
+    }
+
     /// Whether expressions cannot come to what is wanted of them, all on one image.
     fn is_impossible(&self, wanted: &[(&Expression, Want)]) -> bool {
         let mut cases = vec![Case::new()];
@@ -103,13 +125,16 @@ impl Ground<'_> {
         // The later of two that say the same is the one that is not needed.
         for operand in operands.iter().rev() {
             let others = || left.iter().copied().filter(|other| !std::ptr::eq(*other, operand));
-            let mut wanted: Vec<(&Expression, Want)> = match is_alternative {
-                true => others().map(|other| (other, Want::NotTrue)).collect(),
-                false => others().map(|other| (other, Want::True)).collect(),
+            let (of_others, of_it, by_itself, by_others) = match is_alternative {
+                true => (Want::NotTrue, Want::True, Why::Never, Why::HadAlready),
+                false => (Want::True, Want::NotTrue, Why::Always, Why::AskedForAlready),
             };
-            wanted.push((operand, if is_alternative { Want::True } else { Want::NotTrue }));
-            if left.len() > 1 && self.is_impossible(&wanted) {
-                found.push(Superfluous { clause: operand.to_string(), is_alternative });
+            let mut wanted = vec![(operand, of_it)];
+            let is_so_by_itself = self.is_impossible(&wanted);
+            wanted.extend(others().map(|other| (other, of_others)));
+            if left.len() > 1 && (is_so_by_itself || self.is_impossible(&wanted)) {
+                let why = if is_so_by_itself { by_itself } else { by_others };
+                found.push(Superfluous { clause: operand.to_string(), why });
                 left.retain(|other| !std::ptr::eq(*other, operand));
             } else {
                 self.superfluous(operand, found);
@@ -137,6 +162,8 @@ impl Ground<'_> {
             }
             (single, want) => {
                 let ways = self.ways(single, want);
+                let left = self.work.get().checked_sub(cases.len() * ways.len())?;
+                self.work.set(left);
                 let each = cases.iter().flat_map(|case| ways.iter().filter_map(|way| joined(case, way)));
                 let left: Vec<Case> = each.take(MOST_CASES + 1).collect();
                 (left.len() <= MOST_CASES).then_some(left)
