@@ -40,7 +40,10 @@ fn refused(text: &str, report: &str) -> PredicateError {
     let first = report.lines().next().unwrap_or_default();
     let parts: Vec<&str> = first.splitn(5, ':').collect();
     let (line, column, words) = match parts.as_slice() {
-        [_, _, line, column, words] => (line.parse().unwrap_or(1), column.parse().unwrap_or(1), *words),
+        // Of what it cannot place the parser says 0.
+        [_, _, line, column, words] => {
+            (line.parse().unwrap_or(1).max(1), column.parse().unwrap_or(1).max(1), *words)
+        }
         _ => (1, 1, first),
     };
     let lines_before = text.split('\n').take(line - 1);

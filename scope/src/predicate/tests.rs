@@ -155,6 +155,7 @@ fn hostile_text_is_refused_and_does_not_abort() {
     for text in [nested, unary, spaced, long] {
         assert!(Predicate::compile(&text, &schema()).is_err());
     }
+    assert!(Predicate::compile("has(has(&r.q)0r.q)", &schema()).is_err(), "an error without a place");
     // The lexer takes the quote for a part of what it does not understand: what follows is no text to the parser.
     for open in ["(", "[", "{", "!", "-", "(!", "[("] {
         let most = schemas::limits::MAX_PREDICATE_BYTES - 8;
