@@ -113,13 +113,14 @@ impl Ground {
     /// Why an agreement gives nothing now, whatever it says; nothing where it is in force.
     pub fn idle(&self, agreement: &Agreement) -> Option<String> {
         let at = now();
-        match agreement.valid_to {
-            _ if self.suspended.contains(&agreement.number) => Some("it is suspended".to_owned()),
-            _ if at < Millis::from(agreement.valid_from) => {
-                Some(format!("it is not valid before {}", agreement.valid_from))
-            }
-            Some(to) if at >= Millis::from(to) => Some(format!("it was valid until {to}")),
-            _ => None,
+        if self.suspended.contains(&agreement.number) {
+            Some("it is suspended".to_owned())
+        } else if agreement.is_valid_at(at) {
+            None
+        } else if at < Millis::from(agreement.valid_from) {
+            Some(format!("it is not valid before {}", agreement.valid_from))
+        } else {
+            agreement.valid_to.map(|to| format!("it was valid until {to}"))
         }
     }
 

@@ -18,7 +18,8 @@ use domain::{Ask, Domain};
 
 /// Cases beyond which a predicate is not looked through.
 const MOST_CASES: usize = 4_096;
-/// Cases that are made for one question, all in all: a fifth of a second, however many clauses there are.
+/// Cases that are made for one question, all in all: 200 alternatives over 12 fields that may be null take a third of a second to
+/// lint so; without it 40 of them took more than 40 s.
 const MOST_WORK: usize = 65_536;
 
 /// A clause without which the predicate permits the same rows.
