@@ -141,7 +141,7 @@ impl Network {
         let path = dir.path();
         certificates(path, scenario.consumers() + scenario.beside.count())?;
         declarations(path, scenario)?;
-        std::fs::write(path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
+        platform::closed::write(&path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         std::fs::write(path.join("schema.avsc"), SCHEMA)?;
         std::fs::create_dir_all(path.join("drop"))?;
         let (router, endpoint) = (ports::address()?, ports::address()?);

@@ -63,6 +63,9 @@ pub enum IdentityError {
         /// Its last moment.
         until: String,
     },
+    /// The key lies open.
+    #[error(transparent)]
+    Open(#[from] crate::closed::Open),
     /// The parts do not make a TLS configuration.
     #[error("the identity does not fit together: {0}")]
     Tls(String),
@@ -107,6 +110,28 @@ pub enum PeerError {
         /// What it names.
         found: String,
     },
+    /// It names several, or something beside that nobody can be sure of.
+    #[error(
+        "the client certificate has {count} names of {domain}, it must have one: its SAN URIs are [{found}]"
+    )]
+    Ambiguous {
+        /// Our trust domain.
+        domain: String,
+        /// How many names of ours.
+        count: usize,
+        /// What it names.
+        found: String,
+    },
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Agent(id) => write!(f, "agent {id}"),
+            Self::Operator(name) => write!(f, "operator {name}"),
+            Self::Router(name) => write!(f, "router {name}"),
+        }
+    }
 }
 
 /// Uses ring for all of rustls. Every binary calls it first; a second call changes nothing.
@@ -121,6 +146,7 @@ impl Identity {
             std::fs::read(path)
                 .map_err(|e| IdentityError::File { path: path.to_owned(), problem: e.to_string() })
         };
+        crate::closed::secret(&files.key)?;
         let identity = Self {
             chain_pem: read(&files.certificate)?,
             key_pem: read(&files.key)?,
@@ -215,10 +241,18 @@ pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
         _ => None,
     });
     let found: Vec<&str> = uris.collect();
-    found
-        .iter()
-        .find_map(|uri| parse_uri(uri, domain))
-        .ok_or_else(|| PeerError::Foreign { domain: domain.to_owned(), found: found.join(", ") })
+    // One that begins like a name of ours and is none counts as well: nobody chooses between names.
+    let prefix = format!("spiffe://{domain}/");
+    let own: Vec<&str> = found.iter().copied().filter(|uri| uri.starts_with(&prefix)).collect();
+    let words = || found.join(", ").escape_debug().to_string();
+    let foreign = || PeerError::Foreign { domain: domain.to_owned(), found: words() };
+    match own.as_slice() {
+        [only] => parse_uri(only, domain).ok_or_else(foreign),
+        [] => Err(foreign()),
+        several => {
+            Err(PeerError::Ambiguous { domain: domain.to_owned(), count: several.len(), found: words() })
+        }
+    }
 }
 
 /// When a certificate ran out, if it has. One that cannot be read is left to whoever needs it.

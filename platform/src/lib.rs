@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod closed;
 pub mod config;
 pub mod identity;
 pub mod metrics;

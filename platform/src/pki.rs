@@ -164,15 +164,8 @@ impl Authority {
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
-    use std::io::Write;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| PkiError::File { path: path.display().to_string(), error })
+    let wrong = |error| PkiError::File { path: path.display().to_string(), error };
+    crate::closed::write(path, text).map_err(wrong)
 }
 
 #[cfg(test)]

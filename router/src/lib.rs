@@ -115,7 +115,8 @@ impl Router {
                 None => name,
                 Some(instance) => format!("{name}.{instance}"),
             },
-            other => return Err(RouterError::NoRouter(format!("{other:?}"))),
+            Ok(other) => return Err(RouterError::NoRouter(other.to_string())),
+            Err(error) => return Err(RouterError::NoRouter(error.to_string())),
         };
         let disks = watched.disks;
         let of_core =

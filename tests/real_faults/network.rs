@@ -114,7 +114,7 @@ impl Network {
     }
 
     fn configure(&self, authority: &Authority, balancer: &str) -> anyhow::Result<()> {
-        std::fs::write(self.dir.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
+        platform::closed::write(&self.dir.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         self.declare()?;
         for part in Part::all() {
             let text = match part {

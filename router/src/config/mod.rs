@@ -98,13 +98,14 @@ impl RouterConfig {
     /// The network secret.
     pub fn secret(&self, path: &Path) -> Result<NetworkSecret, ConfigError> {
         let file = &self.network_secret;
+        let invalid = |problem: String| {
+            let (path, key) = (path.to_owned(), "network_secret".to_owned());
+            ConfigError::Invalid { path, key, problem }
+        };
+        platform::closed::secret(file).map_err(|error| invalid(error.to_string()))?;
         let bytes =
             std::fs::read(file).map_err(|error| ConfigError::Unreadable { path: file.clone(), error })?;
-        NetworkSecret::new(bytes).map_err(|error| ConfigError::Invalid {
-            path: path.to_owned(),
-            key: "network_secret".to_owned(),
-            problem: error.to_string(),
-        })
+        NetworkSecret::new(bytes).map_err(|error| invalid(error.to_string()))
     }
 }
 

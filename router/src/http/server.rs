@@ -72,9 +72,10 @@ impl PeerName {
     pub fn agent(&self) -> Result<&schemas::ids::AgentId, Refused> {
         match &self.0 {
             Ok(Peer::Agent(agent)) => Ok(agent),
-            Ok(other) => {
-                Err(Refused::new(ErrorCode::NotPermitted, format!("{other:?} is no participant's agent")))
-            }
+            Ok(other) => Err(Refused::new(
+                ErrorCode::NotPermitted,
+                format!("the certificate names {other}, which is no participant's agent"),
+            )),
             Err(error) => Err(Refused::new(ErrorCode::CertificateForeign, error.to_string())),
         }
     }

@@ -71,7 +71,7 @@ impl Routers {
     ) -> anyhow::Result<Self> {
         let authority = Authority::open_or_create(&dir.join("pki"), DOMAIN)?;
         let secret = hex::encode(platform::random::bytes::<32>()?);
-        std::fs::write(dir.join("secret"), &secret)?;
+        platform::closed::write(&dir.join("secret"), &secret)?;
         let prefix = format!("t{}.", hex::encode(platform::random::bytes::<6>()?));
         let hosts = vec!["127.0.0.1".to_owned()];
         authority.issue_to(&dir.join("pki"), "r", &Subject::Router { name: "r".to_owned(), hosts })?;

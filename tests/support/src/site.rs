@@ -104,7 +104,7 @@ impl Site {
         let authority = Authority::open_or_create(&site.path("pki"), DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];
         authority.issue_to(&site.path("pki"), "router", &Subject::Router { name: "r".to_owned(), hosts })?;
-        std::fs::write(site.path("secret"), hex::encode(platform::random::bytes::<32>()?))?;
+        platform::closed::write(&site.path("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         for (name, json) in declared {
             let path = site.path("declared").join(name);
             std::fs::create_dir_all(path.parent().context("a file name")?)?;
