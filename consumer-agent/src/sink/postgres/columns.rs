@@ -14,6 +14,12 @@ pub(super) const KEY: &str = "dit_key";
 pub(super) const GENERATION: &str = "dit_generation";
 /// PostgreSQL cuts longer names.
 const LONGEST_NAME: usize = 63;
+/// Names that every table of PostgreSQL has already, and ours.
+const RESERVED: [&str; 8] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", KEY, GENERATION];
+/// Hexadecimal digits that tell cut names apart.
+const HASH_DIGITS: usize = 16;
+/// PostgreSQL has no more columns in a table.
+pub(super) const MOST_COLUMNS: usize = 1_600;
 
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +33,25 @@ pub(super) struct Column {
     /// What people are told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) comment: Option<String>,
+    /// The name that it has in the register, where PostgreSQL cannot have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stands_for: Option<String>,
 }
 
 impl Column {
     fn own(name: &str, kind: &str, comment: &str) -> Self {
         let (name, kind, comment) = (name.to_owned(), kind.to_owned(), Some(comment.to_owned()));
-        Self { name, kind, not_null: true, comment }
+        Self { name, kind, not_null: true, comment, stands_for: None }
+    }
+
+    /// What people are told of it.
+    pub(super) fn words(&self) -> String {
+        let comment = self.comment.clone().unwrap_or_default();
+        match &self.stands_for {
+            Some(field) if comment.is_empty() => format!("In the register: {field}"),
+            Some(field) => format!("{comment} (in the register: {field})"),
+            None => comment,
+        }
     }
 
     /// Its definition, as it is added to a table with rows: nothing is there yet that could be other than null.
@@ -66,29 +85,31 @@ pub(super) fn field_columns(derived: &AvroSchema) -> Result<Vec<Column>, SchemaE
     for field in &record.fields {
         let (kind, nullable) = kind_of(&field.schema);
         let plain = column_name(&field.name).unwrap_or_else(|| field.name.clone());
-        let mut name = fitting(&plain);
-        if columns.iter().any(|column| column.name == name) {
-            name = fitting(&format!("{plain}_{:08x}", hash128(field.name.as_bytes()) >> 96));
-        }
-        columns.push(Column { name, kind, not_null: !nullable, comment: field.doc.clone() });
+        let name = fitting(&plain);
+        let stands_for = (name != plain).then_some(plain);
+        columns.push(Column { name, kind, not_null: !nullable, comment: field.doc.clone(), stands_for });
     }
     Ok(columns)
 }
 
+/// A column's name in PostgreSQL: its own where that can be. Distinct names stay distinct: one that looks like the outcome of
+/// a change is changed, too.
 fn fitting(plain: &str) -> String {
-    let name = match plain {
-        "" => "_".to_owned(),
-        KEY | GENERATION => format!("{plain}_"),
-        other => other.to_owned(),
-    };
-    if name.len() <= LONGEST_NAME {
+    let is_taken = RESERVED.contains(&plain.trim_end_matches('_')) || plain.trim_end_matches('_').is_empty();
+    let name = if is_taken { format!("{plain}_") } else { plain.to_owned() };
+    let looks_cut = name.len() > LONGEST_NAME - 4
+        && name.rsplit_once('_').is_some_and(|(_, end)| {
+            end.len() == HASH_DIGITS
+                && end.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
+        });
+    if name.len() <= LONGEST_NAME && !looks_cut {
         return name;
     }
-    let mut end = LONGEST_NAME - 9;
+    let mut end = name.len().min(LONGEST_NAME - 1 - HASH_DIGITS);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}_{:08x}", name.get(..end).unwrap_or_default(), hash128(name.as_bytes()) >> 96)
+    format!("{}_{:016x}", name.get(..end).unwrap_or_default(), hash128(name.as_bytes()) >> 64)
 }
 
 /// PostgreSQL's type for a schema, and whether null may stand there.
@@ -209,8 +230,25 @@ mod tests {
         let columns = field_columns(&schema(&text)).unwrap();
         assert!(columns.iter().all(|column| column.name.len() <= LONGEST_NAME));
         assert_ne!(columns[0].name, columns[1].name);
-        assert_eq!(columns[2].name, "dit_key_");
+        assert_eq!(
+            (columns[2].name.as_str(), columns[2].stands_for.as_deref()),
+            ("dit_key_", Some("dit_key"))
+        );
+        assert_eq!((columns[0].stands_for.as_deref(), columns[0].name.len()), (Some(long.as_str()), 62));
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn distinct_names_stay_distinct() {
+        let long = "x".repeat(70);
+        let names = ["xmin", "xmin_", "xmin__", "ctid", "XMIN", "", "_", "__", "dit_key", "dit_key_", "a_"];
+        let mut all: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        all.extend([long.clone(), format!("{long}y"), fitting(&long), fitting(&fitting(&long))]);
+        let fitted: std::collections::BTreeSet<String> = all.iter().map(|name| fitting(name)).collect();
+        assert_eq!(fitted.len(), all.len(), "{fitted:?}");
+        assert!(fitted.iter().all(|name| !name.is_empty() && name.len() <= LONGEST_NAME));
+        assert!(fitted.iter().all(|name| !RESERVED.contains(&name.as_str())));
+        assert_eq!((fitting("xmin"), fitting("a_")), ("xmin_".to_owned(), "a_".to_owned()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use schemas::cursor::Cursor;
 use schemas::ids::AgreementNumber;
 use tokio_postgres::Transaction;
 
-use self::columns::{Column, differences, field_columns, own_columns};
+use self::columns::{Column, MOST_COLUMNS, differences, field_columns, own_columns};
 use self::connection::{Connection, connect};
 use self::statements::{Stored, Table};
 use super::{Batch, See, Sink, SinkError, StreamHead};
@@ -85,6 +85,16 @@ pub enum PostgresError {
         table: String,
         /// What differs.
         differences: Vec<String>,
+    },
+    /// More than a table can have.
+    #[error(
+        "table {table} would have {count} columns, PostgreSQL takes at most {MOST_COLUMNS}: receive into files, or name fewer fields in the agreement"
+    )]
+    ManyColumns {
+        /// The table.
+        table: String,
+        /// How many.
+        count: usize,
     },
     /// Another agent has written.
     #[error("another agent writes table {table}: its cursor is not where this one left it; stop one of them")]
@@ -245,6 +255,15 @@ impl Sink for PostgresSink {
         let derived = head.derived.clone();
         let wanted = field_columns(&derived)
             .map_err(|e| PostgresError::Place { problem: format!("the stream's schema: {e}") })?;
+        let count = wanted.len() + own_columns().len();
+        if count > MOST_COLUMNS {
+            return Err(PostgresError::ManyColumns { table: self.table.words().to_owned(), count }.into());
+        }
+        for column in &wanted {
+            if let Some(field) = &column.stands_for {
+                tracing::info!(table = %self.table.words().escape_debug(), "field {field:?} stands as column {:?}: PostgreSQL cannot name it so", column.name);
+            }
+        }
         let columns = wanted.clone();
         self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
             let left = &mut known.stored.columns;

@@ -168,6 +168,7 @@ impl Table {
             kind: row.get(1),
             not_null: row.get(2),
             comment: None,
+            stands_for: None,
         };
         Ok(rows.iter().map(column).collect())
     }
@@ -193,7 +194,7 @@ impl Table {
 
     async fn comment(&self, transaction: &Transaction<'_>, columns: &[Column]) -> Result<(), PostgresError> {
         for column in columns {
-            let text = column.comment.as_deref().unwrap_or_default().replace('\'', "''");
+            let text = column.words().replace('\'', "''");
             // A backslash is a plain character: the connection has said so.
             let set = format!("COMMENT ON COLUMN {}.{} IS '{text}'", self.sql, quoted(&column.name));
             self.alter(transaction, &set).await?;
