@@ -86,7 +86,7 @@ struct DemoArgs {
     #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "register")]
     header: Option<Vec<String>>,
     /// What makes spellings of one key equal.
-    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim"], requires = "register")]
+    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim", "nfc"], requires = "register")]
     key_normalise: Vec<String>,
     /// The territories that get a consumer each; by default the 50 largest over all versions.
     #[arg(long, value_delimiter = ',', requires = "register")]

@@ -15,7 +15,7 @@ use scope::compile::Age;
 use scope::explain::{Explanation, Fate, Verdict, explain};
 use scope::predicate::Truth;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+use serde_json::value::RawValue;
 
 use crate::scope::{Ground, GroundArgs, named};
 
@@ -44,8 +44,8 @@ pub struct ExplainArgs {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventFile {
-    before: Option<Map<String, Json>>,
-    after: Option<Map<String, Json>>,
+    before: Option<Box<RawValue>>,
+    after: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,8 +124,8 @@ struct Event {
 impl Event {
     fn read(file: EventFile, ground: &Ground) -> anyhow::Result<Self> {
         let schema = ground.newest()?;
-        let image = |row: Option<Map<String, Json>>, which: &str| {
-            let read = row.map(|row| read_row(schema, &ground.channel.key, row)).transpose();
+        let image = |row: Option<Box<RawValue>>, which: &str| {
+            let read = row.map(|row| read_row(schema, &ground.channel.key, &row)).transpose();
             read.map_err(|problem| anyhow::anyhow!("{which}: {problem}"))
         };
         let (before, after) = (image(file.before, "before")?, image(file.after, "after")?);

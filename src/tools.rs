@@ -129,7 +129,7 @@ fn check_single(file: &Path) -> anyhow::Result<&'static str> {
         producer.format.check().with_context(|| file.display().to_string())?;
         AvroSchema::parse(&config::read(&producer.schema)?)
             .with_context(|| producer.schema.display().to_string())?;
-        producer.http.map_or(Ok(()), |http| http.check())?;
+        producer.http.as_ref().map_or(Ok(()), producer_agent::endpoint::EndpointConfig::check)?;
         Identity::load(&producer.identity)?;
         Ok("producer configuration")
     } else {

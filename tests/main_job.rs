@@ -199,8 +199,15 @@ fn wrong_options_are_named() {
     };
     says(
         &["demo", "--register", &file, "--key", "x", "--territory", "t"],
-        "there is no column \"x\"; it has k, t",
+        "there is no column \"x\"; it has \"k\", \"t\"",
     );
+    says(&["demo", "--register", &file, "--key", "k", "--territory", "T "], "\"t\" differs in capital letters");
+    says(
+        &["demo", "--register", &file, "--key", "k", "--territory", "t", "--territories", "R,Q"],
+        "no version has a row of territory \"Q\"; there are \"R\"",
+    );
+    let semicolons = write(dir.path(), "b.csv", "k;t\n1;R\n");
+    says(&["demo", "--register", &semicolons, "--key", "k", "--territory", "t"], "try --delimiter ';'");
     says(&["demo", "--register", &file], "--key");
     says(&["demo", "--register", "/nowhere.csv", "--key", "k", "--territory", "t"], "/nowhere.csv");
     says(

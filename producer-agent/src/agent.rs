@@ -22,76 +22,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::emit::Emitter;
+pub use self::take::{FileReport, Guard};
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
-use crate::source::changes::Changes;
-use crate::source::compare::{Counts, FitError, Parked, Read, RowReader, Survey};
+use crate::source::compare::FitError;
 use crate::source::items::{Item, ItemReader, ItemResult};
-use crate::source::table::{Table, TableError, TableFormat};
+use crate::source::table::TableError;
 
 const IDENTITY_KIND: &[u8; 4] = b"iden";
 /// Events that share one sync of the outbox.
 const GROUP: usize = 1_000;
 /// Single changes leave the images unsynced for so long: a sync costs more than all else that is done for one.
 const SYNC_IMAGES_EVERY: Duration = Duration::from_secs(1);
-
-/// When a file is held for a person to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Guard {
-    /// Deletes, in percent of the register, above which a file is held.
-    pub max_delete_percent: u32,
-    /// Updates, in percent of the register, above which a file is held.
-    pub max_change_percent: u32,
-}
-
-impl Default for Guard {
-    /// A tenth gone or half changed at once is an accident of publication more often than not.
-    fn default() -> Self {
-        Self { max_delete_percent: 10, max_change_percent: 50 }
-    }
-}
-
-impl Guard {
-    /// Why a file is held; `None` when it may pass.
-    pub fn holds(&self, counts: &Counts, register: u64) -> Option<String> {
-        let over = |count: u64, percent: u32| count * 100 > register * u64::from(percent);
-        if over(counts.delete, self.max_delete_percent) {
-            return Some(format!(
-                "it would delete {} of {register} rows, more than {} %",
-                counts.delete, self.max_delete_percent
-            ));
-        }
-        if over(counts.update, self.max_change_percent) {
-            return Some(format!(
-                "it would change {} of {register} rows, more than {} %",
-                counts.update, self.max_change_percent
-            ));
-        }
-        None
-    }
-}
-
-/// What became of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FileReport {
-    /// Its name.
-    pub file: String,
-    /// Whether it is the whole register, or changes only.
-    pub is_full: bool,
-    /// How many rows did what.
-    pub counts: Counts,
-    /// Why the guard held it, or would have.
-    pub guard: Option<String>,
-    /// Whether its changes are in the outbox.
-    pub taken: bool,
-    /// Why its deletes were held.
-    pub deletes_held: Option<String>,
-    /// Columns that stand for no field.
-    pub ignored_columns: Vec<String>,
-    /// The rows set aside.
-    pub parked: Vec<Parked>,
-}
 
 /// Why a file was not taken, or the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +48,14 @@ pub enum AgentError {
         file: String,
         /// What does not fit.
         error: FitError,
+    },
+    /// It is not whole, or nothing in it can be relied on.
+    #[error("{file}: {problem}; nothing of it was taken: mend it and drop it again")]
+    Unreliable {
+        /// The file.
+        file: String,
+        /// What was seen, and where.
+        problem: String,
     },
     /// The images.
     #[error(transparent)]
@@ -160,6 +110,11 @@ impl AgentError {
             Self::Segment(SegmentError::Io { .. })
                 | Self::Outbox(OutboxError::Full { .. } | OutboxError::Segment(SegmentError::Io { .. }))
         )
+    }
+
+    /// Whether it is the file that is wrong, and another one may be taken.
+    pub const fn is_of_the_file(&self) -> bool {
+        matches!(self, Self::Table(_) | Self::Fit { .. } | Self::Unreliable { .. })
     }
 }
 
@@ -354,99 +309,15 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes a full file: compares it with the images, asks the guard, and puts its changes into the outbox.
-    /// `accepted` is a person's word that overrides the guard; `guard` is `None` where nothing is to be held.
-    pub fn take_file(
-        &self,
-        path: &Path,
-        format: &TableFormat,
-        guard: Guard,
-        accepted: bool,
-    ) -> Result<FileReport, AgentError> {
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let table = Table::open(path, format)?;
-        let fit = |error| AgentError::Fit { file: file.clone(), error };
-        let reader = RowReader::new(self.schema(), &self.channel.key, table.header()).map_err(fit)?;
-        let operation = format.operation_column.as_ref();
-        if let Some(column) =
-            operation.and_then(|name| table.header().iter().position(|column| column == name))
-        {
-            return self.take_changes(table, &reader, column, (guard, accepted), &file);
-        }
-        let survey = Survey::of(table, &reader, self.images.as_ref())?;
-        let held = guard.holds(&survey.counts, self.images.count()?);
-        let taken = held.is_none() || accepted;
-        let report = FileReport {
-            file: file.clone(),
-            is_full: true,
-            counts: survey.counts,
-            guard: held,
-            taken,
-            deletes_held: survey.deletes_held.clone(),
-            ignored_columns: reader.ignored().to_vec(),
-            parked: survey.parked.clone(),
-        };
-        if taken {
-            let mut emitter = Emitter::new(self, &file);
-            for row in Table::open(path, format)? {
-                if let Read::Good { key, datum } = reader.read(&row)
-                    && survey.changes(key.as_str())
-                {
-                    emitter.put(key.as_str(), Some(datum), row.line)?;
-                }
-            }
-            if survey.deletes_held.is_none() {
-                for key in self.absent(&survey)? {
-                    emitter.put(&key, None, 0)?;
-                }
-            }
-            emitter.finish()?;
-        }
-        Ok(report)
-    }
-
-    /// Takes a change file: each row is one change, in order; a key may stand there again and again.
-    fn take_changes(
-        &self,
-        table: Table,
-        reader: &RowReader,
-        column: usize,
-        judge: (Guard, bool),
-        file: &str,
-    ) -> Result<FileReport, AgentError> {
-        let (guard, accepted) = judge;
-        let ignored_columns = reader.ignored().to_vec();
-        let changes = Changes::read(table, reader, column, self.images.as_ref())?;
-        let held = guard.holds(&changes.counts, self.images.count()?);
-        let taken = held.is_none() || accepted;
-        if taken {
-            let mut emitter = Emitter::new(self, file);
-            for (line, key, after) in changes.rows {
-                emitter.put(&key, after, line)?;
-            }
-            emitter.finish()?;
-        }
-        Ok(FileReport {
-            file: file.to_owned(),
-            is_full: false,
-            counts: changes.counts,
-            guard: held,
-            taken,
-            deletes_held: None,
-            ignored_columns,
-            parked: changes.parked,
-        })
-    }
-
     /// Takes single changes in order; a result for each, once all that were taken are in the outbox.
     pub fn take_items(&self, items: Vec<Result<Item, String>>) -> Result<Vec<ItemResult>, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reader = ItemReader::new(self.schema(), &self.channel.key);
+        let reader = ItemReader::new(self.schema(), &self.channel.key);
         let mut emitter = Emitter::of(self, "http", "");
         let mut results = Vec::with_capacity(items.len());
         for item in items {
-            results.push(match item.and_then(|item| reader.read(item)) {
+            let read = item.and_then(|item| reader.as_ref().map_err(Clone::clone)?.read(item));
+            results.push(match read {
                 Err(reason) => ItemResult::Refused { reason },
                 Ok((key, after)) => match emitter.put(&key, after, 0)? {
                     true => ItemResult::Taken { key },
@@ -461,18 +332,7 @@ impl Agent {
     /// The source says that nothing else has changed up to now.
     pub fn take_freshness(&self) -> Result<(), AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        Emitter::of(self, "http", "").finish()
-    }
-
-    fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {
-        let mut keys = Vec::new();
-        self.images.for_each(&mut |key, _| {
-            if survey.is_absent(key) {
-                keys.push(key.to_owned());
-            }
-            true
-        })?;
-        Ok(keys)
+        Emitter::of(self, "http", "").finish(true)
     }
 }
 
@@ -513,5 +373,6 @@ fn check_identity(
 
 mod emit;
 pub mod reopen;
+mod take;
 #[cfg(test)]
 mod tests;

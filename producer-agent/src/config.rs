@@ -12,7 +12,8 @@ use serde::Deserialize;
 
 use crate::agent::Guard;
 use crate::endpoint::EndpointConfig;
-use crate::source::table::TableFormat;
+use crate::source::drop_folder::DropSettings;
+use crate::source::format::TableFormat;
 
 /// `producer.toml`.
 #[derive(Debug, Deserialize)]
@@ -39,6 +40,9 @@ pub struct ProducerConfig {
     pub http: Option<EndpointConfig>,
     /// Where `/metrics`, `/livez` and `/readyz` are told, in plain HTTP and to anybody; nowhere without it.
     pub observe_listen: Option<SocketAddr>,
+    /// When a dropped file is whole.
+    #[serde(default)]
+    pub drop: DropSettings,
     /// How dropped files are written.
     #[serde(default)]
     pub format: TableFormat,
@@ -56,6 +60,8 @@ impl ProducerConfig {
         let mut config: Self = load(path)?;
         relative_to(path, config.identity.paths_mut());
         relative_to(path, [&mut config.schema, &mut config.data_dir, &mut config.drop_dir]);
+        let http = config.http.iter_mut();
+        relative_to(path, http.flat_map(|http| http.socket.iter_mut().chain(http.token_file.iter_mut())));
         Ok(config)
     }
 }

@@ -1,11 +1,15 @@
 //! The local HTTP endpoint: systems beside the agent hand over single changes and are answered when these are in the
 //! outbox.
 //!
-//! Owns the listener. It asks nobody for a name, so it listens on the loopback only. Requests that wait are bounded.
+//! Owns the listener and who may speak to it: programs on this machine, not pages in a browser. It listens on the loopback
+//! or on a Unix socket; where a token file is named, its word is asked for. Requests that wait are bounded.
+
+mod admission;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -18,20 +22,28 @@ use platform::shutdown::Tasks;
 use schemas::limits::MAX_BATCH_BYTES;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
+use self::admission::Admission;
 use crate::agent::{Agent, AgentError};
 use crate::observe::Watch;
 use crate::source::items;
 
 /// The `[http]` table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Where it listens.
+    /// Where it listens: an address of the loopback.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// A Unix socket to listen on instead: only the agent's own user can reach it.
+    pub socket: Option<PathBuf>,
+    /// A file with a word that every request must give as `Authorization: Bearer WORD`; made where it is missing.
+    pub token_file: Option<PathBuf>,
+    /// Names, beside those of the loopback, that requests may be addressed to.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -59,6 +71,17 @@ pub enum EndpointError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The socket.
+    #[error("[http] socket = \"{path}\": {error}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The token.
+    #[error("[http] token_file: {0}")]
+    Token(#[from] admission::TokenError),
 }
 
 #[derive(Clone)]
@@ -66,11 +89,18 @@ struct Shared {
     agent: Arc<Agent>,
     watch: Arc<Watch>,
     waiting: Arc<Semaphore>,
+    admission: Arc<Admission>,
 }
+
+/// A body that takes longer is given up: a local one is there at once.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 impl EndpointConfig {
     /// Whether only this machine can reach it.
     pub fn check(&self) -> Result<(), EndpointError> {
+        if self.socket.is_some() {
+            return Ok(());
+        }
         match self.listen.ip().is_loopback() {
             true => Ok(()),
             false => Err(EndpointError::NotLocal(self.listen)),
@@ -78,39 +108,79 @@ impl EndpointConfig {
     }
 }
 
-/// Listens until `tasks` stop; the address that it got.
+/// Listens until `tasks` stop.
 pub async fn listen(
-    config: EndpointConfig,
+    config: &EndpointConfig,
     agent: Arc<Agent>,
     watch: Arc<Watch>,
     tasks: &Tasks,
-) -> Result<SocketAddr, EndpointError> {
+) -> Result<(), EndpointError> {
     config.check()?;
-    let address = config.listen;
-    let failed = |error| EndpointError::Listen { address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
-    let shared = Shared { agent, watch, waiting: Arc::new(Semaphore::new(WAITING)) };
+    let admission = Arc::new(Admission::new(config)?);
+    let shared = Shared { agent, watch, waiting: Arc::new(Semaphore::new(WAITING)), admission };
     let app = Router::new()
         .route("/v1/changes", post(take_changes))
         .route("/v1/freshness", post(take_freshness))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(MAX_BATCH_BYTES))
         .layer(middleware::from_fn_with_state(shared.clone(), observed))
         .with_state(shared);
     let stopping = tasks.stopping();
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopping).await {
+    let stopped = |outcome: std::io::Result<()>| {
+        if let Err(error) = outcome {
             tracing::error!(%error, "the local endpoint has stopped");
         }
+    };
+    if let Some(path) = &config.socket {
+        let listener = unix(path).map_err(|error| EndpointError::Socket { path: path.clone(), error })?;
+        tasks.spawn(async move {
+            stopped(axum::serve(listener, app).with_graceful_shutdown(stopping).await);
+        });
+        tracing::info!(socket = %path.display(), "takes single changes");
+        return Ok(());
+    }
+    let address = config.listen;
+    let failed = |error| EndpointError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    tasks.spawn(async move {
+        stopped(axum::serve(listener, app).with_graceful_shutdown(stopping).await);
     });
     tracing::info!(address = %local, "takes single changes");
-    Ok(local)
+    Ok(())
+}
+
+/// A socket that nobody but its owner can connect to: its folder's door and its own are closed.
+fn unix(path: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    // One that an earlier process left behind; anything else of that name is not ours to remove.
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn unknown_route() -> Response {
+    problem(StatusCode::NOT_FOUND, "there is no such path; see docs/local-http.md")
+}
+
+async fn unknown_method() -> Response {
+    problem(StatusCode::METHOD_NOT_ALLOWED, "changes are sent with POST")
 }
 
 async fn observed(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = Instant::now();
-    let response = next.run(request).await;
+    let response = match shared.admission.admit(request.headers()) {
+        Err((status, detail)) => problem(status, detail),
+        Ok(()) => match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => problem(StatusCode::REQUEST_TIMEOUT, "the request took too long; send it again"),
+        },
+    };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     shared.watch.metrics().answered(route, response.status().as_u16(), begun.elapsed());
     response
@@ -149,7 +219,10 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
             "send application/json, application/cloudevents+json or application/cloudevents-batch+json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
     }
-    let items = items::parse(&body, is_cloud_events);
+    let items = match items::parse(&body, is_cloud_events) {
+        Ok(items) => items,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, &detail),
+    };
     if items.len() > MAX_ITEMS {
         let detail = format!("{} changes; at most {MAX_ITEMS} are taken at once", items.len());
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);

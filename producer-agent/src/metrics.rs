@@ -41,6 +41,7 @@ struct Gauges {
     limit: GaugeVec,
     stalled: GaugeVec,
     held: GaugeVec,
+    partial: GaugeVec,
     connected: GaugeVec,
 }
 
@@ -57,6 +58,8 @@ pub(crate) struct Look {
     pub(crate) stalled: Duration,
     /// Files that wait for a person.
     pub(crate) held: u64,
+    /// Whether the last whole register was taken in part.
+    pub(crate) is_partial: bool,
     /// Whether the router took the last attempt.
     pub(crate) is_connected: bool,
     /// When the source was looked at last, in seconds since 1970.
@@ -72,7 +75,8 @@ impl Gauges {
             bytes: meter.gauge("dit_producer_outbox_bytes", "Bytes of the outbox on disk.", &[])?,
             limit: meter.gauge("dit_producer_outbox_limit_bytes", "Bytes of the outbox at which the source is refused.", &[])?,
             stalled: meter.gauge("dit_producer_outbox_stalled_seconds", "How long entries have waited since the router acknowledged any; 0 when none wait.", &[])?,
-            held: meter.gauge("dit_producer_files_held", "Files that the guard holds until a person has looked at them.", &[])?,
+            held: meter.gauge("dit_producer_files_held", "Files that wait for a person: held by the guard, or for a change file before them.", &[])?,
+            partial: meter.gauge("dit_producer_register_partial", "1 while the last whole register was taken in part: none of its deletes, as a row of it could not be read.", &[])?,
             connected: meter.gauge("dit_producer_connected", "1 while the router takes what is sent.", &[])?,
         })
     }
@@ -169,6 +173,7 @@ impl Metrics {
         set(&gauges.limit, number(look.limit));
         set(&gauges.stalled, look.stalled.as_secs_f64());
         set(&gauges.held, number(look.held));
+        set(&gauges.partial, f64::from(u8::from(look.is_partial)));
         if let Some(at) = look.looked_at {
             set(&gauges.freshness, number(u64::try_from(at).unwrap_or_default()));
         }

@@ -3,7 +3,7 @@
 //! Owns what is looked at when somebody asks; it changes nothing but what is counted.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use platform::clock;
 use platform::observe::{Check, Observed};
 use tokio::sync::watch;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, FileReport};
 use crate::metrics::{Look, Metrics};
 use crate::outbox::{SharedOutbox, lock};
 use crate::send::sender::{Sender, Sent};
@@ -24,6 +24,10 @@ pub struct Watch {
     at_work: Mutex<Option<AtWork>>,
     /// Seconds since 1970; 0 before the first look.
     looked_at: AtomicI64,
+    /// Change files that wait in the drop folder for one before them.
+    waiting: AtomicU64,
+    /// Whether the last whole register was taken in part: none of its deletes.
+    is_partial: AtomicBool,
 }
 
 struct AtWork {
@@ -39,7 +43,14 @@ impl Watch {
     /// Before the router was reached; `drop_dir` is the folder that files are dropped into.
     pub fn new(metrics: Metrics, drop_dir: &std::path::Path) -> Self {
         let held = drop_dir.join("held");
-        Self { metrics, held, at_work: Mutex::new(None), looked_at: AtomicI64::new(0) }
+        Self {
+            metrics,
+            held,
+            at_work: Mutex::new(None),
+            looked_at: AtomicI64::new(0),
+            waiting: AtomicU64::new(0),
+            is_partial: AtomicBool::new(false),
+        }
     }
 
     /// What is counted.
@@ -65,6 +76,22 @@ impl Watch {
         self.looked_at.store(clock::now().get() / 1_000, Ordering::Relaxed);
     }
 
+    /// A file was taken. Of a register that was taken in part nobody is told that it was looked at.
+    pub(crate) fn took(&self, report: &FileReport) {
+        let is_partial = report.deletes_held.is_some();
+        if report.is_full {
+            self.is_partial.store(is_partial, Ordering::Relaxed);
+        }
+        if !is_partial {
+            self.looked_at_source();
+        }
+    }
+
+    /// So many change files wait for one before them.
+    pub(crate) fn waits(&self, files: usize) {
+        self.waiting.store(u64::try_from(files).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     fn look(&self) -> Look {
         let looked_at = Some(self.looked_at.load(Ordering::Relaxed)).filter(|at| *at > 0);
         let held = std::fs::read_dir(&self.held).map_or(0, |entries| {
@@ -72,7 +99,10 @@ impl Watch {
             let is_beside = |name: &str| name.ends_with(".report.json") || name.ends_with(".parked.ndjson");
             entries.flatten().filter(|entry| !is_beside(&entry.file_name().to_string_lossy())).count()
         });
-        let look = Look { held: u64::try_from(held).unwrap_or(u64::MAX), looked_at, ..Look::default() };
+        let held =
+            u64::try_from(held).unwrap_or(u64::MAX).saturating_add(self.waiting.load(Ordering::Relaxed));
+        let is_partial = self.is_partial.load(Ordering::Relaxed);
+        let look = Look { held, is_partial, looked_at, ..Look::default() };
         let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(AtWork { outbox, sent, counted, waits }) = at_work.as_mut() else { return look };
         let sent = *sent.borrow();

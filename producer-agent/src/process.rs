@@ -23,7 +23,8 @@ use crate::image::{ImageError, ImageStore};
 use crate::metrics::Metrics;
 use crate::observe::Watch;
 use crate::send::sender::SendError;
-use crate::source::drop_folder::{DropFolder, Fate};
+use crate::source::cells::in_quotes;
+use crate::source::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Taking};
 use crate::start::{self, Place, Started};
 
 /// Parked rows that a report shows; the file beside it has all of them.
@@ -41,10 +42,11 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let identity = Identity::load(&config.identity)?;
     let id = match identity.own_name(&config.domain)? {
         Peer::Agent(id) => id,
-        other => anyhow::bail!("the certificate names {other:?}, not an agent of a participant"),
+        other => anyhow::bail!("the certificate names {other}, not an agent of a participant"),
     };
     let client = Client::new(&config.router, &identity)?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
+    platform::closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
     let watch = Arc::new(Watch::new(metrics, &config.drop_dir));
     let watching = Tasks::new();
     if let Some(address) = config.observe_listen {
@@ -75,7 +77,7 @@ async fn work(
         let agent = Arc::new(agent);
         let appended = agent.appended();
         let endpoint = Tasks::new();
-        if let Some(http) = config.http {
+        if let Some(http) = &config.http {
             crate::endpoint::listen(http, Arc::clone(&agent), Arc::clone(watch), &endpoint).await?;
         }
         let ended = tokio::select! {
@@ -88,7 +90,14 @@ async fn work(
                 }
                 outcome => Some(outcome.context("sending has stopped")),
             },
-            outcome = watch_folder(config, watch, Arc::clone(&agent), is_reopened) => Some(outcome),
+            outcome = watch_folder(config, watch, Arc::clone(&agent), is_reopened) => match outcome {
+                Err(Unwatched::BeginAnew) => {
+                    tracing::error!("begins anew from what is on its disk");
+                    None
+                }
+                Err(Unwatched::Failed(error)) => Some(Err(error)),
+                Ok(()) => Some(Ok(())),
+            },
             () = &mut stop => {
                 tracing::info!("stopping; what is in the outbox is sent at the next start");
                 Some(Ok(()))
@@ -147,15 +156,51 @@ async fn start(
     }
 }
 
+/// Why a file was not taken, as far as the agent's loop goes.
+enum NotTaken {
+    /// The file is wrong: it is refused by name.
+    Refused(String),
+    /// Something broke while it was read: it is refused, and the agent begins anew.
+    Broke(String),
+    /// The disk does not take more now.
+    Waits(AgentError),
+    /// The agent itself cannot go on.
+    Stuck(AgentError),
+}
+
 async fn take(
     config: &ProducerConfig,
     agent: &Arc<Agent>,
     file: &Path,
     accepted: bool,
-) -> anyhow::Result<Result<FileReport, AgentError>> {
+) -> Result<FileReport, NotTaken> {
     let (taking, format, guard) = (Arc::clone(agent), config.format.clone(), config.guard);
     let path = file.to_owned();
-    Ok(tokio::task::spawn_blocking(move || taking.take_file(&path, &format, guard, accepted)).await?)
+    let task = tokio::task::spawn_blocking(move || taking.take_file(&path, &format, guard, accepted));
+    match task.await {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(error)) if error.is_of_the_file() => Err(NotTaken::Refused(error.to_string())),
+        Ok(Err(error)) if error.is_passing() => Err(NotTaken::Waits(error)),
+        Ok(Err(error)) => Err(NotTaken::Stuck(error)),
+        Err(_) => Err(NotTaken::Broke(
+            "the agent's own code failed on it (a defect: please report it); nothing more of it is taken"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Why the folder is watched no more.
+enum Unwatched {
+    /// What the agent keeps in memory may be wrong: it begins anew from its disk.
+    BeginAnew,
+    /// It cannot go on.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Unwatched {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 /// The last step of a reopen: what the source says is compared once more with what the channel holds.
@@ -163,22 +208,22 @@ async fn compare_again(
     config: &ProducerConfig,
     agent: &Arc<Agent>,
     folder: &DropFolder,
-) -> anyhow::Result<()> {
+) -> Result<(), Unwatched> {
     let Some(file) = folder.last_full() else {
         tracing::warn!("there is no whole register to compare with; drop one when there is");
         return Ok(());
     };
-    match take(config, agent, &file, false).await? {
+    match take(config, agent, &file, false).await {
         Ok(report) => {
             tell(&report);
             if !report.taken {
                 folder.hold_copy(&file)?;
             }
         }
-        Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
-            tracing::error!(%error, "the last whole register cannot be compared again; drop a new one");
+        Err(NotTaken::Refused(problem) | NotTaken::Broke(problem)) => {
+            tracing::error!(%problem, "the last whole register cannot be compared again; drop a new one");
         }
-        Err(error) => return Err(error.into()),
+        Err(NotTaken::Waits(error) | NotTaken::Stuck(error)) => return Err(error.into()),
     }
     Ok(())
 }
@@ -188,8 +233,8 @@ async fn watch_folder(
     watch: &Watch,
     agent: Arc<Agent>,
     is_reopened: bool,
-) -> anyhow::Result<()> {
-    let mut folder = DropFolder::open(&config.drop_dir)?;
+) -> Result<(), Unwatched> {
+    let mut folder = DropFolder::open(&config.drop_dir, config.drop.clone())?;
     if is_reopened {
         compare_again(config, &agent, &folder).await?;
         start::end_comparison(&RealDisk, &config.data_dir)?;
@@ -197,47 +242,149 @@ async fn watch_folder(
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;
-        for (file, accepted) in folder.ready()? {
-            folder.forget_last()?;
-            match take(config, &agent, &file, accepted).await? {
-                Ok(mut report) => {
-                    tell(&report);
-                    watch.metrics().took_file(&report);
-                    let fate = if report.taken { Fate::Taken } else { Fate::Held };
-                    if !report.parked.is_empty() {
-                        folder.name_parked(&file, fate, &report.parked)?;
-                    }
-                    report.parked.truncate(REPORTED_ROWS);
-                    if report.taken {
-                        watch.looked_at_source();
-                        folder.remember(&file, report.is_full)?;
-                    }
-                    folder.settle(&file, fate, &serde_json::to_string_pretty(&report)?)?;
-                }
-                Err(error @ (AgentError::Table(_) | AgentError::Fit { .. })) => {
-                    tracing::error!(%error, "the file was refused");
-                    let report = serde_json::json!({"refused": error.to_string()});
-                    watch.metrics().settled_file(Fate::Refused);
-                    folder.settle(&file, Fate::Refused, &report.to_string())?;
-                }
-                Err(error) if error.is_passing() => {
-                    // The file stays where it is; what of it is in the outbox already is found unchanged next time.
-                    tracing::error!(%error, file = %file.display(), "the file waits until the disk takes more");
+        let files = match folder.ready() {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::error!(%error, "the drop folder cannot be looked at; it is tried again");
+                continue;
+            }
+        };
+        for file in files {
+            match dropped(config, watch, &agent, &mut folder, &file).await {
+                Ok(true) => {}
+                // What comes behind a file that waits for the disk waits, too.
+                Ok(false) => break,
+                Err(Dropped::Folder(error)) => {
+                    tracing::error!(%error, "a dropped file waits; it is tried again");
                     break;
                 }
-                Err(error) => return Err(error.into()),
+                Err(Dropped::Agent(unwatched)) => return Err(unwatched),
             }
         }
     }
 }
 
-fn tell(report: &FileReport) {
-    let counts = report.counts;
-    let (create, update, delete, parked) = (counts.create, counts.update, counts.delete, counts.parked);
-    match (&report.guard, report.taken) {
-        (Some(why), false) => {
-            tracing::warn!(file = %report.file, %why, "held by the guard; look at it, then: dit producer accept");
-        }
-        _ => tracing::info!(file = %report.file, create, update, delete, parked, "taken"),
+/// Why a dropped file was not done with.
+enum Dropped {
+    Folder(DropError),
+    Agent(Unwatched),
+}
+
+impl From<DropError> for Dropped {
+    fn from(error: DropError) -> Self {
+        Self::Folder(error)
     }
 }
+
+/// Takes one file; whether the next one may be taken.
+async fn dropped(
+    config: &ProducerConfig,
+    watch: &Watch,
+    agent: &Arc<Agent>,
+    folder: &mut DropFolder,
+    file: &Ready,
+) -> Result<bool, Dropped> {
+    let Some(taking) = folder.take(file)? else { return Ok(true) };
+    let refuse = |folder: &mut DropFolder, taking: Taking, problem: &str| {
+        tracing::error!(file = %taking.name().escape_debug(), problem = %problem.escape_debug(), "the file was refused");
+        watch.metrics().settled_file(Fate::Refused);
+        folder.settle(taking, Fate::Refused, &serde_json::json!({"refused": problem}))
+    };
+    let is_changes = folder.check_mark(file, &taking).and_then(|()| {
+        Agent::is_change_file(taking.path(), &config.format).map_err(|error| error.to_string())
+    });
+    let is_changes = match is_changes {
+        Ok(is_changes) => is_changes,
+        Err(problem) => return Ok(refuse(folder, taking, &problem).map(|()| true)?),
+    };
+    if is_changes && !file.is_accepted {
+        match folder.follows(&taking) {
+            Follows::Next => {}
+            Follows::Waits => {
+                watch.waits(folder.waiting());
+                taking.leave();
+                return Ok(true);
+            }
+            Follows::Older(why) => {
+                tracing::warn!(file = %taking.name().escape_debug(), %why, "held; look at it, then: dit producer accept");
+                watch.metrics().settled_file(Fate::Held);
+                let report = serde_json::json!({"file": taking.name(), "is_full": false, "taken": false, "guard": why});
+                folder.settle(taking, Fate::Held, &report)?;
+                return Ok(true);
+            }
+        }
+    }
+    folder.forget_last()?;
+    match take(config, agent, taking.path(), file.is_accepted).await {
+        Ok(report) => settle(watch, folder, taking, report).map(|()| true).map_err(Dropped::Folder),
+        Err(NotTaken::Refused(problem)) => Ok(refuse(folder, taking, &problem).map(|()| true)?),
+        Err(NotTaken::Broke(problem)) => {
+            refuse(folder, taking, &problem)?;
+            Err(Dropped::Agent(Unwatched::BeginAnew))
+        }
+        Err(NotTaken::Waits(error)) => {
+            // The file stays where it is; what of it is in the outbox already is found unchanged next time.
+            tracing::error!(%error, file = %taking.name().escape_debug(), "the file waits until the disk takes more");
+            taking.leave();
+            Ok(false)
+        }
+        Err(NotTaken::Stuck(error)) => {
+            taking.leave();
+            Err(Dropped::Agent(error.into()))
+        }
+    }
+}
+
+fn settle(
+    watch: &Watch,
+    folder: &mut DropFolder,
+    taking: Taking,
+    mut report: FileReport,
+) -> Result<(), DropError> {
+    tell(&report);
+    watch.metrics().took_file(&report);
+    let fate = if report.taken { Fate::Taken } else { Fate::Held };
+    if !report.parked.is_empty() {
+        folder.name_parked(&taking, fate, &report.parked)?;
+    }
+    report.parked.truncate(REPORTED_ROWS);
+    if report.taken {
+        watch.took(&report);
+        folder.remember(&taking, report.is_full)?;
+        watch.waits(folder.waiting());
+    }
+    let report = serde_json::to_value(&report).unwrap_or_default();
+    folder.settle(taking, fate, &report)
+}
+
+fn tell(report: &FileReport) {
+    let counts = report.counts;
+    let file = report.file.escape_debug();
+    let (create, update, delete, parked) = (counts.create, counts.update, counts.delete, counts.parked);
+    for remark in &report.remarks {
+        tracing::warn!(%file, "{remark}");
+    }
+    if !report.ignored_columns.is_empty() {
+        let columns = in_quotes(&report.ignored_columns);
+        tracing::info!(%file, "columns that stand for no field are not read: {columns}");
+    }
+    if parked > 0 {
+        let first = report.parked.first();
+        let line = first.map_or(0, |row| row.place.line);
+        let reason = first.map(|row| row.reason.escape_debug().to_string()).unwrap_or_default();
+        tracing::warn!(%file, "{parked} row(s) are parked, the first at line {line}: {reason}");
+    }
+    match (&report.guard, report.taken) {
+        (Some(why), false) => {
+            tracing::warn!(%file, %why, "held by the guard; look at it, then: dit producer accept");
+        }
+        _ => tracing::info!(%file, create, update, delete, parked, "taken"),
+    }
+    if let (Some(why), true) = (&report.deletes_held, report.taken) {
+        let why = why.escape_debug();
+        tracing::warn!(%file, "taken in part: no row is deleted by it, as {why}; mend the source, or say trailer in [format]");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::avro::binary::{Cursor, DatumError};
 use crate::avro::schema::AvroSchema;
@@ -28,6 +29,8 @@ pub enum Normalise {
     Lowercase,
     /// White space off both ends.
     Trim,
+    /// Unicode's composed form (NFC): a letter and its mark are one character, however they were typed.
+    Nfc,
 }
 
 impl Normalise {
@@ -35,6 +38,7 @@ impl Normalise {
         match self {
             Self::Lowercase => text.to_lowercase(),
             Self::Trim => text.trim().to_owned(),
+            Self::Nfc => text.nfc().collect(),
         }
     }
 }
@@ -230,6 +234,8 @@ mod tests {
         };
         let steps = vec![Normalise::Trim, Normalise::Lowercase];
         assert_eq!(key(&["code"], steps, &datum(" ĀBC ", None)), Ok("ābc".to_owned()));
+        let composed = key(&["code"], vec![Normalise::Nfc], &datum("A\u{304}", None));
+        assert_eq!(composed, Ok("\u{100}".to_owned()));
         assert_eq!(key(&["code", "no"], vec![], &datum("a\"b", Some(7))), Ok(r#"["a\"b","7"]"#.to_owned()));
         assert_eq!(key(&["no"], vec![], &datum("a", None)), Err(KeyError::Null("no".to_owned())));
         assert_eq!(key(&["code"], vec![Normalise::Trim], &datum("  ", None)), Err(KeyError::Empty));

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use producer_agent::source::table::{Table, TableFormat};
+use producer_agent::source::cells::{Cell, Columns as RowColumns, hint, in_quotes};
+use producer_agent::source::format::TableFormat;
+use producer_agent::source::table::Table;
 use schemas::avro::names::field_name;
 use schemas::avro::schema::AvroSchema;
 use serde_json::json;
@@ -40,15 +42,23 @@ impl Columns {
     /// Reads a file's header and finds the columns that matter.
     pub fn read(file: &Path, format: &TableFormat, key: &[String], territory: &str) -> anyhow::Result<Self> {
         let table = Table::open(file, format)?;
+        if matches!(table.columns(), RowColumns::Open) {
+            bail!("{}: the demo plays delimited text; a producer agent takes NDJSON too", file.display());
+        }
         let header = table.header().to_vec();
         let mut sorted = header.clone();
         sorted.sort();
-        if let Some(pair) = sorted.windows(2).find(|pair| matches!(pair, [a, b] if a == b)) {
-            bail!("{}: column {:?} stands there twice", file.display(), pair.first());
+        if let Some([name, _]) = sorted.windows(2).find(|pair| matches!(pair, [a, b] if a == b)) {
+            bail!("{}: column {name:?} stands there twice", file.display());
         }
         let index = |name: &String| {
             find(&header, name).with_context(|| {
-                format!("{}: there is no column {name:?}; it has {}", file.display(), header.join(", "))
+                let hint = hint(&header, name).unwrap_or_default();
+                format!(
+                    "{}: there is no column {name:?}; it has {}{hint}",
+                    file.display(),
+                    in_quotes(&header)
+                )
             })
         };
         let key = key.iter().map(index).collect::<anyhow::Result<Vec<_>>>()?;
@@ -104,10 +114,11 @@ pub fn territories(files: &[(PathBuf, Columns)], format: &TableFormat) -> anyhow
     let mut counts: HashMap<String, u64> = HashMap::new();
     for (file, columns) in files {
         for row in Table::open(file, format)? {
-            if let Some(territory) = row.cells.ok().and_then(|mut cells| {
-                (columns.territory < cells.len()).then(|| cells.swap_remove(columns.territory))
-            }) {
-                *counts.entry(territory).or_default() += 1;
+            let cells = row.content.ok();
+            if let Some(Cell::Plain(territory)) =
+                cells.as_ref().and_then(|cells| cells.get(columns.territory))
+            {
+                *counts.entry(territory.clone()).or_default() += 1;
             }
         }
     }

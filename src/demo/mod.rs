@@ -8,6 +8,7 @@ pub mod fault;
 pub mod layout;
 pub mod network;
 pub mod progress;
+mod raw;
 pub mod register;
 pub mod replicas;
 mod story;

@@ -13,7 +13,9 @@ use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::{FileReport, Guard};
-use producer_agent::source::table::TableFormat;
+use producer_agent::source::cells::in_quotes;
+use producer_agent::source::format::TableFormat;
+use producer_agent::source::place::Place;
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -30,13 +32,15 @@ use super::network::{Network, Producer};
 use super::progress::Progress;
 use super::replicas::{Consumer, ReplicaVerdict, VersionVerdict};
 use super::tables::ReplicaTable;
-use super::verify::{Reading, Register, Version};
+use super::verify::{Folded, Reading, Register, Version};
 
 const PROVIDER: &str = "provider";
 const CHANNEL: &str = "register";
 const LATE_JOINER: &str = "late-joiner";
 /// Consumers by default: a country has about so many municipalities.
 const MOST_TERRITORIES: usize = 50;
+/// Parked rows of a file that are told one by one.
+const TOLD: usize = 5;
 /// Enough to show that order by key does not need order over all.
 const PARTITIONS: u32 = 2;
 
@@ -82,6 +86,10 @@ pub struct Outcome {
     pub versions: Vec<VersionVerdict>,
     /// By consumer.
     pub replicas: Vec<ReplicaVerdict>,
+    /// Rows of all versions that the verification could read.
+    pub rows_read: usize,
+    /// Rows that it could not, or that contradict each other: parked, their keys are as they were.
+    pub rows_set_aside: usize,
     /// Seconds from the start to the verified end.
     pub seconds: f64,
     /// The most memory that the whole network and its verification took.
@@ -154,11 +162,12 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     }
     producer.drained().await?;
     play.settle().await?;
-    let replicas = play.verify(&reports).await?;
+    let (replicas, read) = play.verify(&reports).await?;
     let Play { network, options, versions, progress, .. } = play;
     progress.end();
     network.stop().await?;
-    let equal = replicas.iter().all(|replica| replica.equal);
+    // Over nothing, all is never well.
+    let equal = read.rows > 0 && !replicas.is_empty() && replicas.iter().all(|replica| replica.equal);
     Ok(Outcome {
         equal: equal && check_planted(options.fault, equal),
         versions: reports
@@ -167,6 +176,8 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
             .map(|(report, (file, _))| VersionVerdict::of(report, file))
             .collect(),
         replicas,
+        rows_read: read.rows,
+        rows_set_aside: read.set_aside,
         seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: super::peak_memory_bytes(),
         kept: options.keep,
@@ -193,13 +204,16 @@ impl Play {
             "key": {"fields": first.key_fields(), "normalise": options.key_normalise},
             "schema": schema.json(),
         }))?;
+        let known = territories(&versions, &format)?;
         let territories = match &options.territories {
             Some(chosen) => chosen.clone(),
-            None => {
-                let found = territories(&versions, &format)?;
-                found.into_iter().take(MOST_TERRITORIES).map(|(name, _)| name).collect()
-            }
+            None => known.iter().take(MOST_TERRITORIES).map(|(name, _)| name.clone()).collect(),
         };
+        let is_known = |name: &&String| known.iter().any(|(known, _)| known == *name);
+        if let Some(unknown) = territories.iter().find(|name| !is_known(name)) {
+            let known = in_quotes(known.iter().map(|(name, _)| name));
+            bail!("no version has a row of territory {unknown:?}; there are {known}");
+        }
         let network = Network::start(&dir, &options.backing).await?;
         let progress = Progress::new();
         network.spawn(progress.clone().draw());
@@ -338,8 +352,20 @@ impl Play {
                 (Some(why), false) => format!("; HELD by the guard: {why}"),
             }
         ));
-        for parked in report.parked.iter().take(5) {
-            self.progress.say(format!("  parked line {}: {}", parked.line, parked.reason));
+        for parked in report.parked.iter().take(TOLD) {
+            let column = parked.column.as_ref().map(|name| format!(", column {name:?}")).unwrap_or_default();
+            let Place { line, character, .. } = parked.place;
+            let reason = parked.reason.escape_debug();
+            self.progress.say(format!("  parked line {line}, character {character}{column}: {reason}"));
+        }
+        if let Some(more) = report.parked.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            self.progress.say(format!("  and {more} more"));
+        }
+        for remark in &report.remarks {
+            self.progress.say(format!("  {}", remark.escape_debug()));
+        }
+        if let Some(why) = &report.deletes_held {
+            self.progress.say(format!("  no row is deleted by it: {}", why.escape_debug()));
         }
         producer.drained().await?;
         Ok(report)
@@ -384,9 +410,10 @@ impl Play {
         Ok(())
     }
 
-    async fn verify(&self, reports: &[FileReport]) -> anyhow::Result<Vec<ReplicaVerdict>> {
+    async fn verify(&self, reports: &[FileReport]) -> anyhow::Result<(Vec<ReplicaVerdict>, Folded)> {
         let first = self.versions.first().map(|(file, _)| file.clone()).unwrap_or_default();
-        let tab = first.extension().is_some_and(|extension| extension == "tsv");
+        let ending = first.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let tab = ending.is_some_and(|ending| ["tsv", "tab"].contains(&ending.as_str()));
         let delimiter = self.options.delimiter.unwrap_or(if tab { '\t' } else { ',' });
         let reading = Reading {
             delimiter: u8::try_from(delimiter)?,
@@ -396,12 +423,15 @@ impl Play {
         let keep_cells =
             self.versions.windows(2).any(|pair| matches!(pair, [a, b] if a.1.header != b.1.header));
         let mut register = Register::default();
+        let mut read = Folded::default();
         for ((file, _), report) in self.versions.iter().zip(reports) {
             let header = self.options.header.as_deref();
             let (key, territory) = (self.options.key.as_slice(), self.options.territory.as_str());
             let version = Version { file, header, key, territory };
             if report.taken {
-                register.fold(&version, &reading, keep_cells)?;
+                let folded = register.fold(&version, &reading, keep_cells)?;
+                read.rows += folded.rows;
+                read.set_aside += folded.set_aside;
             } else {
                 register.pass_over(&version, &reading)?;
             }
@@ -412,6 +442,6 @@ impl Play {
             let expected = register.part(consumer.territory.as_deref());
             verdicts.push(consumer.verdict(held.len(), held == expected, Vec::new()));
         }
-        Ok(verdicts)
+        Ok((verdicts, read))
     }
 }

@@ -21,6 +21,15 @@ impl Outcome {
             delivered.left,
             delivered.present
         );
+        if self.rows_read == 0 {
+            println!("  No row of any version could be read.");
+        }
+        if self.rows_set_aside > 0 {
+            println!(
+                "  {} row(s) were parked; of their keys the replicas show what stood there before.",
+                self.rows_set_aside
+            );
+        }
         for replica in self.replicas.iter().filter(|replica| !replica.equal).take(NAMED) {
             println!("  NOT EQUAL: {} ({} rows)", replica.participant, replica.rows);
         }
@@ -28,7 +37,7 @@ impl Outcome {
             println!("Look at {}/replica/<participant>/register.ndjson", kept.display());
         }
         let verdict = if self.equal {
-            "VERIFIED: every replica equals its part of the register"
+            "VERIFIED: every replica equals its part of the register, as another parser reads it from the raw files"
         } else {
             "FAILED: a replica is not what it should be"
         };

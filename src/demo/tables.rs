@@ -2,6 +2,8 @@
 //!
 //! Owns making them and reading them back.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use consumer_agent::sink::postgres::{PostgresPlace, PostgresSink};
 use schemas::ids::AgreementNumber;
@@ -24,6 +26,24 @@ async fn connect(url: &str) -> anyhow::Result<(Client, tokio::task::JoinHandle<(
     Ok((client, tokio::spawn(async move { drop(connection.await) })))
 }
 
+/// Column → the name that it stands for, of those that PostgreSQL could not name so.
+fn renamed(columns: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        name: String,
+        stands_for: Option<String>,
+    }
+    let told: Vec<Told> = serde_json::from_str(columns).context("columns of dit_replica")?;
+    Ok(told.into_iter().filter_map(|column| Some((column.name, column.stands_for?))).collect())
+}
+
+fn under_own_names(row: &str, renamed: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(row)?;
+    let name = |name: String| renamed.get(&name).cloned().unwrap_or(name);
+    let own: serde_json::Map<_, _> = row.into_iter().map(|(column, value)| (name(column), value)).collect();
+    Ok(serde_json::to_string(&own)?)
+}
+
 impl ReplicaTable {
     /// Makes a schema for a participant; the table comes with the first stream.
     pub async fn make(url: &str, participant: &str, name: &str) -> anyhow::Result<Self> {
@@ -43,7 +63,7 @@ impl ReplicaTable {
         PostgresSink::new(self.place.clone(), number.clone(), &self.name)
     }
 
-    /// Its rows as JSON objects, without what the agent keeps beside them.
+    /// Its rows as JSON objects, without what the agent keeps beside them, under the names that they have in the register.
     pub async fn rows(&self) -> anyhow::Result<Vec<String>> {
         let (client, driver) = connect(&self.place.url).await?;
         let select = format!(
@@ -51,9 +71,17 @@ impl ReplicaTable {
             quoted(&self.place.schema),
             quoted(&self.name)
         );
-        let rows = client.query(&select, &[]).await?.iter().map(|row| row.get(0)).collect();
+        let rows: Vec<String> = client.query(&select, &[]).await?.iter().map(|row| row.get(0)).collect();
+        let line =
+            format!("SELECT columns FROM {}.dit_replica WHERE table_name = $1", quoted(&self.place.schema));
+        let columns: String = client.query_one(&line, &[&self.name]).await?.get(0);
         drop(client);
         driver.await?;
-        Ok(rows)
+        let renamed = renamed(&columns)?;
+        if renamed.is_empty() {
+            Ok(rows)
+        } else {
+            rows.iter().map(|row| under_own_names(row, &renamed)).collect()
+        }
     }
 }

@@ -1,14 +1,17 @@
 //! The verification: what each replica should hold, computed from the raw files alone.
 //!
 //! Owns its own reading, keying and comparing. It shares no code with the way that the data took: not the
-//! agents' tables, not the schemas, not the scopes.
+//! agents' tables, not the schemas, not the scopes; and its parser of delimited text is of another origin.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::Context;
+use icu_normalizer::ComposingNormalizerBorrowed;
 use sha2::{Digest, Sha256};
+
+use super::raw::{Raw, RawRow};
 
 /// One version's file, and whether its changes counted.
 #[derive(Debug, Clone)]
@@ -62,43 +65,73 @@ fn row_hash(header: &[String], cells: &[String]) -> u128 {
     hash(serde_json::to_string(&object).unwrap_or_default().as_bytes())
 }
 
+/// What one version's file was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Folded {
+    /// Rows that could be read.
+    pub rows: usize,
+    /// Rows that could not, or that contradict each other.
+    pub set_aside: usize,
+}
+
+/// The most that a row and a key may have, as docs/new-site.md says.
+const MOST_ROW_BYTES: usize = 440_000;
+const MOST_KEY_BYTES: usize = 1_024;
+
 impl Register {
-    /// Folds a version: rows of a repeated key, and rows that cannot be read, leave their key as it was.
-    pub fn fold(&mut self, version: &Version<'_>, reading: &Reading, keep_cells: bool) -> anyhow::Result<()> {
-        let text = decode(version, reading)?;
-        let header = header(version, reading, &text)?;
-        self.change_header(&header);
-        let key = version.key.iter().map(|name| place(&header, name)).collect::<anyhow::Result<Vec<_>>>()?;
-        let territory = place(&header, version.territory)?;
-        let mut count: HashMap<u128, u32> = HashMap::new();
-        let mut keyless = false;
-        for row in rows(version, reading, &text, header.len()) {
-            match row.as_ref().and_then(|cells| key_of(cells, &key, reading)) {
-                Some(key) => *count.entry(key).or_default() += 1,
-                None => keyless = true,
+    /// Folds a version: rows of a repeated key that differ, and rows that cannot be read, leave their key as it was.
+    pub fn fold(
+        &mut self,
+        version: &Version<'_>,
+        reading: &Reading,
+        keep_cells: bool,
+    ) -> anyhow::Result<Folded> {
+        let raw = Raw::read(version.file, reading, version.header)?;
+        self.change_header(&raw.header);
+        let key =
+            version.key.iter().map(|name| place(&raw.header, name)).collect::<anyhow::Result<Vec<_>>>()?;
+        let territory = place(&raw.header, version.territory)?;
+        // The hashes of each key's rows; none for one that cannot be read.
+        let mut found: HashMap<u128, Vec<Option<u128>>> = HashMap::new();
+        let (mut keyless, mut folded) = (false, Folded::default());
+        let readable = |row: &RawRow| row.cells().and_then(|cells| key_of(cells, &key, reading));
+        for row in raw.rows() {
+            keyless |= row.is_broken();
+            match readable(&row) {
+                Some(key) => {
+                    let hash = row.whole().filter(|cells| size(cells) <= MOST_ROW_BYTES);
+                    found.entry(key).or_default().push(hash.map(|cells| row_hash(&raw.header, &cells)));
+                }
+                None => (keyless, folded.set_aside) = (true, folded.set_aside + 1),
             }
         }
-        for cells in rows(version, reading, &text, header.len()).flatten() {
-            let Some(key) = key_of(&cells, &key, reading) else { continue };
-            if count.get(&key) != Some(&1) || cells.iter().any(|cell| cell.contains('\u{fffd}')) {
+        for rows in found.values() {
+            match is_one_row(rows) {
+                true => folded.rows += rows.len(),
+                false => folded.set_aside += rows.len(),
+            }
+        }
+        for row in raw.rows() {
+            let Some((key, cells)) = readable(&row).zip(row.whole()) else { continue };
+            if !found.get(&key).is_some_and(|rows| is_one_row(rows)) {
                 continue;
             }
             let name = cells.get(territory).cloned().unwrap_or_default();
             let fresh = self.territories.len();
             let territory = *self.territories.entry(name).or_insert(fresh);
-            let row = row_hash(&header, &cells);
+            let row = row_hash(&raw.header, &cells);
             self.rows.insert(key, Kept { territory, row, cells: keep_cells.then_some(cells) });
         }
         if !keyless {
-            self.rows.retain(|key, _| count.contains_key(key));
+            self.rows.retain(|key, _| found.contains_key(key));
         }
-        Ok(())
+        Ok(folded)
     }
 
     /// A version that the guard held: its rows do not count, but its columns are the agreements' now.
     pub fn pass_over(&mut self, version: &Version<'_>, reading: &Reading) -> anyhow::Result<()> {
-        let text = decode(version, reading)?;
-        self.change_header(&header(version, reading, &text)?);
+        let raw = Raw::read(version.file, reading, version.header)?;
+        self.change_header(&raw.header);
         Ok(())
     }
 
@@ -139,10 +172,25 @@ impl Register {
     }
 }
 
+/// Whether all rows of a key can be read and say the same.
+fn is_one_row(rows: &[Option<u128>]) -> bool {
+    matches!(rows.split_first(), Some((Some(first), others)) if others.iter().all(|row| *row == Some(*first)))
+}
+
+/// A row's bytes as the network counts them: each text with its length before it.
+fn size(cells: &[String]) -> usize {
+    let length = |text: &String| {
+        let bits = usize::try_from(usize::BITS - (text.len() * 2).leading_zeros()).unwrap_or(0);
+        bits.div_ceil(7).max(1) + text.len()
+    };
+    cells.iter().map(length).sum()
+}
+
 fn normalised(text: &str, steps: &[String]) -> String {
     steps.iter().fold(text.to_owned(), |text, step| match step.as_str() {
         "lowercase" => text.to_lowercase(),
         "trim" => text.trim().to_owned(),
+        "nfc" => ComposingNormalizerBorrowed::new_nfc().normalize(&text).into_owned(),
         _ => text,
     })
 }
@@ -157,55 +205,17 @@ fn place(header: &[String], name: &str) -> anyhow::Result<usize> {
     found.with_context(|| format!("there is no column {name:?}"))
 }
 
-/// The hash of a row's key; `None` when it is empty or cannot be read.
-fn key_of(cells: &[String], key: &[usize], reading: &Reading) -> Option<u128> {
-    let parts: Vec<String> = key
-        .iter()
-        .filter_map(|index| cells.get(*index))
-        .map(|part| normalised(part, &reading.normalise))
-        .collect();
-    let readable = !parts.iter().any(|part| part.contains('\u{fffd}'));
-    (readable && !parts.iter().all(String::is_empty))
-        .then(|| hash(serde_json::to_string(&parts).unwrap_or_default().as_bytes()))
-}
-
-fn decode(version: &Version<'_>, reading: &Reading) -> anyhow::Result<String> {
-    let bytes = std::fs::read(version.file).with_context(|| version.file.display().to_string())?;
-    let encoding =
-        encoding_rs::Encoding::for_label(reading.encoding.as_bytes()).context("unknown encoding")?;
-    Ok(encoding.decode(&bytes).0.into_owned())
-}
-
-fn records<'t>(reading: &Reading, text: &'t str) -> csv::StringRecordsIntoIter<&'t [u8]> {
-    csv::ReaderBuilder::new()
-        .delimiter(reading.delimiter)
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text.as_bytes())
-        .into_records()
-}
-
-fn owned(record: &csv::StringRecord) -> Vec<String> {
-    record.iter().map(str::to_owned).collect()
-}
-
-fn header(version: &Version<'_>, reading: &Reading, text: &str) -> anyhow::Result<Vec<String>> {
-    match version.header {
-        Some(header) => Ok(header.to_vec()),
-        None => Ok(owned(&records(reading, text).next().context("the file is empty")??)),
-    }
-}
-
-/// Each row's cells; `None` for one that cannot be read or has another width than the header.
-fn rows<'t>(
-    version: &Version<'_>,
-    reading: &Reading,
-    text: &'t str,
-    width: usize,
-) -> impl Iterator<Item = Option<Vec<String>>> + 't {
-    let skip = usize::from(version.header.is_none());
-    let fits = move |record: csv::StringRecord| (record.len() == width).then(|| owned(&record));
-    records(reading, text).skip(skip).map(move |record| record.ok().and_then(fits))
+/// The hash of a row's key; `None` when it is empty, too long or cannot be read.
+fn key_of(cells: &[Option<String>], key: &[usize], reading: &Reading) -> Option<u128> {
+    let part = |index: &usize| cells.get(*index).cloned().flatten();
+    let parts: Vec<String> = key.iter().map(part).collect::<Option<_>>()?;
+    let parts: Vec<String> = parts.iter().map(|part| normalised(part, &reading.normalise)).collect();
+    let text = serde_json::to_string(&parts).unwrap_or_default();
+    let length = match parts.as_slice() {
+        [only] => only.len(),
+        _ => text.len(),
+    };
+    (!parts.iter().all(String::is_empty) && length <= MOST_KEY_BYTES).then(|| hash(text.as_bytes()))
 }
 
 /// The rows of a replica's NDJSON file: sorted hashes.

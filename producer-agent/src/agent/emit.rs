@@ -104,10 +104,10 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// The file's freshness follows its events, in every partition.
-    pub(super) fn finish(mut self) -> Result<(), AgentError> {
+    /// The freshness of a file that was taken whole follows its events, in every partition.
+    pub(super) fn finish(mut self, is_whole: bool) -> Result<(), AgentError> {
         let freshness = Freshness { at: now() }.encode();
-        for number in 0..self.agent.channel.partitions {
+        for number in (0..self.agent.channel.partitions).filter(|_| is_whole) {
             self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
         }
         self.flush()?;

@@ -228,7 +228,7 @@ impl Agent {
                 emitter.put(&key, after, 0)?;
             }
         }
-        emitter.finish()?;
+        emitter.finish(true)?;
         let position = self.images.position()?;
         self.sync_images(position)?;
         self.appended.send_replace(lock(&self.outbox).next_position());

@@ -10,6 +10,8 @@ use schemas::table::Ended;
 use super::*;
 use crate::image::memory::MemoryImages;
 use crate::outbox::{Placed, lock};
+use crate::source::compare::Counts;
+use crate::source::format::TableFormat;
 use crate::source::items::Operation;
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
@@ -103,7 +105,7 @@ fn a_change_file_is_taken_row_by_row() {
     let format = TableFormat { operation_column: Some("op".to_owned()), ..TableFormat::default() };
     let report = site.agent.take_file(&path, &format, Guard::default(), true).unwrap();
     assert_eq!(report.counts, Counts { create: 1, update: 2, delete: 1, same: 0, parked: 2 });
-    assert_eq!(report.parked.iter().map(|parked| parked.line).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(report.parked.iter().map(|parked| parked.place.line).collect::<Vec<_>>(), [5, 6]);
     let changes: Vec<_> = site.events().into_iter().filter(|(key, _)| key != "c").collect();
     let expected = [("a", "c"), ("a", "u"), ("a", "u"), ("b", "c"), ("b", "c"), ("b", "d")];
     assert_eq!(changes, expected.map(|(key, op)| (key.to_owned(), op)));
@@ -179,7 +181,7 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     let site = site();
     for value in ["1", "2", "3"] {
         let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
-        site.agent.take_items(vec![Ok(Item { op: Operation::Put, row })]).unwrap();
+        site.agent.take_items(vec![Ok(Item::made(Operation::Put, row))]).unwrap();
     }
     let (mut stood, mut partition) = (Vec::new(), Partition::new(0));
     let epoch = lock(&site.agent.outbox).epoch();

@@ -3,7 +3,7 @@
 //! Owns the survey (one pass: keys, repeats, counts, what is parked) and the rule that a row which cannot be
 //! read never counts as absent. Emitting is the agent's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use schemas::avro::schema::AvroSchema;
 use schemas::digest::hash128;
@@ -11,15 +11,18 @@ use schemas::key::{Key, KeyDeriver, KeyError, KeySpec};
 use schemas::limits;
 use serde::Serialize;
 
-use super::cells::{HeaderError, RowEncoder};
-use super::table::Row;
+use super::cells::{Cells, Columns, HeaderError, RowEncoder};
+use super::format::TableFormat;
+use super::place::Place;
+use super::table::{Bad, Extent, Row};
 use crate::image::{ImageError, ImageStore};
 
 /// A row that was set aside, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parked {
-    /// The line that it begins at.
-    pub line: u64,
+    /// Where what is wrong begins.
+    #[serde(flatten)]
+    pub place: Place,
     /// The column, where one is to blame.
     pub column: Option<String>,
     /// What is wrong.
@@ -54,7 +57,9 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     kind: Kind,
-    line: u64,
+    /// The image's hash: two rows of one image are one row.
+    image: u128,
+    place: Place,
     repeated: bool,
 }
 
@@ -97,6 +102,8 @@ pub enum Read {
         key: Option<Key>,
         /// Why.
         parked: Parked,
+        /// How far it reaches.
+        extent: Extent,
     },
 }
 
@@ -108,27 +115,38 @@ pub struct KeyReader {
 }
 
 impl KeyReader {
-    /// Fits a header to a channel's key.
-    pub fn new(schema: &AvroSchema, spec: &KeySpec, header: &[String]) -> Result<Self, FitError> {
+    /// Fits columns to a channel's key.
+    pub fn new(
+        schema: &AvroSchema,
+        spec: &KeySpec,
+        columns: Columns<'_>,
+        format: &TableFormat,
+    ) -> Result<Self, FitError> {
         let record = schema.record()?;
         let fields = KeyDeriver::new(spec, schema)?;
         let fields = fields.field_indexes().filter_map(|index| record.fields.get(index)).cloned().collect();
         let schema = schema.with_fields(&record.name, fields)?;
-        Ok(Self { encoder: RowEncoder::new(&schema, header)?, keys: KeyDeriver::new(spec, &schema)? })
+        let encoder = RowEncoder::new(&schema, columns, format)?;
+        Ok(Self { encoder, keys: KeyDeriver::new(spec, &schema)? })
     }
 
     /// The key of a row's cells, where it can be made.
-    pub fn read(&self, cells: &[String]) -> Option<Key> {
+    pub fn read(&self, cells: &Cells) -> Option<Key> {
         self.encoder.encode(cells).ok().and_then(|datum| self.keys.derive(&datum).ok())
     }
 }
 
 impl RowReader {
-    /// Fits a header to a channel.
-    pub fn new(schema: &AvroSchema, spec: &KeySpec, header: &[String]) -> Result<Self, FitError> {
+    /// Fits columns to a channel.
+    pub fn new(
+        schema: &AvroSchema,
+        spec: &KeySpec,
+        columns: Columns<'_>,
+        format: &TableFormat,
+    ) -> Result<Self, FitError> {
         Ok(Self {
-            encoder: RowEncoder::new(schema, header)?,
-            key: KeyReader::new(schema, spec, header)?,
+            encoder: RowEncoder::new(schema, columns, format)?,
+            key: KeyReader::new(schema, spec, columns, format)?,
             keys: KeyDeriver::new(spec, schema)?,
         })
     }
@@ -138,40 +156,78 @@ impl RowReader {
         self.encoder.ignored()
     }
 
+    /// The first member of a row that stands for no field.
+    pub fn unknown<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
+        self.encoder.unknown(cells)
+    }
+
+    /// The key alone, of a row that deletes.
+    pub fn key(&self, cells: &Cells) -> Option<Key> {
+        self.key.read(cells)
+    }
+
     /// Reads one row.
     pub fn read(&self, row: &Row) -> Read {
-        let parked = |column, reason: String| Parked { line: row.line, column, reason };
-        let cells = match &row.cells {
+        let parked = |place, column, reason: String| Parked { place, column, reason };
+        let cells = match &row.content {
             Ok(cells) => cells,
-            Err(reason) => return Read::Bad { key: None, parked: parked(None, reason.clone()) },
+            Err(Bad { place, reason, extent }) => {
+                let parked = parked(*place, None, reason.clone());
+                return Read::Bad { key: None, parked, extent: *extent };
+            }
         };
+        let extent = Extent::Row;
         match self.encoder.encode(cells) {
             Ok(datum) => match self.keys.derive(&datum) {
                 Ok(key) if datum.len() > limits::MAX_IMAGE_BYTES => {
                     let (size, limit) = (datum.len(), limits::MAX_IMAGE_BYTES);
                     let reason = format!("it has {size} bytes; at most {limit} are taken");
-                    Read::Bad { key: Some(key), parked: parked(None, reason) }
+                    Read::Bad { key: Some(key), parked: parked(row.place, None, reason), extent }
                 }
                 Ok(key) => Read::Good { key, datum },
-                Err(error) => Read::Bad { key: None, parked: parked(None, error.to_string()) },
+                Err(error) => {
+                    Read::Bad { key: None, parked: parked(row.place, None, error.to_string()), extent }
+                }
             },
             Err(error) => {
-                Read::Bad { key: self.key.read(cells), parked: parked(Some(error.column), error.problem) }
+                let place = error.index.map_or(row.place, |index| row.place_of(index));
+                let parked = parked(place, Some(error.column), error.problem);
+                Read::Bad { key: self.key.read(cells), parked, extent }
             }
         }
     }
 }
 
+/// Names of members without a field that a report shows.
+const NAMED: usize = 40;
+
+fn repeat(place: Place, other: Place, key: &Key) -> Parked {
+    let key = key.as_str().escape_debug();
+    Parked {
+        place,
+        column: None,
+        reason: format!("its key stands at line {} too, with another row: {key}", other.line),
+    }
+}
+
 /// What one pass over a file found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Survey {
     seen: HashMap<u128, Seen>,
     /// How many rows do what.
     pub counts: Counts,
+    /// Rows that were read, good or not.
+    pub rows: u64,
+    /// Rows that stand there again, cell for cell the same, and the line of the first.
+    pub identical: Option<(u64, u64)>,
     /// The rows set aside.
     pub parked: Vec<Parked>,
+    /// Members that stand for no field.
+    pub unknown: BTreeSet<String>,
     /// Why the file's deletes are held: a row whose key cannot be read may be any of the absent ones.
     pub deletes_held: Option<String>,
+    /// Why the file cannot be taken at all: it is not whole.
+    pub refused: Option<String>,
 }
 
 impl Survey {
@@ -181,8 +237,7 @@ impl Survey {
         reader: &RowReader,
         images: &dyn ImageStore,
     ) -> Result<Self, ImageError> {
-        let mut survey =
-            Self { seen: HashMap::new(), counts: Counts::default(), parked: Vec::new(), deletes_held: None };
+        let mut survey = Self::default();
         for row in rows {
             survey.row(&row, reader, images)?;
         }
@@ -191,48 +246,64 @@ impl Survey {
     }
 
     fn row(&mut self, row: &Row, reader: &RowReader, images: &dyn ImageStore) -> Result<(), ImageError> {
-        let (key, kind) = match reader.read(row) {
+        self.rows += 1;
+        if let Some(name) = row.content.as_ref().ok().and_then(|cells| reader.unknown(cells))
+            && self.unknown.len() < NAMED
+        {
+            self.unknown.insert(name.to_owned());
+        }
+        let (key, kind, image) = match reader.read(row) {
             Read::Good { key, datum } => {
                 let kind = match images.get(key.as_str())? {
                     None => Kind::Create,
                     Some(image) if image == datum => Kind::Same,
                     Some(_) => Kind::Update,
                 };
-                (key, kind)
+                (key, kind, hash128(&datum))
             }
-            Read::Bad { key: Some(key), parked } => {
+            Read::Bad { key: Some(key), parked, .. } => {
                 self.parked.push(parked);
-                (key, Kind::Parked)
+                (key, Kind::Parked, 0)
             }
-            Read::Bad { key: None, parked } => {
-                if self.deletes_held.is_none() {
-                    self.deletes_held = Some(format!("the key of line {} cannot be read", parked.line));
-                }
+            Read::Bad { key: None, parked, extent } => {
+                self.hold(&parked, extent);
                 self.parked.push(parked);
                 return Ok(());
             }
         };
-        let repeat = |line: u64, other: u64| Parked {
-            line,
-            column: None,
-            reason: format!("its key stands at line {other} too: {}", key.as_str()),
-        };
         match self.seen.entry(hash128(key.as_str().as_bytes())) {
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(Seen { kind, line: row.line, repeated: false });
+                place.insert(Seen { kind, image, place: row.place, repeated: false });
             }
             std::collections::hash_map::Entry::Occupied(mut place) => {
                 let first = place.get_mut();
+                if kind != Kind::Parked && first.kind == kind && first.image == image && !first.repeated {
+                    let (count, line) = self.identical.unwrap_or((0, first.place.line));
+                    self.identical = Some((count + 1, line));
+                    return Ok(());
+                }
                 if !first.repeated && first.kind != Kind::Parked {
-                    self.parked.push(repeat(first.line, row.line));
+                    self.parked.push(repeat(first.place, row.place, &key));
                 }
                 if kind != Kind::Parked {
-                    self.parked.push(repeat(row.line, first.line));
+                    self.parked.push(repeat(row.place, first.place, &key));
                 }
                 first.repeated = true;
             }
         }
         Ok(())
+    }
+
+    /// What a row without a key means for the others.
+    fn hold(&mut self, parked: &Parked, extent: Extent) {
+        let line = parked.place.line;
+        if extent == Extent::File {
+            self.refused.get_or_insert_with(|| format!("line {line}: {}", parked.reason));
+        }
+        self.deletes_held.get_or_insert_with(|| match extent {
+            Extent::Row => format!("the key of line {line} cannot be read: {}", parked.reason),
+            _ => format!("line {line}: {}", parked.reason),
+        });
     }
 
     fn count(&mut self, images: &dyn ImageStore) -> Result<(), ImageError> {
@@ -251,7 +322,7 @@ impl Survey {
         })?;
         self.counts.delete = if self.deletes_held.is_some() { 0 } else { absent };
         self.counts.parked = u64::try_from(self.parked.len()).unwrap_or(u64::MAX);
-        self.parked.sort_by_key(|parked| parked.line);
+        self.parked.sort_by_key(|parked| parked.place.byte);
         Ok(())
     }
 
@@ -272,20 +343,29 @@ mod tests {
     use super::*;
     use crate::image::Fold;
     use crate::image::memory::MemoryImages;
+    use crate::source::cells::Cell;
 
     const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
         {"name":"k","type":"string"},{"name":"n","type":"long"}]}"#;
 
     fn reader() -> RowReader {
         let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
-        RowReader::new(&AvroSchema::parse(SCHEMA).unwrap(), &spec, &["k".to_owned(), "n".to_owned()]).unwrap()
+        reader_of(SCHEMA, &spec)
+    }
+
+    fn reader_of(schema: &str, spec: &KeySpec) -> RowReader {
+        let (schema, header) = (AvroSchema::parse(schema).unwrap(), ["k".to_owned(), "n".to_owned()]);
+        RowReader::new(&schema, spec, Columns::Named(&header), &TableFormat::default()).unwrap()
     }
 
     fn rows(rows: &[[&str; 2]]) -> Vec<Row> {
-        let numbered = rows.iter().zip(2..);
-        numbered
-            .map(|(cells, line)| Row { line, cells: Ok(cells.iter().map(|c| (*c).to_owned()).collect()) })
-            .collect()
+        let row = |(cells, line): (&[&str; 2], u64)| {
+            let mut row =
+                Row::of(Cells::Ordered(cells.iter().map(|c| Cell::Plain((*c).to_owned())).collect()));
+            row.place = Place { line, byte: line, ..Place::START };
+            row
+        };
+        rows.iter().zip(2..).map(row).collect()
     }
 
     fn images(known: &[[&str; 2]]) -> MemoryImages {
@@ -312,16 +392,28 @@ mod tests {
         let file = rows(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]]);
         let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
         assert_eq!(survey.counts, Counts { create: 0, update: 0, delete: 0, same: 1, parked: 4 });
-        let lines: Vec<_> = survey.parked.iter().map(|p| (p.line, p.column.as_deref())).collect();
+        let lines: Vec<_> = survey.parked.iter().map(|p| (p.place.line, p.column.as_deref())).collect();
         assert_eq!(lines, [(2, Some("n")), (3, None), (4, None), (5, None)]);
+    }
+
+    #[test]
+    fn the_same_row_twice_is_one_row() {
+        let images = images(&[["a", "1"]]);
+        let file =
+            rows(&[["a", "1"], ["b", "2"], ["a", "1"], ["b", "2"], ["c", "3"], ["c", "4"], ["b", "2"]]);
+        let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
+        assert_eq!(survey.counts, Counts { create: 1, same: 1, parked: 2, ..Counts::default() });
+        assert_eq!(survey.identical, Some((3, 2)));
+        assert!(
+            survey.changes("b") && !survey.changes("c") && survey.parked[0].reason.contains("line 7 too")
+        );
     }
 
     #[test]
     fn a_row_that_the_log_could_not_take_is_parked_and_not_absent() {
         let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
         let schema = SCHEMA.replace("long", "string");
-        let header = ["k".to_owned(), "n".to_owned()];
-        let reader = RowReader::new(&AvroSchema::parse(&schema).unwrap(), &spec, &header).unwrap();
+        let reader = reader_of(&schema, &spec);
         let images = MemoryImages::default();
         images.apply(&[Fold { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) }], 0).unwrap();
         let large = "x".repeat(limits::MAX_IMAGE_BYTES);

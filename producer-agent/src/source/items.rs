@@ -3,35 +3,48 @@
 //! Owns the shape of an item and what becomes of it on top of the images. One item that makes no sense is refused by
 //! itself; the others go on.
 
-use std::collections::HashMap;
-
 use schemas::avro::schema::AvroSchema;
 use schemas::key::KeySpec;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
-use super::compare::{KeyReader, Read, RowReader};
+use super::cells::{Cell, Cells, Columns};
+use super::compare::{Read, RowReader};
+use super::format::TableFormat;
+use super::objects::{self, Members};
 use super::table::Row;
 
 /// What a change does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// The row is as given: it is created, or updated where it is there.
-    #[serde(rename = "c", alias = "u")]
     Put,
     /// The row is gone; only the key's fields are looked at.
-    #[serde(rename = "d")]
     Delete,
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// `c`, `u` or `d`.
     pub op: Operation,
-    /// Column → plain value.
-    pub row: Map<String, Json>,
+    /// Columns and plain values.
+    pub row: Cells,
+}
+
+impl Item {
+    /// A change whose row was made here, not read: numbers are as JSON writes them.
+    pub fn made(op: Operation, row: Map<String, Json>) -> Self {
+        let cell = |value: Json| match value {
+            Json::Null => Cell::Null,
+            Json::Bool(value) => Cell::Boolean(value),
+            Json::Number(number) => Cell::Number(number.to_string()),
+            Json::String(text) => Cell::Text(text),
+            Json::Array(_) | Json::Object(_) => Cell::Nested,
+        };
+        Self { op, row: Cells::Members(row.into_iter().map(|(name, value)| (name, cell(value))).collect()) }
+    }
 }
 
 /// What became of an item.
@@ -55,69 +68,91 @@ pub enum ItemResult {
     },
 }
 
-/// Reads a body: one item or several; CloudEvents carry the item as their `data`.
-pub fn parse(body: &[u8], is_cloud_events: bool) -> Vec<Result<Item, String>> {
-    let wrong = |problem: String| vec![Err(problem)];
-    let values = match serde_json::from_slice::<Json>(body) {
-        Ok(Json::Array(values)) => values,
-        Ok(value) => vec![value],
-        Err(error) => return wrong(format!("the body is no JSON: {error}")),
+/// What an item looks like, for messages.
+const SHAPE: &str = "a change is {\"op\": \"c\", \"u\" or \"d\", \"row\": {column: value}}";
+
+/// Reads a body: one item or several; CloudEvents carry the item as their `data`. A body that is no JSON has no items;
+/// an item that makes no sense stands alone.
+pub fn parse(body: &[u8], is_cloud_events: bool) -> Result<Vec<Result<Item, String>>, String> {
+    let no_json = |error: serde_json::Error| format!("the body is no JSON: {error}");
+    let body: &RawValue = serde_json::from_slice(body).map_err(no_json)?;
+    let items: Vec<&RawValue> = match body.get().starts_with('[') {
+        true => serde_json::from_str(body.get()).map_err(no_json)?,
+        false => vec![body],
     };
-    values.into_iter().map(|value| item(value, is_cloud_events)).collect()
+    Ok(items.into_iter().map(|item| read(item, is_cloud_events)).collect())
 }
 
-fn item(value: Json, is_cloud_event: bool) -> Result<Item, String> {
-    let data = match value {
-        Json::Object(mut event) if is_cloud_event => {
-            for attribute in ["specversion", "id", "source", "type"] {
-                if !event.get(attribute).is_some_and(Json::is_string) {
-                    return Err(format!("the CloudEvent has no {attribute}"));
-                }
-            }
-            event.remove("data").ok_or("the CloudEvent has no data")?
-        }
-        other => other,
-    };
-    serde_json::from_value(data).map_err(|e| {
-        format!("{e}; a change is {{\"op\": \"c\", \"u\" or \"d\", \"row\": {{column: value}}}}")
+fn members<'t>(value: &'t RawValue, what: &str) -> Result<Members<'t>, String> {
+    serde_json::from_str(value.get()).map_err(|error| {
+        let words = error.to_string();
+        format!("{what}: {}; {SHAPE}", words.split(" at line ").next().unwrap_or_default())
     })
+}
+
+fn read(value: &RawValue, is_cloud_event: bool) -> Result<Item, String> {
+    let data = if is_cloud_event { event_data(value)? } else { value };
+    let (mut op, mut row) = (None, None);
+    for (name, value) in members(data, "the change")?.0 {
+        match &*name {
+            "op" => op = Some(operation(value)?),
+            "row" => {
+                let (cells, _) = objects::cells(value.get()).map_err(|error| {
+                    let words = error.to_string();
+                    format!("its row: {}", words.split(" at line ").next().unwrap_or_default())
+                })?;
+                row = Some(Cells::Members(cells));
+            }
+            other => return Err(format!("the change has {other:?}; {SHAPE}")),
+        }
+    }
+    match (op, row) {
+        (Some(op), Some(row)) => Ok(Item { op, row }),
+        (None, _) => Err(format!("the change has no \"op\"; {SHAPE}")),
+        (_, None) => Err(format!("the change has no \"row\"; {SHAPE}")),
+    }
+}
+
+fn operation(value: &RawValue) -> Result<Operation, String> {
+    match objects::cell(value) {
+        Cell::Text(op) if op == "c" || op == "u" => Ok(Operation::Put),
+        Cell::Text(op) if op == "d" => Ok(Operation::Delete),
+        _ => Err(format!("its \"op\" is none of c, u, d; {SHAPE}")),
+    }
+}
+
+fn event_data(value: &RawValue) -> Result<&RawValue, String> {
+    let members = members(value, "the CloudEvent")?.0;
+    let of = |name: &str| members.iter().find(|(member, _)| member == name).map(|(_, value)| *value);
+    for attribute in ["specversion", "id", "source", "type"] {
+        if !of(attribute).is_some_and(|value| matches!(objects::cell(value), Cell::Text(_))) {
+            return Err(format!("the CloudEvent has no {attribute}"));
+        }
+    }
+    of("data").ok_or_else(|| "the CloudEvent has no data".to_owned())
 }
 
 /// A key, and its row where there is one afterwards.
 pub(crate) type Change = (String, Option<Vec<u8>>);
 
-/// Reads items into changes; readers are kept by their columns.
-pub(crate) struct ItemReader<'s> {
-    schema: &'s AvroSchema,
-    spec: &'s KeySpec,
-    rows: HashMap<Vec<String>, Result<RowReader, String>>,
-}
+/// Reads items into changes.
+pub(crate) struct ItemReader(RowReader);
 
-impl<'s> ItemReader<'s> {
-    pub(crate) fn new(schema: &'s AvroSchema, spec: &'s KeySpec) -> Self {
-        Self { schema, spec, rows: HashMap::new() }
+impl ItemReader {
+    pub(crate) fn new(schema: &AvroSchema, spec: &KeySpec) -> Result<Self, String> {
+        let reader = RowReader::new(schema, spec, Columns::Open, &TableFormat::default());
+        reader.map(Self).map_err(|error| error.to_string())
     }
 
-    pub(crate) fn read(&mut self, item: Item) -> Result<Change, String> {
-        let (header, values): (Vec<String>, Vec<Json>) = item.row.into_iter().unzip();
-        let cells = header.iter().zip(values).map(|(name, value)| plain(name, value));
-        let cells = cells.collect::<Result<Vec<_>, _>>()?;
-        if item.op == Operation::Delete {
-            let reader = KeyReader::new(self.schema, self.spec, &header).map_err(|e| e.to_string())?;
-            let key = reader.read(&cells).ok_or("the key cannot be made of the row's fields")?;
-            return Ok((key.as_str().to_owned(), None));
-        }
-        let (schema, spec) = (self.schema, self.spec);
-        let reader = self
-            .rows
-            .entry(header)
-            .or_insert_with_key(|header| RowReader::new(schema, spec, header).map_err(|e| e.to_string()))
-            .as_ref()
-            .map_err(Clone::clone)?;
-        if let Some(column) = reader.ignored().first() {
+    pub(crate) fn read(&self, item: Item) -> Result<Change, String> {
+        if let Some(column) = self.0.unknown(&item.row) {
             return Err(format!("the schema has no field {column:?}"));
         }
-        match reader.read(&Row { line: 0, cells: Ok(cells) }) {
+        if item.op == Operation::Delete {
+            let key = self.0.key(&item.row).ok_or("the key cannot be made of the row's fields")?;
+            return Ok((key.as_str().to_owned(), None));
+        }
+        match self.0.read(&Row::of(item.row)) {
             Read::Good { key, datum } => Ok((key.as_str().to_owned(), Some(datum))),
             Read::Bad { parked, .. } => Err(match parked.column {
                 Some(column) => format!("{column}: {}", parked.reason),
@@ -127,22 +162,11 @@ impl<'s> ItemReader<'s> {
     }
 }
 
-fn plain(name: &str, value: Json) -> Result<String, String> {
-    match value {
-        Json::String(text) => Ok(text),
-        Json::Null => Ok(String::new()),
-        Json::Array(_) | Json::Object(_) => Err(format!("{name:?} is nested; only plain values are read")),
-        plain => Ok(plain.to_string()),
-    }
-}
-
-/// A row's key and its datum, from column → plain value, as a local system hands it over.
-pub fn read_row(
-    schema: &AvroSchema,
-    spec: &KeySpec,
-    row: Map<String, Json>,
-) -> Result<(String, Vec<u8>), String> {
-    match ItemReader::new(schema, spec).read(Item { op: Operation::Put, row })? {
+/// A row's key and its datum, from an object of plain values, as a local system hands it over.
+pub fn read_row(schema: &AvroSchema, spec: &KeySpec, row: &RawValue) -> Result<(String, Vec<u8>), String> {
+    let (cells, _) = objects::cells(row.get()).map_err(|error| error.to_string())?;
+    let item = Item { op: Operation::Put, row: Cells::Members(cells) };
+    match ItemReader::new(schema, spec)?.read(item)? {
         (key, Some(datum)) => Ok((key, datum)),
         (_, None) => Err("the row has no values".to_owned()),
     }
@@ -154,15 +178,24 @@ mod tests {
 
     #[test]
     fn items_come_plain_or_as_cloud_events_and_a_wrong_one_stands_alone() {
-        let found =
-            parse(br#"[{"op":"c","row":{"k":"1"}},{"op":"x","row":{}},{"op":"d","row":{"k":1}}]"#, false);
-        assert_eq!(found.len(), 3);
-        assert!(found[0].is_ok() && found[2].is_ok());
-        assert!(found[1].as_ref().is_err_and(|e| e.contains("unknown variant `x`")));
-        let event = br#"{"specversion":"1.0","id":"7","source":"/x","type":"change","data":{"op":"u","row":{"k":"1"}}}"#;
-        assert_eq!(parse(event, true)[0].as_ref().map(|item| item.op), Ok(Operation::Put));
-        assert!(parse(event, false)[0].is_err(), "its media type says what it is");
-        assert!(parse(br#"{"id":"7"}"#, true)[0].as_ref().is_err_and(|e| e.contains("no specversion")));
-        assert!(parse(b"{", false)[0].as_ref().is_err_and(|e| e.contains("no JSON")));
+        let read = |body: &str, is_cloud_events| parse(body.as_bytes(), is_cloud_events).unwrap();
+        let found = read(
+            r#"[{"op":"c","row":{"k":"1"}},{"op":"x","row":{}},{"op":"d","row":{"k":1}},{"op":"c","op":"d","row":{}},
+                {"op":"c","row":{"k":1E400}},{"op":"c","row":{"k":"\ud83d"}},{"op":"c"},{"op":"c","row":{},"x":1},7]"#,
+            false,
+        );
+        let is_good: Vec<bool> = found.iter().map(Result::is_ok).collect();
+        assert_eq!(is_good, [true, false, true, false, true, true, false, false, false]);
+        assert!(found[1].as_ref().is_err_and(|e| e.contains("none of c, u, d")));
+        assert!(found[3].as_ref().is_err_and(|e| e.contains("\"op\" stands there twice")));
+        assert_eq!(found[4].as_ref().unwrap().row.member("k"), Some(&Cell::Number("1E400".to_owned())));
+        assert_eq!(found[5].as_ref().unwrap().row.member("k"), Some(&Cell::BadEscape));
+        let event = r#"{"specversion":"1.0","id":"7","source":"/x","type":"change","data":{"op":"u","row":{"k":"1"}}}"#;
+        assert_eq!(read(event, true)[0].as_ref().map(|item| item.op), Ok(Operation::Put));
+        assert!(read(event, false)[0].is_err(), "its media type says what it is");
+        assert!(read(r#"{"id":"7"}"#, true)[0].as_ref().is_err_and(|e| e.contains("no specversion")));
+        for body in [&b"{"[..], b"", b"[{}", b"{} {}", b"\"\xff\""] {
+            assert!(parse(body, false).unwrap_err().contains("no JSON"));
+        }
     }
 }

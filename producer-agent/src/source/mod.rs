@@ -6,6 +6,13 @@
 pub mod cells;
 pub mod changes;
 pub mod compare;
+mod delimited;
 pub mod drop_folder;
+pub mod format;
 pub mod items;
+mod objects;
+pub mod place;
+mod sniff;
 pub mod table;
+mod text;
+mod trailer;

@@ -1,61 +1,20 @@
-//! A delimited text file as records of cells, with the line that each begins at.
+//! A file as rows of cells, each with its place.
 //!
-//! Owns encodings, separators and quoting. A record that cannot be read is given with its line, not skipped.
+//! Owns which form a file has and how far what is wrong in it reaches: a row that cannot be read is given with its place,
+//! not skipped; where nothing behind it can be trusted, it says so and is the last one.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Lines, Read};
+use std::io::{Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use encoding_rs::{CoderResult, Decoder, Encoding};
-use serde::Deserialize;
-use serde_json::{Map, Value as Json};
-
-const BUFFER: usize = 64 * 1024;
-
-/// How a file is written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TableFormat {
-    /// One byte between cells; by default a comma, a tab for `.tsv`.
-    pub delimiter: Option<char>,
-    /// The name of an encoding (WHATWG): `utf-8`, `utf-16le`, `windows-1257`. A byte order mark overrides it.
-    pub encoding: String,
-    /// The columns' names when the file has no header line.
-    pub header: Option<Vec<String>>,
-    /// Whether cells may be quoted with `"`.
-    pub quoting: bool,
-    /// The column that says `c`, `u` or `d`. A file that has it is a change file; one without it is the register.
-    pub operation_column: Option<String>,
-}
-
-impl Default for TableFormat {
-    fn default() -> Self {
-        Self {
-            delimiter: None,
-            encoding: "utf-8".to_owned(),
-            header: None,
-            quoting: true,
-            operation_column: None,
-        }
-    }
-}
-
-impl TableFormat {
-    /// Whether any file can be read so.
-    pub fn check(&self) -> Result<(), TableError> {
-        self.encoding()?;
-        self.delimiter.map_or(Ok(()), |delimiter| one_byte(delimiter).map(drop))
-    }
-
-    fn encoding(&self) -> Result<&'static Encoding, TableError> {
-        let found = Encoding::for_label(self.encoding.as_bytes());
-        found.ok_or_else(|| TableError::Encoding(self.encoding.clone()))
-    }
-}
-
-fn one_byte(delimiter: char) -> Result<u8, TableError> {
-    u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or(TableError::Delimiter(delimiter))
-}
+use super::cells::{Cell, Cells, Columns};
+use super::delimited::{Fault, FaultKind, Found, Progress, Scan, lenient};
+use super::format::{FormatError, Quoting, TableFormat};
+use super::objects;
+use super::place::{Place, Widths};
+use super::sniff;
+use super::text::{Line, Lines, MAX_RECORD_BYTES};
+use super::trailer::Trailer;
 
 /// Why a file cannot be read as a table at all.
 #[derive(Debug, thiserror::Error)]
@@ -68,12 +27,17 @@ pub enum TableError {
         /// What the system said.
         error: std::io::Error,
     },
-    /// No such encoding.
-    #[error("{0:?} is no encoding that is known; use utf-8, utf-16le, utf-16be or windows-1257")]
-    Encoding(String),
-    /// The delimiter is not one byte.
-    #[error("the delimiter {0:?} is not one ASCII character")]
-    Delimiter(char),
+    /// Nothing can be read so.
+    #[error("[format]: {0}")]
+    Format(#[from] FormatError),
+    /// It is something else.
+    #[error("{path}: {problem}")]
+    NoTable {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to drop instead.
+        problem: String,
+    },
     /// Its header cannot be read.
     #[error("{path}: its header line cannot be read: {problem}")]
     Header {
@@ -84,120 +48,387 @@ pub enum TableError {
     },
 }
 
-/// Bytes of a file as UTF-8, decoded as they come. What cannot be decoded becomes U+FFFD and is then seen as such.
-struct Utf8<R> {
-    inner: R,
-    decoder: Decoder,
-    raw: Vec<u8>,
-    at: usize,
-    ended: bool,
+/// How far what is wrong with a row reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// This row alone.
+    Row,
+    /// A quote of it is broken, in its own line: the rows behind it can be read, but which rows there are is not sure.
+    Quotes,
+    /// Everything from here on.
+    Rest,
+    /// The file: it is not whole.
+    File,
 }
 
-impl<R: Read> Read for Utf8<R> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            let pending = self.raw.get(self.at..).unwrap_or_default();
-            if pending.is_empty() && !self.ended {
-                self.raw.resize(BUFFER, 0);
-                let got = self.inner.read(&mut self.raw)?;
-                self.raw.truncate(got);
-                self.at = 0;
-                self.ended = got == 0;
-            }
-            let pending = self.raw.get(self.at..).unwrap_or_default();
-            let (result, read, written, _) = self.decoder.decode_to_utf8(pending, out, self.ended);
-            self.at += read;
-            if written > 0 || (self.ended && result == CoderResult::InputEmpty) {
-                return Ok(written);
-            }
-            if result == CoderResult::OutputFull {
-                // Fewer than four bytes of room: the caller's buffer is too small for one character.
-                return Err(std::io::ErrorKind::InvalidInput.into());
-            }
-        }
+/// Why a row cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    /// Where.
+    pub place: Place,
+    /// What is wrong, without a value.
+    pub reason: String,
+    /// How far it reaches.
+    pub extent: Extent,
+}
+
+/// One row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Where it begins.
+    pub place: Place,
+    /// Its cells, or why they cannot be read.
+    pub content: Result<Cells, Bad>,
+    text: String,
+    starts: Vec<usize>,
+    widths: Widths,
+}
+
+impl Row {
+    /// A row that stands in no file.
+    pub fn of(cells: Cells) -> Self {
+        let widths = Widths::new(encoding_rs::UTF_8, Vec::new());
+        Self { place: Place::START, content: Ok(cells), text: String::new(), starts: Vec::new(), widths }
+    }
+
+    /// Where one of its cells begins.
+    pub fn place_of(&self, index: usize) -> Place {
+        self.starts.get(index).map_or(self.place, |start| self.behind(*start))
+    }
+
+    fn behind(&self, start: usize) -> Place {
+        self.place.behind(self.text.get(..start).unwrap_or_default(), &self.widths)
+    }
+
+    fn end(&self) -> Place {
+        self.behind(self.text.len())
+    }
+
+    fn broken(mut self, at: usize, reason: String, extent: Extent) -> Self {
+        self.content = Err(Bad { place: self.behind(at), reason, extent });
+        self
     }
 }
 
-/// One record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The line that it begins at, counted from 1.
-    pub line: u64,
-    /// Its cells, or why they cannot be read.
-    pub cells: Result<Vec<String>, String>,
-}
+type Text = Lines<Chain<Cursor<Vec<u8>>, File>>;
 
-type Text = BufReader<Utf8<File>>;
-
-enum Reader {
-    Delimited(Box<csv::Reader<Text>>, csv::StringRecord),
-    /// One JSON object a line; the first one is kept to be read again as a row.
-    Ndjson {
-        lines: Lines<Text>,
-        first: Option<String>,
-        line: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Delimited {
+        delimiter: u8,
+        quoting: Quoting,
     },
+    /// One JSON object a line.
+    Objects,
 }
 
 /// A table being read.
 pub struct Table {
     header: Vec<String>,
-    reader: Reader,
+    form: Form,
+    lines: Text,
+    /// Where the next line begins.
+    next: Place,
+    trailer: Option<Trailer>,
+    rows: u64,
+    loose: Option<(u64, Place)>,
     ended: bool,
 }
 
 impl Table {
     /// Opens a file and reads its header.
     pub fn open(path: &Path, format: &TableFormat) -> Result<Self, TableError> {
-        let encoding = format.encoding()?;
-        let by_name = if path.extension().is_some_and(|e| e == "tsv") { '\t' } else { ',' };
-        let delimiter = format.delimiter.unwrap_or(by_name);
-        let byte = one_byte(delimiter)?;
         let io = |error| TableError::Io { path: path.to_owned(), error };
-        let inner = File::open(path).map_err(io)?;
-        let utf8 = Utf8 { inner, decoder: encoding.new_decoder(), raw: Vec::new(), at: 0, ended: false };
-        if path.extension().is_some_and(|extension| extension == "ndjson") {
-            return Self::open_ndjson(path, BufReader::with_capacity(BUFFER, utf8));
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.is_dir() {
+            let problem = "it is a folder; give a file".to_owned();
+            return Err(TableError::NoTable { path: path.to_owned(), problem });
         }
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(byte)
-            .quoting(format.quoting)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(BufReader::with_capacity(BUFFER, utf8));
-        let mut record = csv::StringRecord::new();
-        let header = match &format.header {
-            Some(header) => header.clone(),
-            None => {
-                let read = reader.read_record(&mut record);
-                let wrong = |problem: String| TableError::Header { path: path.to_owned(), problem };
-                match read {
-                    Ok(true) => record.iter().map(str::to_owned).collect(),
-                    Ok(false) => return Err(wrong("the file is empty".to_owned())),
-                    Err(error) => return Err(wrong(error.to_string())),
+        let form = form_of(path, format)?;
+        let mut head = Vec::with_capacity(sniff::HEAD);
+        let most = u64::try_from(sniff::HEAD).unwrap_or(u64::MAX);
+        (&file).take(most).read_to_end(&mut head).map_err(io)?;
+        let encoding = format.encoding()?;
+        if let Some(problem) = sniff::no_table(&head, !encoding.is_ascii_compatible()) {
+            return Err(TableError::NoTable { path: path.to_owned(), problem: problem.to_owned() });
+        }
+        let lines = Lines::new(Cursor::new(head).chain(file), encoding);
+        let trailer = format.trailer.as_deref().map(Trailer::new);
+        let next = Place::START;
+        let mut table =
+            Self { header: Vec::new(), form, lines, next, trailer, rows: 0, loose: None, ended: false };
+        table.read_header(format).map_err(|problem| TableError::Header { path: path.to_owned(), problem })?;
+        Ok(table)
+    }
+
+    fn read_header(&mut self, format: &TableFormat) -> Result<(), String> {
+        if let (Some(header), Form::Delimited { .. }) = (&format.header, self.form) {
+            self.header.clone_from(header);
+            return Ok(());
+        }
+        let line = loop {
+            match self.lines.next().map_err(|error| error.to_string())? {
+                None => return Err("the file is empty".to_owned()),
+                Some(line) if self.form == Form::Objects && line.content().trim().is_empty() => {
+                    self.pass(&line)
                 }
+                Some(line) => break line,
             }
         };
-        Ok(Self { header, reader: Reader::Delimited(Box::new(reader), record), ended: false })
+        if self.form == Form::Objects {
+            self.header = first_names(line.content())?;
+            self.lines.unread(std::iter::once(line));
+            return Ok(());
+        }
+        self.lines.unread(std::iter::once(line));
+        let row = self.next().ok_or("the file is empty")?;
+        let cells = row.content.map_err(|bad| format!("line {}: {}", bad.place.line, bad.reason))?;
+        let Cells::Ordered(cells) = cells else { return Err("it has no columns".to_owned()) };
+        for cell in cells {
+            match cell {
+                Cell::Plain(name) => self.header.push(name),
+                Cell::Undecodable(Some(name)) => {
+                    return Err(format!(
+                        "its bytes are not {}; it looks like {name}: say encoding = {name:?} in [format], or --encoding {name}",
+                        self.lines.encoding().name()
+                    ));
+                }
+                _ => return Err(format!("its bytes are not {}", self.lines.encoding().name())),
+            }
+        }
+        (self.rows, self.ended) = (0, false);
+        Ok(())
     }
 
-    /// The first object's names are the columns.
-    fn open_ndjson(path: &Path, text: Text) -> Result<Self, TableError> {
-        let wrong = |problem: String| TableError::Header { path: path.to_owned(), problem };
-        let mut lines = text.lines();
-        let first = match lines.next() {
-            Some(Ok(line)) => line,
-            Some(Err(error)) => return Err(TableError::Io { path: path.to_owned(), error }),
-            None => return Err(wrong("the file is empty".to_owned())),
-        };
-        let object: Map<String, Json> = serde_json::from_str(&first).map_err(|e| wrong(e.to_string()))?;
-        let header = object.keys().cloned().collect();
-        Ok(Self { header, reader: Reader::Ndjson { lines, first: Some(first), line: 0 }, ended: false })
-    }
-
-    /// The columns' names, as in the file.
+    /// The columns' names, as in the file; of objects the first one's.
     pub fn header(&self) -> &[String] {
         &self.header
+    }
+
+    /// The columns that rows have.
+    pub fn columns(&self) -> Columns<'_> {
+        match self.form {
+            Form::Delimited { .. } => Columns::Named(&self.header),
+            Form::Objects => Columns::Open,
+        }
+    }
+
+    /// Rows that were read so far, good or not.
+    pub const fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows with a quote within a cell that is not quoted, and the place of the first: these are taken as they stand.
+    pub const fn loose(&self) -> Option<(u64, Place)> {
+        self.loose
+    }
+
+    fn pass(&mut self, line: &Line) {
+        self.next = self.place().behind(&line.text, &self.lines.widths(line.bad.clone()));
+    }
+
+    fn place(&self) -> Place {
+        if self.next == Place::START { self.lines.start() } else { self.next }
+    }
+
+    /// A row that begins with a line, still without cells.
+    fn begin(&self, line: Line) -> (Row, usize) {
+        let nothing = Bad { place: self.place(), reason: String::new(), extent: Extent::Row };
+        let widths = self.lines.widths(line.bad);
+        let row =
+            Row { place: self.place(), content: Err(nothing), text: line.text, starts: Vec::new(), widths };
+        (row, line.end)
+    }
+
+    /// The next line that may be a row; `None` at the end.
+    fn first_line(&mut self) -> Option<Result<Line, Row>> {
+        loop {
+            let line = match self.lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => return None,
+                Err(error) => {
+                    let (row, _) = self.begin(Line::default());
+                    return Some(Err(row.broken(
+                        0,
+                        format!("the file cannot be read on: {error}"),
+                        Extent::File,
+                    )));
+                }
+            };
+            let is_empty = match self.form {
+                Form::Delimited { .. } => line.content().is_empty(),
+                Form::Objects => line.content().trim().is_empty(),
+            };
+            if !is_empty {
+                return Some(Ok(line));
+            }
+            self.pass(&line);
+        }
+    }
+
+    /// The next row, or `None` at the end.
+    fn record(&mut self) -> Option<Row> {
+        let first = match self.first_line() {
+            None => return self.missing_trailer(),
+            Some(Err(row)) => return Some(row),
+            Some(Ok(line)) => line,
+        };
+        if let Some(counted) = self.trailer.as_ref().and_then(|trailer| trailer.count(first.content()))
+            && self.is_last()
+        {
+            return self.check_trailer(first, counted);
+        }
+        self.rows += 1;
+        Some(match self.form {
+            Form::Objects => self.object(first),
+            Form::Delimited { delimiter, quoting } => self.delimited(first, delimiter, quoting),
+        })
+    }
+
+    /// Whether nothing but empty lines follows.
+    fn is_last(&mut self) -> bool {
+        match self.first_line() {
+            None => true,
+            Some(Ok(line)) => {
+                self.lines.unread(std::iter::once(line));
+                false
+            }
+            Some(Err(_)) => false,
+        }
+    }
+
+    fn missing_trailer(&mut self) -> Option<Row> {
+        let trailer = self.trailer.take()?;
+        let (row, _) = self.begin(Line::default());
+        let reason = format!("it ends without its trailer {:?}: it is not whole", trailer.pattern());
+        Some(row.broken(0, reason, Extent::File))
+    }
+
+    fn check_trailer(&mut self, line: Line, counted: u64) -> Option<Row> {
+        let rows = self.rows;
+        self.trailer = None;
+        self.ended = true;
+        if counted == rows {
+            return None;
+        }
+        let (row, _) = self.begin(line);
+        let reason = format!("its trailer counts {counted} rows, it has {rows}: it is not whole");
+        Some(row.broken(0, reason, Extent::File))
+    }
+
+    fn object(&self, line: Line) -> Row {
+        let bad_spots = line.bad.clone();
+        let (mut row, end) = self.begin(line);
+        let content = row.text.get(..row.text.len() - end).unwrap_or_default();
+        match objects::cells(content) {
+            Ok((mut members, starts)) => {
+                for (at, _) in bad_spots {
+                    let index = starts.iter().take_while(|start| **start <= at).count().checked_sub(1);
+                    match index.and_then(|index| members.get_mut(index)) {
+                        Some((_, cell)) => *cell = Cell::Undecodable(None),
+                        None => {
+                            let reason = "it holds bytes that are not of the file's encoding".to_owned();
+                            return row.broken(at, reason, Extent::Row);
+                        }
+                    }
+                }
+                (row.content, row.starts) = (Ok(Cells::Members(members)), starts);
+                row
+            }
+            Err(error) => {
+                let at = error.column().saturating_sub(1);
+                let words = error.to_string();
+                let words = words.split(" at line ").next().unwrap_or_default();
+                row.broken(at, format!("it is no JSON object in one line: {words}"), Extent::Row)
+            }
+        }
+    }
+
+    fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
+        let mut scan = Scan::new(delimiter, quoting);
+        let (mut row, end) = self.begin(first.clone());
+        let (mut bad, mut taken) = (first.bad.clone(), vec![first]);
+        let mut progress = scan.line(&row.text, end);
+        while progress == Progress::Open && row.text.len() <= MAX_RECORD_BYTES {
+            let Ok(Some(line)) = self.lines.next() else { break };
+            bad.extend(line.bad.iter().map(|(at, width)| (at + row.text.len(), *width)));
+            row.text.push_str(&line.text);
+            progress = scan.line(&row.text, line.end);
+            taken.push(line);
+        }
+        row.widths = self.lines.widths(bad.clone());
+        if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting)
+            && progress == Progress::Whole
+        {
+            let first = self.loose.map_or_else(|| row.behind(at), |(_, place)| place);
+            self.loose = Some((self.loose.map_or(1, |(count, _)| count + 1), first));
+        }
+        let fault = match progress {
+            Progress::Whole => return self.cells(row, scan.cells, &bad),
+            Progress::Broken(fault) => fault,
+            Progress::Open => Fault { at: scan.open_at(), kind: FaultKind::Open },
+        };
+        if quoting == Quoting::Lenient && taken.first().is_some_and(|line| line.end > 0 || taken.len() == 1) {
+            return self.leniently(taken, delimiter);
+        }
+        let words = fault.kind.in_words();
+        if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
+            return row.broken(fault.at, words.to_owned(), Extent::Quotes);
+        }
+        // Where the quote was opened is where it must be mended; where it was seen shows which one was meant.
+        let (at, seen) = (scan.open_at(), row.behind(fault.at));
+        let reason = format!(
+            "the quote that is opened here, in row {}, is broken; at line {}, character {}: {words}; nothing from here on can be trusted",
+            self.rows, seen.line, seen.character
+        );
+        row.broken(at, reason, Extent::Rest)
+    }
+
+    /// Whether the quotes of a line pair up, and leave as many delimiters outside of them as the header has: then it is one
+    /// row, however it is to be read, and the next one begins behind it.
+    fn pairs_up(&self, line: &str, delimiter: u8) -> bool {
+        let (mut is_outside, mut delimiters) = (true, 0);
+        for byte in line.bytes() {
+            match byte {
+                b'"' => is_outside = !is_outside,
+                byte if byte == delimiter && is_outside => delimiters += 1,
+                _ => {}
+            }
+        }
+        is_outside && delimiters + 1 == self.header.len()
+    }
+
+    /// The first line by itself; what was read beyond it is read again.
+    fn leniently(&mut self, lines: Vec<Line>, delimiter: u8) -> Row {
+        let mut lines = lines.into_iter();
+        let first = lines.next().unwrap_or_default();
+        self.lines.unread(lines);
+        let cells = lenient(first.content(), delimiter);
+        let bad = first.bad.clone();
+        let (row, _) = self.begin(first);
+        self.cells(row, cells, &bad)
+    }
+
+    fn cells(&self, mut row: Row, found: Vec<Found>, bad: &[(usize, usize)]) -> Row {
+        let (count, width) = (found.len(), self.header.len());
+        if width > 0 && count != width {
+            return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
+        }
+        let cell = |found: Found| {
+            let is_bad = bad.iter().any(|(at, _)| (found.start..found.end).contains(at));
+            if is_bad { Cell::Undecodable(self.looks_like(&row.text, bad)) } else { Cell::Plain(found.text) }
+        };
+        row.starts = found.iter().map(|found| found.start).collect();
+        row.content = Ok(Cells::Ordered(found.into_iter().map(cell).collect()));
+        row
+    }
+
+    /// Only bytes that were told to be UTF-8 can be recognised as others: their own are lost, but not where they stood.
+    fn looks_like(&self, text: &str, bad: &[(usize, usize)]) -> Option<&'static str> {
+        let is_utf8 = self.lines.encoding() == encoding_rs::UTF_8;
+        let is_plain =
+            bad.iter().all(|(_, width)| *width == 1) && text.chars().all(|c| c.is_ascii() || c == '\u{fffd}');
+        (is_utf8 && is_plain).then_some("windows-1257")
     }
 }
 
@@ -208,144 +439,44 @@ impl Iterator for Table {
         if self.ended {
             return None;
         }
-        let row = match &mut self.reader {
-            Reader::Delimited(reader, record) => next_record(reader, record, self.header.len()),
-            Reader::Ndjson { lines, first, line } => {
-                *line += 1;
-                let text = first.take().map(Ok).or_else(|| lines.next());
-                text.map(|text| match text {
-                    Ok(text) => (Row { line: *line, cells: object_cells(&text, &self.header) }, false),
-                    Err(error) => (Row { line: *line, cells: Err(error.to_string()) }, true),
-                })
+        let row = self.record();
+        match &row {
+            None => self.ended = true,
+            Some(row) => {
+                self.next = row.end();
+                let extent = row.content.as_ref().err().map(|bad| bad.extent);
+                self.ended |= matches!(extent, Some(Extent::Rest | Extent::File));
             }
-        };
-        self.ended = row.as_ref().is_none_or(|(_, is_last)| *is_last);
-        row.map(|(row, _)| row)
+        }
+        row
     }
 }
 
-/// The next record of a delimited file, and whether nothing can be read after it.
-fn next_record(
-    reader: &mut csv::Reader<Text>,
-    record: &mut csv::StringRecord,
-    width: usize,
-) -> Option<(Row, bool)> {
-    let line = reader.position().line();
-    match reader.read_record(record) {
-        Ok(false) => None,
-        Ok(true) => {
-            let line = record.position().map_or(line, csv::Position::line);
-            let cells = if record.len() == width {
-                Ok(record.iter().map(str::to_owned).collect())
-            } else {
-                Err(format!("it has {} cells, the header has {width}", record.len()))
-            };
-            Some((Row { line, cells }, false))
+/// A file's form by its name's ending, in any case.
+fn form_of(path: &Path, format: &TableFormat) -> Result<Form, FormatError> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    match ending.as_str() {
+        "ndjson" | "jsonl" | "json" => Ok(Form::Objects),
+        "tsv" | "tab" => {
+            Ok(Form::Delimited { delimiter: format.delimiter_of('\t')?, quoting: format.quoting })
         }
-        Err(error) => {
-            let is_last = matches!(error.kind(), csv::ErrorKind::Io(_));
-            Some((Row { line, cells: Err(error.to_string()) }, is_last))
-        }
+        _ => Ok(Form::Delimited { delimiter: format.delimiter_of(',')?, quoting: format.quoting }),
     }
 }
 
-/// An object's values as cells: text as it is, null as an empty cell, numbers and booleans as JSON writes them.
-fn object_cells(text: &str, header: &[String]) -> Result<Vec<String>, String> {
-    let mut object: Map<String, Json> = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    let cells = header.iter().map(|name| match object.remove(name) {
-        None => Err(format!("it has no {name:?}, which the first row has")),
-        Some(Json::String(text)) => Ok(text),
-        Some(Json::Null) => Ok(String::new()),
-        Some(Json::Array(_) | Json::Object(_)) => {
-            Err(format!("{name:?} is nested; only plain values are read"))
+fn first_names(line: &str) -> Result<Vec<String>, String> {
+    let text = line.trim_start();
+    if text.starts_with('[') {
+        return Err("it is a JSON array; drop NDJSON: an object a line, without brackets and commas between (jq -c '.[]')".to_owned());
+    }
+    match objects::cells(line) {
+        Ok((members, _)) => Ok(members.into_iter().map(|(name, _)| name).collect()),
+        Err(error) if error.is_eof() => {
+            Err("its first line is no whole JSON object; drop NDJSON: an object a line (jq -c .)".to_owned())
         }
-        Some(plain) => Ok(plain.to_string()),
-    });
-    let cells = cells.collect::<Result<Vec<_>, _>>()?;
-    match object.keys().next() {
-        Some(extra) => Err(format!("it has {extra:?}, which the first row has not")),
-        None => Ok(cells),
+        Err(error) => Err(format!("{error}; NDJSON has a JSON object a line")),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(name: &str, bytes: &[u8], format: &TableFormat) -> (Vec<String>, Vec<Row>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        let table = Table::open(&path, format).unwrap();
-        (table.header().to_vec(), table.collect())
-    }
-
-    fn cells(rows: &[Row]) -> Vec<Vec<String>> {
-        rows.iter().map(|row| row.cells.clone().unwrap()).collect()
-    }
-
-    #[test]
-    fn quotes_marks_and_tabs_are_read() {
-        let (header, found) = rows(
-            "a.csv",
-            "\u{feff}a,b\n\"x, \"\"y\"\"\",\"1\n2\"\nz,3\n".as_bytes(),
-            &TableFormat::default(),
-        );
-        assert_eq!(header, ["a", "b"], "the byte order mark is no part of a name");
-        assert_eq!(cells(&found), [["x, \"y\"", "1\n2"], ["z", "3"]]);
-        assert_eq!(found.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 4]);
-        let (header, found) = rows("a.tsv", b"a\tb\n1\t\n", &TableFormat::default());
-        assert_eq!(
-            (header, cells(&found)),
-            (vec!["a".into(), "b".into()], vec![vec!["1".into(), String::new()]])
-        );
-    }
-
-    #[test]
-    fn every_encoding_gives_the_same_text() {
-        let text = "vārds,€\nŽīgurs,ņ\n";
-        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let marked: Vec<u8> = [vec![0xff, 0xfe], utf16.clone()].concat();
-        let (baltic, _, _) = encoding_rs::WINDOWS_1257.encode(text);
-        let named = |encoding: &str| TableFormat { encoding: encoding.to_owned(), ..TableFormat::default() };
-        let plain = rows("a.csv", text.as_bytes(), &named("utf-8"));
-        assert_eq!(rows("a.csv", &utf16, &named("utf-16le")), plain);
-        assert_eq!(rows("a.csv", &marked, &named("utf-8")), plain, "a mark overrides the name");
-        assert_eq!(rows("a.csv", &baltic, &named("windows-1257")), plain);
-    }
-
-    #[test]
-    fn a_record_of_the_wrong_width_is_given_with_its_line() {
-        let (_, found) = rows("a.csv", b"a,b\n1,2\n3\n4,5\n", &TableFormat::default());
-        assert!(found[1].cells.as_ref().is_err_and(|e| e.contains("1 cells, the header has 2")));
-        assert_eq!(found[1].line, 3);
-        assert_eq!(found.len(), 3);
-    }
-
-    #[test]
-    fn objects_a_line_are_rows_too() {
-        let text = "{\"b\":1,\"a\":\"x\"}\n{\"a\":null,\"b\":true}\n{\"a\":\"y\"}\n{\"a\":[],\"b\":2}\nno\n";
-        let (header, found) = rows("a.ndjson", text.as_bytes(), &TableFormat::default());
-        assert_eq!(header, ["a", "b"]);
-        assert_eq!(cells(&found[..2]), [["x", "1"], ["", "true"]]);
-        for (row, words) in found[2..].iter().zip(["has no \"b\"", "nested", "expected"]) {
-            assert!(row.cells.as_ref().is_err_and(|e| e.contains(words)), "{row:?}");
-        }
-        assert_eq!(found.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn what_cannot_be_a_table_is_named() {
-        let error = |name: &str, format: &TableFormat| {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join(name);
-            std::fs::write(&path, "").unwrap();
-            Table::open(&path, format).map(drop).unwrap_err().to_string()
-        };
-        assert!(error("a.csv", &TableFormat::default()).contains("the file is empty"));
-        let unknown = TableFormat { encoding: "klingon".to_owned(), ..TableFormat::default() };
-        assert!(error("a.csv", &unknown).contains("klingon"));
-        let wide = TableFormat { delimiter: Some('€'), ..TableFormat::default() };
-        assert!(error("a.csv", &wide).contains("not one ASCII character"));
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use consumer_agent::sink::file::FileSink;
 use consumer_agent::status::Phase;
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::{FileReport, Guard};
-use producer_agent::source::table::TableFormat;
+use producer_agent::source::format::TableFormat;
 use schemas::cursor::in_words;
 use schemas::ids::{AgentId, Offset};
 use serde::Serialize;
@@ -432,7 +432,7 @@ fn take(producer: &Producer, file: &Path) -> anyhow::Result<FileReport> {
         tokio::task::block_in_place(|| producer.agent.take_file(file, &format, Guard::default(), false))?;
     match (&report.guard, report.parked.first()) {
         (Some(why), _) => bail!("{}: held by the guard: {why}", file.display()),
-        (_, Some(parked)) => bail!("{}, line {}: {}", file.display(), parked.line, parked.reason),
+        (_, Some(parked)) => bail!("{}, line {}: {}", file.display(), parked.place.line, parked.reason),
         (None, None) => Ok(report),
     }
 }

@@ -18,8 +18,8 @@ use producer_agent::agent::{Agent, Guard};
 use producer_agent::image::{ImageError, ImageStore};
 use producer_agent::outbox::lock;
 use producer_agent::send::sender::{SendError, Sent};
+use producer_agent::source::format::TableFormat;
 use producer_agent::source::items::ItemResult;
-use producer_agent::source::table::TableFormat;
 use producer_agent::start::{self, Place, Started};
 use schemas::avro::schema::AvroSchema;
 use schemas::ids::{AgentId, ChannelName};
@@ -37,7 +37,8 @@ const GROUP: u64 = 12;
 /// The longest pause between two groups, in milliseconds.
 const GAP: u64 = 4_000;
 /// A compared register may change as a whole: nobody is there to accept it.
-const NO_GUARD: Guard = Guard { max_delete_percent: 100, max_change_percent: 1_000 };
+const NO_GUARD: Guard =
+    Guard { max_delete_percent: 100, max_change_percent: 1_000, max_parked_percent: None };
 
 /// The site's own account.
 #[derive(Debug, Default)]

@@ -1,0 +1,233 @@
+//! One file into the outbox: what it would do, whether the guard lets it, and then its changes.
+//!
+//! Owns the order: a file is surveyed as a whole before anything of it goes out.
+
+use std::path::Path;
+use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
+
+use super::emit::Emitter;
+use super::{Agent, AgentError};
+use crate::source::cells::Columns;
+use crate::source::changes::{Changes, OperationAt};
+use crate::source::compare::{Counts, Parked, Read, RowReader, Survey};
+use crate::source::format::TableFormat;
+use crate::source::table::Table;
+
+/// When a file is held for a person to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// Deletes, in percent of the register, above which a file is held.
+    pub max_delete_percent: u32,
+    /// Updates, in percent of the register, above which a file is held.
+    pub max_change_percent: u32,
+    /// Rows that cannot be read, in percent of the register or of the file where that is larger, above which a file is held:
+    /// what is not read may be gone. As many as deletes, without it.
+    pub max_parked_percent: Option<u32>,
+}
+
+impl Default for Guard {
+    /// A tenth gone or half changed at once is an accident of publication more often than not.
+    fn default() -> Self {
+        Self { max_delete_percent: 10, max_change_percent: 50, max_parked_percent: None }
+    }
+}
+
+impl Guard {
+    /// Why a file is held; `None` when it may pass.
+    pub fn holds(&self, counts: &Counts, register: u64) -> Option<String> {
+        let over = |count: u64, percent: u32| count * 100 > register * u64::from(percent);
+        if over(counts.delete, self.max_delete_percent) {
+            return Some(format!(
+                "it would delete {} of {register} rows, more than {} %",
+                counts.delete, self.max_delete_percent
+            ));
+        }
+        let read = counts.create + counts.update + counts.same + counts.parked;
+        let parked_percent = self.max_parked_percent.unwrap_or(self.max_delete_percent);
+        if counts.parked * 100 > register.max(read) * u64::from(parked_percent) {
+            return Some(format!(
+                "{} of {} rows cannot be read, more than {parked_percent} %",
+                counts.parked,
+                register.max(read)
+            ));
+        }
+        if over(counts.update, self.max_change_percent) {
+            return Some(format!(
+                "it would change {} of {register} rows, more than {} %",
+                counts.update, self.max_change_percent
+            ));
+        }
+        None
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its name.
+    pub file: String,
+    /// Whether it is the whole register, or changes only.
+    pub is_full: bool,
+    /// How many rows did what.
+    pub counts: Counts,
+    /// Why the guard held it, or would have.
+    pub guard: Option<String>,
+    /// Whether its changes are in the outbox.
+    pub taken: bool,
+    /// Why its deletes were held.
+    pub deletes_held: Option<String>,
+    /// Rows that were read, good or not.
+    pub rows: u64,
+    /// What a person should know of the file, though it was taken.
+    pub remarks: Vec<String>,
+    /// Columns that stand for no field.
+    pub ignored_columns: Vec<String>,
+    /// The rows set aside.
+    pub parked: Vec<Parked>,
+}
+
+impl Agent {
+    /// Whether a file has changes only: its header, or its first object, says an operation.
+    pub fn is_change_file(path: &Path, format: &TableFormat) -> Result<bool, AgentError> {
+        Ok(operation_of(&Table::open(path, format)?, format).is_some())
+    }
+
+    /// Takes a file that changes no more: a whole register is compared with the images; of a change file each row is one
+    /// change, in order. The guard is asked before anything goes into the outbox; `accepted` is a person's word that
+    /// overrides it.
+    pub fn take_file(
+        &self,
+        path: &Path,
+        format: &TableFormat,
+        guard: Guard,
+        accepted: bool,
+    ) -> Result<FileReport, AgentError> {
+        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut table = Table::open(path, format)?;
+        let fit = |error| AgentError::Fit { file: file.clone(), error };
+        let operation = operation_of(&table, format);
+        let reader =
+            RowReader::new(self.schema(), &self.channel.key, table.columns(), format).map_err(fit)?;
+        let unreliable = |problem: String| AgentError::Unreliable { file: file.clone(), problem };
+        if let Some(operation) = operation {
+            let changes = Changes::read(&mut table, &reader, &operation, self.images.as_ref())?;
+            if let Some(problem) = changes.refused {
+                return Err(unreliable(problem));
+            }
+            let held = guard.holds(&changes.counts, self.images.count()?);
+            let taken = held.is_none() || accepted;
+            if taken {
+                let mut emitter = Emitter::new(self, &file);
+                for (line, key, after) in changes.rows {
+                    emitter.put(&key, after, line)?;
+                }
+                emitter.finish(true)?;
+            }
+            let rows = table.rows();
+            let ignored_columns = reader.ignored().to_vec();
+            let (counts, parked, remarks) = (changes.counts, changes.parked, remarks(&table, None));
+            let (is_full, deletes_held) = (false, None);
+            return Ok(FileReport {
+                file,
+                is_full,
+                counts,
+                guard: held,
+                taken,
+                deletes_held,
+                rows,
+                remarks,
+                ignored_columns,
+                parked,
+            });
+        }
+        let survey = Survey::of(&mut table, &reader, self.images.as_ref())?;
+        if let Some(problem) = survey.refused {
+            return Err(unreliable(problem));
+        }
+        let held = guard.holds(&survey.counts, self.images.count()?);
+        let taken = held.is_none() || accepted;
+        if taken {
+            self.emit_register(path, (format, &reader), &survey, &file)?;
+        }
+        let remarks = remarks(&table, survey.identical);
+        let ignored_columns = reader.ignored().iter().cloned().chain(survey.unknown).collect();
+        Ok(FileReport {
+            file,
+            is_full: true,
+            counts: survey.counts,
+            guard: held,
+            taken,
+            deletes_held: survey.deletes_held,
+            rows: survey.rows,
+            remarks,
+            ignored_columns,
+            parked: survey.parked,
+        })
+    }
+
+    fn emit_register(
+        &self,
+        path: &Path,
+        (format, reader): (&TableFormat, &RowReader),
+        survey: &Survey,
+        file: &str,
+    ) -> Result<(), AgentError> {
+        let mut emitter = Emitter::new(self, file);
+        for row in Table::open(path, format)? {
+            if let Read::Good { key, datum } = reader.read(&row)
+                && survey.changes(key.as_str())
+            {
+                emitter.put(key.as_str(), Some(datum), row.place.line)?;
+            }
+        }
+        if survey.deletes_held.is_none() {
+            for key in self.absent(survey)? {
+                emitter.put(&key, None, 0)?;
+            }
+        }
+        // Of a file that is held in part nobody is told that the register was looked at.
+        emitter.finish(survey.deletes_held.is_none())
+    }
+
+    fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {
+        let mut keys = Vec::new();
+        self.images.for_each(&mut |key, _| {
+            if survey.is_absent(key) {
+                keys.push(key.to_owned());
+            }
+            true
+        })?;
+        Ok(keys)
+    }
+}
+
+/// Where a change file's operations stand; none in a whole register.
+fn operation_of(table: &Table, format: &TableFormat) -> Option<OperationAt> {
+    let name = format.operation_column.as_ref()?;
+    let place = table.header().iter().position(|column| column == name)?;
+    Some(match table.columns() {
+        Columns::Named(_) => OperationAt::Column(place),
+        Columns::Open => OperationAt::Member(name.clone()),
+    })
+}
+
+/// What a person should know of a file that was taken.
+fn remarks(table: &Table, identical: Option<(u64, u64)>) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some((count, place)) = table.loose() {
+        remarks.push(format!(
+            "{count} row(s) have a quote within a cell that is not quoted, taken as it stands; the first at line {}, character {}",
+            place.line, place.character
+        ));
+    }
+    if let Some((count, line)) = identical {
+        remarks.push(format!(
+            "{count} row(s) stand there again, cell for cell the same; the first is that of line {line}"
+        ));
+    }
+    remarks
+}

@@ -1,0 +1,159 @@
+//! The agent's loop over its drop folder: one bad file never stops the rest.
+
+use platform::pki::{Authority, Subject};
+use platform::segments::memory_disk::MemoryDisk;
+use schemas::ids::LogId;
+
+use super::*;
+use crate::agent::Opening;
+use crate::image::Fold;
+use crate::image::memory::MemoryImages;
+
+const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
+    {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
+
+/// Images that break where a planted key is looked for.
+struct Breaks(MemoryImages);
+
+impl ImageStore for Breaks {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        assert_ne!(key, "boom", "planted");
+        self.0.get(key)
+    }
+
+    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
+        self.0.apply(folds, position)
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&str, &[u8]) -> bool) -> Result<(), ImageError> {
+        self.0.for_each(visit)
+    }
+
+    fn position(&self) -> Result<u64, ImageError> {
+        self.0.position()
+    }
+
+    fn count(&self) -> Result<u64, ImageError> {
+        self.0.count()
+    }
+
+    fn clear(&self) -> Result<(), ImageError> {
+        self.0.clear()
+    }
+
+    fn sync(&self) -> Result<(), ImageError> {
+        self.0.sync()
+    }
+}
+
+struct Site {
+    dir: tempfile::TempDir,
+    config: ProducerConfig,
+    watch: Watch,
+    agent: Arc<Agent>,
+    folder: DropFolder,
+}
+
+impl Site {
+    fn new(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "router = \"https://localhost:1\"\ndomain = \"d\"\nchannel = \"c\"\nschema = \"s\"\ndata_dir = \"data\"\n\
+             drop_dir = {:?}\n[identity]\ncertificate = \"c\"\nkey = \"k\"\nauthorities = \"a\"\n\
+             [drop]\nstill_for = \"0s\"\n{more}",
+            dir.path().join("drop")
+        );
+        let config: ProducerConfig = config::parse(Path::new("producer.toml"), &text).unwrap();
+        let subject = Subject::Agent("1/main".parse().unwrap());
+        let identity = Authority::new("d").unwrap().identity(&subject).unwrap();
+        let watch = Watch::new(Metrics::new(&identity, Vec::new()).unwrap(), &config.drop_dir);
+        let folder = DropFolder::open(&config.drop_dir, config.drop.clone()).unwrap();
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        let channel = serde_json::json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 2,
+            "key": {"fields": ["k"]}, "schema": schema});
+        let agent = Agent::open(Opening {
+            dir: "/agent".into(),
+            disk: Arc::new(MemoryDisk::new()),
+            images: Box::new(Breaks(MemoryImages::default())),
+            channel: serde_json::from_value(channel).unwrap(),
+            log_id: LogId::new([7; 16]),
+            schema: AvroSchema::parse(SCHEMA).unwrap(),
+        });
+        Self { dir, config, watch, agent: Arc::new(agent.unwrap()), folder }
+    }
+
+    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.config.drop_dir.join(name), bytes).unwrap();
+    }
+
+    /// Takes what is there; whether the agent must begin anew.
+    async fn look(&mut self) -> bool {
+        self.folder.ready().unwrap();
+        for file in self.folder.ready().unwrap() {
+            match dropped(&self.config, &self.watch, &self.agent, &mut self.folder, &file).await {
+                Ok(_) => {}
+                Err(Dropped::Agent(Unwatched::BeginAnew)) => return true,
+                Err(Dropped::Agent(Unwatched::Failed(error))) => panic!("{error:#}"),
+                Err(Dropped::Folder(error)) => panic!("{error}"),
+            }
+        }
+        false
+    }
+
+    fn report(&self, fate: &str, name: &str) -> String {
+        let path = self.dir.path().join("drop").join(fate).join(format!("{name}.report.json"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+#[tokio::test]
+async fn a_panic_refuses_its_file_and_the_agent_begins_anew() {
+    let mut site = Site::new("");
+    site.put("a.csv", "k,v\n1,x\nboom,y\n");
+    assert!(site.look().await, "what is in memory is not relied on");
+    assert!(site.report("refused", "a.csv").contains("a defect"));
+    site.put("b.csv", "k,v\n1,x\n");
+    assert!(!site.look().await);
+    assert!(site.report("taken", "b.csv").contains("\"taken\": true"));
+}
+
+#[tokio::test]
+async fn each_file_is_settled_by_itself() {
+    let mut site = Site::new("[format]\noperation_column = \"op\"\n");
+    site.put("1.csv", "k,v\n1,a\n2,b");
+    site.put("2.csv", "\x1f\u{8b}");
+    site.put("3.xlsx", b"PK\x03\x04xl/");
+    site.put("4.csv", "k,w\n1,a\n");
+    site.put("5.csv", "op,k,v\nu,1,\"c\nu,2,d\n");
+    site.put("6.csv", "");
+    site.put("7.csv", "op,k,v\nu,1,c\n");
+    assert!(!site.look().await);
+    assert!(site.report("taken", "1.csv").contains("\"create\": 2"));
+    for (name, words) in [
+        ("3.xlsx", "save it as CSV"),
+        ("4.csv", "no column for field"),
+        ("5.csv", "nothing of it was taken"),
+        ("6.csv", "the file is empty"),
+    ] {
+        assert!(site.report("refused", name).contains(words), "{name}");
+    }
+    assert!(site.report("taken", "7.csv").contains("\"update\": 1"));
+    assert!(site.watch.metrics().render(&crate::metrics::Look::default()).contains("fate=\"refused\"} 5"));
+}
+
+#[tokio::test]
+async fn change_files_that_lack_one_before_them_wait() {
+    let mut site = Site::new("[format]\noperation_column = \"op\"\n[guard]\nmax_change_percent = 100\n");
+    site.put("full.csv", "k,v\n1,0\n");
+    site.put("c-8.csv", "op,k,v\nu,1,8\n");
+    site.put("c-10.csv", "op,k,v\nu,1,10\n");
+    assert!(!site.look().await);
+    site.put("c-9.csv", "op,k,v\nu,1,9\n");
+    for _ in 0..3 {
+        assert!(!site.look().await);
+    }
+    assert!(site.report("taken", "c-10.csv").contains("\"update\": 1"));
+    site.put("c-9.csv", "op,k,v\nu,1,again\n");
+    assert!(!site.look().await);
+    assert!(site.report("held", "c-9.csv").contains("c-10.csv was taken already"));
+}

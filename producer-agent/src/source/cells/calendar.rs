@@ -1,0 +1,229 @@
+//! Dates and times as texts, and which value of a type they are exactly.
+//!
+//! Owns their forms. A part that a type does not have, or digits that it cannot hold, are refused.
+
+use jiff::civil::{self, DateTime};
+use jiff::fmt::strtime;
+use jiff::{Timestamp, Unit};
+use serde::Deserialize;
+
+use super::numeral::Rounding;
+
+/// How dates are written, as `strptime` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DateFormat(String);
+
+/// A form that gives no day.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "date_format = {0:?} does not say a day: write %d, %m and %Y (four digits), such as \"%d.%m.%Y\", or dd, mm, yyyy"
+)]
+pub struct DateFormatError(String);
+
+impl TryFrom<String> for DateFormat {
+    type Error = DateFormatError;
+
+    fn try_from(text: String) -> Result<Self, DateFormatError> {
+        let format = match text.contains('%') {
+            true => text.clone(),
+            false => text.to_lowercase().replace("yyyy", "%Y").replace("mm", "%m").replace("dd", "%d"),
+        };
+        let is_known = ["%d", "%m", "%Y"].iter().all(|part| format.matches(part).count() == 1)
+            && format.matches('%').count() == 3;
+        // A day that only one reading gives, written and read back.
+        let day = civil::date(2019, 5, 14);
+        let comes_back =
+            strtime::format(&format, day).ok().and_then(|text| civil::Date::strptime(&format, text).ok());
+        if is_known && comes_back == Some(day) { Ok(Self(format)) } else { Err(DateFormatError(text)) }
+    }
+}
+
+/// Days since 1970.
+pub(super) fn days(text: &str, format: Option<&DateFormat>) -> Result<i64, String> {
+    let date = match format {
+        Some(DateFormat(format)) => {
+            let has_year = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() == 4);
+            let read = civil::Date::strptime(format, text).ok().filter(|_| has_year);
+            read.ok_or_else(|| format!("it is not a date such as {}", example(format)))?
+        }
+        None => {
+            let read = is_date(text).then(|| text.parse::<civil::Date>().ok()).flatten();
+            read.ok_or_else(|| match text.parse::<DateTime>() {
+                Ok(_) => "it is a date with a time, where a date must stand",
+                Err(_) => "it is not a date such as 2026-01-31",
+            })?
+        }
+    };
+    let span = date.since((Unit::Day, civil::date(1970, 1, 1)));
+    Ok(i64::from(span.map_err(|_| "it is outside the calendar".to_owned())?.get_days()))
+}
+
+fn example(format: &str) -> String {
+    strtime::format(format, civil::date(2026, 1, 31)).unwrap_or_else(|_| format.to_owned())
+}
+
+/// Four digits, two, two.
+fn is_date(text: &str) -> bool {
+    let shape = text.bytes().enumerate().all(|(index, byte)| match index {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    shape && text.len() == 10
+}
+
+/// A fraction of a second, in digits after the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    Millis,
+    Micros,
+    Nanos,
+}
+
+impl Precision {
+    const fn nanos(self) -> i128 {
+        match self {
+            Self::Millis => 1_000_000,
+            Self::Micros => 1_000,
+            Self::Nanos => 1,
+        }
+    }
+
+    fn held(self, nanos: i128, rounding: Rounding) -> Result<i64, String> {
+        let finer = match self {
+            Self::Millis => "it is finer than a millisecond",
+            Self::Micros => "it is finer than a microsecond",
+            Self::Nanos => "it is finer than a nanosecond",
+        };
+        let units = rounding.divide(nanos, self.nanos()).ok_or(finer)?;
+        i64::try_from(units).map_err(|_| "it is beyond what its type can hold".to_owned())
+    }
+}
+
+/// Since 1970, of a time with its offset.
+pub(super) fn instant(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
+    let text = unambiguous(text)?;
+    let instant: Timestamp = text.parse().map_err(|_| {
+        let pieces = jiff::fmt::temporal::Pieces::parse(&text);
+        let has_offset = pieces.is_ok_and(|pieces| pieces.to_numeric_offset().is_some());
+        match has_offset {
+            true => "it is beyond 9999-12-30T22:00:00Z, the last time that can be held: use null for no end",
+            false => "it is not a time with its offset, such as 2026-01-31T10:00:00+02:00",
+        }
+    })?;
+    precision.held(instant.as_nanosecond(), rounding)
+}
+
+/// Since 1970, of a time that stands for itself wherever it is read.
+pub(super) fn local(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
+    let text = unambiguous(text)?;
+    let has_offset = jiff::fmt::temporal::Pieces::parse(&text).is_ok_and(|p| p.to_numeric_offset().is_some());
+    let read = text
+        .parse::<DateTime>()
+        .ok()
+        .filter(|_| !has_offset && text.len() > 10 && is_date(text.get(..10).unwrap_or_default()));
+    let time = read.ok_or("it is not a time without an offset, such as 2026-01-31T10:00:00")?;
+    let instant =
+        time.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| "it is outside the calendar".to_owned())?;
+    precision.held(instant.timestamp().as_nanosecond(), rounding)
+}
+
+/// Since midnight.
+pub(super) fn time_of_day(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
+    let text = unambiguous(text)?;
+    let is_time = text.get(2..3) == Some(":") && text.len() >= 5;
+    let read = text.parse::<civil::Time>().ok().filter(|_| is_time);
+    let time = read.ok_or("it is not a time of day such as 10:00:00")?;
+    let span = time.since((Unit::Nanosecond, civil::Time::midnight()));
+    let nanos = span.map_err(|_| "it is outside the day".to_owned())?.get_nanoseconds();
+    let held = precision.held(i128::from(nanos), rounding)?;
+    let day = 86_400_000_000_000 / precision.nanos();
+    if i128::from(held) < day { Ok(held) } else { Err("it rounds to the next day".to_owned()) }
+}
+
+/// What the parser would take for another time than it says is refused here: a leap second, the name of a zone. Zeros
+/// below a nanosecond say nothing.
+fn unambiguous(text: &str) -> Result<String, String> {
+    if text.contains('[') {
+        return Err("it names a time zone: give the offset alone".to_owned());
+    }
+    if text
+        .match_indices(":60")
+        .any(|(at, _)| text.get(..at).is_some_and(|head| head.matches(':').count() == 1))
+    {
+        return Err("it has a leap second, which no type here can hold".to_owned());
+    }
+    let Some((head, tail)) = text.split_once(['.', ',']) else { return Ok(text.to_owned()) };
+    let digits = tail.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, rest) = tail.split_at(digits);
+    if digits <= 9 {
+        return Ok(text.to_owned());
+    }
+    let (held, beyond) = fraction.split_at(9);
+    match beyond.bytes().all(|digit| digit == b'0') {
+        true => Ok(format!("{head}.{held}{rest}")),
+        false => Err("it is finer than a nanosecond".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_a_day_and_nothing_else() {
+        assert_eq!(days("2021-07-01", None), Ok(18_809));
+        assert_eq!(days("1969-12-31", None), Ok(-1));
+        for text in ["2021-07-01T00:00:00", "2021-07-01 10:00"] {
+            assert!(days(text, None).unwrap_err().contains("a date with a time"), "{text}");
+        }
+        for text in ["20210701", "2021-7-1", "01.07.2021", "2021-02-30", "+002021-07-01", "2021-07-01Z", ""] {
+            assert!(days(text, None).is_err(), "{text}");
+        }
+        for spelt in ["%d.%m.%Y", "dd.mm.yyyy", "DD.MM.YYYY"] {
+            let format = DateFormat::try_from(spelt.to_owned()).unwrap();
+            assert_eq!(days("14.05.2019", Some(&format)), days("2019-05-14", None));
+            for text in ["2019-05-14", "14.05.2019 10:00", "31.02.2019", "14.05.19"] {
+                assert!(days(text, Some(&format)).is_err(), "{text}");
+            }
+        }
+        for wrong in ["%d.%m", "%d.%m.%y", "%d.%m.%Y %H", "d.m.y", "", "%d%d%Y"] {
+            assert!(DateFormat::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_held_or_refused() {
+        let millis = |text| instant(text, Precision::Millis, Rounding::Refuse);
+        assert_eq!(millis("1970-01-01T00:00:00.12Z"), Ok(120));
+        assert_eq!(millis("1970-01-01T00:00:00.1200000000000Z"), Ok(120));
+        assert_eq!(millis("1970-01-01T02:00:00+02:00"), Ok(0));
+        assert!(millis("1969-12-31T23:59:59.9999Z").unwrap_err().contains("finer than a millisecond"));
+        assert!(millis("1969-12-31T23:59:59.9990000001Z").unwrap_err().contains("finer than a nanosecond"));
+        assert_eq!(instant("1969-12-31T23:59:59.9999Z", Precision::Millis, Rounding::Down), Ok(-1));
+        assert!(millis("9999-12-31T23:59:59Z").unwrap_err().contains("use null for no end"));
+        for text in [
+            "2026-01-31T10:00:00",
+            "2026-01-31",
+            "2016-12-31T23:59:60Z",
+            "2026-01-31T10:00:00+02:00[Europe/Riga]",
+            "1700000000",
+        ] {
+            assert!(millis(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_without_an_offset_have_types_of_their_own() {
+        let here = |text| local(text, Precision::Micros, Rounding::Refuse);
+        assert_eq!(here("1970-01-01T00:00:01.000001"), Ok(1_000_001));
+        for text in ["1970-01-01T00:00:01Z", "1970-01-01", "10:00"] {
+            assert!(here(text).is_err(), "{text}");
+        }
+        let clock = |text| time_of_day(text, Precision::Millis, Rounding::HalfUp);
+        assert_eq!(clock("00:00:01.5"), Ok(1_500));
+        for text in ["24:00:00", "23:59:59.9999", "1970-01-01T10:00", "1000"] {
+            assert!(clock(text).is_err(), "{text}");
+        }
+    }
+}

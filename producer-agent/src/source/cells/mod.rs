@@ -1,0 +1,229 @@
+//! From a row's cells to a datum of the subject's schema.
+//!
+//! Owns the mapping of columns to fields (by name, by alias) and what each cell is as a value of its field's type: exactly
+//! that, or refused. Values stay as in the file; only the key is normalised, elsewhere.
+
+mod calendar;
+mod header;
+mod kind;
+mod numeral;
+
+use std::collections::{BTreeSet, HashMap};
+
+use schemas::avro::names::column_name;
+use schemas::avro::schema::AvroSchema;
+
+use super::format::TableFormat;
+use kind::{Kind, Styles};
+
+pub use calendar::DateFormat;
+pub use header::{HeaderError, hint, in_quotes};
+pub use numeral::{NumberStyle, Rounding};
+
+/// What stands in one place of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// Text of a delimited file, as it stands there.
+    Plain(String),
+    /// A string of JSON.
+    Text(String),
+    /// A number of JSON, digit by digit.
+    Number(String),
+    /// `true` or `false` of JSON.
+    Boolean(bool),
+    /// `null` of JSON.
+    Null,
+    /// An array or an object of JSON.
+    Nested,
+    /// Bytes that are not of the file's encoding; the encoding that they look like, where there is one.
+    Undecodable(Option<&'static str>),
+    /// A string of JSON that holds half a surrogate pair, or another escape that is none.
+    BadEscape,
+}
+
+/// The cells of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cells {
+    /// In the order of the header.
+    Ordered(Vec<Cell>),
+    /// By the names that stand beside them.
+    Members(Vec<(String, Cell)>),
+}
+
+impl Cells {
+    /// The cell at a place.
+    pub fn get(&self, index: usize) -> Option<&Cell> {
+        match self {
+            Self::Ordered(cells) => cells.get(index),
+            Self::Members(members) => members.get(index).map(|(_, cell)| cell),
+        }
+    }
+
+    /// The cell of a member's name; of ordered cells none.
+    pub fn member(&self, name: &str) -> Option<&Cell> {
+        let Self::Members(members) = self else { return None };
+        members.iter().find(|(member, _)| member == name).map(|(_, cell)| cell)
+    }
+}
+
+/// The columns that rows have.
+#[derive(Debug, Clone, Copy)]
+pub enum Columns<'h> {
+    /// These, in order.
+    Named(&'h [String]),
+    /// Each row names its own.
+    Open,
+}
+
+/// A cell that is not a value of its field's type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("column {column:?}: {problem}")]
+pub struct CellError {
+    /// The column, as in the file.
+    pub column: String,
+    /// Where it stands among the row's cells, if it is there.
+    pub index: Option<usize>,
+    /// What is wrong, without the value.
+    pub problem: String,
+}
+
+#[derive(Debug, Clone)]
+struct Field {
+    /// Its column's name: as in the file, where it has a header.
+    column: String,
+    kind: Kind,
+    /// Where its cell stands, where the rows have a header.
+    index: Option<usize>,
+    /// What stands for it where it is left out, encoded.
+    default: Option<Vec<u8>>,
+}
+
+/// Encodes the rows of one file.
+#[derive(Debug, Clone)]
+pub struct RowEncoder {
+    fields: Vec<Field>,
+    /// Every name that a member may have, and its field; none where the rows have a header.
+    members: Option<HashMap<String, usize>>,
+    ignored: Vec<String>,
+    styles: Styles,
+}
+
+impl RowEncoder {
+    /// Fits columns to a schema: each field takes the column of its own name, or of an alias.
+    pub fn new(schema: &AvroSchema, columns: Columns<'_>, format: &TableFormat) -> Result<Self, HeaderError> {
+        let unsupported = || HeaderError::Unsupported("the schema".to_owned());
+        let record = schema.record().map_err(|_| unsupported())?.record;
+        let mut used = BTreeSet::new();
+        let mut fields = Vec::with_capacity(record.fields.len());
+        let mut members = HashMap::new();
+        for (place, field) in record.fields.iter().enumerate() {
+            let kind = Kind::of(&field.schema).ok_or_else(|| HeaderError::Unsupported(field.name.clone()))?;
+            let names: Vec<String> = std::iter::once(&field.name)
+                .chain(&field.aliases)
+                .map(|name| column_name(name).unwrap_or_else(|| name.clone()))
+                .collect();
+            let default = field.default.as_ref().and_then(|default| kind.default(default));
+            let mut column = names.first().cloned().unwrap_or_default();
+            let index = match columns {
+                Columns::Open => {
+                    // A field's own name stands for it, whatever else has that name as an alias.
+                    members.insert(column.clone(), place);
+                    for name in names {
+                        members.entry(name).or_insert(place);
+                    }
+                    None
+                }
+                Columns::Named(header) => {
+                    let found = header::find(header, &field.name, &names)?;
+                    if found.is_none() && default.is_none() {
+                        return Err(header::missing(header, &field.name, &names));
+                    }
+                    used.extend(found);
+                    column = found.and_then(|index| header.get(index)).cloned().unwrap_or(column);
+                    found
+                }
+            };
+            fields.push(Field { column, kind, index, default });
+        }
+        let ignored = match columns {
+            Columns::Open => Vec::new(),
+            Columns::Named(header) => {
+                let unused = header.iter().enumerate().filter(|(index, _)| !used.contains(index));
+                unused.map(|(_, column)| column.clone()).collect()
+            }
+        };
+        let members = matches!(columns, Columns::Open).then_some(members);
+        Ok(Self { fields, members, ignored, styles: Styles::of(format) })
+    }
+
+    /// Columns that stand for no field: they are not read.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// The first member of a row that stands for no field.
+    pub fn unknown<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
+        let (Some(known), Cells::Members(members)) = (&self.members, cells) else { return None };
+        members.iter().map(|(name, _)| name.as_str()).find(|name| !known.contains_key(*name))
+    }
+
+    /// The datum of a row.
+    pub fn encode(&self, cells: &Cells) -> Result<Vec<u8>, CellError> {
+        let mut out = Vec::with_capacity(self.fields.len() * 16);
+        match cells {
+            Cells::Ordered(cells) => {
+                for field in &self.fields {
+                    let index = field.index;
+                    let cell = index.and_then(|index| cells.get(index));
+                    self.put(field, index, cell, &mut out)?;
+                }
+            }
+            Cells::Members(members) => {
+                let places = self.places(members)?;
+                for (field, place) in self.fields.iter().zip(places) {
+                    let cell = place.and_then(|index| members.get(index)).map(|(_, cell)| cell);
+                    self.put(field, place, cell, &mut out)?;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Where each field's member stands.
+    fn places(&self, members: &[(String, Cell)]) -> Result<Vec<Option<usize>>, CellError> {
+        let mut places: Vec<Option<usize>> = vec![None; self.fields.len()];
+        for (index, (name, _)) in members.iter().enumerate() {
+            let field = self.members.as_ref().and_then(|known| known.get(name));
+            let Some(place) = field.and_then(|field| places.get_mut(*field)) else { continue };
+            if place.replace(index).is_some() {
+                let problem = "another member stands for the same field".to_owned();
+                return Err(CellError { column: name.clone(), index: Some(index), problem });
+            }
+        }
+        Ok(places)
+    }
+
+    fn put(
+        &self,
+        field: &Field,
+        index: Option<usize>,
+        cell: Option<&Cell>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CellError> {
+        let wrong = |problem: String| CellError { column: field.column.clone(), index, problem };
+        match (cell, &field.default) {
+            (Some(cell), _) => field.kind.put(cell, &self.styles, out).map_err(wrong),
+            (None, Some(default)) => {
+                out.extend_from_slice(default);
+                Ok(())
+            }
+            (None, None) => {
+                let left_out = "it is not there, and its field has no default and may not be null";
+                field.kind.put_null(out).ok_or_else(|| wrong(left_out.to_owned()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

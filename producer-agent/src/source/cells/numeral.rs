@@ -1,0 +1,267 @@
+//! Numbers digit by digit: what a text says, and which value of a type it is exactly.
+//!
+//! Owns the reading of numerals and rounding where it was asked for. Nothing goes by way of a float.
+
+use serde::Deserialize;
+
+/// How numbers are written in delimited text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberStyle {
+    /// Before the fraction.
+    pub decimal: char,
+    /// Between groups of three digits.
+    pub group: Option<char>,
+}
+
+impl NumberStyle {
+    /// As JSON and most programs write them.
+    pub const PLAIN: Self = Self { decimal: '.', group: None };
+
+    fn is_group(self, c: char) -> bool {
+        match self.group {
+            Some(group) => c == group,
+            // With a decimal comma, thousands are parted by a blank: plain, that does not break, or narrow.
+            None => self.decimal == ',' && matches!(c, ' ' | '\u{a0}' | '\u{202f}'),
+        }
+    }
+}
+
+/// What becomes of digits that a type cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// The cell is refused.
+    #[default]
+    Refuse,
+    /// To the nearest; a half to the even digit.
+    HalfEven,
+    /// To the nearest; a half away from zero.
+    HalfUp,
+    /// Towards the smaller number: a time is never later than it was.
+    Down,
+}
+
+impl Rounding {
+    /// A number divided by a power of ten; `None` when something is left and nothing may be lost.
+    pub(super) fn divide(self, number: i128, by: i128) -> Option<i128> {
+        let (floor, rest) = (number.div_euclid(by), number.rem_euclid(by));
+        if rest == 0 {
+            return Some(floor);
+        }
+        let is_up = match self {
+            Self::Refuse => return None,
+            Self::Down => false,
+            Self::HalfEven => rest * 2 > by || (rest * 2 == by && floor % 2 != 0),
+            Self::HalfUp => rest * 2 > by || (rest * 2 == by && number > 0),
+        };
+        Some(floor + i128::from(is_up))
+    }
+}
+
+/// A number as it was written: its digits times a power of ten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numeral {
+    is_negative: bool,
+    /// Without zeros at either end; empty for zero.
+    digits: String,
+    exponent: i64,
+}
+
+/// Digits that a 128-bit number surely holds.
+const MOST_DIGITS: usize = 38;
+
+impl Numeral {
+    /// Reads a text; an exponent only where it is allowed.
+    pub(super) fn parse(text: &str, style: NumberStyle, with_exponent: bool) -> Option<Self> {
+        let (is_negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) if with_exponent => (mantissa, read_exponent(exponent)?),
+            Some(_) => return None,
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = mantissa.split_once(style.decimal).unwrap_or((mantissa, ""));
+        let whole = without_groups(whole, style)?;
+        let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_plain(&whole) || !is_plain(fraction) || (whole.is_empty() && fraction.is_empty()) {
+            return None;
+        }
+        let all = format!("{whole}{fraction}");
+        let fraction_digits = i64::try_from(fraction.len()).ok()?;
+        let trimmed = all.trim_end_matches('0');
+        let zeros = i64::try_from(all.len() - trimmed.len()).ok()?;
+        let digits = trimmed.trim_start_matches('0').to_owned();
+        let exponent = if digits.is_empty() { 0 } else { exponent - fraction_digits + zeros };
+        Some(Self { is_negative, digits, exponent })
+    }
+
+    /// The number times ten to the scale, exactly or as the rounding says. `Err` says what is wrong.
+    pub(super) fn scaled(&self, scale: u32, rounding: Rounding) -> Result<i128, Misfit> {
+        if self.digits.is_empty() {
+            return Ok(0);
+        }
+        let shift = self.exponent + i64::from(scale);
+        let kept = i64::try_from(self.digits.len()).unwrap_or(i64::MAX).saturating_add(shift);
+        if kept > i64::try_from(MOST_DIGITS).unwrap_or(0) {
+            return Err(Misfit::TooLarge);
+        }
+        let sign = |number: i128| if self.is_negative { -number } else { number };
+        if shift >= 0 {
+            let zeros = "0".repeat(usize::try_from(shift).unwrap_or(0));
+            return format!("{}{zeros}", self.digits).parse().map(sign).map_err(|_| Misfit::TooLarge);
+        }
+        if rounding == Rounding::Refuse {
+            return Err(Misfit::TooFine);
+        }
+        // One digit decides, and whether anything but zeros follows it: two are enough to round.
+        let cut = usize::try_from(kept).unwrap_or(0).min(self.digits.len());
+        let (head, tail) = self.digits.split_at(cut);
+        let decides = if kept < 0 { '0' } else { tail.chars().next().unwrap_or('0') };
+        let follows = if kept < 0 || tail.len() > 1 { '1' } else { '0' };
+        let text = format!("0{head}{decides}{follows}");
+        let number: i128 = text.parse().map_err(|_| Misfit::TooLarge)?;
+        rounding.divide(sign(number), 100).ok_or(Misfit::TooFine)
+    }
+
+    /// Whether a float that was read from this text holds each digit that was written: written out with as many digits,
+    /// it is the same.
+    pub(super) fn is_held_by(&self, float: impl std::fmt::LowerExp) -> bool {
+        if self.digits.is_empty() {
+            return true;
+        }
+        let written = format!("{float:.*e}", self.digits.len() - 1);
+        let Some((mantissa, exponent)) = written.split_once('e') else { return false };
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        let leading = i64::try_from(self.digits.len()).unwrap_or(0) + self.exponent - 1;
+        digits == self.digits && exponent.parse() == Ok(leading)
+    }
+
+    /// As a float's parser takes it.
+    pub(super) fn plain(&self) -> String {
+        let sign = if self.is_negative { "-" } else { "" };
+        let digits = if self.digits.is_empty() { "0" } else { &self.digits };
+        format!("{sign}{digits}e{}", self.exponent)
+    }
+
+    /// Whether it is zero.
+    pub(super) const fn is_zero(&self) -> bool {
+        self.digits.is_empty()
+    }
+}
+
+/// Why a number is no value of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// It has digits below the last one.
+    TooFine,
+    /// It is beyond the largest.
+    TooLarge,
+}
+
+fn read_exponent(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    // A longer one is beyond every type as well.
+    let bounded = if digits.len() > 9 { "999999999" } else { digits };
+    let exponent: i64 = bounded.parse().ok().filter(|_| is_plain)?;
+    Some(if text.starts_with('-') { -exponent } else { exponent })
+}
+
+/// The digits of the whole part; `None` where a group has not three of them.
+fn without_groups(whole: &str, style: NumberStyle) -> Option<String> {
+    if !whole.contains(|c| style.is_group(c)) {
+        return Some(whole.to_owned());
+    }
+    let mut groups = whole.split(|c| style.is_group(c));
+    let first = groups.next().filter(|first| matches!(first.len(), 1..=3))?;
+    groups.try_fold(first.to_owned(), |digits, group| (group.len() == 3).then(|| digits + group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COMMA: NumberStyle = NumberStyle { decimal: ',', group: None };
+
+    fn scaled(
+        text: &str,
+        style: NumberStyle,
+        scale: u32,
+        rounding: Rounding,
+    ) -> Option<Result<i128, Misfit>> {
+        Numeral::parse(text, style, true).map(|numeral| numeral.scaled(scale, rounding))
+    }
+
+    #[test]
+    fn digits_are_kept_or_refused() {
+        let exact = |text| scaled(text, NumberStyle::PLAIN, 2, Rounding::Refuse);
+        assert_eq!(exact("70368744177664.37"), Some(Ok(7_036_874_417_766_437)));
+        assert_eq!(exact("-0.10"), Some(Ok(-10)));
+        assert_eq!(exact("1.500"), Some(Ok(150)));
+        assert_eq!(exact("12e-1"), Some(Ok(120)));
+        assert_eq!(exact("0e999999999999"), Some(Ok(0)));
+        assert_eq!(exact("1.005"), Some(Err(Misfit::TooFine)));
+        assert_eq!(exact("1e-400"), Some(Err(Misfit::TooFine)));
+        assert_eq!(exact("1e400"), Some(Err(Misfit::TooLarge)));
+        for text in
+            ["", "-", ".", "+", "-.", "1 234", "1,2", "0x1", "1e", "1e+", "１", "--1", "1_000", "NaN", "inf"]
+        {
+            assert_eq!(exact(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_comma_and_groups_where_they_were_told() {
+        let read = |text| scaled(text, COMMA, 2, Rounding::Refuse);
+        assert_eq!(read("1 234,56"), Some(Ok(123_456)));
+        assert_eq!(read("1\u{a0}234\u{202f}567,5"), Some(Ok(123_456_750)));
+        for text in ["1.234,56", "12 34,56", "1234 567", " 234", "1 234 ", "1,2,3"] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+        let dotted = NumberStyle { decimal: ',', group: Some('.') };
+        assert_eq!(scaled("1.234,56", dotted, 2, Rounding::Refuse), Some(Ok(123_456)));
+    }
+
+    #[test]
+    fn rounding_is_as_asked() {
+        let round = |text, how| scaled(text, NumberStyle::PLAIN, 0, how).unwrap().unwrap();
+        for (text, even, up, down) in [
+            ("0.5", 0, 1, 0),
+            ("1.5", 2, 2, 1),
+            ("-0.5", 0, -1, -1),
+            ("-1.51", -2, -2, -2),
+            ("0.05", 0, 0, 0),
+            ("2.50001", 3, 3, 2),
+        ] {
+            let found = [Rounding::HalfEven, Rounding::HalfUp, Rounding::Down].map(|how| round(text, how));
+            assert_eq!(found, [even, up, down], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_float_holds_what_is_written_or_not() {
+        let held = |text: &str| {
+            let numeral = Numeral::parse(text, NumberStyle::PLAIN, true).unwrap();
+            numeral.is_held_by(numeral.plain().parse::<f64>().unwrap())
+        };
+        for text in ["0.1", "24.105186700000001", "9007199254740992", "1e300", "5e-324", "0", "-0.250"] {
+            assert!(held(text), "{text}");
+        }
+        for text in ["9007199254740993", "0.12345678901234567890123", "1e-400"] {
+            assert!(!held(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_written_out_is_itself(number in any::<i64>(), scale in 0..12_u32) {
+            let digits = format!("{:0>width$}", number.unsigned_abs(), width = usize::try_from(scale).unwrap() + 1);
+            let (whole, part) = digits.split_at(digits.len() - usize::try_from(scale).unwrap());
+            let text = format!("{}{whole}.{part}", if number < 0 { "-" } else { "" });
+            prop_assert_eq!(scaled(&text, NumberStyle::PLAIN, scale, Rounding::Refuse), Some(Ok(i128::from(number))));
+        }
+    }
+}

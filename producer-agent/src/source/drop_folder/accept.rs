@@ -1,0 +1,74 @@
+//! A person's word on a file that is held.
+//!
+//! Owns what such a word may do: it never turns a register back to before what was taken since.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{DropError, DropFolder, beside, entries, last};
+
+/// Why a person's word on a held file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// There is no such file.
+    #[error("{file} is not held; held are: {held}")]
+    Unknown {
+        /// The name that was given.
+        file: String,
+        /// The names there are.
+        held: String,
+    },
+    /// It is the past.
+    #[error(
+        "{file} is a whole register, and {since} was taken since it was held: it would turn the register back. Drop it anew if that is meant"
+    )]
+    Older {
+        /// The held file.
+        file: String,
+        /// What was taken since.
+        since: String,
+    },
+    /// The system refused.
+    #[error(transparent)]
+    Drop(#[from] DropError),
+}
+
+impl DropFolder {
+    /// A person's word on a file that the guard holds, or that waits for one before it.
+    pub fn accept(dir: &Path, name: &str) -> Result<PathBuf, AcceptError> {
+        let held = dir.join("held").join(name);
+        let is_plain = Path::new(name).file_name().is_some_and(|file| file == name);
+        let from = [held.clone(), dir.join(name)].into_iter().find(|path| is_plain && path.is_file());
+        let Some(from) = from else {
+            let mut held: Vec<String> = entries(&dir.join("held"))?
+                .into_iter()
+                .map(|(path, _)| {
+                    path.file_name().unwrap_or_default().to_string_lossy().escape_debug().to_string()
+                })
+                .filter(|name| !name.ends_with(".report.json") && !name.ends_with(".parked.ndjson"))
+                .collect();
+            held.sort();
+            let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
+            return Err(AcceptError::Unknown { file: name.to_owned(), held });
+        };
+        let report = std::fs::read(beside(&held, ".report.json")).ok();
+        let report: Option<HeldReport> = report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let last = last::read(dir);
+        if report.is_some_and(|held| held.is_full && last.at > held.at) && from == held {
+            let since = if last.file.is_empty() { "another file".to_owned() } else { last.file };
+            return Err(AcceptError::Older { file: name.to_owned(), since });
+        }
+        let to = dir.join("accepted").join(name);
+        std::fs::rename(&from, &to).map_err(|error| DropError::at(&from, error))?;
+        Ok(to)
+    }
+}
+
+#[derive(Deserialize)]
+struct HeldReport {
+    #[serde(default)]
+    is_full: bool,
+    #[serde(default)]
+    at: i64,
+}

@@ -1,0 +1,53 @@
+//! Files that came into the folder by a rename: whoever renames says that the file is whole.
+//!
+//! Owns the system's word on it (inotify, Linux). Where there is none, or one was lost, a file is whole when it has stood
+//! still for long.
+
+use std::path::Path;
+
+/// Watches one folder.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    #[cfg(target_os = "linux")]
+    watch: Option<std::os::fd::OwnedFd>,
+}
+
+#[cfg(target_os = "linux")]
+impl Arrivals {
+    /// Watches from now on.
+    pub(super) fn of(dir: &Path) -> Self {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|fd| {
+            add_watch(&fd, dir, WatchFlags::MOVED_TO)?;
+            Ok(fd)
+        });
+        if let Err(error) = &watch {
+            tracing::info!(%error, "renames into the drop folder cannot be seen; files are taken when they stand still");
+        }
+        Self { watch: watch.ok() }
+    }
+
+    /// The names that were given by a rename since the last call.
+    pub(super) fn renamed(&self) -> Vec<String> {
+        let Some(watch) = &self.watch else { return Vec::new() };
+        let mut names = Vec::new();
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = rustix::fs::inotify::Reader::new(watch, &mut buffer);
+        // It ends when nothing more is there.
+        while let Ok(event) = reader.next() {
+            names.extend(event.file_name().and_then(|name| name.to_str().ok()).map(ToOwned::to_owned));
+        }
+        names
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Arrivals {
+    pub(super) fn of(_: &Path) -> Self {
+        Self {}
+    }
+
+    pub(super) fn renamed(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,418 @@
+//! The drop folder: files that a registry leaves for the agent, taken in the order of their names.
+//!
+//! Owns which file is ready (renamed in, or still for long enough, with the mark that was agreed) and where a taken one goes.
+//! What is not to be read is left alone and said, once.
+
+mod accept;
+mod arrivals;
+mod last;
+mod names;
+mod taking;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use platform::{clock, closed};
+use serde::Deserialize;
+
+use self::arrivals::Arrivals;
+use self::last::Last;
+use self::names::{Order, is_unfinished, natural};
+use self::taking::{Copied, Identity};
+use super::compare::Parked;
+
+pub use self::accept::AcceptError;
+pub use self::taking::Taking;
+
+/// Why the folder, or a file of it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {error}")]
+pub struct DropError {
+    path: PathBuf,
+    error: std::io::Error,
+}
+
+impl DropError {
+    fn at(path: &Path, error: std::io::Error) -> Self {
+        Self { path: path.to_owned(), error }
+    }
+}
+
+/// How a file says that it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Marker {
+    /// By standing still, or by having been renamed.
+    #[default]
+    None,
+    /// By an empty file of its name and `.done` beside it.
+    Done,
+    /// By its digest in a file of its name and `.sha256` beside it, as `sha256sum` writes it.
+    Sha256,
+}
+
+impl Marker {
+    const fn ending(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Done => Some(".done"),
+            Self::Sha256 => Some(".sha256"),
+        }
+    }
+}
+
+/// A file that was renamed into the folder is whole; one that was written there has stood still for so long. Uploads pause
+/// for seconds; a nightly file can wait.
+const STILL_FOR: SignedDuration = SignedDuration::from_secs(10);
+
+/// The `[drop]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DropSettings {
+    /// How long a file that was written in the folder must stand still before it is read, such as `10s`.
+    pub still_for: SignedDuration,
+    /// What shows that a file is whole: `none`, `done` (`NAME.done` beside it) or `sha256` (`NAME.sha256` beside it).
+    pub marker: Marker,
+}
+
+impl Default for DropSettings {
+    fn default() -> Self {
+        Self { still_for: STILL_FOR, marker: Marker::None }
+    }
+}
+
+/// What becomes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its changes are in the outbox.
+    Taken,
+    /// The guard holds it until a person accepts it.
+    Held,
+    /// It cannot be read at all.
+    Refused,
+}
+
+impl Fate {
+    /// The folder it goes to, below the drop folder.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Held => "held",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// How a change file follows those that were taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Follows {
+    /// It may go.
+    Next,
+    /// It waits where it is: one before it is not there.
+    Waits,
+    /// It is older than what was taken; why, in words.
+    Older(String),
+}
+
+/// A file that can be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether a person has accepted it.
+    pub is_accepted: bool,
+}
+
+#[derive(Debug)]
+struct Seen {
+    identity: Identity,
+    /// Since when it looks so, since the machine's start.
+    since: Duration,
+    /// Whether it was renamed in.
+    is_renamed: bool,
+}
+
+/// A folder that is looked at again and again.
+#[derive(Debug)]
+pub struct DropFolder {
+    dir: PathBuf,
+    settings: DropSettings,
+    arrivals: Arrivals,
+    seen: HashMap<PathBuf, Seen>,
+    /// Change files that wait for one before them, and what was taken last then.
+    waiting: HashMap<PathBuf, (Identity, String)>,
+    /// What was said already.
+    said: BTreeSet<String>,
+}
+
+/// Folders below the drop folder: those who drop files have no business there.
+const SUBFOLDERS: [&str; 5] = ["taken", "held", "refused", "accepted", "taking"];
+
+impl DropFolder {
+    /// Over a folder; makes it and its subfolders. Copies that a crash left are removed.
+    pub fn open(dir: &Path, settings: DropSettings) -> Result<Self, DropError> {
+        std::fs::create_dir_all(dir).map_err(|error| DropError::at(dir, error))?;
+        for sub in SUBFOLDERS {
+            let path = dir.join(sub);
+            closed::folder(&path).map_err(|error| DropError::at(&path, error))?;
+        }
+        for (left, _) in entries(&dir.join("taking"))? {
+            std::fs::remove_file(&left).map_err(|error| DropError::at(&left, error))?;
+        }
+        let arrivals = Arrivals::of(dir);
+        let (seen, waiting, said) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        Ok(Self { dir: dir.to_owned(), settings, arrivals, seen, waiting, said })
+    }
+
+    /// Files that can be read, in order. Files that a person accepted come first.
+    pub fn ready(&mut self) -> Result<Vec<Ready>, DropError> {
+        let mut accepted: Vec<PathBuf> = Vec::new();
+        for (path, metadata) in entries(&self.dir.join("accepted"))? {
+            if metadata.is_file() {
+                accepted.push(path);
+            }
+        }
+        let (now, wall) = (clock::since_boot(), clock::now().get());
+        let renamed = self.arrivals.renamed();
+        let mut present = HashMap::new();
+        let mut found = Vec::new();
+        for (path, metadata) in entries(&self.dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !self.is_to_be_read(&name, &metadata) {
+                continue;
+            }
+            let identity = Identity::of(&metadata);
+            let before = self.seen.remove(&path).filter(|seen| seen.identity == identity);
+            let is_first_look = before.is_none();
+            let mut seen = before.unwrap_or(Seen { identity, since: now, is_renamed: false });
+            seen.is_renamed |= renamed.contains(&name);
+            let still_for = self.settings.still_for.unsigned_abs();
+            let age = u64::try_from(wall.saturating_sub(identity.modified_ms())).unwrap_or(0);
+            let is_still =
+                now.saturating_sub(seen.since) >= still_for || Duration::from_millis(age) >= still_for;
+            if !is_first_look && (seen.is_renamed || is_still) && self.is_marked(&path, &name) {
+                found.push(path.clone());
+            } else if is_first_look && !seen.is_renamed && !is_still {
+                self.say(&name, &format!("it is read once it has stood still for {still_for:?}; a file that is renamed into the folder is read at once"));
+            }
+            present.insert(path, seen);
+        }
+        self.seen = present;
+        let waiting = &self.waiting;
+        found.retain(|path| {
+            let waits = waiting.get(path);
+            waits
+                .is_none_or(|(identity, _)| self.seen.get(path).is_none_or(|seen| seen.identity != *identity))
+        });
+        let in_order = |paths: &mut Vec<PathBuf>| {
+            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            paths.sort_by(|a, b| natural(&name(a), &name(b)));
+        };
+        in_order(&mut accepted);
+        in_order(&mut found);
+        let accepted = accepted.into_iter().map(|path| Ready { path, is_accepted: true });
+        Ok(accepted.chain(found.into_iter().map(|path| Ready { path, is_accepted: false })).collect())
+    }
+
+    fn is_to_be_read(&mut self, name: &str, metadata: &std::fs::Metadata) -> bool {
+        if metadata.is_dir() {
+            if !SUBFOLDERS.contains(&name) {
+                self.say(name, "it is a folder: it is left alone; drop files");
+            }
+            return false;
+        }
+        if !metadata.is_file() {
+            let what = if metadata.is_symlink() { "a symbolic link" } else { "no ordinary file" };
+            self.say(name, &format!("it is {what}: it is left alone; drop the file itself"));
+            return false;
+        }
+        if is_unfinished(name) {
+            self.say(name, "its name says that it is not finished: it is left alone until it is renamed");
+            return false;
+        }
+        // A mark belongs to another file.
+        ![Marker::Done, Marker::Sha256]
+            .iter()
+            .any(|marker| marker.ending().is_some_and(|ending| name.ends_with(ending)))
+    }
+
+    fn is_marked(&mut self, path: &Path, name: &str) -> bool {
+        let Some(ending) = self.settings.marker.ending() else { return true };
+        let is_there = beside(path, ending).is_file();
+        if !is_there {
+            self.say(name, &format!("it waits for {name}{ending}, which says that it is whole"));
+        }
+        is_there
+    }
+
+    /// Says something of a file once.
+    fn say(&mut self, name: &str, words: &str) {
+        let line = format!("{}: {words}", name.escape_debug());
+        // A folder of endless new names is not remembered for ever.
+        if self.said.len() > 10_000 {
+            self.said.clear();
+        }
+        if self.said.insert(line.clone()) {
+            tracing::info!("{line}");
+        }
+    }
+
+    /// Reads a file, once; `None` where it changed meanwhile or is not there any more.
+    pub fn take(&self, file: &Ready) -> Result<Option<Taking>, DropError> {
+        Ok(match Taking::read(&file.path, &self.dir.join("taking"))? {
+            Copied::Whole(taking) => Some(taking),
+            Copied::Changed | Copied::Gone => None,
+        })
+    }
+
+    /// Whether a file that was read is what its mark says. A person's word stands for a mark.
+    pub fn check_mark(&self, file: &Ready, taking: &Taking) -> Result<(), String> {
+        if self.settings.marker != Marker::Sha256 || file.is_accepted {
+            return Ok(());
+        }
+        let text = std::fs::read_to_string(beside(&file.path, ".sha256"))
+            .map_err(|e| format!("its .sha256 cannot be read: {e}"))?;
+        let told = text.split_whitespace().next().unwrap_or_default().to_lowercase();
+        match told == taking.digest() {
+            true => Ok(()),
+            false => {
+                Err(format!("its digest is {}, its .sha256 says another: it is not whole", taking.digest()))
+            }
+        }
+    }
+
+    /// How a change file follows those that were taken; one that waits is said and not read again before that changes.
+    pub fn follows(&mut self, taking: &Taking) -> Follows {
+        let (name, last) = (taking.name(), self.last().changes);
+        match names::order(&name, &last) {
+            Order::Next => Follows::Next,
+            Order::Older => {
+                Follows::Older(format!("{last} was taken already: changes would be undone or come twice"))
+            }
+            Order::Gap(missing) => {
+                let words =
+                    format!("it waits for {missing}: a change file between {last} and it is not there");
+                if self.said.insert(format!("{name}: {words}")) {
+                    tracing::warn!("{}: {words}; dit producer accept takes it without", name.escape_debug());
+                }
+                self.waiting.insert(taking.original.clone(), (taking.identity, last));
+                Follows::Waits
+            }
+        }
+    }
+
+    /// How many files wait for one before them.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Moves a file to where its fate belongs, with a report beside it.
+    pub fn settle(
+        &mut self,
+        taking: Taking,
+        fate: Fate,
+        report: &serde_json::Value,
+    ) -> Result<(), DropError> {
+        self.seen.remove(&taking.original);
+        let target = self.dir.join(fate.folder()).join(taking.name());
+        let mut report = report.clone();
+        if let Some(object) = report.as_object_mut() {
+            object.insert("at".to_owned(), clock::now().get().into());
+        }
+        let report_path = beside(&target, ".report.json");
+        let written = closed::create(&report_path).and_then(|mut file| {
+            // One sentence stands in one line.
+            match fate {
+                Fate::Refused => serde_json::to_writer(&mut file, &report)?,
+                Fate::Taken | Fate::Held => serde_json::to_writer_pretty(&mut file, &report)?,
+            }
+            file.write_all(b"\n")
+        });
+        written.map_err(|error| DropError::at(&report_path, error))?;
+        let mark = self
+            .settings
+            .marker
+            .ending()
+            .map(|ending| (beside(&taking.original, ending), beside(&target, ending)));
+        taking.put(&target)?;
+        match mark {
+            Some((from, to)) if from.is_file() => {
+                std::fs::rename(&from, to).map_err(|error| DropError::at(&from, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Names every parked row in a file beside the report: one JSON object a line.
+    pub fn name_parked(&self, taking: &Taking, fate: Fate, parked: &[Parked]) -> Result<(), DropError> {
+        let path = beside(&self.dir.join(fate.folder()).join(taking.name()), ".parked.ndjson");
+        let write = || -> std::io::Result<()> {
+            let mut out = BufWriter::new(closed::create(&path)?);
+            for row in parked {
+                serde_json::to_writer(&mut out, row)?;
+                out.write_all(b"\n")?;
+            }
+            out.flush()
+        };
+        write().map_err(|error| DropError::at(&path, error))
+    }
+
+    /// A file is about to be taken: what was taken before it is not to be compared with any more.
+    pub fn forget_last(&self) -> Result<(), DropError> {
+        last::write(&self.dir, &Last { file: String::new(), is_full: false, ..self.last() })
+    }
+
+    /// Puts a copy of a taken file where the guard's files are held, so that a person can accept it.
+    pub fn hold_copy(&self, file: &Path) -> Result<(), DropError> {
+        let target = self.dir.join("held").join(file.file_name().unwrap_or_default());
+        std::fs::copy(file, &target).map(drop).map_err(|error| DropError::at(&target, error))
+    }
+
+    /// Remembers what was taken last, before it goes to `taken/`: a file that stands there is never unknown.
+    pub fn remember(&mut self, taking: &Taking, is_full: bool) -> Result<(), DropError> {
+        let file = taking.name();
+        let changes = if is_full { self.last().changes } else { file.clone() };
+        self.waiting.clear();
+        last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), changes })
+    }
+
+    fn last(&self) -> Last {
+        last::read(&self.dir)
+    }
+
+    /// The whole register that was taken last, if nothing was taken after it and it is still there. While a file of
+    /// its name waits to be taken, that one says more: what stands in `taken/` may be an older one.
+    pub fn last_full(&self) -> Option<PathBuf> {
+        let last = Some(self.last()).filter(|last| last.is_full && !last.file.is_empty())?;
+        let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
+        Some(self.dir.join("taken").join(last.file)).filter(|path| path.is_file() && !waits)
+    }
+}
+
+/// A file's name with an ending behind it.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// What is in a folder; what goes away meanwhile is not.
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>, DropError> {
+    let wrong = |error| DropError::at(dir, error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        match entry.metadata() {
+            Ok(metadata) => found.push((entry.path(), metadata)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(wrong(error)),
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

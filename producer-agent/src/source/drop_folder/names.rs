@@ -1,0 +1,185 @@
+//! What the name of a dropped file says: whether it is finished, and its place among change files.
+//!
+//! Owns the endings that programs give to what they have not finished, and the order of names: numbers as numbers.
+
+use std::cmp::Ordering;
+
+/// Endings of files that are still being written, or lie beside one.
+const UNFINISHED: [&str; 12] = [
+    ".part",
+    ".filepart",
+    ".partial",
+    ".tmp",
+    ".temp",
+    ".crdownload",
+    ".download",
+    ".swp",
+    ".lock",
+    ".lck",
+    ".bak",
+    "~",
+];
+/// Beginnings of such.
+const BESIDE: [&str; 3] = [".", "~$", "#"];
+
+/// Whether a file's name says that it is not to be read.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    UNFINISHED.iter().any(|ending| lower.ends_with(ending))
+        || BESIDE.iter().any(|start| name.starts_with(start))
+}
+
+/// A part of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece<'n> {
+    Text(&'n str),
+    /// Digits without leading zeros.
+    Number(&'n str),
+}
+
+fn pieces(name: &str) -> Vec<Piece<'_>> {
+    let mut found = Vec::new();
+    let mut rest = name;
+    while let Some(first) = rest.chars().next() {
+        let is_digit = first.is_ascii_digit();
+        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(length);
+        found.push(match is_digit {
+            true => Piece::Number(piece.trim_start_matches('0')),
+            false => Piece::Text(piece),
+        });
+        rest = after;
+    }
+    found
+}
+
+/// The order in which files go: by their names, numbers in them compared as numbers.
+pub(super) fn natural(a: &str, b: &str) -> Ordering {
+    let (left, right) = (pieces(a), pieces(b));
+    let mut pairs = left.iter().zip(&right).map(|pair| match pair {
+        (Piece::Number(a), Piece::Number(b)) => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+        (Piece::Text(a), Piece::Text(b)) => a.cmp(b),
+        (Piece::Number(_), Piece::Text(_)) => Ordering::Less,
+        (Piece::Text(_), Piece::Number(_)) => Ordering::Greater,
+    });
+    let found = pairs.find(|order| order.is_ne());
+    found.unwrap_or_else(|| left.len().cmp(&right.len())).then_with(|| a.cmp(b))
+}
+
+/// How a change file stands to the one that was taken last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Order {
+    /// It may go.
+    Next,
+    /// It is that one again, or an earlier one.
+    Older,
+    /// One or more between are not there; the first of them.
+    Gap(String),
+}
+
+/// Numbers beyond this are dates or times: they do not count files.
+const LONGEST_COUNT: usize = 6;
+
+/// How a change file's name follows another's. Names without numbers, or of another pattern, say nothing.
+pub(super) fn order(name: &str, last: &str) -> Order {
+    let (now, before) = (pieces(name), pieces(last));
+    let is_same_pattern = now.len() == before.len()
+        && now.iter().zip(&before).all(|pair| match pair {
+            (Piece::Text(a), Piece::Text(b)) => a == b,
+            (Piece::Number(_), Piece::Number(_)) => true,
+            _ => false,
+        });
+    let numbers = now.iter().filter(|piece| matches!(piece, Piece::Number(_))).count();
+    if !is_same_pattern || numbers == 0 {
+        return Order::Next;
+    }
+    if natural(name, last).is_le() {
+        return Order::Older;
+    }
+    let mut differing = now.iter().zip(&before).enumerate().filter(|(_, (a, b))| a != b);
+    let (Some((at, (Piece::Number(a), Piece::Number(b)))), None) = (differing.next(), differing.next())
+    else {
+        return Order::Next;
+    };
+    let is_count = a.len() <= LONGEST_COUNT && !is_date(&now);
+    let is_last = !now.iter().skip(at + 1).any(|piece| matches!(piece, Piece::Number(_)));
+    let number = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u64>().ok() };
+    match (number(a), number(b)) {
+        (Some(a), Some(b)) if is_count && is_last && a > b + 1 => Order::Gap(with_number(name, at, b + 1)),
+        _ => Order::Next,
+    }
+}
+
+/// A year and a month: days are left out without a gap.
+fn is_date(pieces: &[Piece<'_>]) -> bool {
+    let numbers: Vec<&str> = pieces
+        .iter()
+        .filter_map(|piece| if let Piece::Number(digits) = piece { Some(*digits) } else { None })
+        .collect();
+    let is_year = |digits: &str| digits.len() == 4 && (digits.starts_with("19") || digits.starts_with("20"));
+    numbers.len() > 1 && numbers.iter().any(|digits| is_year(digits))
+}
+
+fn with_number(name: &str, at: usize, number: u64) -> String {
+    let mut index = 0;
+    let mut rest = name;
+    let mut text = String::new();
+    while let Some(first) = rest.chars().next() {
+        let is_digit = first.is_ascii_digit();
+        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(length);
+        match index == at {
+            true if piece.starts_with('0') => {
+                text.push_str(&format!("{number:0>width$}", width = piece.len()))
+            }
+            true => text.push_str(&number.to_string()),
+            false => text.push_str(piece),
+        }
+        (index, rest) = (index + 1, after);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finished_is_left_alone() {
+        for name in
+            ["a.csv.part", "A.CSV.FILEPART", "a.tmp", "~$a.csv", "a.csv~", ".a.csv", "a.csv.crdownload"]
+        {
+            assert!(is_unfinished(name), "{name}");
+        }
+        for name in ["a.csv", "a.part.csv", "tmp.csv", "a"] {
+            assert!(!is_unfinished(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_numbers() {
+        let mut names = ["c-10.csv", "c-9.csv", "c-08.csv", "c-11.csv", "a.csv", "c-8.csv", "c.csv"];
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, ["a.csv", "c-08.csv", "c-8.csv", "c-9.csv", "c-10.csv", "c-11.csv", "c.csv"]);
+        assert_eq!(natural("c-99999999999999999998.csv", "c-99999999999999999999.csv"), Ordering::Less);
+    }
+
+    #[test]
+    fn a_gap_and_an_older_one_are_seen() {
+        assert_eq!(order("c-10.csv", "c-9.csv"), Order::Next);
+        assert_eq!(order("c-9.csv", "c-9.csv"), Order::Older);
+        assert_eq!(order("c-009.csv", "c-010.csv"), Order::Older);
+        assert_eq!(order("c-12.csv", "c-9.csv"), Order::Gap("c-10.csv".to_owned()));
+        assert_eq!(order("c-0012.csv", "c-0009.csv"), Order::Gap("c-0010.csv".to_owned()));
+        assert_eq!(order("v2-c-12.csv", "v2-c-10.csv"), Order::Gap("v2-c-11.csv".to_owned()));
+        for (name, last) in [
+            ("changes.csv", "changes.csv"),
+            ("c-20261130.csv", "c-20261127.csv"),
+            ("c-2026-11-30.csv", "c-2026-11-27.csv"),
+            ("c-2026-11-30-1.csv", "c-2026-11-27-4.csv"),
+            ("d-7.csv", "c-3.csv"),
+        ] {
+            assert_eq!(order(name, last), Order::Next, "{name} after {last}");
+        }
+    }
+}

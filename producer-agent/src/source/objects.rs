@@ -1,0 +1,110 @@
+//! Objects of JSON as cells by their names, each value as it was written.
+//!
+//! Owns what JSON leaves open: a member given twice is refused, a number keeps its digits, an escape that is no character
+//! spoils its own cell alone.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::cells::Cell;
+
+/// An object's members in order, unread.
+pub(super) struct Members<'t>(pub(super) Vec<(Cow<'t, str>, &'t RawValue)>);
+
+impl<'de: 't, 't> Deserialize<'de> for Members<'t> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                let mut names = HashSet::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    if !names.insert(name.clone()) {
+                        return Err(serde::de::Error::custom(format_args!(
+                            "member {name:?} stands there twice"
+                        )));
+                    }
+                    members.push((name, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// A name is borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Name<'t>(#[serde(borrow)] Cow<'t, str>);
+
+/// A value as a cell.
+pub(super) fn cell(value: &RawValue) -> Cell {
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(text).map_or(Cell::BadEscape, Cell::Text),
+        Some(b'{' | b'[') => Cell::Nested,
+        Some(b't') => Cell::Boolean(true),
+        Some(b'f') => Cell::Boolean(false),
+        Some(b'n') => Cell::Null,
+        _ => Cell::Number(text.to_owned()),
+    }
+}
+
+/// Names and cells, in order.
+type Named = Vec<(String, Cell)>;
+
+/// An object's cells, and where in the text each value begins.
+pub(super) fn cells(text: &str) -> Result<(Named, Vec<usize>), serde_json::Error> {
+    let Members(members) = serde_json::from_str(text)?;
+    let at = |value: &RawValue| (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let starts = members.iter().map(|(_, value)| at(value)).collect();
+    let named = members.into_iter().map(|(name, value)| (name.into_owned(), cell(value)));
+    Ok((named.collect(), starts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_is_as_it_was_written() {
+        let text =
+            r#"{"a": 0.10, "b\u0020c": "x", "d": null, "e": true, "f": [1], "g": "\ud83d", "h": 1E400}"#;
+        let (members, starts) = cells(text).unwrap();
+        let expected = [
+            ("a", Cell::Number("0.10".to_owned())),
+            ("b c", Cell::Text("x".to_owned())),
+            ("d", Cell::Null),
+            ("e", Cell::Boolean(true)),
+            ("f", Cell::Nested),
+            ("g", Cell::BadEscape),
+            ("h", Cell::Number("1E400".to_owned())),
+        ];
+        assert_eq!(members, expected.map(|(name, cell)| (name.to_owned(), cell)));
+        assert_eq!(&text[starts[0]..starts[0] + 4], "0.10");
+    }
+
+    #[test]
+    fn a_member_stands_there_once_and_an_object_alone() {
+        let said = |text| cells(text).unwrap_err().to_string();
+        assert!(said(r#"{"a":1,"a":1}"#).contains("\"a\" stands there twice"));
+        assert!(said(r#"{"a":1,"\u0061":2}"#).contains("twice"));
+        assert!(said(r#"{"a":1} {"a":2}"#).contains("trailing"));
+        assert!(said("[1]").contains("an object"));
+        for text in ["", "{", "{\"a\":NaN}", "{\"a\":01}", "{\"a\":1,}", "{'a':1}", "{\"a\":+1}"] {
+            assert!(cells(text).is_err(), "{text}");
+        }
+    }
+}
