@@ -1,8 +1,8 @@
 //! `dit audit`: reads every router's chain and says whether it is whole.
 //!
-//! Owns the verification: each chain by itself, and against the head that control holds.
+//! Owns the verification: each chain by itself, and against the head that control holds; and which entries are shown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use platform::client::{Client, send_json};
@@ -10,8 +10,11 @@ use platform::identity::{Identity, IdentityFiles};
 use router::audit::chain::{Broken, Chain, Entry, Event};
 use router::audit::service::AuditPage;
 use router::control::change::AuditHead;
+use schemas::agreement::Agreement;
 use schemas::cursor::in_words;
-use schemas::ids::Offset;
+use schemas::ids::{AgreementNumber, Offset, ParticipantId};
+use schemas::publish::AgreementStatus;
+use schemas::time::Millis;
 
 /// `dit audit`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +28,42 @@ pub struct AuditArgs {
     /// Say only whether the chains are whole.
     #[arg(long)]
     quiet: bool,
+    /// Show what concerns this agreement.
+    #[arg(long)]
+    agreement: Option<AgreementNumber>,
+    /// Show what concerns this participant: its agents, and the agreements that it is a party of.
+    #[arg(long)]
+    participant: Option<ParticipantId>,
+    /// Show what happened from then on: a day, or a time with its offset.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Millis>,
+    /// Show what this person, or `declared` files, did.
+    #[arg(long)]
+    by: Option<String>,
+    /// Each entry as its JSON, a line each, and at the end whether the chains are whole.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which entries are shown. All are verified.
+struct Filter<'a> {
+    args: &'a AuditArgs,
+    /// Agreements of the participant that is asked for.
+    numbers: BTreeSet<AgreementNumber>,
+}
+
+impl Filter<'_> {
+    fn shows(&self, entry: &Entry) -> bool {
+        let event = &entry.event;
+        let is_agreement = self.args.agreement.as_ref().is_none_or(|asked| event.agreement() == Some(asked));
+        let is_participant = self.args.participant.as_ref().is_none_or(|asked| {
+            event.agent().is_some_and(|agent| agent.participant == *asked)
+                || event.agreement().is_some_and(|number| self.numbers.contains(number))
+        });
+        let is_since = self.args.since.is_none_or(|since| entry.at >= since);
+        let is_by = self.args.by.as_deref().is_none_or(|asked| event.by() == Some(asked));
+        !self.args.quiet && is_agreement && is_participant && is_since && is_by
+    }
 }
 
 /// The chains of all routers while they are read.
@@ -78,12 +117,18 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
     let identity = Identity::load(&IdentityFiles::beside(&args.identity))?;
     let client = Client::new(&args.admin, &identity)?;
     let mut reading = Reading::default();
+    let filter = Filter { args, numbers: numbers_of(&client, args.participant.as_ref()).await? };
     let mut from = Offset::new(0);
     let heads = loop {
         let page: AuditPage = send_json(client.get("/v1/audit").query(&[("from", from.get())])).await?;
         for text in &page.entries {
-            if let Some(entry) = reading.take(text).filter(|_| !args.quiet) {
-                println!("{} {} {}: {}", entry.at, entry.router, entry.number, in_sentence(&entry.event));
+            match reading.take(text).filter(|entry| filter.shows(entry)) {
+                Some(_) if args.json => println!("{text}"),
+                Some(entry) => {
+                    let line = in_sentence(&entry.event);
+                    println!("{} {} {}: {}", entry.at, entry.router, entry.number, line.escape_debug());
+                }
+                None => {}
             }
         }
         if page.next == from {
@@ -92,19 +137,40 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
         from = page.next;
     };
     reading.compare(&heads);
+    let is_whole = reading.problems.is_empty();
+    if args.json {
+        let heads: BTreeMap<&String, &String> =
+            reading.chains.iter().map(|(router, chain)| (router, &chain.head)).collect();
+        println!("{}", serde_json::json!({"whole": is_whole, "problems": reading.problems, "heads": heads}));
+        return Ok(is_whole);
+    }
     for problem in &reading.problems {
         println!("BROKEN: {problem}");
     }
     for (router, chain) in &reading.chains {
         println!("{router}: {} entries, head {}", chain.next, chain.head);
     }
-    Ok(reading.problems.is_empty())
+    if reading.chains.is_empty() {
+        println!("there is no entry of any router");
+    }
+    Ok(is_whole)
+}
+
+async fn numbers_of(
+    client: &Client,
+    participant: Option<&ParticipantId>,
+) -> anyhow::Result<BTreeSet<AgreementNumber>> {
+    let Some(participant) = participant else { return Ok(BTreeSet::new()) };
+    let known: Vec<AgreementStatus> = send_json(client.get("/v1/agreements")).await?;
+    let is_party = |agreement: &Agreement| [&agreement.provider, &agreement.consumer].contains(&participant);
+    let own = known.into_iter().map(|status| status.agreement).filter(is_party);
+    Ok(own.map(|agreement| agreement.number).collect())
 }
 
 fn in_sentence(event: &Event) -> String {
     match event {
         Event::Started => "the router began to serve".to_owned(),
-        Event::Admitted { agreement, version, agent, channel, from } => {
+        Event::Admitted { agreement, version, agent, channel, from, .. } => {
             let from: String = from.chars().take(12).collect();
             format!("{agent} was admitted to {channel} under {agreement} version {version}, from {from}")
         }
@@ -120,10 +186,14 @@ fn in_sentence(event: &Event) -> String {
             format!("the stream of {agent} under {agreement} has ended ({reason}), at most up to [{places}]")
         }
         Event::Shadowed { operator, channel, rows } => {
-            format!("{operator} had {rows:?} counted over {channel}")
+            format!("{operator} had the rows {rows} counted over {channel}")
         }
-        Event::Version { agreement, version, .. } => format!("{agreement} is in force in version {version}"),
-        Event::Status { agreement, status, reason, .. } => format!("{agreement} is now {status:?}: {reason}"),
+        Event::Version { agreement, version, by, digest, .. } => {
+            format!("{agreement} is in force in version {version}, by {by} (SHA-256 {digest})")
+        }
+        Event::Status { agreement, status, reason, by, .. } => {
+            format!("{agreement} is now {status}, by {by}: {reason}")
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
 use crate::demo::register::{self, RegisterOptions};
 use crate::parked::{self, ParkedArgs};
-use crate::{explain, scope, tools};
+use crate::{check, explain, scope, status, tools};
 
 /// Moves registers' changes between institutions, under agreements.
 #[derive(Debug, Parser)]
@@ -31,7 +31,7 @@ enum Command {
     /// Makes a development PKI: an authority and certificates of agents, routers and operators.
     Pki(tools::PkiArgs),
     /// Checks configuration files and names the line that is wrong.
-    Check(tools::CheckArgs),
+    Check(check::CheckArgs),
     /// Runs a router.
     Router(router::process::RunArgs),
     /// Runs a producer agent, or accepts a file that its guard holds.
@@ -122,12 +122,12 @@ impl Cli {
             match self.command {
                 Command::Demo(args) => demo(*args).await,
                 Command::Pki(args) => tools::pki(&args).map(|()| true),
-                Command::Check(args) => tools::check(&args),
+                Command::Check(args) => check::run(&args).await,
                 Command::Router(args) => router::process::run(args).await.map(|()| true),
                 Command::Producer(args) => tools::producer(args).await.map(|()| true),
                 Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
                 Command::Audit(args) => audit::audit(&args).await,
-                Command::Status(args) => tools::status(&args),
+                Command::Status(args) => status::run(&args).await,
                 Command::Scope(args) => scope::run(args).await,
                 Command::Explain(args) => explain::run(args).await,
                 Command::Parked(args) => parked::run(args).await,

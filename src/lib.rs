@@ -4,9 +4,11 @@
 //! entries as the binaries of router and agents.
 
 pub mod audit;
+pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod explain;
 pub mod parked;
 pub mod scope;
+pub mod status;
 pub mod tools;

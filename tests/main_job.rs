@@ -201,7 +201,10 @@ fn wrong_options_are_named() {
         &["demo", "--register", &file, "--key", "x", "--territory", "t"],
         "there is no column \"x\"; it has \"k\", \"t\"",
     );
-    says(&["demo", "--register", &file, "--key", "k", "--territory", "T "], "\"t\" differs in capital letters");
+    says(
+        &["demo", "--register", &file, "--key", "k", "--territory", "T "],
+        "\"t\" differs in capital letters",
+    );
     says(
         &["demo", "--register", &file, "--key", "k", "--territory", "t", "--territories", "R,Q"],
         "no version has a row of territory \"Q\"; there are \"R\"",

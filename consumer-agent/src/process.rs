@@ -37,7 +37,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         bail!("{}: there is no [[agreement]] to receive", path.display());
     }
     let identity = Identity::load(&config.identity)?;
-    std::fs::create_dir_all(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
+    platform::closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
     let mut watched = Vec::with_capacity(config.agreement.len());
     let tasks = Tasks::new();
@@ -108,7 +108,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.router, &Identity::load(&files)?)?;
     let me: Me = send_json(client.get("/v1/me")).await?;
     let text = configuration(&args.router, &files, &me)?;
-    std::fs::write(&args.out, text).with_context(|| args.out.display().to_string())?;
+    platform::closed::write(&args.out, text).with_context(|| args.out.display().to_string())?;
     println!("{}: {} agreement(s) of {}", args.out.display(), me.agreements.len(), me.agent.participant);
     Ok(())
 }
@@ -128,7 +128,7 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
     writeln!(text, "authorities = {:?}", absolute(&files.authorities)?)?;
     for status in &me.agreements {
         let agreement = &status.agreement;
-        writeln!(text, "\n# {} ({:?})", agreement.purpose, status.status)?;
+        writeln!(text, "\n# {} ({})", agreement.purpose, status.status)?;
         writeln!(text, "# rows: {}", agreement.rows)?;
         let fields: Vec<_> = agreement.fields.keys().map(String::as_str).collect();
         writeln!(text, "# fields: {}", fields.join(", "))?;

@@ -95,8 +95,14 @@ impl Status {
 
     fn replace(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("new");
-        std::fs::write(&beside, serde_json::to_vec_pretty(self)?)?;
+        platform::closed::write(&beside, serde_json::to_vec_pretty(self)?)?;
         std::fs::rename(&beside, path)
+    }
+
+    /// Whether the replica is what it should be, as far as its agent knows: receiving, nothing parked, no error.
+    pub fn is_well(&self) -> bool {
+        let is_equal = self.checked.as_ref().is_none_or(|checked| checked.equal);
+        self.phase == Phase::Streaming && self.parked == 0 && self.last_error.is_none() && is_equal
     }
 
     /// It in words, with what to do about an error.
@@ -116,7 +122,9 @@ impl Status {
         );
         let behind = match self.behind {
             None => "how far behind is not known yet".to_owned(),
-            Some(Behind { events: 0, .. }) => "up to date".to_owned(),
+            // What is set aside, or cannot be received, is not up to date.
+            Some(Behind { events: 0, .. }) if self.is_well() => "up to date".to_owned(),
+            Some(Behind { events: 0, .. }) => "nothing more has come".to_owned(),
             Some(Behind { events, since: None }) => format!("behind by at most {events} events"),
             Some(Behind { events, since: Some(at) }) => {
                 format!("behind by at most {events} events and {} s", seconds(at))
@@ -150,8 +158,7 @@ impl Status {
                 write!(text, "\n  {} row(s) refused by PostgreSQL are parked: dit parked list", self.parked);
         }
         if let Some(error) = &self.last_error {
-            text.push_str("\n  last error: ");
-            text.push_str(error);
+            let _ = write!(text, "\n  last error: {}", error.escape_debug());
         }
         text
     }

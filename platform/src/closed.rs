@@ -6,6 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const OWNER_ALONE: u32 = 0o700;
+/// Folders within folders that are looked into.
+#[cfg(unix)]
+const DEEPEST: u32 = 8;
 const BEYOND_OWNER: u32 = 0o077;
 
 /// A secret that others can read.
@@ -18,21 +21,52 @@ pub struct Open {
     pub mode: u32,
 }
 
-/// Makes a folder that only its owner can enter; one that others can enter is closed, with a warning.
+/// Makes a folder that only its owner can enter. One that others can enter is closed, with all that is in it, and a warning.
 pub fn folder(path: &Path) -> io::Result<()> {
+    create_folder(path)?;
     #[cfg(unix)]
     {
-        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-        std::fs::DirBuilder::new().recursive(true).mode(OWNER_ALONE).create(path)?;
-        let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
-        if mode & BEYOND_OWNER != 0 {
-            tracing::warn!(path = %path.display(), mode = %format_args!("{mode:o}"), "others could enter this folder; it is closed now");
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & !BEYOND_OWNER))?;
+        let closed = close(path, DEEPEST);
+        if closed > 0 {
+            tracing::warn!(path = %path.display(), closed, "others could read this folder or files in it; they are closed now");
         }
-        Ok(())
     }
-    #[cfg(not(unix))]
-    std::fs::create_dir_all(path)
+    Ok(())
+}
+
+/// Makes a folder and its parents; what is new can be entered by its owner alone.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, OWNER_ALONE);
+    builder.create(path)
+}
+
+/// Takes the rights of others from a folder and what is in it; of how many.
+#[cfg(unix)]
+fn close(path: &Path, deeper: u32) -> u64 {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return 0 };
+    if metadata.is_symlink() {
+        return 0;
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    let mut closed = 0;
+    if mode & BEYOND_OWNER != 0 {
+        // A volume that belongs to somebody else is theirs to close.
+        match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & !BEYOND_OWNER)) {
+            Ok(()) => closed += 1,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "others can read this, and it cannot be closed")
+            }
+        }
+    }
+    if metadata.is_dir() && deeper > 0 {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        closed += entries.map(|entry| close(&entry.path(), deeper - 1)).sum::<u64>();
+    }
+    closed
 }
 
 /// A new or emptied file that its owner alone can read.
@@ -81,8 +115,10 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(path.join("row"), "r").unwrap();
+        std::fs::set_permissions(path.join("row"), std::fs::Permissions::from_mode(0o644)).unwrap();
         folder(&path).unwrap();
-        assert_eq!(mode(&path), 0o700);
+        assert_eq!((mode(&path), mode(&path.join("row"))), (0o700, 0o600));
         let key = dir.path().join("key");
         std::fs::write(&key, "k").unwrap();
         for (door, mode, is_good) in

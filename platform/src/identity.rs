@@ -300,7 +300,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for name in ["cert.pem", "key.pem", "ca.pem"] {
-            std::fs::write(path(name), "hello").unwrap();
+            crate::closed::write(&path(name), "hello").unwrap();
         }
         let files = IdentityFiles {
             certificate: path("cert.pem"),
@@ -320,7 +320,7 @@ mod tests {
         let yesterday = std::time::SystemTime::now() - std::time::Duration::from_hours(24);
         let issued = authority.issue_until(&Subject::Operator("o".to_owned()), yesterday).unwrap();
         std::fs::write(path("cert.pem"), issued.certificate_pem).unwrap();
-        std::fs::write(path("key.pem"), issued.key_pem).unwrap();
+        crate::closed::write(&path("key.pem"), issued.key_pem).unwrap();
         std::fs::write(path("ca.pem"), authority.certificate_pem()).unwrap();
         let files = IdentityFiles {
             certificate: path("cert.pem"),

@@ -72,6 +72,7 @@ pub(crate) struct Gauges {
     pub(crate) freshness: GaugeVec,
     pub(crate) newest: GaugeVec,
     pub(crate) fault: GaugeVec,
+    declarations: GaugeVec,
     pub(crate) state_lag: GaugeVec,
     pub(crate) overtaken: GaugeVec,
     pub(crate) active: GaugeVec,
@@ -195,6 +196,7 @@ impl Gauges {
             freshness: meter.gauge("dit_router_source_freshness_timestamp_seconds", "Up to when the provider has looked at its source: its oldest partition's.", source)?,
             newest: meter.gauge("dit_router_channel_newest_timestamp_seconds", "When the log took the newest record of the channel that was read.", CHANNEL)?,
             fault: meter.gauge("dit_router_channel_fault", "1 while a partition of the channel cannot be read.", CHANNEL)?,
+            declarations: meter.gauge("dit_router_declarations", "Declarations that need a person, as found at the start: skipped (wrong), drifted (in force and not declared any more).", &["what"])?,
             state_lag: meter.gauge("dit_router_state_lag_records", "Records of the log that the channel's state does not include, as far as this router knows; the least of all routers is right.", CHANNEL)?,
             overtaken: meter.gauge("dit_router_state_overtaken", "1 while the state lacks events that the log has lost; its provider's agent must reopen.", CHANNEL)?,
             active: meter.gauge("dit_router_agreement_active", "1 while the agreement is in force.", AGREEMENT)?,
@@ -241,6 +243,14 @@ impl Metrics {
     /// Every family, by name.
     pub fn catalogue(&self) -> String {
         self.0.meter.catalogue()
+    }
+
+    /// What the declarative files left to a person.
+    pub(crate) fn declared(&self, skipped: usize, drifted: usize) {
+        for (what, count) in [("skipped", skipped), ("drifted", drifted)] {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.0.gauges.declarations.with_label_values(&[what]).set(f64::from(count));
+        }
     }
 
     /// A request was answered.

@@ -35,7 +35,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("dit-router", config.log_format, "info,sled=warn")?;
     let place = config.log(path)?;
     let (log, routers) = (open_log(&place)?, place.routers());
-    let declared = config.declared.as_deref().map(Declared::read).transpose()?.unwrap_or_default();
+    let declared = config.declared.as_deref().map(Declared::read_each).transpose()?.unwrap_or_default();
     let router = Router::start(Parts {
         log: Arc::clone(&log),
         routers,

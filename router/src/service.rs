@@ -115,15 +115,14 @@ impl Core {
         let control = Control::start(Arc::clone(&log), &tasks).await?;
         let audit = Audit::start(Arc::clone(&log), control.clone(), &name, &last).await?;
         let registry = Registry::new(control.clone(), registry);
-        let changes = declared.apply(&registry, &secret).await?;
-        if changes > 0 {
-            tracing::info!(changes, "applied the declarative files");
-        }
+        let applied = declared.apply(&registry, &secret).await?;
+        applied.tell();
         let lease = match routers {
             Routers::One => Lease::sole(),
             Routers::Several => Lease::start(Arc::clone(&log), control.clone(), &name, &last).await?,
         };
         let metrics = Metrics::new(identity, disks)?;
+        metrics.declared(applied.skipped.len(), applied.drifted.len());
         let channels = Channels::start(log, &registry, lease.clone(), metrics.clone(), &tasks).await?;
         let core = Self {
             publisher: Publisher::new(registry.clone(), channels.clone(), metrics.clone()),
@@ -195,6 +194,7 @@ mod tests {
 
     use super::*;
     use crate::log::memory::MemoryLog;
+    use crate::registry::external::RegistryOptions;
 
     #[tokio::test]
     async fn a_router_that_cannot_begin_leaves_nothing_at_work() {
@@ -202,20 +202,22 @@ mod tests {
         let authority = Authority::new("test.dit").unwrap();
         let subject = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
         let identity = authority.identity(&subject).unwrap();
-        // Of a channel that nobody has declared: refused when control and audit are at work already.
-        let agreement = json!({"number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c",
-            "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
-            "schema_version": 1, "rows": "true", "fields": {"k": "keep"}});
-        let agreements = vec![serde_json::from_value(agreement).unwrap()];
+        // Its schema has to be registered, and the registry is away: that is found out when control and audit are at work.
+        let channel = json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 1, "key": {"fields": ["k"]},
+            "schema": {"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"}]}});
+        let options =
+            RegistryOptions { url: "http://127.0.0.1:1".to_owned(), username: None, password_file: None };
+        let participants = vec![serde_json::from_value(json!({"id": "1", "name": "a"})).unwrap()];
+        let channels = vec![serde_json::from_value(channel).unwrap()];
         let log = Arc::new(MemoryLog::default());
         let begun = Core::start(CoreParts {
             log: Arc::clone(&log) as Arc<dyn Log>,
             routers: Routers::Several,
-            registry: None,
+            registry: Some(External::new(&options).unwrap()),
             identity: &identity,
             name: "r".to_owned(),
             secret: NetworkSecret::new(vec![1; 32]).unwrap(),
-            declared: Declared { agreements, ..Declared::default() },
+            declared: Declared { participants, channels, ..Declared::default() },
             disks: Vec::new(),
         });
         assert!(matches!(begun.await, Err(CoreError::Declared(_))));

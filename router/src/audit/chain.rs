@@ -31,6 +31,9 @@ pub enum Event {
         channel: ChannelName,
         /// Where it asked to begin.
         from: String,
+        /// The SHA-256 of the agreement's text in that version.
+        #[serde(default)]
+        digest: String,
     },
     /// A stream has ended.
     Ended {
@@ -54,6 +57,12 @@ pub enum Event {
         agreement: AgreementNumber,
         /// Its version.
         version: AgreementVersion,
+        /// Who put it into force.
+        #[serde(default)]
+        by: String,
+        /// The SHA-256 of its text.
+        #[serde(default)]
+        digest: String,
         /// Control is applied up to here.
         applied: Offset,
     },
@@ -65,6 +74,9 @@ pub enum Event {
         status: Status,
         /// Why.
         reason: String,
+        /// Who made it so; a router, where it saw a date pass.
+        #[serde(default)]
+        by: String,
         /// Control is applied up to here.
         applied: Offset,
     },
@@ -80,6 +92,34 @@ pub enum Event {
 }
 
 impl Event {
+    /// The agreement that it is about.
+    pub const fn agreement(&self) -> Option<&AgreementNumber> {
+        match self {
+            Self::Admitted { agreement, .. }
+            | Self::Ended { agreement, .. }
+            | Self::Version { agreement, .. }
+            | Self::Status { agreement, .. } => Some(agreement),
+            Self::Started | Self::Shadowed { .. } => None,
+        }
+    }
+
+    /// The agent that it is about.
+    pub const fn agent(&self) -> Option<&AgentId> {
+        match self {
+            Self::Admitted { agent, .. } | Self::Ended { agent, .. } => Some(agent),
+            _ => None,
+        }
+    }
+
+    /// Who did it, where that was a person or the declared files.
+    pub fn by(&self) -> Option<&str> {
+        match self {
+            Self::Version { by, .. } | Self::Status { by, .. } => Some(by),
+            Self::Shadowed { operator, .. } => Some(operator),
+            _ => None,
+        }
+    }
+
     /// Up to where control is applied, where the entry says so.
     pub const fn applied(&self) -> Option<Offset> {
         match self {
@@ -196,6 +236,7 @@ mod tests {
                 agreement: "A".parse().unwrap(),
                 status: Status::Revoked,
                 reason: "r".to_owned(),
+                by: "o".to_owned(),
                 applied: Offset::new(number),
             },
         };

@@ -263,13 +263,20 @@ fn changes(before: &ControlView, after: &ControlView) -> Vec<Event> {
         let known = before.agreements.get(number);
         let version = entry.agreement.version;
         if known.is_none_or(|known| known.agreement.version != version) {
-            events.push(Event::Version { agreement: number.clone(), version, applied: after.applied });
+            events.push(Event::Version {
+                agreement: number.clone(),
+                version,
+                by: entry.by.clone(),
+                digest: entry.digest(),
+                applied: after.applied,
+            });
         }
         if known.map_or(Status::Active, |known| known.status) != entry.status {
             events.push(Event::Status {
                 agreement: number.clone(),
                 status: entry.status,
                 reason: entry.reason.clone(),
+                by: entry.by.clone(),
                 applied: after.applied,
             });
         }

@@ -24,6 +24,26 @@ use crate::registry::{RegisterError, Registry};
 /// Who declarative changes are by.
 const BY: &str = "declared";
 
+/// A declaration that is passed over, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its file, or its own name.
+    pub what: String,
+    /// Why.
+    pub problem: String,
+}
+
+/// What came of a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Changes of control that it took.
+    pub changes: usize,
+    /// What was passed over: the others stand.
+    pub skipped: Vec<Skipped>,
+    /// What control has and the folder has no more.
+    pub drifted: Vec<String>,
+}
+
 /// The contents of a declarative folder: `participants.toml`, `channels/*.json`, `agreements/*.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Declared {
@@ -33,6 +53,10 @@ pub struct Declared {
     pub channels: Vec<Channel>,
     /// From `agreements/`.
     pub agreements: Vec<Agreement>,
+    /// Files that cannot be read.
+    pub skipped: Vec<Skipped>,
+    /// Whether it is a folder's: then it is all that should be, and what else there is has drifted.
+    pub is_folder: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,13 +91,77 @@ pub enum DeclaredError {
     Random(#[from] platform::random::NoRandomness),
 }
 
-impl Declared {
-    /// Reads a folder, which must be there; missing parts are empty.
-    pub fn read(dir: &Path) -> Result<Self, ConfigError> {
-        if !dir.is_dir() {
-            let error = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
-            return Err(ConfigError::Unreadable { path: dir.to_owned(), error });
+impl DeclaredError {
+    /// Whether this declaration alone is wrong, not what it is brought to.
+    const fn is_its_own(&self) -> bool {
+        use crate::registry::external::ExternalError;
+        match self {
+            Self::Config(_) | Self::Agreement { .. } | Self::Control(ControlError::Refused(_)) => true,
+            Self::Register(error) => matches!(
+                error,
+                RegisterError::Schema(_)
+                    | RegisterError::Incompatible(_)
+                    | RegisterError::Known(_)
+                    | RegisterError::External(ExternalError::Refused(_))
+                    | RegisterError::Control(ControlError::Refused(_))
+            ),
+            Self::Control(_) | Self::Random(_) => false,
         }
+    }
+}
+
+impl Applied {
+    /// Says in the router's log what was done, passed over, and found beside.
+    pub fn tell(&self) {
+        if self.changes > 0 {
+            tracing::info!(changes = self.changes, "applied the declarative files");
+        }
+        for Skipped { what, problem } in &self.skipped {
+            let (what, problem) = (what.escape_debug(), problem.escape_debug());
+            tracing::error!(%what, %problem, "a declaration is passed over; the others stand");
+        }
+        for what in &self.drifted {
+            let what = what.escape_debug();
+            tracing::warn!(%what, "it is in force and not declared any more: a file that is removed ends nothing; revoke it, or declare it");
+        }
+    }
+
+    fn count(&mut self, what: String, outcome: Result<usize, DeclaredError>) -> Result<(), DeclaredError> {
+        match outcome {
+            Ok(changes) => self.changes += changes,
+            Err(error) if error.is_its_own() => {
+                self.skipped.push(Skipped { what, problem: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl Declared {
+    /// Reads a folder, which must be there. A file that cannot be read is passed over by name.
+    pub fn read_each(dir: &Path) -> Result<Self, ConfigError> {
+        is_there(dir)?;
+        let mut skipped = Vec::new();
+        let participants = dir.join("participants.toml");
+        let participants =
+            match participants.exists().then(|| config::load::<ParticipantsFile>(&participants)) {
+                Some(Ok(file)) => file.participant,
+                Some(Err(error)) => {
+                    skipped
+                        .push(Skipped { what: "participants.toml".to_owned(), problem: error.to_string() });
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+        let channels = each_file(&dir.join("channels"), &mut skipped)?;
+        let agreements = each_file(&dir.join("agreements"), &mut skipped)?;
+        Ok(Self { participants, channels, agreements, skipped, is_folder: true })
+    }
+
+    /// Reads a folder, which must be there, with all its files; missing parts are empty.
+    pub fn read(dir: &Path) -> Result<Self, ConfigError> {
+        is_there(dir)?;
         let participants = dir.join("participants.toml");
         let participants = if participants.exists() {
             config::load::<ParticipantsFile>(&participants)?.participant
@@ -85,50 +173,116 @@ impl Declared {
             each("channels")?.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
         let agreements =
             each("agreements")?.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
-        Ok(Self { participants, channels, agreements })
+        Ok(Self { participants, channels, agreements, skipped: Vec::new(), is_folder: true })
     }
 
-    /// Brings control to what is declared; how many changes that took.
-    pub async fn apply(&self, registry: &Registry, secret: &NetworkSecret) -> Result<usize, DeclaredError> {
-        let control = registry.control();
+    /// Brings control to what is declared. A declaration that is wrong is passed over by name: the others stand.
+    pub async fn apply(&self, registry: &Registry, secret: &NetworkSecret) -> Result<Applied, DeclaredError> {
         let secret = Arc::new(secret.clone());
-        let mut changes = 0;
+        let mut applied = Applied { skipped: self.skipped.clone(), ..Applied::default() };
         for participant in &self.participants {
-            if control.view().participants.get(&participant.id).map(AsRef::as_ref) != Some(participant) {
-                control.change(BY, Body::Participant(participant.clone())).await?;
-                changes += 1;
-            }
+            let outcome = bring_participant(registry, participant).await;
+            applied.count(format!("participant {}", participant.id), outcome)?;
         }
         for channel in &self.channels {
-            let view = control.view();
-            if view.channels.get(&channel.name).is_none_or(|entry| entry.channel != *channel) {
-                declare_channel(registry, BY, channel).await?;
-                changes += 1;
-            } else if view.versions(&channel.registry_subject()).is_empty() {
-                // A crash between declaring it and registering its schema.
-                registry.register_subject(BY, channel, &channel.schema).await?;
-                changes += 1;
-            }
+            let outcome = bring_channel(registry, channel).await;
+            applied.count(format!("channel {}", channel.name), outcome)?;
         }
         for agreement in &self.agreements {
-            let view = control.view();
-            let known = view.agreements.get(&agreement.number);
-            if known.is_some_and(|entry| entry.agreement.version > agreement.version) {
-                tracing::info!(number = %agreement.number, "the file is older than the agreement in force");
-            } else if known.is_none_or(|entry| entry.agreement != *agreement) {
-                // What cannot be compiled must not get into control; one without its channel is refused there.
-                if let Some(entry) = view.channels.get(&agreement.channel) {
-                    let (entry, agreed) = (Arc::clone(entry), Arc::new(agreement.clone()));
-                    Scopes::new(&view, entry, agreed, Arc::clone(&secret)).map_err(|error| {
-                        DeclaredError::Agreement { number: agreement.number.to_string(), error }
-                    })?;
-                }
-                control.change(BY, Body::Agreement(Box::new(agreement.clone()))).await?;
-                changes += 1;
+            let outcome = bring_agreement(registry, agreement, &secret).await;
+            applied.count(format!("agreement {}", agreement.number), outcome)?;
+        }
+        if self.is_folder {
+            applied.drifted = self.drifted(&registry.control().view());
+        }
+        Ok(applied)
+    }
+
+    /// What control has and the folder has not: a file that was removed ends nothing.
+    pub fn drifted(&self, view: &ControlView) -> Vec<String> {
+        let participants =
+            view.participants.keys().filter(|id| !self.participants.iter().any(|p| p.id == **id));
+        let channels = view.channels.keys().filter(|name| !self.channels.iter().any(|c| c.name == **name));
+        let agreements = view.agreements.iter().filter(|(number, entry)| {
+            entry.stands_at(platform::clock::now()) && !self.agreements.iter().any(|a| a.number == **number)
+        });
+        let mut found: Vec<String> = participants.map(|id| format!("participant {id}")).collect();
+        found.extend(channels.map(|name| format!("channel {name}")));
+        found.extend(agreements.map(|(number, _)| format!("agreement {number}")));
+        found
+    }
+}
+
+async fn bring_participant(registry: &Registry, participant: &Participant) -> Result<usize, DeclaredError> {
+    let control = registry.control();
+    if control.view().participants.get(&participant.id).map(AsRef::as_ref) == Some(participant) {
+        return Ok(0);
+    }
+    control.change(BY, Body::Participant(participant.clone())).await?;
+    Ok(1)
+}
+
+async fn bring_channel(registry: &Registry, channel: &Channel) -> Result<usize, DeclaredError> {
+    let view = registry.control().view();
+    if view.channels.get(&channel.name).is_none_or(|entry| entry.channel != *channel) {
+        declare_channel(registry, BY, channel).await?;
+        return Ok(1);
+    }
+    if !view.versions(&channel.registry_subject()).is_empty() {
+        return Ok(0);
+    }
+    // A crash between declaring it and registering its schema.
+    registry.register_subject(BY, channel, &channel.schema).await?;
+    Ok(1)
+}
+
+async fn bring_agreement(
+    registry: &Registry,
+    agreement: &Agreement,
+    secret: &Arc<NetworkSecret>,
+) -> Result<usize, DeclaredError> {
+    let control = registry.control();
+    let view = control.view();
+    let known = view.agreements.get(&agreement.number);
+    if known.is_some_and(|entry| entry.agreement.version > agreement.version) {
+        tracing::info!(number = %agreement.number, "the file is older than the agreement in force");
+        return Ok(0);
+    }
+    if known.is_some_and(|entry| entry.agreement == *agreement) {
+        return Ok(0);
+    }
+    // What cannot be compiled must not get into control; one without its channel is refused there.
+    if let Some(entry) = view.channels.get(&agreement.channel) {
+        let (entry, agreed) = (Arc::clone(entry), Arc::new(agreement.clone()));
+        Scopes::new(&view, entry, agreed, Arc::clone(secret))
+            .map_err(|error| DeclaredError::Agreement { number: agreement.number.to_string(), error })?;
+    }
+    control.change(BY, Body::Agreement(Box::new(agreement.clone()))).await?;
+    Ok(1)
+}
+
+fn is_there(dir: &Path) -> Result<(), ConfigError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let error = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
+    Err(ConfigError::Unreadable { path: dir.to_owned(), error })
+}
+
+fn each_file<T: serde::de::DeserializeOwned>(
+    dir: &Path,
+    skipped: &mut Vec<Skipped>,
+) -> Result<Vec<T>, ConfigError> {
+    let mut found = Vec::new();
+    for path in json_files(dir)? {
+        match config::load_json(&path) {
+            Ok(declared) => found.push(declared),
+            Err(error) => {
+                skipped.push(Skipped { what: path.display().to_string(), problem: error.to_string() });
             }
         }
-        Ok(changes)
     }
+    Ok(found)
 }
 
 /// What a folder holds whose files fit each other.
@@ -164,7 +318,7 @@ pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<Checked, ConfigError>
         fold(&mut view, path, Body::Schema { subject: channel.registry_subject(), schema, id: None })?;
     }
     let secret = Arc::new(secret.clone());
-    let Declared { participants, channels, agreements } = &declared;
+    let Declared { participants, channels, agreements, .. } = &declared;
     let (participants, channels, agreements) = (participants.len(), channels.len(), agreements.len());
     let mut checked = Checked { participants, channels, agreements, unseen: 0 };
     for (path, agreement) in json_files(&dir.join("agreements"))?.iter().zip(&declared.agreements) {

@@ -17,6 +17,7 @@ use schemas::ids::{
 };
 use schemas::publish::AgreementStatus;
 use schemas::time::Millis;
+use sha2::{Digest as _, Sha256};
 
 use super::change::{AuditHead, Body, Change, FORMAT, Participant};
 
@@ -38,9 +39,16 @@ pub struct AgreementEntry {
     pub status: Status,
     /// Why, for people.
     pub reason: String,
+    /// Who made it so.
+    pub by: String,
 }
 
 impl AgreementEntry {
+    /// The SHA-256 of the newest version's text, in hexadecimal digits.
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(serde_json::to_vec(&self.agreement).unwrap_or_default()))
+    }
+
     /// As its parties are told.
     pub fn as_told(&self) -> AgreementStatus {
         AgreementStatus {
@@ -168,9 +176,9 @@ impl ControlView {
                 self.participants.insert(participant.id.clone(), Arc::new(participant.clone()));
             }
             Body::Channel { channel, log_id } => self.apply_channel(channel, *log_id)?,
-            Body::Agreement(agreement) => self.apply_agreement(agreement)?,
+            Body::Agreement(agreement) => self.apply_agreement(agreement, &change.by)?,
             Body::AgreementStatus { number, status, reason } => {
-                self.apply_status(number, *status, reason, at)?;
+                self.apply_status(number, *status, (reason, &change.by), at)?;
             }
             Body::Schema { subject, schema, id } => self.apply_schema(subject, schema, *id)?,
             Body::Compatibility { subject, level } => {
@@ -203,7 +211,7 @@ impl ControlView {
         Ok(())
     }
 
-    fn apply_agreement(&mut self, agreement: &Agreement) -> Result<(), Refusal> {
+    fn apply_agreement(&mut self, agreement: &Agreement, by: &str) -> Result<(), Refusal> {
         let rule = |text: String| Err(Refusal::Rule(format!("agreement {}: {text}", agreement.number)));
         agreement.validate().map_err(|e| Refusal::Rule(e.to_string()))?;
         let Some(entry) = self.channels.get(&agreement.channel) else {
@@ -231,9 +239,9 @@ impl ControlView {
         if agreement.version != expected {
             return rule(format!("the next version is {expected}, not {}", agreement.version));
         }
-        let entry =
-            AgreementEntry { agreement: agreement.clone(), status: Status::Active, reason: String::new() };
-        self.agreements.insert(agreement.number.clone(), Arc::new(entry));
+        let (agreement, reason, by) = (agreement.clone(), String::new(), by.to_owned());
+        let entry = AgreementEntry { agreement, status: Status::Active, reason, by };
+        self.agreements.insert(entry.agreement.number.clone(), Arc::new(entry));
         Ok(())
     }
 
@@ -241,7 +249,7 @@ impl ControlView {
         &mut self,
         number: &AgreementNumber,
         status: Status,
-        reason: &str,
+        (reason, by): (&str, &str),
         at: Millis,
     ) -> Result<(), Refusal> {
         let rule = |text: &str| Err(Refusal::Rule(format!("agreement {number}: {text}")));
@@ -253,8 +261,8 @@ impl ControlView {
         if status == Status::Expired && existing.agreement.valid_to.is_none_or(|to| at < Millis::from(to)) {
             return rule("it has not reached its last day");
         }
-        let entry =
-            AgreementEntry { agreement: existing.agreement.clone(), status, reason: reason.to_owned() };
+        let (agreement, reason, by) = (existing.agreement.clone(), reason.to_owned(), by.to_owned());
+        let entry = AgreementEntry { agreement, status, reason, by };
         self.agreements.insert(number.clone(), Arc::new(entry));
         Ok(())
     }

@@ -194,6 +194,10 @@ async fn set_status(
 ) -> Result<Json<AgreementStatus>, Refused> {
     let (operator, asked) = (peer.operator()?, Instant::now());
     let StatusRequest { status, reason } = request;
+    if reason.trim().is_empty() {
+        let problem = "the reason is blank; the parties and the audit are told why";
+        return Err(Refused::new(ErrorCode::RequestMalformed, problem));
+    }
     let body = Body::AgreementStatus { number: number.clone(), status, reason };
     let has_status =
         |view: &ControlView| view.agreements.get(&number).is_some_and(|entry| entry.status == status);

@@ -173,6 +173,7 @@ async fn subscribe(
         agent: agent.clone(),
         channel: channel.clone(),
         from: from.to_string(),
+        digest: entry.digest(),
     };
     let asked = (from, ask, format);
     let body = start_stream(&core, &running, &entry, asked, (agent, admitted, reset)).await?;

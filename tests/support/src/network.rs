@@ -223,6 +223,7 @@ impl Network {
             participants: participants.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?,
             channels: vec![serde_json::from_value(channel)?],
             agreements: vec![serde_json::from_value(agreement)?],
+            ..Declared::default()
         };
         let router = Router::start(Parts {
             log,

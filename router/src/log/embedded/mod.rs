@@ -135,7 +135,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl EmbeddedLog {
     /// Opens the log in `dir`, or begins one there. Its threads end with the last clone.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir).map_err(io(dir))?;
+        platform::closed::folder(dir).map_err(io(dir))?;
         let lock_path = dir.join("lock");
         let lock = File::create(&lock_path).map_err(io(&lock_path))?;
         lock.try_lock().map_err(|_| OpenError::InUse(dir.to_owned()))?;

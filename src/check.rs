@@ -1,0 +1,228 @@
+//! `dit check`: files that somebody is about to put into use, looked at before.
+//!
+//! Owns which kind a file is, by its keys, and the comparison of declarations with what a router has. It changes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use platform::client::{Client, send_json};
+use platform::config;
+use platform::identity::{Identity, IdentityFiles};
+use router::control::declared::{self, Checked, Declared};
+use schemas::agreement::{Agreement, Status};
+use schemas::avro::schema::AvroSchema;
+use schemas::channel::Channel;
+use schemas::publish::AgreementStatus;
+use scope::secret::NetworkSecret;
+use serde::de::IgnoredAny;
+
+/// `dit check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// What to check: router.toml (with its declared folder), producer.toml, consumer.toml, a channel's or an
+    /// agreement's JSON, a schema, or a folder of declarations, whose files are checked against each other.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// A router's admin listener, as `https://host:port`: folders of declarations are compared with what is in force there.
+    #[arg(long, requires = "identity")]
+    router: Option<String>,
+    /// An operator's certificate for it; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    #[arg(long, requires = "router")]
+    identity: Option<PathBuf>,
+}
+
+/// Checks each file; whether all are good.
+pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
+    let mut good = true;
+    for file in &args.files {
+        match check_file(file) {
+            Ok(kind) => println!("{}: a good {kind}", file.display()),
+            Err(error) => {
+                good = false;
+                eprintln!("{error:#}");
+            }
+        }
+    }
+    let Some((router, identity)) = args.router.as_deref().zip(args.identity.as_deref()) else {
+        return Ok(good);
+    };
+    let client = Client::new(router, &Identity::load(&IdentityFiles::beside(identity))?)?;
+    let in_force: Vec<AgreementStatus> = send_json(client.get("/v1/agreements")).await?;
+    let folders: Vec<&PathBuf> = args.files.iter().filter(|file| file.is_dir()).collect();
+    if folders.is_empty() {
+        bail!("--router compares a folder of declarations; name it");
+    }
+    for folder in folders {
+        let drift = drift(&Declared::read(folder)?, &in_force);
+        good &= drift.is_empty();
+        match drift.is_empty() {
+            true => println!(
+                "{}: {} agreement(s) stand at {router} as declared",
+                folder.display(),
+                in_force.len()
+            ),
+            false => drift.iter().for_each(|line| println!("{}: {line}", folder.display())),
+        }
+    }
+    Ok(good)
+}
+
+/// Where a folder and what is in force differ, in words.
+fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for status in in_force {
+        let number = &status.agreement.number;
+        match declared.agreements.iter().find(|agreement| agreement.number == *number) {
+            None if status.status == Status::Active => {
+                lines.push(format!("{number} is in force and not declared: revoke it, or declare it"));
+            }
+            Some(agreement) if agreement.version > status.agreement.version => lines.push(format!(
+                "{number} is declared in version {}, in force is {}: the router takes it at its next start",
+                agreement.version, status.agreement.version
+            )),
+            Some(agreement) if agreement.version < status.agreement.version => lines.push(format!(
+                "{number} is declared in version {}, in force is {}: the file is old",
+                agreement.version, status.agreement.version
+            )),
+            Some(agreement) if *agreement != status.agreement => {
+                lines.push(format!(
+                    "{number} is declared otherwise than it is in force, in the same version: raise it"
+                ));
+            }
+            _ => {}
+        }
+    }
+    for agreement in &declared.agreements {
+        if !in_force.iter().any(|status| status.agreement.number == agreement.number) {
+            let number = &agreement.number;
+            lines.push(format!(
+                "{number} is declared and not known there: see the router's log, or start it again"
+            ));
+        }
+    }
+    lines
+}
+
+fn check_file(file: &Path) -> anyhow::Result<String> {
+    if file.is_dir() {
+        // Hashes are only compiled here, never made: any secret will do.
+        let secret = NetworkSecret::new(vec![0; 32])?;
+        let Checked { participants, channels, agreements, unseen } = declared::check(file, &secret)?;
+        let mut kind = format!(
+            "folder of declarations: {participants} participant(s), {channels} channel(s), {agreements} agreement(s)"
+        );
+        if unseen > 0 {
+            let _ = write!(
+                kind,
+                "; rows and fields of {unseen} were not checked, as only a router knows the schema version that they name"
+            );
+        }
+        return Ok(kind);
+    }
+    let named = || file.display().to_string();
+    if file.extension().is_some_and(|extension| extension == "json" || extension == "avsc") {
+        return check_json(file).map(str::to_owned);
+    }
+    let keys: BTreeMap<String, IgnoredAny> = config::load(file)?;
+    let has = |names: &[&str]| names.iter().any(|name| keys.contains_key(*name));
+    let kind = if has(&["log_dir", "network_secret", "admin_listen", "kafka", "declared"]) {
+        check_router(file)?;
+        "router configuration"
+    } else if has(&["drop_dir", "schema", "channel", "guard", "format", "drop"]) {
+        let producer = producer_agent::config::ProducerConfig::read(file)?;
+        producer.format.check().with_context(named)?;
+        AvroSchema::parse(&config::read(&producer.schema)?)
+            .with_context(|| producer.schema.display().to_string())?;
+        producer.http.as_ref().map_or(Ok(()), producer_agent::endpoint::EndpointConfig::check)?;
+        Identity::load(&producer.identity)?;
+        "producer configuration"
+    } else if has(&["data_dir", "agreement", "check_every"]) {
+        let consumer = consumer_agent::config::ConsumerConfig::read(file)?;
+        Identity::load(&consumer.identity)?;
+        "consumer configuration"
+    } else {
+        let found: Vec<&str> = keys.keys().map(String::as_str).collect();
+        bail!(
+            "{}: its keys ({}) are no router's, producer's or consumer's",
+            file.display(),
+            found.join(", ")
+        );
+    };
+    Ok(kind.to_owned())
+}
+
+fn check_router(file: &Path) -> anyhow::Result<()> {
+    let router = router::config::RouterConfig::read(file)?;
+    let secret = router.secret(file)?;
+    router.log(file)?;
+    Identity::load(&router.identity)?;
+    if let Some(dir) = &router.declared {
+        declared::check(dir, &secret)?;
+    }
+    Ok(())
+}
+
+fn check_json(file: &Path) -> anyhow::Result<&'static str> {
+    let named = || file.display().to_string();
+    let keys: BTreeMap<String, IgnoredAny> = config::load_json(file)?;
+    if keys.contains_key("number") {
+        config::load_json::<Agreement>(file)?.validate().with_context(named)?;
+        Ok("agreement by itself; check its folder, or dit scope lint it, for its rows and fields")
+    } else if keys.contains_key("type") {
+        AvroSchema::parse(&config::read(file)?)
+            .map_err(anyhow::Error::from)
+            .and_then(|schema| Ok(schema.record().map(drop)?))
+            .with_context(named)?;
+        Ok("schema of a subject")
+    } else {
+        config::load_json::<Channel>(file)?.validate().with_context(named)?;
+        Ok("channel")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreement(number: &str, version: u32, rows: &str) -> Agreement {
+        serde_json::from_value(serde_json::json!({"number": number, "version": version, "provider": "1", "consumer": "2",
+            "channel": "c", "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
+            "schema_version": 1, "rows": rows, "fields": {"k": "keep"}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_differs_is_told() {
+        let force = |agreement: Agreement, status: Status| AgreementStatus {
+            agreement,
+            status,
+            reason: String::new(),
+        };
+        let in_force = [
+            force(agreement("same", 1, "true"), Status::Active),
+            force(agreement("removed", 1, "true"), Status::Active),
+            force(agreement("revoked", 1, "true"), Status::Revoked),
+            force(agreement("newer", 1, "true"), Status::Active),
+            force(agreement("older", 2, "true"), Status::Active),
+            force(agreement("other", 1, "false"), Status::Active),
+        ];
+        let declared = ["same", "older", "other", "fresh"].map(|number| agreement(number, 1, "true"));
+        let agreements = declared.into_iter().chain([agreement("newer", 2, "true")]).collect();
+        let lines = drift(&Declared { agreements, ..Declared::default() }, &in_force);
+        for (number, words) in [
+            ("removed", "not declared"),
+            ("newer", "takes it at its next start"),
+            ("older", "the file is old"),
+            ("other", "raise it"),
+            ("fresh", "not known there"),
+        ] {
+            assert!(
+                lines.iter().any(|line| line.starts_with(number) && line.contains(words)),
+                "{number}: {lines:?}"
+            );
+        }
+        assert_eq!(lines.len(), 5);
+    }
+}

@@ -1,0 +1,130 @@
+//! `dit status`: where each replica of a consumer agent stands, and what is about to end.
+//!
+//! Owns the words around the agent's own status. It asks the router for the agreements, and says when it has no answer.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use consumer_agent::config::ConsumerConfig;
+use consumer_agent::process::status_path;
+use platform::client::{Client, send_json};
+use platform::clock;
+use platform::identity::Identity;
+use schemas::agreement::Status as Standing;
+use schemas::ids::AgreementNumber;
+use schemas::publish::{AgreementStatus, Me};
+use schemas::time::Millis;
+
+use crate::tools::ConfigArgs;
+
+/// The router is asked for so long: a status is wanted now.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const DAY: u64 = 24 * 60 * 60 * 1_000;
+/// From here on an end is pointed at.
+const SOON_DAYS: u64 = 30;
+
+/// Shows each replica of a consumer agent; whether all are well.
+pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
+    let config = ConsumerConfig::read(&args.config)?;
+    let identity = Identity::load(&config.identity)?;
+    let agreements = agreements(&config, &identity).await;
+    let mut is_well = true;
+    for agreement in &config.agreement {
+        let path = status_path(&config.data_dir, &agreement.number);
+        let text = std::fs::read(&path)
+            .with_context(|| format!("{}: no status yet; is the agent running?", path.display()))?;
+        let status: consumer_agent::status::Status = serde_json::from_slice(&text)
+            .with_context(|| format!("{}: is another dit's; use that one", path.display()))?;
+        is_well &= status.is_well();
+        println!("{}", status.in_words(&agreement.channel, clock::now()));
+        match &agreements {
+            Ok(known) => {
+                let (line, stands) = standing(known, &agreement.number, clock::now());
+                is_well &= stands;
+                println!("  {line}");
+            }
+            Err(problem) => {
+                println!("  whether the agreement stands is not known: {}", problem.escape_debug())
+            }
+        }
+    }
+    if let Some(until) = identity.good_until() {
+        println!(
+            "certificate {}: {}",
+            config.identity.certificate.display(),
+            ends(Millis::new(until * 1_000), clock::now())
+        );
+    }
+    Ok(is_well && agreements.is_ok())
+}
+
+async fn agreements(config: &ConsumerConfig, identity: &Identity) -> Result<Vec<AgreementStatus>, String> {
+    let client = Client::new(&config.router, identity).map_err(|error| error.to_string())?;
+    match tokio::time::timeout(ANSWER_LIMIT, send_json::<Me>(client.get("/v1/me"))).await {
+        Ok(Ok(me)) => Ok(me.agreements),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("{} does not answer", config.router)),
+    }
+}
+
+/// How an agreement stands, and whether it gives anything now.
+fn standing(known: &[AgreementStatus], number: &AgreementNumber, now: Millis) -> (String, bool) {
+    let Some(found) = known.iter().find(|status| status.agreement.number == *number) else {
+        return ("the router knows no such agreement of ours".to_owned(), false);
+    };
+    let agreement = &found.agreement;
+    let end = match agreement.valid_to {
+        Some(to) => format!("it {}", ends(Millis::from(to), now)),
+        None => "it has no last day".to_owned(),
+    };
+    match found.status {
+        Standing::Active if !agreement.is_valid_at(now) => {
+            (format!("the agreement is outside its dates; {end}"), false)
+        }
+        Standing::Active => (format!("the agreement is active, version {}; {end}", agreement.version), true),
+        other => (format!("the agreement is {other}: {}", found.reason.escape_debug()), false),
+    }
+}
+
+fn ends(at: Millis, now: Millis) -> String {
+    match at.since(now) / DAY {
+        0 if at <= now => format!("has ended at {at}"),
+        days if days <= SOON_DAYS => format!("ENDS SOON, in {days} day(s), at {at}"),
+        days => format!("ends in {days} days, at {at}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_is_told_with_its_days() {
+        let day = |n: u64| Millis::new(i64::try_from(n * DAY).unwrap());
+        assert!(ends(day(40), day(3)).starts_with("ends in 37 days"));
+        assert!(ends(day(40), day(33)).starts_with("ENDS SOON, in 7 day(s)"));
+        assert!(ends(day(40), day(40)).starts_with("has ended"));
+    }
+
+    #[test]
+    fn an_agreement_that_gives_nothing_is_not_well() {
+        let agreement = |to: &str| {
+            serde_json::json!({"number": "A", "version": 1, "provider": "1", "consumer": "2", "channel": "c", "purpose": "p",
+                "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "valid_to": to, "history": "full",
+                "schema_version": 1, "rows": "true", "fields": {"k": "keep"}})
+        };
+        let told = |status: &str, to: &str| {
+            let told =
+                serde_json::json!({"agreement": agreement(to), "status": status, "reason": "line\nbreak"});
+            let now = "2026-06-01".parse().unwrap();
+            standing(&[serde_json::from_value(told).unwrap()], &"A".parse().unwrap(), now)
+        };
+        assert!(told("active", "2026-12-31T00:00:00Z").1);
+        assert_eq!(
+            told("suspended", "2026-12-31T00:00:00Z"),
+            ("the agreement is suspended: line\\nbreak".to_owned(), false)
+        );
+        assert!(!told("active", "2026-05-31T00:00:00Z").1);
+        assert!(!standing(&[], &"A".parse().unwrap(), Millis::new(0)).1);
+    }
+}
