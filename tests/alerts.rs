@@ -58,7 +58,7 @@ fn firing(prometheus: &Prometheus) -> BTreeSet<String> {
 
 /// Waits until exactly these alerts fire.
 fn until_firing(prometheus: &Prometheus, expected: &[&str]) {
-    let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<String> = expected.iter().chain(&DECLARED).map(ToString::to_string).collect();
     let (mut last, mut held) = (BTreeSet::new(), Instant::now());
     eventually("exactly the expected alerts fire for a while", || {
         last = firing(prometheus);
@@ -102,11 +102,24 @@ fn intrude(site: &Site) {
     });
 }
 
+/// What the network begins with: a declared file that is none, and an agreement that ends in ten days.
+const DECLARED: [&str; 2] = ["DitDeclarationSkipped", "DitAgreementEnding"];
+
+fn plant_declarations(site: &Site) {
+    std::fs::write(site.path("declared/agreements/wrong.json"), "{").unwrap();
+    let path = site.path("declared/agreements/a-1.json");
+    let mut agreement: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let in_ten_days = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(240);
+    agreement["valid_to"] = in_ten_days.to_string().into();
+    std::fs::write(&path, agreement.to_string()).unwrap();
+}
+
 #[test]
 fn each_alert_fires_for_its_fault_and_is_silent_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path());
     site.on_kafka(&Kafka::shared(1).unwrap()).unwrap();
+    plant_declarations(&site);
     let (site, mut running) = settled(site);
     let jobs = ["router", "producer", "consumer"].map(|name| (name, site.observed(name).unwrap()));
     let prometheus = Prometheus::start(&jobs, Some(&impatient_alerts())).unwrap();
@@ -118,6 +131,11 @@ fn each_alert_fires_for_its_fault_and_is_silent_otherwise() {
 
     let (text, _) = register(4);
     site.drop_file("parked.csv", &format!("{text}0,R,twice\n0,R,again\n")).unwrap();
+    until_firing(&prometheus, &["DitParkedGrowing"]);
+
+    site.drop_file("partial.csv", &format!("{text}no row\n")).unwrap();
+    until_firing(&prometheus, &["DitParkedGrowing", "DitFileNeedsAPerson"]);
+    site.drop_file("whole.csv", &text).unwrap();
     until_firing(&prometheus, &["DitParkedGrowing"]);
 
     running.remove("consumer").unwrap().kill().unwrap();

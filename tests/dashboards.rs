@@ -66,7 +66,8 @@ fn questions(name: &str) -> Vec<Question> {
 fn of_everybody(expr: &str, window: &str) -> String {
     let query =
         expr.replace("$__rate_interval", window).replace("$agreement", ".*").replace("$consumer", ".*");
-    assert!(!query.contains('$'), "a variable that nobody sets: {query}");
+    // What stands in label_replace is Prometheus' own.
+    assert!(!query.replace("$1", "").contains('$'), "a variable that nobody sets: {query}");
     query
 }
 

@@ -70,7 +70,7 @@ fn every_alert_has_its_cases_and_its_page() {
         assert!(lists.lines().any(|line| line.starts_with(&format!("{name} "))), "no process has {name}");
     }
     let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(names.len(), 9);
+    assert_eq!(names.len(), 12);
     for name in names {
         let case = format!("alertname: {name}");
         let (fires, is_silent) = (format!("{case}\n        exp_alerts:"), format!("{case}}}"));

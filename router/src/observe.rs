@@ -70,16 +70,29 @@ impl Watch {
 
     fn look_at_agreements(&self) {
         let gauges = self.metrics().gauges();
-        for family in [&gauges.active, &gauges.streams, &gauges.lag_records, &gauges.lag_seconds] {
+        for family in [
+            &gauges.active,
+            &gauges.ends,
+            &gauges.names,
+            &gauges.streams,
+            &gauges.lag_records,
+            &gauges.lag_seconds,
+        ] {
             family.reset();
         }
         let (view, now) = (self.core.control.view(), self.core.lease.log_time());
         let open = self.metrics().open_streams();
+        for participant in view.participants.values() {
+            gauges.names.with_label_values(&[participant.id.as_str(), &participant.name]).set(1.0);
+        }
         for entry in view.agreements.values() {
             let agreement = &entry.agreement;
             let (labels, streams) = (labels(agreement), of_agreement(&open, &agreement.number));
             let is_active = entry.status == Status::Active && agreement.is_valid_at(now);
             of(&gauges.active, &labels).set(f64::from(u8::from(is_active)));
+            if let Some(end) = agreement.valid_to.filter(|_| entry.status == Status::Active) {
+                of(&gauges.ends, &labels).set(seconds(end.into()));
+            }
             of(&gauges.streams, &labels).set(number(u64::try_from(streams.len()).unwrap_or(u64::MAX)));
             let Some(running) = self.core.channels.get(&agreement.channel) else { continue };
             let lags = streams.iter().map(|stream| lag(stream, &running, now));

@@ -234,7 +234,10 @@ mod tests {
             (columns[2].name.as_str(), columns[2].stands_for.as_deref()),
             ("dit_key_", Some("dit_key"))
         );
-        assert_eq!((columns[0].stands_for.as_deref(), columns[0].name.len()), (Some(long.as_str()), LONGEST_NAME));
+        assert_eq!(
+            (columns[0].stands_for.as_deref(), columns[0].name.len()),
+            (Some(long.as_str()), LONGEST_NAME)
+        );
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
     }
 
