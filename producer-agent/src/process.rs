@@ -297,8 +297,8 @@ async fn dropped(
         Ok(is_changes) => is_changes,
         Err(problem) => return Ok(refuse(folder, taking, &problem).map(|()| true)?),
     };
-    if is_changes && !file.is_accepted {
-        match folder.follows(&taking) {
+    if !file.is_accepted {
+        match folder.follows(&taking, is_changes) {
             Follows::Next => {}
             Follows::Waits => {
                 watch.waits(folder.waiting());
@@ -308,7 +308,7 @@ async fn dropped(
             Follows::Older(why) => {
                 tracing::warn!(file = %taking.name().escape_debug(), %why, "held; look at it, then: dit producer accept");
                 watch.metrics().settled_file(Fate::Held);
-                let report = serde_json::json!({"file": taking.name(), "is_full": false, "taken": false, "guard": why});
+                let report = serde_json::json!({"file": taking.name(), "is_full": !is_changes, "taken": false, "guard": why});
                 folder.settle(taking, Fate::Held, &report)?;
                 return Ok(true);
             }

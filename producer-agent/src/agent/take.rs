@@ -128,7 +128,8 @@ impl Agent {
                 emitter.finish(true)?;
             }
             let rows = table.rows();
-            let ignored_columns = reader.ignored().to_vec();
+            let is_operation = |column: &&String| Some(*column) == format.operation_column.as_ref();
+            let ignored_columns = reader.ignored().iter().filter(|c| !is_operation(c)).cloned().collect();
             let (counts, parked, remarks) = (changes.counts, changes.parked, remarks(&table, None));
             let (is_full, deletes_held) = (false, None);
             return Ok(FileReport {

@@ -34,6 +34,15 @@ pub fn unpack(archive: &Path, into: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The folders in a folder, in order of their names.
+pub fn folders_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+    let mut folders: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    Ok(folders)
+}
+
 /// The files below a folder, in order of their names.
 pub fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();

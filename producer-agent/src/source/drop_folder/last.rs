@@ -23,6 +23,9 @@ pub(super) struct Last {
     pub(super) is_full: bool,
     /// When, in milliseconds since 1970.
     pub(super) at: i64,
+    /// The whole register that was taken last.
+    #[serde(default)]
+    pub(super) full: String,
     /// The change file that was taken last.
     pub(super) changes: String,
 }

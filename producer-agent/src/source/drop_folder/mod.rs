@@ -68,6 +68,9 @@ impl Marker {
 /// for seconds; a nightly file can wait.
 const STILL_FOR: SignedDuration = SignedDuration::from_secs(10);
 
+/// A file that never stands still holds those behind it up for so long.
+const HOLDS_UP: Duration = Duration::from_hours(1);
+
 /// The `[drop]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,7 +109,7 @@ impl Fate {
     }
 }
 
-/// How a change file follows those that were taken.
+/// How a file follows those that were taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Follows {
     /// It may go.
@@ -129,6 +132,8 @@ pub struct Ready {
 #[derive(Debug)]
 struct Seen {
     identity: Identity,
+    /// When it was seen first, since the machine's start.
+    first: Duration,
     /// Since when it looks so, since the machine's start.
     since: Duration,
     /// Whether it was renamed in.
@@ -167,54 +172,54 @@ impl DropFolder {
         Ok(Self { dir: dir.to_owned(), settings, arrivals, seen, waiting, said })
     }
 
-    /// Files that can be read, in order. Files that a person accepted come first.
+    /// Files that can be read, in order. Files that a person accepted come first. What is not still yet holds those behind it:
+    /// an older register must not come after a younger one.
     pub fn ready(&mut self) -> Result<Vec<Ready>, DropError> {
-        let mut accepted: Vec<PathBuf> = Vec::new();
-        for (path, metadata) in entries(&self.dir.join("accepted"))? {
-            if metadata.is_file() {
-                accepted.push(path);
+        let accepted =
+            entries(&self.dir.join("accepted"))?.into_iter().filter(|(_, metadata)| metadata.is_file());
+        let mut accepted: Vec<PathBuf> = accepted.map(|(path, _)| path).collect();
+        accepted.sort_by(|a, b| natural(&name_of(a), &name_of(b)));
+        let mut found: Vec<Ready> =
+            accepted.into_iter().map(|path| Ready { path, is_accepted: true }).collect();
+        let mut present = entries(&self.dir)?;
+        present.retain(|(path, metadata)| self.is_to_be_read(&name_of(path), metadata));
+        present.sort_by(|(a, _), (b, _)| natural(&name_of(a), &name_of(b)));
+        let (now, renamed) = (clock::since_boot(), self.arrivals.renamed());
+        let (mut seen, mut is_held_up) = (HashMap::new(), false);
+        for (path, metadata) in present {
+            let (name, identity) = (name_of(&path), Identity::of(&metadata));
+            let (state, is_ready) = self.look(&path, identity, now, renamed.contains(&name));
+            let waits_for_another = self.waiting.get(&path).is_some_and(|(known, _)| *known == identity);
+            match is_ready {
+                false => is_held_up |= now.saturating_sub(state.first) < HOLDS_UP,
+                true if is_held_up || waits_for_another || !self.is_marked(&path, &name) => {}
+                true => found.push(Ready { path: path.clone(), is_accepted: false }),
             }
+            seen.insert(path, state);
         }
-        let (now, wall) = (clock::since_boot(), clock::now().get());
-        let renamed = self.arrivals.renamed();
-        let mut present = HashMap::new();
-        let mut found = Vec::new();
-        for (path, metadata) in entries(&self.dir)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !self.is_to_be_read(&name, &metadata) {
-                continue;
-            }
-            let identity = Identity::of(&metadata);
-            let before = self.seen.remove(&path).filter(|seen| seen.identity == identity);
-            let is_first_look = before.is_none();
-            let mut seen = before.unwrap_or(Seen { identity, since: now, is_renamed: false });
-            seen.is_renamed |= renamed.contains(&name);
-            let still_for = self.settings.still_for.unsigned_abs();
-            let age = u64::try_from(wall.saturating_sub(identity.modified_ms())).unwrap_or(0);
-            let is_still =
-                now.saturating_sub(seen.since) >= still_for || Duration::from_millis(age) >= still_for;
-            if !is_first_look && (seen.is_renamed || is_still) && self.is_marked(&path, &name) {
-                found.push(path.clone());
-            } else if is_first_look && !seen.is_renamed && !is_still {
-                self.say(&name, &format!("it is read once it has stood still for {still_for:?}; a file that is renamed into the folder is read at once"));
-            }
-            present.insert(path, seen);
+        self.seen = seen;
+        Ok(found)
+    }
+
+    /// How a file looks now, and whether it is whole as far as its looks say.
+    fn look(&mut self, path: &Path, identity: Identity, now: Duration, is_renamed: bool) -> (Seen, bool) {
+        let known = self.seen.remove(path);
+        let first = known.as_ref().map_or(now, |seen| seen.first);
+        let before = known.filter(|seen| seen.identity == identity);
+        let is_first_look = before.is_none();
+        let mut seen = before.unwrap_or(Seen { identity, first, since: now, is_renamed: false });
+        seen.is_renamed |= is_renamed;
+        let still_for = self.settings.still_for.unsigned_abs();
+        let age = u64::try_from(clock::now().get().saturating_sub(identity.modified_ms())).unwrap_or(0);
+        let is_still = now.saturating_sub(seen.since) >= still_for || Duration::from_millis(age) >= still_for;
+        if is_first_look && !seen.is_renamed && !is_still {
+            let words = format!(
+                "it is read once it has stood still for {still_for:?}; a file that is renamed into the folder is read at once"
+            );
+            self.say(&name_of(path), &words);
         }
-        self.seen = present;
-        let waiting = &self.waiting;
-        found.retain(|path| {
-            let waits = waiting.get(path);
-            waits
-                .is_none_or(|(identity, _)| self.seen.get(path).is_none_or(|seen| seen.identity != *identity))
-        });
-        let in_order = |paths: &mut Vec<PathBuf>| {
-            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            paths.sort_by(|a, b| natural(&name(a), &name(b)));
-        };
-        in_order(&mut accepted);
-        in_order(&mut found);
-        let accepted = accepted.into_iter().map(|path| Ready { path, is_accepted: true });
-        Ok(accepted.chain(found.into_iter().map(|path| Ready { path, is_accepted: false })).collect())
+        let is_ready = !is_first_look && (seen.is_renamed || is_still);
+        (seen, is_ready)
     }
 
     fn is_to_be_read(&mut self, name: &str, metadata: &std::fs::Metadata) -> bool {
@@ -284,21 +289,32 @@ impl DropFolder {
         }
     }
 
-    /// How a change file follows those that were taken; one that waits is said and not read again before that changes.
-    pub fn follows(&mut self, taking: &Taking) -> Follows {
-        let (name, last) = (taking.name(), self.last().changes);
-        match names::order(&name, &last) {
+    /// How a file follows those that were taken; one that waits is said and not read again before that changes.
+    pub fn follows(&mut self, taking: &Taking, is_changes: bool) -> Follows {
+        let (name, last) = (taking.name(), self.last());
+        if !is_changes {
+            return match names::order(&name, &last.full) {
+                Order::Older if name != last.full => Follows::Older(format!(
+                    "{} was taken already: the register would be turned back",
+                    last.full
+                )),
+                _ => Follows::Next,
+            };
+        }
+        match names::order(&name, &last.changes) {
             Order::Next => Follows::Next,
-            Order::Older => {
-                Follows::Older(format!("{last} was taken already: changes would be undone or come twice"))
-            }
+            Order::Older => Follows::Older(format!(
+                "{} was taken already: changes would be undone or come twice",
+                last.changes
+            )),
             Order::Gap(missing) => {
+                let changes = last.changes;
                 let words =
-                    format!("it waits for {missing}: a change file between {last} and it is not there");
+                    format!("it waits for {missing}: a change file between {changes} and it is not there");
                 if self.said.insert(format!("{name}: {words}")) {
                     tracing::warn!("{}: {words}; dit producer accept takes it without", name.escape_debug());
                 }
-                self.waiting.insert(taking.original.clone(), (taking.identity, last));
+                self.waiting.insert(taking.original.clone(), (taking.identity, changes));
                 Follows::Waits
             }
         }
@@ -374,9 +390,14 @@ impl DropFolder {
     /// Remembers what was taken last, before it goes to `taken/`: a file that stands there is never unknown.
     pub fn remember(&mut self, taking: &Taking, is_full: bool) -> Result<(), DropError> {
         let file = taking.name();
-        let changes = if is_full { self.last().changes } else { file.clone() };
+        let Last { mut full, mut changes, .. } = self.last();
+        if is_full {
+            full.clone_from(&file)
+        } else {
+            changes.clone_from(&file)
+        }
         self.waiting.clear();
-        last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), changes })
+        last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), full, changes })
     }
 
     fn last(&self) -> Last {
@@ -390,6 +411,10 @@ impl DropFolder {
         let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
         Some(self.dir.join("taken").join(last.file)).filter(|path| path.is_file() && !waits)
     }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A file's name with an ending behind it.

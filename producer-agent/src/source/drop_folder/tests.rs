@@ -42,6 +42,28 @@ fn a_renamed_file_is_whole_and_a_written_one_stands_still_first() {
     old.set_modified(std::time::SystemTime::now() - Duration::from_hours(2)).unwrap();
     assert!(names(&mut folder).is_empty(), "seen for the first time");
     assert_eq!(names(&mut folder), ["old.csv", "renamed.csv"]);
+    // What may be older holds up what is behind it in the order of names, though that is whole.
+    std::fs::write(dir.path().join("p.csv"), "a").unwrap();
+    assert_eq!(names(&mut folder), ["old.csv"]);
+}
+
+#[test]
+fn an_older_register_is_held() {
+    let (dir, mut folder) = folder(NOW);
+    let mut follow = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "a").unwrap();
+        let taking = take(&folder, &path).unwrap();
+        let follows = folder.follows(&taking, false);
+        folder.remember(&taking, true).unwrap();
+        taking.leave();
+        follows
+    };
+    assert_eq!(follow("r-2026-11-27.csv"), Follows::Next);
+    assert_eq!(follow("r-2026-11-27.csv"), Follows::Next, "the same name again");
+    assert_eq!(follow("r-2026-11-30.csv"), Follows::Next);
+    assert!(matches!(follow("r-2026-11-28.csv"), Follows::Older(why) if why.contains("turned back")));
+    assert_eq!(follow("other.csv"), Follows::Next);
 }
 
 #[test]
@@ -143,7 +165,7 @@ fn change_files_follow_each_other() {
     };
     let follow = |folder: &mut DropFolder, name: &str| {
         let taking = take(folder, &put(name)).unwrap();
-        let follows = folder.follows(&taking);
+        let follows = folder.follows(&taking, true);
         if follows == Follows::Next {
             folder.remember(&taking, false).unwrap();
             folder.settle(taking, Fate::Taken, &report(false)).unwrap();

@@ -1,0 +1,78 @@
+//! Situations that others reported of moving registers, played as a user would by their own runner, on a real PostgreSQL.
+//!
+//! They lie beside the real registers; where these are not, the test says that it was left out. `strange_files` has situations of the
+//! same kinds with data of its own.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use parts::postgres::Postgres;
+use support::real_data;
+
+/// Cases that are played at once: they wait more than they work.
+const AT_ONCE: usize = 4;
+/// Seconds that one may take on a slow machine: what it waits for itself takes half a minute.
+const LIMIT: &str = "240";
+
+/// The first of three ports that are free, one behind the other.
+fn three_ports() -> u16 {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    loop {
+        let first = parts::ports::free(1).unwrap().pop().unwrap();
+        if (first..first + 3).all(is_free) {
+            return first;
+        }
+    }
+}
+
+/// What the runner says of a case, if it is not as it should be.
+fn play(cases: &Path, name: &str, database: &str) -> Option<String> {
+    let played = Command::new("timeout")
+        .args([LIMIT, "python3"])
+        .arg(cases.join("run.py"))
+        .args(["-v", name])
+        .env("DIT", env!("CARGO_BIN_EXE_dit"))
+        .env("DIT_POSTGRES", database)
+        .env("DIT_CASE_PORT", three_ports().to_string())
+        .output()
+        .unwrap();
+    let said =
+        String::from_utf8_lossy(&played.stdout).into_owned() + &String::from_utf8_lossy(&played.stderr);
+    let is_ok = played.status.success() && said.lines().any(|line| line == format!("ok  {name}"));
+    (!is_ok).then(|| format!("{name}:\n{said}"))
+}
+
+#[test]
+fn each_reported_case_is_as_it_should_be() {
+    let Some(cases) = real_data::folder("the reported cases", "../cases").filter(|dir| dir.is_dir()) else {
+        return;
+    };
+    let mut names: Vec<String> = real_data::folders_in(&cases)
+        .unwrap()
+        .into_iter()
+        .filter(|folder: &PathBuf| folder.join("case.json").exists())
+        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert!(names.len() >= 21, "{names:?}");
+    names.reverse();
+    let (left, wrong) = (Mutex::new(names), Mutex::new(Vec::new()));
+    let mut server = Postgres::start().unwrap();
+    let databases: Vec<String> = (0..AT_ONCE).map(|_| server.database().unwrap()).collect();
+    std::thread::scope(|scope| {
+        for database in &databases {
+            scope.spawn(|| {
+                loop {
+                    let Some(name) = left.lock().unwrap().pop() else { break };
+                    wrong.lock().unwrap().extend(play(&cases, &name, database));
+                }
+            });
+        }
+    });
+    server.stop().unwrap();
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
