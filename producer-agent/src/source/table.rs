@@ -122,6 +122,9 @@ enum Form {
     Objects,
 }
 
+/// Lines among which there must be an object.
+const LOOKED_AT: usize = 100;
+
 /// A table being read.
 pub struct Table {
     header: Vec<String>,
@@ -166,21 +169,9 @@ impl Table {
             self.header.clone_from(header);
             return Ok(());
         }
-        let line = loop {
-            match self.lines.next().map_err(|error| error.to_string())? {
-                None => return Err("the file is empty".to_owned()),
-                Some(line) if self.form == Form::Objects && line.content().trim().is_empty() => {
-                    self.pass(&line)
-                }
-                Some(line) => break line,
-            }
-        };
         if self.form == Form::Objects {
-            self.header = first_names(line.content())?;
-            self.lines.unread(std::iter::once(line));
-            return Ok(());
+            return self.read_names();
         }
-        self.lines.unread(std::iter::once(line));
         let row = self.next().ok_or("the file is empty")?;
         let cells = row.content.map_err(|bad| format!("line {}: {}", bad.place.line, bad.reason))?;
         let Cells::Ordered(cells) = cells else { return Err("it has no columns".to_owned()) };
@@ -198,6 +189,31 @@ impl Table {
         }
         (self.rows, self.ended) = (0, false);
         Ok(())
+    }
+
+    /// The names of the first object that can be read: rows before it are told by themselves.
+    fn read_names(&mut self) -> Result<(), String> {
+        let (mut looked_at, mut problem) = (Vec::new(), "the file is empty".to_owned());
+        while let Some(line) = self.lines.next().map_err(|error| error.to_string())? {
+            let content = line.content().trim().to_owned();
+            looked_at.push(line);
+            if content.is_empty() {
+                continue;
+            }
+            match first_names(&content) {
+                Ok(names) => {
+                    self.header = names;
+                    self.lines.unread(looked_at.into_iter());
+                    return Ok(());
+                }
+                Err(words) if !content.starts_with('{') || !content.ends_with('}') => return Err(words),
+                Err(words) => problem = words,
+            }
+            if looked_at.len() >= LOOKED_AT {
+                break;
+            }
+        }
+        Err(problem)
     }
 
     /// The columns' names, as in the file; of objects the first one's.
