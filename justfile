@@ -84,6 +84,10 @@ simulation SEEDS="1000" FIRST="1":
 fuzz SECONDS="300":
     cd scope/fuzz && for target in plan predicate framing; do cargo +nightly fuzz run $target -- -max_total_time={{SECONDS}} -max_len=512; done
 
+# The sources' fuzz targets in the same way.
+fuzz-sources SECONDS="300":
+    cd producer-agent/fuzz && for target in delimited cells changes items; do cargo +nightly fuzz run $target -- -max_total_time={{SECONDS}} -max_len=512; done
+
 # Planted bugs: each must be found within a hundred seeds.
 planted:
     tests/simulation/planted.sh

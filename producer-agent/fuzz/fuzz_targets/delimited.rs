@@ -1,0 +1,4 @@
+//! `cargo fuzz run delimited`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| source_fuzz::targets::delimited(bytes));

@@ -1,0 +1,147 @@
+//! Generated files, and what Python's `csv`, `decimal`, `datetime` and `json` say of them: the agent says the same, or refuses.
+//!
+//! `DIT_ORACLE=100000` is the long form; `DIT_SEED` repeats a run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+use std::path::Path;
+use std::process::Command;
+
+use producer_agent::source::cells::{Cell, Cells, Columns, RowEncoder};
+use producer_agent::source::format::TableFormat;
+use producer_agent::source::table::{Extent, Table};
+use schemas::avro::json::{decode, render};
+use schemas::avro::schema::AvroSchema;
+use serde_json::{Value as Json, json};
+
+/// So many in every run of the tests.
+const COUNT: usize = 6_000;
+
+fn schema(kind: &str) -> AvroSchema {
+    let kind = match kind {
+        "decimal" => json!({"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 3}),
+        "date" => json!({"type": "int", "logicalType": "date"}),
+        "timestamp" => json!({"type": "long", "logicalType": "timestamp-millis"}),
+        plain => json!(plain),
+    };
+    let schema = json!({"type": "record", "name": "R", "fields": [{"name": "x", "type": kind}]});
+    AvroSchema::from_json(schema).unwrap()
+}
+
+/// What the agent makes of a cell; null where it is refused.
+fn value(schema: &AvroSchema, cell: Cell) -> Json {
+    let encoder = RowEncoder::new(schema, Columns::Open, &TableFormat::default()).unwrap();
+    let Ok(datum) = encoder.encode(&Cells::Members(vec![("x".to_owned(), cell)])) else { return Json::Null };
+    render(schema.parsed(), &decode(schema, &datum).unwrap(), &str::to_owned)["x"].clone()
+}
+
+/// A number of JSON as the agent reads it, in a file of one object.
+fn number(dir: &Path, schema: &AvroSchema, text: &str) -> Json {
+    let path = dir.join("a.ndjson");
+    std::fs::write(&path, format!("{{\"y\":0}}\n{{\"x\":{text}}}\n")).unwrap();
+    let row = Table::open(&path, &TableFormat::default()).unwrap().nth(1).unwrap();
+    match row.content {
+        Ok(Cells::Members(mut members)) if members.len() == 1 => value(schema, members.remove(0).1),
+        _ => Json::Null,
+    }
+}
+
+/// The rows of a delimited file, and whether they were all.
+fn rows(dir: &Path, text: &str) -> (Vec<Vec<String>>, bool) {
+    let path = dir.join("a.csv");
+    std::fs::write(&path, text).unwrap();
+    let mut found = Vec::new();
+    for row in Table::open(&path, &TableFormat::default()).unwrap() {
+        match row.content {
+            Ok(Cells::Ordered(cells)) => {
+                let plain = |cell: &Cell| {
+                    if let Cell::Plain(text) = cell { text.clone() } else { panic!("{cell:?}") }
+                };
+                found.push(cells.iter().map(plain).collect());
+            }
+            // Another width: it is as it stands, and not taken.
+            Err(bad) if bad.extent == Extent::Row => {
+                let words = bad.reason.split_whitespace().nth(2).unwrap();
+                found.push(vec![String::new(); words.parse().unwrap()]);
+            }
+            Err(_) => return (found, false),
+            Ok(Cells::Members(members)) => panic!("{members:?}"),
+        }
+    }
+    (found, true)
+}
+
+fn check_file(dir: &Path, made: &Json) {
+    let text = made["text"].as_str().unwrap();
+    let (found, is_whole) = rows(dir, text);
+    let expected: Vec<Vec<String>> = serde_json::from_value(made["rows"].clone()).unwrap();
+    // A blank before a quote is refused here, and read as it stands there.
+    let has_blank_before_quote = text.contains(" \"");
+    if is_whole {
+        assert!(made["refused"] == false, "{text:?}: it was read as {found:?}");
+        assert_eq!(found.len(), expected.len(), "{text:?}");
+    } else {
+        assert!(made["refused"] == true || has_blank_before_quote, "{text:?}: it was refused");
+    }
+    for (ours, theirs) in found.iter().zip(&expected) {
+        match theirs.len() {
+            2 => assert_eq!(ours, theirs, "{text:?}"),
+            width => assert_eq!(ours.len(), width, "{text:?}"),
+        }
+    }
+}
+
+fn check_value(dir: &Path, made: &Json) {
+    let kind = made["kind"].as_str().unwrap();
+    let schema = schema(kind);
+    let mut expected = made["value"].clone();
+    let found = match (&made["plain"], &made["json"]) {
+        (Json::String(text), _) => value(&schema, Cell::Plain(text.clone())),
+        (_, Json::String(text)) => number(dir, &schema, text),
+        other => panic!("{other:?}"),
+    };
+    if kind == "timestamp" && !expected.is_null() {
+        let at = schemas::time::Millis::new(expected.as_i64().unwrap()).to_string();
+        expected =
+            json!(at.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.').to_owned() + "Z");
+        // No zero of the seconds was cut.
+        if let Some(text) = expected.as_str().filter(|text| text.len() < "1970-01-01T00:00:00Z".len()) {
+            expected = json!(format!("{:0<19}Z", text.trim_end_matches('Z')));
+        }
+    }
+    // A float's text, since JSON's readers do not agree in the last bit.
+    let is_same = match (found.as_f64(), expected.as_str()) {
+        (Some(found), Some(text)) if kind == "double" => found.to_bits() == text.parse::<f64>().unwrap().to_bits(),
+        _ => found == expected,
+    };
+    assert!(is_same, "{made}: found {found}");
+}
+
+#[test]
+fn what_python_reads_the_agent_reads_or_refuses() {
+    let from = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    let seed = from("DIT_SEED").unwrap_or_else(|| usize::try_from(std::process::id()).unwrap());
+    let count = from("DIT_ORACLE").unwrap_or(COUNT);
+    println!("seed {seed}: {count} files");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/files.py");
+    let (seed, number) = (seed.to_string(), count.to_string());
+    let made = Command::new("python3").arg(script).args([&seed, &number]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let dir = tempfile::tempdir().unwrap();
+    let (mut refused, mut seen) = (0, 0);
+    for line in String::from_utf8(made.stdout).unwrap().lines() {
+        let made: Json = serde_json::from_str(line).unwrap();
+        seen += 1;
+        refused +=
+            usize::from(made["refused"] == true || made["value"].is_null() && made["kind"].is_string());
+        if made["text"].is_string() { check_file(dir.path(), &made) } else { check_value(dir.path(), &made) }
+    }
+    println!("{seen} files, {refused} of them with something that nobody may read");
+    assert_eq!(seen, count);
+    assert!(refused * 10 > count && refused * 10 < count * 9, "{refused} of {count}");
+}
