@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use platform::client::{Client, send_json};
 use platform::config;
-use platform::identity::{Identity, IdentityFiles};
+use platform::identity::{Identity, IdentityFiles, Peer};
 use router::control::declared::{self, Checked, Declared};
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::schema::AvroSchema;
@@ -86,6 +86,12 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
                 "{number} is declared in version {}, in force is {}: the file is old",
                 agreement.version, status.agreement.version
             )),
+            Some(_) if matches!(status.status, Status::Revoked | Status::Suspended | Status::Expired) => {
+                lines.push(format!(
+                    "{number} is declared, and {} there: the file gives nothing",
+                    status.status
+                ));
+            }
             Some(agreement) if *agreement != status.agreement => {
                 lines.push(format!(
                     "{number} is declared otherwise than it is in force, in the same version: raise it"
@@ -136,11 +142,14 @@ fn check_file(file: &Path) -> anyhow::Result<String> {
         AvroSchema::parse(&config::read(&producer.schema)?)
             .with_context(|| producer.schema.display().to_string())?;
         producer.http.as_ref().map_or(Ok(()), producer_agent::endpoint::EndpointConfig::check)?;
-        Identity::load(&producer.identity)?;
+        let name = check_identity(&producer.identity)?.own_name(&producer.domain).with_context(named)?;
+        if !matches!(name, Peer::Agent(_)) {
+            bail!("{}: the certificate names {name}, not an agent of a participant", file.display());
+        }
         "producer configuration"
     } else if has(&["data_dir", "agreement", "check_every"]) {
         let consumer = consumer_agent::config::ConsumerConfig::read(file)?;
-        Identity::load(&consumer.identity)?;
+        check_identity(&consumer.identity)?;
         "consumer configuration"
     } else {
         let found: Vec<&str> = keys.keys().map(String::as_str).collect();
@@ -153,11 +162,23 @@ fn check_file(file: &Path) -> anyhow::Result<String> {
     Ok(kind.to_owned())
 }
 
+/// A certificate and the key that belongs to it.
+fn check_identity(files: &IdentityFiles) -> anyhow::Result<Identity> {
+    let identity = Identity::load(files)?;
+    identity.server_config().with_context(|| {
+        format!("{} and {} do not belong together", files.certificate.display(), files.key.display())
+    })?;
+    Ok(identity)
+}
+
 fn check_router(file: &Path) -> anyhow::Result<()> {
     let router = router::config::RouterConfig::read(file)?;
     let secret = router.secret(file)?;
     router.log(file)?;
-    Identity::load(&router.identity)?;
+    let name = check_identity(&router.identity)?.own_name(&router.domain)?;
+    if !matches!(name, Peer::Router(_)) {
+        bail!("{}: the certificate names {name}, not a router", file.display());
+    }
     if let Some(dir) = &router.declared {
         declared::check(dir, &secret)?;
     }
@@ -207,8 +228,10 @@ mod tests {
             force(agreement("newer", 1, "true"), Status::Active),
             force(agreement("older", 2, "true"), Status::Active),
             force(agreement("other", 1, "false"), Status::Active),
+            force(agreement("ended", 1, "true"), Status::Revoked),
         ];
-        let declared = ["same", "older", "other", "fresh"].map(|number| agreement(number, 1, "true"));
+        let declared =
+            ["same", "older", "other", "fresh", "ended"].map(|number| agreement(number, 1, "true"));
         let agreements = declared.into_iter().chain([agreement("newer", 2, "true")]).collect();
         let lines = drift(&Declared { agreements, ..Declared::default() }, &in_force);
         for (number, words) in [
@@ -217,12 +240,13 @@ mod tests {
             ("older", "the file is old"),
             ("other", "raise it"),
             ("fresh", "not known there"),
+            ("ended", "revoked there"),
         ] {
             assert!(
                 lines.iter().any(|line| line.starts_with(number) && line.contains(words)),
                 "{number}: {lines:?}"
             );
         }
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines.len(), 6);
     }
 }

@@ -121,6 +121,25 @@ async fn single_changes_are_answered_one_by_one_and_survive_a_kill() {
     assert_eq!(play.post("text/plain", &json!({})).await.0, 415);
     let fresh = play.client.post(format!("{}/freshness", play.url)).send().await.unwrap();
     assert_eq!(fresh.status(), 204);
+
+    // A page in a browser would say where it comes from, or be addressed to its own host.
+    let delete = json!({"op": "d", "row": {"k": "f"}}).to_string();
+    for (name, value, expected) in
+        [("origin", "https://evil.example", 403), ("origin", "null", 403), ("host", "evil.example", 421)]
+    {
+        let request =
+            play.client.post(format!("{}/changes", play.url)).header("content-type", "application/json");
+        let answer = request.header(name, value).body(delete.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{name}: {value}");
+    }
+    assert_eq!(play.rows(), [r#"{"k":"f","n":3}"#], "nobody could delete it");
+    let body = play.client.post(format!("{}/changes", play.url)).header("content-type", "application/json");
+    assert_eq!(body.body("{").send().await.unwrap().status(), 400);
+    let nowhere = play.client.get(format!("{}/nothing", play.url)).send().await.unwrap();
+    assert_eq!(
+        (nowhere.status().as_u16(), nowhere.headers()["content-type"].to_str().unwrap()),
+        (404, "application/problem+json")
+    );
 }
 
 #[test]

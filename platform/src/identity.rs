@@ -100,10 +100,10 @@ pub enum Peer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     /// No certificate, or one that cannot be read.
-    #[error("the client certificate cannot be read")]
+    #[error("the certificate cannot be read")]
     Unreadable,
     /// It names nobody of this network.
-    #[error("the client certificate names nobody of {domain}; its SAN URIs are [{found}]")]
+    #[error("the certificate names nobody of {domain}; its SAN URIs are [{found}]")]
     Foreign {
         /// Our trust domain.
         domain: String,
@@ -111,9 +111,7 @@ pub enum PeerError {
         found: String,
     },
     /// It names several, or something beside that nobody can be sure of.
-    #[error(
-        "the client certificate has {count} names of {domain}, it must have one: its SAN URIs are [{found}]"
-    )]
+    #[error("the certificate has {count} names of {domain}, it must have one: its SAN URIs are [{found}]")]
     Ambiguous {
         /// Our trust domain.
         domain: String,
@@ -293,6 +291,24 @@ mod tests {
         ] {
             assert_eq!(parse_uri(foreign, "dit.lv"), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_certificate_has_one_name_of_ours() {
+        let named = |uris: &[&str]| {
+            let names = uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters.subject_alt_names = names;
+            let key = rcgen::KeyPair::generate().unwrap();
+            peer(parameters.self_signed(&key).unwrap().der(), "dit.lv")
+        };
+        let (own, other) = ("spiffe://dit.lv/participant/4000/agent/main", "spiffe://dit.lv/operator/anna");
+        assert!(named(&[own, "spiffe://elsewhere/workload", "https://example.lv"]).is_ok());
+        assert!(matches!(named(&[own, other]), Err(PeerError::Ambiguous { count: 2, .. })));
+        // One that cannot be read beside it is not passed over.
+        let unreadable = named(&["spiffe://dit.lv/participant/4000", own]).unwrap_err();
+        assert!(unreadable.to_string().contains("has 2 names of dit.lv"), "{unreadable}");
+        assert!(matches!(named(&["spiffe://elsewhere/x"]), Err(PeerError::Foreign { .. })));
     }
 
     #[test]

@@ -116,7 +116,9 @@ fn check_value(dir: &Path, made: &Json) {
     }
     // A float's text, since JSON's readers do not agree in the last bit.
     let is_same = match (found.as_f64(), expected.as_str()) {
-        (Some(found), Some(text)) if kind == "double" => found.to_bits() == text.parse::<f64>().unwrap().to_bits(),
+        (Some(found), Some(text)) if kind == "double" => {
+            found.to_bits() == text.parse::<f64>().unwrap().to_bits()
+        }
         _ => found == expected,
     };
     assert!(is_same, "{made}: found {found}");

@@ -93,7 +93,7 @@ pub enum RouterError {
     Serve(#[from] ServeError),
     /// Its certificate is another's.
     #[error(
-        "the certificate names {0}, not a router of this domain; make one with: dit pki --router name=host"
+        "[identity] certificate: it is no router's of this domain ({0}); make one with: dit pki --router name=host"
     )]
     NoRouter(String),
 }

@@ -162,7 +162,8 @@ impl Core {
 
     fn serve(&self, routes: axum::Router<Self>) -> axum::Router {
         let observed = middleware::from_fn_with_state(self.metrics.clone(), http::observed::observe);
-        routes.layer(observed).with_state(self.clone())
+        let unknown = http::problem::unknown_route;
+        routes.fallback(unknown).method_not_allowed_fallback(unknown).layer(observed).with_state(self.clone())
     }
 
     /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.

@@ -49,6 +49,12 @@ pub enum ErrorCode {
     NotPermitted,
     /// The request cannot be read.
     RequestMalformed,
+    /// The request's body took too long to come.
+    RequestSlow,
+    /// The participant sends more requests, or holds more connections, than it may.
+    RequestsTooMany,
+    /// There is no such path, or it does not take this method.
+    RouteUnknown,
     /// The schema cannot replace the one before it.
     SchemaIncompatible,
     /// A schema is not valid Avro, or is past a limit.
@@ -69,7 +75,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the page.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::AgreementEnded,
         Self::AgreementNotActive,
         Self::AppendUnknown,
@@ -89,6 +95,9 @@ impl ErrorCode {
         Self::LostTopic,
         Self::NotPermitted,
         Self::RequestMalformed,
+        Self::RequestSlow,
+        Self::RequestsTooMany,
+        Self::RouteUnknown,
         Self::SchemaIncompatible,
         Self::SchemaInvalid,
         Self::SchemaMismatch,
@@ -112,14 +121,15 @@ impl ErrorCode {
             | Self::CertificateForeign
             | Self::HistoryDenied
             | Self::NotPermitted => 403,
-            Self::ChannelUnknown | Self::SchemaUnknown => 404,
+            Self::ChannelUnknown | Self::RouteUnknown | Self::SchemaUnknown => 404,
+            Self::RequestSlow => 408,
             Self::ControlConflict | Self::CursorForeign | Self::SchemaIncompatible | Self::SchemaMismatch => {
                 409
             }
             Self::CursorTooOld => 410,
             Self::BatchTooLarge | Self::EventTooLarge => 413,
             Self::SchemaInvalid => 422,
-            Self::StreamsTooMany => 429,
+            Self::RequestsTooMany | Self::StreamsTooMany => 429,
             Self::Internal => 500,
             Self::AppendUnknown
             | Self::LostTopic
@@ -135,6 +145,8 @@ impl ErrorCode {
             self,
             Self::AppendUnknown
                 | Self::Internal
+                | Self::RequestSlow
+                | Self::RequestsTooMany
                 | Self::ShuttingDown
                 | Self::StreamsTooMany
                 | Self::Unavailable
@@ -168,6 +180,9 @@ impl ErrorCode {
             Self::LostTopic => "lost_topic",
             Self::NotPermitted => "not_permitted",
             Self::RequestMalformed => "request_malformed",
+            Self::RequestSlow => "request_slow",
+            Self::RequestsTooMany => "requests_too_many",
+            Self::RouteUnknown => "route_unknown",
             Self::SchemaIncompatible => "schema_incompatible",
             Self::SchemaInvalid => "schema_invalid",
             Self::SchemaMismatch => "schema_mismatch",

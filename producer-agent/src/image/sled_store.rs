@@ -40,6 +40,7 @@ impl SledImages {
             let meta = db.open_tree("meta")?;
             Ok::<_, sled::Error>((db, images, meta))
         }));
+        platform::closed::seal(path);
         let (db, images, meta) = match opened {
             Ok(Ok(parts)) => parts,
             Ok(Err(error)) => return Err(store(error.to_string())),

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod agents;
+mod doors;
 pub mod observed;
 pub mod problem;
 pub mod registry;

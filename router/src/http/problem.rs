@@ -49,8 +49,19 @@ impl IntoResponse for Refused {
         }
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, kind, Extension(self.0.code), Json(self.0)).into_response()
+        let later = (status == StatusCode::TOO_MANY_REQUESTS).then_some([(header::RETRY_AFTER, "1")]);
+        let code = self.0.code;
+        let answer = (status, kind, Extension(code), Json(self.0)).into_response();
+        match later {
+            Some(later) => (later, answer).into_response(),
+            None => answer,
+        }
     }
+}
+
+/// A path that is no route.
+pub async fn unknown_route() -> Refused {
+    Refused::new(ErrorCode::RouteUnknown, "there is no such path here, or it does not take this method")
 }
 
 /// What the framework refuses before a route sees it (a body that is no JSON, an unknown key, a parameter that is

@@ -1,31 +1,43 @@
 //! The accept loop: TLS with a time limit, the peer's name from its certificate, one task for each connection.
 //!
-//! Owns connections and their drain. A client that connects and says nothing holds nothing but its own socket.
+//! Owns connections and their drain. A client that connects and says nothing holds nothing but its own socket, and not for
+//! long.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http::Method;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use platform::identity::{Identity, IdentityError, Peer, PeerError, peer};
 use platform::shutdown::Tasks;
 use schemas::error_code::ErrorCode;
+use schemas::limits::MAX_BATCH_BYTES;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
+use super::doors::{Handshakes, Part, Place, Shares, Turned, TurnedAway};
 use super::problem::{Refused, in_our_words};
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Headers that take longer are given up (HTTP/1); HTTP/2 peers are asked for signs of life.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// Connections at once; bounds memory against a flood.
+/// Connections at once whose peer is known; bounds memory.
 const MAX_CONNECTIONS: usize = 4_096;
+/// A body that takes longer is given up.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes of one request's headers.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Bytes that wait in one HTTP/2 stream's send buffer (protocols, 6).
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long open connections may take to end after the word to stop.
@@ -90,6 +102,33 @@ impl PeerName {
     }
 }
 
+/// Refuses what is beyond a participant's share, and bodies that take too long.
+async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Next) -> Response {
+    let too_many = |what: &str| {
+        let detail = format!("{} has too many {what}; come again in a second", part.who());
+        Refused::new(ErrorCode::RequestsTooMany, detail).into_response()
+    };
+    if part.is_beyond {
+        return too_many("connections");
+    }
+    if !part.take() {
+        return too_many("requests");
+    }
+    if !matches!(*request.method(), Method::POST | Method::PUT) {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_LIMIT, axum::body::to_bytes(body, MAX_BATCH_BYTES + 1)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, bytes.into())).await,
+        Ok(Err(_)) => {
+            let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes, or broke off");
+            Refused::new(ErrorCode::BatchTooLarge, detail).into_response()
+        }
+        Err(_) => Refused::new(ErrorCode::RequestSlow, "the body took too long to come; send it again")
+            .into_response(),
+    }
+}
+
 /// The routes as one connection's peer finds them.
 pub fn for_peer(app: Router, name: PeerName, reset: Reset) -> Router {
     app.layer(axum::Extension(name))
@@ -110,7 +149,17 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let local = listener.local_addr().map_err(listen)?;
     let stopping = tasks.stopping();
-    let server = Arc::new(Server { tls, domain, app, slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)) });
+    let (slots, handshakes) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::default());
+    let server = Server {
+        tls,
+        domain,
+        app,
+        slots,
+        handshakes,
+        turned_away: TurnedAway::default(),
+        shares: Shares::default(),
+    };
+    let server = Arc::new(server);
     tasks.spawn(accept_until(listener, server, tasks.clone(), stopping));
     Ok(local)
 }
@@ -119,7 +168,12 @@ struct Server {
     tls: TlsAcceptor,
     domain: String,
     app: Router,
+    /// Places of those who are known.
     slots: Arc<Semaphore>,
+    /// Places of those who are not yet.
+    handshakes: Arc<Handshakes>,
+    turned_away: TurnedAway,
+    shares: Shares,
 }
 
 async fn accept_until(
@@ -131,12 +185,6 @@ async fn accept_until(
     let connections = tasks.child();
     tokio::pin!(stopping);
     loop {
-        let slot = tokio::select! {
-            biased;
-            () = &mut stopping => break,
-            slot = Arc::clone(&server.slots).acquire_owned() => slot,
-        };
-        let Ok(slot) = slot else { break };
         let accepted = tokio::select! {
             biased;
             () = &mut stopping => break,
@@ -145,10 +193,8 @@ async fn accept_until(
         match accepted {
             Ok((stream, from)) => {
                 let (server, stopping) = (Arc::clone(&server), tasks.stopping());
-                connections.spawn(async move {
-                    server.connection(stream, from, stopping).await;
-                    drop(slot);
-                });
+                let place = server.handshakes.enter(from.ip());
+                connections.spawn(async move { server.connection((stream, from), place, stopping).await });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: give others the time to end.
@@ -164,26 +210,46 @@ async fn accept_until(
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, from: SocketAddr, stopping: impl Future<Output = ()>) {
+    /// The handshake, in a place that somebody else may need.
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        from: IpAddr,
+        place: Place,
+    ) -> Option<TlsStream<TcpStream>> {
+        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.tls.accept(stream));
+        tokio::select! {
+            biased;
+            shaken = handshake => match shaken {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => self.turned_away.count(Turned::Failed, from, &error.to_string()),
+                Err(_) => self.turned_away.count(Turned::Silent, from, "it said nothing in time"),
+            },
+            () = place.gone() => self.turned_away.count(Turned::Silent, from, "others needed its place"),
+        }
+        None
+    }
+
+    async fn connection(
+        &self,
+        (stream, from): (TcpStream, SocketAddr),
+        place: Place,
+        stopping: impl Future<Output = ()>,
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%from, %error, "TCP_NODELAY could not be set");
         }
-        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.tls.accept(stream));
-        let stream = match handshake.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::info!(%from, %error, "refused a connection");
-                return;
-            }
-            Err(_) => {
-                tracing::info!(%from, "a connection said nothing");
-                return;
-            }
+        let Some(stream) = self.shake_hands(stream, from.ip(), place).await else { return };
+        let Ok(_slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            tracing::warn!(%from, "all {MAX_CONNECTIONS} connections are taken: one more was refused");
+            return;
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = Reset::default();
-        let app = for_peer(self.app.clone(), PeerName(name), reset.clone());
+        let part = self.shares.enter(name.as_ref().ok());
+        let app = self.app.clone().layer(middleware::from_fn_with_state(part, within_share));
+        let app = for_peer(app, PeerName(name), reset.clone());
         let service = TowerToHyperService::new(
             app.map_request(|request: http::Request<_>| request.map(axum::body::Body::new)),
         );
@@ -193,6 +259,7 @@ impl Server {
             .http2()
             .timer(TokioTimer::new())
             .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEADER_BYTES)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection(TokioIo::new(stream), service);

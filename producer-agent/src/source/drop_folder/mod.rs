@@ -162,7 +162,9 @@ impl DropFolder {
         std::fs::create_dir_all(dir).map_err(|error| DropError::at(dir, error))?;
         for sub in SUBFOLDERS {
             let path = dir.join(sub);
-            closed::folder(&path).map_err(|error| DropError::at(&path, error))?;
+            closed::create_folder(&path).map_err(|error| DropError::at(&path, error))?;
+            // What was dropped keeps the rights that it came with, until it is here.
+            closed::seal(&path);
         }
         for (left, _) in entries(&dir.join("taking"))? {
             std::fs::remove_file(&left).map_err(|error| DropError::at(&left, error))?;

@@ -137,7 +137,7 @@ impl EmbeddedLog {
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
         platform::closed::folder(dir).map_err(io(dir))?;
         let lock_path = dir.join("lock");
-        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
+        let lock = platform::closed::create(&lock_path).map_err(io(&lock_path))?;
         lock.try_lock().map_err(|_| OpenError::InUse(dir.to_owned()))?;
         Self::open_on(Arc::new(RealDisk), dir, options, Some(lock))
     }
