@@ -181,9 +181,20 @@ async fn observed(State(shared): State<Shared>, request: Request, next: Next) ->
             Err(_) => problem(StatusCode::REQUEST_TIMEOUT, "the request took too long; send it again"),
         },
     };
+    let response = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE if !is_problem(&response) => {
+            let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes; send several requests");
+            problem(StatusCode::PAYLOAD_TOO_LARGE, &detail)
+        }
+        _ => response,
+    };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     shared.watch.metrics().answered(route, response.status().as_u16(), begun.elapsed());
     response
+}
+
+fn is_problem(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json")
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {
@@ -213,8 +224,10 @@ async fn with_agent<T: Send + 'static>(
 
 async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_cloud_events = media.starts_with("application/cloudevents");
-    if !is_cloud_events && !media.starts_with("application/json") {
+    let media = media.split(';').next().unwrap_or_default().trim().to_lowercase();
+    let is_cloud_events =
+        ["application/cloudevents+json", "application/cloudevents-batch+json"].contains(&media.as_str());
+    if !is_cloud_events && media != "application/json" {
         let detail =
             "send application/json, application/cloudevents+json or application/cloudevents-batch+json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);

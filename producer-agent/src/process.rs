@@ -245,7 +245,11 @@ async fn watch_folder(
         let files = match folder.ready() {
             Ok(files) => files,
             Err(error) => {
-                tracing::error!(%error, "the drop folder cannot be looked at; it is tried again");
+                tracing::error!(%error, "the drop folder cannot be looked at; it is made and looked at again");
+                // Somebody has removed it, perhaps to make it anew.
+                if let Ok(again) = DropFolder::open(&config.drop_dir, config.drop.clone()) {
+                    folder = again;
+                }
                 continue;
             }
         };
@@ -276,6 +280,26 @@ impl From<DropError> for Dropped {
     }
 }
 
+/// Reads one file, and whether it has changes only; none where it changed under reading.
+async fn read(
+    config: &ProducerConfig,
+    folder: &DropFolder,
+    file: &Ready,
+) -> Result<Option<(Taking, Result<bool, String>)>, Dropped> {
+    let (reading, format) = (folder.reading(file), config.format.clone());
+    let task = tokio::task::spawn_blocking(move || {
+        let Some(taking) = reading()? else { return Ok::<_, DropError>(None) };
+        let is_changes = Agent::is_change_file(taking.path(), &format).map_err(|error| error.to_string());
+        Ok(Some((taking, is_changes)))
+    });
+    match task.await {
+        Ok(read) => Ok(read?),
+        Err(error) => {
+            Err(Dropped::Agent(anyhow::Error::from(error).context("reading a dropped file").into()))
+        }
+    }
+}
+
 /// Takes one file; whether the next one may be taken.
 async fn dropped(
     config: &ProducerConfig,
@@ -284,34 +308,37 @@ async fn dropped(
     folder: &mut DropFolder,
     file: &Ready,
 ) -> Result<bool, Dropped> {
-    let Some(taking) = folder.take(file)? else { return Ok(true) };
+    let Some((taking, is_changes)) = read(config, folder, file).await? else { return Ok(true) };
     let refuse = |folder: &mut DropFolder, taking: Taking, problem: &str| {
         tracing::error!(file = %taking.name().escape_debug(), problem = %problem.escape_debug(), "the file was refused");
         watch.metrics().settled_file(Fate::Refused);
+        // The copy's own place says nothing to whoever dropped it.
+        let copy = taking.path().display().to_string();
+        let problem = problem.replace(&copy, &file.path.display().to_string());
         folder.settle(taking, Fate::Refused, &serde_json::json!({"refused": problem}))
     };
-    let is_changes = folder.check_mark(file, &taking).and_then(|()| {
-        Agent::is_change_file(taking.path(), &config.format).map_err(|error| error.to_string())
-    });
-    let is_changes = match is_changes {
+    let is_changes = match folder.check_mark(file, &taking).and(is_changes) {
         Ok(is_changes) => is_changes,
         Err(problem) => return Ok(refuse(folder, taking, &problem).map(|()| true)?),
     };
-    if !file.is_accepted {
-        match folder.follows(&taking, is_changes) {
-            Follows::Next => {}
-            Follows::Waits => {
-                watch.waits(folder.waiting());
-                taking.leave();
-                return Ok(true);
-            }
-            Follows::Older(why) => {
-                tracing::warn!(file = %taking.name().escape_debug(), %why, "held; look at it, then: dit producer accept");
-                watch.metrics().settled_file(Fate::Held);
-                let report = serde_json::json!({"file": taking.name(), "is_full": !is_changes, "taken": false, "guard": why});
-                folder.settle(taking, Fate::Held, &report)?;
-                return Ok(true);
-            }
+    let follows = match file.is_accepted {
+        false => folder.follows(&taking, is_changes),
+        // It was accepted before something else was taken.
+        true => folder.is_outdated(&taking).map_or(Follows::Next, Follows::Older),
+    };
+    match follows {
+        Follows::Next => {}
+        Follows::Waits => {
+            watch.waits(folder.waiting());
+            taking.leave();
+            return Ok(true);
+        }
+        Follows::Older(why) => {
+            tracing::warn!(file = %taking.name().escape_debug(), %why, "held; look at it, then: dit producer accept");
+            watch.metrics().settled_file(Fate::Held);
+            let report = serde_json::json!({"file": taking.name(), "is_full": !is_changes, "taken": false, "guard": why});
+            folder.settle(taking, Fate::Held, &report)?;
+            return Ok(true);
         }
     }
     folder.forget_last()?;
@@ -344,9 +371,7 @@ fn settle(
     tell(&report);
     watch.metrics().took_file(&report);
     let fate = if report.taken { Fate::Taken } else { Fate::Held };
-    if !report.parked.is_empty() {
-        folder.name_parked(&taking, fate, &report.parked)?;
-    }
+    folder.name_parked(&taking, fate, &report.parked)?;
     report.parked.truncate(REPORTED_ROWS);
     if report.taken {
         watch.took(&report);

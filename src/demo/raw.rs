@@ -18,6 +18,8 @@ pub(super) struct Raw {
     encoding: &'static Encoding,
     delimiter: u8,
     has_header: bool,
+    /// Whether it was made UTF-8 with something lost: then a replacement character is no cell's own.
+    has_lost: bool,
 }
 
 /// One record.
@@ -52,12 +54,15 @@ impl Raw {
         let (encoding, mark) = Encoding::for_bom(&bytes).unwrap_or((named, 0));
         let bytes = bytes.get(mark..).unwrap_or_default();
         // In wide encodings a quote is no byte: these are made UTF-8 first.
-        let (bytes, encoding) = match encoding.is_ascii_compatible() {
-            true => (bytes.to_vec(), encoding),
-            false => (encoding.decode_without_bom_handling(bytes).0.into_owned().into_bytes(), UTF_8),
+        let (bytes, encoding, has_lost) = if encoding.is_ascii_compatible() {
+            (bytes.to_vec(), encoding, false)
+        } else {
+            let (text, has_lost) = encoding.decode_without_bom_handling(bytes);
+            (text.into_owned().into_bytes(), UTF_8, has_lost)
         };
         let has_header = header.is_none();
-        let mut raw = Self { header: Vec::new(), bytes, encoding, delimiter: reading.delimiter, has_header };
+        let mut raw =
+            Self { header: Vec::new(), bytes, encoding, delimiter: reading.delimiter, has_header, has_lost };
         raw.header = match header {
             Some(header) => header.to_vec(),
             None => {
@@ -115,9 +120,9 @@ impl Raw {
             return Some(RawRow::Ragged);
         }
         let text = |cell: &[u8]| {
-            self.encoding
-                .decode_without_bom_handling_and_without_replacement(cell)
-                .map(std::borrow::Cow::into_owned)
+            let read = self.encoding.decode_without_bom_handling_and_without_replacement(cell)?.into_owned();
+            let is_lost = self.has_lost && read.contains(char::REPLACEMENT_CHARACTER);
+            (!is_lost && !read.contains('\0')).then_some(read)
         };
         Some(RawRow::Cells(record.iter().map(text).collect()))
     }

@@ -204,6 +204,16 @@ impl Play {
             "key": {"fields": first.key_fields(), "normalise": options.key_normalise},
             "schema": schema.json(),
         }))?;
+        // PostgreSQL takes 1,600 columns, and two are ours.
+        if let (Some(_), Some((file, columns))) =
+            (&options.postgres, versions.iter().find(|(_, columns)| columns.header.len() > 1_598))
+        {
+            bail!(
+                "{}: {} columns are more than a table of PostgreSQL takes",
+                file.display(),
+                columns.header.len()
+            );
+        }
         let known = territories(&versions, &format)?;
         let territories = match &options.territories {
             Some(chosen) => chosen.clone(),
@@ -331,7 +341,7 @@ impl Play {
             producer.drained().await?;
             self.amend(&before, &columns, producer).await?;
         }
-        self.progress.step(file.display().to_string());
+        self.progress.step(file.display().to_string().escape_debug().to_string());
         self.options.begun.send_replace(index + 1);
         let guard = Guard::default();
         let accepted = !self.options.guard;
@@ -340,7 +350,7 @@ impl Play {
         let counts = report.counts;
         self.progress.say(format!(
             "{}: {} created, {} updated, {} deleted, {} unchanged, {} parked{}",
-            report.file,
+            report.file.escape_debug(),
             counts.create,
             counts.update,
             counts.delete,

@@ -67,7 +67,7 @@ impl ReplicaTable {
     pub async fn rows(&self) -> anyhow::Result<Vec<String>> {
         let (client, driver) = connect(&self.place.url).await?;
         let select = format!(
-            "SELECT (to_jsonb(t) - 'dit_key' - 'dit_generation')::text FROM {}.{} t",
+            "SELECT (to_jsonb(dit_row_) - 'dit_key' - 'dit_generation')::text FROM {}.{} dit_row_",
             quoted(&self.place.schema),
             quoted(&self.name)
         );

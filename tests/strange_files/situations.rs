@@ -165,6 +165,14 @@ fn as_reported() -> Vec<Situation> {
         ),
         situation("an array of JSON", &[("1.json", "[{\"id\":\"1\"}]")], json!([]))
             .refuses("an object a line"),
+    ]
+}
+
+/// What the other reported cases say.
+fn as_reported_too() -> Vec<Situation> {
+    let two = || json!([{"id": "1", "v": "a"}, {"id": "2", "v": "b"}]);
+    let monday = ("1.csv", "id,v\n1,a\n2,b\n");
+    vec![
         situation(
             "members that are left out, and a blank line",
             &[("1.ndjson", "{\"id\":\"1\",\"v\":\"a\"}\n \n{\"id\":\"2\"}\n")],
@@ -275,12 +283,13 @@ fn of_reading() -> Vec<Situation> {
     ]
 }
 
+/// One cell that is refused, in line 2.
+fn text(name: &'static str, file: &'static str, kind: Json, words: &'static str) -> Situation {
+    situation(name, &[("1.csv", file)], json!([])).fields(kind).parks(&[(2, words)])
+}
+
 /// More of the second kind: values.
 fn of_values() -> Vec<Situation> {
-    let none = || json!([]);
-    let text = |name, cell: &'static str, kind: Json, words| {
-        situation(name, &[("1.csv", cell)], json!([])).fields(kind).parks(&[(2, words)])
-    };
     vec![
         text(
             "a date with a time",
@@ -315,6 +324,13 @@ fn of_values() -> Vec<Situation> {
         )
         .format("delimiter = \";\"\ndecimal_separator = \",\"\nnull_marker = [\"-\", \"NULL\"]")
         .fields(json!({"id": "string", "v": ["null", decimal()]})),
+    ]
+}
+
+/// More of values that JSON writes, and of what is told.
+fn of_more_values() -> Vec<Situation> {
+    let none = || json!([]);
+    vec![
         situation(
             "dates as they are written here",
             &[("1.csv", "id,v\n1,14.05.2019\n2,2019-05-14\n")],
@@ -340,6 +356,18 @@ fn of_values() -> Vec<Situation> {
             json!([{"id": "1", "v": ""}]),
         )
         .fields(json!({"id": "string", "v": ["null", "string"]})),
+        text(
+            "a leap second without colons",
+            "id,v\n1,20161231T235960Z\n",
+            logical("long", "timestamp-millis"),
+            "not a time",
+        ),
+        text(
+            "a time of day with an offset",
+            "id,v\n1,10:00:00+02:00\n",
+            logical("int", "time-millis"),
+            "not a time of day",
+        ),
         situation("a nested value", &[("1.ndjson", "{\"id\":\"1\",\"v\":{\"a\":1}}\n")], none())
             .parks(&[(1, "nested")]),
         situation(
@@ -387,10 +415,74 @@ fn of_changes() -> Vec<Situation> {
     ]
 }
 
+/// What a hostile reader of this code tried.
+fn of_attacks() -> Vec<Situation> {
+    let (none, one) = (|| json!([]), || json!([{"id": "1", "v": "a"}]));
+    let full = ("0.csv", "id,v\n1,a\n");
+    let double = || json!({"id": "string", "v": "double"});
+    let many_digits = format!("{{\"id\":\"1\",\"v\":1.{}1}}\n", "0".repeat(70_000));
+    let endless = format!("id,v\n1,{}9,ghost\n", "A".repeat(4_198_391));
+    let changes = |name, text: &'static str| {
+        situation(name, &[full, ("1.csv", text)], one()).format("operation_column = \"op\"")
+    };
+    vec![
+        changes("another spelling of the operation", "OP,id,v\nd,1,\n").refuses("write them alike"),
+        changes("the operation twice", "op,op,id,v\nd,u,1,z\n").refuses("twice"),
+        situation(
+            "objects of which the first has no operation",
+            &[full, ("1.ndjson", "{\"id\":\"1\",\"v\":\"a\"}\n{\"op\":\"d\",\"id\":\"1\",\"v\":\"b\"}\n")],
+            one(),
+        )
+        .format("operation_column = \"op\"")
+        .refuses("the first has not"),
+        situation("a zero byte", &[("1.ndjson", "{\"id\":\"1\",\"v\":\"\\u0000\"}\n")], none())
+            .parks(&[(1, "zero byte")]),
+        situation("a number of very many digits", &[], none())
+            .bytes("1.ndjson", many_digits.as_bytes())
+            .fields(double())
+            .parks(&[(1, "more digits")]),
+        situation("a line without an end", &[], none())
+            .bytes("1.csv", endless.as_bytes())
+            .parks(&[(2, "nothing from here on is read")])
+            .holds("nothing from here on"),
+        situation(
+            "a trailer that was not reached",
+            &[("1.csv", "id,v\n1,a\n(1 rows)\n"), ("2.csv", "id,v\n1,b\n2,\"c")],
+            one(),
+        )
+        .format("trailer = \"({rows} rows)\"")
+        .refuses("nor the trailer"),
+        situation(
+            "values that are told nobody",
+            &[("1.ndjson", "{\"id\":\"1\",\"v\":\"a\"}\n\"010190-12345\"\n")],
+            one(),
+        )
+        .parks(&[(2, "it is no object")])
+        .holds("line 2"),
+        situation("groups that begin with nothing", &[("1.csv", "id;v\n1;0.123\n")], none())
+            .format("delimiter = \";\"\ndecimal_separator = \",\"\ngroup_separator = \".\"")
+            .fields(amount())
+            .parks(&[(2, "not a decimal")]),
+        situation("an empty file whose header was told", &[("1.csv", "1,a\n"), ("2.csv", "")], one())
+            .format("header = [\"id\", \"v\"]")
+            .refuses("the file is empty"),
+    ]
+}
+
 #[test]
 fn each_situation_gives_what_the_file_says_or_a_named_refusal() {
-    let all: Vec<Situation> =
-        [as_reported(), of_reading(), of_values(), of_changes()].into_iter().flatten().collect();
+    let all: Vec<Situation> = [
+        as_reported(),
+        as_reported_too(),
+        of_reading(),
+        of_values(),
+        of_more_values(),
+        of_changes(),
+        of_attacks(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     assert!(all.len() > 50);
     // Each says what is wrong with it by itself.
     let fails =

@@ -136,7 +136,7 @@ struct Taker {
 impl Taker {
     fn look(&mut self) {
         for file in self.folder.ready().unwrap() {
-            let Some(taking) = self.folder.take(&file).unwrap() else {
+            let Some(taking) = self.folder.reading(&file)().unwrap() else {
                 self.changed += 1;
                 continue;
             };

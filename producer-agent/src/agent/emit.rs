@@ -16,12 +16,17 @@ use super::{Agent, AgentError, GROUP};
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
 
+/// Bytes of events that share one sync: rows may be large, and a group is in memory three times.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+
 /// Puts a file's changes into the outbox, group by group, and folds them into the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
     /// The kind of source, and its name.
     source: (&'a str, &'a str),
     contents: Vec<(Partition, Content)>,
+    /// Bytes of the contents.
+    bytes: usize,
     /// Events of this group that somebody follows.
     followed: Vec<(Partition, Stepping)>,
     folds: Vec<Fold>,
@@ -39,6 +44,7 @@ impl<'a> Emitter<'a> {
             agent,
             source: (kind, name),
             contents: Vec::with_capacity(GROUP),
+            bytes: 0,
             followed: Vec::new(),
             folds: Vec::with_capacity(GROUP),
             pending: HashMap::new(),
@@ -73,13 +79,14 @@ impl<'a> Emitter<'a> {
         };
         let mut datum = Vec::new();
         ChangeCodec::encode(&change, &mut datum);
+        self.bytes += datum.len();
         let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
         let (followed, trace) = Stepping::create(self.agent.channel.name.as_str(), partition).unzip();
         self.followed.extend(followed.map(|step| (partition, step.with("dit.source.kind", kind.to_owned()))));
         self.contents.push((partition, Content::Change { key: key.to_owned(), datum, trace }));
         self.pending.insert(key.to_owned(), after.clone());
         self.folds.push(Fold { key: key.to_owned(), after });
-        if self.contents.len() >= GROUP {
+        if self.contents.len() >= GROUP || self.bytes >= GROUP_BYTES {
             self.flush()?;
         }
         Ok(true)
@@ -97,6 +104,7 @@ impl<'a> Emitter<'a> {
         drop(storing);
         self.agent.images.apply(&self.folds, next)?;
         self.agent.appended.send_replace(next);
+        self.bytes = 0;
         self.contents.clear();
         self.followed.clear();
         self.folds.clear();

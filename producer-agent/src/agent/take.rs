@@ -38,10 +38,12 @@ impl Default for Guard {
 impl Guard {
     /// Why a file is held; `None` when it may pass.
     pub fn holds(&self, counts: &Counts, register: u64) -> Option<String> {
-        let over = |count: u64, percent: u32| count * 100 > register * u64::from(percent);
+        // What a file creates itself, it may change.
+        let base = register.max(counts.create);
+        let over = |count: u64, percent: u32| count * 100 > base * u64::from(percent);
         if over(counts.delete, self.max_delete_percent) {
             return Some(format!(
-                "it would delete {} of {register} rows, more than {} %",
+                "it would delete {} of {base} rows, more than {} %",
                 counts.delete, self.max_delete_percent
             ));
         }
@@ -56,7 +58,7 @@ impl Guard {
         }
         if over(counts.update, self.max_change_percent) {
             return Some(format!(
-                "it would change {} of {register} rows, more than {} %",
+                "it would change {} of {base} rows, more than {} %",
                 counts.update, self.max_change_percent
             ));
         }
@@ -92,7 +94,9 @@ pub struct FileReport {
 impl Agent {
     /// Whether a file has changes only: its header, or its first object, says an operation.
     pub fn is_change_file(path: &Path, format: &TableFormat) -> Result<bool, AgentError> {
-        Ok(operation_of(&Table::open(path, format)?, format).is_some())
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let operation = operation_of(&Table::open(path, format)?, format);
+        operation.map(|found| found.is_some()).map_err(|problem| AgentError::Unreliable { file, problem })
     }
 
     /// Takes a file that changes no more: a whole register is compared with the images; of a change file each row is one
@@ -109,43 +113,19 @@ impl Agent {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut table = Table::open(path, format)?;
         let fit = |error| AgentError::Fit { file: file.clone(), error };
-        let operation = operation_of(&table, format);
+        let operation = operation_of(&table, format)
+            .map_err(|problem| AgentError::Unreliable { file: file.clone(), problem })?;
         let reader =
             RowReader::new(self.schema(), &self.channel.key, table.columns(), format).map_err(fit)?;
         let unreliable = |problem: String| AgentError::Unreliable { file: file.clone(), problem };
         if let Some(operation) = operation {
-            let changes = Changes::read(&mut table, &reader, &operation, self.images.as_ref())?;
-            if let Some(problem) = changes.refused {
-                return Err(unreliable(problem));
-            }
-            let held = guard.holds(&changes.counts, self.images.count()?);
-            let taken = held.is_none() || accepted;
-            if taken {
-                let mut emitter = Emitter::new(self, &file);
-                for (line, key, after) in changes.rows {
-                    emitter.put(&key, after, line)?;
-                }
-                emitter.finish(true)?;
-            }
-            let rows = table.rows();
-            let is_operation = |column: &&String| Some(*column) == format.operation_column.as_ref();
-            let ignored_columns = reader.ignored().iter().filter(|c| !is_operation(c)).cloned().collect();
-            let (counts, parked, remarks) = (changes.counts, changes.parked, remarks(&table, None));
-            let (is_full, deletes_held) = (false, None);
-            return Ok(FileReport {
-                file,
-                is_full,
-                counts,
-                guard: held,
-                taken,
-                deletes_held,
-                rows,
-                remarks,
-                ignored_columns,
-                parked,
-            });
+            return self.take_changes(table, (format, &reader, &operation), (guard, accepted), file);
         }
         let survey = Survey::of(&mut table, &reader, self.images.as_ref())?;
+        let operation = format.operation_column.as_ref();
+        if let Some(name) = operation.filter(|name| survey.unknown.contains(*name)) {
+            return Err(unreliable(format!("some of its objects have {name:?}, the first has not")));
+        }
         if let Some(problem) = survey.refused {
             return Err(unreliable(problem));
         }
@@ -167,6 +147,46 @@ impl Agent {
             remarks,
             ignored_columns,
             parked: survey.parked,
+        })
+    }
+
+    fn take_changes(
+        &self,
+        mut table: Table,
+        (format, reader, operation): (&TableFormat, &RowReader, &OperationAt),
+        (guard, accepted): (Guard, bool),
+        file: String,
+    ) -> Result<FileReport, AgentError> {
+        let changes = Changes::read(&mut table, reader, operation, self.images.as_ref())?;
+        if let Some(problem) = changes.refused {
+            return Err(AgentError::Unreliable { file, problem });
+        }
+        let held = guard.holds(&changes.counts, self.images.count()?);
+        let taken = held.is_none() || accepted;
+        if taken {
+            let mut emitter = Emitter::new(self, &file);
+            for (line, key, after) in changes.rows {
+                emitter.put(&key, after, line)?;
+            }
+            emitter.finish(true)?;
+        }
+        let is_operation = |column: &&String| Some(*column) == format.operation_column.as_ref();
+        Ok(FileReport {
+            file,
+            is_full: false,
+            counts: changes.counts,
+            guard: held,
+            taken,
+            deletes_held: None,
+            rows: table.rows(),
+            remarks: remarks(&table, None),
+            ignored_columns: reader
+                .ignored()
+                .iter()
+                .filter(|column| !is_operation(column))
+                .cloned()
+                .collect(),
+            parked: changes.parked,
         })
     }
 
@@ -207,13 +227,22 @@ impl Agent {
 }
 
 /// Where a change file's operations stand; none in a whole register.
-fn operation_of(table: &Table, format: &TableFormat) -> Option<OperationAt> {
-    let name = format.operation_column.as_ref()?;
-    let place = table.header().iter().position(|column| column == name)?;
-    Some(match table.columns() {
-        Columns::Named(_) => OperationAt::Column(place),
-        Columns::Open => OperationAt::Member(name.clone()),
-    })
+fn operation_of(table: &Table, format: &TableFormat) -> Result<Option<OperationAt>, String> {
+    let Some(name) = format.operation_column.as_ref() else { return Ok(None) };
+    let bare = |column: &str| column.trim().to_lowercase();
+    let mut alike = table.header().iter().enumerate().filter(|(_, column)| bare(column) == bare(name));
+    match (alike.next(), alike.next()) {
+        (None, _) => Ok(None),
+        (Some((place, column)), None) if column == name => Ok(Some(match table.columns() {
+            Columns::Named(_) => OperationAt::Column(place),
+            Columns::Open => OperationAt::Member(name.clone()),
+        })),
+        // Read as a register, a change file would delete all that it does not name.
+        (Some((_, column)), None) => {
+            Err(format!("it has a column {column:?}, operation_column is {name:?}: write them alike"))
+        }
+        (Some(_), Some(_)) => Err(format!("the operation column {name:?} stands there twice")),
+    }
 }
 
 /// What a person should know of a file that was taken.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::cells::{Cell, Cells};
-use super::compare::{Counts, Parked, Read, RowReader};
+use super::compare::{Counts, MOST_NAMED, Parked, Read, RowReader};
 use super::table::{Extent, Row};
 use crate::image::{ImageError, ImageStore};
 
@@ -75,7 +75,6 @@ impl Changes {
             present.insert(key.clone(), after.is_some());
             changes.rows.push((row.place.line, key, after));
         }
-        changes.counts.parked = u64::try_from(changes.parked.len()).unwrap_or(u64::MAX);
         Ok(changes)
     }
 
@@ -105,13 +104,20 @@ impl Changes {
                     self.refused
                         .get_or_insert_with(|| format!("line {}: {}", parked.place.line, parked.reason));
                 }
-                self.parked.push(parked);
+                self.name(parked);
                 None
             }
         }
     }
 
     fn park(&mut self, row: &Row, reason: &str) {
-        self.parked.push(Parked { place: row.place, column: None, reason: reason.to_owned() });
+        self.name(Parked { place: row.place, column: None, reason: reason.to_owned() });
+    }
+
+    fn name(&mut self, parked: Parked) {
+        self.counts.parked += 1;
+        if self.parked.len() < MOST_NAMED {
+            self.parked.push(parked);
+        }
     }
 }

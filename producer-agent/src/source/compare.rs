@@ -198,6 +198,8 @@ impl RowReader {
     }
 }
 
+/// Rows set aside that are named; more are counted. A file of nothing else may not fill the memory.
+pub const MOST_NAMED: usize = 100_000;
 /// Names of members without a field that a report shows.
 const NAMED: usize = 40;
 
@@ -262,12 +264,12 @@ impl Survey {
                 (key, kind, hash128(&datum))
             }
             Read::Bad { key: Some(key), parked, .. } => {
-                self.parked.push(parked);
+                self.park(parked);
                 (key, Kind::Parked, 0)
             }
             Read::Bad { key: None, parked, extent } => {
                 self.hold(&parked, extent);
-                self.parked.push(parked);
+                self.park(parked);
                 return Ok(());
             }
         };
@@ -282,16 +284,25 @@ impl Survey {
                     self.identical = Some((count + 1, line));
                     return Ok(());
                 }
-                if !first.repeated && first.kind != Kind::Parked {
-                    self.parked.push(repeat(first.place, row.place, &key));
+                let (earlier, is_first) = (*first, !first.repeated && first.kind != Kind::Parked);
+                first.repeated = true;
+                if is_first {
+                    self.park(repeat(earlier.place, row.place, &key));
                 }
                 if kind != Kind::Parked {
-                    self.parked.push(repeat(row.place, first.place, &key));
+                    self.park(repeat(row.place, earlier.place, &key));
                 }
-                first.repeated = true;
             }
         }
         Ok(())
+    }
+
+    /// Counts a row that is set aside; the first of them are named.
+    fn park(&mut self, parked: Parked) {
+        self.counts.parked += 1;
+        if self.parked.len() < MOST_NAMED {
+            self.parked.push(parked);
+        }
     }
 
     /// What a row without a key means for the others.
@@ -321,7 +332,6 @@ impl Survey {
             true
         })?;
         self.counts.delete = if self.deletes_held.is_some() { 0 } else { absent };
-        self.counts.parked = u64::try_from(self.parked.len()).unwrap_or(u64::MAX);
         self.parked.sort_by_key(|parked| parked.place.byte);
         Ok(())
     }

@@ -91,6 +91,9 @@ pub enum FormatError {
         /// Between groups.
         group: Option<char>,
     },
+    /// Names that cannot be.
+    #[error("{0}")]
+    Names(String),
     /// The trailer counts nothing.
     #[error("trailer = {0:?} has no {{rows}}: nothing shows that the file is whole")]
     Trailer(String),
@@ -106,6 +109,16 @@ impl TableFormat {
         if is_sign(decimal) || group.is_some_and(|group| is_sign(group) || group == decimal) {
             return Err(FormatError::Separators { decimal, group });
         }
+        let mut names = self.header.clone().unwrap_or_default();
+        names.sort();
+        if let Some([name, _]) = names.windows(2).find(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(FormatError::Names(format!("header has {name:?} twice")));
+        }
+        if self.operation_column.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            return Err(FormatError::Names(
+                "operation_column is blank; leave it out where there is none".to_owned(),
+            ));
+        }
         match &self.trailer {
             Some(trailer) if !trailer.contains("{rows}") => Err(FormatError::Trailer(trailer.clone())),
             _ => Ok(()),
@@ -114,6 +127,7 @@ impl TableFormat {
 
     pub(super) fn encoding(&self) -> Result<&'static Encoding, FormatError> {
         let found = Encoding::for_label(self.encoding.as_bytes());
+        let found = found.filter(|encoding| *encoding != encoding_rs::REPLACEMENT);
         found.ok_or_else(|| FormatError::Encoding(self.encoding.clone()))
     }
 

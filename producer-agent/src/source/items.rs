@@ -84,10 +84,8 @@ pub fn parse(body: &[u8], is_cloud_events: bool) -> Result<Vec<Result<Item, Stri
 }
 
 fn members<'t>(value: &'t RawValue, what: &str) -> Result<Members<'t>, String> {
-    serde_json::from_str(value.get()).map_err(|error| {
-        let words = error.to_string();
-        format!("{what}: {}; {SHAPE}", words.split(" at line ").next().unwrap_or_default())
-    })
+    serde_json::from_str(value.get())
+        .map_err(|error| format!("{what}: {}; {SHAPE}", objects::in_words(&error)))
 }
 
 fn read(value: &RawValue, is_cloud_event: bool) -> Result<Item, String> {
@@ -97,10 +95,8 @@ fn read(value: &RawValue, is_cloud_event: bool) -> Result<Item, String> {
         match &*name {
             "op" => op = Some(operation(value)?),
             "row" => {
-                let (cells, _) = objects::cells(value.get()).map_err(|error| {
-                    let words = error.to_string();
-                    format!("its row: {}", words.split(" at line ").next().unwrap_or_default())
-                })?;
+                let cells = objects::cells(value.get());
+                let (cells, _) = cells.map_err(|error| format!("its row: {}", objects::in_words(&error)))?;
                 row = Some(Cells::Members(cells));
             }
             other => return Err(format!("the change has {other:?}; {SHAPE}")),

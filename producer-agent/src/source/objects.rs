@@ -13,6 +13,16 @@ use serde_json::value::RawValue;
 
 use super::cells::Cell;
 
+/// What is wrong with a text of JSON, without what stands in it.
+pub(super) fn in_words(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    let words = words.split(" at line ").next().unwrap_or_default();
+    match words.starts_with("invalid type") || words.starts_with("invalid value") {
+        true => "it is no object".to_owned(),
+        false => words.to_owned(),
+    }
+}
+
 /// An object's members in order, unread.
 pub(super) struct Members<'t>(pub(super) Vec<(Cow<'t, str>, &'t RawValue)>);
 

@@ -167,6 +167,10 @@ impl Table {
     fn read_header(&mut self, format: &TableFormat) -> Result<(), String> {
         if let (Some(header), Form::Delimited { .. }) = (&format.header, self.form) {
             self.header.clone_from(header);
+            let Some(line) = self.lines.next().map_err(|error| error.to_string())? else {
+                return Err("the file is empty".to_owned());
+            };
+            self.lines.unread(std::iter::once(line));
             return Ok(());
         }
         if self.form == Form::Objects {
@@ -295,6 +299,12 @@ impl Table {
             return self.check_trailer(first, counted);
         }
         self.rows += 1;
+        if first.is_cut {
+            let (row, _) = self.begin(first);
+            let reason =
+                format!("the line has more than {MAX_RECORD_BYTES} bytes; nothing from here on is read");
+            return Some(row.broken(0, reason, Extent::Rest));
+        }
         Some(match self.form {
             Form::Objects => self.object(first),
             Form::Delimited { delimiter, quoting } => self.delimited(first, delimiter, quoting),
@@ -310,6 +320,16 @@ impl Table {
                 false
             }
             Some(Err(_)) => false,
+        }
+    }
+
+    /// What is not read to its end has not shown its trailer.
+    fn doubt_all_without_trailer(&self, content: &mut Result<Cells, Bad>) {
+        if let (Some(trailer), Err(bad)) = (&self.trailer, content)
+            && bad.extent == Extent::Rest
+        {
+            bad.extent = Extent::File;
+            bad.reason.push_str(&format!(", nor the trailer {:?} found", trailer.pattern()));
         }
     }
 
@@ -353,9 +373,8 @@ impl Table {
             }
             Err(error) => {
                 let at = error.column().saturating_sub(1);
-                let words = error.to_string();
-                let words = words.split(" at line ").next().unwrap_or_default();
-                row.broken(at, format!("it is no JSON object in one line: {words}"), Extent::Row)
+                let reason = format!("it is no JSON object in one line: {}", objects::in_words(&error));
+                row.broken(at, reason, Extent::Row)
             }
         }
     }
@@ -430,9 +449,11 @@ impl Table {
         if width > 0 && count != width {
             return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
         }
+        let looks_like = if bad.is_empty() { None } else { self.looks_like(&row.text, bad) };
         let cell = |found: Found| {
-            let is_bad = bad.iter().any(|(at, _)| (found.start..found.end).contains(at));
-            if is_bad { Cell::Undecodable(self.looks_like(&row.text, bad)) } else { Cell::Plain(found.text) }
+            let next = bad.partition_point(|(at, _)| *at < found.start);
+            let is_bad = bad.get(next).is_some_and(|(at, _)| *at < found.end);
+            if is_bad { Cell::Undecodable(looks_like) } else { Cell::Plain(found.text) }
         };
         row.starts = found.iter().map(|found| found.start).collect();
         row.content = Ok(Cells::Ordered(found.into_iter().map(cell).collect()));
@@ -455,11 +476,12 @@ impl Iterator for Table {
         if self.ended {
             return None;
         }
-        let row = self.record();
-        match &row {
+        let mut row = self.record();
+        match &mut row {
             None => self.ended = true,
             Some(row) => {
                 self.next = row.end();
+                self.doubt_all_without_trailer(&mut row.content);
                 let extent = row.content.as_ref().err().map(|bad| bad.extent);
                 self.ended |= matches!(extent, Some(Extent::Rest | Extent::File));
             }
@@ -490,7 +512,7 @@ fn first_names(line: &str) -> Result<Vec<String>, String> {
         Err(error) if error.is_eof() => {
             Err("its first line is no whole JSON object; drop NDJSON: an object a line (jq -c .)".to_owned())
         }
-        Err(error) => Err(format!("{error}; NDJSON has a JSON object a line")),
+        Err(error) => Err(format!("{}; NDJSON has a JSON object a line", objects::in_words(&error))),
     }
 }
 

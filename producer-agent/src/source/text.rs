@@ -23,6 +23,8 @@ pub(super) struct Line {
     pub(super) end: usize,
     /// Spots of the text that could not be decoded, and their bytes in the file.
     pub(super) bad: Vec<(usize, usize)>,
+    /// Whether its end was not found within [`MAX_RECORD_BYTES`].
+    pub(super) is_cut: bool,
 }
 
 impl Line {
@@ -83,7 +85,7 @@ impl<R: Read> Lines<R> {
         lines.rev().for_each(|line| self.unread.push_front(line));
     }
 
-    /// The next line; `None` at the end. A line beyond [`MAX_RECORD_BYTES`] comes in pieces without an end.
+    /// The next line; `None` at the end. Of a line beyond [`MAX_RECORD_BYTES`] only the beginning is of use.
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         if let Some(line) = self.unread.pop_front() {
             return Ok(Some(line));
@@ -100,8 +102,9 @@ impl<R: Read> Lines<R> {
                 Some((index, Some(b'\r'), None)) if !self.ended => searched = index,
                 Some((index, ..)) => return Ok(Some(self.split(index + 1, 1))),
                 None if self.ended && length == 0 => return Ok(None),
-                None if self.ended || length > MAX_RECORD_BYTES => {
-                    return Ok(Some(self.split(self.text.len(), 0)));
+                None if self.ended => return Ok(Some(self.split(self.text.len(), 0))),
+                None if length > MAX_RECORD_BYTES => {
+                    return Ok(Some(Line { is_cut: true, ..self.split(self.text.len(), 0) }));
                 }
                 None => searched = self.text.len(),
             }
@@ -118,7 +121,7 @@ impl<R: Read> Lines<R> {
             bad.push((at - self.from, width));
         }
         self.from = to;
-        Line { text, end, bad }
+        Line { text, end, bad, is_cut: false }
     }
 
     /// Reads on; what is left of the text moves to its beginning.

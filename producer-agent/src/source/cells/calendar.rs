@@ -43,20 +43,42 @@ impl TryFrom<String> for DateFormat {
 pub(super) fn days(text: &str, format: Option<&DateFormat>) -> Result<i64, String> {
     let date = match format {
         Some(DateFormat(format)) => {
-            let has_year = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() == 4);
-            let read = civil::Date::strptime(format, text).ok().filter(|_| has_year);
-            read.ok_or_else(|| format!("it is not a date such as {}", example(format)))?
+            let read = civil::Date::strptime(format, text).ok();
+            // What is written again is what was read: no sign, no blank, no year of two digits.
+            let is_so =
+                |date: &civil::Date| strtime::format(format, *date).is_ok_and(|again| again == padded(text));
+            read.filter(is_so).ok_or_else(|| format!("it is not a date such as {}", example(format)))?
         }
         None => {
             let read = is_date(text).then(|| text.parse::<civil::Date>().ok()).flatten();
-            read.ok_or_else(|| match text.parse::<DateTime>() {
-                Ok(_) => "it is a date with a time, where a date must stand",
-                Err(_) => "it is not a date such as 2026-01-31",
+            read.ok_or_else(|| match text.len() > 10 && text.parse::<DateTime>().is_ok() {
+                true => "it is a date with a time, where a date must stand",
+                false => "it is not a date such as 2026-01-31",
             })?
         }
     };
+    if date.year() < 1 {
+        return Err(NO_YEAR.to_owned());
+    }
     let span = date.since((Unit::Day, civil::date(1970, 1, 1)));
     Ok(i64::from(span.map_err(|_| "it is outside the calendar".to_owned())?.get_days()))
+}
+
+const NO_YEAR: &str = "it lies before the year 1, which databases do not agree about";
+
+/// Single digits as two: 14.5.2019 is 14.05.2019.
+fn padded(text: &str) -> String {
+    let mut padded = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_digit = first.is_ascii_digit();
+        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(length);
+        padded.push_str(if is_digit && length == 1 { "0" } else { "" });
+        padded.push_str(piece);
+        rest = after;
+    }
+    padded
 }
 
 fn example(format: &str) -> String {
@@ -103,6 +125,7 @@ impl Precision {
 /// Since 1970, of a time with its offset.
 pub(super) fn instant(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
     let text = unambiguous(text)?;
+    begins_with_a_day(&text).ok_or("it is not a time with its offset, such as 2026-01-31T10:00:00+02:00")?;
     let instant: Timestamp = text.parse().map_err(|_| {
         let pieces = jiff::fmt::temporal::Pieces::parse(&text);
         let has_offset = pieces.is_ok_and(|pieces| pieces.to_numeric_offset().is_some());
@@ -111,7 +134,23 @@ pub(super) fn instant(text: &str, precision: Precision, rounding: Rounding) -> R
             false => "it is not a time with its offset, such as 2026-01-31T10:00:00+02:00",
         }
     })?;
-    precision.held(instant.as_nanosecond(), rounding)
+    let is_after_christ = instant.as_second() >= FIRST_SECOND;
+    if is_after_christ { precision.held(instant.as_nanosecond(), rounding) } else { Err(NO_YEAR.to_owned()) }
+}
+
+/// 0001-01-01T00:00:00Z.
+const FIRST_SECOND: i64 = -62_135_596_800;
+
+/// A day, a letter or a blank, and then a clock with colons and an offset below a day: what is written without them can be
+/// taken for something else.
+fn begins_with_a_day(text: &str) -> Option<()> {
+    let (day, rest) = text.split_at_checked(10)?;
+    let clock = rest.strip_prefix(['T', 't', ' '])?;
+    let has_colon =
+        clock.as_bytes().get(2) == Some(&b':') && clock.get(..2)?.bytes().all(|b| b.is_ascii_digit());
+    let offset = clock.rsplit_once(['+', '-']).map_or("00", |(_, offset)| offset);
+    let hours: u32 = offset.get(..2)?.parse().ok()?;
+    (is_date(day) && !day.starts_with("0000") && has_colon && hours < 24).then_some(())
 }
 
 /// Since 1970, of a time that stands for itself wherever it is read.
@@ -131,7 +170,8 @@ pub(super) fn local(text: &str, precision: Precision, rounding: Rounding) -> Res
 /// Since midnight.
 pub(super) fn time_of_day(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
     let text = unambiguous(text)?;
-    let is_time = text.get(2..3) == Some(":") && text.len() >= 5;
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
+    let is_time = is_plain && text.get(2..3) == Some(":") && text.len() >= 5;
     let read = text.parse::<civil::Time>().ok().filter(|_| is_time);
     let time = read.ok_or("it is not a time of day such as 10:00:00")?;
     let span = time.since((Unit::Nanosecond, civil::Time::midnight()));
@@ -177,16 +217,38 @@ mod tests {
         for text in ["2021-07-01T00:00:00", "2021-07-01 10:00"] {
             assert!(days(text, None).unwrap_err().contains("a date with a time"), "{text}");
         }
-        for text in ["20210701", "2021-7-1", "01.07.2021", "2021-02-30", "+002021-07-01", "2021-07-01Z", ""] {
+        for text in [
+            "20210701",
+            "2021-7-1",
+            "01.07.2021",
+            "2021-02-30",
+            "+002021-07-01",
+            "2021-07-01Z",
+            "0000-01-01",
+            "",
+        ] {
             assert!(days(text, None).is_err(), "{text}");
         }
         for spelt in ["%d.%m.%Y", "dd.mm.yyyy", "DD.MM.YYYY"] {
             let format = DateFormat::try_from(spelt.to_owned()).unwrap();
             assert_eq!(days("14.05.2019", Some(&format)), days("2019-05-14", None));
-            for text in ["2019-05-14", "14.05.2019 10:00", "31.02.2019", "14.05.19"] {
+            assert_eq!(days("14.5.2019", Some(&format)), days("2019-05-14", None));
+            for text in [
+                "2019-05-14",
+                "14.05.2019 10:00",
+                "31.02.2019",
+                "14.05.19",
+                "01.01.-2020",
+                "01. 01.2020",
+                "01.01.+2020",
+            ] {
                 assert!(days(text, Some(&format)).is_err(), "{text}");
             }
         }
+        let together = DateFormat::try_from("yyyymmdd".to_owned()).unwrap();
+        assert_eq!(days("20190514", Some(&together)), days("2019-05-14", None));
+        let dashes = DateFormat::try_from("%Y-%m-%d".to_owned()).unwrap();
+        assert!(days("2020--1-1", Some(&dashes)).is_err() && days("-2020-01-01", Some(&dashes)).is_err());
         for wrong in ["%d.%m", "%d.%m.%y", "%d.%m.%Y %H", "d.m.y", "", "%d%d%Y"] {
             assert!(DateFormat::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
@@ -208,6 +270,11 @@ mod tests {
             "2016-12-31T23:59:60Z",
             "2026-01-31T10:00:00+02:00[Europe/Riga]",
             "1700000000",
+            "20161231T235960Z",
+            "2016-12-31T235960Z",
+            "-004800-01-01T00:00:00Z",
+            "0000-06-01T00:00:00Z",
+            "2026-01-31T10:00:00+24:00",
         ] {
             assert!(millis(text).is_err(), "{text}");
         }
@@ -222,7 +289,7 @@ mod tests {
         }
         let clock = |text| time_of_day(text, Precision::Millis, Rounding::HalfUp);
         assert_eq!(clock("00:00:01.5"), Ok(1_500));
-        for text in ["24:00:00", "23:59:59.9999", "1970-01-01T10:00", "1000"] {
+        for text in ["24:00:00", "23:59:59.9999", "1970-01-01T10:00", "1000", "10:00:00+02:00"] {
             assert!(clock(text).is_err(), "{text}");
         }
     }

@@ -145,8 +145,12 @@ impl Kind {
             return Err("it is empty, and its field may not be".to_owned());
         }
         match self {
+            Self::Text if text.contains('\0') => {
+                return Err("it holds a zero byte, which no database takes in a text".to_owned());
+            }
             Self::Text => put_string(out, text),
-            Self::Uuid => put_string(out, uuid(text)?),
+            // One UUID is one text, in whichever letters it is written.
+            Self::Uuid => put_string(out, &uuid(text)?.to_ascii_lowercase()),
             Self::Int => {
                 let problem = "it is not a whole number of 32 bits";
                 put_long(

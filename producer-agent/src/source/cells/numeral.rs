@@ -67,6 +67,8 @@ pub(super) struct Numeral {
     exponent: i64,
 }
 
+/// No double has more digits.
+const MOST_FLOAT_DIGITS: usize = 800;
 /// Digits that a 128-bit number surely holds.
 const MOST_DIGITS: usize = 38;
 
@@ -131,6 +133,9 @@ impl Numeral {
         if self.digits.is_empty() {
             return true;
         }
+        if self.digits.len() > MOST_FLOAT_DIGITS {
+            return false;
+        }
         let written = format!("{float:.*e}", self.digits.len() - 1);
         let Some((mantissa, exponent)) = written.split_once('e') else { return false };
         let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
@@ -175,7 +180,7 @@ fn without_groups(whole: &str, style: NumberStyle) -> Option<String> {
         return Some(whole.to_owned());
     }
     let mut groups = whole.split(|c| style.is_group(c));
-    let first = groups.next().filter(|first| matches!(first.len(), 1..=3))?;
+    let first = groups.next().filter(|first| matches!(first.len(), 1..=3) && !first.starts_with('0'))?;
     groups.try_fold(first.to_owned(), |digits, group| (group.len() == 3).then(|| digits + group))
 }
 
@@ -218,7 +223,7 @@ mod tests {
         let read = |text| scaled(text, COMMA, 2, Rounding::Refuse);
         assert_eq!(read("1 234,56"), Some(Ok(123_456)));
         assert_eq!(read("1\u{a0}234\u{202f}567,5"), Some(Ok(123_456_750)));
-        for text in ["1.234,56", "12 34,56", "1234 567", " 234", "1 234 ", "1,2,3"] {
+        for text in ["1.234,56", "0 123", "12 34,56", "1234 567", " 234", "1 234 ", "1,2,3"] {
             assert_eq!(read(text), None, "{text:?}");
         }
         let dotted = NumberStyle { decimal: ',', group: Some('.') };
@@ -250,6 +255,7 @@ mod tests {
         for text in ["0.1", "24.105186700000001", "9007199254740992", "1e300", "5e-324", "0", "-0.250"] {
             assert!(held(text), "{text}");
         }
+        assert!(!held(&"1".repeat(70_000)));
         for text in ["9007199254740993", "0.12345678901234567890123", "1e-400"] {
             assert!(!held(text), "{text}");
         }

@@ -38,7 +38,8 @@ impl DropFolder {
     /// A person's word on a file that the guard holds, or that waits for one before it.
     pub fn accept(dir: &Path, name: &str) -> Result<PathBuf, AcceptError> {
         let held = dir.join("held").join(name);
-        let is_plain = Path::new(name).file_name().is_some_and(|file| file == name);
+        let is_beside = name.ends_with(".report.json") || name.ends_with(".parked.ndjson");
+        let is_plain = !is_beside && Path::new(name).file_name().is_some_and(|file| file == name);
         let from = [held.clone(), dir.join(name)].into_iter().find(|path| is_plain && path.is_file());
         let Some(from) = from else {
             let mut held: Vec<String> = entries(&dir.join("held"))?
@@ -50,19 +51,25 @@ impl DropFolder {
                 .collect();
             held.sort();
             let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
-            return Err(AcceptError::Unknown { file: name.to_owned(), held });
+            return Err(AcceptError::Unknown { file: name.escape_debug().to_string(), held });
         };
-        let report = std::fs::read(beside(&held, ".report.json")).ok();
-        let report: Option<HeldReport> = report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let last = last::read(dir);
-        if report.is_some_and(|held| held.is_full && last.at > held.at) && from == held {
+        let is_outdated = held_register(dir, name).is_some_and(|at| last.at > at);
+        if is_outdated && from == held {
             let since = if last.file.is_empty() { "another file".to_owned() } else { last.file };
-            return Err(AcceptError::Older { file: name.to_owned(), since });
+            return Err(AcceptError::Older { file: name.escape_debug().to_string(), since });
         }
         let to = dir.join("accepted").join(name);
         std::fs::rename(&from, &to).map_err(|error| DropError::at(&from, error))?;
         Ok(to)
     }
+}
+
+/// When a whole register was held, if this is one that was.
+pub(super) fn held_register(dir: &Path, name: &str) -> Option<i64> {
+    let report = std::fs::read(beside(&dir.join("held").join(name), ".report.json")).ok()?;
+    let report: HeldReport = serde_json::from_slice(&report).ok()?;
+    report.is_full.then_some(report.at)
 }
 
 #[derive(Deserialize)]

@@ -9,6 +9,7 @@ use platform::segments::disk::RealDisk;
 use serde::{Deserialize, Serialize};
 
 use super::DropError;
+use super::names::{Order, is_one_series, order};
 
 /// In `taken/`: what was taken last.
 const LAST: &str = ".last";
@@ -26,8 +27,32 @@ pub(super) struct Last {
     /// The whole register that was taken last.
     #[serde(default)]
     pub(super) full: String,
-    /// The change file that was taken last.
-    pub(super) changes: String,
+    /// The change file of each series that was taken last.
+    #[serde(default)]
+    pub(super) changes: Vec<String>,
+}
+
+/// Series that are remembered; of more the oldest is forgotten.
+const MOST_SERIES: usize = 1_000;
+
+impl Last {
+    /// The last one of a change file's series; nothing where there is none.
+    pub(super) fn of_series(&self, name: &str) -> &str {
+        self.changes.iter().find(|known| is_one_series(known, name)).map_or("", String::as_str)
+    }
+
+    /// A change file was taken. A person may have accepted an older one: the series does not go back by that.
+    pub(super) fn took_changes(&mut self, name: &str) {
+        let known = self.of_series(name).to_owned();
+        if order(name, &known) == Order::Older {
+            return;
+        }
+        self.changes.retain(|other| *other != known);
+        if self.changes.len() >= MOST_SERIES {
+            self.changes.remove(0);
+        }
+        self.changes.push(name.to_owned());
+    }
 }
 
 pub(super) fn read(dir: &Path) -> Last {

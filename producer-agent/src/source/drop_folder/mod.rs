@@ -68,6 +68,9 @@ impl Marker {
 /// for seconds; a nightly file can wait.
 const STILL_FOR: SignedDuration = SignedDuration::from_secs(10);
 
+/// A report's name must fit beside a file's.
+const LONGEST_NAME: usize = 240;
+
 /// A file that never stands still holds those behind it up for so long.
 const HOLDS_UP: Duration = Duration::from_hours(1);
 
@@ -149,6 +152,8 @@ pub struct DropFolder {
     seen: HashMap<PathBuf, Seen>,
     /// Change files that wait for one before them, and what was taken last then.
     waiting: HashMap<PathBuf, (Identity, String)>,
+    /// Files that were taken and could not be moved: they are not taken again.
+    done: HashMap<PathBuf, Identity>,
     /// What was said already.
     said: BTreeSet<String>,
 }
@@ -170,8 +175,8 @@ impl DropFolder {
             std::fs::remove_file(&left).map_err(|error| DropError::at(&left, error))?;
         }
         let arrivals = Arrivals::of(dir);
-        let (seen, waiting, said) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        Ok(Self { dir: dir.to_owned(), settings, arrivals, seen, waiting, said })
+        let (seen, waiting, done, said) = (HashMap::new(), HashMap::new(), HashMap::new(), BTreeSet::new());
+        Ok(Self { dir: dir.to_owned(), settings, arrivals, seen, waiting, done, said })
     }
 
     /// Files that can be read, in order. Files that a person accepted come first. What is not still yet holds those behind it:
@@ -191,6 +196,10 @@ impl DropFolder {
         for (path, metadata) in present {
             let (name, identity) = (name_of(&path), Identity::of(&metadata));
             let (state, is_ready) = self.look(&path, identity, now, renamed.contains(&name));
+            if self.done.get(&path) == Some(&identity) {
+                seen.insert(path, state);
+                continue;
+            }
             let waits_for_another = self.waiting.get(&path).is_some_and(|(known, _)| *known == identity);
             match is_ready {
                 false => is_held_up |= now.saturating_sub(state.first) < HOLDS_UP,
@@ -236,6 +245,10 @@ impl DropFolder {
             self.say(name, &format!("it is {what}: it is left alone; drop the file itself"));
             return false;
         }
+        if name.len() > LONGEST_NAME {
+            self.say(name, &format!("its name has more than {LONGEST_NAME} bytes: rename it"));
+            return false;
+        }
         if is_unfinished(name) {
             self.say(name, "its name says that it is not finished: it is left alone until it is renamed");
             return false;
@@ -248,7 +261,11 @@ impl DropFolder {
 
     fn is_marked(&mut self, path: &Path, name: &str) -> bool {
         let Some(ending) = self.settings.marker.ending() else { return true };
-        let is_there = beside(path, ending).is_file();
+        let mark = beside(path, ending);
+        let is_there = match self.settings.marker {
+            Marker::Sha256 => told_digest(&mark).is_some(),
+            _ => mark.is_file(),
+        };
         if !is_there {
             self.say(name, &format!("it waits for {name}{ending}, which says that it is whole"));
         }
@@ -267,12 +284,24 @@ impl DropFolder {
         }
     }
 
-    /// Reads a file, once; `None` where it changed meanwhile or is not there any more.
-    pub fn take(&self, file: &Ready) -> Result<Option<Taking>, DropError> {
-        Ok(match Taking::read(&file.path, &self.dir.join("taking"))? {
-            Copied::Whole(taking) => Some(taking),
-            Copied::Changed | Copied::Gone => None,
-        })
+    /// Reads a file, once, on a thread that may wait for the disk; `None` where it changed meanwhile or is not there any more.
+    pub fn reading(&self, file: &Ready) -> impl FnOnce() -> Result<Option<Taking>, DropError> + Send + use<> {
+        let (path, into) = (file.path.clone(), self.dir.join("taking"));
+        move || {
+            Ok(match Taking::read(&path, &into)? {
+                Copied::Whole(taking) => Some(taking),
+                Copied::Changed | Copied::Gone => None,
+            })
+        }
+    }
+
+    /// Whether something was taken since a person could see this register in `held/`: then it is the past.
+    pub fn is_outdated(&self, taking: &Taking) -> Option<String> {
+        let held_at = accept::held_register(&self.dir, &taking.name())?;
+        let last = self.last();
+        let since = if last.file.is_empty() { "another file".to_owned() } else { last.file };
+        (last.at > held_at)
+            .then(|| format!("{since} was taken since it was held: the register would be turned back"))
     }
 
     /// Whether a file that was read is what its mark says. A person's word stands for a mark.
@@ -280,9 +309,7 @@ impl DropFolder {
         if self.settings.marker != Marker::Sha256 || file.is_accepted {
             return Ok(());
         }
-        let text = std::fs::read_to_string(beside(&file.path, ".sha256"))
-            .map_err(|e| format!("its .sha256 cannot be read: {e}"))?;
-        let told = text.split_whitespace().next().unwrap_or_default().to_lowercase();
+        let told = told_digest(&beside(&file.path, ".sha256")).ok_or("its .sha256 has no digest")?;
         match told == taking.digest() {
             true => Ok(()),
             false => {
@@ -303,14 +330,13 @@ impl DropFolder {
                 _ => Follows::Next,
             };
         }
-        match names::order(&name, &last.changes) {
+        let changes = last.of_series(&name).to_owned();
+        match names::order(&name, &changes) {
             Order::Next => Follows::Next,
-            Order::Older => Follows::Older(format!(
-                "{} was taken already: changes would be undone or come twice",
-                last.changes
-            )),
+            Order::Older => {
+                Follows::Older(format!("{changes} was taken already: changes would be undone or come twice"))
+            }
             Order::Gap(missing) => {
-                let changes = last.changes;
                 let words =
                     format!("it waits for {missing}: a change file between {changes} and it is not there");
                 if self.said.insert(format!("{name}: {words}")) {
@@ -340,6 +366,9 @@ impl DropFolder {
         if let Some(object) = report.as_object_mut() {
             object.insert("at".to_owned(), clock::now().get().into());
         }
+        if fate == Fate::Refused {
+            drop(std::fs::remove_file(beside(&target, ".parked.ndjson")));
+        }
         let report_path = beside(&target, ".report.json");
         let written = closed::create(&report_path).and_then(|mut file| {
             // One sentence stands in one line.
@@ -349,13 +378,20 @@ impl DropFolder {
             }
             file.write_all(b"\n")
         });
-        written.map_err(|error| DropError::at(&report_path, error))?;
+        if let Err(error) = written {
+            self.done.insert(taking.original.clone(), taking.identity);
+            return Err(DropError::at(&report_path, error));
+        }
         let mark = self
             .settings
             .marker
             .ending()
             .map(|ending| (beside(&taking.original, ending), beside(&target, ending)));
-        taking.put(&target)?;
+        let (original, identity) = (taking.original.clone(), taking.identity);
+        if let Err(error) = taking.put(&target) {
+            self.done.insert(original, identity);
+            return Err(error);
+        }
         match mark {
             Some((from, to)) if from.is_file() => {
                 std::fs::rename(&from, to).map_err(|error| DropError::at(&from, error))
@@ -367,6 +403,11 @@ impl DropFolder {
     /// Names every parked row in a file beside the report: one JSON object a line.
     pub fn name_parked(&self, taking: &Taking, fate: Fate, parked: &[Parked]) -> Result<(), DropError> {
         let path = beside(&self.dir.join(fate.folder()).join(taking.name()), ".parked.ndjson");
+        if parked.is_empty() {
+            // One of an earlier file of this name.
+            drop(std::fs::remove_file(&path));
+            return Ok(());
+        }
         let write = || -> std::io::Result<()> {
             let mut out = BufWriter::new(closed::create(&path)?);
             for row in parked {
@@ -392,14 +433,14 @@ impl DropFolder {
     /// Remembers what was taken last, before it goes to `taken/`: a file that stands there is never unknown.
     pub fn remember(&mut self, taking: &Taking, is_full: bool) -> Result<(), DropError> {
         let file = taking.name();
-        let Last { mut full, mut changes, .. } = self.last();
+        let mut last = self.last();
         if is_full {
-            full.clone_from(&file)
+            last.full.clone_from(&file)
         } else {
-            changes.clone_from(&file)
+            last.took_changes(&file)
         }
         self.waiting.clear();
-        last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), full, changes })
+        last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), ..last })
     }
 
     fn last(&self) -> Last {
@@ -413,6 +454,14 @@ impl DropFolder {
         let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
         Some(self.dir.join("taken").join(last.file)).filter(|path| path.is_file() && !waits)
     }
+}
+
+/// The digest in a mark, as `sha256sum` writes it; none while it is being written.
+fn told_digest(mark: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(mark).ok()?;
+    let digits = text.trim_start_matches('\u{feff}').trim_start_matches('\\');
+    let told = digits.split_whitespace().next()?.to_lowercase();
+    (told.len() == 64 && told.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(told)
 }
 
 fn name_of(path: &Path) -> String {

@@ -80,20 +80,31 @@ pub(super) enum Order {
 /// Numbers beyond this are dates or times: they do not count files.
 const LONGEST_COUNT: usize = 6;
 
-/// How a change file's name follows another's. Names without numbers, or of another pattern, say nothing.
+/// A name without its ending: a series may change its form.
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+/// Whether two names count in one series: the same but for their numbers.
+pub(super) fn is_one_series(one: &str, other: &str) -> bool {
+    let (one, other) = (pieces(stem(one)), pieces(stem(other)));
+    let is_alike = |pair: (&Piece<'_>, &Piece<'_>)| match pair {
+        (Piece::Text(a), Piece::Text(b)) => a == b,
+        (Piece::Number(_), Piece::Number(_)) => true,
+        _ => false,
+    };
+    one.len() == other.len()
+        && one.iter().zip(&other).all(is_alike)
+        && one.iter().any(|piece| matches!(piece, Piece::Number(_)))
+}
+
+/// How a change file's name follows another's. Names without numbers, or of another series, say nothing.
 pub(super) fn order(name: &str, last: &str) -> Order {
-    let (now, before) = (pieces(name), pieces(last));
-    let is_same_pattern = now.len() == before.len()
-        && now.iter().zip(&before).all(|pair| match pair {
-            (Piece::Text(a), Piece::Text(b)) => a == b,
-            (Piece::Number(_), Piece::Number(_)) => true,
-            _ => false,
-        });
-    let numbers = now.iter().filter(|piece| matches!(piece, Piece::Number(_))).count();
-    if !is_same_pattern || numbers == 0 {
+    let (now, before) = (pieces(stem(name)), pieces(stem(last)));
+    if !is_one_series(name, last) {
         return Order::Next;
     }
-    if natural(name, last).is_le() {
+    if natural(stem(name), stem(last)).is_le() {
         return Order::Older;
     }
     let mut differing = now.iter().zip(&before).enumerate().filter(|(_, (a, b))| a != b);
@@ -110,14 +121,12 @@ pub(super) fn order(name: &str, last: &str) -> Order {
     }
 }
 
-/// A year and a month: days are left out without a gap.
+/// A year and, behind it, a month: days are left out without a gap.
 fn is_date(pieces: &[Piece<'_>]) -> bool {
-    let numbers: Vec<&str> = pieces
-        .iter()
-        .filter_map(|piece| if let Piece::Number(digits) = piece { Some(*digits) } else { None })
-        .collect();
-    let is_year = |digits: &str| digits.len() == 4 && (digits.starts_with("19") || digits.starts_with("20"));
-    numbers.len() > 1 && numbers.iter().any(|digits| is_year(digits))
+    let number =
+        |piece: &Piece<'_>| if let Piece::Number(digits) = piece { digits.parse::<u64>().ok() } else { None };
+    let numbers: Vec<u64> = pieces.iter().filter_map(number).collect();
+    numbers.windows(2).any(|pair| matches!(pair, [1900..=2099, 1..=12]))
 }
 
 fn with_number(name: &str, at: usize, number: u64) -> String {
@@ -171,6 +180,8 @@ mod tests {
         assert_eq!(order("c-009.csv", "c-010.csv"), Order::Older);
         assert_eq!(order("c-12.csv", "c-9.csv"), Order::Gap("c-10.csv".to_owned()));
         assert_eq!(order("c-0012.csv", "c-0009.csv"), Order::Gap("c-0010.csv".to_owned()));
+        assert_eq!(order("c-9.ndjson", "c-10.csv"), Order::Older, "one series in two forms");
+        assert_eq!(order("v2-c-2021.csv", "v2-c-2018.csv"), Order::Gap("v2-c-2019.csv".to_owned()));
         assert_eq!(order("v2-c-12.csv", "v2-c-10.csv"), Order::Gap("v2-c-11.csv".to_owned()));
         for (name, last) in [
             ("changes.csv", "changes.csv"),

@@ -23,7 +23,7 @@ fn ready(folder: &mut DropFolder) -> Vec<String> {
 
 fn take(folder: &DropFolder, path: &Path) -> Option<Taking> {
     let file = Ready { path: path.to_owned(), is_accepted: false };
-    folder.take(&file).unwrap()
+    folder.reading(&file)().unwrap()
 }
 
 fn report(is_full: bool) -> serde_json::Value {
@@ -141,15 +141,17 @@ fn a_mark_says_that_a_file_is_whole() {
     std::fs::write(&file, "abc").unwrap();
     assert!(ready(&mut folder).is_empty());
     let mark = dir.path().join("a.csv.sha256");
-    std::fs::write(&mark, "00  a.csv\n").unwrap();
+    std::fs::write(&mark, "").unwrap();
+    assert!(ready(&mut folder).is_empty(), "the mark is still being made");
+    std::fs::write(&mark, format!("{}  a.csv\n", "0".repeat(64))).unwrap();
     assert_eq!(ready(&mut folder), ["a.csv"]);
     let file = Ready { path: file, is_accepted: false };
-    let taking = folder.take(&file).unwrap().unwrap();
+    let taking = folder.reading(&file)().unwrap().unwrap();
     assert!(folder.check_mark(&file, &taking).unwrap_err().contains("not whole"));
     taking.leave();
     std::fs::write(&mark, "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD *a.csv\n")
         .unwrap();
-    let taking = folder.take(&file).unwrap().unwrap();
+    let taking = folder.reading(&file)().unwrap().unwrap();
     assert_eq!(folder.check_mark(&file, &taking), Ok(()));
     folder.settle(taking, Fate::Taken, &report(true)).unwrap();
     assert!(dir.path().join("taken/a.csv.sha256").exists() && !mark.exists());
