@@ -16,9 +16,16 @@ use crate::demo::register::{self, RegisterOptions};
 use crate::parked::{self, ParkedArgs};
 use crate::{check, explain, scope, status, tools};
 
+/// The version, and what this binary was built with.
+const VERSION: &str = match (cfg!(feature = "kafka"), cfg!(feature = "kafka-tls")) {
+    (_, true) => concat!(env!("CARGO_PKG_VERSION"), " (embedded log; Kafka, with TLS)"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (embedded log; Kafka, without TLS)"),
+    (false, false) => concat!(env!("CARGO_PKG_VERSION"), " (embedded log; without Kafka)"),
+};
+
 /// Moves registers' changes between institutions, under agreements.
 #[derive(Debug, Parser)]
-#[command(name = "dit", version)]
+#[command(name = "dit", version = VERSION)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

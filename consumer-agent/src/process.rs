@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use platform::client::{Client, send_json};
+use platform::closed;
 use platform::identity::{Identity, IdentityFiles};
 use platform::observe;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
 use schemas::ids::AgreementNumber;
-use schemas::publish::Me;
+use schemas::publish::{AgreementStatus, Me};
 use tokio::sync::mpsc;
 
 use crate::agent::Agent;
@@ -37,7 +38,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         bail!("{}: there is no [[agreement]] to receive", path.display());
     }
     let identity = Identity::load(&config.identity)?;
-    platform::closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
+    closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
     let mut watched = Vec::with_capacity(config.agreement.len());
     let tasks = Tasks::new();
@@ -91,25 +92,59 @@ pub struct InitArgs {
     /// The router, as `https://host:port`.
     #[arg(long)]
     router: String,
-    /// The certificate's file; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    /// The certificate's file, PEM.
     #[arg(long)]
     identity: PathBuf,
-    /// The file to write.
+    /// The key's file; without it, `<stem>-key.pem` beside the certificate.
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// The authorities' file; without it, `ca.pem` beside the certificate.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// The file to write; one that is there gets the agreements that it lacks.
     #[arg(long, default_value = "consumer.toml")]
     out: PathBuf,
 }
 
-/// Asks what this participant may have, and writes a commented configuration.
+/// Asks what this participant may have, and writes a commented configuration, or adds to the one that is there.
 pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
-    if args.out.exists() {
-        bail!("{} exists; remove it first, or give another --out", args.out.display());
-    }
-    let files = IdentityFiles::beside(&args.identity);
+    let mut files = IdentityFiles::beside(&args.identity);
+    files.key = args.key.clone().unwrap_or(files.key);
+    files.authorities = args.ca.clone().unwrap_or(files.authorities);
     let client = Client::new(&args.router, &Identity::load(&files)?)?;
     let me: Me = send_json(client.get("/v1/me")).await?;
-    let text = configuration(&args.router, &files, &me)?;
-    platform::closed::write(&args.out, text).with_context(|| args.out.display().to_string())?;
-    println!("{}: {} agreement(s) of {}", args.out.display(), me.agreements.len(), me.agent.participant);
+    let out = args.out.display();
+    if args.out.exists() {
+        let known = ConsumerConfig::read(&args.out)?;
+        let is_new =
+            |status: &&AgreementStatus| !known.agreement.iter().any(|a| a.number == status.agreement.number);
+        let new: Vec<&AgreementStatus> = me.agreements.iter().filter(is_new).collect();
+        let mut text = std::fs::read_to_string(&args.out).with_context(|| out.to_string())?;
+        for status in &new {
+            describe(&mut text, status)?;
+        }
+        if !new.is_empty() {
+            closed::write(&args.out, text).with_context(|| out.to_string())?;
+        }
+        let word = if new.is_empty() { "nothing to add" } else { "restart the agent" };
+        println!("{out}: {} agreement(s) added to {}; {word}", new.len(), known.agreement.len());
+        return Ok(());
+    }
+    closed::write(&args.out, configuration(&args.router, &files, &me)?).with_context(|| out.to_string())?;
+    println!("{out}: {} agreement(s) of {}", me.agreements.len(), me.agent.participant);
+    Ok(())
+}
+
+/// An agreement as a configuration has it, with what it gives.
+fn describe(text: &mut String, status: &AgreementStatus) -> anyhow::Result<()> {
+    let agreement = &status.agreement;
+    // What others wrote stays within its comment.
+    let plain = |words: &str| words.escape_debug().to_string();
+    writeln!(text, "\n# {} ({})", plain(&agreement.purpose), status.status)?;
+    writeln!(text, "# rows: {}", plain(&agreement.rows))?;
+    let fields: Vec<_> = agreement.fields.keys().map(String::as_str).collect();
+    writeln!(text, "# fields: {}", fields.join(", "))?;
+    writeln!(text, "[[agreement]]\nnumber = \"{}\"\nchannel = \"{}\"", agreement.number, agreement.channel)?;
     Ok(())
 }
 
@@ -127,16 +162,7 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
     writeln!(text, "key = {:?}", absolute(&files.key)?)?;
     writeln!(text, "authorities = {:?}", absolute(&files.authorities)?)?;
     for status in &me.agreements {
-        let agreement = &status.agreement;
-        writeln!(text, "\n# {} ({})", agreement.purpose, status.status)?;
-        writeln!(text, "# rows: {}", agreement.rows)?;
-        let fields: Vec<_> = agreement.fields.keys().map(String::as_str).collect();
-        writeln!(text, "# fields: {}", fields.join(", "))?;
-        writeln!(
-            text,
-            "[[agreement]]\nnumber = \"{}\"\nchannel = \"{}\"",
-            agreement.number, agreement.channel
-        )?;
+        describe(&mut text, status)?;
     }
     Ok(text)
 }

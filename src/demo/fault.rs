@@ -36,15 +36,20 @@ pub struct FaultySink {
     inner: Box<dyn Sink>,
     fault: Fault,
     planted: bool,
+    /// A row that is lost stays lost: a later change of it would bring it back.
+    lost: Option<String>,
 }
 
 impl FaultySink {
     /// Puts a fault in front of a sink.
     pub fn new(inner: Box<dyn Sink>, fault: Fault) -> Self {
-        Self { inner, fault, planted: false }
+        Self { inner, fault, planted: false, lost: None }
     }
 
     fn plant(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(lost) = &self.lost {
+            effects.retain(|effect| !matches!(effect, Effect::Upsert { key, .. } if key == lost));
+        }
         let is_victim = |effect: &Effect| match self.fault {
             Fault::Drop | Fault::Repeat => matches!(effect, Effect::Upsert { .. }),
             Fault::MissedLeave => matches!(effect, Effect::Remove { .. }),
@@ -53,6 +58,11 @@ impl FaultySink {
         let Some(index) = effects.iter().position(is_victim).filter(|_| !self.planted) else { return };
         self.planted = true;
         let victim = effects.remove(index);
+        if let (Fault::Drop, Effect::Upsert { key, .. }) = (self.fault, &victim) {
+            let lost = key.clone();
+            effects.retain(|effect| !matches!(effect, Effect::Upsert { key, .. } if *key == lost));
+            self.lost = Some(lost);
+        }
         if let (Fault::Repeat, Effect::Upsert { key, image }) = (self.fault, victim) {
             let again = Effect::Upsert { key: format!("{key} again"), image: image.clone() };
             effects.insert(index, Effect::Upsert { key, image });
