@@ -58,11 +58,17 @@ pub enum Fault {
     Retention,
     /// Somebody else's bytes stand in a log.
     Poison,
+    /// Half a file lies in a drop folder under its own name.
+    HalfFile,
+    /// Another file takes the place of one that is being taken.
+    ReplacedFile,
+    /// A file that is being taken is written anew in its place.
+    RewrittenFile,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::RouterCrash,
         Self::ProviderCrash,
         Self::ConsumerCrash,
@@ -88,6 +94,9 @@ impl Fault {
         Self::Compaction,
         Self::Retention,
         Self::Poison,
+        Self::HalfFile,
+        Self::ReplacedFile,
+        Self::RewrittenFile,
     ];
 
     /// In words.
@@ -118,6 +127,9 @@ impl Fault {
             Self::Compaction => "compaction",
             Self::Retention => "retention",
             Self::Poison => "foreign record in the log",
+            Self::HalfFile => "half a file dropped",
+            Self::ReplacedFile => "file replaced while taken",
+            Self::RewrittenFile => "file rewritten while taken",
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod consumer;
 pub mod disk;
+pub mod dropped;
 pub mod fault;
 pub mod network;
 pub mod operator;

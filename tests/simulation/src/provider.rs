@@ -29,11 +29,15 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::disk::{Backup, Images};
+use crate::dropped::{Dropping, Writing};
+use crate::fault::Sky;
 use crate::oracle::Oracle;
 use crate::register::{self, Change, Register};
 
 /// Changes that are handed over at once, at most.
 const GROUP: u64 = 12;
+/// One group of so many goes as a file.
+const DROPPED: u64 = 5;
 /// The longest pause between two groups, in milliseconds.
 const GAP: u64 = 4_000;
 /// A compared register may change as a whole: nobody is there to accept it.
@@ -77,6 +81,7 @@ pub struct Provider {
     identity: Identity,
     files: PathBuf,
     oracle: Arc<Oracle>,
+    sky: Arc<Sky>,
     account: Mutex<Account>,
     random: Mutex<Random>,
 }
@@ -87,7 +92,7 @@ impl Provider {
         (id, channel): (AgentId, ChannelName),
         identity: Identity,
         files: &Path,
-        oracle: Arc<Oracle>,
+        (oracle, sky): (Arc<Oracle>, Arc<Sky>),
         (changes, seed): (usize, u64),
     ) -> Self {
         Self {
@@ -98,6 +103,7 @@ impl Provider {
             images: Images::default(),
             identity,
             oracle,
+            sky,
             account: Mutex::new(Account { left: changes, ..Account::default() }),
             random: Mutex::new(Random::new(seed)),
         }
@@ -194,6 +200,12 @@ impl Provider {
 
     async fn hand_over(&self, agent: &Agent, mut sent: watch::Receiver<Sent>) -> anyhow::Result<()> {
         while let Some(group) = self.next_group() {
+            if !self.account().is_doubtful && self.below(DROPPED) == 0 {
+                self.drop_register(agent)?;
+                self.taken();
+                sleep(Duration::from_millis(self.below(GAP))).await;
+                continue;
+            }
             let items = group.iter().map(|change| Ok(register::item(change))).collect();
             for result in agent.take_items(items)? {
                 anyhow::ensure!(!matches!(result, ItemResult::Refused { .. }), "refused: {result:?}");
@@ -207,6 +219,28 @@ impl Provider {
         sent.wait_for(|sent| sent.acknowledged >= end).await.context("sending has stopped")?;
         self.account().is_drained = true;
         std::future::pending().await
+    }
+
+    /// The register as it is now goes as a file, with what is under way, and what comes while that is taken.
+    fn drop_register(&self, agent: &Agent) -> anyhow::Result<()> {
+        let dir = self.files.with_extension("drop");
+        // What lay there when the machine went down is in what is under way.
+        drop(std::fs::remove_dir_all(&dir));
+        let how = Writing::of(self.below(8));
+        let text = {
+            let mut account = self.account();
+            let group = account.in_flight.clone();
+            account.expect_last_of_each(&group);
+            account.register.as_file()
+        };
+        let mut next = || {
+            let group = self.draw_group();
+            let mut account = self.account();
+            account.expect_last_of_each(&group);
+            account.in_flight.extend(group);
+            account.register.as_file()
+        };
+        Dropping { dir: &dir, agent, guard: NO_GUARD, sky: &self.sky }.register(&text, how, &mut next)
     }
 
     /// What was under way is taken.
@@ -228,14 +262,19 @@ impl Provider {
             }
             return Some(account.in_flight.clone());
         }
+        drop(account);
+        let group = self.draw_group();
+        self.account().in_flight.clone_from(&group);
+        Some(group).filter(|group| !group.is_empty())
+    }
+
+    /// Changes that nobody has seen; none when all were made.
+    fn draw_group(&self) -> Vec<Change> {
+        let mut account = self.account();
         let count = usize::try_from(1 + self.below(GROUP)).unwrap_or(1).min(account.left);
-        if count == 0 {
-            return None;
-        }
         account.left -= count;
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        account.in_flight = (0..count).map(|_| account.register.change(&mut random)).collect();
-        Some(account.in_flight.clone())
+        (0..count).map(|_| account.register.change(&mut random)).collect()
     }
 }
 
@@ -248,6 +287,24 @@ impl Account {
             *behind += 1;
             let made = self.register.story.get(key).map_or(0, Vec::len);
             self.optional.insert((key.clone(), made.saturating_sub(*behind)));
+        }
+    }
+
+    /// A file says of each key only what it is in the end: what is under way before that may be missing, and so may a row that
+    /// came and went.
+    fn expect_last_of_each(&mut self, group: &[Change]) {
+        let mut back: BTreeMap<&str, usize> = BTreeMap::new();
+        for (key, _) in group {
+            *back.entry(key).or_default() += 1;
+        }
+        for (key, count) in back {
+            let story = self.register.story.get(key).map(Vec::as_slice).unwrap_or_default();
+            let first = story.len().saturating_sub(count);
+            let was_there =
+                first.checked_sub(1).and_then(|index| story.get(index)).is_some_and(Option::is_some);
+            let is_there = story.last().is_some_and(Option::is_some);
+            let required = if is_there || was_there { story.len().saturating_sub(1) } else { story.len() };
+            self.optional.extend((first..required).map(|index| (key.to_owned(), index)));
         }
     }
 

@@ -98,8 +98,8 @@ impl World {
             let machine = Machine::Provider(usize::try_from(number)?);
             let changes = plan::CHANGES / usize::try_from(plan::PROVIDERS)?;
             let who = (agent_of(machine)?, format!("register-{number}").parse()?);
-            let (identity, oracle) = (identities.agent.clone(), Arc::clone(&oracle));
-            let site = Provider::new(who, identity, files, oracle, (changes, random.next_number()));
+            let (identity, watched) = (identities.agent.clone(), (Arc::clone(&oracle), Arc::clone(&sky)));
+            let site = Provider::new(who, identity, files, watched, (changes, random.next_number()));
             Ok(Arc::new(site))
         });
         let providers = providers.collect::<anyhow::Result<_>>()?;

@@ -1,0 +1,146 @@
+//! A provider's drop folder: the whole register as a real file, and what its writer does to that meanwhile.
+//!
+//! Owns the order of things as the agent's own loop has it. Each whole file that is ready is taken: what it says must get into the
+//! log, also where another takes its place at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use jiff::SignedDuration;
+use producer_agent::agent::{Agent, Guard};
+use producer_agent::source::drop_folder::{DropFolder, DropSettings, Fate, Marker, Ready, Taking};
+use producer_agent::source::format::TableFormat;
+
+use crate::fault::{Fault, Sky};
+
+/// What the writer does to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Nothing: it is renamed in, whole.
+    Whole,
+    /// Half of it lies there first, under its own name.
+    Half,
+    /// Once it was read, the next register takes its place.
+    Replaced,
+    /// Once it was read, it is written anew in its place, and stands there half for a while.
+    Rewritten,
+}
+
+impl Writing {
+    /// By a number that was drawn.
+    pub const fn of(number: u64) -> Self {
+        match number {
+            0 => Self::Half,
+            1 => Self::Replaced,
+            2 => Self::Rewritten,
+            _ => Self::Whole,
+        }
+    }
+
+    const fn fault(self) -> Fault {
+        match self {
+            Self::Half | Self::Whole => Fault::HalfFile,
+            Self::Replaced => Fault::ReplacedFile,
+            Self::Rewritten => Fault::RewrittenFile,
+        }
+    }
+}
+
+/// A folder and who takes what lies there.
+pub struct Dropping<'a> {
+    /// The folder.
+    pub dir: &'a Path,
+    /// The agent.
+    pub agent: &'a Agent,
+    /// Nobody is there to accept what it holds.
+    pub guard: Guard,
+    /// Where faults are counted.
+    pub sky: &'a Arc<Sky>,
+}
+
+/// The end of each register shows that it is whole.
+fn with_trailer(register: &str) -> String {
+    format!("{register}END {}\n", register.lines().count().saturating_sub(1))
+}
+
+fn half(text: &str) -> &str {
+    text.get(..text.len() / 2).unwrap_or_default()
+}
+
+impl Dropping<'_> {
+    fn path(&self) -> PathBuf {
+        self.dir.join("register.csv")
+    }
+
+    fn rename_in(&self, text: &str) -> anyhow::Result<()> {
+        let part = self.dir.join("register.csv.part");
+        std::fs::write(&part, text)?;
+        Ok(std::fs::rename(part, self.path())?)
+    }
+
+    /// Drops a register. `next` makes another one, where one takes its place.
+    pub fn register(
+        &self,
+        register: &str,
+        how: Writing,
+        next: &mut dyn FnMut() -> String,
+    ) -> anyhow::Result<()> {
+        let settings = DropSettings { still_for: SignedDuration::ZERO, marker: Marker::None };
+        let mut folder = DropFolder::open(self.dir, settings)?;
+        let text = with_trailer(register);
+        if how == Writing::Half {
+            std::fs::write(self.path(), half(&text))?;
+            ensure!(self.take(&mut folder, &mut || Ok(()))? == Fate::Refused, "half a file was taken");
+            self.sky.fired(Fault::HalfFile);
+        }
+        self.rename_in(&text)?;
+        // A register that never lay there whole is not one that was told: what is written twice is the same.
+        let mut following = None;
+        let mut meanwhile = || {
+            if matches!(how, Writing::Replaced | Writing::Rewritten) {
+                let text = following.insert(with_trailer(&next()));
+                match how {
+                    Writing::Rewritten => std::fs::write(self.path(), half(text))?,
+                    _ => self.rename_in(text)?,
+                }
+                self.sky.fired(how.fault());
+            }
+            Ok(())
+        };
+        ensure!(self.take(&mut folder, &mut meanwhile)? == Fate::Taken, "a whole file was not taken");
+        let Some(following) = following else { return Ok(()) };
+        if how == Writing::Rewritten {
+            ensure!(self.take(&mut folder, &mut || Ok(()))? == Fate::Refused, "half a file was taken");
+            self.rename_in(&following)?;
+        }
+        ensure!(self.take(&mut folder, &mut || Ok(()))? == Fate::Taken, "the next file was not taken");
+        Ok(())
+    }
+
+    /// One file, as the agent's loop takes it; `meanwhile` happens once it was read.
+    fn take(
+        &self,
+        folder: &mut DropFolder,
+        meanwhile: &mut dyn FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Fate> {
+        let format = TableFormat { trailer: Some("END {rows}".to_owned()), ..TableFormat::default() };
+        folder.ready()?;
+        let ready: Vec<Ready> = folder.ready()?;
+        let file = ready.first().context("no file is ready")?;
+        let taking: Taking = folder.reading(file)()?.context("the file changed while nobody wrote")?;
+        meanwhile()?;
+        folder.forget_last()?;
+        let fate = match self.agent.take_file(taking.path(), &format, self.guard, true) {
+            Ok(report) => {
+                ensure!(report.parked.is_empty(), "rows are parked: {report:?}");
+                folder.remember(&taking, true)?;
+                Fate::Taken
+            }
+            Err(error) if error.is_of_the_file() => Fate::Refused,
+            Err(error) => return Err(error.into()),
+        };
+        folder.settle(taking, fate, &serde_json::json!({}))?;
+        Ok(fate)
+    }
+}
