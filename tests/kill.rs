@@ -136,6 +136,27 @@ fn a_restored_folder_is_recognised_and_reopened() {
 }
 
 #[test]
+fn a_running_producer_notices_that_the_routers_log_went_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled(site(dir.path()));
+    running.remove("router").unwrap().kill().unwrap();
+    copy(&site.path("log"), &site.path("backup"));
+    running.insert("router", start(&site, "router"));
+    take_day(&site, 1);
+    running.remove("router").unwrap().kill().unwrap();
+    // A consumer's copy is set aside, as docs/keeping.md says; the producer is left as it is.
+    running.remove("consumer").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("consumer")).unwrap();
+    std::fs::remove_dir_all(site.path("log")).unwrap();
+    copy(&site.path("backup"), &site.path("log"));
+    for part in ["router", "consumer"] {
+        running.insert(part, start(&site, part));
+    }
+    take_day(&site, 2);
+    assert!(site.log("producer").contains("log_went_back"), "{}", site.log("producer"));
+}
+
+#[test]
 fn a_provider_whose_schema_gains_a_column_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let (site, mut running) = settled(site(dir.path()));

@@ -43,6 +43,19 @@ pub enum Doubt {
         /// Where the log stands.
         next: Sequence,
     },
+    /// The router's log lacks what it had acknowledged: it was restored from a copy, or lost.
+    #[error(
+        "log_went_back: the log of partition {partition} stands at {next}, but {acknowledged} was acknowledged: \
+         was the router restored from a copy?"
+    )]
+    LogWentBack {
+        /// The partition.
+        partition: Partition,
+        /// Where the log stands.
+        next: Sequence,
+        /// Where it stood.
+        acknowledged: Sequence,
+    },
     /// The router's log lost events that the channel's state had not.
     #[error("state_overtaken: the state of partition {partition} lacks events that the log has lost")]
     StateOvertaken {
@@ -57,6 +70,7 @@ impl Doubt {
         match self {
             Self::Voided { .. } => "voided",
             Self::RestoredFolder { .. } => "restored_folder",
+            Self::LogWentBack { .. } => "log_went_back",
             Self::StateOvertaken { .. } => "state_overtaken",
         }
     }
@@ -131,8 +145,9 @@ impl SendMachine {
             Some(counted) if counted.epoch == epoch && counted.agent == agent => {
                 standing.opened = true;
                 if counted.next < standing.acknowledged {
-                    // An answer that was overtaken by a later one.
-                    Verdict::Acknowledged { next: standing.acknowledged }
+                    // Each answer is read from the log behind what was acknowledged before it was asked for.
+                    let acknowledged = standing.acknowledged;
+                    Verdict::Reopen(Doubt::LogWentBack { partition, next: counted.next, acknowledged })
                 } else if (counted.next, counted.digest) == (standing.acknowledged, standing.digest) {
                     Verdict::Acknowledged { next: counted.next }
                 } else if knows(counted.next, counted.digest) {
@@ -195,11 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn an_overtaken_answer_takes_nothing_back() {
+    fn a_log_that_lacks_what_it_acknowledged_is_in_doubt() {
         let mut machine = machine();
         machine.on_position(&position(Some((1, 5))), |_, _| true, false);
-        let word = machine.on_position(&position(Some((1, 3))), |_, _| panic!("not looked for"), false);
-        assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(5) });
+        let word = machine.on_position(&position(Some((1, 3))), |_, _| true, false);
+        assert!(
+            matches!(word, Verdict::Reopen(Doubt::LogWentBack { .. })),
+            "sent from 5 on, nothing would count"
+        );
     }
 
     #[test]
