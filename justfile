@@ -91,3 +91,7 @@ fuzz-sources SECONDS="300":
 # Planted bugs: each must be found within a hundred seeds.
 planted:
     tests/simulation/planted.sh
+
+# So many random files, read by the agent and by Python's csv: whatever the one takes, the other reads as the same.
+oracle FILES="100000":
+    DIT_ORACLE={{FILES}} cargo test -p producer-agent --test oracle -- --nocapture

@@ -121,6 +121,8 @@ def of_time(rng):
             sign = {"Z": 0, "+02:00": 120, "-11:30": -690}[zone]
             days = at - datetime.datetime(1970, 1, 1) - datetime.timedelta(minutes=sign)
             value = (days.days * 86_400 + days.seconds) * 1_000 + int((part + "000")[:3] or 0)
+            # The instant must have a year from 1 to 9999, too, where the clock is Greenwich's.
+            value = value if -62_135_596_800_000 <= value < 253_402_300_800_000 else None
         except ValueError:
             value = None
     return {"kind": "timestamp", "plain": text, "value": value}
