@@ -64,5 +64,6 @@ async fn the_territorial_reform_through_two_routers_one_of_them_killed() {
     assert_eq!(outcome.replicas.iter().filter(|replica| replica.rows == 0).count(), 78);
     assert_eq!(outcome.replicas.last().unwrap().rows, 6097);
     let moved = |count: fn(&Tally) -> u64| outcome.replicas.iter().map(|r| count(&r.delivered)).sum::<u64>();
-    assert_eq!((moved(|tally| tally.left), moved(|tally| tally.entered)), (2847, 2847));
+    let replicas: Vec<_> = outcome.replicas.iter().map(|r| (&r.territory, r.rows, r.delivered)).collect();
+    assert_eq!((moved(|tally| tally.left), moved(|tally| tally.entered)), (2847, 2847), "{replicas:?}");
 }

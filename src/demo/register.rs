@@ -293,6 +293,10 @@ impl Play {
             }
             self.start_consumer(&participant, Some(territory)).await?;
         }
+        // One that joined after the first version would find moved rows where they are, and be told of no move.
+        for consumer in &mut self.consumers {
+            consumer.joined().await?;
+        }
         Ok(())
     }
 

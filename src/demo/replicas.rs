@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use consumer_agent::receive::machine::Tally;
 use consumer_agent::sink::file::Manifest;
 use consumer_agent::status::Status;
@@ -57,6 +57,15 @@ impl Consumer {
     /// Its copy, for people.
     pub fn file(&self) -> PathBuf {
         self.dir.join(format!("{}.ndjson", self.channel))
+    }
+
+    /// Waits until it follows the log: what it is told from now on are changes.
+    pub async fn joined(&mut self) -> anyhow::Result<()> {
+        let joined = self.status.wait_for(|status| status.cursor.is_some());
+        tokio::time::timeout(PATIENCE, joined)
+            .await
+            .with_context(|| format!("{} has not joined", self.participant))??;
+        Ok(())
     }
 
     /// Waits until its files reflect the end of the log.
