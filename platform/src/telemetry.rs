@@ -2,6 +2,8 @@
 //!
 //! Owns the subscriber's set-up. Keys and values of events are never logged anywhere.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -35,7 +37,9 @@ pub fn init(service: &'static str, format: Format, filter: &str) -> Result<Telem
     if let Ok(directive) = format!("{}=info", traces::TARGET).parse() {
         filter = filter.add_directive(directive);
     }
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // A file of lines has no use for colours.
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
     let lines: Box<dyn Layer<_> + Send + Sync> = match format {
         Format::Text => lines.with_target(false).boxed(),
         Format::Json => lines.json().with_span_list(false).boxed(),
