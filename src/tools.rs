@@ -7,15 +7,18 @@ use std::path::PathBuf;
 use anyhow::Context;
 use platform::pki::{Authority, Subject};
 
+/// The trust domain of a network that has no other yet.
+const DOMAIN: &str = "dit.local";
+
 /// `dit pki`.
 #[derive(Debug, clap::Args)]
 pub struct PkiArgs {
     /// The folder of the authority; made when it is missing.
     #[arg(long, default_value = "pki")]
     dir: PathBuf,
-    /// The trust domain.
-    #[arg(long, default_value = "dit.local")]
-    domain: String,
+    /// The trust domain; that of the authority which is there, else dit.local.
+    #[arg(long)]
+    domain: Option<String>,
     /// Agents to make certificates for, as participant/agent.
     #[arg(long)]
     agent: Vec<String>,
@@ -29,10 +32,13 @@ pub struct PkiArgs {
 
 /// Makes certificates and says where they are.
 pub fn pki(args: &PkiArgs) -> anyhow::Result<()> {
-    let authority = Authority::open_or_create(&args.dir, &args.domain)?;
+    let domain = args.domain.clone().or_else(|| Authority::domain_in(&args.dir));
+    let authority = Authority::open_or_create(&args.dir, domain.as_deref().unwrap_or(DOMAIN))?;
     let issue = |stem: &str, subject: &Subject| -> anyhow::Result<()> {
+        let was_there = args.dir.join(format!("{stem}.pem")).exists();
         authority.issue_to(&args.dir, stem, subject)?;
-        println!("{}/{stem}.pem and {stem}-key.pem", args.dir.display());
+        let anew = if was_there { ", anew: those before stay good until they end" } else { "" };
+        println!("{}/{stem}.pem and {stem}-key.pem{anew}", args.dir.display());
         Ok(())
     };
     for agent in &args.agent {
@@ -44,7 +50,8 @@ pub fn pki(args: &PkiArgs) -> anyhow::Result<()> {
     }
     for router in &args.router {
         let (name, hosts) = router.split_once('=').context("--router takes name=host,host")?;
-        let hosts = hosts.split(',').map(str::to_owned).collect();
+        let hosts: Vec<_> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
+        anyhow::ensure!(hosts.iter().all(|host| !host.is_empty()), "--router {router:?}: a host is empty");
         issue(&format!("router-{name}"), &Subject::Router { name: name.to_owned(), hosts })?;
     }
     println!("{}/ca.pem is the authority that all of them trust", args.dir.display());

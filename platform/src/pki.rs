@@ -9,9 +9,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use schemas::ids::AgentId;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::identity::Identity;
+use crate::identity::{Identity, PeerError};
 
 /// A year: long enough for trying things out, short enough that nobody builds on it.
 pub const DEFAULT_VALIDITY: Duration = Duration::from_hours(24 * 365);
@@ -22,6 +25,24 @@ pub enum PkiError {
     /// The library refused.
     #[error("the certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
+    /// The folder's authority is that of another network.
+    #[error("{path} is the authority of {found}, not of {asked}: give --domain {found}, or another --dir")]
+    OtherDomain {
+        /// The authority's certificate.
+        path: String,
+        /// Whose it is.
+        found: String,
+        /// Whose was asked for.
+        asked: String,
+    },
+    /// Nobody would take it for a name of the network.
+    #[error("{name:?} is no name of this network ({error}): use letters, digits, '.', '_' and '-'")]
+    Name {
+        /// What the certificate would have named.
+        name: String,
+        /// What a reader of it says.
+        error: PeerError,
+    },
     /// A file could not be written or read.
     #[error("{path}: {error}")]
     File {
@@ -47,6 +68,9 @@ pub enum Subject {
         hosts: Vec<String>,
     },
 }
+
+/// The authority's common name is this and its domain.
+const NAME: &str = "dit development authority of ";
 
 impl Subject {
     fn path(&self) -> String {
@@ -81,7 +105,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("dit development authority of {domain}"));
+        params.distinguished_name.push(DnType::CommonName, format!("{NAME}{domain}"));
         let key = KeyPair::generate()?;
         let certificate_pem = params.self_signed(&key)?.pem();
         let key_pem = key.serialize_pem();
@@ -97,6 +121,10 @@ impl Authority {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
         if certificate.exists() {
             let certificate_pem = std::fs::read_to_string(&certificate).map_err(file(&certificate))?;
+            if let Some(found) = domain_of(&certificate_pem).filter(|found| found != domain) {
+                let path = certificate.display().to_string();
+                return Err(PkiError::OtherDomain { path, found, asked: domain.to_owned() });
+            }
             let key_pem = std::fs::read_to_string(&key).map_err(file(&key))?;
             let issuer = Issuer::from_ca_cert_pem(&certificate_pem, KeyPair::from_pem(&key_pem)?)?;
             return Ok(Self { domain: domain.to_owned(), certificate_pem, key_pem, issuer });
@@ -106,6 +134,11 @@ impl Authority {
         std::fs::write(&certificate, &authority.certificate_pem).map_err(file(&certificate))?;
         write_secret(&key, &authority.key_pem)?;
         Ok(authority)
+    }
+
+    /// The domain of the authority in `dir`; none where there is none, or where it is not one of these.
+    pub fn domain_in(dir: &Path) -> Option<String> {
+        domain_of(&std::fs::read_to_string(dir.join("ca.pem")).ok()?)
     }
 
     /// The authority's certificate.
@@ -156,11 +189,21 @@ impl Authority {
     /// Makes a certificate and writes it beside the authority's, as `<stem>.pem` and `<stem>-key.pem`.
     pub fn issue_to(&self, dir: &Path, stem: &str, subject: &Subject) -> Result<(), PkiError> {
         let issued = self.issue(subject)?;
+        self.identity_of(issued.clone())?
+            .own_name(&self.domain)
+            .map_err(|error| PkiError::Name { name: subject.path(), error })?;
         let certificate = dir.join(format!("{stem}.pem"));
         std::fs::write(&certificate, issued.certificate_pem)
             .map_err(|error| PkiError::File { path: certificate.display().to_string(), error })?;
         write_secret(&dir.join(format!("{stem}-key.pem")), &issued.key_pem)
     }
+}
+
+fn domain_of(certificate_pem: &str) -> Option<String> {
+    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    name.strip_prefix(NAME).map(str::to_owned)
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
@@ -183,5 +226,13 @@ mod tests {
         let identity = again.identity(&Subject::Agent(id.clone())).unwrap();
         assert_eq!(identity.own_name("dit.lv"), Ok(Peer::Agent(id)));
         assert!(identity.own_name("elsewhere.lv").is_err());
+        assert_eq!(Authority::domain_in(dir.path()).as_deref(), Some("dit.lv"));
+        let other =
+            Authority::open_or_create(dir.path(), "elsewhere.lv").err().map(|error| error.to_string());
+        let other = other.unwrap_or_default();
+        assert!(other.ends_with("not of elsewhere.lv: give --domain dit.lv, or another --dir"), "{other}");
+        let wrong = authority.issue_to(dir.path(), "operator-a", &Subject::Operator("a/b".to_owned()));
+        assert!(matches!(wrong, Err(PkiError::Name { .. })), "{wrong:?}");
+        assert!(!dir.path().join("operator-a.pem").exists());
     }
 }
