@@ -16,11 +16,12 @@ use crate::agent::{Agent, FileReport};
 use crate::metrics::{Look, Metrics};
 use crate::outbox::{SharedOutbox, lock};
 use crate::send::sender::{Sender, Sent};
+use crate::source::drop_folder::DropFolder;
 
 /// An agent that is watched.
 pub struct Watch {
     metrics: Metrics,
-    held: PathBuf,
+    drop_dir: PathBuf,
     at_work: Mutex<Option<AtWork>>,
     /// Seconds since 1970; 0 before the first look.
     looked_at: AtomicI64,
@@ -42,10 +43,9 @@ struct AtWork {
 impl Watch {
     /// Before the router was reached; `drop_dir` is the folder that files are dropped into.
     pub fn new(metrics: Metrics, drop_dir: &std::path::Path) -> Self {
-        let held = drop_dir.join("held");
         Self {
             metrics,
-            held,
+            drop_dir: drop_dir.to_owned(),
             at_work: Mutex::new(None),
             looked_at: AtomicI64::new(0),
             waiting: AtomicU64::new(0),
@@ -94,11 +94,7 @@ impl Watch {
 
     fn look(&self) -> Look {
         let looked_at = Some(self.looked_at.load(Ordering::Relaxed)).filter(|at| *at > 0);
-        let held = std::fs::read_dir(&self.held).map_or(0, |entries| {
-            // A dropped file may itself be NDJSON.
-            let is_beside = |name: &str| name.ends_with(".report.json") || name.ends_with(".parked.ndjson");
-            entries.flatten().filter(|entry| !is_beside(&entry.file_name().to_string_lossy())).count()
-        });
+        let held = DropFolder::held(&self.drop_dir).map_or(0, |held| held.len());
         let held =
             u64::try_from(held).unwrap_or(u64::MAX).saturating_add(self.waiting.load(Ordering::Relaxed));
         let is_partial = self.is_partial.load(Ordering::Relaxed);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::cells::{Cell, Cells};
-use super::compare::{Counts, MOST_NAMED, Parked, Read, RowReader};
+use super::compare::{Counts, Parked, Read, RowReader};
 use super::table::{Extent, Row};
 use crate::image::{ImageError, ImageStore};
 
@@ -104,20 +104,14 @@ impl Changes {
                     self.refused
                         .get_or_insert_with(|| format!("line {}: {}", parked.place.line, parked.reason));
                 }
-                self.name(parked);
+                self.counts.park(parked, &mut self.parked);
                 None
             }
         }
     }
 
     fn park(&mut self, row: &Row, reason: &str) {
-        self.name(Parked { place: row.place, column: None, reason: reason.to_owned() });
-    }
-
-    fn name(&mut self, parked: Parked) {
-        self.counts.parked += 1;
-        if self.parked.len() < MOST_NAMED {
-            self.parked.push(parked);
-        }
+        let parked = Parked { place: row.place, column: None, reason: reason.to_owned() };
+        self.counts.park(parked, &mut self.parked);
     }
 }

@@ -44,6 +44,16 @@ pub struct Counts {
     pub parked: u64,
 }
 
+impl Counts {
+    /// Counts a row that is set aside; the first of them are named.
+    pub(super) fn park(&mut self, parked: Parked, named: &mut Vec<Parked>) {
+        self.parked += 1;
+        if named.len() < MOST_NAMED {
+            named.push(parked);
+        }
+    }
+}
+
 /// What a key does, as far as one row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -199,7 +209,7 @@ impl RowReader {
 }
 
 /// Rows set aside that are named; more are counted. A file of nothing else may not fill the memory.
-pub const MOST_NAMED: usize = 100_000;
+const MOST_NAMED: usize = 100_000;
 /// Names of members without a field that a report shows.
 const NAMED: usize = 40;
 
@@ -297,12 +307,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Counts a row that is set aside; the first of them are named.
     fn park(&mut self, parked: Parked) {
-        self.counts.parked += 1;
-        if self.parked.len() < MOST_NAMED {
-            self.parked.push(parked);
-        }
+        self.counts.park(parked, &mut self.parked);
     }
 
     /// What a row without a key means for the others.

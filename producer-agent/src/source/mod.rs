@@ -7,6 +7,7 @@ pub mod cells;
 pub mod changes;
 pub mod compare;
 mod delimited;
+mod digits;
 pub mod drop_folder;
 pub mod format;
 pub mod items;

@@ -54,12 +54,10 @@ impl Handshakes {
         let id = waiting.next;
         waiting.next += 1;
         let of_address = waiting.places.iter().filter(|(_, address, _)| *address == from).count();
-        let leaves = match () {
-            () if of_address >= MAX_OF_ADDRESS => {
-                waiting.places.iter().position(|(_, address, _)| *address == from)
-            }
-            () if waiting.places.len() >= MAX_HANDSHAKES => Some(0),
-            () => None,
+        let leaves = if of_address >= MAX_OF_ADDRESS {
+            waiting.places.iter().position(|(_, address, _)| *address == from)
+        } else {
+            (waiting.places.len() >= MAX_HANDSHAKES).then_some(0)
         };
         if let Some((.., oldest)) = leaves.and_then(|index| waiting.places.remove(index)) {
             oldest.notify_one();

@@ -8,6 +8,7 @@ use jiff::{Timestamp, Unit};
 use serde::Deserialize;
 
 use super::numeral::Rounding;
+use crate::source::digits::runs;
 
 /// How dates are written, as `strptime` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -68,17 +69,11 @@ const NO_YEAR: &str = "it lies before the year 1, which databases do not agree a
 
 /// Single digits as two: 14.5.2019 is 14.05.2019.
 fn padded(text: &str) -> String {
-    let mut padded = String::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let is_digit = first.is_ascii_digit();
-        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
-        let (piece, after) = rest.split_at(length);
-        padded.push_str(if is_digit && length == 1 { "0" } else { "" });
-        padded.push_str(piece);
-        rest = after;
-    }
-    padded
+    let two = |(is_digits, run): (bool, &str)| match is_digits && run.len() == 1 {
+        true => format!("0{run}"),
+        false => run.to_owned(),
+    };
+    runs(text).map(two).collect()
 }
 
 fn example(format: &str) -> String {

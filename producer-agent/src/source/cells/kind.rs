@@ -106,10 +106,10 @@ impl Kind {
         let plain = NumberStyle::PLAIN;
         let written = match cell {
             Cell::Null => return self.put_null(out).ok_or_else(null),
-            Cell::Plain(text) if styles.null_marker.contains(text) => {
-                return self.put_null(out).ok_or_else(null);
-            }
-            Cell::Plain(text) if text.is_empty() && matches!(self, Self::Nullable { .. }) => {
+            Cell::Plain(text)
+                if styles.null_marker.contains(text)
+                    || (text.is_empty() && matches!(self, Self::Nullable { .. })) =>
+            {
                 return self.put_null(out).ok_or_else(null);
             }
             Cell::Undecodable(looks_like) => {

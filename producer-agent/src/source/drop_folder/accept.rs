@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{DropError, DropFolder, beside, entries, last};
+use super::names::{REPORT, is_beside};
+use super::{DropError, DropFolder, beside, entries, last, name_of};
 
 /// Why a person's word on a held file is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -35,20 +36,20 @@ pub enum AcceptError {
 }
 
 impl DropFolder {
+    /// The names of the files that are held, in no order; what lies beside them is none.
+    pub fn held(dir: &Path) -> Result<Vec<String>, DropError> {
+        let found = entries(&dir.join("held"))?;
+        Ok(found.iter().map(|(path, _)| name_of(path)).filter(|name| !is_beside(name)).collect())
+    }
+
     /// A person's word on a file that the guard holds, or that waits for one before it.
     pub fn accept(dir: &Path, name: &str) -> Result<PathBuf, AcceptError> {
         let held = dir.join("held").join(name);
-        let is_beside = name.ends_with(".report.json") || name.ends_with(".parked.ndjson");
-        let is_plain = !is_beside && Path::new(name).file_name().is_some_and(|file| file == name);
+        let is_plain = !is_beside(name) && Path::new(name).file_name().is_some_and(|file| file == name);
         let from = [held.clone(), dir.join(name)].into_iter().find(|path| is_plain && path.is_file());
         let Some(from) = from else {
-            let mut held: Vec<String> = entries(&dir.join("held"))?
-                .into_iter()
-                .map(|(path, _)| {
-                    path.file_name().unwrap_or_default().to_string_lossy().escape_debug().to_string()
-                })
-                .filter(|name| !name.ends_with(".report.json") && !name.ends_with(".parked.ndjson"))
-                .collect();
+            let held = Self::held(dir)?;
+            let mut held: Vec<String> = held.iter().map(|name| name.escape_debug().to_string()).collect();
             held.sort();
             let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
             return Err(AcceptError::Unknown { file: name.escape_debug().to_string(), held });
@@ -67,7 +68,7 @@ impl DropFolder {
 
 /// When a whole register was held, if this is one that was.
 pub(super) fn held_register(dir: &Path, name: &str) -> Option<i64> {
-    let report = std::fs::read(beside(&dir.join("held").join(name), ".report.json")).ok()?;
+    let report = std::fs::read(beside(&dir.join("held").join(name), REPORT)).ok()?;
     let report: HeldReport = serde_json::from_slice(&report).ok()?;
     report.is_full.then_some(report.at)
 }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use self::arrivals::Arrivals;
 use self::last::Last;
-use self::names::{Order, is_unfinished, natural};
+use self::names::{Order, PARKED, REPORT, is_unfinished, natural};
 use self::taking::{Copied, Identity};
 use super::compare::Parked;
 
@@ -287,8 +287,9 @@ impl DropFolder {
     /// Reads a file, once, on a thread that may wait for the disk; `None` where it changed meanwhile or is not there any more.
     pub fn reading(&self, file: &Ready) -> impl FnOnce() -> Result<Option<Taking>, DropError> + Send + use<> {
         let (path, into) = (file.path.clone(), self.dir.join("taking"));
+        let with_digest = self.is_told_by_digest(file);
         move || {
-            Ok(match Taking::read(&path, &into)? {
+            Ok(match Taking::read(&path, &into, with_digest)? {
                 Copied::Whole(taking) => Some(taking),
                 Copied::Changed | Copied::Gone => None,
             })
@@ -304,17 +305,23 @@ impl DropFolder {
             .then(|| format!("{since} was taken since it was held: the register would be turned back"))
     }
 
-    /// Whether a file that was read is what its mark says. A person's word stands for a mark.
+    /// Whether a digest beside a file says that it is whole. A person's word stands for a mark.
+    fn is_told_by_digest(&self, file: &Ready) -> bool {
+        self.settings.marker == Marker::Sha256 && !file.is_accepted
+    }
+
+    /// Whether a file that was read is what its mark says.
     pub fn check_mark(&self, file: &Ready, taking: &Taking) -> Result<(), String> {
-        if self.settings.marker != Marker::Sha256 || file.is_accepted {
+        if !self.is_told_by_digest(file) {
             return Ok(());
         }
         let told = told_digest(&beside(&file.path, ".sha256")).ok_or("its .sha256 has no digest")?;
-        match told == taking.digest() {
-            true => Ok(()),
-            false => {
-                Err(format!("its digest is {}, its .sha256 says another: it is not whole", taking.digest()))
-            }
+        match taking.digest.as_ref() {
+            Some(digest) if *digest == told => Ok(()),
+            digest => Err(format!(
+                "its digest is {}, its .sha256 says another: it is not whole",
+                digest.map_or("not known", String::as_str)
+            )),
         }
     }
 
@@ -367,9 +374,9 @@ impl DropFolder {
             object.insert("at".to_owned(), clock::now().get().into());
         }
         if fate == Fate::Refused {
-            drop(std::fs::remove_file(beside(&target, ".parked.ndjson")));
+            drop(std::fs::remove_file(beside(&target, PARKED)));
         }
-        let report_path = beside(&target, ".report.json");
+        let report_path = beside(&target, REPORT);
         let written = closed::create(&report_path).and_then(|mut file| {
             // One sentence stands in one line.
             match fate {
@@ -402,7 +409,7 @@ impl DropFolder {
 
     /// Names every parked row in a file beside the report: one JSON object a line.
     pub fn name_parked(&self, taking: &Taking, fate: Fate, parked: &[Parked]) -> Result<(), DropError> {
-        let path = beside(&self.dir.join(fate.folder()).join(taking.name()), ".parked.ndjson");
+        let path = beside(&self.dir.join(fate.folder()).join(taking.name()), PARKED);
         if parked.is_empty() {
             // One of an earlier file of this name.
             drop(std::fs::remove_file(&path));

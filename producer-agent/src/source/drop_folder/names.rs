@@ -4,6 +4,8 @@
 
 use std::cmp::Ordering;
 
+use crate::source::digits::runs;
+
 /// Endings of files that are still being written, or lie beside one.
 const UNFINISHED: [&str; 12] = [
     ".part",
@@ -29,6 +31,15 @@ pub(super) fn is_unfinished(name: &str) -> bool {
         || BESIDE.iter().any(|start| name.starts_with(start))
 }
 
+/// What stands behind a settled file's name: its report, and its parked rows.
+pub(super) const REPORT: &str = ".report.json";
+pub(super) const PARKED: &str = ".parked.ndjson";
+
+/// Whether a name is that of a report or of parked rows, and no file of its own.
+pub(super) fn is_beside(name: &str) -> bool {
+    [REPORT, PARKED].iter().any(|ending| name.ends_with(ending))
+}
+
 /// A part of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece<'n> {
@@ -38,19 +49,11 @@ enum Piece<'n> {
 }
 
 fn pieces(name: &str) -> Vec<Piece<'_>> {
-    let mut found = Vec::new();
-    let mut rest = name;
-    while let Some(first) = rest.chars().next() {
-        let is_digit = first.is_ascii_digit();
-        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
-        let (piece, after) = rest.split_at(length);
-        found.push(match is_digit {
-            true => Piece::Number(piece.trim_start_matches('0')),
-            false => Piece::Text(piece),
-        });
-        rest = after;
-    }
-    found
+    let found = runs(name).map(|(is_digits, run)| match is_digits {
+        true => Piece::Number(run.trim_start_matches('0')),
+        false => Piece::Text(run),
+    });
+    found.collect()
 }
 
 /// The order in which files go: by their names, numbers in them compared as numbers.
@@ -130,23 +133,12 @@ fn is_date(pieces: &[Piece<'_>]) -> bool {
 }
 
 fn with_number(name: &str, at: usize, number: u64) -> String {
-    let mut index = 0;
-    let mut rest = name;
-    let mut text = String::new();
-    while let Some(first) = rest.chars().next() {
-        let is_digit = first.is_ascii_digit();
-        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
-        let (piece, after) = rest.split_at(length);
-        match index == at {
-            true if piece.starts_with('0') => {
-                text.push_str(&format!("{number:0>width$}", width = piece.len()))
-            }
-            true => text.push_str(&number.to_string()),
-            false => text.push_str(piece),
-        }
-        (index, rest) = (index + 1, after);
-    }
-    text
+    let spelt = |(index, (_, run)): (usize, (bool, &str))| match index == at {
+        true if run.starts_with('0') => format!("{number:0>width$}", width = run.len()),
+        true => number.to_string(),
+        false => run.to_owned(),
+    };
+    runs(name).enumerate().map(spelt).collect()
 }
 
 #[cfg(test)]

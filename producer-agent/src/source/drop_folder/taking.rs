@@ -65,8 +65,8 @@ pub struct Taking {
     pub(super) identity: Identity,
     /// What was read of it.
     copy: PathBuf,
-    /// The SHA-256 of that.
-    digest: [u8; 32],
+    /// The SHA-256 of that in hexadecimal digits, where a mark tells one.
+    pub(super) digest: Option<String>,
 }
 
 /// What came of reading a file.
@@ -81,8 +81,8 @@ pub(super) enum Copied {
 }
 
 impl Taking {
-    /// Reads a file into `folder`.
-    pub(super) fn read(original: &Path, folder: &Path) -> Result<Copied, DropError> {
+    /// Reads a file into `folder`; its digest is made where it is asked for, since that takes as long as reading.
+    pub(super) fn read(original: &Path, folder: &Path, with_digest: bool) -> Result<Copied, DropError> {
         let wrong = |error: io::Error| DropError::at(original, error);
         // A link or a pipe that took the file's place is not followed, nor waited for.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -99,7 +99,7 @@ impl Taking {
         let copy = folder.join(original.file_name().unwrap_or_default());
         let into = |error: io::Error| DropError::at(&copy, error);
         let mut out = closed::create(&copy).map_err(into)?;
-        let mut hash = Sha256::new();
+        let mut hash = with_digest.then(Sha256::new);
         let mut chunk = vec![0; CHUNK];
         loop {
             let length = match file.read(&mut chunk) {
@@ -109,7 +109,7 @@ impl Taking {
                 Err(error) => return Err(wrong(error)),
             };
             let read = chunk.get(..length).unwrap_or_default();
-            hash.update(read);
+            hash.iter_mut().for_each(|hash| hash.update(read));
             out.write_all(read).map_err(into)?;
         }
         out.flush().map_err(into)?;
@@ -123,7 +123,7 @@ impl Taking {
             original: original.to_owned(),
             identity,
             copy,
-            digest: hash.finalize().into(),
+            digest: hash.map(|hash| hex::encode(hash.finalize())),
         }))
     }
 
@@ -135,11 +135,6 @@ impl Taking {
     /// Its name.
     pub fn name(&self) -> String {
         self.original.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-
-    /// Its SHA-256 in hexadecimal digits.
-    pub(super) fn digest(&self) -> String {
-        hex::encode(self.digest)
     }
 
     /// Puts it where it belongs. What was dropped is moved if it is still what was read; what came in its place stays, and
