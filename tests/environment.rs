@@ -145,3 +145,20 @@ fn clocks_that_are_off_by_an_hour_change_nothing_that_is_delivered() {
     assert!(!site.log("consumer").contains("begins again"), "{}", site.log("consumer"));
     assert!(!site.log("producer").contains("reopens"), "{}", site.log("producer"));
 }
+
+#[test]
+fn a_certificate_that_has_run_out_hides_no_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, _running) = settled(site(dir.path()));
+    site.shorten_certificate("9000/main", std::time::Duration::ZERO).unwrap();
+    let status = || {
+        let mut dit = std::process::Command::new(env!("CARGO_BIN_EXE_dit"));
+        let output =
+            dit.args(["status", "--config", "consumer.toml"]).current_dir(dir.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    wait(&site, "the certificate has run out", || status().1.contains("the certificate was good until"));
+    let (code, said) = status();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("A-1 (register): ") && said.contains(" rows; "), "{said}");
+}
