@@ -310,11 +310,11 @@ async fn dropped(
 ) -> Result<bool, Dropped> {
     let Some((taking, is_changes)) = read(config, folder, file).await? else { return Ok(true) };
     let refuse = |folder: &mut DropFolder, taking: Taking, problem: &str| {
-        tracing::error!(file = %taking.name().escape_debug(), problem = %problem.escape_debug(), "the file was refused");
-        watch.metrics().settled_file(Fate::Refused);
         // The copy's own place says nothing to whoever dropped it.
         let copy = taking.path().display().to_string();
         let problem = problem.replace(&copy, &file.path.display().to_string());
+        tracing::error!(file = %taking.name().escape_debug(), problem = %problem.escape_debug(), "the file was refused");
+        watch.metrics().settled_file(Fate::Refused);
         folder.settle(taking, Fate::Refused, &serde_json::json!({"refused": problem}))
     };
     let is_changes = match folder.check_mark(file, &taking).and(is_changes) {

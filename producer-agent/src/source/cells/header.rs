@@ -89,7 +89,7 @@ pub fn hint(header: &[String], name: &str) -> Option<String> {
         true => "has a blank or an invisible character more or less",
         false => "differs in capital letters",
     };
-    Some(format!("; {near:?} {differs}: mend the spelling at the source, or name the column so"))
+    Some(format!("; {near:?} {differs}: it must be spelt the same at the source and here"))
 }
 
 #[cfg(test)]
