@@ -251,6 +251,26 @@ fn a_consumer_that_lost_its_folder_begins_again_from_the_state() {
     take_day(&site, 4);
 }
 
+#[test]
+fn a_new_empty_log_empties_no_replica() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = settled(site(dir.path()));
+    let before = replica(&site);
+    running.remove("router").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("log")).unwrap();
+    running.insert("router", start(&site, "router"));
+    eventually("the consumer has heard", || Ok(site.log("consumer").contains("keeps its replica as it is")))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
+    assert!(site.log("consumer").contains("register_incomplete"), "{}", site.log("consumer"));
+    // It goes on when the provider has sent its register into the new log, and not before.
+    running.remove("producer").unwrap().kill().unwrap();
+    std::fs::remove_dir_all(site.path("producer")).unwrap();
+    running.insert("producer", start(&site, "producer"));
+    assert_eq!(replica(&site), before);
+    take_day(&site, 1);
+    assert!(site.log("consumer").contains("begins again from the state"), "{}", site.log("consumer"));
+}
+
 /// Folders of a router, a producer and a consumer, as each version of the formats left them.
 const FORMATS: [&str; 2] = ["v1", "v2"];
 

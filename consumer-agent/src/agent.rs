@@ -201,6 +201,11 @@ impl Agent {
                 self.tell(Phase::Connecting, Some(text));
                 retry.next_wait()
             }
+            Some(ErrorCode::RegisterIncomplete) => {
+                tracing::warn!(agreement = %self.number, %error, "keeps its replica as it is");
+                self.tell(Phase::Waiting, Some(text));
+                NOT_ACTIVE_WAIT
+            }
             Some(ErrorCode::AgreementNotActive | ErrorCode::SchemaMismatch | ErrorCode::NotPermitted) => {
                 tracing::warn!(agreement = %self.number, %error, "waits for the agreement");
                 self.tell(Phase::Waiting, Some(text));

@@ -21,7 +21,7 @@ use schemas::ids::{Epoch, LogId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use self::emit::Emitter;
+use self::emit::{Emitter, looked_at_now};
 pub use self::take::{FileReport, Guard};
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
@@ -332,7 +332,7 @@ impl Agent {
     /// The source says that nothing else has changed up to now.
     pub fn take_freshness(&self) -> Result<(), AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        Emitter::of(self, "http", "").finish(true)
+        Emitter::of(self, "http", "").finish(Some(looked_at_now()))
     }
 }
 

@@ -47,6 +47,8 @@ pub enum ErrorCode {
     LostTopic,
     /// The caller may not do this.
     NotPermitted,
+    /// The log is another one than the cursor's, and does not hold the whole register yet: what is there is kept.
+    RegisterIncomplete,
     /// The request cannot be read.
     RequestMalformed,
     /// The request's body took too long to come.
@@ -75,7 +77,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the page.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AgreementEnded,
         Self::AgreementNotActive,
         Self::AppendUnknown,
@@ -94,6 +96,7 @@ impl ErrorCode {
         Self::KeyMismatch,
         Self::LostTopic,
         Self::NotPermitted,
+        Self::RegisterIncomplete,
         Self::RequestMalformed,
         Self::RequestSlow,
         Self::RequestsTooMany,
@@ -133,6 +136,7 @@ impl ErrorCode {
             Self::Internal => 500,
             Self::AppendUnknown
             | Self::LostTopic
+            | Self::RegisterIncomplete
             | Self::ShuttingDown
             | Self::StateOvertaken
             | Self::Unavailable => 503,
@@ -145,6 +149,7 @@ impl ErrorCode {
             self,
             Self::AppendUnknown
                 | Self::Internal
+                | Self::RegisterIncomplete
                 | Self::RequestSlow
                 | Self::RequestsTooMany
                 | Self::ShuttingDown
@@ -179,6 +184,7 @@ impl ErrorCode {
             Self::KeyMismatch => "key_mismatch",
             Self::LostTopic => "lost_topic",
             Self::NotPermitted => "not_permitted",
+            Self::RegisterIncomplete => "register_incomplete",
             Self::RequestMalformed => "request_malformed",
             Self::RequestSlow => "request_slow",
             Self::RequestsTooMany => "requests_too_many",

@@ -19,6 +19,11 @@ use crate::outbox::{Content, lock};
 /// Bytes of events that share one sync: rows may be large, and a group is in memory three times.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
+/// The word that the source was looked at just now, and all of it is told.
+pub(super) fn looked_at_now() -> Freshness {
+    Freshness { at: now() }
+}
+
 /// Puts a file's changes into the outbox, group by group, and folds them into the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
@@ -49,6 +54,11 @@ impl<'a> Emitter<'a> {
             folds: Vec::with_capacity(GROUP),
             pending: HashMap::new(),
         }
+    }
+
+    /// Whether nothing waits to be put into the outbox.
+    pub(super) fn is_empty(&self) -> bool {
+        self.contents.is_empty()
     }
 
     /// Makes the event of a key's new image, on top of the present one; whether there is one.
@@ -112,11 +122,11 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// The freshness of a file that was taken whole follows its events, in every partition.
-    pub(super) fn finish(mut self, is_whole: bool) -> Result<(), AgentError> {
-        let freshness = Freshness { at: now() }.encode();
-        for number in (0..self.agent.channel.partitions).filter(|_| is_whole) {
-            self.contents.push((Partition::new(number), Content::Freshness(freshness.clone())));
+    /// How fresh the register is now follows its events, in every partition; nothing where nobody knows.
+    pub(super) fn finish(mut self, freshness: Option<Freshness>) -> Result<(), AgentError> {
+        if let Some(datum) = freshness.map(|freshness| freshness.encode()) {
+            let of = |number| (Partition::new(number), Content::Freshness(datum.clone()));
+            self.contents.extend((0..self.agent.channel.partitions).map(of));
         }
         self.flush()?;
         let position = self.agent.images.position()?;

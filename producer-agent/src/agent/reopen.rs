@@ -17,7 +17,7 @@ use schemas::key::KeyDeriver;
 use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
-use super::emit::Emitter;
+use super::emit::{Emitter, looked_at_now};
 use super::{Agent, AgentError, GROUP, IdentityFile};
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
@@ -228,7 +228,9 @@ impl Agent {
                 emitter.put(&key, after, 0)?;
             }
         }
-        emitter.finish(true)?;
+        // Of an empty register nothing is said: in a log that is new, it may just not be there yet.
+        let is_there = self.images.count()? > 0 || !emitter.is_empty();
+        emitter.finish(is_there.then(looked_at_now))?;
         let position = self.images.position()?;
         self.sync_images(position)?;
         self.appended.send_replace(lock(&self.outbox).next_position());

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::emit::Emitter;
+use super::emit::{Emitter, looked_at_now};
 use super::{Agent, AgentError};
 use crate::source::cells::Columns;
 use crate::source::changes::{Changes, OperationAt};
@@ -168,7 +168,7 @@ impl Agent {
             for (line, key, after) in changes.rows {
                 emitter.put(&key, after, line)?;
             }
-            emitter.finish(true)?;
+            emitter.finish(Some(looked_at_now()))?;
         }
         let is_operation = |column: &&String| Some(*column) == format.operation_column.as_ref();
         Ok(FileReport {
@@ -211,7 +211,7 @@ impl Agent {
             }
         }
         // Of a file that is held in part nobody is told that the register was looked at.
-        emitter.finish(survey.deletes_held.is_none())
+        emitter.finish(survey.deletes_held.is_none().then(looked_at_now))
     }
 
     fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {

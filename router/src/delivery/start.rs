@@ -53,6 +53,17 @@ pub enum StartError {
         /// The channel's.
         expected: String,
     },
+    /// A cursor of a log that is gone, while the new one does not hold the register yet.
+    #[error(
+        "the cursor is of another log ({found}, this is {expected}), and in this one the provider has not said yet that its \
+         register is there whole: keep what you have until it has"
+    )]
+    Incomplete {
+        /// The cursor's.
+        found: String,
+        /// The channel's.
+        expected: String,
+    },
     /// A question without a place in the log.
     #[error("check= needs from= a cursor that stands in the log, not in a pass from the state")]
     CheckWithoutCursor,
@@ -175,7 +186,7 @@ pub async fn begin(
             }
         }
         From::Cursor(Cursor { pass: Some(pass), log_id, version, .. }) => {
-            check_cursor(running, agreement, (log_id, version, pass.places.len()))?;
+            check_cursor(running, agreement, (log_id, version, pass.places.len())).await?;
             if pass.seal != seal(secret, agreement, log_id, &pass) {
                 return Err(StartError::Unsealed);
             }
@@ -190,7 +201,7 @@ pub async fn begin(
             return Ok(Beginning::State(pass, passes));
         }
         From::Cursor(cursor) => {
-            check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len()))?;
+            check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len())).await?;
             for (feed, place) in running.feeds.iter().zip(&cursor.places) {
                 check_floor(feed, agreement, place.offset).await?;
                 followers.push(Follower::resume(Arc::clone(feed), *place).await?);
@@ -236,12 +247,28 @@ fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, pass: &Pas
     secret.agreement_key(&agreement.number).seal(&pass.sealed_bytes(log_id, agreement.version))
 }
 
-fn check_cursor(
+/// Whether a pass from the state would give the whole register: each partition's state has passed its provider's word on
+/// how fresh it is, which follows a file that was taken.
+async fn is_whole(running: &Running) -> Result<bool, StartError> {
+    for (feed, reach) in running.feeds.iter().zip(&running.materialised) {
+        let last = reach.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
+        if last.is_none_or(|mark| mark.checkpoint.freshness.is_none()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn check_cursor(
     running: &Running,
     agreement: &Agreement,
     (log_id, version, places): (LogId, AgreementVersion, usize),
 ) -> Result<(), StartError> {
     let expected = running.entry.log_id;
+    // A pass from a state that is empty so far would empty the replica.
+    if log_id != expected && !is_whole(running).await? {
+        return Err(StartError::Incomplete { found: log_id.to_string(), expected: expected.to_string() });
+    }
     if log_id != expected || places != running.feeds.len() {
         return Err(StartError::Foreign { found: log_id.to_string(), expected: expected.to_string() });
     }

@@ -168,6 +168,7 @@ refused_from! {
         StartError::Foreign { .. } | StartError::OtherVersion(..) | StartError::Unsealed => {
             ErrorCode::CursorForeign
         }
+        StartError::Incomplete { .. } => ErrorCode::RegisterIncomplete,
         StartError::History(_) => ErrorCode::HistoryDenied,
         StartError::TooOld(_) => ErrorCode::CursorTooOld,
         StartError::Lost(_) => ErrorCode::LostTopic,
