@@ -123,10 +123,10 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
         let page: AuditPage = send_json(client.get("/v1/audit").query(&[("from", from.get())])).await?;
         for text in &page.entries {
             match reading.take(text).filter(|entry| filter.shows(entry)) {
-                Some(_) if args.json => println!("{text}"),
+                Some(_) if args.json => platform::say!("{}", platform::shown::json(text)),
                 Some(entry) => {
                     let line = in_sentence(&entry.event);
-                    println!("{} {} {}: {}", entry.at, entry.router, entry.number, line.escape_debug());
+                    platform::say!("{} {} {}: {}", entry.at, entry.router, entry.number, line);
                 }
                 None => {}
             }
@@ -141,17 +141,18 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
     if args.json {
         let heads: BTreeMap<&String, &String> =
             reading.chains.iter().map(|(router, chain)| (router, &chain.head)).collect();
-        println!("{}", serde_json::json!({"whole": is_whole, "problems": reading.problems, "heads": heads}));
+        let whole = serde_json::json!({"whole": is_whole, "problems": reading.problems, "heads": heads});
+        platform::say!("{}", platform::shown::json(&whole.to_string()));
         return Ok(is_whole);
     }
     for problem in &reading.problems {
-        println!("BROKEN: {problem}");
+        platform::say!("BROKEN: {problem}");
     }
     for (router, chain) in &reading.chains {
-        println!("{router}: {} entries, head {}", chain.next, chain.head);
+        platform::say!("{router}: {} entries, head {}", chain.next, chain.head);
     }
     if reading.chains.is_empty() {
-        println!("there is no entry of any router");
+        platform::say!("there is no entry of any router");
     }
     Ok(is_whole)
 }

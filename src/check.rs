@@ -38,10 +38,10 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
     let mut good = true;
     for file in &args.files {
         match check_file(file) {
-            Ok(kind) => println!("{}: a good {kind}", file.display()),
+            Ok(kind) => platform::say!("{}: a good {kind}", file.display()),
             Err(error) => {
                 good = false;
-                eprintln!("{error:#}");
+                platform::complain!("{error:#}");
             }
         }
     }
@@ -58,12 +58,12 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
         let drift = drift(&Declared::read(folder)?, &in_force);
         good &= drift.is_empty();
         match drift.is_empty() {
-            true => println!(
+            true => platform::say!(
                 "{}: {} agreement(s) stand at {router} as declared",
                 folder.display(),
                 in_force.len()
             ),
-            false => drift.iter().for_each(|line| println!("{}: {line}", folder.display())),
+            false => drift.iter().for_each(|line| platform::say!("{}: {line}", folder.display())),
         }
     }
     Ok(good)

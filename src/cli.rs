@@ -178,7 +178,7 @@ async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
         }
     };
     if json {
-        println!("{outcome}");
+        platform::say!("{}", platform::shown::json(&outcome));
     }
     Ok(equal)
 }

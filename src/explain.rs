@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use platform::config;
+use platform::{config, shown};
 use producer_agent::source::items::read_row;
 use schemas::agreement::Agreement;
 use schemas::change::Op;
@@ -100,16 +100,16 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
                 explanation,
                 error,
             };
-            println!("{}", serde_json::to_string(&line)?);
+            platform::say!("{}", shown::json(&serde_json::to_string(&line)?));
         } else {
             match explained {
-                Ok(explained) => println!("{whose}: {}", in_words(&explained)),
-                Err(error) => println!("{whose}: no decision: {error}"),
+                Ok(explained) => platform::say_lines!("{whose}: {}", in_words(&explained)),
+                Err(error) => platform::say!("{whose}: no decision: {error}"),
             }
         }
     }
     if !found {
-        println!("no agreement that stands on channel {} is meant", args.channel);
+        platform::say!("no agreement that stands on channel {} is meant", args.channel);
     }
     Ok(found && is_decided)
 }

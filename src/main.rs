@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("dit: {error:#}");
+            platform::complain!("dit: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use consumer_agent::config::ConsumerConfig;
 use consumer_agent::sink::postgres::{Decision, ParkedRow, PostgresPlace, decide, parked};
+use platform::shown;
 use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
 
@@ -81,11 +82,11 @@ async fn list(replicas: &Replicas) -> anyhow::Result<bool> {
     for (number, place) in replicas.places()? {
         for row in parked(&place, &number).await? {
             none = false;
-            println!("{number} {}", in_words(&row, platform::clock::now()));
+            platform::say_lines!("{number} {}", in_words(&row, platform::clock::now()));
         }
     }
     if none {
-        println!("nothing is parked");
+        platform::say!("nothing is parked");
     }
     Ok(none)
 }
@@ -94,6 +95,7 @@ fn in_words(row: &ParkedRow, now: Millis) -> String {
     let ParkedRow { key, reason, since, waiting, asked } = row;
     let asked = asked.as_ref().map(|asked| format!("; {asked} is asked for")).unwrap_or_default();
     let ago = now.since(*since) / 1_000;
+    let (key, reason) = (shown::value(key), shown::value(reason));
     format!("{key}\n  refused {ago} s ago: {reason}; {waiting} later event(s) wait{asked}")
 }
 
@@ -103,6 +105,6 @@ async fn ask(chosen: &Chosen, decision: Decision) -> anyhow::Result<bool> {
     for (number, place) in chosen.replicas.places()? {
         asked += decide(&place, &number, decision, keys).await?;
     }
-    println!("{asked} row(s); the agent does it with its next batch, within seconds while it runs");
+    platform::say!("{asked} row(s); the agent does it with its next batch, within seconds while it runs");
     Ok(asked > 0)
 }

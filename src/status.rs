@@ -40,20 +40,23 @@ pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
         let status: consumer_agent::status::Status = serde_json::from_slice(&text)
             .with_context(|| format!("{}: is another dit's; use that one", path.display()))?;
         is_well &= status.is_well();
-        println!("{}", status.in_words(&agreement.channel, clock::now()));
+        platform::say_lines!("{}", status.in_words(&agreement.channel, clock::now()));
         match &agreements {
             Ok(known) => {
                 let (line, stands) = standing(known, &agreement.number, clock::now());
                 is_well &= stands;
-                println!("  {line}");
+                platform::say!("  {line}");
             }
             Err(problem) => {
-                println!("  whether the agreement stands is not known: {}", problem.escape_debug())
+                platform::say!(
+                    "  whether the agreement stands is not known: {}",
+                    platform::shown::value(problem)
+                )
             }
         }
     }
     if let Some(until) = identity.ok().and_then(|identity| identity.good_until()) {
-        println!(
+        platform::say!(
             "certificate {}: {}",
             config.identity.certificate.display(),
             ends(Millis::new(until * 1_000), clock::now())
@@ -86,7 +89,7 @@ fn standing(known: &[AgreementStatus], number: &AgreementNumber, now: Millis) ->
             (format!("the agreement is outside its dates; {end}"), false)
         }
         Standing::Active => (format!("the agreement is active, version {}; {end}", agreement.version), true),
-        other => (format!("the agreement is {other}: {}", found.reason.escape_debug()), false),
+        other => (format!("the agreement is {other}: {}", platform::shown::value(&found.reason)), false),
     }
 }
 

@@ -38,7 +38,7 @@ pub fn pki(args: &PkiArgs) -> anyhow::Result<()> {
         let was_there = args.dir.join(format!("{stem}.pem")).exists();
         authority.issue_to(&args.dir, stem, subject)?;
         let anew = if was_there { ", anew: those before stay good until they end" } else { "" };
-        println!("{}/{stem}.pem and {stem}-key.pem{anew}", args.dir.display());
+        platform::say!("{}/{stem}.pem and {stem}-key.pem{anew}", args.dir.display());
         Ok(())
     };
     for agent in &args.agent {
@@ -54,7 +54,7 @@ pub fn pki(args: &PkiArgs) -> anyhow::Result<()> {
         anyhow::ensure!(hosts.iter().all(|host| !host.is_empty()), "--router {router:?}: a host is empty");
         issue(&format!("router-{name}"), &Subject::Router { name: name.to_owned(), hosts })?;
     }
-    println!("{}/ca.pem is the authority that all of them trust", args.dir.display());
+    platform::say!("{}/ca.pem is the authority that all of them trust", args.dir.display());
     Ok(())
 }
 
@@ -94,7 +94,7 @@ pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
         ProducerCommand::Accept { config, file } => {
             let config = producer_agent::config::ProducerConfig::read(&config)?;
             let path = producer_agent::source::drop_folder::DropFolder::accept(&config.drop_dir, &file)?;
-            println!("{} will be taken next", path.display());
+            platform::say!("{} will be taken next", path.display());
             Ok(())
         }
     }

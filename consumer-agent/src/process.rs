@@ -127,11 +127,11 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
             closed::write(&args.out, text).with_context(|| out.to_string())?;
         }
         let word = if new.is_empty() { "nothing to add" } else { "restart the agent" };
-        println!("{out}: {} agreement(s) added to {}; {word}", new.len(), known.agreement.len());
+        platform::say!("{out}: {} agreement(s) added to {}; {word}", new.len(), known.agreement.len());
         return Ok(());
     }
     closed::write(&args.out, configuration(&args.router, &files, &me)?).with_context(|| out.to_string())?;
-    println!("{out}: {} agreement(s) of {}", me.agreements.len(), me.agent.participant);
+    platform::say!("{out}: {} agreement(s) of {}", me.agreements.len(), me.agent.participant);
     Ok(())
 }
 
@@ -139,7 +139,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
 fn describe(text: &mut String, status: &AgreementStatus) -> anyhow::Result<()> {
     let agreement = &status.agreement;
     // What others wrote stays within its comment.
-    let plain = |words: &str| words.escape_debug().to_string();
+    let plain = |words: &str| platform::shown::value(words);
     writeln!(text, "\n# {} ({})", plain(&agreement.purpose), status.status)?;
     writeln!(text, "# rows: {}", plain(&agreement.rows))?;
     let fields: Vec<_> = agreement.fields.keys().map(String::as_str).collect();

@@ -158,7 +158,7 @@ impl Status {
                 write!(text, "\n  {} row(s) refused by PostgreSQL are parked: dit parked list", self.parked);
         }
         if let Some(error) = &self.last_error {
-            let _ = write!(text, "\n  last error: {}", error.escape_debug());
+            let _ = write!(text, "\n  last error: {}", platform::shown::value(error));
         }
         text
     }

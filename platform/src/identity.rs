@@ -242,7 +242,7 @@ pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
     // One that begins like a name of ours and is none counts as well: nobody chooses between names.
     let prefix = format!("spiffe://{domain}/");
     let own: Vec<&str> = found.iter().copied().filter(|uri| uri.starts_with(&prefix)).collect();
-    let words = || found.join(", ").escape_debug().to_string();
+    let words = || crate::shown::value(&found.join(", "));
     let foreign = || PeerError::Foreign { domain: domain.to_owned(), found: words() };
     match own.as_slice() {
         [only] => parse_uri(only, domain).ok_or_else(foreign),

@@ -18,6 +18,7 @@ pub mod retry;
 #[cfg(feature = "simulation")]
 pub mod schedule;
 pub mod segments;
+pub mod shown;
 pub mod shutdown;
 pub mod telemetry;
 pub mod traces;

@@ -9,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::shown::{Lines, LogLine};
 use crate::traces::{self, Exporting, TraceError};
 
 /// How log lines look.
@@ -39,7 +40,12 @@ pub fn init(service: &'static str, format: Format, filter: &str) -> Result<Telem
     }
     // A file of lines has no use for colours.
     let is_terminal = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    let shown = match format {
+        Format::Text if is_terminal => Lines::Coloured,
+        Format::Text => Lines::Plain,
+        Format::Json => Lines::Json,
+    };
+    let lines = fmt::layer().with_writer(move || LogLine(shown)).with_ansi(is_terminal);
     let lines: Box<dyn Layer<_> + Send + Sync> = match format {
         Format::Text => lines.with_target(false).boxed(),
         Format::Json => lines.json().with_span_list(false).boxed(),

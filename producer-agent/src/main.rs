@@ -1,6 +1,7 @@
 //! The thin binary: configuration file, run, exit code.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -13,11 +14,20 @@ struct Args {
     config: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    platform::identity::install_crypto();
-    let args = Args::parse();
+fn run(args: &Args) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
         .block_on(producer_agent::process::run(&args.config))
+}
+
+fn main() -> ExitCode {
+    platform::identity::install_crypto();
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            platform::complain!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
 }

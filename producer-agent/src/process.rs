@@ -313,7 +313,7 @@ async fn dropped(
         // The copy's own place says nothing to whoever dropped it.
         let copy = taking.path().display().to_string();
         let problem = problem.replace(&copy, &file.path.display().to_string());
-        tracing::error!(file = %taking.name().escape_debug(), problem = %problem.escape_debug(), "the file was refused");
+        tracing::error!(file = %taking.name(), problem = %problem, "the file was refused");
         watch.metrics().settled_file(Fate::Refused);
         folder.settle(taking, Fate::Refused, &serde_json::json!({"refused": problem}))
     };
@@ -334,7 +334,7 @@ async fn dropped(
             return Ok(true);
         }
         Follows::Older(why) => {
-            tracing::warn!(file = %taking.name().escape_debug(), %why, "held; look at it, then: dit producer accept");
+            tracing::warn!(file = %taking.name(), %why, "held; look at it, then: dit producer accept");
             watch.metrics().settled_file(Fate::Held);
             let report = serde_json::json!({"file": taking.name(), "is_full": !is_changes, "taken": false, "guard": why});
             folder.settle(taking, Fate::Held, &report)?;
@@ -351,7 +351,7 @@ async fn dropped(
         }
         Err(NotTaken::Waits(error)) => {
             // The file stays where it is; what of it is in the outbox already is found unchanged next time.
-            tracing::error!(%error, file = %taking.name().escape_debug(), "the file waits until the disk takes more");
+            tracing::error!(%error, file = %taking.name(), "the file waits until the disk takes more");
             taking.leave();
             Ok(false)
         }
@@ -384,7 +384,7 @@ fn settle(
 
 fn tell(report: &FileReport) {
     let counts = report.counts;
-    let file = report.file.escape_debug();
+    let file = report.file.as_str();
     let (create, update, delete, parked) = (counts.create, counts.update, counts.delete, counts.parked);
     for remark in &report.remarks {
         tracing::warn!(%file, "{remark}");
@@ -396,7 +396,7 @@ fn tell(report: &FileReport) {
     if parked > 0 {
         let first = report.parked.first();
         let line = first.map_or(0, |row| row.place.line);
-        let reason = first.map(|row| row.reason.escape_debug().to_string()).unwrap_or_default();
+        let reason = first.map(|row| row.reason.clone()).unwrap_or_default();
         tracing::warn!(%file, "{parked} row(s) are parked, the first at line {line}: {reason}");
     }
     match (&report.guard, report.taken) {
@@ -406,7 +406,6 @@ fn tell(report: &FileReport) {
         _ => tracing::info!(%file, create, update, delete, parked, "taken"),
     }
     if let (Some(why), true) = (&report.deletes_held, report.taken) {
-        let why = why.escape_debug();
         tracing::warn!(%file, "taken in part: no row is deleted by it, as {why}; mend the source, or say trailer in [format]");
     }
 }

@@ -12,7 +12,7 @@ use schemas::ids::{ChannelName, Offset, Partition};
 use schemas::marks::{self, Checkpoint};
 use schemas::record::Kind;
 use schemas::table::Table;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::channel::audience::Audience;
 use crate::channel::feed::Feed;
@@ -59,7 +59,12 @@ pub struct Running {
     pub feeds: Vec<Arc<Feed>>,
     /// How far the state has got, by partition.
     pub materialised: Vec<Reach>,
+    /// Turns of its owner's agents at reading the whole state.
+    pub readings: Arc<Semaphore>,
 }
+
+/// Readings of one channel's state by its owner at once: one agent reopens, another may look on.
+pub const READINGS_AT_ONCE: usize = 2;
 
 impl Running {
     /// The feed of a partition.
@@ -197,7 +202,8 @@ impl Channels {
         };
         let name = entry.channel.name.clone();
         self.faults.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        let running = Arc::new(Running { entry, audience, feeds, materialised });
+        let readings = Arc::new(Semaphore::new(READINGS_AT_ONCE));
+        let running = Arc::new(Running { entry, audience, feeds, materialised, readings });
         self.running.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
         self.changed.send_modify(|version| *version += 1);
         Ok(())

@@ -1,5 +1,7 @@
 //! The thin binary: configuration file, run, exit code.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use router::process::RunArgs;
 
@@ -11,8 +13,17 @@ struct Args {
     run: RunArgs,
 }
 
-fn main() -> anyhow::Result<()> {
-    platform::identity::install_crypto();
-    let args = Args::parse();
+fn run(args: Args) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(router::process::run(args.run))
+}
+
+fn main() -> ExitCode {
+    platform::identity::install_crypto();
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            platform::complain!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
 }

@@ -51,7 +51,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     })
     .await
     .context("the router could not be started")?;
-    println!("listening on {}, operators on {}", router.address(), router.admin_address());
+    platform::say!("listening on {}, operators on {}", router.address(), router.admin_address());
     let fault = tokio::select! {
         biased;
         () = terminate() => None,

@@ -24,7 +24,9 @@ pub enum Fault {
 pub fn check_planted(fault: Option<Fault>, equal: bool) -> bool {
     match fault {
         Some(fault) if equal => {
-            eprintln!("the fault {fault:?} could not be planted: the register gave no occasion for it");
+            platform::complain!(
+                "the fault {fault:?} could not be planted: the register gave no occasion for it"
+            );
             false
         }
         _ => true,

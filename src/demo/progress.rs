@@ -44,7 +44,7 @@ impl Progress {
 
     /// A line that stays.
     pub fn say(&self, line: impl AsRef<str>) {
-        self.bar.suspend(|| println!("{}", line.as_ref()));
+        self.bar.suspend(|| platform::say!("{}", line.as_ref()));
     }
 
     /// What is being done now, for the live line.

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
 use platform::segments::disk::RealDisk;
+use platform::shown;
 use producer_agent::agent::{FileReport, Guard};
 use producer_agent::source::cells::in_quotes;
 use producer_agent::source::format::TableFormat;
@@ -345,7 +346,7 @@ impl Play {
             producer.drained().await?;
             self.amend(&before, &columns, producer).await?;
         }
-        self.progress.step(file.display().to_string().escape_debug().to_string());
+        self.progress.step(shown::value(&file.display().to_string()));
         self.options.begun.send_replace(index + 1);
         let guard = Guard::default();
         let accepted = !self.options.guard;
@@ -354,7 +355,7 @@ impl Play {
         let counts = report.counts;
         self.progress.say(format!(
             "{}: {} created, {} updated, {} deleted, {} unchanged, {} parked{}",
-            report.file.escape_debug(),
+            shown::value(&report.file),
             counts.create,
             counts.update,
             counts.delete,
@@ -369,17 +370,17 @@ impl Play {
         for parked in report.parked.iter().take(TOLD) {
             let column = parked.column.as_ref().map(|name| format!(", column {name:?}")).unwrap_or_default();
             let Place { line, character, .. } = parked.place;
-            let reason = parked.reason.escape_debug();
+            let reason = shown::value(&parked.reason);
             self.progress.say(format!("  parked line {line}, character {character}{column}: {reason}"));
         }
         if let Some(more) = report.parked.len().checked_sub(TOLD).filter(|more| *more > 0) {
             self.progress.say(format!("  and {more} more"));
         }
         for remark in &report.remarks {
-            self.progress.say(format!("  {}", remark.escape_debug()));
+            self.progress.say(format!("  {}", shown::value(remark)));
         }
         if let Some(why) = &report.deletes_held {
-            self.progress.say(format!("  no row is deleted by it: {}", why.escape_debug()));
+            self.progress.say(format!("  no row is deleted by it: {}", shown::value(why)));
         }
         producer.drained().await?;
         Ok(report)

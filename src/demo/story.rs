@@ -13,7 +13,7 @@ impl Outcome {
         let delivered =
             self.replicas.iter().fold(Tally::default(), |sum, replica| sum.plus(replica.delivered));
         let rows: usize = self.replicas.iter().map(|replica| replica.rows).sum();
-        println!(
+        platform::say!(
             "{} replicas hold {rows} rows. Delivered: {} changes, {} entered a scope, {} left one, {} from the state.",
             self.replicas.len(),
             delivered.changed,
@@ -22,25 +22,25 @@ impl Outcome {
             delivered.present
         );
         if self.rows_read == 0 {
-            println!("  No row of any version could be read.");
+            platform::say!("  No row of any version could be read.");
         }
         if self.rows_set_aside > 0 {
-            println!(
+            platform::say!(
                 "  {} row(s) were parked; of their keys the replicas show what stood there before.",
                 self.rows_set_aside
             );
         }
         for replica in self.replicas.iter().filter(|replica| !replica.equal).take(NAMED) {
-            println!("  NOT EQUAL: {} ({} rows)", replica.participant, replica.rows);
+            platform::say!("  NOT EQUAL: {} ({} rows)", replica.participant, replica.rows);
         }
         if let Some(kept) = &self.kept {
-            println!("Look at {}/replica/<participant>/register.ndjson", kept.display());
+            platform::say!("Look at {}/replica/<participant>/register.ndjson", kept.display());
         }
         let verdict = if self.equal {
             "VERIFIED: every replica equals its part of the register, as another parser reads it from the raw files"
         } else {
             "FAILED: a replica is not what it should be"
         };
-        println!("{verdict} ({:.1} s).", self.seconds);
+        platform::say!("{verdict} ({:.1} s).", self.seconds);
     }
 }

@@ -108,7 +108,7 @@ async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
                 Err(refused) => vec![format!("refused: {refused}")],
             };
             found += words.len();
-            words.iter().for_each(|words| println!("{}: {words}", agreement.number));
+            words.iter().for_each(|words| platform::say!("{}: {words}", agreement.number));
         }
     }
     if let Some(draft) =
@@ -120,7 +120,7 @@ async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
         looked > 0,
         "there is no agreement to look at: agreements are agreements/*.json of the folder"
     );
-    println!("{looked} agreement(s), {found} finding(s)");
+    platform::say!("{looked} agreement(s), {found} finding(s)");
     Ok(found == 0)
 }
 
@@ -152,10 +152,17 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
         let (number, consumer) = (agreement.number.as_str(), agreement.consumer.as_str());
         match args.json {
             true => {
-                println!("{}", serde_json::to_string(&DiffLine { agreement: number, consumer, foreseen })?)
+                platform::say!(
+                    "{}",
+                    platform::shown::json(&serde_json::to_string(&DiffLine {
+                        agreement: number,
+                        consumer,
+                        foreseen
+                    })?)
+                )
             }
             false => {
-                println!(
+                platform::say!(
                     "{number} for {consumer}{}: {}",
                     ground.idle_in_brackets(agreement),
                     in_words(&foreseen)
@@ -164,9 +171,9 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
         }
     }
     if !args.json {
-        println!("{} agreement(s), {suspended} would be suspended", ground.agreements.len());
+        platform::say!("{} agreement(s), {suspended} would be suspended", ground.agreements.len());
         if let Some(why) = &refused {
-            println!(
+            platform::say!(
                 "NOT TO BE REGISTERED, unless the router's compatibility is set to less than BACKWARD: {why}"
             );
         }
@@ -194,8 +201,8 @@ async fn run_shadow(args: ShadowArgs) -> anyhow::Result<bool> {
     let request = client.post("/v1/shadow").query(&asked).json(&agreement);
     let counts: ShadowCounts = send_json(request).await?;
     match args.json {
-        true => println!("{}", serde_json::to_string(&counts)?),
-        false => println!("{}", counted(&counts)),
+        true => platform::say!("{}", platform::shown::json(&serde_json::to_string(&counts)?)),
+        false => platform::say!("{}", counted(&counts)),
     }
     Ok(counts.is_whole && counts.suspended.is_none())
 }

@@ -214,7 +214,7 @@ const MOST_NAMED: usize = 100_000;
 const NAMED: usize = 40;
 
 fn repeat(place: Place, other: Place, key: &Key) -> Parked {
-    let key = key.as_str().escape_debug();
+    let key = key.as_str();
     Parked {
         place,
         column: None,

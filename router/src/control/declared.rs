@@ -117,11 +117,9 @@ impl Applied {
             tracing::info!(changes = self.changes, "applied the declarative files");
         }
         for Skipped { what, problem } in &self.skipped {
-            let (what, problem) = (what.escape_debug(), problem.escape_debug());
             tracing::error!(%what, %problem, "a declaration is passed over; the others stand");
         }
         for what in &self.drifted {
-            let what = what.escape_debug();
             tracing::warn!(%what, "it is in force and not declared any more: a file that is removed ends nothing; revoke it, or declare it");
         }
     }

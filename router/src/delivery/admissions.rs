@@ -2,8 +2,12 @@
 //! ask of a router.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use governor::clock::DefaultClock;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
 use schemas::ids::AgreementNumber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,23 +17,45 @@ const MAX_STREAMS: usize = 8;
 /// States that are read at once to answer consumers' questions: each costs what a pass costs, and the rest can wait.
 const CHECKS_AT_ONCE: usize = 2;
 
+/// Streams that one agreement may begin a second: each has an entry in the audit. An agent begins one for each question
+/// of a comparison, one after the other.
+const BEGUN_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+
+/// Streams that it may begin at once, after a pause.
+const BEGUN_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(199);
+
 /// Too many streams.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("agreement {0} has {MAX_STREAMS} streams open already; close one, or try again when one has ended")]
-pub struct TooManyStreams(AgreementNumber);
+pub enum TooManyStreams {
+    /// At once.
+    #[error(
+        "agreement {0} has {MAX_STREAMS} streams open already; close one, or try again when one has ended"
+    )]
+    Open(AgreementNumber),
+    /// One after the other.
+    #[error("agreement {0} begins more than {BEGUN_A_SECOND} streams a second; come again in a second")]
+    Begun(AgreementNumber),
+}
 
+type Begun = RateLimiter<AgreementNumber, HashMapStateStore<AgreementNumber>, DefaultClock>;
 type Open = Arc<Mutex<HashMap<AgreementNumber, usize>>>;
 
 /// The open streams of a router; clones share them.
 #[derive(Debug, Clone)]
 pub struct Admissions {
     open: Open,
+    begun: Arc<Begun>,
     checks: Arc<Semaphore>,
 }
 
 impl Default for Admissions {
     fn default() -> Self {
-        Self { open: Open::default(), checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)) }
+        let begun = RateLimiter::hashmap(Quota::per_second(BEGUN_A_SECOND).allow_burst(BEGUN_AT_ONCE));
+        Self {
+            open: Open::default(),
+            begun: Arc::new(begun),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+        }
     }
 }
 
@@ -49,11 +75,13 @@ impl Admissions {
     /// Counts one more stream of an agreement, if it may have one.
     pub fn admit(&self, number: &AgreementNumber) -> Result<Admission, TooManyStreams> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(number.clone()).or_default();
-        if *count >= MAX_STREAMS {
-            return Err(TooManyStreams(number.clone()));
+        if open.get(number).is_some_and(|count| *count >= MAX_STREAMS) {
+            return Err(TooManyStreams::Open(number.clone()));
         }
-        *count += 1;
+        if self.begun.check_key(number).is_err() {
+            return Err(TooManyStreams::Begun(number.clone()));
+        }
+        *open.entry(number.clone()).or_default() += 1;
         Ok(Admission { open: Arc::clone(&self.open), number: number.clone() })
     }
 }
@@ -85,5 +113,15 @@ mod tests {
         assert!(admissions.admit(&a).is_ok());
         drop(open);
         assert!(admissions.open.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_agreement_begins_streams_so_often_and_no_oftener() {
+        let admissions = Admissions::default();
+        let (a, b) = ("A".parse().unwrap(), "B".parse().unwrap());
+        let begun = (0..1_000).filter(|_| admissions.admit(&a).is_ok()).count();
+        assert!((200..1_000).contains(&begun), "{begun}");
+        assert!(matches!(admissions.admit(&a), Err(TooManyStreams::Begun(_))));
+        assert!(admissions.admit(&b).is_ok(), "another's do not count");
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use schemas::avro::container::{Header, Sync, put_block};
@@ -12,28 +13,40 @@ use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
 use schemas::error_code::ErrorCode;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Core;
-use crate::channels::Running;
+use crate::channels::{READINGS_AT_ONCE, Running};
 use crate::http::problem::Refused;
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, Unreadable};
 
 /// Blocks that wait for the connection.
 const QUEUE: usize = 2;
+/// A reader that takes no block for so long is given up: what it holds is memory of the router's.
+const BLOCK_LIMIT: Duration = Duration::from_mins(1);
 
 /// A reading that has begun.
 pub struct OwnState {
     passes: Vec<Bootstrap>,
     schema: AvroSchema,
     sync: Sync,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl OwnState {
     /// Fixes each partition's checkpoint.
     pub async fn begin(core: &Core, running: &Running) -> Result<Self, Refused> {
         let channel = &running.entry.channel;
+        let too_many = |_| {
+            let detail = format!(
+                "channel {} is read by its owner {READINGS_AT_ONCE} times already; try again when one has ended",
+                channel.name
+            );
+            Refused::new(ErrorCode::StreamsTooMany, detail)
+        };
+        let turn = Arc::clone(&running.readings).try_acquire_owned().map_err(too_many)?;
         let newest = core.control.view().versions(&channel.registry_subject()).pop();
         let internal = |text: String| Refused::new(ErrorCode::Internal, text);
         let newest = newest.ok_or_else(|| internal("the channel has no schema".to_owned()))?;
@@ -44,7 +57,7 @@ impl OwnState {
             let pass = Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await;
             passes.push(pass.map_err(|e| Refused::new(ErrorCode::Unavailable, e.to_string()))?);
         }
-        Ok(Self { passes, schema: codec.subject().clone(), sync: platform::random::id()? })
+        Ok(Self { passes, schema: codec.subject().clone(), sync: platform::random::id()?, _turn: turn })
     }
 
     /// The file, read as the connection takes it.
@@ -62,26 +75,30 @@ impl OwnState {
     }
 
     async fn send_all(self, out: mpsc::Sender<Result<Bytes, BootstrapError>>) {
-        let Self { passes, schema, sync } = self;
+        let Self { passes, schema, sync, _turn } = self;
         let header = Header { metadata: BTreeMap::new(), schema: schema.text().to_owned(), sync };
         let mut end = Vec::new();
         put_block(&mut end, 0, &[], &sync);
         let send = async {
-            out.send(Ok(header.encode().into())).await?;
+            out.send_timeout(Ok(header.encode().into()), BLOCK_LIMIT).await?;
             for mut pass in passes {
                 loop {
                     match pass.next().await {
-                        Ok(Some(images)) => out.send(Ok(block(&schema, images, &sync))).await?,
+                        Ok(Some(images)) => {
+                            out.send_timeout(Ok(block(&schema, images, &sync)), BLOCK_LIMIT).await?;
+                        }
                         Ok(None) => break,
                         // The error ends the body early: the reader sees that there is no end mark.
-                        Err(error) => return out.send(Err(error)).await,
+                        Err(error) => return out.send_timeout(Err(error), BLOCK_LIMIT).await,
                     }
                 }
             }
-            out.send(Ok(end.into())).await
+            out.send_timeout(Ok(end.into()), BLOCK_LIMIT).await
         };
         // The reader may be gone.
-        drop(send.await);
+        if let Err(SendTimeoutError::Timeout(_)) = send.await {
+            tracing::warn!(limit = ?BLOCK_LIMIT, "an owner did not read on in its channel's state; its reading is ended");
+        }
     }
 }
 

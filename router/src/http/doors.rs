@@ -5,11 +5,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use platform::identity::Peer;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Handshakes under way; an honest one takes milliseconds.
 pub(super) const MAX_HANDSHAKES: usize = 1_024;
@@ -18,9 +21,11 @@ pub(super) const MAX_OF_ADDRESS: usize = 256;
 /// Connections of one participant: one for each stream, and it may hold hundreds of agreements.
 pub(super) const MAX_OF_PARTICIPANT: usize = 2_048;
 /// Requests a second of one participant: many times what an agent with 64 busy partitions sends.
-const REQUESTS_A_SECOND: f64 = 5_000.0;
+const REQUESTS_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(4_999);
 /// Requests at once, after a pause.
-const BURST: f64 = 10_000.0;
+const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(9_999);
+/// Bodies of one participant that are in memory at once, in KiB; the next one waits until it fits.
+const BODIES_KIB: u32 = 128 * 1_024;
 /// The log says how many were refused so often.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -116,28 +121,37 @@ impl TurnedAway {
         }
         let (silent, failed) = (std::mem::take(&mut told.silent), std::mem::take(&mut told.failed));
         told.said = Some(Instant::now());
-        let why = why.escape_debug();
         tracing::info!(silent, failed, last = %from, %why, "connections were turned away since the last such line");
     }
 }
 
 /// What one participant has taken of this router.
 #[derive(Debug)]
-pub(super) struct Share {
-    connections: usize,
-    /// Requests that may come at once now.
-    left: f64,
-    filled: Instant,
+struct Share {
+    connections: AtomicUsize,
+    requests: DefaultDirectRateLimiter,
+    bodies: Arc<Semaphore>,
 }
 
-/// The shares of all who have connections; clones share them.
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            connections: AtomicUsize::new(0),
+            requests: RateLimiter::direct(Quota::per_second(REQUESTS_A_SECOND).allow_burst(BURST)),
+            bodies: Arc::new(Semaphore::new(BODIES_KIB as usize)),
+        }
+    }
+}
+
+/// The shares of all who ever came: as many as there are names in certificates of ours. Clones share them. A share is
+/// kept when its last connection ends, or who connects again would begin with a new one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Arc<Mutex<HashMap<String, Share>>>);
+pub(super) struct Shares(Arc<Mutex<HashMap<String, Arc<Share>>>>);
 
 /// One connection's part of a share.
 #[derive(Debug)]
 pub(super) struct Part {
-    shares: Shares,
+    share: Arc<Share>,
     who: String,
     /// Whether there are more connections than may be.
     pub(super) is_beyond: bool,
@@ -151,12 +165,9 @@ impl Shares {
             Some(other) => other.to_string(),
             None => "foreign certificates".to_owned(),
         };
-        let mut shares = lock(&self.0);
-        let now = Instant::now();
-        let share = shares.entry(who.clone()).or_insert(Share { connections: 0, left: BURST, filled: now });
-        share.connections += 1;
-        let is_beyond = share.connections > MAX_OF_PARTICIPANT;
-        Arc::new(Part { shares: self.clone(), who, is_beyond })
+        let share = Arc::clone(lock(&self.0).entry(who.clone()).or_default());
+        let is_beyond = share.connections.fetch_add(1, Ordering::Relaxed) >= MAX_OF_PARTICIPANT;
+        Arc::new(Part { share, who, is_beyond })
     }
 }
 
@@ -168,29 +179,19 @@ impl Part {
 
     /// Whether one more request may come now.
     pub(super) fn take(&self) -> bool {
-        let mut shares = lock(&self.shares.0);
-        let Some(share) = shares.get_mut(&self.who) else { return true };
-        let now = Instant::now();
-        let passed = now.saturating_duration_since(share.filled).as_secs_f64();
-        share.left = (share.left + passed * REQUESTS_A_SECOND).min(BURST);
-        share.filled = now;
-        let may = share.left >= 1.0;
-        if may {
-            share.left -= 1.0;
-        }
-        may
+        self.share.requests.check().is_ok()
+    }
+
+    /// Room for a body of so many bytes, as soon as there is; it is free again when this is dropped.
+    pub(super) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(BODIES_KIB).min(BODIES_KIB);
+        Arc::clone(&self.share.bodies).acquire_many_owned(kib).await.ok()
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let mut shares = lock(&self.shares.0);
-        if let Some(share) = shares.get_mut(&self.who) {
-            share.connections -= 1;
-            if share.connections == 0 {
-                shares.remove(&self.who);
-            }
-        }
+        self.share.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -227,6 +228,7 @@ mod tests {
         assert!((10_000..20_000).contains(&taken), "{taken}");
         assert!(!parts[1].take() && other.take(), "shared by all of its connections, and by nobody else");
         drop(parts);
-        assert!(lock(&shares.0).len() == 1);
+        let again = shares.enter(Some(&peer));
+        assert!(!again.is_beyond && !again.take(), "who comes again finds what it left");
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::Method;
+use http_body::Body as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -36,6 +38,8 @@ const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 4_096;
 /// A body that takes longer is given up.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// Requests at once on one connection: as many as an agent may have partitions, and then some.
+const MAX_REQUESTS_AT_ONCE: u32 = 128;
 /// Bytes of one request's headers.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Bytes that wait in one HTTP/2 stream's send buffer (protocols, 6).
@@ -118,9 +122,16 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
         return next.run(request).await;
     }
     let (head, body) = request.into_parts();
-    match tokio::time::timeout(BODY_LIMIT, axum::body::to_bytes(body, MAX_BATCH_BYTES + 1)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(head, bytes.into())).await,
-        Ok(Err(_)) => {
+    let largest = u64::try_from(MAX_BATCH_BYTES).unwrap_or(u64::MAX);
+    let bytes = body.size_hint().upper().unwrap_or(largest).min(largest);
+    let read = async {
+        let room = part.room(bytes).await;
+        (room, axum::body::to_bytes(body, MAX_BATCH_BYTES + 1).await)
+    };
+    match tokio::time::timeout(BODY_LIMIT, read).await {
+        // The room is taken until the request is done: so long its bytes are in memory.
+        Ok((_room, Ok(bytes))) => next.run(Request::from_parts(head, bytes.into())).await,
+        Ok((_, Err(_))) => {
             let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes, or broke off");
             Refused::new(ErrorCode::BatchTooLarge, detail).into_response()
         }
@@ -162,6 +173,14 @@ pub async fn serve(
     let server = Arc::new(server);
     tasks.spawn(accept_until(listener, server, tasks.clone(), stopping));
     Ok(local)
+}
+
+/// Returns when the first request should have been there. Whoever has asked may be silent for as long as it likes.
+async fn said_nothing(asked: &AtomicBool) {
+    tokio::time::sleep(HEADER_LIMIT).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }
 
 struct Server {
@@ -250,14 +269,20 @@ impl Server {
         let part = self.shares.enter(name.as_ref().ok());
         let app = self.app.clone().layer(middleware::from_fn_with_state(part, within_share));
         let app = for_peer(app, PeerName(name), reset.clone());
-        let service = TowerToHyperService::new(
-            app.map_request(|request: http::Request<_>| request.map(axum::body::Body::new)),
-        );
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = TowerToHyperService::new({
+            let asked = Arc::clone(&asked);
+            app.map_request(move |request: http::Request<_>| {
+                asked.store(true, Ordering::Relaxed);
+                request.map(axum::body::Body::new)
+            })
+        });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
         builder
             .http2()
             .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_REQUESTS_AT_ONCE)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_BYTES)
             .keep_alive_interval(Duration::from_secs(20))
@@ -267,6 +292,10 @@ impl Server {
         let ended = tokio::select! {
             biased;
             () = reset.broken() => return,
+            () = said_nothing(&asked) => {
+                self.turned_away.count(Turned::Silent, from.ip(), "it asked for nothing in time");
+                return;
+            }
             () = stopping => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {

@@ -7,19 +7,20 @@ impl Outcome {
     /// Tells the story on standard output.
     pub fn story(&self) {
         let sum = |count: fn(&super::VersionVerdict) -> u64| self.versions.iter().map(count).sum::<u64>();
-        println!(
-            "\nIn: {} files; {} rows created, {} updated, {} deleted.",
+        platform::say!("");
+        platform::say!(
+            "In: {} files; {} rows created, {} updated, {} deleted.",
             self.versions.len(),
             sum(|version| version.create),
             sum(|version| version.update),
             sum(|version| version.delete)
         );
-        println!("Out, by agreement:");
+        platform::say!("Out, by agreement:");
         let parts = cast();
         for replica in &self.replicas {
             let delivered = replica.delivered;
             let name = parts.iter().find(|part| part.participant == replica.participant);
-            println!(
+            platform::say!(
                 "  {:<42} {:>6} rows; {} from the state, {} entered, {} left, {} changed; never sent: {}{}",
                 name.map_or(replica.participant.as_str(), |part| part.name),
                 replica.rows,
@@ -32,23 +33,29 @@ impl Outcome {
             );
         }
         let revoked = &self.revoked;
-        println!(
+        platform::say!(
             "Revoked: {BUREAU}, acknowledged in {:.1} ms, last position delivered {}; {} later log records never reached it.",
-            revoked.acknowledged_ms, revoked.position, revoked.withheld
+            revoked.acknowledged_ms,
+            revoked.position,
+            revoked.withheld
         );
-        println!("  It was told: {}", revoked.told);
+        platform::say!("  It was told: {}", revoked.told);
         let latency = self.latency;
-        println!(
+        platform::say!(
             "Latency, from a file of one change to the row in a consumer's agent: {:.1} ms (median of {}), {:.1} ms at worst.",
-            latency.median_ms, latency.samples, latency.worst_ms
+            latency.median_ms,
+            latency.samples,
+            latency.worst_ms
         );
         match &self.kept {
-            Some(kept) => println!(
+            Some(kept) => platform::say!(
                 "Where to look: {0}/files (what the registers dropped), {0}/replica/<participant>/<channel>.ndjson and .avro",
                 kept.display()
             ),
             None => {
-                println!("Where to look: run it with --keep DIR, and compare DIR/files with DIR/replica.")
+                platform::say!(
+                    "Where to look: run it with --keep DIR, and compare DIR/files with DIR/replica."
+                )
             }
         }
         let verdict = if self.equal {
@@ -56,6 +63,6 @@ impl Outcome {
         } else {
             "FAILED: a replica is not what it should be"
         };
-        println!("{verdict} ({:.1} s).", self.seconds);
+        platform::say!("{verdict} ({:.1} s).", self.seconds);
     }
 }

@@ -3,6 +3,7 @@
 //! Owns finding and starting; it waits for conditions and never for time. Of the protocols' rules it knows one, written a
 //! second time for those who judge the first: which records count.
 
+pub mod attacker;
 pub mod balancer;
 pub mod counting;
 pub mod network;

@@ -134,6 +134,16 @@ impl Site {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// The agents' listener.
+    pub fn agents(&self) -> String {
+        format!("https://{}", self.router)
+    }
+
+    /// The operators' listener.
+    pub fn admin(&self) -> String {
+        format!("https://{}", self.admin)
+    }
+
     /// A client of the operators' listener.
     pub fn operator(&self) -> anyhow::Result<Client> {
         platform::identity::install_crypto();

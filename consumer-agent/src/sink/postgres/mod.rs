@@ -261,7 +261,7 @@ impl Sink for PostgresSink {
         }
         for column in &wanted {
             if let Some(field) = &column.stands_for {
-                tracing::info!(table = %self.table.words().escape_debug(), "field {field:?} stands as column {:?}: PostgreSQL cannot name it so", column.name);
+                tracing::info!(table = %self.table.words(), "field {field:?} stands as column {:?}: PostgreSQL cannot name it so", column.name);
             }
         }
         let columns = wanted.clone();

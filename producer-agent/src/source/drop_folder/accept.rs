@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use platform::shown;
 use serde::Deserialize;
 
 use super::names::{REPORT, is_beside};
@@ -49,16 +50,16 @@ impl DropFolder {
         let from = [held.clone(), dir.join(name)].into_iter().find(|path| is_plain && path.is_file());
         let Some(from) = from else {
             let held = Self::held(dir)?;
-            let mut held: Vec<String> = held.iter().map(|name| name.escape_debug().to_string()).collect();
+            let mut held: Vec<String> = held.iter().map(|name| shown::value(name)).collect();
             held.sort();
             let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
-            return Err(AcceptError::Unknown { file: name.escape_debug().to_string(), held });
+            return Err(AcceptError::Unknown { file: shown::value(name), held });
         };
         let last = last::read(dir);
         let is_outdated = held_register(dir, name).is_some_and(|at| last.at > at);
         if is_outdated && from == held {
             let since = if last.file.is_empty() { "another file".to_owned() } else { last.file };
-            return Err(AcceptError::Older { file: name.escape_debug().to_string(), since });
+            return Err(AcceptError::Older { file: shown::value(name), since });
         }
         let to = dir.join("accepted").join(name);
         std::fs::rename(&from, &to).map_err(|error| DropError::at(&from, error))?;

@@ -274,7 +274,7 @@ impl DropFolder {
 
     /// Says something of a file once.
     fn say(&mut self, name: &str, words: &str) {
-        let line = format!("{}: {words}", name.escape_debug());
+        let line = format!("{name}: {words}");
         // A folder of endless new names is not remembered for ever.
         if self.said.len() > 10_000 {
             self.said.clear();
@@ -347,7 +347,7 @@ impl DropFolder {
                 let words =
                     format!("it waits for {missing}: a change file between {changes} and it is not there");
                 if self.said.insert(format!("{name}: {words}")) {
-                    tracing::warn!("{}: {words}; dit producer accept takes it without", name.escape_debug());
+                    tracing::warn!("{name}: {words}; dit producer accept takes it without");
                 }
                 self.waiting.insert(taking.original.clone(), (taking.identity, changes));
                 Follows::Waits

@@ -1,0 +1,17 @@
+//! An attacker's doing: on the wire, with certificates, with requests, with what is shown to people. Honest agents do not
+//! feel it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
+
+mod certificates;
+#[path = "../daily_site/mod.rs"]
+mod daily_site;
+mod files;
+mod requests;
+mod shown;
+mod sockets;

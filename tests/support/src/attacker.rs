@@ -1,0 +1,116 @@
+//! An attacker: raw connections to a router, with or without a certificate, that do what no honest client does.
+//!
+//! Owns the ways in. What is right under attack is for the tests to say.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use platform::pki::Issued;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Between two bytes of who drips.
+const DRIP: Duration = Duration::from_millis(200);
+
+/// Whoever attacks a listener.
+#[derive(Clone)]
+pub struct Attacker {
+    address: SocketAddr,
+    config: ClientConfig,
+}
+
+/// What became of bytes that dripped in.
+#[derive(Debug)]
+pub struct Dripped {
+    /// How long the peer let it go on.
+    pub lasted: Duration,
+    /// What it said before it ended.
+    pub answer: String,
+}
+
+impl Attacker {
+    /// Against a listener whose certificate this authority has signed.
+    pub fn new(address: SocketAddr, authority: &str, certificate: Option<&Issued>) -> anyhow::Result<Self> {
+        platform::identity::install_crypto();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        let config = match certificate {
+            None => config.with_no_client_auth(),
+            Some(issued) => {
+                let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes());
+                let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?;
+                config.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
+            }
+        };
+        Ok(Self { address, config })
+    }
+
+    /// A bare connection.
+    pub async fn socket(&self) -> std::io::Result<TcpStream> {
+        TcpStream::connect(self.address).await
+    }
+
+    /// A connection after its handshake, for `h2` or `http/1.1`.
+    pub async fn tls(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = self.config.clone();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let name = ServerName::IpAddress(self.address.ip().into());
+        TlsConnector::from(Arc::new(config)).connect(name, self.socket().await?).await
+    }
+
+    /// An HTTP/2 connection whose streams may bring so many bytes and no more. It ends when the last clone is dropped.
+    pub async fn http2(&self, window: u32) -> anyhow::Result<SendRequest<Bytes>> {
+        let stream = self.tls("h2").await?;
+        let mut builder = h2::client::Builder::new();
+        let built = builder.initial_window_size(window).handshake(stream).await;
+        let (requests, connection) = built.context("the HTTP/2 handshake")?;
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(requests)
+    }
+
+    /// A request of a path of this listener.
+    pub fn request(&self, path: &str) -> anyhow::Result<http::Request<()>> {
+        Ok(http::Request::get(format!("https://{}{path}", self.address)).body(())?)
+    }
+}
+
+/// Writes a beginning at once, then byte after byte until the peer has had enough, or nothing is left to write and it
+/// ends by itself.
+pub async fn drip(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite,
+    beginning: &str,
+    bytes: impl Iterator<Item = u8>,
+) -> Dripped {
+    let begun = Instant::now();
+    let stream = std::pin::pin!(stream);
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let write = async {
+        // What cannot be written any more is told by the reader.
+        let mut going = writer.write_all(beginning.as_bytes()).await.is_ok();
+        for byte in bytes {
+            if !going {
+                break;
+            }
+            going = writer.write_all(&[byte]).await.and(writer.flush().await).is_ok();
+            tokio::time::sleep(DRIP).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        () = write => {}
+        // A connection that is reset has ended as well.
+        _ended = reader.read_to_end(&mut answer) => {}
+    }
+    Dripped { lasted: begun.elapsed(), answer: String::from_utf8_lossy(&answer).into_owned() }
+}
