@@ -76,6 +76,10 @@ pictures:
 load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
 
+# What honest agents feel while a router is attacked, beside quiet, in one run (about ten minutes).
+attacked *ARGS:
+    cargo run --release -p loadtest --bin dit-loadtest -- attacked {{ARGS}}
+
 # The whole network in seeded runs with faults: a thousand seeds, and how often each kind of fault fired.
 simulation SEEDS="1000" FIRST="1":
     cargo run --release -p simulation -- --seeds {{SEEDS}} --first {{FIRST}}

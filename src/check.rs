@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 use platform::client::{Client, send_json};
 use platform::config;
 use platform::identity::{Identity, IdentityFiles, Peer};
-use router::control::declared::{self, Checked, Declared};
+use router::control::checked::{self, Checked};
+use router::control::declared::Declared;
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -39,9 +40,9 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
     for file in &args.files {
         match check_file(file) {
             Ok(kind) => platform::say!("{}: a good {kind}", file.display()),
-            Err(error) => {
+            Err(problems) => {
                 good = false;
-                platform::complain!("{error:#}");
+                problems.iter().for_each(|problem| platform::complain!("{problem:#}"));
             }
         }
     }
@@ -111,31 +112,62 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
     lines
 }
 
-fn check_file(file: &Path) -> anyhow::Result<String> {
+/// What a file is, or everything that is wrong with it.
+fn check_file(file: &Path) -> Result<String, Vec<anyhow::Error>> {
     if file.is_dir() {
         // Hashes are only compiled here, never made: any secret will do.
-        let secret = NetworkSecret::new(vec![0; 32])?;
-        let Checked { participants, channels, agreements, unseen } = declared::check(file, &secret)?;
-        let mut kind = format!(
-            "folder of declarations: {participants} participant(s), {channels} channel(s), {agreements} agreement(s)"
-        );
-        if unseen > 0 {
-            let _ = write!(
-                kind,
-                "; rows and fields of {unseen} were not checked, as only a router knows the schema version that they name"
-            );
-        }
-        return Ok(kind);
+        let secret = NetworkSecret::new(vec![0; 32]).map_err(|error| vec![error.into()])?;
+        return check_folder(file, &secret);
     }
+    let kind = check_one(file).map_err(|error| vec![error])?;
+    if let Some((dir, secret)) = kind.declared {
+        check_folder(&dir, &secret)?;
+    }
+    Ok(kind.words)
+}
+
+/// A folder of declarations; all of its files that are wrong are named.
+fn check_folder(dir: &Path, secret: &NetworkSecret) -> Result<String, Vec<anyhow::Error>> {
+    let checked = checked::check(dir, secret).map_err(|error| vec![error.into()])?;
+    let Checked { participants, channels, agreements, unseen, problems } = checked;
+    if !problems.is_empty() {
+        return Err(problems.into_iter().map(Into::into).collect());
+    }
+    let mut kind = format!(
+        "folder of declarations: {participants} participant(s), {channels} channel(s), {agreements} agreement(s)"
+    );
+    if unseen > 0 {
+        let _ = write!(
+            kind,
+            "; rows and fields of {unseen} were not checked, as only a router knows the schema version that they name"
+        );
+    }
+    Ok(kind)
+}
+
+/// What a single file is.
+struct Kind {
+    words: String,
+    /// The declarations that it names, and the secret that they are compiled with.
+    declared: Option<(PathBuf, NetworkSecret)>,
+}
+
+impl From<&str> for Kind {
+    fn from(words: &str) -> Self {
+        Self { words: words.to_owned(), declared: None }
+    }
+}
+
+fn check_one(file: &Path) -> anyhow::Result<Kind> {
     let named = || file.display().to_string();
     if file.extension().is_some_and(|extension| extension == "json" || extension == "avsc") {
-        return check_json(file).map(str::to_owned);
+        return check_json(file).map(Kind::from);
     }
     let keys: BTreeMap<String, IgnoredAny> = config::load(file)?;
     let has = |names: &[&str]| names.iter().any(|name| keys.contains_key(*name));
     let kind = if has(&["log_dir", "network_secret", "admin_listen", "kafka", "declared"]) {
-        check_router(file)?;
-        "router configuration"
+        let declared = check_router(file)?;
+        return Ok(Kind { declared, ..Kind::from("router configuration") });
     } else if has(&["drop_dir", "schema", "channel", "guard", "format", "drop"]) {
         let producer = producer_agent::config::ProducerConfig::read(file)?;
         producer.format.check().with_context(named)?;
@@ -159,7 +191,7 @@ fn check_file(file: &Path) -> anyhow::Result<String> {
             found.join(", ")
         );
     };
-    Ok(kind.to_owned())
+    Ok(kind.into())
 }
 
 /// A certificate and the key that belongs to it.
@@ -171,7 +203,7 @@ fn check_identity(files: &IdentityFiles) -> anyhow::Result<Identity> {
     Ok(identity)
 }
 
-fn check_router(file: &Path) -> anyhow::Result<()> {
+fn check_router(file: &Path) -> anyhow::Result<Option<(PathBuf, NetworkSecret)>> {
     let router = router::config::RouterConfig::read(file)?;
     let secret = router.secret(file)?;
     router.log(file)?;
@@ -179,10 +211,7 @@ fn check_router(file: &Path) -> anyhow::Result<()> {
     if !matches!(name, Peer::Router(_)) {
         bail!("{}: the certificate names {name}, not a router", file.display());
     }
-    if let Some(dir) = &router.declared {
-        declared::check(dir, &secret)?;
-    }
-    Ok(())
+    Ok(router.declared.map(|dir| (dir, secret)))
 }
 
 fn check_json(file: &Path) -> anyhow::Result<&'static str> {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::parts::{consumers, raw_consumers, raw_producer};
-use crate::run;
+use crate::parts::{attackers, consumers, raw_consumers, raw_producer};
+use crate::{attacked, run};
 
 /// Loads a dit network, and raw Kafka beside it.
 #[derive(Debug, Parser)]
@@ -29,6 +29,15 @@ enum Command {
         #[arg(long, default_value = "loadtest-results")]
         out: PathBuf,
     },
+    /// Attacks a router in every way that it knows, and tells what honest agents feel of it.
+    Attacked {
+        /// How long each turn takes.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Turns in quiet and under attack, for each kind.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// One process of a run.
     #[command(subcommand, hide = true)]
     Part(Part),
@@ -45,6 +54,8 @@ enum Part {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Attackers of a router.
+    Attackers(attackers::Args),
     /// Consumer agents whose sinks measure.
     Consumers(consumers::Args),
     /// A producer that is nothing but librdkafka's.
@@ -60,6 +71,14 @@ impl Cli {
         runtime.context("the runtime could not be started")?.block_on(async {
             match self.command {
                 Command::Run { scenarios, out } => run::all(&scenarios, &out).await,
+                Command::Attacked { seconds, rounds } => {
+                    anyhow::ensure!(
+                        attacked::run(seconds, rounds).await?,
+                        "honest agents felt an attack more than twofold"
+                    );
+                    Ok(())
+                }
+                Command::Part(Part::Attackers(args)) => attackers::run(args).await,
                 Command::Part(Part::Router(args)) => router::process::run(args).await,
                 Command::Part(Part::Producer { config }) => producer_agent::process::run(&config).await,
                 Command::Part(Part::Consumers(args)) => consumers::run(args).await,

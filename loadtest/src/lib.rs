@@ -3,6 +3,7 @@
 //! Owns scenarios, the processes that it measures, and the report. It asserts that every event arrived; of speed it
 //! only tells. It must not know anything of the parts that a user could not know: it starts and feeds them as a user does.
 
+mod attacked;
 pub mod cli;
 mod live;
 mod network;

@@ -1,8 +1,16 @@
 //! The thin binary: command line, run, exit code.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     platform::identity::install_crypto();
-    loadtest::cli::Cli::parse().run()
+    match loadtest::cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            platform::complain!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns consumers whose sinks measure, and what Kafka is without us: a producer and consumers on librdkafka alone.
 
+pub(crate) mod attackers;
 pub(crate) mod consumers;
 mod line;
 pub(crate) mod raw_consumers;

@@ -8,21 +8,18 @@ use std::sync::Arc;
 
 use platform::config::{self, ConfigError};
 use schemas::agreement::Agreement;
-use schemas::avro::schema::AvroSchema;
-use schemas::change::ChangeCodec;
 use schemas::channel::Channel;
-use schemas::ids::{AgreementVersion, SchemaVersion};
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
-use super::change::{Body, Change, Participant};
+use super::change::{Body, Participant};
 use super::service::ControlError;
 use super::view::ControlView;
 use crate::delivery::scopes::{ScopeError, Scopes};
 use crate::registry::{RegisterError, Registry};
 
 /// Who declarative changes are by.
-const BY: &str = "declared";
+pub(super) const BY: &str = "declared";
 
 /// A declaration that is passed over, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,39 +136,37 @@ impl Applied {
 impl Declared {
     /// Reads a folder, which must be there. A file that cannot be read is passed over by name.
     pub fn read_each(dir: &Path) -> Result<Self, ConfigError> {
-        is_there(dir)?;
-        let mut skipped = Vec::new();
-        let participants = dir.join("participants.toml");
-        let participants =
-            match participants.exists().then(|| config::load::<ParticipantsFile>(&participants)) {
-                Some(Ok(file)) => file.participant,
-                Some(Err(error)) => {
-                    skipped
-                        .push(Skipped { what: "participants.toml".to_owned(), problem: error.to_string() });
-                    Vec::new()
-                }
-                None => Vec::new(),
-            };
-        let channels = each_file(&dir.join("channels"), &mut skipped)?;
-        let agreements = each_file(&dir.join("agreements"), &mut skipped)?;
-        Ok(Self { participants, channels, agreements, skipped, is_folder: true })
+        let (declared, problems) = Self::read_with_problems(dir)?;
+        let skipped = |(path, error): (PathBuf, ConfigError)| Skipped {
+            what: path.display().to_string(),
+            problem: error.to_string(),
+        };
+        Ok(Self { skipped: problems.into_iter().map(skipped).collect(), ..declared })
     }
 
     /// Reads a folder, which must be there, with all its files; missing parts are empty.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
+        let (declared, problems) = Self::read_with_problems(dir)?;
+        match problems.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(declared),
+        }
+    }
+
+    fn read_with_problems(dir: &Path) -> Result<(Self, Vec<(PathBuf, ConfigError)>), ConfigError> {
         is_there(dir)?;
-        let participants = dir.join("participants.toml");
-        let participants = if participants.exists() {
-            config::load::<ParticipantsFile>(&participants)?.participant
-        } else {
+        let mut problems = Vec::new();
+        let (path, participants) = load_participants(dir);
+        let participants = participants.unwrap_or_else(|error| {
+            problems.push((path, error));
             Vec::new()
-        };
-        let each = |sub: &str| -> Result<Vec<PathBuf>, ConfigError> { json_files(&dir.join(sub)) };
-        let channels =
-            each("channels")?.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
-        let agreements =
-            each("agreements")?.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
-        Ok(Self { participants, channels, agreements, skipped: Vec::new(), is_folder: true })
+        });
+        let channels = load_each(&dir.join("channels"), &mut problems)?;
+        let channels = channels.into_iter().map(|(_, channel)| channel).collect();
+        let agreements = load_each(&dir.join("agreements"), &mut problems)?;
+        let agreements = agreements.into_iter().map(|(_, agreement)| agreement).collect();
+        let declared = Self { participants, channels, agreements, skipped: Vec::new(), is_folder: true };
+        Ok((declared, problems))
     }
 
     /// Brings control to what is declared. A declaration that is wrong is passed over by name: the others stand.
@@ -259,7 +254,7 @@ async fn bring_agreement(
     Ok(1)
 }
 
-fn is_there(dir: &Path) -> Result<(), ConfigError> {
+pub(super) fn is_there(dir: &Path) -> Result<(), ConfigError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -267,82 +262,26 @@ fn is_there(dir: &Path) -> Result<(), ConfigError> {
     Err(ConfigError::Unreadable { path: dir.to_owned(), error })
 }
 
-fn each_file<T: serde::de::DeserializeOwned>(
+/// The files of a part of the folder, each with its path; those that cannot be read are told as problems.
+pub(super) fn load_each<T: serde::de::DeserializeOwned>(
     dir: &Path,
-    skipped: &mut Vec<Skipped>,
-) -> Result<Vec<T>, ConfigError> {
+    problems: &mut Vec<(PathBuf, ConfigError)>,
+) -> Result<Vec<(PathBuf, T)>, ConfigError> {
     let mut found = Vec::new();
     for path in json_files(dir)? {
         match config::load_json(&path) {
-            Ok(declared) => found.push(declared),
-            Err(error) => {
-                skipped.push(Skipped { what: path.display().to_string(), problem: error.to_string() });
-            }
+            Ok(declared) => found.push((path, declared)),
+            Err(error) => problems.push((path, error)),
         }
     }
     Ok(found)
 }
 
-/// What a folder holds whose files fit each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Checked {
-    /// Participants.
-    pub participants: usize,
-    /// Channels.
-    pub channels: usize,
-    /// Agreements.
-    pub agreements: usize,
-    /// Of these, written against a schema that only a router can know: their rows and fields were not checked.
-    pub unseen: usize,
-}
-
-/// Checks the files of a folder one after another against each other, as a new router would take them: what there
-/// is, or the first that cannot be.
-pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<Checked, ConfigError> {
-    let mut view = ControlView::default();
-    let declared = Declared::read(dir)?;
-    for participant in &declared.participants {
-        fold(&mut view, &dir.join("participants.toml"), Body::Participant(participant.clone()))?;
-    }
-    let invalid = |path: &Path, problem: String| {
-        let (path, key) = (path.to_owned(), "it cannot be declared".to_owned());
-        ConfigError::Invalid { path, key, problem }
-    };
-    for (path, channel) in json_files(&dir.join("channels"))?.iter().zip(&declared.channels) {
-        let log_id = schemas::ids::LogId::new([0; 16]);
-        fold(&mut view, path, Body::Channel { channel: channel.clone(), log_id })?;
-        let envelope = AvroSchema::from_json(channel.schema.clone()).and_then(|s| ChangeCodec::new(&s));
-        let schema = envelope.map_err(|e| invalid(path, e.to_string()))?.envelope().json().clone();
-        fold(&mut view, path, Body::Schema { subject: channel.registry_subject(), schema, id: None })?;
-    }
-    let secret = Arc::new(secret.clone());
-    let Declared { participants, channels, agreements, .. } = &declared;
-    let (participants, channels, agreements) = (participants.len(), channels.len(), agreements.len());
-    let mut checked = Checked { participants, channels, agreements, unseen: 0 };
-    for (path, agreement) in json_files(&dir.join("agreements"))?.iter().zip(&declared.agreements) {
-        agreement.validate().map_err(|error| invalid(path, error.to_string()))?;
-        // Earlier versions are the router's to know.
-        let first = Agreement { version: AgreementVersion::new(1), ..agreement.clone() };
-        fold(&mut view, path, Body::Agreement(Box::new(first)))?;
-        let is_newer = agreement.schema_version > SchemaVersion::new(1);
-        checked.unseen += usize::from(is_newer);
-        if let Some(entry) = view.channels.get(&agreement.channel).filter(|_| !is_newer) {
-            let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
-            let scopes = Scopes::new(&view, entry, agreement, Arc::clone(&secret));
-            scopes.map_err(|error| invalid(path, error.to_string()))?;
-        }
-    }
-    Ok(checked)
-}
-
-fn fold(view: &mut ControlView, path: &Path, body: Body) -> Result<(), ConfigError> {
-    let (format, replaces) = (body.format(), view.revision(&body.entity()));
-    let change = Change { format, replaces, by: BY.to_owned(), body };
-    view.apply(&change, platform::clock::now()).map_err(|refusal| ConfigError::Invalid {
-        path: path.to_owned(),
-        key: "it cannot be declared".to_owned(),
-        problem: refusal.to_string(),
-    })
+/// The participants' file.
+pub(super) fn load_participants(dir: &Path) -> (PathBuf, Result<Vec<Participant>, ConfigError>) {
+    let path = dir.join("participants.toml");
+    let read = path.exists().then(|| config::load::<ParticipantsFile>(&path).map(|file| file.participant));
+    (path, read.unwrap_or_else(|| Ok(Vec::new())))
 }
 
 /// Declares a channel and registers its first schema; what was done before a failure is not done again.
@@ -370,58 +309,4 @@ fn json_files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     files.sort();
     Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(agreement: &str) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for sub in ["channels", "agreements"] {
-            std::fs::create_dir_all(dir.path().join(sub)).unwrap();
-        }
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write(
-            "participants.toml",
-            "[[participant]]\nid = \"1\"\nname = \"a\"\n[[participant]]\nid = \"2\"\nname = \"b\"\n",
-        );
-        write(
-            "channels/c.json",
-            r#"{"name": "c", "kind": "distribution", "owner": "1", "partitions": 1, "key": {"fields": ["k"]},
-                "schema": {"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"}]}}"#,
-        );
-        write("agreements/A.json", agreement);
-        dir
-    }
-
-    fn problem(changes: &[(&str, &str)]) -> String {
-        let good = r#"{"number": "A", "version": 3, "provider": "1", "consumer": "2", "channel": "c",
-            "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
-            "schema_version": 1, "rows": "k == \"x\"", "fields": {"k": "keep"}}"#;
-        let text = changes.iter().fold(good.to_owned(), |text, (from, to)| text.replace(from, to));
-        let dir = folder(&text);
-        let secret = NetworkSecret::new(vec![0; 32]).unwrap();
-        check(dir.path(), &secret).map_or_else(|error| error.to_string(), |checked| format!("{checked:?}"))
-    }
-
-    #[test]
-    fn files_are_checked_against_each_other_and_the_wrong_one_is_named() {
-        let good = Checked { participants: 2, channels: 1, agreements: 1, unseen: 0 };
-        assert_eq!(problem(&[]), format!("{good:?}"));
-        let later = ("\"schema_version\": 1", "\"schema_version\": 2");
-        assert_eq!(problem(&[later, ("k ==", "nope ==")]), format!("{:?}", Checked { unseen: 1, ..good }));
-        for (from, to, says) in [
-            ("\"channel\": \"c\"", "\"channel\": \"d\"", "there is no channel d"),
-            ("\"consumer\": \"2\"", "\"consumer\": \"3\"", "its consumer 3 is not registered"),
-            ("\"provider\": \"1\"", "\"provider\": \"2\"", "channel c is not 2's"),
-            ("k ==", "nope ==", "nope"),
-            ("\"version\": 3", "\"version\": 0", "version"),
-            ("\"schema_version\": 1", "\"schema_version\": 0", "schema"),
-            ("{\"k\": \"keep\"}", "{\"z\": \"keep\"}", "z"),
-        ] {
-            let problem = problem(&[(from, to)]);
-            assert!(problem.contains("agreements/A.json") && problem.contains(says), "{problem}");
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the ways in. What is right under attack is for the tests to say.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -25,8 +25,12 @@ const DRIP: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Attacker {
     address: SocketAddr,
+    from: Ipv4Addr,
     config: ClientConfig,
 }
+
+/// Where attackers come from: the whole of 127/8 is this machine.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
 /// What became of bytes that dripped in.
 #[derive(Debug)]
@@ -52,12 +56,15 @@ impl Attacker {
                 config.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
             }
         };
-        Ok(Self { address, config })
+        Ok(Self { address, from: ELSEWHERE, config })
     }
 
     /// A bare connection.
     pub async fn socket(&self) -> std::io::Result<TcpStream> {
-        TcpStream::connect(self.address).await
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind((self.from, 0).into())?;
+        socket.connect(self.address).await
     }
 
     /// A connection after its handshake, for `h2` or `http/1.1`.

@@ -55,6 +55,7 @@ async fn write(
             Effect::Begin => {
                 writes.flush(table, transaction, known).await?;
                 known.stored.generation += 1;
+                table.forget_kept(transaction, agreement).await?;
                 // From here on only the pass leads anywhere; it tries every row anew.
                 known.stored.cursor = None;
                 known.parked.clear();
@@ -62,7 +63,7 @@ async fn write(
             Effect::End => {
                 writes.flush(table, transaction, known).await?;
                 let generation = known.stored.generation;
-                let gone = table.drop_others(transaction, generation).await?;
+                let gone = table.drop_others(transaction, agreement, generation).await?;
                 table.parking().forget_others(transaction, agreement, generation).await?;
                 known.rows = known.rows.saturating_sub(gone);
                 table.narrow(transaction, &mut known.stored.columns, wanted).await?;

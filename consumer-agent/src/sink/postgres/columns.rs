@@ -14,6 +14,8 @@ pub(super) const KEY: &str = "dit_key";
 pub(super) const GENERATION: &str = "dit_generation";
 /// PostgreSQL cuts longer names.
 const LONGEST_NAME: usize = 63;
+/// What a column is called that is in the way and may not go; a number follows.
+const ASIDE: &str = "dit_aside_";
 /// Names that every table of PostgreSQL has already, and ours.
 const RESERVED: [&str; 8] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", KEY, GENERATION];
 /// Hexadecimal digits that tell cut names apart.
@@ -42,6 +44,11 @@ impl Column {
     fn own(name: &str, kind: &str, comment: &str) -> Self {
         let (name, kind, comment) = (name.to_owned(), kind.to_owned(), Some(comment.to_owned()));
         Self { name, kind, not_null: true, comment, stands_for: None }
+    }
+
+    /// Whether values that are equal are spelt alike: 1.0 and 1.00 are not, where no scale is said, nor 0 and -0.
+    pub(super) fn has_one_spelling(&self) -> bool {
+        !matches!(self.kind.as_str(), "numeric" | "real" | "double precision" | "jsonb")
     }
 
     /// What people are told of it.
@@ -95,7 +102,8 @@ pub(super) fn field_columns(derived: &AvroSchema) -> Result<Vec<Column>, SchemaE
 /// A column's name in PostgreSQL: its own where that can be. Distinct names stay distinct: one that looks like the outcome of
 /// a change is changed, too.
 fn fitting(plain: &str) -> String {
-    let is_taken = RESERVED.contains(&plain.trim_end_matches('_')) || plain.trim_end_matches('_').is_empty();
+    let stem = plain.trim_end_matches('_');
+    let is_taken = RESERVED.contains(&stem) || stem.is_empty() || stem.starts_with(ASIDE);
     let name = if is_taken { format!("{plain}_") } else { plain.to_owned() };
     let looks_cut = name.len() > LONGEST_NAME - 4
         && name.rsplit_once('_').is_some_and(|(_, end)| {
@@ -110,6 +118,12 @@ fn fitting(plain: &str) -> String {
         end -= 1;
     }
     format!("{}_{:016x}", name.get(..end).unwrap_or_default(), hash128(name.as_bytes()) >> 64)
+}
+
+/// A name for a column that is in the way and may not go: no field's column is called so.
+pub(super) fn aside(left: &[Column]) -> String {
+    let is_free = |name: &String| left.iter().all(|column| column.name != *name);
+    (1_u32..).map(|number| format!("{ASIDE}{number}")).find(is_free).unwrap_or_default()
 }
 
 /// PostgreSQL's type for a schema, and whether null may stand there.
@@ -244,7 +258,21 @@ mod tests {
     #[test]
     fn distinct_names_stay_distinct() {
         let long = "x".repeat(70);
-        let names = ["xmin", "xmin_", "xmin__", "ctid", "XMIN", "", "_", "__", "dit_key", "dit_key_", "a_"];
+        let names = [
+            "xmin",
+            "xmin_",
+            "xmin__",
+            "ctid",
+            "XMIN",
+            "",
+            "_",
+            "__",
+            "dit_key",
+            "dit_key_",
+            "a_",
+            "dit_aside_1",
+            "dit_aside_1_",
+        ];
         let mut all: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         all.extend([long.clone(), format!("{long}y"), fitting(&long), fitting(&fitting(&long))]);
         let fitted: std::collections::BTreeSet<String> = all.iter().map(|name| fitting(name)).collect();

@@ -10,8 +10,11 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 use super::PostgresError;
-use super::columns::{Column, GENERATION, KEY, is_field, quoted};
+use super::columns::{Column, GENERATION, KEY, aside, is_field, quoted};
 use super::parked::Parking;
+
+/// What people are told of a column that is not given any more and may not go.
+const EMPTIED: &str = "Not given any more: empty, and gone at the next pass once nothing stands on it";
 
 /// The version of the line's form.
 const FORMAT: i32 = 1;
@@ -58,6 +61,11 @@ impl Table {
         format!("{}.dit_replica", quoted(&self.schema))
     }
 
+    /// Where the keys stand of rows that a pass has found as they were.
+    pub(super) fn kept(&self) -> String {
+        format!("{}.dit_kept", quoted(&self.schema))
+    }
+
     /// Where its refused rows wait.
     pub(super) fn parking(&self) -> Parking {
         Parking::of(&self.schema)
@@ -81,7 +89,9 @@ impl Table {
             "SELECT pg_advisory_xact_lock(hashtext('dit_replica'));
              CREATE TABLE IF NOT EXISTS {lines} (agreement text PRIMARY KEY, table_name text NOT NULL UNIQUE,
                format integer NOT NULL, cursor text, generation bigint NOT NULL,
-               freshness timestamptz, columns text NOT NULL);"
+               freshness timestamptz, columns text NOT NULL);
+             CREATE TABLE IF NOT EXISTS {kept} (agreement text, key text, PRIMARY KEY (agreement, key));",
+            kept = self.kept()
         );
         transaction.batch_execute(&make).await.map_err(&failed)?;
         let insert =
@@ -211,19 +221,15 @@ impl Table {
         wanted: &[Column],
     ) -> Result<(), PostgresError> {
         for column in wanted {
-            let name = quoted(&column.name);
             let known = left.iter().position(|known| known.name == column.name);
-            match known.and_then(|index| left.get_mut(index)) {
+            if let Some(index) = known
+                && left.get(index).is_some_and(|known| known.kind != column.kind)
+            {
+                // Another type comes only with another version, whose pass brings every value anew.
+                self.clear_the_way(transaction, left, index).await?;
+            }
+            match left.iter_mut().find(|known| known.name == column.name) {
                 Some(known) => {
-                    if known.kind != column.kind {
-                        // Another type comes only with another version, whose pass brings every value anew.
-                        let (sql, kind) = (&self.sql, &column.kind);
-                        let change =
-                            format!("ALTER TABLE {sql} DROP COLUMN {name}, ADD COLUMN {name} {kind}");
-                        self.alter(transaction, &change).await?;
-                        self.comment(transaction, std::slice::from_ref(column)).await?;
-                        *known = Column { not_null: false, ..column.clone() };
-                    }
                     if known.not_null && !column.not_null {
                         self.set_nullable(transaction, known).await?;
                     }
@@ -260,6 +266,76 @@ impl Table {
         Ok(())
     }
 
+    /// A column whose name is wanted for another type goes; where a view stands on it, it takes another name.
+    async fn clear_the_way(
+        &self,
+        transaction: &Transaction<'_>,
+        left: &mut Vec<Column>,
+        index: usize,
+    ) -> Result<(), PostgresError> {
+        let mut column = left.remove(index);
+        if self.drop_column(transaction, &column).await? {
+            return Ok(());
+        }
+        if column.not_null {
+            self.set_nullable(transaction, &mut column).await?;
+        }
+        let aside = aside(left);
+        let (from, to) = (quoted(&column.name), quoted(&aside));
+        let rename = format!("ALTER TABLE {} RENAME COLUMN {from} TO {to}", self.sql);
+        self.alter(transaction, &rename).await?;
+        left.push(Column { name: aside, ..column });
+        Ok(())
+    }
+
+    /// Drops a column; whether it is gone. It is not where a view of somebody's stands on it.
+    async fn drop_column(
+        &self,
+        transaction: &Transaction<'_>,
+        column: &Column,
+    ) -> Result<bool, PostgresError> {
+        let (sql, name) = (&self.sql, quoted(&column.name));
+        let drop = format!("SAVEPOINT dit_column; ALTER TABLE {sql} DROP COLUMN {name}; RELEASE dit_column");
+        match transaction.batch_execute(&drop).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+                self.alter(transaction, "ROLLBACK TO dit_column; RELEASE dit_column").await?;
+                Ok(false)
+            }
+            Err(error) => Err(PostgresError::during("dropping a column")(error)),
+        }
+    }
+
+    /// Empties a column that may not go: what it held is not given any more.
+    async fn empty(&self, transaction: &Transaction<'_>, column: &mut Column) -> Result<(), PostgresError> {
+        let (sql, name) = (&self.sql, quoted(&column.name));
+        self.alter(transaction, &format!("UPDATE {sql} SET {name} = NULL WHERE {name} IS NOT NULL")).await?;
+        if column.comment.as_deref() != Some(EMPTIED) {
+            column.comment = Some(EMPTIED.to_owned());
+            self.comment(transaction, std::slice::from_ref(column)).await?;
+        }
+        let on_it = self.stands_on(transaction, column).await?;
+        tracing::warn!(table = %self.words, column = %column.name, "the column is not given any more; it stays, empty, as something stands on it: {on_it}. Make that anew without it, and it goes at the next pass");
+        Ok(())
+    }
+
+    /// The views that show a column, in words.
+    async fn stands_on(
+        &self,
+        transaction: &Transaction<'_>,
+        column: &Column,
+    ) -> Result<String, PostgresError> {
+        let select = "SELECT DISTINCT r.ev_class::regclass::text
+             FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+             JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3 ORDER BY 1";
+        let found = transaction.query(select, &[&self.schema, &self.name, &column.name]).await;
+        let found = found.map_err(PostgresError::during("looking for views"))?;
+        let views: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+        Ok(if views.is_empty() { "an object that is no view".to_owned() } else { views.join(", ") })
+    }
+
     /// At the end of a pass all rows are the stream's: columns that it does not have go, with what they held.
     pub(super) async fn narrow(
         &self,
@@ -268,13 +344,13 @@ impl Table {
         wanted: &[Column],
     ) -> Result<(), PostgresError> {
         let of = |name: &str| wanted.iter().find(|column| column.name == name);
+        let mut gone = Vec::new();
         for column in left.iter_mut().filter(|column| is_field(column)) {
-            let name = quoted(&column.name);
             match of(&column.name) {
-                None => {
-                    self.alter(transaction, &format!("ALTER TABLE {} DROP COLUMN {name}", self.sql)).await?;
-                }
+                None if self.drop_column(transaction, column).await? => gone.push(column.name.clone()),
+                None => self.empty(transaction, column).await?,
                 Some(wanted) if wanted.not_null && !column.not_null => {
+                    let name = quoted(&column.name);
                     let set = format!("ALTER TABLE {} ALTER COLUMN {name} SET NOT NULL", self.sql);
                     self.alter(transaction, &set).await?;
                     column.not_null = true;
@@ -282,19 +358,37 @@ impl Table {
                 Some(_) => {}
             }
         }
-        left.retain(|column| !is_field(column) || of(&column.name).is_some());
+        left.retain(|column| !gone.contains(&column.name));
         Ok(())
+    }
+
+    /// Forgets what earlier passes have found as it was.
+    pub(super) async fn forget_kept(
+        &self,
+        transaction: &Transaction<'_>,
+        agreement: &AgreementNumber,
+    ) -> Result<(), PostgresError> {
+        let forget = format!("DELETE FROM {} WHERE agreement = $1", self.kept());
+        let forgotten = transaction.execute(&forget, &[&agreement.as_str()]).await;
+        forgotten.map(drop).map_err(PostgresError::during("looking at a pass's rows"))
     }
 
     /// Drops the rows that a pass did not bring; how many.
     pub(super) async fn drop_others(
         &self,
         transaction: &Transaction<'_>,
+        agreement: &AgreementNumber,
         generation: i64,
     ) -> Result<usize, PostgresError> {
-        let delete = format!("DELETE FROM {} WHERE {} <> $1", self.sql, quoted(GENERATION));
-        let gone = transaction.execute(&delete, &[&generation]).await;
+        let (table, kept, key) = (&self.sql, self.kept(), quoted(KEY));
+        let delete = format!(
+            "DELETE FROM {table} t WHERE {} <> $1
+               AND NOT EXISTS (SELECT FROM {kept} WHERE agreement = $2 AND key = t.{key})",
+            quoted(GENERATION)
+        );
+        let gone = transaction.execute(&delete, &[&generation, &agreement.as_str()]).await;
         let gone = gone.map_err(PostgresError::during("ending a pass"))?;
+        self.forget_kept(transaction, agreement).await?;
         Ok(usize::try_from(gone).unwrap_or(usize::MAX))
     }
 }

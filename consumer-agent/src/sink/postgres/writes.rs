@@ -197,7 +197,8 @@ impl<'w> Writes<'w> {
         for (_, values) in rows {
             columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value.as_deref()));
         }
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &keys];
+        let number = self.agreement.as_str();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &keys, &number];
         parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
         let inserted: i64 = transaction.query_one(upsert, &parameters).await?.get(0);
         Ok(usize::try_from(inserted).unwrap_or(0))
@@ -226,29 +227,43 @@ impl<'w> Writes<'w> {
         self.wanted.iter().map(|column| column.name.clone()).zip(values.iter().cloned()).collect()
     }
 
+    /// Rows that are as they are stay untouched, whatever somebody hangs on a change of a row: of these the keys are noted,
+    /// so that the end of a pass keeps them.
     fn upsert_statement(&self, table: &Table) -> String {
         let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
         let numbers = 0..self.wanted.len();
-        let arrays: Vec<String> = numbers.clone().map(|n| format!(", ${}::text[]", n + 3)).collect();
-        let inner: Vec<String> = numbers.map(|n| format!(", v{n}")).collect();
-        let casts: Vec<String> =
-            self.wanted.iter().enumerate().map(|(n, column)| format!(", v{n}::{}", column.kind)).collect();
+        let arrays: String = numbers.clone().map(|n| format!(", ${}::text[]", n + 4)).collect();
+        let inner: String = numbers.map(|n| format!(", v{n}")).collect();
+        let cast: String = self
+            .wanted
+            .iter()
+            .enumerate()
+            .map(|(n, column)| format!(", v{n}::{} AS v{n}", column.kind))
+            .collect();
+        let same = self.wanted.iter().zip(&names).enumerate().map(|(n, (column, name))| {
+            match column.has_one_spelling() {
+                true => format!(" AND t.{name} IS NOT DISTINCT FROM r.v{n}"),
+                false => format!(" AND t.{name}::text IS NOT DISTINCT FROM r.v{n}::text"),
+            }
+        });
+        let empty = self.others.iter().map(|name| format!(" AND t.{} IS NULL", quoted(name)));
+        let same: String = same.chain(empty).collect();
         let sets = names.iter().map(|name| format!(", {name} = EXCLUDED.{name}"));
         // What the stream does not have is not kept for rows that it writes.
         let nulls = self.others.iter().map(|name| format!(", {} = NULL", quoted(name)));
         let sets: String = sets.chain(nulls).collect();
         let listed: String = names.iter().map(|name| format!(", {name}")).collect();
-        let (key, generation) = (quoted(KEY), quoted(GENERATION));
+        let (key, generation, kept) = (quoted(KEY), quoted(GENERATION), table.kept());
         format!(
-            "WITH written AS (INSERT INTO {table} ({key}, {generation}{listed})
-               SELECT k, $1::bigint{casts} FROM unnest($2::text[]{arrays}) AS rows(k{inner})
+            "WITH r AS MATERIALIZED (SELECT k{cast} FROM unnest($2::text[]{arrays}) AS given(k{inner})),
+             same AS MATERIALIZED (SELECT k FROM r JOIN {table} t ON t.{key} = k{same}),
+             noted AS (INSERT INTO {kept} SELECT $3, k FROM same ON CONFLICT DO NOTHING),
+             written AS (INSERT INTO {table} ({key}, {generation}{listed})
+               SELECT k, $1::bigint{inner} FROM r WHERE NOT EXISTS (SELECT FROM same WHERE same.k = r.k)
                ON CONFLICT ({key}) DO UPDATE SET {generation} = EXCLUDED.{generation}{sets}
                RETURNING (xmax = 0) AS is_new)
              SELECT count(*) FILTER (WHERE is_new) FROM written",
             table = table.sql(),
-            casts = casts.concat(),
-            arrays = arrays.concat(),
-            inner = inner.concat(),
         )
     }
 }

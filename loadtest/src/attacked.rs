@@ -1,0 +1,243 @@
+//! What honest agents feel while a router is attacked: by turns in quiet, beside an attack on another router, and under it, in
+//! one run.
+//!
+//! Owns the honest agents and the table. A change goes by the producer agent's endpoint, its router, and a consumer's stream;
+//! beside it somebody connects anew for each request. Attackers burn the CPU of the machine that all share here; what they take
+//! from others by that alone is seen where they attack another router.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use parts::ports;
+use platform::client::send;
+use platform::pki::{Authority, Subject};
+use serde_json::json;
+use support::network::{SCHEMA, Stream};
+use support::site::{Process, Site};
+use tokio::process::{Child, Command};
+
+use crate::parts::attackers::Kind;
+
+/// Changes a second that honest agents send.
+const PACE: Duration = Duration::from_millis(20);
+/// Keys that change.
+const KEYS: u64 = 1_000;
+/// A change that takes longer is lost, and with it the run.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long attackers have to begin.
+const BEGINNING: Duration = Duration::from_secs(1);
+/// How much longer the slowest hundredth may take under an attack.
+const MOST: f64 = 2.0;
+
+/// What was felt in one turn, in microseconds.
+struct Felt {
+    changes: Histogram<u64>,
+    connections: Histogram<u64>,
+}
+
+impl Felt {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { changes: Histogram::new(3)?, connections: Histogram::new(3)? })
+    }
+}
+
+struct Honest {
+    site: Site,
+    /// Another router, which nobody needs.
+    other: Site,
+    endpoint: String,
+    http: reqwest::Client,
+    stream: Stream,
+    next: u64,
+    _running: Vec<Process>,
+}
+
+impl Honest {
+    async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA)?;
+        let channel = json!({"name": "register", "kind": "distribution", "owner": "4000", "partitions": 1,
+            "key": {"fields": ["k"]}, "schema": schema});
+        let agreement = |number: &str, consumer: &str| {
+            json!({"number": number, "version": 1, "provider": "4000", "consumer": consumer, "channel": "register",
+                "purpose": "load", "legal_basis": "load", "valid_from": "2020-01-01T00:00:00Z", "history": "full",
+                "schema_version": 1, "rows": "true", "fields": {"k": "keep", "t": "keep"}})
+        };
+        let declared = [
+            ("channels/register.json", channel),
+            ("agreements/1.json", agreement("A-1", "9000")),
+            ("agreements/2.json", agreement("A-2", "9001")),
+        ];
+        let own = std::env::current_exe()?;
+        let own = own.to_str().context("the program's path")?;
+        let site = Site::new(&dir.join("attacked"), own, &declared)?;
+        let other = Site::new(&dir.join("other"), own, &declared)?;
+        for site in [&site, &other] {
+            site.participants(&["4000", "9000", "9001"])?;
+            let authority = Authority::open_or_create(&site.path("pki"), "test.dit")?;
+            authority.issue_to(&site.path("pki"), ATTACKER, &Subject::Agent("9001/main".parse()?))?;
+        }
+        let listen = ports::address()?;
+        site.producer("4000/main", "register", SCHEMA, &format!("[http]\nlisten = \"{listen}\"\n"))?;
+        let start =
+            |site: &Site, part| site.start(part, &["part", part, "--config", &format!("{part}.toml")]);
+        let running = vec![start(&other, "router")?, start(&site, "router")?, start(&site, "producer")?];
+        let stream = Stream::open(&site.agent("9000/main")?, "A-1", "latest").await?;
+        let endpoint = format!("http://{listen}/v1/changes");
+        let mut honest =
+            Self { site, other, endpoint, http: reqwest::Client::new(), stream, next: 0, _running: running };
+        // The agent listens when it has opened its channel.
+        let begun = Instant::now();
+        while honest.change().await.is_err() {
+            anyhow::ensure!(
+                begun.elapsed() < PATIENCE,
+                "the agent does not listen: {}",
+                honest.site.log("producer")
+            );
+            tokio::time::sleep(PACE).await;
+        }
+        Ok(honest)
+    }
+
+    /// One change, until it has come to a consumer.
+    async fn change(&mut self) -> anyhow::Result<()> {
+        self.next += 1;
+        let key = format!("k{}", self.next % KEYS);
+        let change = json!({"op": "u", "row": {"k": key, "t": self.next.to_string(), "secret": "x"}});
+        let sent = self
+            .http
+            .post(&self.endpoint)
+            .header("content-type", "application/json")
+            .body(change.to_string());
+        sent.send().await?.error_for_status()?;
+        self.stream.words.clear();
+        let word = format!("upsert {key} ");
+        tokio::time::timeout(PATIENCE, self.stream.until(|said| said.starts_with(&word))).await?
+    }
+
+    async fn feel(&mut self, seconds: u64, felt: &mut Felt) -> anyhow::Result<()> {
+        let mut turns = tokio::time::interval(PACE);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            turns.tick().await;
+            let begun = Instant::now();
+            self.change().await.with_context(|| self.site.log("router"))?;
+            felt.changes.record(micros(begun))?;
+            let client = self.site.agent("9000/main")?;
+            let begun = Instant::now();
+            send(client.get("/v1/me")).await?;
+            felt.connections.record(micros(begun))?;
+        }
+        Ok(())
+    }
+}
+
+fn micros(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+const ATTACKER: &str = "attacker";
+
+fn attacking(kind: Kind, site: &Site) -> anyhow::Result<Child> {
+    let name = kind.to_possible_value().context("a kind")?;
+    let router = site.agents().replace("https://", "");
+    let counted = std::fs::File::create(site.path("attempts"))?;
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "19"]).arg(std::env::current_exe()?);
+    nice.args([
+        "part",
+        "attackers",
+        "--kind",
+        name.get_name(),
+        "--router",
+        &router,
+        "--stem",
+        ATTACKER,
+        "--pki",
+    ]);
+    let child = nice.arg(site.path("pki")).stdout(counted).stderr(Stdio::null()).kill_on_drop(true).spawn();
+    child.context("the attackers could not be started")
+}
+
+/// The slowest hundredth, in microseconds: in quiet, while another router is attacked, and while this one is.
+struct Slowest([u64; 3]);
+
+#[allow(clippy::cast_precision_loss, reason = "microseconds of minutes are far below 2^52")]
+impl Slowest {
+    /// How much longer it takes than in quiet.
+    fn beside_quiet(&self) -> f64 {
+        self.0[2] as f64 / self.0[0] as f64
+    }
+
+    /// How much longer it takes than beside an attack on another router.
+    fn beside_other(&self) -> f64 {
+        self.0[2] as f64 / self.0[1] as f64
+    }
+}
+
+impl std::fmt::Display for Slowest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [quiet, other, attacked] = self.0;
+        write!(
+            f,
+            "{quiet:>6} {other:>6} {attacked:>6} {:>5.2} {:>5.2}",
+            self.beside_quiet(),
+            self.beside_other()
+        )
+    }
+}
+
+/// Feels one turn under an attack; how many attempts there were.
+async fn attacked(
+    honest: &mut Honest,
+    (kind, is_other): (Kind, bool),
+    seconds: u64,
+    felt: &mut Felt,
+) -> anyhow::Result<String> {
+    let site = if is_other { &honest.other } else { &honest.site };
+    let (mut child, counted) = (attacking(kind, site)?, site.path("attempts"));
+    // What it takes to begin is not what it is to stand.
+    tokio::time::sleep(BEGINNING).await;
+    honest.feel(seconds, felt).await?;
+    child.kill().await?;
+    let counted = std::fs::read_to_string(counted)?;
+    Ok(counted.lines().last().context("the attackers told nothing")?.to_owned())
+}
+
+/// Attacks of every kind for so long each, so many times by turns; whether honest agents felt little of all.
+pub(crate) async fn run(seconds: u64, rounds: u32) -> anyhow::Result<bool> {
+    let dir = tempfile::Builder::new().prefix("dit-attacked-").tempdir()?;
+    let mut honest = Honest::start(dir.path()).await?;
+    honest.feel(seconds.min(3), &mut Felt::new()?).await?;
+    println!(
+        "The slowest hundredth, in microseconds: in quiet, beside an attack on another router, under attack;"
+    );
+    println!("and under attack as a multiple of the first and of the second.");
+    println!(
+        "{:<15} {:>8}  {:>32}  {:>32}",
+        "attack", "attempts", "a change until it is received", "a request on a new connection"
+    );
+    let mut is_good = true;
+    for kind in Kind::value_variants() {
+        let mut felt = [Felt::new()?, Felt::new()?, Felt::new()?];
+        let [quiet, other, under] = &mut felt;
+        let mut attempts = String::new();
+        for _ in 0..rounds {
+            honest.feel(seconds, quiet).await?;
+            attacked(&mut honest, (*kind, true), seconds, other).await?;
+            attempts = attacked(&mut honest, (*kind, false), seconds, under).await?;
+        }
+        let slowest = |of: fn(&Felt) -> &Histogram<u64>| {
+            Slowest(felt.each_ref().map(|felt| of(felt).value_at_quantile(0.99)))
+        };
+        let (changes, connections) = (slowest(|felt| &felt.changes), slowest(|felt| &felt.connections));
+        let name = kind.to_possible_value().context("a kind")?.get_name().to_owned();
+        println!("{name:<15} {attempts:>8}  {changes}  {connections}");
+        is_good &= changes.beside_other() <= MOST && connections.beside_other() <= MOST;
+    }
+    Ok(is_good)
+}

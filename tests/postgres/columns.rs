@@ -1,0 +1,114 @@
+//! What somebody hangs on a replica table: views on columns that go or change, triggers on rows.
+
+use consumer_agent::receive::machine::Effect;
+use consumer_agent::sink::postgres::PostgresSink;
+use consumer_agent::sink::{Batch, Sink};
+use parts::postgres::Postgres;
+use schemas::avro::binary::put_string;
+use tokio_postgres::Client;
+
+use crate::{NAME, SIZE, batch, begun, database, row, rows, schema, upsert};
+
+const TEXT_SIZE: &str = r#"{"name":"size","type":"string"}"#;
+
+async fn pass(sink: &mut PostgresSink, image: Vec<u8>, offset: u64) {
+    sink.apply(&batch(vec![Effect::Begin, upsert("1", image), Effect::End], offset)).await.unwrap();
+}
+
+async fn seen(admin: &Client) -> Vec<String> {
+    let select = "SELECT to_jsonb(v)::text FROM public.mine v";
+    admin.query(select, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+fn one(name: &str) -> Vec<u8> {
+    let mut image = Vec::new();
+    put_string(&mut image, name);
+    image
+}
+
+#[tokio::test]
+async fn views_stand_when_a_column_goes_or_becomes_another() {
+    let (admin, place) = database(&Postgres::shared().unwrap()).await;
+    let full = schema(&format!("{NAME},{SIZE}"));
+    let mut sink = begun(&place, &full).await;
+    pass(&mut sink, row("a", Some(7)), 5).await;
+    let view = "CREATE VIEW public.mine AS SELECT name, size AS how_large FROM dit.register";
+    admin.batch_execute(view).await.unwrap();
+
+    // The field is not given any more: what it held is gone, and the view stands.
+    sink.begin(&schema(NAME)).await.unwrap();
+    pass(&mut sink, one("a"), 6).await;
+    assert_eq!(seen(&admin).await, [r#"{"name": "a", "how_large": null}"#]);
+    assert_eq!(rows(&admin).await, [r#"{"name": "a", "size": null, "dit_key": "1"}"#]);
+    // It is no alteration by a person, and other rows come.
+    let mut sink = begun(&place, &schema(NAME)).await;
+    sink.apply(&batch(vec![upsert("1", one("b"))], 7)).await.unwrap();
+    assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": null}"#]);
+
+    // It is given again.
+    sink.begin(&full).await.unwrap();
+    pass(&mut sink, row("b", Some(8)), 8).await;
+    assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": 8}"#]);
+
+    // It becomes another type: the view keeps what it was made of, which is empty.
+    let text = schema(&format!("{NAME},{TEXT_SIZE}"));
+    sink.begin(&text).await.unwrap();
+    let mut image = one("b");
+    put_string(&mut image, "large");
+    pass(&mut sink, image.clone(), 9).await;
+    assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": null}"#]);
+    let both = r#"{"name": "b", "size": "large", "dit_key": "1", "dit_aside_1": null}"#;
+    assert_eq!(rows(&admin).await, [both]);
+
+    // Once nothing stands on it, it goes with the next pass.
+    admin.batch_execute("DROP VIEW public.mine").await.unwrap();
+    let mut sink = begun(&place, &text).await;
+    pass(&mut sink, image, 10).await;
+    assert_eq!(rows(&admin).await, [r#"{"name": "b", "size": "large", "dit_key": "1"}"#]);
+}
+
+#[tokio::test]
+async fn triggers_hear_of_rows_that_change_and_of_no_others() {
+    let (admin, place) = database(&Postgres::shared().unwrap()).await;
+    let head = schema(&format!("{NAME},{SIZE}"));
+    let mut sink = begun(&place, &head).await;
+    let rows_of = |third: Vec<u8>| {
+        let rows = [("1", row("a", Some(7))), ("2", row("b", None)), ("3", third)];
+        rows.map(|(key, image)| upsert(key, image))
+    };
+    let pass = |third: Vec<u8>| [vec![Effect::Begin], rows_of(third).into(), vec![Effect::End]].concat();
+    sink.apply(&batch(pass(row("c", Some(9))), 5)).await.unwrap();
+    admin
+        .batch_execute(
+            "CREATE TABLE public.heard (what text);
+             CREATE FUNCTION public.hear() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+               BEGIN INSERT INTO public.heard VALUES (TG_OP || ' ' || coalesce(NEW.dit_key, OLD.dit_key)); RETURN coalesce(NEW, OLD); END $$;
+             CREATE TRIGGER hear BEFORE INSERT OR UPDATE OR DELETE ON dit.register FOR EACH ROW EXECUTE FUNCTION public.hear();",
+        )
+        .await
+        .unwrap();
+    let heard = async || {
+        let taken = admin.query("DELETE FROM public.heard RETURNING what", &[]).await.unwrap();
+        let mut words: Vec<String> = taken.iter().map(|row| row.get(0)).collect();
+        words.sort();
+        words
+    };
+    // The same again, by a pass and by what comes: nobody hears of it, and no row is lost.
+    sink.apply(&batch(pass(row("c", Some(9))), 6)).await.unwrap();
+    sink.apply(&batch(rows_of(row("c", Some(9))).into(), 7)).await.unwrap();
+    assert_eq!((heard().await, sink.row_count()), (vec![], 3));
+    let before = rows(&admin).await;
+    // One row changes in a pass that is taken up again after its agent ended.
+    let begun_pass = [vec![Effect::Begin], rows_of(row("c", None)).into()].concat();
+    sink.apply(&Batch { effects: begun_pass, cursor: None, freshness: None }).await.unwrap();
+    let mut sink = begun(&place, &head).await;
+    sink.apply(&batch(vec![Effect::End], 8)).await.unwrap();
+    assert_eq!(heard().await, ["INSERT 3", "UPDATE 3"], "an upsert tries to insert first");
+    assert_eq!((rows(&admin).await.len(), rows(&admin).await[..2].to_vec()), (3, before[..2].to_vec()));
+    // What a pass does not bring goes, though an earlier one had found it as it was.
+    let two = vec![Effect::Begin, upsert("1", row("a", Some(7))), upsert("3", row("c", None)), Effect::End];
+    sink.apply(&batch(two, 9)).await.unwrap();
+    assert_eq!(heard().await, ["DELETE 2"]);
+    let kept = admin.query_one("SELECT count(*) FROM dit.dit_kept", &[]).await.unwrap();
+    assert_eq!(kept.get::<_, i64>(0), 0);
+}
