@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::clock::DefaultClock;
-use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use platform::identity::Peer;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -20,12 +18,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 pub(super) const MAX_HANDSHAKES: usize = 1_024;
 /// Of these from one address: a balancer may stand before many agents.
 pub(super) const MAX_OF_ADDRESS: usize = 256;
-/// Connections a second from one address: an agent keeps those that it has, and a balancer may stand before many agents.
-const CONNECTIONS_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(199);
-/// Of these at once, after a pause: a thousand agents may come back together.
-const CONNECTIONS_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
-/// Addresses that are remembered; those that have been quiet are forgotten first.
-const MAX_ADDRESSES: usize = 16_384;
 /// Connections of one participant: one for each stream, and it may hold hundreds of agreements.
 pub(super) const MAX_OF_PARTICIPANT: usize = 2_048;
 /// Requests a second of one participant: many times what an agent with 64 busy partitions sends.
@@ -49,26 +41,6 @@ pub(super) struct Handshakes(Mutex<Waiting>);
 struct Waiting {
     next: u64,
     places: VecDeque<(u64, IpAddr, Arc<Notify>)>,
-}
-
-/// How often each address may come.
-pub(super) struct Addresses(RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>);
-
-impl Default for Addresses {
-    fn default() -> Self {
-        let quota = Quota::per_second(CONNECTIONS_A_SECOND).allow_burst(CONNECTIONS_AT_ONCE);
-        Self(RateLimiter::hashmap(quota))
-    }
-}
-
-impl Addresses {
-    /// Whether one more connection may come from there now.
-    pub(super) fn may_come(&self, from: IpAddr) -> bool {
-        if self.0.len() >= MAX_ADDRESSES {
-            self.0.retain_recent();
-        }
-        self.0.check_key(&from).is_ok()
-    }
 }
 
 /// A place for one handshake; it is free again when this is dropped.
@@ -123,8 +95,6 @@ pub(super) enum Turned {
     Silent,
     /// Its handshake failed.
     Failed,
-    /// Its address comes too often.
-    TooOften,
 }
 
 /// How many were turned away, said now and then: a line for each would be a flood of its own.
@@ -135,7 +105,6 @@ pub(super) struct TurnedAway(Mutex<Told>);
 struct Told {
     silent: u64,
     failed: u64,
-    too_often: u64,
     said: Option<Instant>,
 }
 
@@ -146,14 +115,13 @@ impl TurnedAway {
         match how {
             Turned::Silent => told.silent += 1,
             Turned::Failed => told.failed += 1,
-            Turned::TooOften => told.too_often += 1,
         }
         if told.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
             return;
         }
-        let Told { silent, failed, too_often, .. } = std::mem::take(&mut *told);
+        let Told { silent, failed, .. } = std::mem::take(&mut *told);
         told.said = Some(Instant::now());
-        tracing::info!(silent, failed, too_often, last = %from, %why, "connections were turned away since the last such line");
+        tracing::info!(silent, failed, last = %from, %why, "connections were turned away since the last such line");
     }
 }
 
@@ -247,19 +215,6 @@ mod tests {
             |n: usize| IpAddr::from([10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()]);
         let _flood: Vec<Place> = (0..MAX_HANDSHAKES).map(|n| handshakes.enter(many(n))).collect();
         honest.gone().await;
-    }
-
-    #[test]
-    fn an_address_comes_so_often_and_others_do_not_feel_it() {
-        let addresses = Addresses::default();
-        let one = IpAddr::from([192, 0, 2, 1]);
-        let came = (0..20_000).filter(|_| addresses.may_come(one)).count();
-        assert!((1_024..20_000).contains(&came), "{came}");
-        assert!(addresses.may_come(IpAddr::from([192, 0, 2, 2])));
-        for n in 0..100_000_u32 {
-            assert!(addresses.may_come(IpAddr::from(n.to_be_bytes())));
-        }
-        assert!(addresses.0.len() <= MAX_ADDRESSES * 2, "{}", addresses.0.len());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
-use super::doors::{Addresses, Handshakes, Part, Place, Shares, Turned, TurnedAway};
+use super::doors::{Handshakes, Part, Place, Shares, Turned, TurnedAway};
 use super::problem::{Refused, in_our_words};
 
 /// A handshake that takes longer is given up.
@@ -166,7 +166,6 @@ pub async fn serve(
         domain,
         app,
         slots,
-        addresses: Addresses::default(),
         handshakes,
         turned_away: TurnedAway::default(),
         shares: Shares::default(),
@@ -190,7 +189,6 @@ struct Server {
     app: Router,
     /// Places of those who are known.
     slots: Arc<Semaphore>,
-    addresses: Addresses,
     /// Places of those who are not yet.
     handshakes: Arc<Handshakes>,
     turned_away: TurnedAway,
@@ -213,10 +211,6 @@ async fn accept_until(
         };
         match accepted {
             Ok((stream, from)) => {
-                if !server.addresses.may_come(from.ip()) {
-                    server.turned_away.count(Turned::TooOften, from.ip(), "its address comes too often");
-                    continue;
-                }
                 let (server, stopping) = (Arc::clone(&server), tasks.stopping());
                 let place = server.handshakes.enter(from.ip());
                 connections.spawn(async move { server.connection((stream, from), place, stopping).await });

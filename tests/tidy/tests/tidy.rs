@@ -33,7 +33,15 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("consumer-agent", BTreeSet::from(agents)),
         (
             "loadtest",
-            BTreeSet::from(["schemas", "platform", "router", "producer-agent", "consumer-agent", "parts"]),
+            BTreeSet::from([
+                "schemas",
+                "platform",
+                "router",
+                "producer-agent",
+                "consumer-agent",
+                "parts",
+                "support",
+            ]),
         ),
         (
             "simulation",
