@@ -12,6 +12,7 @@ use crate::audit::{self, AuditArgs};
 use crate::demo::backing::Backing;
 use crate::demo::company::{self, CompanyOptions};
 use crate::demo::fault::Fault;
+use crate::demo::guess;
 use crate::demo::register::{self, RegisterOptions};
 use crate::parked::{self, ParkedArgs};
 use crate::{check, explain, scope, status, tools};
@@ -67,45 +68,49 @@ enum Output {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("own").args(["files", "register"])))]
 struct DemoArgs {
-    /// The first version of your own register: a delimited text file. Without it, a network is made up.
+    /// The versions of your own register, in order: delimited text. What you do not say of them is guessed, and told.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The first version of your own register; nothing is guessed. Without any file, a network is made up.
     #[arg(long, value_name = "FILE", requires_all = ["key", "territory"])]
     register: Option<PathBuf>,
     /// The next versions, in order.
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "register")]
     then: Vec<PathBuf>,
     /// The columns that identify a row.
-    #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "register")]
+    #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "own")]
     key: Vec<String>,
     /// The column that says whose row it is.
-    #[arg(long, value_name = "COL", requires = "register")]
+    #[arg(long, value_name = "COL", requires = "own")]
     territory: Option<String>,
     /// The seed of the made-up network.
-    #[arg(long, default_value_t = 2021, conflicts_with = "register")]
+    #[arg(long, default_value_t = 2021, conflicts_with = "own")]
     seed: u64,
     /// The character between cells; a comma by default, a tab for `.tsv`.
-    #[arg(long, requires = "register")]
+    #[arg(long, requires = "own")]
     delimiter: Option<String>,
-    /// The files' encoding.
-    #[arg(long, default_value = "utf-8", requires = "register")]
-    encoding: String,
+    /// The files' encoding; with `--register`, utf-8 by default.
+    #[arg(long, requires = "own")]
+    encoding: Option<String>,
     /// The columns' names, for files without a header line.
-    #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "register")]
+    #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "own")]
     header: Option<Vec<String>>,
     /// What makes spellings of one key equal.
-    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim", "nfc"], requires = "register")]
+    #[arg(long, value_name = "HOW", value_parser = ["lowercase", "trim", "nfc"], requires = "own")]
     key_normalise: Vec<String>,
     /// The territories that get a consumer each; by default the 50 largest over all versions.
-    #[arg(long, value_delimiter = ',', requires = "register")]
+    #[arg(long, value_delimiter = ',', requires = "own")]
     territories: Option<Vec<String>>,
     /// Hold files that delete or change too much, instead of only telling.
-    #[arg(long, requires = "register")]
+    #[arg(long, requires = "own")]
     guard: bool,
     /// Play on a real Kafka instead of an embedded log; needs a binary with the feature `kafka`.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
     /// Write the replicas into this database, each consumer's into a schema of its own.
-    #[arg(long, value_name = "URL", requires = "register")]
+    #[arg(long, value_name = "URL", requires = "own")]
     postgres: Option<String>,
     /// Keep everything in this folder; the replicas are in `replica/`.
     #[arg(long, value_name = "DIR")]
@@ -148,29 +153,33 @@ async fn demo(args: DemoArgs) -> anyhow::Result<bool> {
     let _telemetry = platform::telemetry::init("dit-demo", format, "warn,sled=error")?;
     let json = args.output == Output::Json;
     let backing = args.kafka.map_or(Backing::Embedded, Backing::Kafka);
-    let (equal, outcome) = match (args.register, args.territory) {
-        (Some(register), Some(territory)) => {
-            let outcome = register::play(RegisterOptions {
-                files: std::iter::once(register).chain(args.then).collect(),
-                key: args.key,
-                territory,
-                backing,
-                postgres: args.postgres,
-                delimiter: args.delimiter.as_deref().map(register::parse_delimiter).transpose()?,
-                encoding: args.encoding,
-                header: args.header,
-                key_normalise: args.key_normalise,
-                territories: args.territories,
-                guard: args.guard,
-                keep: args.keep,
-                fault: args.fault,
-                begun: watch::Sender::default(),
-            })
-            .await?;
+    let mut options = RegisterOptions {
+        files: args.register.iter().chain(&args.then).cloned().collect(),
+        key: args.key,
+        territory: args.territory.unwrap_or_default(),
+        backing: backing.clone(),
+        postgres: args.postgres,
+        delimiter: args.delimiter.as_deref().map(register::parse_delimiter).transpose()?,
+        encoding: args.encoding.clone().unwrap_or_else(|| "utf-8".to_owned()),
+        header: args.header,
+        key_normalise: args.key_normalise,
+        territories: args.territories,
+        guard: args.guard,
+        keep: args.keep.clone(),
+        fault: args.fault,
+        begun: watch::Sender::default(),
+    };
+    if let Some(first) = args.files.first() {
+        guess::fill(&mut options, first, args.encoding.as_deref())?;
+        options.files = args.files;
+    }
+    let (equal, outcome) = match options.files.is_empty() {
+        false => {
+            let outcome = register::play(options).await?;
             outcome.story();
             (outcome.equal, serde_json::to_string(&outcome)?)
         }
-        _ => {
+        true => {
             let options = CompanyOptions { seed: args.seed, backing, keep: args.keep, fault: args.fault };
             let outcome = company::play(options).await?;
             outcome.story();

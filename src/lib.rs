@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod explain;
+pub mod first;
 pub mod parked;
 pub mod scope;
 pub mod status;

@@ -75,6 +75,8 @@ pub struct ProducerArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum ProducerCommand {
+    /// Looks at a file of the register, and writes a first configuration, the schema and the channel's declaration.
+    Init(crate::first::InitArgs),
     /// Runs the agent.
     Run(ConfigArgs),
     /// Accepts a file that the guard holds: it is taken next.
@@ -90,6 +92,7 @@ enum ProducerCommand {
 /// Runs a producer agent, or gives a person's word on a file.
 pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
     match args.command {
+        ProducerCommand::Init(args) => crate::first::init(&args),
         ProducerCommand::Run(args) => producer_agent::process::run(&args.config).await,
         ProducerCommand::Accept { config, file } => {
             let config = producer_agent::config::ProducerConfig::read(&config)?;

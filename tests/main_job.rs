@@ -188,6 +188,88 @@ fn encoding_delimiter_guard_and_faults_work_on_ones_own_register() {
 }
 
 #[test]
+fn a_file_is_enough_and_what_is_guessed_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = |of_one: &str| -> String {
+        let other =
+            (0..40).map(|n| format!("4000{n};Uzņēmums {n};{}\n", if n % 2 == 0 { "Ogre" } else { "Rīga" }));
+        format!("Reģ. nr.;Nosaukums;Novads\n{}39;Čiekurs;{of_one}\n", other.collect::<String>())
+    };
+    let files = [("a.csv", rows("Ogre")), ("b.csv", rows("Rīga"))].map(|(name, text)| {
+        let (bytes, ..) = encoding_rs::WINDOWS_1257.encode(&text);
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let output = dit(&["demo", &files[0], &files[1]]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    for words in [
+        "separated by ';' (--delimiter)",
+        "in windows-1257 (--encoding)",
+        "\"Reģ. nr.\" tells rows apart (--key)",
+        "\"Novads\" says whose a row is, 2 in all (--territory)",
+        "39 left Ogre for Rīga: Ogre was told a delete, without where to; Rīga got the whole row.",
+        "20 rows; 0 from the state, 0 entered, 1 left",
+        "VERIFIED",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    // What is said is not guessed, and what cannot be guessed is asked for.
+    let output = dit(&["demo", &files[0], "--key", "Nosaukums", "--territories", "Ogre"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("VERIFIED") && !told.contains("--key"), "{told}");
+    let output = dit(&["demo", &write(dir.path(), "c.csv", "id,note\n1,a\n2,b\n3,c\n")]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("say --territory, one of \"id\", \"note\""), "{told}");
+}
+
+#[test]
+fn a_providers_first_files_are_proposed_from_one_of_its_registers() {
+    let dir = tempfile::tempdir().unwrap();
+    let register = write(dir.path(), "r.csv", "code;opened;amount\n0012;14.05.2019;1 234,56\n0013;;7,5\n");
+    let typed = |words: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_dit")).args(words).current_dir(dir.path()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    typed(&["pki", "--agent", "4000/main", "--operator", "anna", "--domain", "gov.test"]);
+    let proposed = |identity: &str| {
+        let asked =
+            ["producer", "init", "--from", &register, "--channel", "fees", "--router", "https://r:9443"];
+        typed(&[&asked[..], &["--identity", identity, "--out", "first"]].concat())
+    };
+    let (code, said) = proposed("pki/operator-anna.pem");
+    assert!(code == Some(2) && said.contains("names no participant's agent"), "{said}");
+    let (code, said) = proposed("pki/4000-main.pem");
+    assert_eq!(code, Some(0), "{said}");
+    for words in [
+        "\"opened\": a date, or nothing",
+        "\"amount\": a decimal of 18 digits, 2 behind the point",
+        "\"code\": text",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let configuration = std::fs::read_to_string(dir.path().join("first/producer.toml")).unwrap();
+    for words in [
+        "domain = \"gov.test\"",
+        "delimiter = \";\"",
+        "date_format = \"%d.%m.%Y\"",
+        "decimal_separator = \",\"",
+    ] {
+        assert!(configuration.contains(words), "{words}: {configuration}");
+    }
+    let (code, said) = typed(&["check", "first/producer.toml", "first/fees.avsc", "first/fees.channel.json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let declared: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("first/fees.channel.json")).unwrap()).unwrap();
+    assert_eq!((&declared["owner"], &declared["key"]["fields"][0]), (&"4000".into(), &"code".into()));
+    let (code, said) = proposed("pki/4000-main.pem");
+    assert!(code == Some(2) && said.contains("is there already; nothing was written"), "{said}");
+}
+
+#[test]
 fn wrong_options_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "a.csv", "k,t\n1,R\n");

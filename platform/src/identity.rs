@@ -227,21 +227,37 @@ impl Identity {
         let chain = self.chain().map_err(|_| PeerError::Unreadable)?;
         peer(chain.first().ok_or(PeerError::Unreadable)?, domain)
     }
+
+    /// The trust domain of the only SPIFFE name in our own certificate.
+    pub fn own_domain(&self) -> Option<String> {
+        let chain = self.chain().ok()?;
+        let found = uris(chain.first()?).ok()?;
+        let mut domains = found.iter().filter_map(|uri| uri.strip_prefix("spiffe://")?.split('/').next());
+        match (domains.next(), domains.next()) {
+            (Some(only), None) => Some(only.to_owned()),
+            _ => None,
+        }
+    }
 }
 
-/// Whom a verified certificate names in our trust domain.
-pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
+/// The URIs that a certificate names.
+fn uris(certificate: &[u8]) -> Result<Vec<String>, PeerError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Unreadable)?;
     let names = parsed.subject_alternative_name().map_err(|_| PeerError::Unreadable)?;
     let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let uris = names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
         _ => None,
     });
-    let found: Vec<&str> = uris.collect();
+    Ok(uris.collect())
+}
+
+/// Whom a verified certificate names in our trust domain.
+pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
+    let found = uris(certificate)?;
     // One that begins like a name of ours and is none counts as well: nobody chooses between names.
     let prefix = format!("spiffe://{domain}/");
-    let own: Vec<&str> = found.iter().copied().filter(|uri| uri.starts_with(&prefix)).collect();
+    let own: Vec<&str> = found.iter().map(String::as_str).filter(|uri| uri.starts_with(&prefix)).collect();
     let words = || crate::shown::value(&found.join(", "));
     let foreign = || PeerError::Foreign { domain: domain.to_owned(), found: words() };
     match own.as_slice() {

@@ -5,6 +5,7 @@
 pub mod backing;
 pub mod company;
 pub mod fault;
+pub mod guess;
 pub mod layout;
 pub mod network;
 pub mod progress;

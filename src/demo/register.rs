@@ -33,7 +33,7 @@ use super::network::{Network, Producer};
 use super::progress::Progress;
 use super::replicas::{Consumer, ReplicaVerdict, VersionVerdict};
 use super::tables::ReplicaTable;
-use super::verify::{Folded, Reading, Register, Version};
+use super::verify::{Folded, Moved, Reading, Register, Version};
 
 const PROVIDER: &str = "provider";
 const CHANNEL: &str = "register";
@@ -87,6 +87,8 @@ pub struct Outcome {
     pub versions: Vec<VersionVerdict>,
     /// By consumer.
     pub replicas: Vec<ReplicaVerdict>,
+    /// A row that moved, as the verification saw it.
+    pub moved: Option<Moved>,
     /// Rows of all versions that the verification could read.
     pub rows_read: usize,
     /// Rows that it could not, or that contradict each other: parked, their keys are as they were.
@@ -163,7 +165,7 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     }
     producer.drained().await?;
     play.settle().await?;
-    let (replicas, read) = play.verify(&reports).await?;
+    let (replicas, read, moved) = play.verify(&reports).await?;
     let Play { network, options, versions, progress, .. } = play;
     progress.end();
     network.stop().await?;
@@ -177,6 +179,7 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
             .map(|(report, (file, _))| VersionVerdict::of(report, file))
             .collect(),
         replicas,
+        moved,
         rows_read: read.rows,
         rows_set_aside: read.set_aside,
         seconds: began.elapsed().as_secs_f64(),
@@ -425,7 +428,10 @@ impl Play {
         Ok(())
     }
 
-    async fn verify(&self, reports: &[FileReport]) -> anyhow::Result<(Vec<ReplicaVerdict>, Folded)> {
+    async fn verify(
+        &self,
+        reports: &[FileReport],
+    ) -> anyhow::Result<(Vec<ReplicaVerdict>, Folded, Option<Moved>)> {
         let first = self.versions.first().map(|(file, _)| file.clone()).unwrap_or_default();
         let ending = first.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         let tab = ending.is_some_and(|ending| ["tsv", "tab"].contains(&ending.as_str()));
@@ -457,6 +463,6 @@ impl Play {
             let expected = register.part(consumer.territory.as_deref());
             verdicts.push(consumer.verdict(held.len(), held == expected, Vec::new()));
         }
-        Ok((verdicts, read))
+        Ok((verdicts, read, register.moved(&self.territories)))
     }
 }

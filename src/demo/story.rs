@@ -3,6 +3,7 @@
 use consumer_agent::receive::machine::Tally;
 
 use super::register::Outcome;
+use super::verify::Moved;
 
 /// Replicas that are named when they differ.
 const NAMED: usize = 10;
@@ -21,6 +22,30 @@ impl Outcome {
             delivered.left,
             delivered.present
         );
+        platform::say!("Out, by agreement:");
+        for replica in &self.replicas {
+            let told = replica.delivered;
+            platform::say!(
+                "  {:<42} {:>7} rows; {} from the state, {} entered, {} left, {} changed",
+                replica.territory.as_deref().unwrap_or("all rows, a late joiner"),
+                replica.rows,
+                told.present,
+                told.entered,
+                told.left,
+                told.changed
+            );
+        }
+        if let Some(Moved { key, from, to }) = &self.moved {
+            let has =
+                |name: &String| self.replicas.iter().any(|replica| replica.territory.as_ref() == Some(name));
+            let left =
+                if has(from) { format!("{from} was told a delete, without where to") } else { String::new() };
+            let entered = if has(to) { format!("{to} got the whole row") } else { String::new() };
+            let told: Vec<String> = [left, entered].into_iter().filter(|words| !words.is_empty()).collect();
+            if !told.is_empty() {
+                platform::say!("{key} left {from} for {to}: {}.", told.join("; "));
+            }
+        }
         if self.rows_read == 0 {
             platform::say!("  No row of any version could be read.");
         }

@@ -44,12 +44,25 @@ struct Kept {
     cells: Option<Vec<String>>,
 }
 
+/// A row that went from one territory to another between two versions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Moved {
+    /// Its key, as the file has it.
+    pub key: String,
+    /// Whose it was.
+    pub from: String,
+    /// Whose it is.
+    pub to: String,
+}
+
 /// The register as the files say, row by row. Keys and rows are kept as hashes: registers are large.
 #[derive(Default)]
 pub struct Register {
     rows: HashMap<u128, Kept>,
     territories: HashMap<String, usize>,
     header: Vec<String>,
+    /// Some that moved, of which one is told as an example.
+    moved: Vec<Moved>,
 }
 
 fn hash(bytes: &[u8]) -> u128 {
@@ -74,6 +87,8 @@ pub struct Folded {
     pub set_aside: usize,
 }
 
+/// Rows that moved and are kept in mind.
+const MOST_MOVED: usize = 1_000;
 /// The most that a row and a key may have, as docs/new-site.md says.
 const MOST_ROW_BYTES: usize = 440_000;
 const MOST_KEY_BYTES: usize = 1_024;
@@ -88,13 +103,13 @@ impl Register {
     ) -> anyhow::Result<Folded> {
         let raw = Raw::read(version.file, reading, version.header)?;
         self.change_header(&raw.header);
-        let key =
+        let places =
             version.key.iter().map(|name| place(&raw.header, name)).collect::<anyhow::Result<Vec<_>>>()?;
         let territory = place(&raw.header, version.territory)?;
         // The hashes of each key's rows; none for one that cannot be read.
         let mut found: HashMap<u128, Vec<Option<u128>>> = HashMap::new();
         let (mut keyless, mut folded) = (false, Folded::default());
-        let readable = |row: &RawRow| row.cells().and_then(|cells| key_of(cells, &key, reading));
+        let readable = |row: &RawRow| row.cells().and_then(|cells| key_of(cells, &places, reading));
         for row in raw.rows() {
             keyless |= row.is_broken();
             match readable(&row) {
@@ -117,6 +132,9 @@ impl Register {
                 continue;
             }
             let name = cells.get(territory).cloned().unwrap_or_default();
+            let words: Vec<&str> =
+                places.iter().filter_map(|index| cells.get(*index)).map(String::as_str).collect();
+            self.note_move(key, &name, &words.join(", "));
             let fresh = self.territories.len();
             let territory = *self.territories.entry(name).or_insert(fresh);
             let row = row_hash(&raw.header, &cells);
@@ -126,6 +144,21 @@ impl Register {
             self.rows.retain(|key, _| found.contains_key(key));
         }
         Ok(folded)
+    }
+
+    /// A row that moves between two territories that are not empty is an example of all that do.
+    fn note_move(&mut self, key: u128, to: &str, words: &str) {
+        let Some(kept) = self.rows.get(&key).filter(|_| self.moved.len() < MOST_MOVED) else { return };
+        let from = self.territories.iter().find(|(_, place)| **place == kept.territory).map(|(name, _)| name);
+        if let Some(from) = from.filter(|from| *from != to && !from.is_empty() && !to.is_empty()) {
+            self.moved.push(Moved { key: words.to_owned(), from: from.clone(), to: to.to_owned() });
+        }
+    }
+
+    /// A row that moved, if one did: from one of these territories to another of them, if there is such a one.
+    pub fn moved(&self, told: &[String]) -> Option<Moved> {
+        let parties = |moved: &&Moved| (told.contains(&moved.from), told.contains(&moved.to));
+        self.moved.iter().rev().max_by_key(parties).cloned()
     }
 
     /// A version that the guard held: its rows do not count, but its columns are the agreements' now.

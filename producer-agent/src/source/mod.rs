@@ -13,6 +13,7 @@ pub mod format;
 pub mod items;
 mod objects;
 pub mod place;
+pub mod propose;
 mod sniff;
 pub mod table;
 mod text;

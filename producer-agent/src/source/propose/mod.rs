@@ -1,0 +1,296 @@
+//! What a delimited file of a register looks like: proposed from all of its rows, for a person to look at.
+//!
+//! Owns guesses, each of which is told. No agent reads by them: they become a configuration or arguments first, and what a
+//! file then does otherwise is refused by its place.
+
+mod keys;
+mod kinds;
+mod shape;
+
+use std::path::{Path, PathBuf};
+
+use schemas::avro::names::field_name;
+use serde_json::{Value as Json, json};
+
+use super::cells::{Cell, Cells, Columns};
+use super::format::TableFormat;
+use super::table::{Table, TableError};
+
+use keys::Keys;
+use kinds::Kinds;
+
+/// What a person has said, which is not guessed.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// Between cells.
+    pub delimiter: Option<char>,
+    /// The encoding's name.
+    pub encoding: Option<String>,
+    /// The columns of a file without a header line.
+    pub header: Option<Vec<String>>,
+    /// The key's columns.
+    pub key: Vec<String>,
+}
+
+/// Why nothing can be proposed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// The file.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The file.
+    #[error("{path}: {error}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Objects name their own columns.
+    #[error("{0}: it is NDJSON; proposals are made of delimited text alone")]
+    Objects(PathBuf),
+    /// Not one row.
+    #[error("{path}: none of its {rows} row(s) can be read{first}")]
+    NoRow {
+        /// Which.
+        path: PathBuf,
+        /// How many there are.
+        rows: u64,
+        /// Why the first cannot.
+        first: String,
+    },
+    /// No column, nor several together, tell rows apart.
+    #[error("{path}: neither a column nor two or three together tell its {rows} rows apart; say the key")]
+    NoKey {
+        /// Which.
+        path: PathBuf,
+        /// How many there are.
+        rows: u64,
+    },
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// Its name, as in the file.
+    pub name: String,
+    /// Its type, as Avro has it.
+    pub kind: Json,
+    /// What stands for it where it is left out; none where it is always there.
+    pub default: Option<Json>,
+}
+
+/// What a file looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    /// The encoding's name.
+    pub encoding: String,
+    /// Between cells.
+    pub delimiter: char,
+    /// Its columns, in order.
+    pub columns: Vec<Column>,
+    /// What tells rows apart.
+    pub key: Vec<String>,
+    /// The column that says whose row it is, and how many there are; none where no column looks like it.
+    pub territory: Option<(String, usize)>,
+    /// How dates are written, where it is not as in 2026-01-31.
+    pub date_format: Option<String>,
+    /// The character before the fraction of a number, where it is no point.
+    pub decimal_separator: Option<char>,
+    /// Rows that were read, and those that could not be.
+    pub rows: (u64, u64),
+    /// What could be read in two ways, and what was left.
+    pub remarks: Vec<String>,
+}
+
+impl Proposal {
+    /// The schema of a subject with these columns.
+    pub fn schema(&self, name: &str) -> Json {
+        let field = |column: &Column| {
+            let mut field =
+                json!({"name": field_name(&column.name), "type": column.kind, "doc": column.name});
+            // A key has no default: a row without one is no row.
+            let default = column.default.clone().filter(|_| !self.key.contains(&column.name));
+            if let (Some(default), Some(members)) = (default, field.as_object_mut()) {
+                members.insert("default".to_owned(), default);
+            }
+            field
+        };
+        let fields: Vec<Json> = self.columns.iter().map(field).collect();
+        json!({"type": "record", "name": name, "fields": fields})
+    }
+
+    /// The key's fields.
+    pub fn key_fields(&self) -> Vec<String> {
+        self.key.iter().map(|name| field_name(name)).collect()
+    }
+}
+
+/// Looks at all rows of a file.
+pub fn propose(file: &Path, said: &Said) -> Result<Proposal, ProposeError> {
+    let head = shape::head(file)?;
+    let encoding = said.encoding.clone().unwrap_or_else(|| shape::encoding(&head).to_owned());
+    let mut format = TableFormat { encoding, header: said.header.clone(), ..TableFormat::default() };
+    let delimiter = match said.delimiter {
+        Some(delimiter) => delimiter,
+        None => shape::delimiter(file, &format)?,
+    };
+    format.delimiter = Some(delimiter);
+    let table = Table::open(file, &format)?;
+    if matches!(table.columns(), Columns::Open) {
+        return Err(ProposeError::Objects(file.to_owned()));
+    }
+    let header = table.header().to_vec();
+    let (mut kinds, mut keys) = (Kinds::of(&header), Keys::of(&header));
+    let (mut read, mut bad, mut first_bad) = (0_u64, 0_u64, None);
+    for row in table {
+        match row.content {
+            Ok(Cells::Ordered(cells)) => {
+                let texts: Vec<&str> = cells.iter().map(text).collect();
+                // The same row again tells nothing new.
+                if keys.see(&texts) {
+                    kinds.see(&texts);
+                }
+                read += 1;
+            }
+            Ok(Cells::Members(_)) => {}
+            Err(problem) => {
+                bad += 1;
+                first_bad
+                    .get_or_insert(format!("; the first at line {}: {}", problem.place.line, problem.reason));
+            }
+        }
+    }
+    let path = || file.to_owned();
+    if read == 0 {
+        return Err(ProposeError::NoRow { path: path(), rows: bad, first: first_bad.unwrap_or_default() });
+    }
+    let (key, alike) = match said.key.as_slice() {
+        [] => keys.key(file, &format)?.ok_or_else(|| ProposeError::NoKey { path: path(), rows: read })?,
+        said => (said.to_vec(), 0),
+    };
+    let mut remarks = Vec::new();
+    if alike > 0 {
+        remarks.push(format!("{alike} row(s) have the key of another row: these and the others are parked"));
+    }
+    if let Some(first) = first_bad {
+        remarks.push(format!("{bad} row(s) cannot be read{first}"));
+    }
+    let found = kinds.settle(&header, &key, &mut remarks);
+    Ok(Proposal {
+        encoding: format.encoding,
+        delimiter,
+        territory: keys.territory(&key),
+        columns: found.columns,
+        key,
+        date_format: found.date_format,
+        decimal_separator: found.decimal_separator,
+        rows: (read, bad),
+        remarks,
+    })
+}
+
+/// A cell's text; what is none is like an empty one here.
+fn text(cell: &Cell) -> &str {
+    if let Cell::Plain(text) = cell { text } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposed(name: &str, bytes: &[u8]) -> Result<Proposal, ProposeError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        propose(&file, &Said::default())
+    }
+
+    fn kinds(proposal: &Proposal) -> Vec<String> {
+        proposal.columns.iter().map(|column| column.kind.to_string().replace('"', "")).collect()
+    }
+
+    const COMPANIES: &str = "Nosaukums;Reģ. Nr.;Novads;Dibināts;Kapitāls;Darbinieki;Kods\n\
+        SIA Ābele;40001;Ogre;14.05.2019;1 234,56;7;0012\n\
+        SIA Bērzs;40002;Rīga;01.12.2020;12,00;1200;0013\n\
+        SIA Ceriņš;40003;Ogre;;0,5;;0014\n";
+
+    #[test]
+    fn a_latvian_file_is_seen_as_it_is_whatever_its_encoding() {
+        let (legacy, ..) = encoding_rs::WINDOWS_1257.encode(COMPANIES);
+        for (bytes, encoding) in [(COMPANIES.as_bytes(), "utf-8"), (&legacy, "windows-1257")] {
+            let proposal = proposed("x.csv", bytes).unwrap();
+            assert_eq!((proposal.encoding.as_str(), proposal.delimiter), (encoding, ';'));
+            assert_eq!(proposal.key, ["Reģ. Nr."]);
+            assert_eq!(proposal.territory, Some(("Novads".to_owned(), 2)));
+            assert_eq!(proposal.date_format.as_deref(), Some("%d.%m.%Y"));
+            assert_eq!(proposal.decimal_separator, Some(','));
+            assert_eq!(
+                kinds(&proposal),
+                [
+                    "string",
+                    "string",
+                    "string",
+                    "[null,{logicalType:date,type:int}]",
+                    "{logicalType:decimal,precision:18,scale:2,type:bytes}",
+                    "[null,long]",
+                    "string"
+                ]
+            );
+            assert_eq!(proposal.rows, (3, 0));
+            let schema = proposal.schema("lv.Company");
+            schemas::avro::schema::AvroSchema::from_json(schema.clone()).unwrap();
+            assert_eq!(schema["fields"][1].get("default"), None, "the key has none");
+        }
+    }
+
+    #[test]
+    fn what_tells_rows_apart_may_be_two_columns_and_what_does_not_is_said() {
+        let two = proposed("x.csv", b"country,code,place\nLV,1,a\nEE,1,b\nLV,2,b\nLV,2,b\n").unwrap();
+        assert_eq!(two.key, ["country", "code"]);
+        let partly = proposed("x.csv", b"a,b\n1,1\n1,1\n1,2\n,2\n,3\n").map(|proposal| proposal.key);
+        assert_eq!(partly.unwrap(), ["a", "b"]);
+        // A few rows that no set of columns tells apart are told; many are refused.
+        let rows = |alike: u32| -> String {
+            let row = |n: u32| format!("{},{},,,,,,,{}\n", n.max(alike) / 2, n.max(alike) % 2, n % 500);
+            "a,b,c,d,e,f,g,h,i\n".to_owned() + &(0..1_000).map(row).collect::<String>()
+        };
+        let few = proposed("x.csv", rows(2).as_bytes()).unwrap();
+        assert_eq!(few.key, ["a", "b"]);
+        assert!(
+            few.remarks.iter().any(|remark| remark.starts_with("2 row(s) have the key")),
+            "{:?}",
+            few.remarks
+        );
+        let many = proposed("x.csv", rows(400).as_bytes());
+        assert!(matches!(many, Err(ProposeError::NoKey { .. })), "{many:?}");
+        let none = proposed("x.csv", "a,b,c,d,e\n".to_owned().as_bytes());
+        assert!(matches!(none, Err(ProposeError::NoRow { rows: 0, .. })), "{none:?}");
+        assert!(matches!(
+            proposed("x.ndjson", b"{\"a\":1}\n"),
+            Err(ProposeError::Objects(_) | ProposeError::Table(_))
+        ));
+    }
+
+    #[test]
+    fn a_day_that_may_be_a_month_stays_text() {
+        let both = proposed("x.csv", b"id,day\n1,01/02/2020\n2,03/04/2020\n").unwrap();
+        assert_eq!((kinds(&both), both.date_format), (vec!["string".to_owned(); 2], None));
+        assert!(both.remarks[0].contains("day or the month"), "{:?}", both.remarks);
+        let one = proposed("x.csv", b"id,day\n1,01/02/2020\n2,13/04/2020\n").unwrap();
+        assert_eq!(one.date_format.as_deref(), Some("%d/%m/%Y"));
+    }
+
+    #[test]
+    fn every_delimiter_and_wide_encoding_is_found() {
+        for delimiter in [',', ';', '\t', '|'] {
+            let text = "id,name\n1,\"a; b\"\n2,c\n".replace(',', &delimiter.to_string());
+            let text = if delimiter == ';' { text.replace("a; b", "a, b") } else { text };
+            assert_eq!(proposed("x.csv", text.as_bytes()).unwrap().delimiter, delimiter);
+        }
+        let wide: Vec<u8> = COMPANIES.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(proposed("x.csv", &wide).unwrap().encoding, "utf-16le");
+        let (russian, ..) = encoding_rs::WINDOWS_1251.encode("код,имя\n1,Рига\n2,Огре\n");
+        assert_eq!(proposed("x.csv", &russian).unwrap().encoding, "windows-1251");
+    }
+}

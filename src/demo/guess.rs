@@ -1,0 +1,60 @@
+//! What a person did not say of a register's files: guessed from the first, and told before anything is played.
+//!
+//! Owns the words. The guesses are the producer agent's proposals; what was said is not touched.
+
+use std::path::Path;
+
+use anyhow::Context;
+use producer_agent::source::propose::{Proposal, Said, propose};
+
+use super::register::RegisterOptions;
+
+/// Fills what is missing. `encoding` is what was said of it.
+pub fn fill(options: &mut RegisterOptions, first: &Path, encoding: Option<&str>) -> anyhow::Result<()> {
+    let said = Said {
+        delimiter: options.delimiter,
+        encoding: encoding.map(str::to_owned),
+        header: options.header.clone(),
+        key: options.key.clone(),
+    };
+    let proposal = propose(first, &said)?;
+    let mut guessed = Vec::new();
+    if options.delimiter.is_none() {
+        guessed.push(format!("separated by {:?} (--delimiter)", proposal.delimiter));
+        options.delimiter = Some(proposal.delimiter);
+    }
+    if encoding.is_none() {
+        guessed.push(format!("in {} (--encoding)", proposal.encoding));
+        options.encoding.clone_from(&proposal.encoding);
+    }
+    if options.key.is_empty() {
+        guessed.push(format!("{} tells rows apart (--key)", quoted(&proposal.key)));
+        options.key.clone_from(&proposal.key);
+    }
+    if options.territory.is_empty() {
+        let (territory, count) = territory(&proposal, first)?;
+        guessed.push(format!("{territory:?} says whose a row is, {count} in all (--territory)"));
+        options.territory = territory;
+    }
+    let rows = proposal.rows.0;
+    for remark in &proposal.remarks {
+        guessed.push(remark.clone());
+    }
+    platform::say!("{}, {rows} rows, looks like this: {}.", first.display(), guessed.join("; "));
+    Ok(())
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" with ")
+}
+
+fn territory(proposal: &Proposal, first: &Path) -> anyhow::Result<(String, usize)> {
+    proposal.territory.clone().with_context(|| {
+        let names: Vec<String> = proposal.columns.iter().map(|column| format!("{:?}", column.name)).collect();
+        format!(
+            "{}: no column looks like it says whose a row is; say --territory, one of {}",
+            first.display(),
+            names.join(", ")
+        )
+    })
+}
