@@ -44,7 +44,7 @@ enum Command {
     Router(router::process::RunArgs),
     /// Runs a producer agent, or accepts a file that its guard holds.
     Producer(tools::ProducerArgs),
-    /// Runs a consumer agent, or writes its first configuration.
+    /// Runs a consumer agent, writes its first configuration, or has it compare its replicas now.
     Consumer(tools::ConsumerArgs),
     /// Reads every router's audit chain, and says whether it is whole.
     Audit(AuditArgs),
@@ -137,7 +137,7 @@ impl Cli {
                 Command::Check(args) => check::run(&args).await,
                 Command::Router(args) => router::process::run(args).await.map(|()| true),
                 Command::Producer(args) => tools::producer(args).await.map(|()| true),
-                Command::Consumer(args) => tools::consumer(args).await.map(|()| true),
+                Command::Consumer(args) => tools::consumer(args).await,
                 Command::Audit(args) => audit::audit(&args).await,
                 Command::Status(args) => status::run(&args).await,
                 Command::Scope(args) => scope::run(args).await,

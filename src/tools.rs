@@ -116,12 +116,15 @@ enum ConsumerCommand {
     Run(ConfigArgs),
     /// Asks the router what this participant may have, and writes a commented configuration.
     Init(consumer_agent::process::InitArgs),
+    /// Has the running agent compare its replicas with the register now, and says how it found them.
+    Compare(consumer_agent::comparison::CompareArgs),
 }
 
-/// Runs a consumer agent, or writes its first configuration.
-pub async fn consumer(args: ConsumerArgs) -> anyhow::Result<()> {
+/// Runs a consumer agent, writes its first configuration, or asks it for a comparison.
+pub async fn consumer(args: ConsumerArgs) -> anyhow::Result<bool> {
     match args.command {
-        ConsumerCommand::Run(args) => consumer_agent::process::run(&args.config).await,
-        ConsumerCommand::Init(args) => consumer_agent::process::init(&args).await,
+        ConsumerCommand::Run(args) => consumer_agent::process::run(&args.config).await.map(|()| true),
+        ConsumerCommand::Init(args) => consumer_agent::process::init(&args).await.map(|()| true),
+        ConsumerCommand::Compare(args) => consumer_agent::comparison::compare(&args).await,
     }
 }

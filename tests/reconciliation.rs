@@ -189,3 +189,52 @@ fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
     let mended = || Ok(table.rows() == part && metric(&site, "dit_consumer_replica_equal") > 0.5);
     eventually("it is mended", mended).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
 }
+
+#[test]
+fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = daily_site::site(dir.path());
+    let dit = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dit"));
+        let output = command.args(words).current_dir(dir.path()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let compare = || dit(&["consumer", "compare", "--config", "consumer.toml"]);
+    let (code, said) = compare();
+    assert!(code == Some(2) && said.contains("is the agent running?"), "{said}");
+    let (site, mut running) = daily_site::settled(site);
+    let rows = daily_site::replica(&site).len();
+    assert_eq!(compare(), (Some(0), format!("A-1: equal to its part of the register ({rows} rows)\n")));
+    let (code, said) = dit(&["consumer", "compare", "--config", "consumer.toml", "--agreement", "A-9"]);
+    assert!(code == Some(2) && said.contains("has no such agreement"), "{said}");
+
+    // A second agreement is made, and its lines are added to the file of the agent that runs.
+    let second = serde_json::json!({"number": "A-2", "version": 1, "provider": "4000", "consumer": "9000",
+        "channel": "register", "purpose": "test", "legal_basis": "test", "valid_from": "2020-01-01T00:00:00Z",
+        "history": "full", "schema_version": 1, "rows": "t == \"J\"", "fields": {"k": "keep", "v": "keep"}});
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let put = site.operator().unwrap().put("/v1/agreements").json(&second);
+    runtime.block_on(platform::client::send(put)).unwrap();
+    let router = site.agents();
+    let (code, said) = dit(&[
+        "consumer",
+        "init",
+        "--router",
+        &router,
+        "--identity",
+        "pki/9000-main.pem",
+        "--out",
+        "consumer.toml",
+    ]);
+    assert!(code == Some(0) && said.contains("1 agreement(s) added to 1"), "{said}");
+    let second = site.path("consumer/A-2/register.ndjson");
+    eventually("it is received", || Ok(!daily_site::rows_of(&second).is_empty()))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
+    assert!(site.log("consumer").contains("begins to receive it"), "{}", site.log("consumer"));
+    // A file that cannot be read changes nothing.
+    std::fs::write(site.path("consumer.toml"), "router = ").unwrap();
+    eventually("it is told", || Ok(site.log("consumer").contains("the agent goes on as before"))).unwrap();
+    daily_site::take_day(&site, 1);
+    assert!(running.get_mut("consumer").unwrap().is_running());
+}

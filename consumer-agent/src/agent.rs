@@ -21,6 +21,7 @@ use crate::metrics::{AgreementMeter, Part};
 use crate::receive::machine::{ProtocolError, ReceiveMachine, Tally};
 use crate::receive::receiver::{Ended, ReceiveError, receive};
 use crate::receive::reconciling::{Checked, Reconciling};
+use crate::receive::wish::Wish;
 use crate::sink::{Sink, SinkError};
 use crate::status::{Phase, Status};
 
@@ -40,6 +41,7 @@ pub struct Agent {
     status_file: Option<PathBuf>,
     meter: Option<AgreementMeter>,
     check_every: Option<Duration>,
+    wish: Wish,
 }
 
 impl Agent {
@@ -69,6 +71,7 @@ impl Agent {
             status_file: None,
             meter: None,
             check_every: None,
+            wish: Wish::default(),
         }
     }
 
@@ -84,6 +87,11 @@ impl Agent {
     pub fn with_checks(mut self, every: Option<Duration>) -> Self {
         self.check_every = every;
         self
+    }
+
+    /// To ask it for a comparison.
+    pub fn wish(&self) -> Wish {
+        self.wish.clone()
     }
 
     /// What counts what it does.
@@ -260,7 +268,8 @@ impl Agent {
                 }
             };
         let sink = self.sink.as_mut();
-        let outcome = receive(&client, number, cursor, sink, reconciling, &mut on_progress).await;
+        let outcome =
+            receive(&client, number, cursor, sink, (reconciling, &self.wish), &mut on_progress).await;
         let rows = self.sink.row_count();
         self.status.send_modify(|status| status.rows = rows);
         self.status.borrow().write(self.status_file.as_deref());

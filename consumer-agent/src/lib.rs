@@ -4,10 +4,12 @@
 //! import the router.
 
 pub mod agent;
+pub mod comparison;
 pub mod config;
 pub mod metrics;
 pub mod observe;
 pub mod process;
 pub mod receive;
+pub mod running;
 pub mod sink;
 pub mod status;

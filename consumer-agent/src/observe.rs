@@ -4,25 +4,25 @@
 
 use async_trait::async_trait;
 use platform::observe::{Check, Observed};
-use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::running::Statuses;
 use crate::status::{Phase, Status};
 
 /// The agents of a process, watched.
 pub struct Watch {
     metrics: Metrics,
-    agents: Vec<watch::Receiver<Status>>,
+    agents: Statuses,
 }
 
 impl Watch {
     /// Over each agreement's agent.
-    pub const fn new(metrics: Metrics, agents: Vec<watch::Receiver<Status>>) -> Self {
+    pub const fn new(metrics: Metrics, agents: Statuses) -> Self {
         Self { metrics, agents }
     }
 
     fn statuses(&self) -> Vec<Status> {
-        self.agents.iter().map(|agent| agent.borrow().clone()).collect()
+        self.agents.all()
     }
 }
 

@@ -3,27 +3,26 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use platform::client::{Client, send_json};
 use platform::closed;
 use platform::identity::{Identity, IdentityFiles};
 use platform::observe;
-use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
 use schemas::ids::AgreementNumber;
 use schemas::publish::{AgreementStatus, Me};
 use tokio::sync::mpsc;
 
-use crate::agent::Agent;
 use crate::config::ConsumerConfig;
 use crate::metrics::Metrics;
 use crate::observe::Watch;
-use crate::sink::Sink;
-use crate::sink::file::FileSink;
-use crate::sink::postgres::PostgresSink;
-use crate::status::Phase;
+use crate::running::Running;
+
+/// How often the configuration and a person's marks are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where an agreement's status is written.
 pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
@@ -40,41 +39,25 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let identity = Identity::load(&config.identity)?;
     closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
-    let mut watched = Vec::with_capacity(config.agreement.len());
     let tasks = Tasks::new();
     let (broken, mut breaks) = mpsc::channel(1);
-    for agreement in &config.agreement {
-        let dir = config.data_dir.join(agreement.number.as_str());
-        let (number, channel) = (agreement.number.clone(), agreement.channel.as_str());
-        let sink: Box<dyn Sink> = match &agreement.postgres {
-            Some(place) => Box::new(PostgresSink::new(place.clone(), number.clone(), channel)),
-            None => Box::new(FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, channel)?),
-        };
-        let status_file = status_path(&config.data_dir, &number);
-        let meter = metrics.agreement(&number);
-        let agent = Agent::new(config.router.clone(), identity.clone(), number, sink);
-        let agent = agent.with_status_file(status_file).with_meter(meter).with_checks(config.checks());
-        watched.push(agent.status());
-        let (stopping, broken) = (tasks.stopping(), broken.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                status = agent.run() => if status.phase == Phase::Broken {
-                    // One word is enough: the process ends with it.
-                    drop(broken.try_send(status.last_error.unwrap_or_default()));
-                },
-                () = stopping => {}
-            }
-        });
-    }
-    if let Some(address) = config.observe_listen {
-        let listened = observe::listen(address, Arc::new(Watch::new(metrics, watched)), &tasks).await;
+    let observe_listen = config.observe_listen;
+    let mut running = Running::start(path, config, (identity, metrics.clone()), &tasks, broken)?;
+    if let Some(address) = observe_listen {
+        let watch = Watch::new(metrics, running.statuses());
+        let listened = observe::listen(address, Arc::new(watch), &tasks).await;
         listened.with_context(|| format!("observe_listen = \"{address}\""))?;
     }
-    let fault = tokio::select! {
-        biased;
-        () = terminate() => None,
-        fault = breaks.recv() => fault,
+    let ends = terminate();
+    tokio::pin!(ends);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let fault = loop {
+        tokio::select! {
+            biased;
+            () = &mut ends => break None,
+            fault = breaks.recv() => break fault,
+            _ = looks.tick() => running.look(),
+        }
     };
     tracing::info!("stopping");
     if !tasks.stop_and_join(DRAIN_LIMIT).await {
@@ -126,7 +109,8 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
         if !new.is_empty() {
             closed::write(&args.out, text).with_context(|| out.to_string())?;
         }
-        let word = if new.is_empty() { "nothing to add" } else { "restart the agent" };
+        let word =
+            if new.is_empty() { "nothing to add" } else { "an agent that runs begins to receive them" };
         platform::say!("{out}: {} agreement(s) added to {}; {word}", new.len(), known.agreement.len());
         return Ok(());
     }

@@ -112,3 +112,26 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
     let kept = admin.query_one("SELECT count(*) FROM dit.dit_kept", &[]).await.unwrap();
     assert_eq!(kept.get::<_, i64>(0), 0);
 }
+
+/// Names that the agent's own statements use are nobody else's loss.
+#[tokio::test]
+async fn columns_may_be_called_like_what_the_statements_call_theirs() {
+    let (admin, place) = database(&Postgres::shared().unwrap()).await;
+    let names = ["k", "v0", "v1", "r", "t", "key", "agreement", "given", "same", "rows", "is_new"];
+    let fields: Vec<String> =
+        names.iter().map(|name| format!(r#"{{"name":"{name}","type":"string"}}"#)).collect();
+    let head = schema(&fields.join(","));
+    let image = || {
+        let mut image = Vec::new();
+        names.iter().for_each(|name| put_string(&mut image, name));
+        image
+    };
+    let mut sink = begun(&place, &head).await;
+    for offset in 5..7 {
+        pass(&mut sink, image(), offset).await;
+        let counted = admin.query_one("SELECT count(*) FROM dit.register", &[]).await.unwrap();
+        assert_eq!((counted.get::<_, i64>(0), sink.row_count()), (1, 1));
+    }
+    sink.apply(&batch(vec![Effect::Remove { key: "1".to_owned() }], 8)).await.unwrap();
+    assert_eq!(sink.row_count(), 0);
+}

@@ -6,3 +6,4 @@ mod comparing;
 pub mod machine;
 pub mod receiver;
 pub mod reconciling;
+pub mod wish;

@@ -19,6 +19,7 @@ use schemas::reconcile::{Announced, Ask};
 use super::comparing::{self, Mend};
 use super::machine::{Effect, ProtocolError, ReceiveMachine};
 use super::reconciling::{Checked, Finding, Reconciling, Unasked};
+use super::wish::Wish;
 use crate::sink::{Batch, Sink, SinkError, StreamHead};
 
 /// A router that takes longer to begin a stream is left: it waits for its log, and another may not have to.
@@ -111,7 +112,7 @@ pub async fn receive(
     number: &AgreementNumber,
     cursor: Option<Cursor>,
     sink: &mut dyn Sink,
-    reconciling: &mut Reconciling,
+    (reconciling, wish): (&mut Reconciling, &Wish),
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Ended, ReceiveError> {
     let path = format!("/v1/agreements/{number}/stream");
@@ -123,6 +124,9 @@ pub async fn receive(
     let mut last_settled = tokio::time::Instant::now();
     let mut dirty = false;
     loop {
+        if wish.take() {
+            reconciling.wish(tokio::time::Instant::now());
+        }
         let is_live = stream.as_ref().is_some_and(|stream: &Stream| stream.machine.is_live());
         let due = reconciling.due().filter(|_| is_live).map(|due| due - tokio::time::Instant::now());
         let wait = if dirty { QUIET } else { due.unwrap_or(SILENCE_LIMIT).min(SILENCE_LIMIT) };

@@ -81,6 +81,13 @@ impl Reconciling {
         Self { every, due, ask, tries: 0, pending, differed, in_vain: 0, mended: 0, bytes: 0, last }
     }
 
+    /// A person wants to know now; a comparison that is under way is what is wanted.
+    pub fn wish(&mut self, now: Instant) {
+        if self.ask.is_none() {
+            self.due = Some(now);
+        }
+    }
+
     /// When a stream without a question is to be left for one that asks.
     pub fn due(&self) -> Option<Instant> {
         self.due.filter(|_| self.ask.is_none())

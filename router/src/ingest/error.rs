@@ -22,7 +22,7 @@ pub enum PublishError {
     #[error("channel {0} has no partition {1}")]
     PartitionUnknown(ChannelName, Partition),
     /// Another's channel.
-    #[error("{agent} may not publish on channel {channel}: it is {owner}'s")]
+    #[error("{agent} may do nothing with channel {channel} but by its agreements: it is {owner}'s")]
     NotOwner {
         /// Who asked.
         agent: AgentId,

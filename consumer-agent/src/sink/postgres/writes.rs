@@ -256,7 +256,7 @@ impl<'w> Writes<'w> {
         let (key, generation, kept) = (quoted(KEY), quoted(GENERATION), table.kept());
         format!(
             "WITH r AS MATERIALIZED (SELECT k{cast} FROM unnest($2::text[]{arrays}) AS given(k{inner})),
-             same AS MATERIALIZED (SELECT k FROM r JOIN {table} t ON t.{key} = k{same}),
+             same AS MATERIALIZED (SELECT r.k FROM r JOIN {table} t ON t.{key} = r.k{same}),
              noted AS (INSERT INTO {kept} SELECT $3, k FROM same ON CONFLICT DO NOTHING),
              written AS (INSERT INTO {table} ({key}, {generation}{listed})
                SELECT k, $1::bigint{inner} FROM r WHERE NOT EXISTS (SELECT FROM same WHERE same.k = r.k)

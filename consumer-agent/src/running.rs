@@ -1,0 +1,169 @@
+//! The agents of a process: one for each agreement, started with it or added while it runs, and asked to compare.
+//!
+//! Owns which agreements are received, by the configuration's file, and the marks by which a person asks for a comparison. What it
+//! does not see is a change of what is received already: that takes a new start.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use platform::identity::Identity;
+use platform::segments::disk::RealDisk;
+use platform::shutdown::Tasks;
+use schemas::ids::AgreementNumber;
+use tokio::sync::{mpsc, watch};
+
+use crate::agent::Agent;
+use crate::config::{AgreementConfig, ConsumerConfig};
+use crate::metrics::Metrics;
+use crate::process::status_path;
+use crate::receive::wish::Wish;
+use crate::sink::file::FileSink;
+use crate::sink::postgres::PostgresSink;
+use crate::sink::{Sink, SinkError};
+use crate::status::{Phase, Status};
+
+/// What the agents are doing; clones share it, and see those that are added.
+#[derive(Debug, Clone, Default)]
+pub struct Statuses(Arc<RwLock<Vec<watch::Receiver<Status>>>>);
+
+impl Statuses {
+    /// Each agent's.
+    pub fn all(&self) -> Vec<Status> {
+        let agents = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        agents.iter().map(|agent| agent.borrow().clone()).collect()
+    }
+
+    fn add(&self, agent: watch::Receiver<Status>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(agent);
+    }
+}
+
+/// The mark by which a person asks for a comparison.
+pub fn compare_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
+    data_dir.join(format!("{number}.compare"))
+}
+
+/// The agents.
+pub struct Running {
+    path: PathBuf,
+    config: ConsumerConfig,
+    identity: Identity,
+    metrics: Metrics,
+    tasks: Tasks,
+    broken: mpsc::Sender<String>,
+    statuses: Statuses,
+    wishes: Vec<(AgreementNumber, Wish)>,
+    /// When the configuration that was read last was written.
+    written: Option<SystemTime>,
+}
+
+impl Running {
+    /// Starts an agent for each agreement of the configuration; `broken` hears of one whose disk has failed.
+    pub fn start(
+        path: &Path,
+        config: ConsumerConfig,
+        (identity, metrics): (Identity, Metrics),
+        tasks: &Tasks,
+        broken: mpsc::Sender<String>,
+    ) -> Result<Self, SinkError> {
+        let mut running = Self {
+            written: written(path),
+            path: path.to_owned(),
+            config,
+            identity,
+            metrics,
+            tasks: tasks.clone(),
+            broken,
+            statuses: Statuses::default(),
+            wishes: Vec::new(),
+        };
+        for agreement in std::mem::take(&mut running.config.agreement) {
+            running.add(&agreement)?;
+        }
+        Ok(running)
+    }
+
+    /// What they are doing.
+    pub fn statuses(&self) -> Statuses {
+        self.statuses.clone()
+    }
+
+    fn add(&mut self, agreement: &AgreementConfig) -> Result<(), SinkError> {
+        let (number, channel) = (agreement.number.clone(), agreement.channel.as_str());
+        let dir = self.config.data_dir.join(number.as_str());
+        let sink: Box<dyn Sink> = match &agreement.postgres {
+            Some(place) => Box::new(PostgresSink::new(place.clone(), number.clone(), channel)),
+            None => Box::new(FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, channel)?),
+        };
+        let (status_file, meter) =
+            (status_path(&self.config.data_dir, &number), self.metrics.agreement(&number));
+        let agent = Agent::new(self.config.router.clone(), self.identity.clone(), number.clone(), sink);
+        let agent = agent.with_status_file(status_file).with_meter(meter).with_checks(self.config.checks());
+        self.statuses.add(agent.status());
+        self.wishes.push((number, agent.wish()));
+        let (stopping, broken) = (self.tasks.stopping(), self.broken.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                status = agent.run() => if status.phase == Phase::Broken {
+                    // One word is enough: the process ends with it.
+                    drop(broken.try_send(status.last_error.unwrap_or_default()));
+                },
+                () = stopping => {}
+            }
+        });
+        Ok(())
+    }
+
+    /// Looks at the configuration and at the marks, as often as it is called.
+    pub fn look(&mut self) {
+        let now = written(&self.path);
+        if now != self.written {
+            self.written = now;
+            self.take_up();
+        }
+        for (number, wish) in &self.wishes {
+            let mark = compare_mark(&self.config.data_dir, number);
+            if mark.exists() {
+                match std::fs::remove_file(&mark) {
+                    Ok(()) => wish.give(),
+                    Err(error) => {
+                        tracing::warn!(path = %mark.display(), %error, "the mark cannot be removed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins to receive what the configuration has and nobody receives yet.
+    fn take_up(&mut self) {
+        let config = match ConsumerConfig::read(&self.path) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "the configuration was changed and cannot be read: the agent goes on as before");
+                return;
+            }
+        };
+        let is_new =
+            |agreement: &&AgreementConfig| self.wishes.iter().all(|(number, _)| *number != agreement.number);
+        let new: Vec<&AgreementConfig> = config.agreement.iter().filter(is_new).collect();
+        if new.is_empty() {
+            tracing::info!(
+                "the configuration was changed; what is no new agreement takes effect at the next start"
+            );
+        }
+        for agreement in new {
+            match self.add(agreement) {
+                Ok(()) => tracing::info!(agreement = %agreement.number, "begins to receive it"),
+                Err(error) => {
+                    tracing::error!(agreement = %agreement.number, %error, "cannot begin to receive it: look at it, and start the agent again");
+                }
+            }
+        }
+    }
+}
+
+fn written(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
