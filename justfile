@@ -76,6 +76,10 @@ pictures:
 load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
 
+# The reference of every configuration key, from the types that read them.
+configuration:
+    DIT_WRITE=1 cargo test -p tidy --test configuration
+
 # What honest agents feel while a router is attacked, beside quiet, in one run (about ten minutes).
 attacked *ARGS:
     cargo run --release -p loadtest --bin dit-loadtest -- attacked {{ARGS}}

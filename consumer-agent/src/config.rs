@@ -29,10 +29,10 @@ pub struct ConsumerConfig {
     /// What to receive.
     #[serde(default)]
     pub agreement: Vec<AgreementConfig>,
-    /// How often a replica is compared with its part of the register, and mended where it differs: `24h`; `0s` is never.
+    /// How often a replica is compared with its part of the register, and mended where it differs; `24h` by default, `0s` is never.
     #[serde(default = "a_day")]
     pub check_every: SignedDuration,
-    /// How log lines look: `text` or `json`.
+    /// How log lines look; `text` by default.
     #[serde(default)]
     pub log_format: platform::telemetry::Format,
 }

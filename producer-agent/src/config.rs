@@ -33,7 +33,7 @@ pub struct ProducerConfig {
     pub data_dir: PathBuf,
     /// The folder that full files are dropped into.
     pub drop_dir: PathBuf,
-    /// Whether to take the channel over from another agent of this participant that is gone for good.
+    /// Whether to take the channel over from another agent of this participant that is gone for good; `false` by default.
     #[serde(default)]
     pub take_over: bool,
     /// The local endpoint for single changes; none without it.
@@ -49,7 +49,7 @@ pub struct ProducerConfig {
     /// When a file is held for a person to look at.
     #[serde(default)]
     pub guard: Guard,
-    /// How log lines look: `text` or `json`.
+    /// How log lines look; `text` by default.
     #[serde(default)]
     pub log_format: platform::telemetry::Format,
 }

@@ -34,7 +34,7 @@ use crate::source::items;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Where it listens: an address of the loopback.
+    /// Where it listens: an address of the loopback, `127.0.0.1:9445` by default.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// A Unix socket to listen on instead: only the agent's own user can reach it.

@@ -19,9 +19,9 @@ use crate::source::table::Table;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guard {
-    /// Deletes, in percent of the register, above which a file is held.
+    /// Deletes, in percent of the register, above which a file is held; 10 by default.
     pub max_delete_percent: u32,
-    /// Updates, in percent of the register, above which a file is held.
+    /// Updates, in percent of the register, above which a file is held; 50 by default.
     pub max_change_percent: u32,
     /// Rows that cannot be read, in percent of the register or of the file where that is larger, above which a file is held:
     /// what is not read may be gone. As many as deletes, without it.

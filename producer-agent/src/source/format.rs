@@ -30,11 +30,11 @@ pub enum Quoting {
 pub struct TableFormat {
     /// One ASCII character between cells; by default a comma, a tab for `.tsv` and `.tab`.
     pub delimiter: Option<char>,
-    /// The name of an encoding (WHATWG): `utf-8`, `utf-16le`, `windows-1257`. A byte order mark overrides it.
+    /// The name of an encoding (WHATWG): `utf-8`, `utf-16le`, `windows-1257`; `utf-8` by default. A byte order mark overrides it.
     pub encoding: String,
     /// The columns' names when the file has no header line.
     pub header: Option<Vec<String>>,
-    /// What a quote means: `rfc4180`, `lenient`, `backslash`, `none`.
+    /// What a quote means; `rfc4180` by default.
     pub quoting: Quoting,
     /// The column that says `c`, `u` or `d`. A file that has it is a change file; one without it is the register.
     pub operation_column: Option<String>,
@@ -47,7 +47,7 @@ pub struct TableFormat {
     pub decimal_separator: char,
     /// The character between groups of three digits. With a decimal comma a blank may stand there, without this key too.
     pub group_separator: Option<char>,
-    /// What becomes of digits that a field cannot hold: `refuse`, `half_even`, `half_up`, `down`.
+    /// What becomes of digits that a field cannot hold; `refuse` by default.
     pub rounding: Rounding,
     /// The last line of a whole file, with `{rows}` where it counts them, such as `({rows} rows affected)`. A file
     /// without it is not whole and is refused.

@@ -12,10 +12,10 @@ use serde::Deserialize;
 pub struct KafkaOptions {
     /// `host:port`, several with commas: where the cluster is asked first.
     pub brokers: String,
-    /// What stands before every topic and transactional id: several networks may share a cluster.
+    /// What stands before every topic and transactional id: several networks may share a cluster. Nothing by default.
     #[serde(default)]
     pub prefix: String,
-    /// Replicas of each topic that is made; with three or more, two must be in sync.
+    /// Replicas of each topic that is made; with three or more, two must be in sync. 3 by default.
     #[serde(default = "default_replication")]
     pub replication: u16,
     /// TLS and SASL; without it the connection is plain.

@@ -22,7 +22,7 @@ use kafka::KafkaOptions;
 pub struct RouterConfig {
     /// Where agents connect.
     pub listen: SocketAddr,
-    /// Where operators connect; loopback unless there is a reason.
+    /// Where operators connect; `127.0.0.1:9444` by default, and the loopback unless there is a reason.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
     /// Where `/metrics`, `/livez` and `/readyz` are told, in plain HTTP and to anybody; nowhere without it.
@@ -41,7 +41,7 @@ pub struct RouterConfig {
     pub registry: Option<RegistryOptions>,
     /// A folder of declarative files.
     pub declared: Option<PathBuf>,
-    /// How log lines look: `text` or `json`.
+    /// How log lines look; `text` by default.
     #[serde(default)]
     pub log_format: platform::telemetry::Format,
 }

@@ -35,7 +35,7 @@ pub struct PostgresPlace {
     pub password_file: Option<PathBuf>,
     /// PEM file of the authorities that the server's certificate must lead to; needed for another machine.
     pub ca: Option<PathBuf>,
-    /// The schema that the agent's role may write.
+    /// The schema that the agent's role may write; `dit` by default.
     #[serde(default = "default_schema")]
     pub schema: String,
     /// The table; the channel's name unless said otherwise.

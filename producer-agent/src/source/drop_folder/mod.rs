@@ -78,9 +78,9 @@ const HOLDS_UP: Duration = Duration::from_hours(1);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DropSettings {
-    /// How long a file that was written in the folder must stand still before it is read, such as `10s`.
+    /// How long a file that was written in the folder must stand still before it is read; `10s` by default.
     pub still_for: SignedDuration,
-    /// What shows that a file is whole: `none`, `done` (`NAME.done` beside it) or `sha256` (`NAME.sha256` beside it).
+    /// What shows that a file is whole: nothing (`none`, by default), `NAME.done` or `NAME.sha256` beside it.
     pub marker: Marker,
 }
 
