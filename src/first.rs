@@ -28,9 +28,13 @@ pub struct InitArgs {
     /// The router, as `https://host:port`.
     #[arg(long)]
     router: String,
-    /// The agent's certificate, PEM; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
+    /// The agent's certificate: PEM, with the key beside it as `<stem>-key.pem` and the authority as `ca.pem`; or a `.p12` or
+    /// `.pfx`, which is unpacked beside it.
     #[arg(long)]
-    identity: PathBuf,
+    pub identity: PathBuf,
+    /// A file with the password of the `.p12`.
+    #[arg(long)]
+    pub password_file: Option<PathBuf>,
     /// The columns that identify a row; guessed without them.
     #[arg(long, value_name = "COLS", value_delimiter = ',')]
     key: Vec<String>,

@@ -2,10 +2,12 @@
 //!
 //! Owns what a person types beside the demo.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use platform::pki::{Authority, Subject};
+
+use crate::p12;
 
 /// The trust domain of a network that has no other yet.
 const DOMAIN: &str = "dit.local";
@@ -92,7 +94,10 @@ enum ProducerCommand {
 /// Runs a producer agent, or gives a person's word on a file.
 pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
     match args.command {
-        ProducerCommand::Init(args) => crate::first::init(&args),
+        ProducerCommand::Init(mut args) => {
+            args.identity = unpacked(args.identity, args.password_file.as_deref())?;
+            crate::first::init(&args)
+        }
         ProducerCommand::Run(args) => producer_agent::process::run(&args.config).await,
         ProducerCommand::Accept { config, file } => {
             let config = producer_agent::config::ProducerConfig::read(&config)?;
@@ -101,6 +106,11 @@ pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// A certificate as PEM: what is packed with its key is unpacked first.
+fn unpacked(identity: PathBuf, password_file: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if p12::is_p12(&identity) { p12::unpack(&identity, password_file) } else { Ok(identity) }
 }
 
 /// `dit consumer`.
@@ -124,7 +134,10 @@ enum ConsumerCommand {
 pub async fn consumer(args: ConsumerArgs) -> anyhow::Result<bool> {
     match args.command {
         ConsumerCommand::Run(args) => consumer_agent::process::run(&args.config).await.map(|()| true),
-        ConsumerCommand::Init(args) => consumer_agent::process::init(&args).await.map(|()| true),
+        ConsumerCommand::Init(mut args) => {
+            args.identity = unpacked(args.identity, args.password_file.as_deref())?;
+            consumer_agent::process::init(&args).await.map(|()| true)
+        }
         ConsumerCommand::Compare(args) => consumer_agent::comparison::compare(&args).await,
     }
 }

@@ -75,9 +75,12 @@ pub struct InitArgs {
     /// The router, as `https://host:port`.
     #[arg(long)]
     router: String,
-    /// The certificate's file, PEM.
+    /// The certificate's file: PEM, or a `.p12` or `.pfx` with its key, which is unpacked beside it.
     #[arg(long)]
-    identity: PathBuf,
+    pub identity: PathBuf,
+    /// A file with the password of the `.p12`.
+    #[arg(long)]
+    pub password_file: Option<PathBuf>,
     /// The key's file; without it, `<stem>-key.pem` beside the certificate.
     #[arg(long)]
     key: Option<PathBuf>,
