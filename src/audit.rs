@@ -118,11 +118,13 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
     let client = Client::new(&args.admin, &identity)?;
     let mut reading = Reading::default();
     let filter = Filter { args, numbers: numbers_of(&client, args.participant.as_ref()).await? };
-    let mut from = Offset::new(0);
+    let (mut from, mut shown) = (Offset::new(0), 0_u64);
     let heads = loop {
         let page: AuditPage = send_json(client.get("/v1/audit").query(&[("from", from.get())])).await?;
         for text in &page.entries {
-            match reading.take(text).filter(|entry| filter.shows(entry)) {
+            let entry = reading.take(text).filter(|entry| filter.shows(entry));
+            shown += u64::from(entry.is_some());
+            match entry {
                 Some(_) if args.json => platform::say!("{}", platform::shown::json(text)),
                 Some(entry) => {
                     let line = in_sentence(&entry.event);
@@ -137,7 +139,8 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
         from = page.next;
     };
     reading.compare(&heads);
-    let is_whole = reading.problems.is_empty();
+    // A router that ever served has an entry: where there is none, they are gone.
+    let is_whole = reading.problems.is_empty() && !reading.chains.is_empty();
     if args.json {
         let heads: BTreeMap<&String, &String> =
             reading.chains.iter().map(|(router, chain)| (router, &chain.head)).collect();
@@ -152,7 +155,9 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
         platform::say!("{router}: {} entries, head {}", chain.next, chain.head);
     }
     if reading.chains.is_empty() {
-        platform::say!("there is no entry of any router");
+        platform::say!("BROKEN: there is no entry of any router");
+    } else if shown == 0 && !args.quiet {
+        platform::say!("no entry is as asked for");
     }
     Ok(is_whole)
 }

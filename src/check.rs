@@ -129,9 +129,18 @@ fn check_file(file: &Path) -> Result<String, Vec<anyhow::Error>> {
 /// A folder of declarations; all of its files that are wrong are named.
 fn check_folder(dir: &Path, secret: &NetworkSecret) -> Result<String, Vec<anyhow::Error>> {
     let checked = checked::check(dir, secret).map_err(|error| vec![error.into()])?;
-    let Checked { participants, channels, agreements, unseen, problems } = checked;
+    let Checked { participants, channels, agreements, unseen, problems, passed_over } = checked;
     if !problems.is_empty() {
         return Err(problems.into_iter().map(Into::into).collect());
+    }
+    let others: Vec<String> = passed_over.iter().map(|path| path.display().to_string()).collect();
+    let others =
+        if others.is_empty() { String::new() } else { format!("; not looked at: {}", others.join(", ")) };
+    if participants + channels + agreements == 0 {
+        return Err(vec![anyhow::anyhow!(
+            "{}: it declares nothing; participants.toml, channels/*.json and agreements/*.json are looked for{others}",
+            dir.display()
+        )]);
     }
     let mut kind = format!(
         "folder of declarations: {participants} participant(s), {channels} channel(s), {agreements} agreement(s)"
@@ -142,6 +151,7 @@ fn check_folder(dir: &Path, secret: &NetworkSecret) -> Result<String, Vec<anyhow
             "; rows and fields of {unseen} were not checked, as only a router knows the schema version that they name"
         );
     }
+    kind.push_str(&others);
     Ok(kind)
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use consumer_agent::config::ConsumerConfig;
 use consumer_agent::process::status_path;
 use platform::client::{Client, send_json};
@@ -26,6 +26,9 @@ const SOON_DAYS: u64 = 30;
 /// Shows each replica of a consumer agent; whether all are well.
 pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
     let config = ConsumerConfig::read(&args.config)?;
+    if config.agreement.is_empty() {
+        bail!("{}: there is no [[agreement]] whose status could be told", args.config.display());
+    }
     // Where the replicas stand is known here, also behind a certificate that has run out.
     let identity = Identity::load(&config.identity).map_err(|error| error.to_string());
     let agreements = match &identity {

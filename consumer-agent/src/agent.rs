@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::metrics::{AgreementMeter, Part};
 use crate::receive::machine::{ProtocolError, ReceiveMachine, Tally};
-use crate::receive::receiver::{Ended, ReceiveError, receive};
+use crate::receive::receiver::{Ended, Moment, ReceiveError, receive};
 use crate::receive::reconciling::{Checked, Reconciling};
 use crate::receive::wish::Wish;
 use crate::sink::{Sink, SinkError};
@@ -241,9 +241,9 @@ impl Agent {
         let before = status.borrow().delivered;
         let mut written: Option<tokio::time::Instant> = None;
         let mut on_progress =
-            |machine: &ReceiveMachine, sink: &dyn Sink, checked: Option<Checked>, took: Duration| {
+            |machine: &ReceiveMachine, sink: &dyn Sink, checked: Option<Checked>, moment: Moment| {
                 *is_live |= machine.is_live();
-                if let Some(meter) = &meter {
+                if let (Some(meter), Moment::Applied(took)) = (&meter, moment) {
                     meter.applied(took);
                 }
                 if let Some(checked) = checked.filter(|checked| status.borrow().checked != Some(*checked)) {
@@ -262,7 +262,7 @@ impl Agent {
                     status.checked = checked.or(status.checked);
                     status.last_error = None;
                 });
-                if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
+                if moment == Moment::Settled || written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
                     status.borrow().write(file);
                     written = Some(tokio::time::Instant::now());
                 }

@@ -61,10 +61,12 @@ impl Outcome {
         if let Some(kept) = &self.kept {
             platform::say!("Look at {}/replica/<participant>/register.ndjson", kept.display());
         }
-        let verdict = if self.equal {
-            "VERIFIED: every replica equals its part of the register, as another parser reads it from the raw files"
-        } else {
-            "FAILED: a replica is not what it should be"
+        let verdict = match (self.equal, self.rows_read) {
+            (true, _) => {
+                "VERIFIED: every replica equals its part of the register, as another parser reads it from the raw files"
+            }
+            (false, 0) => "FAILED: over nothing, nothing is verified",
+            (false, _) => "FAILED: a replica is not what it should be",
         };
         platform::say!("{verdict} ({:.1} s).", self.seconds);
     }

@@ -103,8 +103,17 @@ fn from_parameter(cursor: Option<&Cursor>) -> String {
     cursor.map_or_else(|| "state".to_owned(), ToString::to_string)
 }
 
-/// Is told of each block: where the stream and the sink stand, how the last comparison ended, how long it took.
-pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Checked>, Duration) + Send + 'p;
+/// When progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A block was applied, in so long.
+    Applied(Duration),
+    /// Nothing more came, and the sink has settled: it stands so for a while.
+    Settled,
+}
+
+/// Is told where the stream and the sink stand, and how the last comparison ended.
+pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Checked>, Moment) + Send + 'p;
 
 /// Receives one stream until it is closed or breaks; `cursor` is where the sink stands.
 pub async fn receive(
@@ -140,6 +149,9 @@ pub async fn receive(
             Ok(Err(error)) => return Err(unreachable_peer(&error).into()),
             Err(_) if dirty => {
                 sink.settle().await?;
+                if let Some(stream) = &stream {
+                    on_progress(&stream.machine, sink, reconciling.last(), Moment::Settled);
+                }
                 (dirty, last_settled) = (false, tokio::time::Instant::now());
                 continue;
             }
@@ -157,7 +169,7 @@ pub async fn receive(
             let arrived = Instant::now();
             let ended = stream.take(&block, sink, reconciling).await?;
             dirty = true;
-            on_progress(&stream.machine, sink, reconciling.last(), arrived.elapsed());
+            on_progress(&stream.machine, sink, reconciling.last(), Moment::Applied(arrived.elapsed()));
             if let Some(ended) = ended {
                 sink.settle().await?;
                 return Ok(ended);

@@ -31,6 +31,8 @@ pub struct Checked {
     pub unseen: usize,
     /// What is wrong, each with its file; empty where all fits.
     pub problems: Vec<ConfigError>,
+    /// What lies there and is no declaration by its name and place: perhaps it was meant to be one.
+    pub passed_over: Vec<PathBuf>,
 }
 
 /// Checks the files of a folder one after another against each other, as a new router would take them.
@@ -60,9 +62,32 @@ pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<Checked, ConfigError>
         checked.unseen += usize::from(is_newer(&agreement));
         checked.problems.extend(checking.agreement(&path, &agreement).err());
     }
+    checked.passed_over = passed_over(dir)?;
     // Files that cannot be read come first: others may be wrong for the want of them alone.
     checked.problems.splice(0..0, unread.into_iter().map(|(_, error)| error));
     Ok(checked)
+}
+
+/// Entries that nobody reads.
+fn passed_over(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let entries = |dir: &Path| -> Result<Vec<PathBuf>, ConfigError> {
+        let unreadable = |error| ConfigError::Unreadable { path: dir.to_owned(), error };
+        let read = std::fs::read_dir(dir).map_err(unreadable)?;
+        read.map(|entry| entry.map(|entry| entry.path()).map_err(unreadable)).collect()
+    };
+    let mut found = Vec::new();
+    for path in entries(dir)? {
+        match path.file_name().and_then(std::ffi::OsStr::to_str) {
+            Some("participants.toml") => {}
+            Some("channels" | "agreements") if path.is_dir() => {
+                let is_other = |path: &PathBuf| path.extension().is_none_or(|ending| ending != "json");
+                found.extend(entries(&path)?.into_iter().filter(is_other));
+            }
+            _ => found.push(path),
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Whether it is written against a version of the schema that the channel's declaration has not.
@@ -145,10 +170,11 @@ mod tests {
 
     #[test]
     fn files_are_checked_against_each_other_and_the_wrong_one_is_named() {
-        let good = |unseen| Checked { participants: 2, channels: 1, agreements: 1, unseen, problems: vec![] };
-        assert_eq!(problem(&[]), format!("{:?}", good(0)));
+        let (problems, passed_over) = (Vec::new(), Vec::new());
+        let good = Checked { participants: 2, channels: 1, agreements: 1, unseen: 0, problems, passed_over };
+        assert_eq!(problem(&[]), format!("{good:?}"));
         let later = ("\"schema_version\": 1", "\"schema_version\": 2");
-        assert_eq!(problem(&[later, ("k ==", "nope ==")]), format!("{:?}", good(1)));
+        assert_eq!(problem(&[later, ("k ==", "nope ==")]), format!("{:?}", Checked { unseen: 1, ..good }));
         for (from, to, says) in [
             ("\"channel\": \"c\"", "\"channel\": \"d\"", "there is no channel d"),
             ("\"consumer\": \"2\"", "\"consumer\": \"3\"", "its consumer 3 is not registered"),
@@ -178,5 +204,9 @@ mod tests {
         }
         assert_eq!(problems.len(), 5, "{problems:#?}");
         assert!(problems[4].contains("its owner"), "the channel's owner stands in no file: {problems:#?}");
+        std::fs::write(dir.path().join("agreements/C.JSN"), "{}").unwrap();
+        std::fs::create_dir(dir.path().join("agrements")).unwrap();
+        let checked = check(dir.path(), &NetworkSecret::new(vec![0; 32]).unwrap()).unwrap();
+        assert_eq!(checked.passed_over, [dir.path().join("agreements/C.JSN"), dir.path().join("agrements")]);
     }
 }

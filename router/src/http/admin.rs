@@ -194,8 +194,8 @@ async fn set_status(
 ) -> Result<Json<AgreementStatus>, Refused> {
     let (operator, asked) = (peer.operator()?, Instant::now());
     let StatusRequest { status, reason } = request;
-    if reason.trim().is_empty() {
-        let problem = "the reason is blank; the parties and the audit are told why";
+    if !reason.chars().any(char::is_alphanumeric) {
+        let problem = "the reason has no word; the parties and the audit are told why";
         return Err(Refused::new(ErrorCode::RequestMalformed, problem));
     }
     let body = Body::AgreementStatus { number: number.clone(), status, reason };
@@ -205,7 +205,7 @@ async fn set_status(
     // Acknowledged is what no router works against any more.
     core.lease.settle(core.control.view().applied).await?;
     core.metrics.settled(asked.elapsed());
-    tracing::info!(agreement = %number, ?status, "acknowledged");
+    tracing::info!(agreement = %number, %status, "acknowledged");
     let view = core.control.view();
     let entry = view.agreements.get(&number);
     let gone = || Refused::new(ErrorCode::Internal, "the agreement is gone");

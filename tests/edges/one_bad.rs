@@ -1,0 +1,123 @@
+//! One bad thing never stops the rest.
+
+use parts::postgres::Postgres;
+use support::site::eventually;
+
+use crate::daily_site::{self, register, replica, site, start};
+use crate::{typed, write};
+
+#[test]
+fn declarations_that_are_wrong_in_many_ways_keep_no_router_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path());
+    let good = std::fs::read_to_string(site.path("declared/agreements/a-1.json")).unwrap();
+    for (name, text) in [
+        ("b-open.json", "{\"number\": ".to_owned()),
+        ("c-array.json", "[]".to_owned()),
+        (
+            "d-channel.json",
+            good.replace("\"channel\": \"register\"", "\"channel\": \"nowhere\"").replace("A-1", "D-1"),
+        ),
+        ("e-consumer.json", good.replace("9000", "9999").replace("A-1", "E-1")),
+        ("f-rows.json", good.replace("t == ", "nope == ").replace("A-1", "F-1")),
+        ("g-field.json", good.replace("\"v\": \"keep\"", "\"w\": \"keep\"").replace("A-1", "G-1")),
+        ("h-date.json", good.replace("2020-01-01T00:00:00Z", "soon").replace("A-1", "H-1")),
+        ("i-bytes.json", "\u{0}".to_owned()),
+    ] {
+        write(&site.path("declared/agreements"), name, &text);
+    }
+    write(&site.path("declared/channels"), "broken.json", "{\"name\": \"broken\"}");
+    let _running = ["router", "producer", "consumer"].map(|part| start(&site, part));
+    daily_site::take_day(&site, 0);
+    let log = site.log("router");
+    for name in ["b-open", "c-array", "D-1", "E-1", "F-1", "G-1", "h-date", "i-bytes", "broken.json"] {
+        let told =
+            log.lines().filter(|line| line.contains("a declaration is passed over") && line.contains(name));
+        assert!(told.count() == 1, "{name}: {log}");
+    }
+    // Before the start, a person would have been told of all of them at once.
+    let (code, said) = typed(dir.path(), &["check", "declared"]);
+    assert!(code == Some(1) && said.lines().count() >= 9, "{said}");
+}
+
+#[test]
+fn a_bad_file_and_a_bad_agreement_stop_no_good_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path());
+    let config = site.path("consumer.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    // One that is nobody's, one that is another's, and one whose database is not there.
+    let more = "[[agreement]]\nnumber = \"A-404\"\nchannel = \"register\"\n\n[[agreement]]\nnumber = \"A-405\"\nchannel = \"register\"\n\
+        postgres.url = \"postgresql://nobody@127.0.0.1:1/none\"\n";
+    std::fs::write(&config, format!("{text}\n{more}")).unwrap();
+    let mut running = ["router", "producer", "consumer"].map(|part| start(&site, part));
+    daily_site::take_day(&site, 0);
+    let files: [(&str, &[u8]); 5] = [
+        ("1-zip.csv", b"PK\x03\x04nothing"),
+        ("2-header.csv", b"a,b,c\n1,2,3\n"),
+        ("3-empty.csv", b""),
+        ("4-array.json", b"[{\"k\": 1}]"),
+        ("5-web.csv", b"<!DOCTYPE html><html>log in</html>"),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(site.path("drop").join(format!("{name}.part")), bytes).unwrap();
+        std::fs::rename(site.path("drop").join(format!("{name}.part")), site.path("drop").join(name))
+            .unwrap();
+    }
+    for (name, _) in files {
+        eventually("it is refused", || Ok(site.path("drop/refused").join(name).exists()))
+            .unwrap_or_else(|e| panic!("{name}: {e:#}\n{}", site.log("producer")));
+    }
+    daily_site::take_day(&site, 1);
+    assert!(running.iter_mut().all(support::site::Process::is_running));
+    let (code, said) = typed(dir.path(), &["status", "--config", "consumer.toml"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("A-1 (register): receiving") && said.contains("A-404") && said.contains("A-405"),
+        "{said}"
+    );
+}
+
+/// Names that PostgreSQL has itself, names that are too long for it, and too many of them.
+#[test]
+fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Postgres::shared().unwrap();
+    let long = "x".repeat(70);
+    let header = format!("id,t,xmin,xmax,ctid,tableoid,cmin,cmax,dit_key,dit_generation,{long},{long}y");
+    let row = |id: u32, t: &str| {
+        format!("{id},{t},{}", (0..10).map(|n| format!("{id}{n}")).collect::<Vec<_>>().join(","))
+    };
+    write(dir.path(), "a.csv", &format!("{header}\n{}\n{}\n{}\n", row(1, "R"), row(2, "J"), row(3, "R")));
+    write(dir.path(), "b.csv", &format!("{header}\n{}\n{}\n", row(1, "J"), row(2, "J")));
+    let asked = [
+        "demo",
+        "--register",
+        "a.csv",
+        "--then",
+        "b.csv",
+        "--key",
+        "id",
+        "--territory",
+        "t",
+        "--postgres",
+        &database,
+    ];
+    let (code, said) = typed(dir.path(), &asked);
+    assert!(code == Some(0) && said.contains("VERIFIED"), "{said}");
+    let many: Vec<String> = (0..1_700).map(|n| format!("c{n}")).collect();
+    write(dir.path(), "many.csv", &format!("id,t,{}\n1,R,{}\n", many.join(","), many.join(",")));
+    let (code, said) = typed(
+        dir.path(),
+        &["demo", "--register", "many.csv", "--key", "id", "--territory", "t", "--postgres", &database],
+    );
+    assert!(code == Some(2) && said.contains("more than a table of PostgreSQL takes"), "{said}");
+    // A row that is too large is parked by name; the demo tells it, and verifies the rest.
+    let large = "x".repeat(450_000);
+    write(dir.path(), "large.csv", &format!("id,t,v\n1,R,a\n2,R,{large}\n"));
+    let (code, said) =
+        typed(dir.path(), &["demo", "--register", "large.csv", "--key", "id", "--territory", "t"]);
+    assert!(code == Some(0) && said.contains("1 row(s) were parked") && said.contains("line 3"), "{said}");
+    let (_, part) = register(0);
+    assert!(replica(&site(&dir.path().join("site"))).len() < part.len());
+}
