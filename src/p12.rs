@@ -21,11 +21,7 @@ pub fn unpack(file: &Path, password_file: Option<&Path>) -> anyhow::Result<PathB
     let named = || file.display().to_string();
     let password = match password_file {
         None => String::new(),
-        Some(path) => {
-            closed::secret(path)?;
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
+        Some(path) => closed::password(path)?,
     };
     let bytes = std::fs::read(file).with_context(named)?;
     let store = KeyStore::from_pkcs12(&bytes, &password).map_err(|error| {

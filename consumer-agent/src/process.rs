@@ -38,6 +38,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     }
     let identity = Identity::load(&config.identity)?;
     closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
+    let _held = closed::hold(&config.data_dir)?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
     let tasks = Tasks::new();
     let (broken, mut breaks) = mpsc::channel(1);

@@ -34,6 +34,66 @@ pub fn folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A password that cannot be read from its file.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// Others can read it.
+    #[error(transparent)]
+    Open(#[from] Open),
+    /// The file.
+    #[error("{path}: {error}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// The password in a file that holds nothing else but a line's end.
+pub fn password(path: &Path) -> Result<String, PasswordError> {
+    secret(path)?;
+    let read = std::fs::read_to_string(path);
+    let text = read.map_err(|error| PasswordError::File { path: path.to_owned(), error })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A folder that another process works in.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: another agent works in this folder; each needs one of its own")]
+pub struct InUse {
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// A folder that is this process's as long as this lives.
+#[derive(Debug)]
+#[must_use = "the folder is held as long as it lives"]
+pub struct Held(Option<std::fs::File>);
+
+impl Held {
+    /// Whether the system keeps others away: where it has no locks, nobody does.
+    pub const fn is_sure(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Keeps other processes out of a folder of ours, or says that one is there.
+pub fn hold(folder: &Path) -> Result<Held, InUse> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, OWNER_ALONE & 0o600);
+    let lock = options.open(folder.join("lock"));
+    // What cannot be written or locked is told by whoever writes next.
+    let Ok(lock) = lock else { return Ok(Held(None)) };
+    match lock.try_lock() {
+        Ok(()) => Ok(Held(Some(lock))),
+        Err(std::fs::TryLockError::WouldBlock) => Err(InUse { path: folder.to_owned() }),
+        Err(std::fs::TryLockError::Error(_)) => Ok(Held(None)),
+    }
+}
+
 /// Closes what a library has made in a folder of ours: it asks for no rights of its own.
 pub fn seal(path: &Path) {
     #[cfg(unix)]
@@ -114,6 +174,30 @@ pub fn secret(path: &Path) -> Result<(), Open> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_folder_is_held_by_one_and_a_password_is_told_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = hold(dir.path()).unwrap();
+        assert!(held.is_sure());
+        let refused = hold(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("another agent works in this folder"), "{refused}");
+        drop(held);
+        assert!(hold(dir.path()).is_ok());
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let file = dir.path().join("password");
+        write(&file, " with blanks \r\n").unwrap();
+        assert_eq!(password(&file).unwrap(), " with blanks ");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        // Where the folders above are closed, nobody comes so far.
+        let is_reached = dir.path().ancestors().skip(1).all(|folder| mode_of(folder) & 0o001 != 0);
+        assert_eq!(password(&file).is_err(), is_reached);
+        assert!(password(&dir.path().join("none")).unwrap_err().to_string().contains("none: "));
+    }
+
+    fn mode_of(path: &Path) -> u32 {
+        std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode())
+    }
 
     #[test]
     fn what_stands_open_is_closed_or_refused() {

@@ -217,9 +217,7 @@ impl Identity {
 
     /// Until when our certificate is good, in seconds since 1970.
     pub fn good_until(&self) -> Option<i64> {
-        let chain = self.chain().ok()?;
-        let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
-        Some(parsed.validity().not_after.timestamp())
+        good_until(self.chain().ok()?.first()?)
     }
 
     /// Whom our own certificate names.
@@ -267,6 +265,12 @@ pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
             Err(PeerError::Ambiguous { domain: domain.to_owned(), count: several.len(), found: words() })
         }
     }
+}
+
+/// Until when a certificate is good, in seconds since 1970.
+pub fn good_until(certificate: &[u8]) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
 }
 
 /// When a certificate ran out, if it has. One that cannot be read is left to whoever needs it.

@@ -78,6 +78,18 @@ fn a_bad_file_and_a_bad_agreement_stop_no_good_one() {
     );
 }
 
+#[test]
+fn a_second_agent_in_the_same_folder_is_refused_and_the_first_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, mut running) = daily_site::settled(site(dir.path()));
+    for part in ["producer", "consumer"] {
+        let (code, said) = typed(dir.path(), &[part, "run", "--config", &format!("{part}.toml")]);
+        assert!(code == Some(2) && said.contains("another agent works in this folder"), "{said}");
+    }
+    daily_site::take_day(&site, 1);
+    assert!(running.values_mut().all(support::site::Process::is_running));
+}
+
 /// Names that PostgreSQL has itself, names that are too long for it, and too many of them.
 #[test]
 fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {

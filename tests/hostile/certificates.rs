@@ -1,11 +1,14 @@
 //! Certificates that no honest authority would issue, or that another one did.
 
+use std::time::Duration;
+
 use platform::client::{Client, ClientError, send};
 use platform::identity::Identity;
+use platform::pki::Subject;
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use schemas::error_code::ErrorCode;
-use support::network::refusal;
+use support::network::{Network, Stream, refusal};
 use support::site::Site;
 
 use crate::daily_site;
@@ -89,4 +92,20 @@ async fn a_certificate_names_one_of_ours_and_no_other() {
         let outcome = forger.asked(params).await;
         assert!(matches!(outcome, Err(ClientError::Unreachable { .. })), "{what}: {outcome:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_the_certificate_that_opened_it() {
+    let network = Network::opened().await.unwrap();
+    let subject = Subject::Agent("9000/main".parse().unwrap());
+    let soon = std::time::SystemTime::now() + Duration::from_secs(4);
+    let issued = network.authority.issue_until(&subject, soon).unwrap();
+    let identity = network.authority.identity_of(issued).unwrap();
+    let base = format!("https://{}", network.router.address());
+    let client = Client::new(&base, &identity).unwrap();
+    let mut stream = Stream::open(&client, "A-1", "latest").await.unwrap();
+    // It would stay open for as long as anybody likes.
+    let ended = tokio::time::timeout(Duration::from_secs(20), stream.until(|_| false)).await.unwrap();
+    assert!(std::time::SystemTime::now() >= soon - Duration::from_secs(1), "{ended:?}");
+    assert!(matches!(send(client.get("/v1/me")).await, Err(ClientError::Unreachable { .. })));
 }

@@ -17,7 +17,7 @@ use http_body::Body as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use platform::identity::{Identity, IdentityError, Peer, PeerError, peer};
+use platform::identity::{Identity, IdentityError, Peer, PeerError, good_until, peer};
 use platform::shutdown::Tasks;
 use schemas::error_code::ErrorCode;
 use schemas::limits::MAX_BATCH_BYTES;
@@ -38,6 +38,8 @@ const HEADER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 4_096;
 /// A body that takes longer is given up.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How often the clock is looked at for a certificate's end, in seconds.
+const LOOK_AT_CLOCK: u64 = 3_600;
 /// Requests at once on one connection: as many as an agent may have partitions, and then some.
 const MAX_REQUESTS_AT_ONCE: u32 = 128;
 /// Bytes of one request's headers.
@@ -175,6 +177,17 @@ pub async fn serve(
     Ok(local)
 }
 
+/// Returns when a certificate has run out: who was let in under it has no longer stay.
+async fn until(good_until: Option<i64>) {
+    let Some(good_until) = good_until else { return std::future::pending().await };
+    loop {
+        let now = platform::clock::now().get() / 1_000;
+        let Ok(left) = u64::try_from(good_until - now) else { return };
+        // The clock may be set meanwhile.
+        tokio::time::sleep(Duration::from_secs(left.clamp(1, LOOK_AT_CLOCK))).await;
+    }
+}
+
 /// Returns when the first request should have been there. Whoever has asked may be silent for as long as it likes.
 async fn said_nothing(asked: &AtomicBool) {
     tokio::time::sleep(HEADER_LIMIT).await;
@@ -264,6 +277,7 @@ impl Server {
             return;
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let good_until = certificates.first().and_then(|certificate| good_until(certificate));
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = Reset::default();
         let part = self.shares.enter(name.as_ref().ok());
@@ -292,6 +306,10 @@ impl Server {
         let ended = tokio::select! {
             biased;
             () = reset.broken() => return,
+            () = until(good_until) => {
+                tracing::info!(%from, "a connection is ended with its certificate");
+                return;
+            }
             () = said_nothing(&asked) => {
                 self.turned_away.count(Turned::Silent, from.ip(), "it asked for nothing in time");
                 return;

@@ -58,8 +58,8 @@ impl External {
         builder.set_timeout(ANSWER_LIMIT).no_proxy();
         if let Some(username) = &options.username {
             let read = |file: &PathBuf| {
-                let wrong = |e| ExternalError::Unavailable(format!("{}: {e}", file.display()));
-                std::fs::read_to_string(file).map(|text| text.trim_end().to_owned()).map_err(wrong)
+                platform::closed::password(file)
+                    .map_err(|error| ExternalError::Unavailable(error.to_string()))
             };
             let password = options.password_file.as_ref().map(read).transpose()?;
             builder.set_basic_authorization(username, password.as_deref());

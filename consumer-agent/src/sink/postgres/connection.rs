@@ -82,9 +82,8 @@ async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError>
         .tcp_user_timeout(KEEPALIVE)
         .options(options);
     if let Some(file) = &place.password_file {
-        let password =
-            std::fs::read_to_string(file).map_err(|e| wrong(format!("{}: {e}", file.display())))?;
-        config.password(password.trim_end());
+        let password = platform::closed::password(file).map_err(|error| wrong(error.to_string()))?;
+        config.password(password);
     }
     let failed = PostgresError::during("connecting");
     match &place.ca {

@@ -149,14 +149,12 @@ impl Clients {
             }
         }
         if let Some(sasl) = &security.sasl {
-            let file = &sasl.password_file;
-            let password = std::fs::read_to_string(file).map_err(|e| {
-                TopicError::Unavailable(format!("kafka.security.sasl: {}: {e}", file.display()))
-            })?;
+            let password = platform::closed::password(&sasl.password_file)
+                .map_err(|error| TopicError::Unavailable(format!("kafka.security.sasl: {error}")))?;
             config
                 .set("sasl.mechanism", &sasl.mechanism)
                 .set("sasl.username", &sasl.username)
-                .set("sasl.password", password.trim_end());
+                .set("sasl.password", password);
         }
         Ok(config)
     }
