@@ -158,3 +158,31 @@ fn an_endpoint_that_others_could_reach_is_refused() {
     eventually("the agent ends", || Ok(!producer.is_running())).unwrap();
     assert!(play.site.log("producer").contains("is not on the loopback"), "{}", play.site.log("producer"));
 }
+
+/// A reopen ends with a comparison with the last register that was dropped: not with one that single changes have left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reopen_turns_no_single_change_back() {
+    let play = Play::new();
+    let (_router, producer, _consumer) = (play.run("router"), play.run("producer"), play.run("consumer"));
+    play.site.drop_file("1.csv", "k,t,n\na,R,1\nb,R,2\n").unwrap();
+    play.until(&[r#"{"k":"a","n":1}"#, r#"{"k":"b","n":2}"#]);
+    let change = json!({"op": "u", "row": {"k": "a", "t": "R", "n": 9}});
+    let (_, answer) = play.post("application/json", &change).await;
+    assert_eq!(results(&answer), ["taken"]);
+    let single = [r#"{"k":"a","n":9}"#, r#"{"k":"b","n":2}"#];
+    play.until(&single);
+    producer.kill().unwrap();
+    std::fs::remove_dir_all(play.site.path("producer")).unwrap();
+    let _producer = play.run("producer");
+    eventually("it has reopened", || {
+        Ok(play.site.log("producer").contains("no whole register to compare with"))
+    })
+    .unwrap_or_else(|e| panic!("{e:#}\n{}", play.site.log("producer")));
+    // What comes behind it would show a row that was turned back.
+    let (_, answer) =
+        play.post("application/json", &json!({"op": "c", "row": {"k": "c", "t": "R", "n": 3}})).await;
+    assert_eq!(results(&answer), ["taken"]);
+    play.until(&[single[0], single[1], r#"{"k":"c","n":3}"#]);
+    play.site.drop_file("2.csv", "k,t,n\na,R,9\nb,R,2\nc,R,4\n").unwrap();
+    play.until(&[single[0], single[1], r#"{"k":"c","n":4}"#]);
+}

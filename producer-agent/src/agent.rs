@@ -26,6 +26,7 @@ pub use self::take::{FileReport, Guard};
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::compare::FitError;
+use crate::source::drop_folder::DropError;
 use crate::source::items::{Item, ItemReader, ItemResult};
 use crate::source::table::TableError;
 
@@ -49,6 +50,9 @@ pub enum AgentError {
         /// What does not fit.
         error: FitError,
     },
+    /// The folder that files are dropped into.
+    #[error(transparent)]
+    Drop(#[from] DropError),
     /// It is not whole, or nothing in it can be relied on.
     #[error("{file}: {problem}; nothing of it was taken: mend it and drop it again")]
     Unreliable {

@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use self::admission::Admission;
 use crate::agent::{Agent, AgentError};
 use crate::observe::Watch;
+use crate::source::drop_folder::Singles;
 use crate::source::items;
 
 /// The `[http]` table.
@@ -90,6 +91,7 @@ struct Shared {
     watch: Arc<Watch>,
     waiting: Arc<Semaphore>,
     admission: Arc<Admission>,
+    singles: Singles,
 }
 
 /// A body that takes longer is given up: a local one is there at once.
@@ -111,13 +113,13 @@ impl EndpointConfig {
 /// Listens until `tasks` stop.
 pub async fn listen(
     config: &EndpointConfig,
-    agent: Arc<Agent>,
+    (agent, singles): (Arc<Agent>, Singles),
     watch: Arc<Watch>,
     tasks: &Tasks,
 ) -> Result<(), EndpointError> {
     config.check()?;
     let admission = Arc::new(Admission::new(config)?);
-    let shared = Shared { agent, watch, waiting: Arc::new(Semaphore::new(WAITING)), admission };
+    let shared = Shared { agent, watch, waiting: Arc::new(Semaphore::new(WAITING)), admission, singles };
     let app = Router::new()
         .route("/v1/changes", post(take_changes))
         .route("/v1/freshness", post(take_freshness))
@@ -240,7 +242,12 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
         let detail = format!("{} changes; at most {MAX_ITEMS} are taken at once", items.len());
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
     }
-    match with_agent(&shared, move |agent| agent.take_items(items)).await {
+    let singles = shared.singles.clone();
+    let take = move |agent: &Agent| {
+        singles.about_to_take()?;
+        agent.take_items(items)
+    };
+    match with_agent(&shared, take).await {
         Ok(results) => {
             shared.watch.metrics().took_items(&results);
             Json(json!({"results": results})).into_response()

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::observe::Watch;
 use crate::send::sender::SendError;
 use crate::source::cells::in_quotes;
-use crate::source::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Taking};
+use crate::source::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Singles, Taking};
 use crate::start::{self, Place, Started};
 
 /// Parked rows that a report shows; the file beside it has all of them.
@@ -79,7 +79,13 @@ async fn work(
         let appended = agent.appended();
         let endpoint = Tasks::new();
         if let Some(http) = &config.http {
-            crate::endpoint::listen(http, Arc::clone(&agent), Arc::clone(watch), &endpoint).await?;
+            crate::endpoint::listen(
+                http,
+                (Arc::clone(&agent), Singles::beside(&config.drop_dir)),
+                Arc::clone(watch),
+                &endpoint,
+            )
+            .await?;
         }
         let ended = tokio::select! {
             biased;

@@ -8,7 +8,7 @@ use platform::shown;
 use serde::Deserialize;
 
 use super::names::{REPORT, is_beside};
-use super::{DropError, DropFolder, beside, entries, last, name_of};
+use super::{DropError, DropFolder, beside, entries, last, name_of, singles};
 
 /// Why a person's word on a held file is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +55,14 @@ impl DropFolder {
             let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
             return Err(AcceptError::Unknown { file: shown::value(name), held });
         };
-        let last = last::read(dir);
-        let is_outdated = held_register(dir, name).is_some_and(|at| last.at > at);
+        let (last, single) = (last::read(dir), singles::last_at(dir));
+        let is_outdated = held_register(dir, name).is_some_and(|at| last.at.max(single) > at);
         if is_outdated && from == held {
-            let since = if last.file.is_empty() { "another file".to_owned() } else { last.file };
+            let since = match (single > last.at, last.file.is_empty()) {
+                (true, _) => "a single change".to_owned(),
+                (false, true) => "another file".to_owned(),
+                (false, false) => last.file,
+            };
             return Err(AcceptError::Older { file: shown::value(name), since });
         }
         let to = dir.join("accepted").join(name);

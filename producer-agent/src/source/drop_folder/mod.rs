@@ -7,6 +7,7 @@ mod accept;
 mod arrivals;
 mod last;
 mod names;
+mod singles;
 mod taking;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +22,8 @@ use serde::Deserialize;
 use self::arrivals::Arrivals;
 use self::last::Last;
 use self::names::{Order, PARKED, REPORT, is_unfinished, natural};
-use self::taking::{Copied, Identity};
+pub use self::singles::Singles;
+use self::taking::{Copied, Identity, told_digest};
 use super::compare::Parked;
 
 pub use self::accept::AcceptError;
@@ -428,7 +430,8 @@ impl DropFolder {
 
     /// A file is about to be taken: what was taken before it is not to be compared with any more.
     pub fn forget_last(&self) -> Result<(), DropError> {
-        last::write(&self.dir, &Last { file: String::new(), is_full: false, ..self.last() })
+        let at = clock::now().get();
+        last::write(&self.dir, &Last { file: String::new(), is_full: false, at, ..self.last() })
     }
 
     /// Puts a copy of a taken file where the guard's files are held, so that a person can accept it.
@@ -447,6 +450,9 @@ impl DropFolder {
             last.took_changes(&file)
         }
         self.waiting.clear();
+        // A single change that came while it was read says more than it.
+        let single = singles::last_at(&self.dir);
+        let is_full = is_full && (single == 0 || single < last.at);
         last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), ..last })
     }
 
@@ -461,14 +467,6 @@ impl DropFolder {
         let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
         Some(self.dir.join("taken").join(last.file)).filter(|path| path.is_file() && !waits)
     }
-}
-
-/// The digest in a mark, as `sha256sum` writes it; none while it is being written.
-fn told_digest(mark: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(mark).ok()?;
-    let digits = text.trim_start_matches('\u{feff}').trim_start_matches('\\');
-    let told = digits.split_whitespace().next()?.to_lowercase();
-    (told.len() == 64 && told.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(told)
 }
 
 fn name_of(path: &Path) -> String {

@@ -218,3 +218,42 @@ fn only_the_last_register_is_compared_with_again_and_an_older_one_is_not_accepte
     folder.remember(&changes, false).unwrap();
     assert_eq!(folder.last_full(), None, "older than what is there");
 }
+
+#[test]
+fn single_changes_say_more_than_what_was_dropped_before_them() {
+    let (dir, mut folder) = folder(NOW);
+    let singles = Singles::beside(dir.path());
+    let put = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, name).unwrap();
+        path
+    };
+    let tick = || {
+        let begun = clock::now();
+        while clock::now() == begun {
+            std::thread::yield_now();
+        }
+    };
+    let held = take(&folder, &put("held.csv")).unwrap();
+    folder.settle(held, Fate::Held, &report(true)).unwrap();
+    let mut took = |name: &str, meanwhile: &dyn Fn()| {
+        let taking = take(&folder, &put(name)).unwrap();
+        folder.forget_last().unwrap();
+        tick();
+        meanwhile();
+        folder.remember(&taking, true).unwrap();
+        folder.settle(taking, Fate::Taken, &report(true)).unwrap();
+        folder.last_full()
+    };
+    assert!(took("a.csv", &|| ()).is_some());
+    tick();
+    singles.about_to_take().unwrap();
+    assert_eq!(DropFolder::open(dir.path(), NOW).unwrap().last_full(), None, "it would turn them back");
+    tick();
+    assert!(took("b.csv", &|| ()).is_some(), "what comes behind them has them in it");
+    assert_eq!(took("c.csv", &|| singles.about_to_take().unwrap()), None, "they came while it was read");
+    tick();
+    singles.about_to_take().unwrap();
+    let refused = DropFolder::accept(dir.path(), "held.csv").unwrap_err().to_string();
+    assert!(refused.contains("a single change was taken since"), "{refused}");
+}

@@ -1,0 +1,57 @@
+//! Single changes that come beside dropped files: a file that was dropped before them says less than they do.
+//!
+//! Owns the mark of the last of them, in `taken/`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use platform::clock;
+
+use super::DropError;
+use super::last::{self, Last};
+
+/// Its time is when the last one came.
+const SINGLE: &str = ".single";
+
+/// Where single changes leave their mark.
+#[derive(Debug, Clone)]
+pub struct Singles {
+    dir: PathBuf,
+}
+
+impl Singles {
+    /// Beside a drop folder.
+    pub fn beside(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Changes are about to be taken: from here on no register that was dropped before may be compared with again, nor be
+    /// accepted.
+    pub fn about_to_take(&self) -> Result<(), DropError> {
+        let last = last::read(&self.dir);
+        if last.is_full {
+            last::write(&self.dir, &Last { file: String::new(), is_full: false, ..last })?;
+        }
+        let path = self.dir.join("taken").join(SINGLE);
+        let mark = || {
+            let since = Duration::from_millis(u64::try_from(clock::now().get()).unwrap_or_default());
+            let options = File::options().create(true).truncate(false).write(true).open(&path)?;
+            options.set_modified(UNIX_EPOCH + since)
+        };
+        // Where nothing was ever dropped there is nothing to be turned back.
+        if self.dir.join("taken").is_dir() {
+            mark().map_err(|error| DropError::at(&path, error))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// When the last single change came, in milliseconds since 1970; 0 where none did.
+pub(super) fn last_at(dir: &Path) -> i64 {
+    let metadata = std::fs::metadata(dir.join("taken").join(SINGLE));
+    let modified = metadata.and_then(|metadata| metadata.modified()).ok();
+    let since = modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or_default()
+}
