@@ -152,10 +152,12 @@ fn begins_with_a_day(text: &str) -> Option<()> {
 pub(super) fn local(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
     let text = unambiguous(text)?;
     let has_offset = jiff::fmt::temporal::Pieces::parse(&text).is_ok_and(|p| p.to_numeric_offset().is_some());
-    let read = text
-        .parse::<DateTime>()
-        .ok()
-        .filter(|_| !has_offset && text.len() > 10 && is_date(text.get(..10).unwrap_or_default()));
+    if has_offset {
+        return Err(
+            "it has an offset, where a time without one must stand, such as 2026-01-31T10:00:00".to_owned()
+        );
+    }
+    let read = text.parse::<DateTime>().ok().filter(|_| begins_with_a_day(&text).is_some());
     let time = read.ok_or("it is not a time without an offset, such as 2026-01-31T10:00:00")?;
     let instant =
         time.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| "it is outside the calendar".to_owned())?;
@@ -279,8 +281,18 @@ mod tests {
     fn times_without_an_offset_have_types_of_their_own() {
         let here = |text| local(text, Precision::Micros, Rounding::Refuse);
         assert_eq!(here("1970-01-01T00:00:01.000001"), Ok(1_000_001));
-        for text in ["1970-01-01T00:00:01Z", "1970-01-01", "10:00"] {
+        for text in [
+            "1970-01-01",
+            "10:00",
+            "1970-01-01T100000",
+            "1970-01-01T10",
+            "19700101T10:00:00",
+            "0000-06-01T10:00:00",
+        ] {
             assert!(here(text).is_err(), "{text}");
+        }
+        for text in ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01+00:00"] {
+            assert!(here(text).is_err_and(|problem| problem.contains("has an offset")), "{text}");
         }
         let clock = |text| time_of_day(text, Precision::Millis, Rounding::HalfUp);
         assert_eq!(clock("00:00:01.5"), Ok(1_500));

@@ -8,7 +8,7 @@ use platform::shown;
 use serde::Deserialize;
 
 use super::names::{REPORT, is_beside};
-use super::{DropError, DropFolder, beside, entries, last, name_of, singles};
+use super::{DropError, DropFolder, Marker, beside, entries, last, name_of, singles};
 
 /// Why a person's word on a held file is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,13 @@ impl DropFolder {
         }
         let to = dir.join("accepted").join(name);
         std::fs::rename(&from, &to).map_err(|error| DropError::at(&from, error))?;
+        // A mark that stayed behind would call the next file of this name whole.
+        for ending in [Marker::Done, Marker::Sha256].iter().filter_map(|marker| marker.ending()) {
+            let mark = beside(&from, ending);
+            if mark.is_file() {
+                std::fs::rename(&mark, beside(&to, ending)).map_err(|error| DropError::at(&mark, error))?;
+            }
+        }
         Ok(to)
     }
 }

@@ -186,7 +186,8 @@ impl DropFolder {
     pub fn ready(&mut self) -> Result<Vec<Ready>, DropError> {
         let accepted =
             entries(&self.dir.join("accepted"))?.into_iter().filter(|(_, metadata)| metadata.is_file());
-        let mut accepted: Vec<PathBuf> = accepted.map(|(path, _)| path).collect();
+        let mut accepted: Vec<PathBuf> =
+            accepted.map(|(path, _)| path).filter(|path| !is_mark(&name_of(path))).collect();
         accepted.sort_by(|a, b| natural(&name_of(a), &name_of(b)));
         let mut found: Vec<Ready> =
             accepted.into_iter().map(|path| Ready { path, is_accepted: true }).collect();
@@ -255,10 +256,7 @@ impl DropFolder {
             self.say(name, "its name says that it is not finished: it is left alone until it is renamed");
             return false;
         }
-        // A mark belongs to another file.
-        ![Marker::Done, Marker::Sha256]
-            .iter()
-            .any(|marker| marker.ending().is_some_and(|ending| name.ends_with(ending)))
+        !is_mark(name)
     }
 
     fn is_marked(&mut self, path: &Path, name: &str) -> bool {
@@ -467,6 +465,12 @@ impl DropFolder {
         let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
         Some(self.dir.join("taken").join(last.file)).filter(|path| path.is_file() && !waits)
     }
+}
+
+/// A mark belongs to another file.
+fn is_mark(name: &str) -> bool {
+    let endings = [Marker::Done, Marker::Sha256].map(|marker| marker.ending().unwrap_or_default());
+    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 fn name_of(path: &Path) -> String {

@@ -257,3 +257,21 @@ fn single_changes_say_more_than_what_was_dropped_before_them() {
     let refused = DropFolder::accept(dir.path(), "held.csv").unwrap_err().to_string();
     assert!(refused.contains("a single change was taken since"), "{refused}");
 }
+
+#[test]
+fn a_mark_goes_with_the_file_that_a_person_accepts() {
+    let settings = DropSettings { still_for: SignedDuration::ZERO, marker: Marker::Done };
+    let (dir, mut folder) = folder(settings);
+    for name in ["x.csv", "x.csv.done"] {
+        std::fs::write(dir.path().join(name), "a").unwrap();
+    }
+    DropFolder::accept(dir.path(), "x.csv").unwrap();
+    assert!(dir.path().join("accepted/x.csv.done").is_file() && !dir.path().join("x.csv.done").exists());
+    assert_eq!(ready(&mut folder), ["x.csv"]);
+    let taking = take(&folder, &dir.path().join("accepted/x.csv")).unwrap();
+    folder.settle(taking, Fate::Taken, &report(true)).unwrap();
+    assert!(dir.path().join("taken/x.csv.done").is_file());
+    // The next one of its name has no mark yet.
+    std::fs::write(dir.path().join("x.csv"), "b").unwrap();
+    assert!(ready(&mut folder).is_empty());
+}
