@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use consumer_agent::sink::postgres::{MOST_FIELDS, PostgresPlace};
 use platform::client::{Client, send_json};
 use platform::config;
 use platform::identity::{Identity, IdentityFiles, Peer};
@@ -192,6 +193,10 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
     } else if has(&["data_dir", "agreement", "check_every"]) {
         let consumer = consumer_agent::config::ConsumerConfig::read(file)?;
         check_identity(&consumer.identity)?;
+        for agreement in &consumer.agreement {
+            let place = agreement.postgres.as_ref().map_or(Ok(()), PostgresPlace::check);
+            place.with_context(|| format!("{}: agreement {}", file.display(), agreement.number))?;
+        }
         "consumer configuration"
     } else {
         let found: Vec<&str> = keys.keys().map(String::as_str).collect();
@@ -228,8 +233,14 @@ fn check_json(file: &Path) -> anyhow::Result<&'static str> {
     let named = || file.display().to_string();
     let keys: BTreeMap<String, IgnoredAny> = config::load_json(file)?;
     if keys.contains_key("number") {
-        config::load_json::<Agreement>(file)?.validate().with_context(named)?;
-        Ok("agreement by itself; check its folder, or dit scope lint it, for its rows and fields")
+        let agreement = config::load_json::<Agreement>(file)?;
+        agreement.validate().with_context(named)?;
+        Ok(match agreement.fields.len() > MOST_FIELDS {
+            true => {
+                "agreement by itself; it has more fields than a table of PostgreSQL takes: it can be received into files alone"
+            }
+            false => "agreement by itself; check its folder, or dit scope lint it, for its rows and fields",
+        })
     } else if keys.contains_key("type") {
         AvroSchema::parse(&config::read(file)?)
             .map_err(anyhow::Error::from)

@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
+use consumer_agent::sink::postgres::MOST_FIELDS;
 use platform::segments::disk::RealDisk;
 use platform::shown;
 use producer_agent::agent::{FileReport, Guard};
@@ -208,9 +209,8 @@ impl Play {
             "key": {"fields": first.key_fields(), "normalise": options.key_normalise},
             "schema": schema.json(),
         }))?;
-        // PostgreSQL takes 1,600 columns, and two are ours.
         if let (Some(_), Some((file, columns))) =
-            (&options.postgres, versions.iter().find(|(_, columns)| columns.header.len() > 1_598))
+            (&options.postgres, versions.iter().find(|(_, columns)| columns.header.len() > MOST_FIELDS))
         {
             bail!(
                 "{}: {} columns are more than a table of PostgreSQL takes",

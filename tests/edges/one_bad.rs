@@ -124,6 +124,32 @@ fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {
         &["demo", "--register", "many.csv", "--key", "id", "--territory", "t", "--postgres", &database],
     );
     assert!(code == Some(2) && said.contains("more than a table of PostgreSQL takes"), "{said}");
+    // What can be known before the start is told by `dit check`.
+    let fields: Vec<String> = (0..1_600).map(|n| format!("\"f{n}\": \"keep\"")).collect();
+    let agreement = format!(
+        "{{\"number\": \"A\", \"version\": 1, \"provider\": \"1\", \"consumer\": \"2\", \"channel\": \"c\", \"purpose\": \"p\",
+          \"legal_basis\": \"l\", \"valid_from\": \"2026-01-01T00:00:00Z\", \"history\": \"full\", \"schema_version\": 1,
+          \"rows\": \"true\", \"fields\": {{{}}}}}",
+        fields.join(", ")
+    );
+    write(dir.path(), "wide.json", &agreement);
+    let (code, said) = typed(dir.path(), &["check", "wide.json"]);
+    assert!(code == Some(0) && said.contains("more fields than a table of PostgreSQL takes"), "{said}");
+    typed(dir.path(), &["pki", "--agent", "2/main"]);
+    for (place, words) in [
+        ("url = \"postgresql://a@db.example/x\"", "the server is on another machine: write ca"),
+        ("url = \"postgresql://a@db.example/x\"\nca = \"none.pem\"", "none.pem"),
+        ("url = \"mysql://a@localhost/x\"", "write postgresql://user@host:port/database"),
+        ("url = \"postgresql://a@localhost/x\"\npassword_file = \"none\"", "none: "),
+    ] {
+        let text = format!(
+            "router = \"https://x\"\ndata_dir = \"d\"\n[identity]\ncertificate = \"pki/2-main.pem\"\nkey = \"pki/2-main-key.pem\"\n\
+             authorities = \"pki/ca.pem\"\n[[agreement]]\nnumber = \"A\"\nchannel = \"c\"\n[agreement.postgres]\n{place}\n"
+        );
+        write(dir.path(), "consumer.toml", &text);
+        let (code, said) = typed(dir.path(), &["check", "consumer.toml"]);
+        assert!(code == Some(1) && said.contains(words), "{place}: {said}");
+    }
     // A row that is too large is parked by name; the demo tells it, and verifies the rest.
     let large = "x".repeat(450_000);
     write(dir.path(), "large.csv", &format!("id,t,v\n1,R,a\n2,R,{large}\n"));

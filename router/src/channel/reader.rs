@@ -123,7 +123,7 @@ pub struct Chunk {
 pub enum ReaderError {
     /// The topic is not the one that the channel was created with.
     #[error(
-        "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare the channel anew"
+        "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare a channel of another name, with new agreements"
     )]
     LostTopic {
         /// The topic.

@@ -22,6 +22,8 @@ const RESERVED: [&str; 8] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid",
 const HASH_DIGITS: usize = 16;
 /// PostgreSQL has no more columns in a table.
 pub(super) const MOST_COLUMNS: usize = 1_600;
+/// So many of them may be an agreement's fields: two are ours.
+pub const MOST_FIELDS: usize = MOST_COLUMNS - 2;
 
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

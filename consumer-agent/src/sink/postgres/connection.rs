@@ -47,6 +47,11 @@ fn default_schema() -> String {
 }
 
 impl PostgresPlace {
+    /// Whether it can be connected to by what it says; it is not asked.
+    pub fn check(&self) -> Result<(), PostgresError> {
+        way(self).map(drop)
+    }
+
     /// The paths in it, to be made relative to the configuration file.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         self.password_file.iter_mut().chain(&mut self.ca)
@@ -71,9 +76,16 @@ pub(super) async fn connect(place: &PostgresPlace) -> Result<Connection, Postgre
     tokio::time::timeout(CONNECT_LIMIT, connect_now(place)).await.map_err(late)?
 }
 
-async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError> {
+/// How the place is connected to, and the authorities that its certificate must lead to; none for a place on this machine.
+type Way = (Config, Option<rustls::ClientConfig>);
+
+/// What the place says, without asking it.
+fn way(place: &PostgresPlace) -> Result<Way, PostgresError> {
     let wrong = |problem: String| PostgresError::Place { problem };
-    let mut config: Config = place.url.parse().map_err(|e| wrong(format!("url: {e}")))?;
+    let mut config: Config = place
+        .url
+        .parse()
+        .map_err(|e| wrong(format!("url: {e}; write postgresql://user@host:port/database")))?;
     let options = format!("{} {SESSION}", config.get_options().unwrap_or_default());
     config
         .application_name("dit-consumer")
@@ -85,20 +97,28 @@ async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError>
         let password = platform::closed::password(file).map_err(|error| wrong(error.to_string()))?;
         config.password(password);
     }
-    let failed = PostgresError::during("connecting");
     match &place.ca {
         Some(ca) => {
             config.ssl_mode(SslMode::Require);
-            let (client, connection) =
-                config.connect(MakeRustlsConnect::new(tls(ca)?)).await.map_err(failed)?;
-            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
+            Ok((config, Some(tls(ca)?)))
         }
-        None if is_here(&config) => {
-            let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
-        }
+        None if is_here(&config) => Ok((config, None)),
         None => {
             Err(wrong("the server is on another machine: write ca = \"its authority's PEM file\"".to_owned()))
+        }
+    }
+}
+
+async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError> {
+    let failed = PostgresError::during("connecting");
+    match way(place)? {
+        (config, Some(tls)) => {
+            let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
+            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
+        }
+        (config, None) => {
+            let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
         }
     }
 }

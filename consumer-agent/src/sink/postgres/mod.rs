@@ -26,6 +26,7 @@ use self::connection::{Connection, connect};
 use self::statements::{Stored, Table};
 use super::{Batch, See, Sink, SinkError, StreamHead};
 
+pub use columns::MOST_FIELDS;
 pub use connection::PostgresPlace;
 pub use parked::{Decision, ParkedRow, decide, parked};
 
