@@ -296,5 +296,5 @@ async fn who_had_what_counted_is_in_the_audit() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("1 event(s), to 0:") && said.contains("gives 1 change(s)"), "{said}");
     let (_, said) = typed(words(&["audit", "--admin", &admin, "--identity", &identity])).await.unwrap();
-    assert!(said.contains("anna had the rows k == \\\"a\\\" counted over register"), "{said}");
+    assert!(said.contains("anna had the rows k == \"a\" counted over register"), "{said}");
 }
