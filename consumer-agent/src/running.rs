@@ -54,8 +54,8 @@ pub struct Running {
     broken: mpsc::Sender<String>,
     statuses: Statuses,
     wishes: Vec<(AgreementNumber, Wish)>,
-    /// When the configuration that was read last was written.
-    written: Option<SystemTime>,
+    /// When the configuration that was read last was written, and its size: two writes may share a time.
+    written: Option<(SystemTime, u64)>,
 }
 
 impl Running {
@@ -164,6 +164,7 @@ impl Running {
     }
 }
 
-fn written(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+fn written(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
 }

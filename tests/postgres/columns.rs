@@ -101,8 +101,12 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
     // One row changes in a pass that is taken up again after its agent ended.
     let begun_pass = [vec![Effect::Begin], rows_of(row("c", None)).into()].concat();
     sink.apply(&Batch { effects: begun_pass, cursor: None, freshness: None }).await.unwrap();
+    let format =
+        async || -> i32 { admin.query_one("SELECT format FROM dit.dit_replica", &[]).await.unwrap().get(0) };
+    assert_eq!(format().await, 2, "an older binary must not end this pass");
     let mut sink = begun(&place, &head).await;
     sink.apply(&batch(vec![Effect::End], 8)).await.unwrap();
+    assert_eq!(format().await, 1);
     assert_eq!(heard().await, ["INSERT 3", "UPDATE 3"], "an upsert tries to insert first");
     assert_eq!((rows(&admin).await.len(), rows(&admin).await[..2].to_vec()), (3, before[..2].to_vec()));
     // What a pass does not bring goes, though an earlier one had found it as it was.

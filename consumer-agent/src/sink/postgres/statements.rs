@@ -18,6 +18,8 @@ const EMPTIED: &str = "Not given any more: empty, and gone at the next pass once
 
 /// The version of the line's form.
 const FORMAT: i32 = 1;
+/// While a pass is under way: who does not know that rows may be noted as kept would drop them at its end.
+const FORMAT_IN_PASS: i32 = 2;
 
 /// What stands in a table's line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -112,9 +114,9 @@ impl Table {
         if name != self.name {
             return Err(line(format!("the agreement's rows are in table {name}")));
         }
-        if format > FORMAT {
+        if format > FORMAT_IN_PASS {
             return Err(line(format!(
-                "it has format {format}, this binary knows up to {FORMAT}; use a newer dit"
+                "it has format {format}, this binary knows up to {FORMAT_IN_PASS}; use a newer dit"
             )));
         }
         let cursor: Option<String> = row.get(2);
@@ -137,7 +139,7 @@ impl Table {
     ) -> Result<(), PostgresError> {
         let update = format!(
             "UPDATE {} SET cursor = $2, generation = $3,
-               freshness = to_timestamp($4::bigint / 1000.0), columns = $5
+               freshness = to_timestamp($4::bigint / 1000.0), columns = $5, format = $8
              WHERE agreement = $1 AND cursor IS NOT DISTINCT FROM $6 AND generation = $7",
             self.lines()
         );
@@ -145,8 +147,10 @@ impl Table {
         let columns = serde_json::to_string(&to.columns).unwrap_or_default();
         let (now, before, freshness) = (text(&to.cursor), text(&from.cursor), to.freshness.map(Millis::get));
         let number = agreement.as_str();
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [&number, &now, &to.generation, &freshness, &columns, &before, &from.generation];
+        let is_in_pass = to.cursor.as_ref().is_none_or(|cursor| cursor.pass.is_some());
+        let format = if is_in_pass { FORMAT_IN_PASS } else { FORMAT };
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&number, &now, &to.generation, &freshness, &columns, &before, &from.generation, &format];
         let moved = transaction.execute(&update, &parameters).await;
         match moved.map_err(PostgresError::during("moving the cursor"))? {
             1 => Ok(()),
