@@ -80,7 +80,7 @@ load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
 configuration:
     DIT_WRITE=1 cargo test -p tidy --test configuration
 
-# What honest agents feel while a router is attacked, beside quiet, in one run (about ten minutes).
+# What honest agents feel while a router is attacked, beside quiet, in one run (about ten minutes; shorter: --seconds 8 --rounds 2).
 attacked *ARGS:
     cargo run --release -p loadtest --bin dit-loadtest -- attacked {{ARGS}}
 
