@@ -40,8 +40,11 @@ pub fn unpack(file: &Path, password_file: Option<&Path>) -> anyhow::Result<PathB
         list.iter().map(|one| certificate(one.as_der())).collect::<String>()
     };
     let path = folder.join(format!("{stem}.pem"));
+    let (key_path, key) =
+        (folder.join(format!("{stem}-key.pem")), pem::encode(&Pem::new("PRIVATE KEY", chain.key())));
+    check(&key_path, &key)?;
     write(&path, &join(&presented))?;
-    write(&folder.join(format!("{stem}-key.pem")), &pem::encode(&Pem::new("PRIVATE KEY", chain.key())))?;
+    write(&key_path, &key)?;
     let authorities = folder.join("ca.pem");
     match (roots.is_empty(), authorities.exists()) {
         (false, false) => write(&authorities, &join(&roots))?,
@@ -73,13 +76,20 @@ fn only_key(store: &KeyStore) -> anyhow::Result<&PrivateKeyChain> {
     }
 }
 
+/// Whether a file is not there, or is the same.
+fn check(path: &Path, text: &str) -> anyhow::Result<()> {
+    match std::fs::read(path) {
+        Ok(there) if there == text.as_bytes() => Ok(()),
+        Ok(_) => bail!("{}: there is another; move it away first", path.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
 /// Writes a file that only its owner can read; the same again is no change.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    match std::fs::read_to_string(path) {
-        Ok(there) if there == text => Ok(()),
-        Ok(_) => bail!("{}: there is another; move it away first", path.display()),
-        Err(_) => closed::write(path, text).with_context(|| path.display().to_string()),
-    }
+    check(path, text)?;
+    closed::write(path, text).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

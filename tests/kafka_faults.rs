@@ -100,7 +100,7 @@ async fn tls_and_sasl_are_a_matter_of_configuration() {
     let start = move || Kafka::start_with(1, "SASL_SSL", &properties);
     let kafka = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
     let attempt = async |password: &str| {
-        std::fs::write(path("password"), password).unwrap();
+        platform::closed::write(&path("password"), password).unwrap();
         let (mechanism, username) = ("PLAIN".to_owned(), "dit".to_owned());
         let sasl = Sasl { mechanism, username, password_file: path("password") };
         let security = Security { ca: path("ca.pem"), certificate: None, key: None, sasl: Some(sasl) };

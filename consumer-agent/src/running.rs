@@ -56,6 +56,8 @@ pub struct Running {
     wishes: Vec<(AgreementNumber, Wish)>,
     /// When the configuration that was read last was written, and its size: two writes may share a time.
     written: Option<(SystemTime, u64)>,
+    /// The same at the last look.
+    seen: Option<(SystemTime, u64)>,
 }
 
 impl Running {
@@ -69,6 +71,7 @@ impl Running {
     ) -> Result<Self, SinkError> {
         let mut running = Self {
             written: written(path),
+            seen: None,
             path: path.to_owned(),
             config,
             identity,
@@ -119,10 +122,12 @@ impl Running {
     /// Looks at the configuration and at the marks, as often as it is called.
     pub fn look(&mut self) {
         let now = written(&self.path);
-        if now != self.written {
+        // What is half written changes between two looks.
+        if now != self.written && self.seen == now {
             self.written = now;
             self.take_up();
         }
+        self.seen = now;
         for (number, wish) in &self.wishes {
             let mark = compare_mark(&self.config.data_dir, number);
             if mark.exists() {

@@ -84,13 +84,19 @@ pub fn hold(folder: &Path) -> Result<Held, InUse> {
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, OWNER_ALONE & 0o600);
-    let lock = options.open(folder.join("lock"));
-    // What cannot be written or locked is told by whoever writes next.
-    let Ok(lock) = lock else { return Ok(Held(None)) };
+    let lock = options.open(folder.join(".lock"));
+    let unsure = |error: &io::Error| {
+        tracing::warn!(path = %folder.display(), %error, "whether another agent works in this folder is not known");
+        Held(None)
+    };
+    let lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => return Ok(unsure(&error)),
+    };
     match lock.try_lock() {
         Ok(()) => Ok(Held(Some(lock))),
         Err(std::fs::TryLockError::WouldBlock) => Err(InUse { path: folder.to_owned() }),
-        Err(std::fs::TryLockError::Error(_)) => Ok(Held(None)),
+        Err(std::fs::TryLockError::Error(error)) => Ok(unsure(&error)),
     }
 }
 

@@ -97,6 +97,9 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
     sink.apply(&batch(pass(row("c", Some(9))), 6)).await.unwrap();
     sink.apply(&batch(rows_of(row("c", Some(9))).into(), 7)).await.unwrap();
     assert_eq!((heard().await, sink.row_count()), (vec![], 3));
+    let notes =
+        async || -> i64 { admin.query_one("SELECT count(*) FROM dit.dit_kept", &[]).await.unwrap().get(0) };
+    assert_eq!(notes().await, 0, "outside a pass nothing is noted");
     let before = rows(&admin).await;
     // One row changes in a pass that is taken up again after its agent ended.
     let begun_pass = [vec![Effect::Begin], rows_of(row("c", None)).into()].concat();

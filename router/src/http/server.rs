@@ -281,6 +281,7 @@ impl Server {
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = Reset::default();
         let part = self.shares.enter(name.as_ref().ok());
+        let is_beyond = part.is_beyond;
         let app = self.app.clone().layer(middleware::from_fn_with_state(part, within_share));
         let app = for_peer(app, PeerName(name), reset.clone());
         let asked = Arc::new(AtomicBool::new(false));
@@ -308,6 +309,10 @@ impl Server {
             () = reset.broken() => return,
             () = until(good_until) => {
                 tracing::info!(%from, "a connection is ended with its certificate");
+                return;
+            }
+            () = tokio::time::sleep(HEADER_LIMIT), if is_beyond => {
+                self.turned_away.count(Turned::Failed, from.ip(), "its participant has too many connections");
                 return;
             }
             () = said_nothing(&asked) => {

@@ -34,6 +34,13 @@ pub(super) struct Stored {
     pub(super) columns: Vec<Column>,
 }
 
+impl Stored {
+    /// Whether a pass is under way, or is the only way on.
+    pub(super) fn is_in_pass(&self) -> bool {
+        self.cursor.as_ref().is_none_or(|cursor| cursor.pass.is_some())
+    }
+}
+
 /// A table by its names.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
@@ -147,8 +154,7 @@ impl Table {
         let columns = serde_json::to_string(&to.columns).unwrap_or_default();
         let (now, before, freshness) = (text(&to.cursor), text(&from.cursor), to.freshness.map(Millis::get));
         let number = agreement.as_str();
-        let is_in_pass = to.cursor.as_ref().is_none_or(|cursor| cursor.pass.is_some());
-        let format = if is_in_pass { FORMAT_IN_PASS } else { FORMAT };
+        let format = if to.is_in_pass() { FORMAT_IN_PASS } else { FORMAT };
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&number, &now, &to.generation, &freshness, &columns, &before, &from.generation, &format];
         let moved = transaction.execute(&update, &parameters).await;

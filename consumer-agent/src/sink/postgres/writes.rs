@@ -120,6 +120,9 @@ impl<'w> Writes<'w> {
         let delete = format!("DELETE FROM {} WHERE {} = ANY($1)", table.sql(), quoted(KEY));
         let deleted = transaction.execute(&delete, &[&gone]).await;
         let deleted = deleted.map_err(PostgresError::during("deleting rows"))?;
+        let forget = format!("DELETE FROM {} WHERE agreement = $1 AND key = ANY($2)", table.kept());
+        let forgotten = transaction.execute(&forget, &[&self.agreement.as_str(), &gone]).await;
+        forgotten.map_err(PostgresError::during("deleting rows"))?;
         known.rows = known.rows.saturating_sub(usize::try_from(deleted).unwrap_or(usize::MAX));
         Ok(())
     }
@@ -133,7 +136,7 @@ impl<'w> Writes<'w> {
         known: &mut Known,
         rows: Vec<(String, Vec<Option<String>>)>,
     ) -> Result<(), PostgresError> {
-        let upsert = self.upsert_statement(table);
+        let upsert = self.upsert_statement(table, known.stored.is_in_pass());
         let (mut left, mut alone) = (vec![rows], Vec::new());
         while let Some(mut rows) = left.pop() {
             let Some(refused) = self.try_write(&upsert, transaction, known, &rows).await? else { continue };
@@ -229,7 +232,7 @@ impl<'w> Writes<'w> {
 
     /// Rows that are as they are stay untouched, whatever somebody hangs on a change of a row: of these the keys are noted,
     /// so that the end of a pass keeps them.
-    fn upsert_statement(&self, table: &Table) -> String {
+    fn upsert_statement(&self, table: &Table, is_in_pass: bool) -> String {
         let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
         let numbers = 0..self.wanted.len();
         let arrays: String = numbers.clone().map(|n| format!(", ${}::text[]", n + 4)).collect();
@@ -242,6 +245,10 @@ impl<'w> Writes<'w> {
             .collect();
         let same = self.wanted.iter().zip(&names).enumerate().map(|(n, (column, name))| {
             match column.has_one_spelling() {
+                // Somebody may have said that capitals are no others.
+                true if column.kind == "text" => {
+                    format!(" AND t.{name} COLLATE \"C\" IS NOT DISTINCT FROM r.v{n} COLLATE \"C\"")
+                }
                 true => format!(" AND t.{name} IS NOT DISTINCT FROM r.v{n}"),
                 false => format!(" AND t.{name}::text IS NOT DISTINCT FROM r.v{n}::text"),
             }
@@ -257,7 +264,7 @@ impl<'w> Writes<'w> {
         format!(
             "WITH r AS MATERIALIZED (SELECT k{cast} FROM unnest($2::text[]{arrays}) AS given(k{inner})),
              same AS MATERIALIZED (SELECT r.k FROM r JOIN {table} t ON t.{key} = r.k{same}),
-             noted AS (INSERT INTO {kept} SELECT $3, k FROM same ON CONFLICT DO NOTHING),
+             noted AS (INSERT INTO {kept} SELECT $3, k FROM same WHERE {is_in_pass} ON CONFLICT DO NOTHING),
              written AS (INSERT INTO {table} ({key}, {generation}{listed})
                SELECT k, $1::bigint{inner} FROM r WHERE NOT EXISTS (SELECT FROM same WHERE same.k = r.k)
                ON CONFLICT ({key}) DO UPDATE SET {generation} = EXCLUDED.{generation}{sets}

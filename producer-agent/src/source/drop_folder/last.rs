@@ -3,6 +3,7 @@
 //! Owns its file in `taken/`.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use platform::segments::checked_file;
 use platform::segments::disk::RealDisk;
@@ -61,7 +62,22 @@ pub(super) fn read(dir: &Path) -> Last {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-pub(super) fn write(dir: &Path, last: &Last) -> Result<(), DropError> {
+/// Files and single changes are taken by several threads: each changes what the other has written.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+/// Changes what is remembered; nobody else does meanwhile.
+pub(super) fn change(
+    dir: &Path,
+    change: impl FnOnce(Last) -> Result<Option<Last>, DropError>,
+) -> Result<(), DropError> {
+    let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    match change(read(dir))? {
+        Some(last) => write(dir, &last),
+        None => Ok(()),
+    }
+}
+
+fn write(dir: &Path, last: &Last) -> Result<(), DropError> {
     let path = dir.join("taken").join(LAST);
     let bytes = serde_json::to_vec(last).unwrap_or_default();
     checked_file::write(&RealDisk, &path, LAST_KIND, &bytes)

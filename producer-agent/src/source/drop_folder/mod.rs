@@ -429,7 +429,7 @@ impl DropFolder {
     /// A file is about to be taken: what was taken before it is not to be compared with any more.
     pub fn forget_last(&self) -> Result<(), DropError> {
         let at = clock::now().get();
-        last::write(&self.dir, &Last { file: String::new(), is_full: false, at, ..self.last() })
+        last::change(&self.dir, |last| Ok(Some(Last { file: String::new(), is_full: false, at, ..last })))
     }
 
     /// Puts a copy of a taken file where the guard's files are held, so that a person can accept it.
@@ -441,17 +441,18 @@ impl DropFolder {
     /// Remembers what was taken last, before it goes to `taken/`: a file that stands there is never unknown.
     pub fn remember(&mut self, taking: &Taking, is_full: bool) -> Result<(), DropError> {
         let file = taking.name();
-        let mut last = self.last();
-        if is_full {
-            last.full.clone_from(&file)
-        } else {
-            last.took_changes(&file)
-        }
         self.waiting.clear();
-        // A single change that came while it was read says more than it.
-        let single = singles::last_at(&self.dir);
-        let is_full = is_full && (single == 0 || single < last.at);
-        last::write(&self.dir, &Last { file, is_full, at: clock::now().get(), ..last })
+        last::change(&self.dir, |mut last| {
+            if is_full {
+                last.full.clone_from(&file);
+            } else {
+                last.took_changes(&file);
+            }
+            // A single change that came while it was read says more than it.
+            let single = singles::last_at(&self.dir);
+            let is_full = is_full && (single == 0 || single < last.at);
+            Ok(Some(Last { file, is_full, at: clock::now().get(), ..last }))
+        })
     }
 
     fn last(&self) -> Last {

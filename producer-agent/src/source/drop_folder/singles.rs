@@ -29,10 +29,13 @@ impl Singles {
     /// Changes are about to be taken: from here on no register that was dropped before may be compared with again, nor be
     /// accepted.
     pub fn about_to_take(&self) -> Result<(), DropError> {
-        let last = last::read(&self.dir);
-        if last.is_full {
-            last::write(&self.dir, &Last { file: String::new(), is_full: false, ..last })?;
-        }
+        last::change(&self.dir, |last| {
+            self.mark()?;
+            Ok(last.is_full.then(|| Last { file: String::new(), is_full: false, ..last }))
+        })
+    }
+
+    fn mark(&self) -> Result<(), DropError> {
         let path = self.dir.join("taken").join(SINGLE);
         let mark = || {
             let since = Duration::from_millis(u64::try_from(clock::now().get()).unwrap_or_default());

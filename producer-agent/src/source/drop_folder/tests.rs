@@ -275,3 +275,23 @@ fn a_mark_goes_with_the_file_that_a_person_accepts() {
     std::fs::write(dir.path().join("x.csv"), "b").unwrap();
     assert!(ready(&mut folder).is_empty());
 }
+
+/// Many single changes at once, beside a file: what is remembered stays whole.
+#[test]
+fn what_is_remembered_is_changed_by_one_at_a_time() {
+    let (dir, mut folder) = folder(NOW);
+    let path = dir.path().join("full-1.csv");
+    std::fs::write(&path, "a").unwrap();
+    let taking = take(&folder, &path).unwrap();
+    folder.remember(&taking, true).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..50).for_each(|_| Singles::beside(dir.path()).about_to_take().unwrap()));
+        }
+        for _ in 0..50 {
+            folder.forget_last().unwrap();
+            folder.remember(&taking, true).unwrap();
+        }
+    });
+    assert_eq!(last::read(dir.path()).full, "full-1.csv");
+}
