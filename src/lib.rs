@@ -9,7 +9,6 @@ pub mod cli;
 pub mod demo;
 pub mod explain;
 pub mod first;
-pub mod p12;
 pub mod parked;
 pub mod scope;
 pub mod status;

@@ -6,13 +6,5 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     platform::identity::install_crypto();
-    let cli = dit::cli::Cli::parse();
-    match cli.run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            platform::complain!("dit: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+    platform::shown::ended("dit", dit::cli::Cli::parse().run())
 }

@@ -2,12 +2,12 @@
 //!
 //! Owns what a person types beside the demo.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use platform::pki::{Authority, Subject};
 
-use crate::p12;
+use crate::first;
 
 /// The trust domain of a network that has no other yet.
 const DOMAIN: &str = "dit.local";
@@ -78,7 +78,7 @@ pub struct ProducerArgs {
 #[derive(Debug, clap::Subcommand)]
 enum ProducerCommand {
     /// Looks at a file of the register, and writes a first configuration, the schema and the channel's declaration.
-    Init(crate::first::InitArgs),
+    Init(Box<first::producer::InitArgs>),
     /// Runs the agent.
     Run(ConfigArgs),
     /// Accepts a file that the guard holds: it is taken next.
@@ -94,10 +94,7 @@ enum ProducerCommand {
 /// Runs a producer agent, or gives a person's word on a file.
 pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
     match args.command {
-        ProducerCommand::Init(mut args) => {
-            args.identity = unpacked(args.identity, args.password_file.as_deref())?;
-            crate::first::init(&args)
-        }
+        ProducerCommand::Init(args) => first::producer::init(&args),
         ProducerCommand::Run(args) => producer_agent::process::run(&args.config).await,
         ProducerCommand::Accept { config, file } => {
             let config = producer_agent::config::ProducerConfig::read(&config)?;
@@ -106,11 +103,6 @@ pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-/// A certificate as PEM: what is packed with its key is unpacked first.
-fn unpacked(identity: PathBuf, password_file: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if p12::is_p12(&identity) { p12::unpack(&identity, password_file) } else { Ok(identity) }
 }
 
 /// `dit consumer`.
@@ -125,7 +117,7 @@ enum ConsumerCommand {
     /// Runs the agent.
     Run(ConfigArgs),
     /// Asks the router what this participant may have, and writes a commented configuration.
-    Init(consumer_agent::process::InitArgs),
+    Init(first::consumer::InitArgs),
     /// Has the running agent compare its replicas with the register now, and says how it found them.
     Compare(consumer_agent::comparison::CompareArgs),
 }
@@ -134,10 +126,7 @@ enum ConsumerCommand {
 pub async fn consumer(args: ConsumerArgs) -> anyhow::Result<bool> {
     match args.command {
         ConsumerCommand::Run(args) => consumer_agent::process::run(&args.config).await.map(|()| true),
-        ConsumerCommand::Init(mut args) => {
-            args.identity = unpacked(args.identity, args.password_file.as_deref())?;
-            consumer_agent::process::init(&args).await.map(|()| true)
-        }
+        ConsumerCommand::Init(args) => first::consumer::init(&args).await.map(|()| true),
         ConsumerCommand::Compare(args) => consumer_agent::comparison::compare(&args).await,
     }
 }

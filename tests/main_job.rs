@@ -228,12 +228,7 @@ fn a_file_is_enough_and_what_is_guessed_is_told() {
 fn a_providers_first_files_are_proposed_from_one_of_its_registers() {
     let dir = tempfile::tempdir().unwrap();
     let register = write(dir.path(), "r.csv", "code;opened;amount\n0012;14.05.2019;1 234,56\n0013;;7,5\n");
-    let typed = |words: &[&str]| {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_dit")).args(words).current_dir(dir.path()).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
-    };
+    let typed = |words: &[&str]| support::site::typed(env!("CARGO_BIN_EXE_dit"), dir.path(), words).unwrap();
     typed(&["pki", "--agent", "4000/main", "--operator", "anna", "--domain", "gov.test"]);
     let proposed = |identity: &str| {
         let asked =

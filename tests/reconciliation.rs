@@ -194,12 +194,7 @@ fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
 fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement() {
     let dir = tempfile::tempdir().unwrap();
     let site = daily_site::site(dir.path());
-    let dit = |words: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dit"));
-        let output = command.args(words).current_dir(dir.path()).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
-    };
+    let dit = |words: &[&str]| support::site::typed(env!("CARGO_BIN_EXE_dit"), dir.path(), words).unwrap();
     let compare = || dit(&["consumer", "compare", "--config", "consumer.toml"]);
     let (code, said) = compare();
     assert!(code == Some(2) && said.contains("is the agent running?"), "{said}");

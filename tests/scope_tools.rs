@@ -8,7 +8,6 @@
 )]
 
 use std::path::Path;
-use std::process::Command;
 
 use platform::client::send_json;
 use platform::pki::Subject;
@@ -21,9 +20,7 @@ use support::network::{Network, agreement, refusal, row};
 const CHANNEL: &str = "companies";
 
 fn dit(words: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_dit")).args(words).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).unwrap())
+    support::site::typed(env!("CARGO_BIN_EXE_dit"), Path::new("."), words).unwrap()
 }
 
 fn field(name: &str, kind: &Json) -> Json {

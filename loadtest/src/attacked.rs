@@ -237,7 +237,11 @@ pub(crate) async fn run(seconds: u64, rounds: u32) -> anyhow::Result<bool> {
         let (changes, connections) = (slowest(|felt| &felt.changes), slowest(|felt| &felt.connections));
         let name = kind.to_possible_value().context("a kind")?.get_name().to_owned();
         println!("{name:<15} {attempts:>8}  {changes}  {connections}");
-        is_good &= changes.beside_other() <= MOST && connections.beside_other() <= MOST;
+        let is_felt_little = changes.beside_other() <= MOST && connections.beside_other() <= MOST;
+        if !is_felt_little {
+            println!("{name}: felt more than {MOST} times as much as beside the other router");
+        }
+        is_good &= is_felt_little;
     }
     Ok(is_good)
 }

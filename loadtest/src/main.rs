@@ -6,11 +6,5 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     platform::identity::install_crypto();
-    match loadtest::cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            platform::complain!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    platform::shown::ended("dit-loadtest", loadtest::cli::Cli::parse().run())
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns how they are made, mended and refused. Registers and replicas hold personal data; keys are keys.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -58,45 +59,45 @@ pub fn password(path: &Path) -> Result<String, PasswordError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// A folder that another process works in.
+/// Why a folder is not held.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: another agent works in this folder; each needs one of its own")]
-pub struct InUse {
-    /// The folder.
-    pub path: PathBuf,
+pub enum HoldError {
+    /// Another process works in it.
+    #[error("{path}: another process works in this folder; each needs one of its own")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The system has no answer.
+    #[error("{path}: {error}")]
+    Unsure {
+        /// The lock's file.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
 }
 
-/// A folder that is this process's as long as this lives.
-#[derive(Debug)]
-#[must_use = "the folder is held as long as it lives"]
-pub struct Held(Option<std::fs::File>);
-
-impl Held {
-    /// Whether the system keeps others away: where it has no locks, nobody does.
-    pub const fn is_sure(&self) -> bool {
-        self.0.is_some()
+/// Keeps other processes out of a folder of ours as long as what is returned lives.
+pub fn hold(folder: &Path, name: &str) -> Result<File, HoldError> {
+    let path = folder.join(name);
+    let unsure = |error| HoldError::Unsure { path: path.clone(), error };
+    let lock = create(&path).map_err(unsure)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(HoldError::InUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(unsure(error)),
     }
 }
 
-/// Keeps other processes out of a folder of ours, or says that one is there.
-pub fn hold(folder: &Path) -> Result<Held, InUse> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, OWNER_ALONE & 0o600);
-    let lock = options.open(folder.join(".lock"));
-    let unsure = |error: &io::Error| {
-        tracing::warn!(path = %folder.display(), %error, "whether another agent works in this folder is not known");
-        Held(None)
-    };
-    let lock = match lock {
-        Ok(lock) => lock,
-        Err(error) => return Ok(unsure(&error)),
-    };
-    match lock.try_lock() {
-        Ok(()) => Ok(Held(Some(lock))),
-        Err(std::fs::TryLockError::WouldBlock) => Err(InUse { path: folder.to_owned() }),
-        Err(std::fs::TryLockError::Error(error)) => Ok(unsure(&error)),
+/// The same where a disk without locks is better than none: that is told, and the agent goes on.
+pub fn hold_if_sure(folder: &Path) -> Result<Option<File>, HoldError> {
+    match hold(folder, ".lock") {
+        Err(error @ HoldError::Unsure { .. }) => {
+            tracing::warn!(%error, "whether another agent works in this folder is not known");
+            Ok(None)
+        }
+        held => held.map(Some),
     }
 }
 
@@ -144,7 +145,7 @@ fn close(path: &Path, deeper: u32) -> u64 {
 }
 
 /// A new or emptied file that its owner alone can read.
-pub fn create(path: &Path) -> io::Result<std::fs::File> {
+pub fn create(path: &Path) -> io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -184,12 +185,14 @@ mod tests {
     #[test]
     fn a_folder_is_held_by_one_and_a_password_is_told_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
-        let held = hold(dir.path()).unwrap();
-        assert!(held.is_sure());
-        let refused = hold(dir.path()).unwrap_err().to_string();
-        assert!(refused.contains("another agent works in this folder"), "{refused}");
+        let held = hold(dir.path(), "lock").unwrap();
+        let refused = hold(dir.path(), "lock").unwrap_err().to_string();
+        assert!(refused.contains("another process works in this folder"), "{refused}");
         drop(held);
-        assert!(hold(dir.path()).is_ok());
+        assert!(hold(dir.path(), "lock").is_ok());
+        let nowhere = dir.path().join("nowhere");
+        assert!(matches!(hold(&nowhere, "lock"), Err(HoldError::Unsure { .. })));
+        assert!(matches!(hold_if_sure(&nowhere), Ok(None)), "an agent goes on");
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let file = dir.path().join("password");
         write(&file, " with blanks \r\n").unwrap();

@@ -2,8 +2,9 @@
 //!
 //! Owns which signs are written as their numbers. Whoever prints to a terminal or a log prints through it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
+use std::process::ExitCode;
 
 /// Control characters, ends of lines of other kinds, and signs that turn the direction of what follows.
 fn is_strange(c: char) -> bool {
@@ -63,6 +64,19 @@ macro_rules! say_lines {
 #[macro_export]
 macro_rules! complain {
     ($($words:tt)*) => { eprintln!("{}", $crate::shown::value(&format!($($words)*))) };
+}
+
+/// The end of a process: its error in one line, and its exit code. 0: done, and all is well; 1: done, and not all is well; 2:
+/// it could not be done.
+pub fn ended(program: &str, outcome: Result<bool, impl fmt::Display>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain!("{program}: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// How a log's lines are written.

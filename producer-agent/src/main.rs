@@ -23,11 +23,5 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     platform::identity::install_crypto();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            platform::complain!("{error:#}");
-            ExitCode::from(2)
-        }
-    }
+    platform::shown::ended("dit-producer", run(&Args::parse()).map(|()| true))
 }

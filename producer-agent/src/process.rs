@@ -47,7 +47,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let client = Client::new(&config.router, &identity)?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;
     platform::closed::folder(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
-    let _held = platform::closed::hold(&config.data_dir)?;
+    let _held = platform::closed::hold_if_sure(&config.data_dir)?;
     let watch = Arc::new(Watch::new(metrics, &config.drop_dir));
     let watching = Tasks::new();
     if let Some(address) = config.observe_listen {

@@ -19,11 +19,5 @@ fn run(args: Args) -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     platform::identity::install_crypto();
-    match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            platform::complain!("{error:#}");
-            ExitCode::from(2)
-        }
-    }
+    platform::shown::ended("dit-router", run(Args::parse()).map(|()| true))
 }

@@ -14,13 +14,10 @@ mod one_bad;
 mod who;
 
 use std::path::Path;
-use std::process::Command;
 
 /// What `dit` says when it is typed in a folder, and its exit code.
 fn typed(dir: &Path, words: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_dit")).args(words).current_dir(dir).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).unwrap())
+    support::site::typed(env!("CARGO_BIN_EXE_dit"), dir, words).unwrap()
 }
 
 fn write(dir: &Path, name: &str, text: &str) {

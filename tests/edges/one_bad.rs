@@ -3,7 +3,7 @@
 use parts::postgres::Postgres;
 use support::site::eventually;
 
-use crate::daily_site::{self, register, replica, site, start};
+use crate::daily_site::{self, site, start};
 use crate::{typed, write};
 
 #[test]
@@ -84,7 +84,7 @@ fn a_second_agent_in_the_same_folder_is_refused_and_the_first_goes_on() {
     let (site, mut running) = daily_site::settled(site(dir.path()));
     for part in ["producer", "consumer"] {
         let (code, said) = typed(dir.path(), &[part, "run", "--config", &format!("{part}.toml")]);
-        assert!(code == Some(2) && said.contains("another agent works in this folder"), "{said}");
+        assert!(code == Some(2) && said.contains("another process works in this folder"), "{said}");
     }
     daily_site::take_day(&site, 1);
     assert!(running.values_mut().all(support::site::Process::is_running));
@@ -156,6 +156,4 @@ fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {
     let (code, said) =
         typed(dir.path(), &["demo", "--register", "large.csv", "--key", "id", "--territory", "t"]);
     assert!(code == Some(0) && said.contains("1 row(s) were parked") && said.contains("line 3"), "{said}");
-    let (_, part) = register(0);
-    assert!(replica(&site(&dir.path().join("site"))).len() < part.len());
 }

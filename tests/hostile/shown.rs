@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
 
 use platform::client::{send, send_json};
 use platform::pki::{Authority, Subject};
@@ -57,9 +56,7 @@ impl Play {
     }
 
     fn dit(&self, words: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dit"));
-        let output = command.args(words).current_dir(self.dir.path()).output().unwrap();
-        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+        support::site::typed(env!("CARGO_BIN_EXE_dit"), self.dir.path(), words).unwrap().1
     }
 
     fn write(&self, name: &str, json: &Json) -> String {

@@ -9,7 +9,7 @@ use http::StatusCode;
 use platform::client::send;
 use platform::pki::Subject;
 use schemas::change::Op;
-use support::attacker::{Attacker, Dripped, drip};
+use support::attacker::{Attacker, Dripped, drip, endless_hello};
 use support::network::Network;
 use tokio::net::TcpStream;
 
@@ -73,11 +73,6 @@ pub(crate) fn attacker(network: &Network, agent: Option<&str>) -> Attacker {
     let certificate = agent.map(issue);
     let authority = network.authority.certificate_pem();
     Attacker::new(network.router.address(), authority, certificate.as_ref()).unwrap()
-}
-
-/// A TLS record that announces a long hello, and then the hello that never ends.
-fn endless_hello() -> impl Iterator<Item = u8> {
-    [0x16, 3, 1, 0x3f, 0, 1, 0, 0x3e, 0xf0, 3, 3].into_iter().chain(std::iter::repeat(0))
 }
 
 fn endless() -> impl Iterator<Item = u8> {

@@ -153,10 +153,8 @@ async fn a_person_sees_what_is_parked_and_decides() {
     );
     std::fs::write(&config, text).unwrap();
     let dit = |words: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dit"));
-        let output = command.arg("parked").args(words).arg("--config").arg(&config).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
+        let words = [&["parked"][..], words, &["--config", config.to_str().unwrap()]].concat();
+        support::site::typed(env!("CARGO_BIN_EXE_dit"), dir.path(), &words).unwrap()
     };
     let (code, said) = dit(&["list"]);
     assert!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use platform::pki::Issued;
-use support::attacker::{Attacker, drip};
+use support::attacker::{Attacker, drip, endless_hello};
 use tokio::task::JoinSet;
 
 /// Sockets without a word that stand open at once.
@@ -107,8 +107,7 @@ async fn attempt(kind: Kind, attacker: &Attacker, attempts: &AtomicU64) -> anyho
     match kind {
         Kind::SilentSockets => {}
         Kind::SlowHellos => {
-            let hello = [0x16, 3, 1, 0x3f, 0, 1, 0, 0x3e, 0xf0, 3, 3].into_iter().chain(std::iter::repeat(0));
-            drip(attacker.socket().await?, "", hello).await;
+            drip(attacker.socket().await?, "", endless_hello()).await;
         }
         Kind::Handshakes => drop(attacker.tls("h2").await?),
         Kind::SlowHeaders => {

@@ -32,6 +32,11 @@ pub struct Attacker {
 /// Where attackers come from: the whole of 127/8 is this machine.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
+/// A TLS record that announces a long hello, and then the hello that never ends.
+pub fn endless_hello() -> impl Iterator<Item = u8> {
+    [0x16, 3, 1, 0x3f, 0, 1, 0, 0x3e, 0xf0, 3, 3].into_iter().chain(std::iter::repeat(0))
+}
+
 /// What became of bytes that dripped in.
 #[derive(Debug)]
 pub struct Dripped {

@@ -266,6 +266,13 @@ pub fn spawn(command: &mut Command, name: &str, log: &Path, is_router: bool) -> 
     Ok(process)
 }
 
+/// What a command says when it is typed in a folder, both its outputs, and its exit code.
+pub fn typed(command: &str, dir: &Path, words: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+    let output = Command::new(command).args(words).current_dir(dir).output().context("it did not start")?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8(said)?))
+}
+
 /// The `[identity]` table of a configuration whose certificate has this name.
 pub fn identity(stem: &str) -> String {
     format!(

@@ -8,7 +8,7 @@ use platform::shown;
 use serde::Deserialize;
 
 use super::names::{REPORT, is_beside};
-use super::{DropError, DropFolder, Marker, beside, entries, last, name_of, singles};
+use super::{DropError, DropFolder, beside, entries, last, marks, name_of, singles};
 
 /// Why a person's word on a held file is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,20 +55,13 @@ impl DropFolder {
             let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
             return Err(AcceptError::Unknown { file: shown::value(name), held });
         };
-        let (last, single) = (last::read(dir), singles::last_at(dir));
-        let is_outdated = held_register(dir, name).is_some_and(|at| last.at.max(single) > at);
-        if is_outdated && from == held {
-            let since = match (single > last.at, last.file.is_empty()) {
-                (true, _) => "a single change".to_owned(),
-                (false, true) => "another file".to_owned(),
-                (false, false) => last.file,
-            };
+        if let Some(since) = taken_since(dir, name).filter(|_| from == held) {
             return Err(AcceptError::Older { file: shown::value(name), since });
         }
         let to = dir.join("accepted").join(name);
         std::fs::rename(&from, &to).map_err(|error| DropError::at(&from, error))?;
         // A mark that stayed behind would call the next file of this name whole.
-        for ending in [Marker::Done, Marker::Sha256].iter().filter_map(|marker| marker.ending()) {
+        for ending in marks::endings() {
             let mark = beside(&from, ending);
             if mark.is_file() {
                 std::fs::rename(&mark, beside(&to, ending)).map_err(|error| DropError::at(&mark, error))?;
@@ -78,8 +71,20 @@ impl DropFolder {
     }
 }
 
+/// What was taken since a person could see this whole register in `held/`, if anything was: then it is the past.
+pub(super) fn taken_since(dir: &Path, name: &str) -> Option<String> {
+    let held_at = held_register(dir, name)?;
+    let (last, single) = (last::read(dir), singles::last_at(dir));
+    let since = match (single > last.at, last.file.is_empty()) {
+        (true, _) => "a single change".to_owned(),
+        (false, true) => "another file".to_owned(),
+        (false, false) => last.file,
+    };
+    (last.at.max(single) > held_at).then_some(since)
+}
+
 /// When a whole register was held, if this is one that was.
-pub(super) fn held_register(dir: &Path, name: &str) -> Option<i64> {
+fn held_register(dir: &Path, name: &str) -> Option<i64> {
     let report = std::fs::read(beside(&dir.join("held").join(name), REPORT)).ok()?;
     let report: HeldReport = serde_json::from_slice(&report).ok()?;
     report.is_full.then_some(report.at)

@@ -6,6 +6,7 @@
 mod accept;
 mod arrivals;
 mod last;
+mod marks;
 mod names;
 mod singles;
 mod taking;
@@ -21,9 +22,10 @@ use serde::Deserialize;
 
 use self::arrivals::Arrivals;
 use self::last::Last;
+pub use self::marks::Marker;
 use self::names::{Order, PARKED, REPORT, is_unfinished, natural};
 pub use self::singles::Singles;
-use self::taking::{Copied, Identity, told_digest};
+use self::taking::{Copied, Identity};
 use super::compare::Parked;
 
 pub use self::accept::AcceptError;
@@ -40,29 +42,6 @@ pub struct DropError {
 impl DropError {
     fn at(path: &Path, error: std::io::Error) -> Self {
         Self { path: path.to_owned(), error }
-    }
-}
-
-/// How a file says that it is whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Marker {
-    /// By standing still, or by having been renamed.
-    #[default]
-    None,
-    /// By an empty file of its name and `.done` beside it.
-    Done,
-    /// By its digest in a file of its name and `.sha256` beside it, as `sha256sum` writes it.
-    Sha256,
-}
-
-impl Marker {
-    const fn ending(self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::Done => Some(".done"),
-            Self::Sha256 => Some(".sha256"),
-        }
     }
 }
 
@@ -187,7 +166,7 @@ impl DropFolder {
         let accepted =
             entries(&self.dir.join("accepted"))?.into_iter().filter(|(_, metadata)| metadata.is_file());
         let mut accepted: Vec<PathBuf> =
-            accepted.map(|(path, _)| path).filter(|path| !is_mark(&name_of(path))).collect();
+            accepted.map(|(path, _)| path).filter(|path| !marks::is_mark(&name_of(path))).collect();
         accepted.sort_by(|a, b| natural(&name_of(a), &name_of(b)));
         let mut found: Vec<Ready> =
             accepted.into_iter().map(|path| Ready { path, is_accepted: true }).collect();
@@ -256,20 +235,15 @@ impl DropFolder {
             self.say(name, "its name says that it is not finished: it is left alone until it is renamed");
             return false;
         }
-        !is_mark(name)
+        !marks::is_mark(name)
     }
 
     fn is_marked(&mut self, path: &Path, name: &str) -> bool {
-        let Some(ending) = self.settings.marker.ending() else { return true };
-        let mark = beside(path, ending);
-        let is_there = match self.settings.marker {
-            Marker::Sha256 => told_digest(&mark).is_some(),
-            _ => mark.is_file(),
-        };
-        if !is_there {
+        let missing = self.settings.marker.missing(path);
+        if let Some(ending) = missing {
             self.say(name, &format!("it waits for {name}{ending}, which says that it is whole"));
         }
-        is_there
+        missing.is_none()
     }
 
     /// Says something of a file once.
@@ -298,11 +272,8 @@ impl DropFolder {
 
     /// Whether something was taken since a person could see this register in `held/`: then it is the past.
     pub fn is_outdated(&self, taking: &Taking) -> Option<String> {
-        let held_at = accept::held_register(&self.dir, &taking.name())?;
-        let last = self.last();
-        let since = if last.file.is_empty() { "another file".to_owned() } else { last.file };
-        (last.at > held_at)
-            .then(|| format!("{since} was taken since it was held: the register would be turned back"))
+        let since = accept::taken_since(&self.dir, &taking.name())?;
+        Some(format!("{since} was taken since it was held: the register would be turned back"))
     }
 
     /// Whether a digest beside a file says that it is whole. A person's word stands for a mark.
@@ -312,16 +283,9 @@ impl DropFolder {
 
     /// Whether a file that was read is what its mark says.
     pub fn check_mark(&self, file: &Ready, taking: &Taking) -> Result<(), String> {
-        if !self.is_told_by_digest(file) {
-            return Ok(());
-        }
-        let told = told_digest(&beside(&file.path, ".sha256")).ok_or("its .sha256 has no digest")?;
-        match taking.digest.as_ref() {
-            Some(digest) if *digest == told => Ok(()),
-            digest => Err(format!(
-                "its digest is {}, its .sha256 says another: it is not whole",
-                digest.map_or("not known", String::as_str)
-            )),
+        match self.is_told_by_digest(file) {
+            true => marks::check_digest(&file.path, taking.digest.as_deref()),
+            false => Ok(()),
         }
     }
 
@@ -466,12 +430,6 @@ impl DropFolder {
         let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
         Some(self.dir.join("taken").join(last.file)).filter(|path| path.is_file() && !waits)
     }
-}
-
-/// A mark belongs to another file.
-fn is_mark(name: &str) -> bool {
-    let endings = [Marker::Done, Marker::Sha256].map(|marker| marker.ending().unwrap_or_default());
-    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 fn name_of(path: &Path) -> String {

@@ -162,11 +162,3 @@ impl Taking {
         }
     }
 }
-
-/// The digest in a mark, as `sha256sum` writes it; none while it is being written.
-pub(super) fn told_digest(mark: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(mark).ok()?;
-    let digits = text.trim_start_matches('\u{feff}').trim_start_matches('\\');
-    let told = digits.split_whitespace().next()?.to_lowercase();
-    (told.len() == 64 && told.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(told)
-}

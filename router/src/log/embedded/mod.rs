@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use platform::closed::{HoldError, hold};
 use platform::segments::disk::{Disk, RealDisk};
 use platform::segments::{SegmentError, checked_file};
 use schemas::ids::{Offset, Partition};
@@ -136,9 +137,10 @@ impl EmbeddedLog {
     /// Opens the log in `dir`, or begins one there. Its threads end with the last clone.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
         platform::closed::folder(dir).map_err(io(dir))?;
-        let lock_path = dir.join("lock");
-        let lock = platform::closed::create(&lock_path).map_err(io(&lock_path))?;
-        lock.try_lock().map_err(|_| OpenError::InUse(dir.to_owned()))?;
+        let lock = hold(dir, "lock").map_err(|error| match error {
+            HoldError::InUse { path } => OpenError::InUse(path),
+            HoldError::Unsure { path, error } => io(&path)(error),
+        })?;
         Self::open_on(Arc::new(RealDisk), dir, options, Some(lock))
     }
 

@@ -3,7 +3,7 @@
 //! Owns what is written and what is said of it. Nothing that is there is written over.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use platform::identity::{Identity, IdentityFiles, Peer};
@@ -11,6 +11,7 @@ use producer_agent::source::propose::{Proposal, Said, propose};
 use schemas::ids::ChannelName;
 use serde_json::json;
 
+use super::{OwnFiles, table};
 use crate::demo::register::parse_delimiter;
 
 /// Partitions that are proposed: enough that a router's work is spread, and few enough to be no burden.
@@ -28,16 +29,11 @@ pub struct InitArgs {
     /// The router, as `https://host:port`.
     #[arg(long)]
     router: String,
-    /// The agent's certificate: PEM, with the key beside it as `<stem>-key.pem` and the authority as `ca.pem`; or a `.p12` or
-    /// `.pfx`, which is unpacked beside it.
-    #[arg(long)]
-    pub identity: PathBuf,
-    /// A file with the password of the `.p12`.
-    #[arg(long)]
-    pub password_file: Option<PathBuf>,
+    #[command(flatten)]
+    identity: OwnFiles,
     /// The columns that identify a row; guessed without them.
     #[arg(long, value_name = "COLS", value_delimiter = ',')]
-    key: Vec<String>,
+    key_columns: Vec<String>,
     /// The character between cells; guessed without it.
     #[arg(long)]
     delimiter: Option<String>,
@@ -58,19 +54,20 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         delimiter: args.delimiter.as_deref().map(parse_delimiter).transpose()?,
         encoding: args.encoding.clone(),
         header: args.header.clone(),
-        key: args.key.clone(),
+        key: args.key_columns.clone(),
     };
     let proposal = propose(&args.from, &said)?;
-    let domain = domain(&args.identity)?;
+    let identity = args.identity.files()?;
+    let (domain, owner) = named(&identity)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let name = args.channel.to_string();
     let schema = proposal.schema(&format!("register.{}", record_name(&name)));
-    let declaration = json!({"name": name, "kind": "distribution", "owner": domain.1, "partitions": PARTITIONS,
+    let declaration = json!({"name": name, "kind": "distribution", "owner": owner, "partitions": PARTITIONS,
         "key": {"fields": proposal.key_fields()}, "schema": schema});
     let files = [
         (format!("{name}.avsc"), serde_json::to_string_pretty(&schema)?),
         (format!("{name}.channel.json"), serde_json::to_string_pretty(&declaration)?),
-        ("producer.toml".to_owned(), configuration(args, &proposal, &domain.0)?),
+        ("producer.toml".to_owned(), configuration(args, &proposal, (&domain, &identity))?),
     ];
     if let Some(there) = files.iter().map(|(name, _)| args.out.join(name)).find(|path| path.exists()) {
         bail!("{} is there already; nothing was written. Say --out with another folder", there.display());
@@ -85,13 +82,13 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 /// The trust domain and the participant that a certificate names.
-fn domain(certificate: &Path) -> anyhow::Result<(String, String)> {
-    let identity = Identity::load(&IdentityFiles::beside(certificate))?;
+fn named(files: &IdentityFiles) -> anyhow::Result<(String, String)> {
+    let identity = Identity::load(files)?;
     let domain = identity.own_domain();
     let name = domain.as_deref().and_then(|domain| identity.own_name(domain).ok());
     match (domain, name) {
         (Some(domain), Some(Peer::Agent(agent))) => Ok((domain, agent.participant.to_string())),
-        _ => bail!("{}: it names no participant's agent", certificate.display()),
+        _ => bail!("{}: it names no participant's agent", files.certificate.display()),
     }
 }
 
@@ -100,10 +97,11 @@ fn record_name(channel: &str) -> String {
     channel.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn configuration(args: &InitArgs, proposal: &Proposal, domain: &str) -> anyhow::Result<String> {
-    let files = IdentityFiles::beside(&args.identity);
-    let absolute =
-        |path: &Path| -> anyhow::Result<String> { Ok(std::path::absolute(path)?.display().to_string()) };
+fn configuration(
+    args: &InitArgs,
+    proposal: &Proposal,
+    (domain, identity): (&str, &IdentityFiles),
+) -> anyhow::Result<String> {
     let mut text = format!(
         "# The producer agent of channel {}, proposed from {:?}.\n",
         args.channel,
@@ -119,8 +117,7 @@ fn configuration(args: &InitArgs, proposal: &Proposal, domain: &str) -> anyhow::
         text,
         "# The agent's own folder, and the one that whole files are dropped into.\ndata_dir = \"data\"\ndrop_dir = \"drop\"\n"
     )?;
-    writeln!(text, "[identity]\ncertificate = {:?}", absolute(&files.certificate)?)?;
-    writeln!(text, "key = {:?}\nauthorities = {:?}\n", absolute(&files.key)?, absolute(&files.authorities)?)?;
+    writeln!(text, "{}", table(identity)?)?;
     writeln!(text, "[format]\ndelimiter = {}", toml_text(&proposal.delimiter.to_string()))?;
     writeln!(text, "encoding = \"{}\"", proposal.encoding)?;
     if let Some(header) = &args.header {

@@ -10,14 +10,14 @@ use pem::Pem;
 use platform::closed;
 
 /// Whether a file is named like one.
-pub fn is_p12(path: &Path) -> bool {
+pub(super) fn is_p12(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("p12") || ending.eq_ignore_ascii_case("pfx"))
 }
 
 /// Unpacks a file beside itself: `<stem>.pem`, `<stem>-key.pem`, and `ca.pem` where the authority is in it. The path of the
 /// first.
-pub fn unpack(file: &Path, password_file: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(super) fn unpack(file: &Path, password_file: Option<&Path>) -> anyhow::Result<PathBuf> {
     let named = || file.display().to_string();
     let password = match password_file {
         None => String::new(),

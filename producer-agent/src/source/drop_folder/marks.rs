@@ -1,0 +1,73 @@
+//! Marks beside a file, which say that it is whole.
+//!
+//! Owns their names and what they say. A mark belongs to another file and is never read as one.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::beside;
+
+/// How a file says that it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Marker {
+    /// By standing still, or by having been renamed.
+    #[default]
+    None,
+    /// By an empty file of its name and `.done` beside it.
+    Done,
+    /// By its digest in a file of its name and `.sha256` beside it, as `sha256sum` writes it.
+    Sha256,
+}
+
+impl Marker {
+    pub(super) const fn ending(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Done => Some(".done"),
+            Self::Sha256 => Some(".sha256"),
+        }
+    }
+
+    /// The ending of the mark that a file still waits for; none where it has what it needs.
+    pub(super) fn missing(self, path: &Path) -> Option<&'static str> {
+        let ending = self.ending()?;
+        let mark = beside(path, ending);
+        let is_there = match self {
+            Self::Sha256 => told_digest(&mark).is_some(),
+            _ => mark.is_file(),
+        };
+        (!is_there).then_some(ending)
+    }
+}
+
+/// The endings of all marks.
+pub(super) fn endings() -> impl Iterator<Item = &'static str> {
+    [Marker::Done, Marker::Sha256].into_iter().filter_map(Marker::ending)
+}
+
+/// Whether a name is a mark's.
+pub(super) fn is_mark(name: &str) -> bool {
+    endings().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a file that was read has the digest that is told beside it.
+pub(super) fn check_digest(path: &Path, digest: Option<&str>) -> Result<(), String> {
+    let told = told_digest(&beside(path, ".sha256")).ok_or("its .sha256 has no digest")?;
+    match digest {
+        Some(digest) if digest == told => Ok(()),
+        digest => Err(format!(
+            "its digest is {}, its .sha256 says another: it is not whole",
+            digest.unwrap_or("not known")
+        )),
+    }
+}
+
+/// The digest in a mark, as `sha256sum` writes it; none while it is being written.
+fn told_digest(mark: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(mark).ok()?;
+    let digits = text.trim_start_matches('\u{feff}').trim_start_matches('\\');
+    let told = digits.split_whitespace().next()?.to_lowercase();
+    (told.len() == 64 && told.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(told)
+}
