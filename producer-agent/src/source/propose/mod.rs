@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use schemas::avro::names::field_name;
 use serde_json::{Value as Json, json};
 
-use super::cells::{Cell, Cells, Columns};
+use super::cells::{Cell, Cells, Columns, hint, in_quotes};
 use super::format::TableFormat;
 use super::table::{Table, TableError};
 
@@ -47,8 +47,20 @@ pub enum ProposeError {
         error: std::io::Error,
     },
     /// Objects name their own columns.
-    #[error("{0}: it is NDJSON; proposals are made of delimited text alone")]
+    #[error("{0}: it is NDJSON, of which nothing is guessed; an agent takes it with a schema that you write")]
     Objects(PathBuf),
+    /// A column of the key that is not there.
+    #[error("{path}: there is no column {column:?}; it has {has}{hint}")]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What was said.
+        column: String,
+        /// The columns there are.
+        has: String,
+        /// What may be meant.
+        hint: String,
+    },
     /// Not one row.
     #[error("{path}: none of its {rows} row(s) can be read{first}")]
     NoRow {
@@ -141,6 +153,11 @@ pub fn propose(file: &Path, said: &Said) -> Result<Proposal, ProposeError> {
         return Err(ProposeError::Objects(file.to_owned()));
     }
     let header = table.header().to_vec();
+    if let Some(column) = said.key.iter().find(|column| !header.contains(column)) {
+        let (path, column, has) = (file.to_owned(), column.clone(), in_quotes(&header));
+        let hint = hint(&header, &column).unwrap_or_default();
+        return Err(ProposeError::NoColumn { path, column, has, hint });
+    }
     let (mut kinds, mut keys) = (Kinds::of(&header), Keys::of(&header));
     let (mut read, mut bad, mut first_bad) = (0_u64, 0_u64, None);
     for row in table {
@@ -242,6 +259,18 @@ mod tests {
             schemas::avro::schema::AvroSchema::from_json(schema.clone()).unwrap();
             assert_eq!(schema["fields"][1].get("default"), None, "the key has none");
         }
+    }
+
+    #[test]
+    fn a_column_that_is_said_is_there_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.csv");
+        std::fs::write(&file, "Id,name\n1,a\n2,b\n").unwrap();
+        let said = |key: &str| propose(&file, &Said { key: vec![key.to_owned()], ..Said::default() });
+        assert_eq!(said("name").unwrap().key, ["name"]);
+        let refused = said("id").unwrap_err().to_string();
+        assert!(refused.contains("there is no column \"id\"; it has \"Id\", \"name\""), "{refused}");
+        assert!(refused.contains("differs in capital letters"), "{refused}");
     }
 
     #[test]
