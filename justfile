@@ -80,9 +80,9 @@ load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
 configuration:
     DIT_WRITE=1 cargo test -p tidy --test configuration
 
-# What honest agents feel while a router is attacked, beside quiet, in one run (about ten minutes; shorter: --seconds 8 --rounds 2).
+# What honest agents feel while a router is attacked, beside quiet, in one run (about thirteen minutes; shorter: --rounds 2, or --kind handshakes).
 attacked *ARGS:
-    cargo run --release -p loadtest --bin dit-loadtest -- attacked {{ARGS}}
+    TMPDIR=/dev/shm cargo run --release -p loadtest --bin dit-loadtest -- attacked {{ARGS}}
 
 # The whole network in seeded runs with faults: a thousand seeds, and how often each kind of fault fired.
 simulation SEEDS="1000" FIRST="1":

@@ -21,6 +21,7 @@ use support::site::{Process, Site};
 use tokio::process::{Child, Command};
 
 use crate::parts::attackers::Kind;
+use crate::process::taken;
 
 /// Changes a second that honest agents send.
 const PACE: Duration = Duration::from_millis(20);
@@ -37,11 +38,13 @@ const MOST: f64 = 2.0;
 struct Felt {
     changes: Histogram<u64>,
     connections: Histogram<u64>,
+    /// CPU seconds of the router that honest agents need, and of how long.
+    router: (f64, f64),
 }
 
 impl Felt {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { changes: Histogram::new(3)?, connections: Histogram::new(3)? })
+        Ok(Self { changes: Histogram::new(3)?, connections: Histogram::new(3)?, router: (0.0, 0.0) })
     }
 }
 
@@ -53,6 +56,7 @@ struct Honest {
     http: reqwest::Client,
     stream: Stream,
     next: u64,
+    router: Process,
     _running: Vec<Process>,
 }
 
@@ -84,11 +88,20 @@ impl Honest {
         site.producer("4000/main", "register", SCHEMA, &format!("[http]\nlisten = \"{listen}\"\n"))?;
         let start =
             |site: &Site, part| site.start(part, &["part", part, "--config", &format!("{part}.toml")]);
-        let running = vec![start(&other, "router")?, start(&site, "router")?, start(&site, "producer")?];
+        let router = start(&site, "router")?;
+        let running = vec![start(&other, "router")?, start(&site, "producer")?];
         let stream = Stream::open(&site.agent("9000/main")?, "A-1", "latest").await?;
         let endpoint = format!("http://{listen}/v1/changes");
-        let mut honest =
-            Self { site, other, endpoint, http: reqwest::Client::new(), stream, next: 0, _running: running };
+        let mut honest = Self {
+            site,
+            other,
+            endpoint,
+            http: reqwest::Client::new(),
+            stream,
+            next: 0,
+            router,
+            _running: running,
+        };
         // The agent listens when it has opened its channel.
         let begun = Instant::now();
         while honest.change().await.is_err() {
@@ -121,8 +134,8 @@ impl Honest {
     async fn feel(&mut self, seconds: u64, felt: &mut Felt) -> anyhow::Result<()> {
         let mut turns = tokio::time::interval(PACE);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let until = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < until {
+        let (turn, before) = (Instant::now(), taken(self.router.id()));
+        while turn.elapsed() < Duration::from_secs(seconds) {
             turns.tick().await;
             let begun = Instant::now();
             self.change().await.with_context(|| self.site.log("router"))?;
@@ -132,6 +145,8 @@ impl Honest {
             send(client.get("/v1/me")).await?;
             felt.connections.record(micros(begun))?;
         }
+        felt.router.0 += taken(self.router.id()).cpu_seconds - before.cpu_seconds;
+        felt.router.1 += turn.elapsed().as_secs_f64();
         Ok(())
     }
 }
@@ -146,9 +161,10 @@ fn attacking(kind: Kind, site: &Site) -> anyhow::Result<Child> {
     let name = kind.to_possible_value().context("a kind")?;
     let router = site.agents().replace("https://", "");
     let counted = std::fs::File::create(site.path("attempts"))?;
-    let mut nice = Command::new("nice");
-    nice.args(["-n", "19"]).arg(std::env::current_exe()?);
-    nice.args([
+    // Attackers have machines of their own. Here they have one core, and whoever else wants it has it at once.
+    let mut idle = Command::new("chrt");
+    idle.env("TOKIO_WORKER_THREADS", "1").args(["--idle", "0"]).arg(std::env::current_exe()?);
+    idle.args([
         "part",
         "attackers",
         "--kind",
@@ -159,7 +175,7 @@ fn attacking(kind: Kind, site: &Site) -> anyhow::Result<Child> {
         ATTACKER,
         "--pki",
     ]);
-    let child = nice.arg(site.path("pki")).stdout(counted).stderr(Stdio::null()).kill_on_drop(true).spawn();
+    let child = idle.arg(site.path("pki")).stdout(counted).stderr(Stdio::null()).kill_on_drop(true).spawn();
     child.context("the attackers could not be started")
 }
 
@@ -208,21 +224,28 @@ async fn attacked(
     Ok(counted.lines().last().context("the attackers told nothing")?.to_owned())
 }
 
-/// Attacks of every kind for so long each, so many times by turns; whether honest agents felt little of all.
-pub(crate) async fn run(seconds: u64, rounds: u32) -> anyhow::Result<bool> {
+/// Attacks of these kinds (of every kind where none is named) for so long each, so many times by turns; whether honest agents felt little of all.
+pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Result<bool> {
     let dir = tempfile::Builder::new().prefix("dit-attacked-").tempdir()?;
     let mut honest = Honest::start(dir.path()).await?;
     honest.feel(seconds.min(3), &mut Felt::new()?).await?;
     println!(
         "The slowest hundredth, in microseconds: in quiet, beside an attack on another router, under attack;"
     );
-    println!("and under attack as a multiple of the first and of the second.");
     println!(
-        "{:<15} {:>8}  {:>32}  {:>32}",
-        "attack", "attempts", "a change until it is received", "a request on a new connection"
+        "and under attack as a multiple of the first and of the second. The router's CPU is in hundredths of a core."
+    );
+    println!(
+        "{:<15} {:>8}  {:>32}  {:>32}  {:>16}",
+        "attack",
+        "attempts",
+        "a change until it is received",
+        "a request on a new connection",
+        "the router's CPU"
     );
     let mut is_good = true;
-    for kind in Kind::value_variants() {
+    let kinds = if kinds.is_empty() { Kind::value_variants() } else { kinds };
+    for kind in kinds {
         let mut felt = [Felt::new()?, Felt::new()?, Felt::new()?];
         let [quiet, other, under] = &mut felt;
         let mut attempts = String::new();
@@ -236,7 +259,10 @@ pub(crate) async fn run(seconds: u64, rounds: u32) -> anyhow::Result<bool> {
         };
         let (changes, connections) = (slowest(|felt| &felt.changes), slowest(|felt| &felt.connections));
         let name = kind.to_possible_value().context("a kind")?.get_name().to_owned();
-        println!("{name:<15} {attempts:>8}  {changes}  {connections}");
+        let [quiet, other, under] = felt.each_ref().map(|felt| 100.0 * felt.router.0 / felt.router.1);
+        println!(
+            "{name:<15} {attempts:>8}  {changes}  {connections}  {quiet:>4.0} {other:>5.0} {under:>5.0}"
+        );
         let is_felt_little = changes.beside_other() <= MOST && connections.beside_other() <= MOST;
         if !is_felt_little {
             println!("{name}: felt more than {MOST} times as much as beside the other router");

@@ -37,6 +37,9 @@ enum Command {
         /// Turns in quiet and under attack, for each kind.
         #[arg(long, default_value_t = 3)]
         rounds: u32,
+        /// An attack; more than one may be named. All where none is.
+        #[arg(long)]
+        kind: Vec<attackers::Kind>,
     },
     /// One process of a run.
     #[command(subcommand, hide = true)]
@@ -71,7 +74,7 @@ impl Cli {
         runtime.context("the runtime could not be started")?.block_on(async {
             match self.command {
                 Command::Run { scenarios, out } => run::all(&scenarios, &out).await.map(|()| true),
-                Command::Attacked { seconds, rounds } => attacked::run(seconds, rounds).await,
+                Command::Attacked { seconds, rounds, kind } => attacked::run(&kind, seconds, rounds).await,
                 Command::Part(Part::Attackers(args)) => attackers::run(args).await.map(|()| true),
                 Command::Part(Part::Router(args)) => router::process::run(args).await.map(|()| true),
                 Command::Part(Part::Producer { config }) => {

@@ -12,6 +12,7 @@ pub mod metrics;
 #[cfg(feature = "simulation")]
 pub mod node;
 pub mod observe;
+pub mod open_files;
 pub mod pki;
 pub mod random;
 pub mod retry;

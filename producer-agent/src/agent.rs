@@ -313,20 +313,29 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes single changes in order; a result for each, once all that were taken are in the outbox.
-    pub fn take_items(&self, items: Vec<Result<Item, String>>) -> Result<Vec<ItemResult>, AgentError> {
+    /// Takes single changes in order; a result for each, once all that were taken are in the outbox. `about_to_take` is
+    /// called before the first that is not refused.
+    pub fn take_items(
+        &self,
+        items: Vec<Result<Item, String>>,
+        about_to_take: impl FnOnce() -> Result<(), DropError>,
+    ) -> Result<Vec<ItemResult>, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let reader = ItemReader::new(self.schema(), &self.channel.key);
         let mut emitter = Emitter::of(self, "http", "");
         let mut results = Vec::with_capacity(items.len());
+        let mut about_to_take = Some(about_to_take);
         for item in items {
             let read = item.and_then(|item| reader.as_ref().map_err(Clone::clone)?.read(item));
             results.push(match read {
                 Err(reason) => ItemResult::Refused { reason },
-                Ok((key, after)) => match emitter.put(&key, after, 0)? {
-                    true => ItemResult::Taken { key },
-                    false => ItemResult::Unchanged { key },
-                },
+                Ok((key, after)) => {
+                    about_to_take.take().map_or(Ok(()), |about_to_take| about_to_take())?;
+                    match emitter.put(&key, after, 0)? {
+                        true => ItemResult::Taken { key },
+                        false => ItemResult::Unchanged { key },
+                    }
+                }
             });
         }
         emitter.finish_items()?;

@@ -243,10 +243,7 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
     }
     let singles = shared.singles.clone();
-    let take = move |agent: &Agent| {
-        singles.about_to_take()?;
-        agent.take_items(items)
-    };
+    let take = move |agent: &Agent| agent.take_items(items, || singles.about_to_take());
     match with_agent(&shared, take).await {
         Ok(results) => {
             shared.watch.metrics().took_items(&results);

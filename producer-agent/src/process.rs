@@ -78,15 +78,6 @@ async fn work(
         let agent = Arc::new(agent);
         let appended = agent.appended();
         let endpoint = Tasks::new();
-        if let Some(http) = &config.http {
-            crate::endpoint::listen(
-                http,
-                (Arc::clone(&agent), Singles::beside(&config.drop_dir)),
-                Arc::clone(watch),
-                &endpoint,
-            )
-            .await?;
-        }
         let ended = tokio::select! {
             biased;
             outcome = sender.run(appended) => match outcome {
@@ -97,7 +88,7 @@ async fn work(
                 }
                 outcome => Some(outcome.context("sending has stopped")),
             },
-            outcome = watch_folder(config, watch, Arc::clone(&agent), is_reopened) => match outcome {
+            outcome = take_in(config, watch, Arc::clone(&agent), (is_reopened, &endpoint)) => match outcome {
                 Err(Unwatched::BeginAnew) => {
                     tracing::error!("begins anew from what is on its disk");
                     None
@@ -235,17 +226,32 @@ async fn compare_again(
     Ok(())
 }
 
-async fn watch_folder(
+/// Takes what the source gives: changes at the local endpoint, and files in the drop folder.
+async fn take_in(
     config: &ProducerConfig,
-    watch: &Watch,
+    watch: &Arc<Watch>,
     agent: Arc<Agent>,
-    is_reopened: bool,
+    (is_reopened, endpoint): (bool, &Tasks),
 ) -> Result<(), Unwatched> {
-    let mut folder = DropFolder::open(&config.drop_dir, config.drop.clone())?;
+    let folder = DropFolder::open(&config.drop_dir, config.drop.clone())?;
+    // Before anything else is taken: a single change that came meanwhile is younger than the register it would be compared with.
     if is_reopened {
         compare_again(config, &agent, &folder).await?;
         start::end_comparison(&RealDisk, &config.data_dir)?;
     }
+    if let Some(http) = &config.http {
+        let singles = Singles::beside(&config.drop_dir);
+        crate::endpoint::listen(http, (Arc::clone(&agent), singles), Arc::clone(watch), endpoint).await?;
+    }
+    watch_folder(config, watch, agent, folder).await
+}
+
+async fn watch_folder(
+    config: &ProducerConfig,
+    watch: &Watch,
+    agent: Arc<Agent>,
+    mut folder: DropFolder,
+) -> Result<(), Unwatched> {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;

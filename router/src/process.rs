@@ -12,10 +12,14 @@ use schemas::ids::RouterInstance;
 use crate::config::kafka::KafkaOptions;
 use crate::config::{LogPlace, RouterConfig};
 use crate::control::declared::Declared;
+use crate::http::server::MAX_SOCKETS;
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use crate::registry::external::External;
 use crate::{Parts, Router, Watched};
+
+/// Files of logs and folders, and connections to other servers, that a router may have open beside its listeners' sockets.
+const OTHER_FILES: u64 = 4_096;
 
 /// How a router is started.
 #[derive(Debug, clap::Args)]
@@ -33,6 +37,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let path = args.config.as_path();
     let config = RouterConfig::read(path)?;
     let _telemetry = telemetry::init("dit-router", config.log_format, "info,sled=warn")?;
+    if let Err(few) = platform::open_files::allow(MAX_SOCKETS + OTHER_FILES) {
+        tracing::warn!("{few}");
+    }
     let place = config.log(path)?;
     let (log, routers) = (open_log(&place)?, place.routers());
     let declared = config.declared.as_deref().map(Declared::read_each).transpose()?.unwrap_or_default();

@@ -160,10 +160,14 @@ impl Core {
         self.serve(http::admin::routes())
     }
 
-    fn serve(&self, routes: axum::Router<Self>) -> axum::Router {
+    fn serve(&self, routes: axum::Router<Arc<Self>>) -> axum::Router {
         let observed = middleware::from_fn_with_state(self.metrics.clone(), http::observed::observe);
         let unknown = http::problem::unknown_route;
-        routes.fallback(unknown).method_not_allowed_fallback(unknown).layer(observed).with_state(self.clone())
+        routes
+            .fallback(unknown)
+            .method_not_allowed_fallback(unknown)
+            .layer(observed)
+            .with_state(Arc::new(self.clone()))
     }
 
     /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.

@@ -1,5 +1,6 @@
 //! Connections that are silent, slow, reset or too many.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use platform::pki::Subject;
 use schemas::change::Op;
 use support::attacker::{Attacker, Dripped, drip, endless_hello};
 use support::network::Network;
+use support::site::Site;
 use tokio::net::TcpStream;
 
 /// Sockets without a word that stand open at once.
@@ -210,4 +212,78 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
     );
     assert!(String::from_utf8_lossy(&body).contains("participant 9001 has too many requests"), "{body:?}");
     send(network.client("9000/main").unwrap().get("/v1/me")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_asking_is_not_read() {
+    let network = Network::opened().await.unwrap();
+    let known = attacker(&network, Some("9001/main"));
+    let mut requests = known.http2(65_535).await.unwrap();
+    let mut asked = async || {
+        requests = requests.clone().ready().await.unwrap();
+        let (answer, _) = requests.send_request(known.request("/v1/me").unwrap(), true).unwrap();
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        while body.data().await.is_some() {}
+        head.status
+    };
+    while asked().await == StatusCode::OK {}
+    // Each further refusal costs whoever asks a second, and the router one request.
+    let (begun, mut refused) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_secs(3) {
+        asked().await;
+        refused += 1;
+    }
+    assert!(refused < 20_000, "{refused} answers in three seconds");
+    // Another connection of the same participant is refused as well, and another participant is not.
+    let client = network.client("9000/main").unwrap();
+    let begun = Instant::now();
+    send(client.get("/v1/me")).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_whose_handshakes_fail_waits_and_no_other_does() {
+    let network = Network::opened().await.unwrap();
+    let unknown = attacker(&network, None);
+    let failed = async |wanted: usize| {
+        let begun = Instant::now();
+        let mut failing = tokio::task::JoinSet::new();
+        for _ in 0..wanted {
+            let unknown = unknown.clone();
+            // A handshake without a certificate is over for the client before the router has refused it.
+            failing.spawn(async move {
+                let mut stream = unknown.tls("h2").await?;
+                tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await
+            });
+        }
+        while let Some(outcome) = failing.join_next().await {
+            assert!(outcome.unwrap().is_err(), "a connection without a certificate was taken");
+        }
+        begun.elapsed()
+    };
+    let (flood, (_, longest)) = tokio::join!(failed(200), answered(&network));
+    println!("200 failures took {flood:?}; another address was answered within {longest:?}");
+    // Five milliseconds each, one after the other.
+    assert!(flood >= Duration::from_secs(1), "{flood:?}");
+    assert!(longest < flood, "{longest:?}");
+}
+
+/// A shell lets a process open 1,024 files unless somebody says otherwise.
+#[test]
+fn a_router_opens_as_many_sockets_as_it_may_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new(dir.path(), env!("CARGO_BIN_EXE_dit"), &[]).unwrap();
+    std::fs::create_dir_all(site.path("declared")).unwrap();
+    for (limit, allowed, is_told) in [("1024:20000", "15360", false), ("1024:2048", "2048", true)] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}")).args([env!("CARGO_BIN_EXE_dit"), "router"]);
+        command.args(["--config", "router.toml"]).env("RUST_LOG", "info").current_dir(dir.path());
+        let log = dir.path().join("router.log");
+        let router = support::site::spawn(&mut command, "router", &log, true).unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", router.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(line.split_ascii_whitespace().nth(3), Some(allowed), "{line}");
+        assert_eq!(site.log("router").contains("raise LimitNOFILE"), is_told, "{}", site.log("router"));
+        assert!(router.stop().unwrap());
+    }
 }

@@ -176,12 +176,32 @@ fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
     assert_eq!(events.iter().filter(|(_, op)| *op == "u").count(), 1);
 }
 
+#[test]
+fn changes_that_are_all_refused_leave_no_mark() {
+    let site = site();
+    let marks = std::cell::Cell::new(0);
+    let take = |items| {
+        let mark = || {
+            marks.set(marks.get() + 1);
+            Ok(())
+        };
+        site.agent.take_items(items, mark).unwrap().len()
+    };
+    let put = |key: &str| {
+        let row = serde_json::json!({"k": key, "v": "1"}).as_object().cloned().unwrap();
+        Ok(Item::made(Operation::Put, row))
+    };
+    let keyless = Ok(Item::made(Operation::Put, serde_json::Map::new()));
+    assert_eq!((take(vec![Err("it is no object".to_owned()), keyless]), marks.get()), (2, 0));
+    assert_eq!((take(vec![Err("it is no object".to_owned()), put("a"), put("b")]), marks.get()), (3, 1));
+}
+
 /// An agent that has taken three changes of one key, and how its outbox stood after each.
 fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     let site = site();
     for value in ["1", "2", "3"] {
         let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
-        site.agent.take_items(vec![Ok(Item::made(Operation::Put, row))]).unwrap();
+        site.agent.take_items(vec![Ok(Item::made(Operation::Put, row))], || Ok(())).unwrap();
     }
     let (mut stood, mut partition) = (Vec::new(), Partition::new(0));
     let epoch = lock(&site.agent.outbox).epoch();

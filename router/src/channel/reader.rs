@@ -15,6 +15,7 @@ use schemas::record::Kind;
 use schemas::time::Millis;
 use schemas::trace::TraceContext;
 use scope::scope::Images;
+use tokio::task::coop::consume_budget;
 
 use super::fold::{Fold, Meaning};
 use super::judged::Judged;
@@ -281,6 +282,8 @@ impl Source {
         let mut items = Vec::with_capacity(batch.records.len());
         let mut skipped = 0;
         for stored in &batch.records {
+            // Others on this thread have their turns.
+            consume_budget().await;
             match fold.step(stored) {
                 Meaning::Change { schema, datum } => {
                     let codec = self.codecs.get(schema).await?;

@@ -15,6 +15,7 @@ use schemas::change::ChangeCodec;
 use schemas::error_code::ErrorCode;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::coop::consume_budget;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Core;
@@ -85,7 +86,7 @@ impl OwnState {
                 loop {
                     match pass.next().await {
                         Ok(Some(images)) => {
-                            out.send_timeout(Ok(block(&schema, images, &sync)), BLOCK_LIMIT).await?;
+                            out.send_timeout(Ok(block(&schema, images, &sync).await), BLOCK_LIMIT).await?;
                         }
                         Ok(None) => break,
                         // The error ends the body early: the reader sees that there is no end mark.
@@ -102,10 +103,11 @@ impl OwnState {
     }
 }
 
-fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sync: &Sync) -> Bytes {
+async fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sync: &Sync) -> Bytes {
     let mut datums = Vec::new();
     let mut count = 0;
     for image in images {
+        consume_budget().await;
         let encoded = image.map_err(|e| e.reason).and_then(|present| in_schema(schema, &present));
         match encoded {
             Ok(bytes) => {

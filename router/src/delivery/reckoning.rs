@@ -13,6 +13,7 @@ use schemas::limits::{MAX_RANGE_BYTES, MAX_RANGE_ROWS_BYTES};
 use schemas::reconcile::{Ask, Ranges, Sums, texts};
 use scope::permit::{Outcome, Permitted};
 use tokio::sync::{oneshot, watch};
+use tokio::task::coop::consume_budget;
 
 use super::scopes::{ScopeError, Scopes};
 use crate::channel::follower::Follower;
@@ -89,6 +90,7 @@ impl Reckoning {
             while let Some(images) = pass.next().await? {
                 // What cannot be read has no row, here as in a pass.
                 for present in images.into_iter().flatten() {
+                    consume_budget().await;
                     reckoning.take_present(&present)?;
                 }
             }
@@ -127,6 +129,7 @@ impl Reckoning {
                 let wanted = follower.wanted()..place.offset;
                 let counts = |offset: &Offset| wanted.contains(offset);
                 for item in &chunk.items {
+                    consume_budget().await;
                     if let Item::Change(event) = item
                         && counts(&event.offset)
                     {

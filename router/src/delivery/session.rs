@@ -16,6 +16,7 @@ use scope::denial::Denial;
 use scope::permit::{Outcome, Permitted, Standing};
 use scope::scope::Scope;
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::admissions::Admission;
@@ -184,6 +185,8 @@ impl Session {
                 && let Some(images) = pass.next().await?
             {
                 for image in images {
+                    // Others on this thread have their turns.
+                    consume_budget().await;
                     match image {
                         Ok(present) => {
                             let view = Arc::clone(&self.view.borrow());
@@ -299,6 +302,7 @@ impl Session {
         let view = Arc::clone(&self.view.borrow());
         let mut gave = false;
         for (at, gain) in gains {
+            consume_budget().await;
             let Some(Item::Change(event)) = chunk.items.get(*at) else { continue };
             match gain {
                 Ok(permitted) => {
@@ -317,6 +321,7 @@ impl Session {
         let view = Arc::clone(&self.view.borrow());
         let mut gave = false;
         for item in &chunk.items {
+            consume_budget().await;
             match item {
                 Item::Change(event) if event.offset >= wanted => {
                     let scope = self.scopes.scope(&view, event.schema, event.codec())?;

@@ -32,7 +32,7 @@ use crate::delivery::start::{Beginning, From, begin};
 use crate::log::Stored;
 
 /// The routes.
-pub fn routes() -> Router<Core> {
+pub fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/v1/participants", put(put_participant))
         .route("/v1/channels", put(put_channel))
@@ -44,7 +44,7 @@ pub fn routes() -> Router<Core> {
 }
 
 async fn put_participant(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Json(participant): Json<Participant>,
 ) -> Result<Json<Participant>, Refused> {
@@ -54,7 +54,7 @@ async fn put_participant(
 }
 
 async fn put_channel(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Json(channel): Json<Channel>,
 ) -> Result<Json<Channel>, Refused> {
@@ -81,7 +81,7 @@ async fn bring(
 }
 
 async fn put_agreement(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Json(agreement): Json<Agreement>,
 ) -> Result<Json<Agreement>, Refused> {
@@ -97,7 +97,7 @@ async fn put_agreement(
 }
 
 async fn list_agreements(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
 ) -> Result<Json<Vec<AgreementStatus>>, Refused> {
     peer.operator()?;
@@ -117,7 +117,7 @@ struct ShadowQuery {
 /// A proposed agreement over the log or what comes, in counts: by a predicate's counts something can be learnt of single
 /// rows, so who asked what is in the audit before anything is judged.
 async fn shadow(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Query(query): Query<ShadowQuery>,
     Json(agreement): Json<Agreement>,
@@ -163,7 +163,7 @@ struct AuditQuery {
 
 /// Entries as they stand in the topic, a page at a time, with the heads that control knows.
 async fn read_audit(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<AuditPage>, Refused> {
@@ -187,7 +187,7 @@ struct StatusRequest {
 }
 
 async fn set_status(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(number): Path<AgreementNumber>,
     Json(request): Json<StatusRequest>,

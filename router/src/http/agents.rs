@@ -45,7 +45,7 @@ use crate::delivery::start::{Beginning, From, StartError, begin};
 const CHANNEL_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The routes.
-pub fn routes() -> Router<Core> {
+pub fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/v1/me", get(me))
         .route("/v1/channels/{channel}", get(channel_status))
@@ -57,7 +57,10 @@ pub fn routes() -> Router<Core> {
         .layer(DefaultBodyLimit::max(limits::MAX_BATCH_BYTES))
 }
 
-async fn me(State(core): State<Core>, Extension(peer): Extension<PeerName>) -> Result<Json<Me>, Refused> {
+async fn me(
+    State(core): State<Arc<Core>>,
+    Extension(peer): Extension<PeerName>,
+) -> Result<Json<Me>, Refused> {
     let agent = peer.agent()?.clone();
     let view = core.control.view();
     let mine = |entry: &&Arc<AgreementEntry>| entry.agreement.consumer == agent.participant;
@@ -71,7 +74,7 @@ async fn me(State(core): State<Core>, Extension(peer): Extension<PeerName>) -> R
 }
 
 async fn channel_status(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(channel): Path<ChannelName>,
 ) -> Result<Json<ChannelStatus>, Refused> {
@@ -80,7 +83,7 @@ async fn channel_status(
 
 /// An owner is a party to every agreement on its channel.
 async fn own_agreements(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(channel): Path<ChannelName>,
 ) -> Result<Json<ChannelAgreements>, Refused> {
@@ -100,7 +103,7 @@ async fn own_agreements(
 
 /// An owner may always read its own channel.
 async fn own_state(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(channel): Path<ChannelName>,
 ) -> Result<Response, Refused> {
@@ -110,7 +113,7 @@ async fn own_state(
 }
 
 async fn open(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path((channel, partition)): Path<(ChannelName, Partition)>,
     Json(request): Json<OpenRequest>,
@@ -119,7 +122,7 @@ async fn open(
 }
 
 async fn publish(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path((channel, partition)): Path<(ChannelName, Partition)>,
     body: Bytes,
@@ -136,7 +139,7 @@ struct StreamQuery {
 }
 
 async fn subscribe(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Extension(reset): Extension<Reset>,
     Path(number): Path<AgreementNumber>,

@@ -1,23 +1,19 @@
-//! Who may come in, and how often: handshakes in places of their own, and what one participant may take of a router.
+//! What one participant may take of a router, and what is said of those who were turned away.
 //!
-//! Owns the bounds against floods. When all places of a handshake are taken, the one that has been silent longest goes, so that
-//! whoever speaks gets in whatever others do. It decides nothing about rights.
+//! Owns shares: connections, requests a second, and bodies in memory. It decides nothing about rights.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::paused::Pause;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use platform::identity::Peer;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Handshakes under way; an honest one takes milliseconds.
-pub(super) const MAX_HANDSHAKES: usize = 1_024;
-/// Of these from one address: a balancer may stand before many agents.
-pub(super) const MAX_OF_ADDRESS: usize = 256;
 /// Connections of one participant: one for each stream, and it may hold hundreds of agreements.
 pub(super) const MAX_OF_PARTICIPANT: usize = 2_048;
 /// Requests a second of one participant: many times what an agent with 64 busy partitions sends.
@@ -33,65 +29,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Handshakes under way, the oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Handshakes(Mutex<Waiting>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    next: u64,
-    places: VecDeque<(u64, IpAddr, Arc<Notify>)>,
-}
-
-/// A place for one handshake; it is free again when this is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    handshakes: Arc<Handshakes>,
-    id: u64,
-    gone: Arc<Notify>,
-}
-
-impl Handshakes {
-    /// A place for whoever comes from this address. Where there is none left, the longest silent one goes.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
-        let gone = Arc::new(Notify::new());
-        let mut waiting = lock(&self.0);
-        let id = waiting.next;
-        waiting.next += 1;
-        let of_address = waiting.places.iter().filter(|(_, address, _)| *address == from).count();
-        let leaves = if of_address >= MAX_OF_ADDRESS {
-            waiting.places.iter().position(|(_, address, _)| *address == from)
-        } else {
-            (waiting.places.len() >= MAX_HANDSHAKES).then_some(0)
-        };
-        if let Some((.., oldest)) = leaves.and_then(|index| waiting.places.remove(index)) {
-            oldest.notify_one();
-        }
-        waiting.places.push_back((id, from, Arc::clone(&gone)));
-        Place { handshakes: Arc::clone(self), id, gone }
-    }
-}
-
-impl Place {
-    /// Returns when it has to go.
-    pub(super) async fn gone(&self) {
-        self.gone.notified().await;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut waiting = lock(&self.handshakes.0);
-        if let Ok(index) = waiting.places.binary_search_by_key(&self.id, |(id, ..)| *id) {
-            waiting.places.remove(index);
-        }
-    }
-}
-
 /// What becomes of a connection before anybody is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turned {
-    /// It said nothing in time, or was the longest silent one.
+    /// It said nothing in time, or others needed its place.
     Silent,
     /// Its handshake failed.
     Failed,
@@ -155,6 +96,8 @@ pub(super) struct Part {
     who: String,
     /// Whether there are more connections than may be.
     pub(super) is_beyond: bool,
+    /// Keeps the connection from being read.
+    pub(super) pause: Pause,
 }
 
 impl Shares {
@@ -167,7 +110,7 @@ impl Shares {
         };
         let share = Arc::clone(lock(&self.0).entry(who.clone()).or_default());
         let is_beyond = share.connections.fetch_add(1, Ordering::Relaxed) >= MAX_OF_PARTICIPANT;
-        Arc::new(Part { share, who, is_beyond })
+        Arc::new(Part { share, who, is_beyond, pause: Pause::default() })
     }
 }
 
@@ -198,24 +141,6 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn the_longest_silent_one_goes_and_others_addresses_keep_theirs() {
-        let handshakes = Arc::new(Handshakes::default());
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let honest = handshakes.enter(other);
-        let silent: Vec<Place> = (0..MAX_OF_ADDRESS).map(|_| handshakes.enter(one)).collect();
-        let late = handshakes.enter(one);
-        silent[0].gone().await;
-        let is_gone = |place: &Place| lock(&handshakes.0).places.iter().all(|(id, ..)| *id != place.id);
-        assert!(is_gone(&silent[0]) && !is_gone(&honest) && !is_gone(&late));
-        drop((silent, late));
-        assert_eq!(lock(&handshakes.0).places.len(), 1);
-        let many =
-            |n: usize| IpAddr::from([10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()]);
-        let _flood: Vec<Place> = (0..MAX_HANDSHAKES).map(|n| handshakes.enter(many(n))).collect();
-        honest.gone().await;
-    }
 
     #[test]
     fn a_participant_has_its_share_and_gets_it_back() {

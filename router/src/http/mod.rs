@@ -5,7 +5,9 @@
 pub mod admin;
 pub mod agents;
 mod doors;
+mod handshakes;
 pub mod observed;
+mod paused;
 pub mod problem;
 pub mod registry;
 pub mod server;

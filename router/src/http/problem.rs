@@ -2,9 +2,11 @@
 //!
 //! Owns the mapping, exhaustively. What is ours to know stays in the log; the answer says what the caller can do.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use schemas::error_code::{ErrorCode, Problem};
 use schemas::reconcile::AskError;
 
@@ -28,6 +30,9 @@ use crate::state::bootstrap::BootstrapError;
 /// Words of the framework that are passed on.
 const MAX_DETAIL_BYTES: usize = 4_096;
 
+/// When somebody who asks too often may ask again.
+pub(super) const COME_AGAIN: Duration = Duration::from_secs(1);
+
 /// A refusal on its way out.
 #[derive(Debug)]
 pub struct Refused(pub Problem);
@@ -49,7 +54,8 @@ impl IntoResponse for Refused {
         }
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        let later = (status == StatusCode::TOO_MANY_REQUESTS).then_some([(header::RETRY_AFTER, "1")]);
+        let later = (status == StatusCode::TOO_MANY_REQUESTS)
+            .then(|| [(header::RETRY_AFTER, HeaderValue::from(COME_AGAIN.as_secs()))]);
         let code = self.0.code;
         let answer = (status, kind, Extension(code), Json(self.0)).into_response();
         match later {

@@ -3,6 +3,8 @@
 //! Owns the translation; registration itself is in `registry`. Anybody with a certificate of the network may
 //! read; a channel's owner may register for its own channels.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,7 +24,7 @@ use crate::registry::RegisterError;
 use crate::registry::external::ExternalError;
 
 /// The routes, below `/registry`.
-pub fn routes() -> Router<Core> {
+pub fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/registry/subjects", get(subjects))
         .route("/registry/subjects/{subject}/versions", get(versions).post(register_version))
@@ -69,7 +71,7 @@ fn check_reader(peer: &PeerName) -> Result<(), RegistryError> {
 }
 
 async fn subjects(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
 ) -> Result<Json<Vec<String>>, RegistryError> {
     check_reader(&peer)?;
@@ -77,7 +79,7 @@ async fn subjects(
 }
 
 async fn versions(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(subject): Path<String>,
 ) -> Result<Json<Vec<usize>>, RegistryError> {
@@ -88,7 +90,7 @@ async fn versions(
 }
 
 async fn version(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path((subject, version)): Path<(String, String)>,
 ) -> Result<Json<Value>, RegistryError> {
@@ -114,7 +116,7 @@ fn find_version(
 }
 
 async fn by_id(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(id): Path<SchemaId>,
 ) -> Result<Json<Value>, RegistryError> {
@@ -126,7 +128,7 @@ async fn by_id(
 }
 
 async fn config(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
 ) -> Result<Json<Value>, RegistryError> {
     check_reader(&peer)?;
@@ -139,7 +141,7 @@ struct SchemaRequest {
 }
 
 async fn register_version(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path(subject): Path<String>,
     Json(request): Json<SchemaRequest>,
@@ -168,7 +170,7 @@ async fn register_version(
 }
 
 async fn compatible(
-    State(core): State<Core>,
+    State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Path((subject, version)): Path<(String, String)>,
     Json(request): Json<SchemaRequest>,

@@ -27,8 +27,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
-use super::doors::{Handshakes, Part, Place, Shares, Turned, TurnedAway};
-use super::problem::{Refused, in_our_words};
+use super::doors::{Part, Shares, Turned, TurnedAway};
+use super::handshakes::{AFTER_FAILURE, Handshakes, MAX_HANDSHAKES, MAX_LINGERING, Place};
+use super::paused::Paused;
+use super::problem::{COME_AGAIN, Refused, in_our_words};
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -36,6 +38,8 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 /// Connections at once whose peer is known; bounds memory.
 const MAX_CONNECTIONS: usize = 4_096;
+/// Sockets that both listeners may have at once.
+pub const MAX_SOCKETS: u64 = 2 * (MAX_CONNECTIONS + MAX_HANDSHAKES + MAX_LINGERING) as u64;
 /// A body that takes longer is given up.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 /// How often the clock is looked at for a certificate's end, in seconds.
@@ -118,6 +122,7 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
         return too_many("connections");
     }
     if !part.take() {
+        part.pause.begin(COME_AGAIN);
         return too_many("requests");
     }
     if !matches!(*request.method(), Method::POST | Method::PUT) {
@@ -144,7 +149,10 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
 
 /// The routes as one connection's peer finds them.
 pub fn for_peer(app: Router, name: PeerName, reset: Reset) -> Router {
-    app.layer(axum::Extension(name))
+    // Layers of a router are made anew for each of its routes: here they are for one, since each connection makes them.
+    Router::new()
+        .fallback_service(app)
+        .layer(axum::Extension(name))
         .layer(axum::Extension(reset))
         .layer(axum::middleware::map_response(in_our_words))
 }
@@ -162,7 +170,7 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let local = listener.local_addr().map_err(listen)?;
     let stopping = tasks.stopping();
-    let (slots, handshakes) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::default());
+    let (slots, handshakes) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Handshakes::default());
     let server = Server {
         tls,
         domain,
@@ -203,7 +211,7 @@ struct Server {
     /// Places of those who are known.
     slots: Arc<Semaphore>,
     /// Places of those who are not yet.
-    handshakes: Arc<Handshakes>,
+    handshakes: Handshakes,
     turned_away: TurnedAway,
     shares: Shares,
 }
@@ -225,8 +233,7 @@ async fn accept_until(
         match accepted {
             Ok((stream, from)) => {
                 let (server, stopping) = (Arc::clone(&server), tasks.stopping());
-                let place = server.handshakes.enter(from.ip());
-                connections.spawn(async move { server.connection((stream, from), place, stopping).await });
+                connections.spawn(async move { server.connection((stream, from), stopping).await });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: give others the time to end.
@@ -249,25 +256,40 @@ impl Server {
         from: IpAddr,
         place: Place,
     ) -> Option<TlsStream<TcpStream>> {
-        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.tls.accept(stream));
-        tokio::select! {
+        let mut handshake = std::pin::pin!(tokio::time::timeout(HANDSHAKE_LIMIT, async {
+            // Who says nothing costs nothing but its socket.
+            match stream.peek(&mut [0]).await {
+                Ok(0) | Err(_) => None,
+                Ok(_) => Some(place.in_turns(self.tls.accept(stream)).await),
+            }
+        }));
+        let shaken = tokio::select! {
             biased;
-            shaken = handshake => match shaken {
-                Ok(Ok(stream)) => return Some(stream),
-                Ok(Err(error)) => self.turned_away.count(Turned::Failed, from, &error.to_string()),
-                Err(_) => self.turned_away.count(Turned::Silent, from, "it said nothing in time"),
-            },
-            () = place.gone() => self.turned_away.count(Turned::Silent, from, "others needed its place"),
+            shaken = handshake.as_mut() => shaken,
+            () = place.gone() => {
+                self.turned_away.count(Turned::Silent, from, "others needed its place");
+                self.handshakes.linger().await;
+                return None;
+            }
+        };
+        match shaken {
+            Ok(Some((Ok(stream), _turn))) => return Some(stream),
+            Ok(Some((Err(error), turn))) => {
+                self.turned_away.count(Turned::Failed, from, &error.to_string());
+                tokio::time::sleep(AFTER_FAILURE).await;
+                drop(turn);
+            }
+            Ok(None) => self.turned_away.count(Turned::Silent, from, "it ended before it said anything"),
+            Err(_) => self.turned_away.count(Turned::Silent, from, "it said nothing in time"),
         }
         None
     }
 
-    async fn connection(
-        &self,
-        (stream, from): (TcpStream, SocketAddr),
-        place: Place,
-        stopping: impl Future<Output = ()>,
-    ) {
+    async fn connection(&self, (stream, from): (TcpStream, SocketAddr), stopping: impl Future<Output = ()>) {
+        let Some(place) = self.handshakes.enter(from.ip()) else {
+            self.turned_away.count(Turned::Silent, from.ip(), "all places are taken");
+            return self.handshakes.linger().await;
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%from, %error, "TCP_NODELAY could not be set");
         }
@@ -281,9 +303,9 @@ impl Server {
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = Reset::default();
         let part = self.shares.enter(name.as_ref().ok());
-        let is_beyond = part.is_beyond;
-        let app = self.app.clone().layer(middleware::from_fn_with_state(part, within_share));
-        let app = for_peer(app, PeerName(name), reset.clone());
+        let (is_beyond, pause) = (part.is_beyond, part.pause.clone());
+        let app = for_peer(self.app.clone(), PeerName(name), reset.clone());
+        let app = app.layer(middleware::from_fn_with_state(part, within_share));
         let asked = Arc::new(AtomicBool::new(false));
         let service = TowerToHyperService::new({
             let asked = Arc::clone(&asked);
@@ -302,7 +324,7 @@ impl Server {
             .max_header_list_size(MAX_HEADER_BYTES)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(Paused::new(stream, pause)), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased;

@@ -14,6 +14,7 @@ use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
 use schemas::time::Millis;
+use tokio::task::coop::consume_budget;
 
 use super::records::{self, StateMark};
 use crate::channel::feed::Feed;
@@ -134,6 +135,7 @@ impl Bootstrap {
             }
             next = batch.next;
             for stored in batch.records.iter().filter(|stored| stored.offset < stop) {
+                consume_budget().await;
                 if let Some(mark) = records::read_checkpoint(&stored.record) {
                     checkpoint = Some((stored.offset, mark));
                     last.extend(uncommitted.drain(..));
@@ -178,6 +180,8 @@ impl Bootstrap {
         self.next = batch.next;
         let mut found = Vec::new();
         for stored in batch.records.into_iter().filter(|stored| stored.offset < self.end) {
+            // Others on this thread have their turns.
+            consume_budget().await;
             let (Some(key), Some(value)) = (&stored.record.key, &stored.record.value) else { continue };
             if self.last.get(&hash128(key)) != Some(&stored.offset) {
                 continue;

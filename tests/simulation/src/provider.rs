@@ -207,7 +207,7 @@ impl Provider {
                 continue;
             }
             let items = group.iter().map(|change| Ok(register::item(change))).collect();
-            for result in agent.take_items(items)? {
+            for result in agent.take_items(items, || Ok(()))? {
                 anyhow::ensure!(!matches!(result, ItemResult::Refused { .. }), "refused: {result:?}");
             }
             self.taken();

@@ -2,8 +2,10 @@
 //!
 //! Owns the ways in. What is right under attack is for the tests to say.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -25,12 +27,16 @@ const DRIP: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Attacker {
     address: SocketAddr,
-    from: Ipv4Addr,
     config: ClientConfig,
 }
 
 /// Where attackers come from: the whole of 127/8 is this machine.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+/// The first of the ports that they take: the system's services are below.
+const FIRST_PORT: u16 = 1_024;
+static NEXT_PORT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+/// Ports that are tried for one socket.
+const PORTS_TRIED: usize = 1_000;
 
 /// A TLS record that announces a long hello, and then the hello that never ends.
 pub fn endless_hello() -> impl Iterator<Item = u8> {
@@ -61,15 +67,31 @@ impl Attacker {
                 config.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
             }
         };
-        Ok(Self { address, from: ELSEWHERE, config })
+        Ok(Self { address, config })
     }
 
     /// A bare connection.
+    ///
+    /// Ports are counted here: beside thousands of sockets the kernel's own search takes most of a core, under locks that
+    /// all who connect on this machine need.
     pub async fn socket(&self) -> std::io::Result<TcpStream> {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind((self.from, 0).into())?;
-        socket.connect(self.address).await
+        let mut tried = Err(ErrorKind::AddrInUse.into());
+        for _ in 0..PORTS_TRIED {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed).max(FIRST_PORT);
+            tried = match socket.bind((ELSEWHERE, port).into()) {
+                Ok(()) => socket.connect(self.address).await,
+                Err(error) => Err(error),
+            };
+            let is_taken = |error: &std::io::Error| {
+                matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
+            };
+            if !tried.as_ref().is_err_and(is_taken) {
+                break;
+            }
+        }
+        tried
     }
 
     /// A connection after its handshake, for `h2` or `http/1.1`.
