@@ -227,6 +227,13 @@ fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement()
     eventually("it is received", || Ok(!daily_site::rows_of(&second).is_empty()))
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
     assert!(site.log("consumer").contains("begins to receive it"), "{}", site.log("consumer"));
+    // One that cannot be compared keeps nobody else's from it.
+    let three = std::fs::read_to_string(site.path("consumer.toml")).unwrap();
+    let three = format!("{three}\n[[agreement]]\nnumber = \"A-0\"\nchannel = \"register\"\n");
+    std::fs::write(site.path("three.toml"), three).unwrap();
+    let (code, said) = dit(&["consumer", "compare", "--config", "three.toml"]);
+    assert_eq!((code, said.matches("equal to its part of the register").count()), (Some(1), 2), "{said}");
+    assert!(said.contains("A-0: consumer/A-0.status.json: no status yet; is the agent running?"), "{said}");
     // A file that cannot be read changes nothing.
     std::fs::write(site.path("consumer.toml"), "router = ").unwrap();
     eventually("it is told", || Ok(site.log("consumer").contains("the agent goes on as before"))).unwrap();

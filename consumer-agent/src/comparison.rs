@@ -2,7 +2,7 @@
 //!
 //! Owns the asking and the waiting. The running agent compares, as it does once a day by itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,6 +10,7 @@ use schemas::ids::AgreementNumber;
 
 use crate::config::ConsumerConfig;
 use crate::process::status_path;
+use crate::receive::reconciling::Checked;
 use crate::running::compare_mark;
 use crate::status::Status;
 
@@ -31,54 +32,92 @@ pub struct CompareArgs {
     agreement: Option<AgreementNumber>,
 }
 
-/// Asks the running agent, and waits; whether every replica was equal as it stood.
+/// A comparison that was asked for; what nobody has taken up is taken back when this is dropped.
+struct Asked {
+    status: PathBuf,
+    mark: PathBuf,
+    before: Option<Checked>,
+}
+
+impl Asked {
+    fn ask(config: &ConsumerConfig, number: &AgreementNumber) -> anyhow::Result<Self> {
+        let status = status_path(&config.data_dir, number);
+        let mark = compare_mark(&config.data_dir, number);
+        let before = read(&status)?.checked;
+        platform::closed::write(&mark, "").with_context(|| mark.display().to_string())?;
+        Ok(Self { status, mark, before })
+    }
+
+    async fn answer(&self) -> anyhow::Result<Checked> {
+        let begun = Instant::now();
+        loop {
+            let status = read(&self.status)?;
+            if let Some(checked) = status.checked.filter(|checked| Some(*checked) != self.before) {
+                return Ok(checked);
+            }
+            if self.mark.exists() && begun.elapsed() > TAKEN_LIMIT {
+                bail!("nobody takes the wish up; is the agent running?");
+            }
+            if begun.elapsed() > DONE_LIMIT {
+                let why = status.last_error.unwrap_or_else(|| status.phase.as_str().to_owned());
+                bail!("not compared within {} min: {why}", DONE_LIMIT.as_secs() / 60);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Most are gone: the agent has taken them up.
+        drop(std::fs::remove_file(&self.mark));
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Status> {
+    let named = || format!("{}: no status yet; is the agent running?", path.display());
+    let bytes = std::fs::read(path).with_context(named)?;
+    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+}
+
+/// Asks the running agent, and waits; whether every replica was equal as it stood. What keeps one from being compared is
+/// told, and the others are.
 pub async fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
     let config = ConsumerConfig::read(&args.config)?;
     let is_asked = |number: &&AgreementNumber| args.agreement.as_ref().is_none_or(|asked| asked == *number);
     let numbers = config.agreement.iter().map(|agreement| &agreement.number).filter(is_asked);
-    let numbers: Vec<&AgreementNumber> = numbers.collect();
-    if numbers.is_empty() {
+    let asked: Vec<_> = numbers.map(|number| (number, Asked::ask(&config, number))).collect();
+    if asked.is_empty() {
         bail!("{} has no such agreement", args.config.display());
     }
-    let read = |number: &AgreementNumber| -> anyhow::Result<Status> {
-        let path = status_path(&config.data_dir, number);
-        let named = || format!("{}: no status yet; is the agent running?", path.display());
-        Ok(serde_json::from_slice(&std::fs::read(&path).with_context(named)?)?)
-    };
-    let mut before = Vec::new();
-    for number in numbers {
-        before.push((number, read(number)?.checked));
-        let mark = compare_mark(&config.data_dir, number);
-        platform::closed::write(&mark, "").with_context(|| mark.display().to_string())?;
+    let (mut were_equal, mut compared) = (true, 0);
+    for (number, asked) in asked {
+        let outcome = match &asked {
+            Ok(asked) => asked.answer().await,
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
+        match outcome {
+            Ok(checked) => {
+                compared += 1;
+                were_equal &= checked.equal && checked.mended == 0;
+                platform::say!("{number}: {} ({} rows)", found(checked), checked.rows);
+            }
+            Err(error) => {
+                were_equal = false;
+                platform::complain!("{number}: {error:#}");
+            }
+        }
     }
-    let begun = Instant::now();
-    let mut were_equal = true;
-    for (number, before) in before {
-        let mark = compare_mark(&config.data_dir, number);
-        let checked = loop {
-            let status = read(number)?;
-            if let Some(checked) = status.checked.filter(|checked| Some(*checked) != before) {
-                break checked;
-            }
-            if mark.exists() && begun.elapsed() > TAKEN_LIMIT {
-                drop(std::fs::remove_file(&mark));
-                bail!("{number}: nobody takes the wish up; is the agent running?");
-            }
-            if begun.elapsed() > DONE_LIMIT {
-                let why = status.last_error.unwrap_or_else(|| status.phase.as_str().to_owned());
-                bail!("{number}: not compared within {} min: {why}", DONE_LIMIT.as_secs() / 60);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        };
-        were_equal &= checked.equal && checked.mended == 0;
-        let found = match (checked.equal, checked.mended) {
-            (true, 0) => "equal to its part of the register".to_owned(),
-            (true, mended) => format!("{mended} row(s) were wrong and are mended"),
-            (false, _) => {
-                "other than its part of the register, and could not be mended: dit status".to_owned()
-            }
-        };
-        platform::say!("{number}: {found} ({} rows)", checked.rows);
+    if compared == 0 {
+        bail!("no replica was compared");
     }
     Ok(were_equal)
+}
+
+fn found(checked: Checked) -> String {
+    match (checked.equal, checked.mended) {
+        (true, 0) => "equal to its part of the register".to_owned(),
+        (true, mended) => format!("{mended} row(s) were wrong and are mended"),
+        (false, _) => "other than its part of the register, and could not be mended: dit status".to_owned(),
+    }
 }

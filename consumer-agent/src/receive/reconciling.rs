@@ -61,6 +61,8 @@ pub struct Unasked;
 pub struct Reconciling {
     every: Option<Duration>,
     due: Option<Instant>,
+    /// A person waits for the end of one.
+    is_wished: bool,
     ask: Option<Ask>,
     tries: u32,
     /// Ranges that are to be asked for after those that are.
@@ -78,11 +80,24 @@ impl Reconciling {
     pub fn new(every: Option<Duration>, now: Instant, share: u32) -> Self {
         let due = every.map(|every| now + every * share.min(1_000) / 1_000);
         let (ask, pending, differed, last) = (None, None, None, None);
-        Self { every, due, ask, tries: 0, pending, differed, in_vain: 0, mended: 0, bytes: 0, last }
+        Self {
+            every,
+            due,
+            is_wished: false,
+            ask,
+            tries: 0,
+            pending,
+            differed,
+            in_vain: 0,
+            mended: 0,
+            bytes: 0,
+            last,
+        }
     }
 
     /// A person wants to know now; a comparison that is under way is what is wanted.
     pub fn wish(&mut self, now: Instant) {
+        self.is_wished = true;
         if self.ask.is_none() {
             self.due = Some(now);
         }
@@ -191,12 +206,13 @@ impl Reconciling {
         self.tries += 1;
         let given_up = self.tries >= TRIES;
         if given_up {
+            self.is_wished = false;
             self.next(now);
         }
         given_up
     }
 
-    /// The replica is received anew: it is compared again at its next time.
+    /// The replica is received anew: it is compared again at its next time, or behind that for a person who waits.
     pub fn on_resync(&mut self, now: Instant) {
         if self.ask.is_some() {
             self.next(now);
@@ -205,7 +221,7 @@ impl Reconciling {
 
     fn next(&mut self, now: Instant) {
         self.ask = None;
-        self.due = self.every.map(|every| now + every);
+        self.due = if self.is_wished { Some(now) } else { self.every.map(|every| now + every) };
     }
 
     fn resync(&mut self, now: Instant) -> Finding {
@@ -214,6 +230,7 @@ impl Reconciling {
     }
 
     fn over(&mut self, equal: bool, rows: u64, (at, now): (Millis, Instant)) -> Checked {
+        self.is_wished = false;
         self.next(now);
         let checked = Checked { at, equal, rows, mended: self.mended, bytes: self.bytes };
         self.last = Some(checked);
@@ -346,5 +363,26 @@ mod tests {
         assert_eq!(Reconciling::new(None, now, 0).question(now, 9), None);
         let told = Sums::new(Ranges::whole(), 0).announce();
         assert!(reconciling.on_sums(&Sums::new(Ranges::whole(), 0), &told, (Millis::new(0), now)).is_err());
+    }
+
+    #[test]
+    fn a_wish_outlives_a_resync_and_ends_with_its_answer() {
+        let now = Instant::now();
+        let mut reconciling = Reconciling::new(None, now, 0);
+        assert_eq!(reconciling.question(now, 0), None);
+        reconciling.wish(now);
+        assert!(reconciling.question(now, 0).is_some());
+        reconciling.on_resync(now);
+        assert!(reconciling.open().is_none() && reconciling.due() == Some(now));
+        let Some(Ask::Sums { within, bits }) = reconciling.question(now, 0) else { panic!("it asks again") };
+        let sums = sums(&Held::new(), &within, bits);
+        let found = reconciling.on_sums(&sums, &sums.announce(), (Millis::new(1), now)).unwrap();
+        assert!(matches!(found, Finding::Over(Checked { equal: true, .. })));
+        assert_eq!((reconciling.due(), reconciling.question(now, 0)), (None, None));
+        // Whom nobody answers gives up.
+        reconciling.wish(now);
+        assert!(reconciling.question(now, 0).is_some());
+        while !reconciling.on_broken(now) {}
+        assert_eq!(reconciling.question(now, 0), None);
     }
 }
