@@ -254,6 +254,12 @@ fn remarks(table: &Table, identical: Option<(u64, u64)>) -> Vec<String> {
             place.line, place.character
         ));
     }
+    if let Some((count, place)) = table.row_like() {
+        remarks.push(format!(
+            "{count} row(s) have a cell of several lines that look like rows, taken as text; the first at line {}, character {}: look whether a quote is missing there",
+            place.line, place.character
+        ));
+    }
     if let Some((count, line)) = identical {
         remarks.push(format!(
             "{count} row(s) stand there again, cell for cell the same; the first is that of line {line}"

@@ -3,12 +3,13 @@
 //! Owns which form a file has and how far what is wrong in it reaches: a row that cannot be read is given with its place,
 //! not skipped; where nothing behind it can be trusted, it says so and is the last one.
 
+mod records;
+
 use std::fs::File;
 use std::io::{Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::cells::{Cell, Cells, Columns};
-use super::delimited::{Fault, FaultKind, Found, Progress, Scan, lenient};
 use super::format::{FormatError, Quoting, TableFormat};
 use super::objects;
 use super::place::{Place, Widths};
@@ -125,6 +126,9 @@ enum Form {
 /// Lines among which there must be an object.
 const LOOKED_AT: usize = 100;
 
+/// How many rows a person should know of, and the place of the first.
+pub type Noted = Option<(u64, Place)>;
+
 /// A table being read.
 pub struct Table {
     header: Vec<String>,
@@ -134,7 +138,8 @@ pub struct Table {
     next: Place,
     trailer: Option<Trailer>,
     rows: u64,
-    loose: Option<(u64, Place)>,
+    loose: Noted,
+    row_like: Noted,
     ended: bool,
 }
 
@@ -158,8 +163,17 @@ impl Table {
         let lines = Lines::new(Cursor::new(head).chain(file), encoding);
         let trailer = format.trailer.as_deref().map(Trailer::new);
         let next = Place::START;
-        let mut table =
-            Self { header: Vec::new(), form, lines, next, trailer, rows: 0, loose: None, ended: false };
+        let mut table = Self {
+            header: Vec::new(),
+            form,
+            lines,
+            next,
+            trailer,
+            rows: 0,
+            loose: None,
+            row_like: None,
+            ended: false,
+        };
         table.read_header(format).map_err(|problem| TableError::Header { path: path.to_owned(), problem })?;
         Ok(table)
     }
@@ -239,8 +253,13 @@ impl Table {
     }
 
     /// Rows with a quote within a cell that is not quoted, and the place of the first: these are taken as they stand.
-    pub const fn loose(&self) -> Option<(u64, Place)> {
+    pub const fn loose(&self) -> Noted {
         self.loose
+    }
+
+    /// Rows with a cell of several lines of which one could be a row, and the place of the first: these are text.
+    pub const fn row_like(&self) -> Noted {
+        self.row_like
     }
 
     fn pass(&mut self, line: &Line) {
@@ -377,95 +396,6 @@ impl Table {
                 row.broken(at, reason, Extent::Row)
             }
         }
-    }
-
-    fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
-        let mut scan = Scan::new(delimiter, quoting);
-        let (mut row, end) = self.begin(first.clone());
-        let (mut bad, mut taken) = (first.bad.clone(), vec![first]);
-        let mut progress = scan.line(&row.text, end);
-        while progress == Progress::Open && row.text.len() <= MAX_RECORD_BYTES {
-            let Ok(Some(line)) = self.lines.next() else { break };
-            bad.extend(line.bad.iter().map(|(at, width)| (at + row.text.len(), *width)));
-            row.text.push_str(&line.text);
-            progress = scan.line(&row.text, line.end);
-            taken.push(line);
-        }
-        row.widths = self.lines.widths(bad.clone());
-        if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting)
-            && progress == Progress::Whole
-        {
-            let first = self.loose.map_or_else(|| row.behind(at), |(_, place)| place);
-            self.loose = Some((self.loose.map_or(1, |(count, _)| count + 1), first));
-        }
-        let fault = match progress {
-            Progress::Whole => return self.cells(row, scan.cells, &bad),
-            Progress::Broken(fault) => fault,
-            Progress::Open => Fault { at: scan.open_at(), kind: FaultKind::Open },
-        };
-        if quoting == Quoting::Lenient && taken.first().is_some_and(|line| line.end > 0 || taken.len() == 1) {
-            return self.leniently(taken, delimiter);
-        }
-        let words = fault.kind.in_words();
-        if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
-            return row.broken(fault.at, words.to_owned(), Extent::Quotes);
-        }
-        // Where the quote was opened is where it must be mended; where it was seen shows which one was meant.
-        let (at, seen) = (scan.open_at(), row.behind(fault.at));
-        let reason = format!(
-            "the quote that is opened here, in row {}, is broken; at line {}, character {}: {words}; nothing from here on can be trusted",
-            self.rows, seen.line, seen.character
-        );
-        row.broken(at, reason, Extent::Rest)
-    }
-
-    /// Whether the quotes of a line pair up, and leave as many delimiters outside of them as the header has: then it is one
-    /// row, however it is to be read, and the next one begins behind it.
-    fn pairs_up(&self, line: &str, delimiter: u8) -> bool {
-        let (mut is_outside, mut delimiters) = (true, 0);
-        for byte in line.bytes() {
-            match byte {
-                b'"' => is_outside = !is_outside,
-                byte if byte == delimiter && is_outside => delimiters += 1,
-                _ => {}
-            }
-        }
-        is_outside && delimiters + 1 == self.header.len()
-    }
-
-    /// The first line by itself; what was read beyond it is read again.
-    fn leniently(&mut self, lines: Vec<Line>, delimiter: u8) -> Row {
-        let mut lines = lines.into_iter();
-        let first = lines.next().unwrap_or_default();
-        self.lines.unread(lines);
-        let cells = lenient(first.content(), delimiter);
-        let bad = first.bad.clone();
-        let (row, _) = self.begin(first);
-        self.cells(row, cells, &bad)
-    }
-
-    fn cells(&self, mut row: Row, found: Vec<Found>, bad: &[(usize, usize)]) -> Row {
-        let (count, width) = (found.len(), self.header.len());
-        if width > 0 && count != width {
-            return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
-        }
-        let looks_like = if bad.is_empty() { None } else { self.looks_like(&row.text, bad) };
-        let cell = |found: Found| {
-            let next = bad.partition_point(|(at, _)| *at < found.start);
-            let is_bad = bad.get(next).is_some_and(|(at, _)| *at < found.end);
-            if is_bad { Cell::Undecodable(looks_like) } else { Cell::Plain(found.text) }
-        };
-        row.starts = found.iter().map(|found| found.start).collect();
-        row.content = Ok(Cells::Ordered(found.into_iter().map(cell).collect()));
-        row
-    }
-
-    /// Only bytes that were told to be UTF-8 can be recognised as others: their own are lost, but not where they stood.
-    fn looks_like(&self, text: &str, bad: &[(usize, usize)]) -> Option<&'static str> {
-        let is_utf8 = self.lines.encoding() == encoding_rs::UTF_8;
-        let is_plain =
-            bad.iter().all(|(_, width)| *width == 1) && text.chars().all(|c| c.is_ascii() || c == '\u{fffd}');
-        (is_utf8 && is_plain).then_some("windows-1257")
     }
 }
 

@@ -365,7 +365,8 @@ impl DropFolder {
         }
         match mark {
             Some((from, to)) if from.is_file() => {
-                std::fs::rename(&from, to).map_err(|error| DropError::at(&from, error))
+                let moved = taking::was_moved(std::fs::rename(&from, to));
+                moved.map(drop).map_err(|error| DropError::at(&from, error))
             }
             _ => Ok(()),
         }

@@ -80,6 +80,14 @@ pub(super) enum Copied {
     Gone,
 }
 
+/// Whether a file was moved; not, where somebody has taken it away just now.
+pub(super) fn was_moved(outcome: io::Result<()>) -> io::Result<bool> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        outcome => outcome.map(|()| true),
+    }
+}
+
 impl Taking {
     /// Reads a file into `folder`; its digest is made where it is asked for, since that takes as long as reading.
     pub(super) fn read(original: &Path, folder: &Path, with_digest: bool) -> Result<Copied, DropError> {
@@ -141,8 +149,8 @@ impl Taking {
     /// the copy goes there instead.
     pub(super) fn put(self, target: &Path) -> Result<(), DropError> {
         let wrong = |error: io::Error| DropError::at(target, error);
-        if Identity::at(&self.original) == Some(self.identity) {
-            std::fs::rename(&self.original, target).map_err(wrong)?;
+        let is_there = Identity::at(&self.original) == Some(self.identity);
+        if is_there && was_moved(std::fs::rename(&self.original, target)).map_err(wrong)? {
             if Identity::at(target).is_some_and(|found| found.is_still(&self.identity)) {
                 return std::fs::remove_file(&self.copy).map_err(|error| DropError::at(&self.copy, error));
             }

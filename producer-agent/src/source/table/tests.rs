@@ -160,6 +160,28 @@ fn what_quotes_mean_can_be_told() {
 }
 
 #[test]
+fn a_quote_that_takes_rows_for_text_is_refused_or_told() {
+    let text = b"k,n\n1,\"open\n2,b\n3,shut\"\n4,\"two\nlines\"\n";
+    let (_, found) = rows("a.csv", text, &TableFormat { quoting: Quoting::Lenient, ..plain() });
+    let refused = bad(&found[0]);
+    assert_eq!((refused.0, refused.1, refused.3), (2, 3, Extent::Quotes));
+    assert_eq!(cells(&found[1..]), [["4", "two\nlines"]]);
+    // By the RFC it is a cell.
+    let (_, found) = rows("a.csv", text, &plain());
+    assert_eq!(cells(&found), [["1", "open\n2,b\n3,shut"], ["4", "two\nlines"]]);
+    let told = |text: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.csv"), text).unwrap();
+        let mut table = Table::open(&dir.path().join("a.csv"), &plain()).unwrap();
+        table.by_ref().for_each(drop);
+        table.row_like().map(|(count, place)| (count, place.line, place.character))
+    };
+    assert_eq!(told(text), Some((1, 2, 3)));
+    assert_eq!(told(b"n,k\n\"a\nb\",1\n\"a\nb, c\",2\n"), Some((1, 4, 1)), "it could be a row of two cells");
+    assert_eq!(told(b"n,k\n\"a\nb\",1\n"), None);
+}
+
+#[test]
 fn objects_a_line_are_rows_too() {
     let text = "\n{\"b\":1.0,\"a\":\"x\"}\n{\"a\":null}\n \n{\"a\":[],\"b\":2}\nno\n{\"a\":1,\"a\":2}\n";
     for name in ["a.ndjson", "a.jsonl", "A.JSON"] {

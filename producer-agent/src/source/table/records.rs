@@ -1,0 +1,123 @@
+//! Rows of delimited text: which lines make one, and what its cells are.
+//!
+//! Owns how far a broken quote reaches. Where a quote may have taken rows for text, it does not guess: it refuses, or says so.
+
+use super::super::cells::{Cell, Cells};
+use super::super::delimited::{Fault, FaultKind, Found, Progress, Scan, lenient};
+use super::super::format::Quoting;
+use super::super::place::Place;
+use super::super::text::{Line, MAX_RECORD_BYTES};
+use super::{Extent, Noted, Row, Table};
+
+/// By RFC 4180 that is a cell; where quotes may be broken, nobody can tell.
+const ROW_LIKE: &str = "the quote that is opened here takes lines for text that look like rows: mend it, or say quoting = \"rfc4180\" \
+     if the source writes such cells";
+
+fn note(noted: &mut Noted, place: Place) {
+    let (count, first) = noted.unwrap_or((0, place));
+    *noted = Some((count + 1, first));
+}
+
+impl Table {
+    pub(super) fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
+        let mut scan = Scan::new(delimiter, quoting);
+        let (mut row, end) = self.begin(first.clone());
+        let (mut bad, mut taken) = (first.bad.clone(), vec![first]);
+        let mut progress = scan.line(&row.text, end);
+        while progress == Progress::Open && row.text.len() <= MAX_RECORD_BYTES {
+            let Ok(Some(line)) = self.lines.next() else { break };
+            bad.extend(line.bad.iter().map(|(at, width)| (at + row.text.len(), *width)));
+            row.text.push_str(&line.text);
+            progress = scan.line(&row.text, line.end);
+            taken.push(line);
+        }
+        row.widths = self.lines.widths(bad.clone());
+        if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting)
+            && progress == Progress::Whole
+        {
+            note(&mut self.loose, row.behind(at));
+        }
+        let row_like = scan.cells.iter().find(|cell| self.may_hold_rows(&cell.text, delimiter));
+        if let (Some(at), Progress::Whole) = (row_like.map(|cell| cell.start), &progress) {
+            if quoting == Quoting::Lenient {
+                return row.broken(at, ROW_LIKE.to_owned(), Extent::Quotes);
+            }
+            note(&mut self.row_like, row.behind(at));
+        }
+        let fault = match progress {
+            Progress::Whole => return self.cells(row, scan.cells, &bad),
+            Progress::Broken(fault) => fault,
+            Progress::Open => Fault { at: scan.open_at(), kind: FaultKind::Open },
+        };
+        if quoting == Quoting::Lenient && taken.first().is_some_and(|line| line.end > 0 || taken.len() == 1) {
+            return self.leniently(taken, delimiter);
+        }
+        let words = fault.kind.in_words();
+        if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
+            return row.broken(fault.at, words.to_owned(), Extent::Quotes);
+        }
+        // Where the quote was opened is where it must be mended; where it was seen shows which one was meant.
+        let (at, seen) = (scan.open_at(), row.behind(fault.at));
+        let reason = format!(
+            "the quote that is opened here, in row {}, is broken; at line {}, character {}: {words}; nothing from here on can be trusted",
+            self.rows, seen.line, seen.character
+        );
+        row.broken(at, reason, Extent::Rest)
+    }
+
+    /// Whether a cell has a line, behind its first, with as many delimiters as a row.
+    fn may_hold_rows(&self, text: &str, delimiter: u8) -> bool {
+        let delimiters = self.header.len().saturating_sub(1);
+        let count = |line: &str| line.bytes().filter(|byte| *byte == delimiter).count();
+        delimiters > 0 && text.split(['\n', '\r']).skip(1).any(|line| count(line) >= delimiters)
+    }
+
+    /// Whether the quotes of a line pair up, and leave as many delimiters outside of them as the header has: then it is one
+    /// row, however it is to be read, and the next one begins behind it.
+    fn pairs_up(&self, line: &str, delimiter: u8) -> bool {
+        let (mut is_outside, mut delimiters) = (true, 0);
+        for byte in line.bytes() {
+            match byte {
+                b'"' => is_outside = !is_outside,
+                byte if byte == delimiter && is_outside => delimiters += 1,
+                _ => {}
+            }
+        }
+        is_outside && delimiters + 1 == self.header.len()
+    }
+
+    /// The first line by itself; what was read beyond it is read again.
+    fn leniently(&mut self, lines: Vec<Line>, delimiter: u8) -> Row {
+        let mut lines = lines.into_iter();
+        let first = lines.next().unwrap_or_default();
+        self.lines.unread(lines);
+        let cells = lenient(first.content(), delimiter);
+        let bad = first.bad.clone();
+        let (row, _) = self.begin(first);
+        self.cells(row, cells, &bad)
+    }
+
+    fn cells(&self, mut row: Row, found: Vec<Found>, bad: &[(usize, usize)]) -> Row {
+        let (count, width) = (found.len(), self.header.len());
+        if width > 0 && count != width {
+            return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
+        }
+        let looks_like = if bad.is_empty() { None } else { self.looks_like(&row.text, bad) };
+        let cell = |found: Found| {
+            let next = bad.partition_point(|(at, _)| *at < found.start);
+            let is_bad = bad.get(next).is_some_and(|(at, _)| *at < found.end);
+            if is_bad { Cell::Undecodable(looks_like) } else { Cell::Plain(found.text) }
+        };
+        row.starts = found.iter().map(|found| found.start).collect();
+        row.content = Ok(Cells::Ordered(found.into_iter().map(cell).collect()));
+        row
+    }
+
+    /// Only bytes that were told to be UTF-8 can be recognised as others: their own are lost, but not where they stood.
+    fn looks_like(&self, text: &str, bad: &[(usize, usize)]) -> Option<&'static str> {
+        let is_utf8 = self.lines.encoding() == encoding_rs::UTF_8;
+        let is_plain =
+            bad.iter().all(|(_, width)| *width == 1) && text.chars().all(|c| c.is_ascii() || c == '\u{fffd}');
+        (is_utf8 && is_plain).then_some("windows-1257")
+    }
+}
