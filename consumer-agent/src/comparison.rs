@@ -12,7 +12,7 @@ use crate::config::ConsumerConfig;
 use crate::process::status_path;
 use crate::receive::reconciling::Checked;
 use crate::running::compare_mark;
-use crate::status::Status;
+use crate::status::{Phase, Status};
 
 /// An agent that runs looks at marks every second.
 const TAKEN_LIMIT: Duration = Duration::from_secs(15);
@@ -37,6 +37,7 @@ struct Asked {
     status: PathBuf,
     mark: PathBuf,
     before: Option<Checked>,
+    begun: Instant,
 }
 
 impl Asked {
@@ -45,20 +46,22 @@ impl Asked {
         let mark = compare_mark(&config.data_dir, number);
         let before = read(&status)?.checked;
         platform::closed::write(&mark, "").with_context(|| mark.display().to_string())?;
-        Ok(Self { status, mark, before })
+        Ok(Self { status, mark, before, begun: Instant::now() })
     }
 
     async fn answer(&self) -> anyhow::Result<Checked> {
-        let begun = Instant::now();
         loop {
             let status = read(&self.status)?;
             if let Some(checked) = status.checked.filter(|checked| Some(*checked) != self.before) {
                 return Ok(checked);
             }
-            if self.mark.exists() && begun.elapsed() > TAKEN_LIMIT {
+            if self.mark.exists() && self.begun.elapsed() > TAKEN_LIMIT {
                 bail!("nobody takes the wish up; is the agent running?");
             }
-            if begun.elapsed() > DONE_LIMIT {
+            if status.phase == Phase::Ended {
+                bail!("it has ended: there is nothing to compare with");
+            }
+            if self.begun.elapsed() > DONE_LIMIT {
                 let why = status.last_error.unwrap_or_else(|| status.phase.as_str().to_owned());
                 bail!("not compared within {} min: {why}", DONE_LIMIT.as_secs() / 60);
             }

@@ -63,22 +63,32 @@ impl Tasks {
     }
 }
 
-/// Resolves at SIGTERM or Ctrl-C.
-pub async fn terminate() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut term) => {
-            tokio::select! {
-                biased;
-                _ = interrupt => {}
-                _ = term.recv() => {}
+/// Resolves at SIGTERM or Ctrl-C. From this call on the process is not ended by them any more: whoever calls it waits.
+#[cfg(unix)]
+pub fn terminate() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    async move {
+        // One that cannot be listened to ends the process as ever.
+        let [term, interrupt] = signals.map(|signal| async move {
+            match signal {
+                Ok(mut signal) => drop(signal.recv().await),
+                Err(_) => std::future::pending().await,
             }
+        });
+        tokio::select! {
+            biased;
+            () = term => {}
+            () = interrupt => {}
         }
-        Err(_) => drop(interrupt.await),
     }
-    #[cfg(not(unix))]
-    drop(interrupt.await);
+}
+
+/// Resolves at Ctrl-C.
+#[cfg(not(unix))]
+pub async fn terminate() {
+    drop(tokio::signal::ctrl_c().await);
 }
 
 #[cfg(test)]

@@ -58,10 +58,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     })
     .await
     .context("the router could not be started")?;
+    // Whoever reads that it listens may stop it.
+    let stop = terminate();
     platform::say!("listening on {}, operators on {}", router.address(), router.admin_address());
     let fault = tokio::select! {
         biased;
-        () = terminate() => None,
+        () = stop => None,
         fault = log.failed() => Some(format!("the log can be used again only by a new start: {fault}")),
         fault = router.core().control.failed() => Some(fault),
     };

@@ -24,6 +24,8 @@ const TRIES: u32 = 3;
 const RANGES_AT_ONCE: usize = 256;
 /// Mends after which as much differs as before: more, and it is not the mending that is late.
 const IN_VAIN: u32 = 3;
+/// How often a replica is received anew for one wish to compare it.
+const RESYNCS_OF_A_WISH: u32 = 1;
 
 /// How the last comparison ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +63,8 @@ pub struct Unasked;
 pub struct Reconciling {
     every: Option<Duration>,
     due: Option<Instant>,
-    /// A person waits for the end of one.
-    is_wished: bool,
+    /// A person waits for the end of one: how often the replica may be received anew for it.
+    wished: Option<u32>,
     ask: Option<Ask>,
     tries: u32,
     /// Ranges that are to be asked for after those that are.
@@ -83,7 +85,7 @@ impl Reconciling {
         Self {
             every,
             due,
-            is_wished: false,
+            wished: None,
             ask,
             tries: 0,
             pending,
@@ -97,7 +99,7 @@ impl Reconciling {
 
     /// A person wants to know now; a comparison that is under way is what is wanted.
     pub fn wish(&mut self, now: Instant) {
-        self.is_wished = true;
+        self.wished = Some(RESYNCS_OF_A_WISH);
         if self.ask.is_none() {
             self.due = Some(now);
         }
@@ -150,7 +152,7 @@ impl Reconciling {
             let is_equal = (own.total, own.rows) == (told.total, told.rows);
             return Ok(match (within == Ranges::whole(), is_equal) {
                 (true, true) => Finding::Over(self.over(true, told.rows, at)),
-                (true, false) => self.resync(at.1),
+                (true, false) => self.resync(told.rows, at),
                 (false, _) => {
                     self.ask = first(rows);
                     Finding::AskOn
@@ -165,7 +167,7 @@ impl Reconciling {
             }
             self.differed = Some(differ);
             if differ > FEW_RANGES && differ > (1 << bits) / 10 * 9 {
-                return Ok(self.resync(at.1));
+                return Ok(self.resync(told.rows, at));
             }
         }
         let per_parent = MAX_SUMS / numbers.len().min(MAX_ASKED_RANGES);
@@ -206,7 +208,7 @@ impl Reconciling {
         self.tries += 1;
         let given_up = self.tries >= TRIES;
         if given_up {
-            self.is_wished = false;
+            self.wished = None;
             self.next(now);
         }
         given_up
@@ -215,22 +217,29 @@ impl Reconciling {
     /// The replica is received anew: it is compared again at its next time, or behind that for a person who waits.
     pub fn on_resync(&mut self, now: Instant) {
         if self.ask.is_some() {
+            self.wished = self.wished.and_then(|left| left.checked_sub(1));
             self.next(now);
         }
     }
 
     fn next(&mut self, now: Instant) {
         self.ask = None;
-        self.due = if self.is_wished { Some(now) } else { self.every.map(|every| now + every) };
+        self.due = if self.wished.is_some() { Some(now) } else { self.every.map(|every| now + every) };
     }
 
-    fn resync(&mut self, now: Instant) -> Finding {
-        self.next(now);
+    /// It is to be received anew; not again for one wish, which has its answer then.
+    fn resync(&mut self, rows: u64, at: (Millis, Instant)) -> Finding {
+        match self.wished {
+            Some(0) => return Finding::Over(self.over(false, rows, at)),
+            Some(left) => self.wished = Some(left - 1),
+            None => {}
+        }
+        self.next(at.1);
         Finding::Resync
     }
 
     fn over(&mut self, equal: bool, rows: u64, (at, now): (Millis, Instant)) -> Checked {
-        self.is_wished = false;
+        self.wished = None;
         self.next(now);
         let checked = Checked { at, equal, rows, mended: self.mended, bytes: self.bytes };
         self.last = Some(checked);
@@ -379,10 +388,39 @@ mod tests {
         let found = reconciling.on_sums(&sums, &sums.announce(), (Millis::new(1), now)).unwrap();
         assert!(matches!(found, Finding::Over(Checked { equal: true, .. })));
         assert_eq!((reconciling.due(), reconciling.question(now, 0)), (None, None));
-        // Whom nobody answers gives up.
+        // Whom nobody answers gives up, and so does one whose streams are closed for a resync again and again.
+        let broken = |reconciling: &mut Reconciling| {
+            reconciling.on_broken(now);
+        };
+        let resynced = |reconciling: &mut Reconciling| reconciling.on_resync(now);
+        for end in [&broken as &dyn Fn(&mut Reconciling), &resynced] {
+            reconciling.wish(now);
+            let asked = (0..100).take_while(|_| {
+                let is_asked = reconciling.question(now, 0).is_some();
+                end(&mut reconciling);
+                is_asked
+            });
+            assert!((1..10).contains(&asked.count()));
+            assert_eq!(reconciling.question(now, 0), None);
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_wrong_again_after_it_was_received_anew_is_told_so_and_left() {
+        let now = Instant::now();
+        let register: Held = (0..10_000).map(|key| (key.to_string(), 1)).collect();
+        let spoilt: Held = register.keys().map(|key| (key.clone(), 2)).collect();
+        let mut reconciling = Reconciling::new(None, now, 0);
         reconciling.wish(now);
-        assert!(reconciling.question(now, 0).is_some());
-        while !reconciling.on_broken(now) {}
-        assert_eq!(reconciling.question(now, 0), None);
+        let mut found = || {
+            let Some(Ask::Sums { within, bits }) = reconciling.question(now, spoilt.len()) else {
+                panic!("it asks")
+            };
+            let (own, told) = (sums(&spoilt, &within, bits), sums(&register, &within, bits).announce());
+            reconciling.on_sums(&own, &told, (Millis::new(1), now)).unwrap()
+        };
+        assert_eq!(found(), Finding::Resync);
+        assert!(matches!(found(), Finding::Over(Checked { equal: false, rows: 10_000, .. })));
+        assert_eq!((reconciling.due(), reconciling.question(now, 0)), (None, None));
     }
 }

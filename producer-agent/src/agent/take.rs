@@ -254,9 +254,9 @@ fn remarks(table: &Table, identical: Option<(u64, u64)>) -> Vec<String> {
             place.line, place.character
         ));
     }
-    if let Some((count, place)) = table.row_like() {
+    if let Some((count, place)) = table.rows_in_quotes() {
         remarks.push(format!(
-            "{count} row(s) have a cell of several lines that look like rows, taken as text; the first at line {}, character {}: look whether a quote is missing there",
+            "{count} row(s) have quotes around lines that look like rows, taken as text; the first at line {}, character {}: look whether a quote is missing there",
             place.line, place.character
         ));
     }

@@ -139,7 +139,7 @@ pub struct Table {
     trailer: Option<Trailer>,
     rows: u64,
     loose: Noted,
-    row_like: Noted,
+    rows_in_quotes: Noted,
     ended: bool,
 }
 
@@ -171,7 +171,7 @@ impl Table {
             trailer,
             rows: 0,
             loose: None,
-            row_like: None,
+            rows_in_quotes: None,
             ended: false,
         };
         table.read_header(format).map_err(|problem| TableError::Header { path: path.to_owned(), problem })?;
@@ -257,9 +257,9 @@ impl Table {
         self.loose
     }
 
-    /// Rows with a cell of several lines of which one could be a row, and the place of the first: these are text.
-    pub const fn row_like(&self) -> Noted {
-        self.row_like
+    /// Rows of several lines that could be rows, and the place of the first: these are text.
+    pub const fn rows_in_quotes(&self) -> Noted {
+        self.rows_in_quotes
     }
 
     fn pass(&mut self, line: &Line) {

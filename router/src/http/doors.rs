@@ -151,9 +151,14 @@ mod tests {
         let other = shares.enter(Some(&Peer::Agent("2/main".parse().unwrap())));
         let taken = (0..20_000).filter(|_| parts[0].take()).count();
         assert!((10_000..20_000).contains(&taken), "{taken}");
-        assert!(!parts[1].take() && other.take(), "shared by all of its connections, and by nobody else");
+        // Some may come back while this runs.
+        let left = |part: &Part| (0..20_000).take_while(|_| part.take()).count();
+        assert!(
+            left(&parts[1]) < 5_000 && other.take(),
+            "shared by all of its connections, and by nobody else"
+        );
         drop(parts);
         let again = shares.enter(Some(&peer));
-        assert!(!again.is_beyond && !again.take(), "who comes again finds what it left");
+        assert!(!again.is_beyond && left(&again) < 5_000, "who comes again finds what it left");
     }
 }

@@ -4,29 +4,34 @@
 //! rights.
 //!
 //! Three rules keep a flood of one address from being felt by others. A handshake's steps cost CPU, and an address takes them
-//! one at a time: its hundreds do not stand before the one of somebody else. After a failed one its address waits a little.
-//! When all places are taken, the one that has been silent longest goes; whoever waits for us keeps its place.
+//! one at a time: its hundreds do not stand before the one of somebody else. Each handshake that spoke and came to nothing
+//! makes its address wait a little. When all places are taken, one that says nothing goes, the one that came first; where
+//! all wait for their turn, the address that has most of them loses its latest.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Handshakes under way; an honest one takes milliseconds.
 pub(super) const MAX_HANDSHAKES: usize = 1_024;
 /// Of these from one address: a balancer may stand before many agents.
 const MAX_OF_ADDRESS: usize = 256;
-/// How long an address waits after a failed one: its failures cost a few hundredths of a core, and who comes from the same
-/// address waits less than a second.
-pub(super) const AFTER_FAILURE: Duration = Duration::from_millis(5);
+/// How long an address waits for each that came to nothing: they cost a few hundredths of a core.
+const AFTER_FAILURE: Duration = Duration::from_millis(5);
+/// How long it waits at most before one step, so that an honest agent behind the same address gets on.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 /// How long a connection that is turned away stays as it is. Who replaces each at once has to wait for the end of each.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(1);
 /// How many linger at once; others end at once.
 pub(super) const MAX_LINGERING: usize = 512;
+/// Addresses that are remembered for what they owe; of more those that owe nothing are forgotten.
+const MAX_REMEMBERED: usize = 4 * MAX_HANDSHAKES;
 
 /// Handshakes under way. Clones share them.
 #[derive(Debug, Clone)]
@@ -39,21 +44,34 @@ pub(super) struct Handshakes {
 struct Waiting {
     next: u64,
     places: HashMap<u64, (IpAddr, Arc<Notify>)>,
-    /// Those that wait for their peer; the first has waited longest.
+    /// Those that wait for their peer, in the order in which they came.
     silent: BTreeSet<u64>,
     addresses: HashMap<IpAddr, Address>,
 }
 
 #[derive(Debug)]
 struct Address {
-    places: usize,
+    /// Those that wait for their peer.
     silent: BTreeSet<u64>,
+    /// Those that wait for their turn, or have it.
+    queued: BTreeSet<u64>,
     turn: Arc<Semaphore>,
+    /// Its next step is no sooner.
+    free_at: Instant,
 }
 
-impl Default for Address {
-    fn default() -> Self {
-        Self { places: 0, silent: BTreeSet::new(), turn: Arc::new(Semaphore::new(1)) }
+impl Address {
+    fn new() -> Self {
+        let (silent, queued) = (BTreeSet::new(), BTreeSet::new());
+        Self { silent, queued, turn: Arc::new(Semaphore::new(1)), free_at: Instant::now() }
+    }
+
+    fn places(&self) -> usize {
+        self.silent.len() + self.queued.len()
+    }
+
+    fn is_of_use(&self, now: Instant) -> bool {
+        self.places() > 0 || self.free_at > now
     }
 }
 
@@ -62,12 +80,15 @@ impl Default for Address {
 pub(super) struct Place {
     waiting: Arc<Mutex<Waiting>>,
     id: u64,
+    from: IpAddr,
     turn: Arc<Semaphore>,
     gone: Arc<Notify>,
+    /// Whether it cost something and has come to nothing yet.
+    owes: bool,
 }
 
-/// An address's turn; the next one's comes when this is dropped.
-pub(super) type Turn = Option<OwnedSemaphorePermit>;
+/// A handshake's step, in the turn of its address.
+type Turn = Option<OwnedSemaphorePermit>;
 
 impl Default for Handshakes {
     fn default() -> Self {
@@ -79,9 +100,9 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What counts as one address: of IPv6 the network of a site (RFC 6177), since its holder has all of it.
+/// What counts as one address: of IPv6 the network of a small site, whose holder has all of it (RFC 6177 names a /56).
 fn counted(from: IpAddr) -> IpAddr {
-    const SITE: u128 = !((1 << 64) - 1);
+    const SITE: u128 = !((1 << (128 - 56)) - 1);
     match from.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & SITE).into(),
         four @ IpAddr::V4(_) => four,
@@ -89,28 +110,21 @@ fn counted(from: IpAddr) -> IpAddr {
 }
 
 impl Handshakes {
-    /// A place for whoever comes from this address, if there is one or somebody silent has to leave its own.
+    /// A place for whoever comes from this address, if there is one or somebody else has to leave its own.
     pub(super) fn enter(&self, from: IpAddr) -> Option<Place> {
         let mut waiting = lock(&self.waiting);
         let from = counted(from);
-        let here = waiting.addresses.get(&from);
-        let is_full_here = here.is_some_and(|here| here.places >= MAX_OF_ADDRESS);
-        if is_full_here || waiting.places.len() >= MAX_HANDSHAKES {
-            let silent = if is_full_here { here.map(|here| &here.silent) } else { Some(&waiting.silent) };
-            let leaves = silent.and_then(|silent| silent.first().copied())?;
-            if let Some(gone) = waiting.leave(leaves) {
-                gone.notify_one();
-            }
+        if let Some(gone) = waiting.make_room(from).ok()? {
+            gone.notify_one();
         }
         let (id, gone) = (waiting.next, Arc::new(Notify::new()));
         waiting.next += 1;
         waiting.places.insert(id, (from, Arc::clone(&gone)));
-        let address = waiting.addresses.entry(from).or_default();
-        address.places += 1;
+        let address = waiting.addresses.entry(from).or_insert_with(Address::new);
         let turn = Arc::clone(&address.turn);
         waiting.set_silent(id, true);
         drop(waiting);
-        Some(Place { waiting: Arc::clone(&self.waiting), id, turn, gone })
+        Some(Place { waiting: Arc::clone(&self.waiting), id, from, turn, gone, owes: false })
     }
 
     /// Waits before a connection that was turned away ends, where not too many wait already.
@@ -121,30 +135,82 @@ impl Handshakes {
     }
 }
 
+/// There is no place.
+#[derive(Debug)]
+struct Full;
+
 impl Waiting {
-    fn set_silent(&mut self, id: u64, is_silent: bool) {
-        let Some((from, _)) = self.places.get(&id) else { return };
-        let of_address = self.addresses.get_mut(from).map(|address| &mut address.silent);
-        for silent in of_address.into_iter().chain([&mut self.silent]) {
-            if is_silent {
-                silent.insert(id);
-            } else {
-                silent.remove(&id);
-            }
+    /// Whoever has to leave so that one more of this address has a place; nobody where there is one.
+    fn make_room(&mut self, from: IpAddr) -> Result<Option<Arc<Notify>>, Full> {
+        let here = self.addresses.get(&from);
+        if let Some(here) = here.filter(|here| here.places() >= MAX_OF_ADDRESS) {
+            let leaves = *here.silent.first().ok_or(Full)?;
+            return Ok(self.leave(leaves));
         }
+        if self.places.len() < MAX_HANDSHAKES {
+            return Ok(None);
+        }
+        if let Some(leaves) = self.silent.first().copied() {
+            return Ok(self.leave(leaves));
+        }
+        let here = here.map_or(0, Address::places);
+        let most = self.addresses.values().max_by_key(|address| address.places());
+        let leaves = most.filter(|most| most.places() > here).and_then(|most| most.queued.last().copied());
+        Ok(self.leave(leaves.ok_or(Full)?))
+    }
+
+    /// Whether it still has its place.
+    fn set_silent(&mut self, id: u64, is_silent: bool) -> bool {
+        let Some((from, _)) = self.places.get(&id) else { return false };
+        let Some(address) = self.addresses.get_mut(from) else { return false };
+        if is_silent {
+            address.queued.remove(&id);
+            address.silent.insert(id);
+            self.silent.insert(id);
+        } else {
+            address.silent.remove(&id);
+            self.silent.remove(&id);
+            address.queued.insert(id);
+        }
+        true
     }
 
     fn leave(&mut self, id: u64) -> Option<Arc<Notify>> {
-        self.set_silent(id, false);
         let (from, gone) = self.places.remove(&id)?;
+        self.silent.remove(&id);
+        let now = Instant::now();
         if let Some(address) = self.addresses.get_mut(&from) {
-            address.places -= 1;
-            if address.places == 0 {
+            address.silent.remove(&id);
+            address.queued.remove(&id);
+            if !address.is_of_use(now) {
                 self.addresses.remove(&from);
             }
         }
         Some(gone)
     }
+
+    /// One handshake of this address has come to nothing.
+    fn owe(&mut self, from: IpAddr) {
+        let now = Instant::now();
+        if self.addresses.len() >= MAX_REMEMBERED {
+            self.addresses.retain(|_, address| address.is_of_use(now));
+        }
+        let address = self.addresses.entry(from).or_insert_with(Address::new);
+        address.free_at = (address.free_at.max(now) + AFTER_FAILURE).min(now + MAX_WAIT);
+    }
+
+    fn free_at(&self, from: IpAddr) -> Option<Instant> {
+        self.addresses.get(&from).map(|address| address.free_at)
+    }
+}
+
+/// Returns when the task is woken.
+async fn woken() {
+    let mut is_woken = false;
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut is_woken, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 impl Place {
@@ -153,33 +219,63 @@ impl Place {
         self.gone.notified().await;
     }
 
-    /// Drives a future, each step in its address's turn; what it gave, and the last step's turn.
+    /// The handshake is done.
+    pub(super) fn done(mut self) {
+        self.owes = false;
+    }
+
+    /// Drives a future, each step in its address's turn; none where it has to go.
     ///
     /// A turn is held for a step alone and never while a peer is waited for, so that no peer can hold it up.
-    pub(super) async fn in_turns<F: Future>(&self, future: F) -> (F::Output, Turn) {
-        let mut future = pin!(future);
+    pub(super) async fn in_turns<F: Future>(&mut self, mut future: Pin<&mut F>) -> Option<F::Output> {
         loop {
-            lock(&self.waiting).set_silent(self.id, false);
+            let turn = self.turn().await?;
+            self.owes = true;
+            let step = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+            drop(turn);
+            if let Poll::Ready(output) = step {
+                return Some(output);
+            }
+            if !lock(&self.waiting).set_silent(self.id, true) {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                () = self.gone() => return None,
+                () = woken() => {}
+            }
+        }
+    }
+
+    /// Its turn, when what its address owes is waited for.
+    async fn turn(&self) -> Option<Turn> {
+        if !lock(&self.waiting).set_silent(self.id, false) {
+            return None;
+        }
+        let turn = async {
             // Nobody closes it.
             let turn = Arc::clone(&self.turn).acquire_owned().await.ok();
-            let step = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
-            if let Poll::Ready(output) = step {
-                return (output, turn);
+            let free_at = lock(&self.waiting).free_at(self.from);
+            if let Some(free_at) = free_at.filter(|free_at| *free_at > Instant::now()) {
+                tokio::time::sleep_until(free_at).await;
             }
-            drop(turn);
-            lock(&self.waiting).set_silent(self.id, true);
-            let mut is_woken = false;
-            std::future::poll_fn(|_| {
-                if std::mem::replace(&mut is_woken, true) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            turn
+        };
+        tokio::select! {
+            biased;
+            () = self.gone() => None,
+            turn = turn => Some(turn),
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.waiting).leave(self.id);
+        let mut waiting = lock(&self.waiting);
+        if self.owes {
+            waiting.owe(self.from);
+        }
+        waiting.leave(self.id);
     }
 }
 
@@ -191,59 +287,107 @@ mod tests {
         IpAddr::from([10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()])
     }
 
+    fn has(handshakes: &Handshakes, place: &Place) -> bool {
+        lock(&handshakes.waiting).places.contains_key(&place.id)
+    }
+
+    async fn step<T>(place: &mut Place, value: T) -> Option<T> {
+        place.in_turns(std::pin::pin!(std::future::ready(value))).await
+    }
+
     #[tokio::test]
-    async fn the_longest_silent_one_goes_and_others_addresses_keep_theirs() {
+    async fn the_first_silent_one_goes_and_others_addresses_keep_theirs() {
         let handshakes = Handshakes::default();
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let honest = handshakes.enter(other).unwrap();
         let silent: Vec<Place> = (0..MAX_OF_ADDRESS).map(|_| handshakes.enter(one).unwrap()).collect();
         let late = handshakes.enter(one).unwrap();
         silent[0].gone().await;
-        let is_gone = |place: &Place| !lock(&handshakes.waiting).places.contains_key(&place.id);
-        assert!(is_gone(&silent[0]) && !is_gone(&honest) && !is_gone(&late));
+        assert!(!has(&handshakes, &silent[0]) && has(&handshakes, &honest) && has(&handshakes, &late));
         drop((silent, late));
-        assert_eq!(lock(&handshakes.waiting).places.len(), 1);
+        assert_eq!(lock(&handshakes.waiting).addresses.len(), 1, "nobody else owes anything");
         let _flood: Vec<Place> = (0..MAX_HANDSHAKES).map(|n| handshakes.enter(many(n)).unwrap()).collect();
         honest.gone().await;
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_us_keeps_its_place_and_a_site_of_ipv6_is_one_address() {
+    async fn where_all_wait_for_us_the_address_with_most_of_them_loses_its_latest() {
         let handshakes = Handshakes::default();
-        let of_site = |host: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host]);
-        let first = handshakes.enter(of_site(1)).unwrap();
-        lock(&handshakes.waiting).set_silent(first.id, false);
-        let silent: Vec<_> = (2..=256).map(|host| handshakes.enter(of_site(host)).unwrap()).collect();
-        let _more: Vec<_> = (0..10).map(|_| handshakes.enter(of_site(9)).unwrap()).collect();
-        silent[9].gone().await;
-        assert!(lock(&handshakes.waiting).places.contains_key(&first.id));
-        let ids: Vec<u64> = lock(&handshakes.waiting).places.keys().copied().collect();
-        ids.iter().for_each(|id| lock(&handshakes.waiting).set_silent(*id, false));
-        assert!(handshakes.enter(of_site(7)).is_none(), "nobody is silent");
-        assert!(handshakes.enter(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1])).is_some());
+        let of_site =
+            |site: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, (site << 8) | (host % 3), 0, 0, 0, host]);
+        let mut queued = Vec::new();
+        for site in 0..4 {
+            for host in 0..256 {
+                let place = handshakes.enter(of_site(site, host)).unwrap();
+                lock(&handshakes.waiting).set_silent(place.id, false);
+                queued.push(place);
+            }
+        }
+        assert!(handshakes.enter(of_site(2, 7)).is_none(), "a site has so many and no more");
+        let honest = handshakes.enter(of_site(9, 1)).unwrap();
+        assert_eq!(queued.iter().filter(|place| !has(&handshakes, place)).count(), 1);
+        assert!(queued.iter().filter(|place| !has(&handshakes, place)).all(|place| place.id % 256 == 255));
+        assert!(has(&handshakes, &honest));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_takes_one_step_at_a_time_and_waits_for_nobody_elses() {
         let handshakes = Handshakes::default();
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let (held, next) = (handshakes.enter(one).unwrap(), handshakes.enter(one).unwrap());
-        let (output, turn) = held.in_turns(async { tokio::time::sleep(LINGER).await }).await;
-        assert_eq!(output, ());
-        let waits = tokio::time::timeout(LINGER, next.in_turns(std::future::ready(1))).await;
-        assert!(waits.is_err(), "the turn of the address is taken");
-        assert_eq!(handshakes.enter(other).unwrap().in_turns(std::future::ready(2)).await.0, 2);
+        let [mut held, mut next] = [one; 2].map(|one| handshakes.enter(one).unwrap());
+        let turn = held.turn().await.unwrap();
+        assert!(
+            tokio::time::timeout(LINGER, step(&mut next, 1)).await.is_err(),
+            "the address's turn is taken"
+        );
+        assert_eq!(step(&mut handshakes.enter(other).unwrap(), 2).await, Some(2));
         drop(turn);
-        assert_eq!(next.in_turns(std::future::ready(3)).await.0, 3);
+        assert_eq!(step(&mut next, 3).await, Some(3));
         // Who waits for its peer does not hold the turn.
-        let stalled = held.in_turns(std::future::pending::<()>());
-        let others = async { next.in_turns(std::future::ready(4)).await.0 };
+        let stalled = std::pin::pin!(std::future::pending::<()>());
         tokio::select! {
             biased;
-            _ = stalled => unreachable!("it waits for ever"),
-            four = others => assert_eq!(four, 4),
+            _ = held.in_turns(stalled) => unreachable!("it waits for ever"),
+            four = step(&mut next, 4) => assert_eq!(four, Some(4)),
         }
-        assert_eq!(next.in_turns(std::future::ready(5)).await.0, 5);
         assert!(lock(&handshakes.waiting).silent.contains(&held.id));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_to_go_while_it_waits_for_its_turn_leaves_the_turn_to_others() {
+        let handshakes = Handshakes::default();
+        let one = IpAddr::from([192, 0, 2, 1]);
+        let [holder, mut evicted, mut next] = [one; 3].map(|one| handshakes.enter(one).unwrap());
+        let turn = holder.turn().await.unwrap();
+        let id = evicted.id;
+        let mut waits = Box::pin(async move { (step(&mut evicted, 1).await, evicted) });
+        assert!(tokio::time::timeout(AFTER_FAILURE, &mut waits).await.is_err());
+        if let Some(gone) = lock(&handshakes.waiting).leave(id) {
+            gone.notify_one();
+        }
+        let (outcome, lingers) = waits.await;
+        assert_eq!(outcome, None);
+        drop(turn);
+        assert_eq!(tokio::time::timeout(AFTER_FAILURE, step(&mut next, 2)).await, Ok(Some(2)));
+        drop(lingers);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_spoke_and_came_to_nothing_makes_its_address_wait() {
+        let handshakes = Handshakes::default();
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        for _ in 0..1_000 {
+            step(&mut handshakes.enter(one).unwrap(), ()).await.unwrap();
+        }
+        let begun = Instant::now();
+        step(&mut handshakes.enter(other).unwrap(), ()).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let mut last = handshakes.enter(one).unwrap();
+        step(&mut last, ()).await.unwrap();
+        last.done();
+        assert!((AFTER_FAILURE..=MAX_WAIT).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        step(&mut handshakes.enter(one).unwrap(), ()).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO, "who is done owes nothing");
     }
 }

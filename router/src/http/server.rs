@@ -4,6 +4,7 @@
 //! long.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::doors::{Part, Shares, Turned, TurnedAway};
-use super::handshakes::{AFTER_FAILURE, Handshakes, MAX_HANDSHAKES, MAX_LINGERING, Place};
+use super::handshakes::{Handshakes, MAX_HANDSHAKES, MAX_LINGERING, Place};
 use super::paused::Paused;
 use super::problem::{COME_AGAIN, Refused, in_our_words};
 
@@ -254,46 +255,73 @@ impl Server {
         &self,
         stream: TcpStream,
         from: IpAddr,
-        place: Place,
+        mut place: Place,
     ) -> Option<TlsStream<TcpStream>> {
-        let mut handshake = std::pin::pin!(tokio::time::timeout(HANDSHAKE_LIMIT, async {
-            // Who says nothing costs nothing but its socket.
-            match stream.peek(&mut [0]).await {
-                Ok(0) | Err(_) => None,
-                Ok(_) => Some(place.in_turns(self.tls.accept(stream)).await),
-            }
-        }));
-        let shaken = tokio::select! {
+        // Who says nothing costs nothing but its socket.
+        let mut first = [0];
+        let spoke = tokio::select! {
             biased;
-            shaken = handshake.as_mut() => shaken,
-            () = place.gone() => {
-                self.turned_away.count(Turned::Silent, from, "others needed its place");
-                self.handshakes.linger().await;
+            () = place.gone() => None,
+            spoke = tokio::time::timeout(HANDSHAKE_LIMIT, stream.peek(&mut first)) => Some(spoke),
+        };
+        let mut handshake = pin!(self.tls.accept(stream));
+        let shaken = match spoke {
+            None => Ok(None),
+            Some(Ok(Ok(1..))) => {
+                tokio::time::timeout(HANDSHAKE_LIMIT, place.in_turns(handshake.as_mut())).await
+            }
+            Some(Ok(_)) => {
+                self.turned_away.count(Turned::Silent, from, "it ended before it said anything");
                 return None;
             }
+            Some(Err(late)) => Err(late),
         };
         match shaken {
-            Ok(Some((Ok(stream), _turn))) => return Some(stream),
-            Ok(Some((Err(error), turn))) => {
-                self.turned_away.count(Turned::Failed, from, &error.to_string());
-                tokio::time::sleep(AFTER_FAILURE).await;
-                drop(turn);
+            Ok(Some(Ok(stream))) => {
+                place.done();
+                return Some(stream);
             }
-            Ok(None) => self.turned_away.count(Turned::Silent, from, "it ended before it said anything"),
+            Ok(Some(Err(error))) => self.turned_away.count(Turned::Failed, from, &error.to_string()),
+            Ok(None) => {
+                self.turned_away.count(Turned::Silent, from, "others needed its place");
+                drop(place);
+                self.handshakes.linger().await;
+            }
             Err(_) => self.turned_away.count(Turned::Silent, from, "it said nothing in time"),
         }
         None
     }
 
     async fn connection(&self, (stream, from): (TcpStream, SocketAddr), stopping: impl Future<Output = ()>) {
+        let mut stopping = pin!(stopping);
+        let admitted = tokio::select! {
+            biased;
+            () = stopping.as_mut() => None,
+            admitted = self.admit(stream, from) => admitted,
+        };
+        if let Some(stream) = admitted {
+            self.serve_peer((stream, from), stopping).await;
+        }
+    }
+
+    /// A connection whose handshake is done, or none.
+    async fn admit(&self, stream: TcpStream, from: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let Some(place) = self.handshakes.enter(from.ip()) else {
             self.turned_away.count(Turned::Silent, from.ip(), "all places are taken");
-            return self.handshakes.linger().await;
+            self.handshakes.linger().await;
+            return None;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%from, %error, "TCP_NODELAY could not be set");
         }
-        let Some(stream) = self.shake_hands(stream, from.ip(), place).await else { return };
+        self.shake_hands(stream, from.ip(), place).await
+    }
+
+    async fn serve_peer(
+        &self,
+        (stream, from): (TlsStream<TcpStream>, SocketAddr),
+        mut stopping: Pin<&mut impl Future<Output = ()>>,
+    ) {
         let Ok(_slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             tracing::warn!(%from, "all {MAX_CONNECTIONS} connections are taken: one more was refused");
             return;
@@ -341,7 +369,7 @@ impl Server {
                 self.turned_away.count(Turned::Silent, from.ip(), "it asked for nothing in time");
                 return;
             }
-            () = stopping => {
+            () = stopping.as_mut() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;

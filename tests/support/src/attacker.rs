@@ -5,7 +5,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -34,7 +34,7 @@ pub struct Attacker {
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 /// The first of the ports that they take: the system's services are below.
 const FIRST_PORT: u16 = 1_024;
-static NEXT_PORT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+static NEXT_PORT: AtomicU32 = AtomicU32::new(0);
 /// Ports that are tried for one socket.
 const PORTS_TRIED: usize = 1_000;
 
@@ -79,7 +79,8 @@ impl Attacker {
         for _ in 0..PORTS_TRIED {
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;
-            let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed).max(FIRST_PORT);
+            let next = NEXT_PORT.fetch_add(1, Ordering::Relaxed) % u32::from(u16::MAX - FIRST_PORT);
+            let port = FIRST_PORT + u16::try_from(next).unwrap_or_default();
             tried = match socket.bind((ELSEWHERE, port).into()) {
                 Ok(()) => socket.connect(self.address).await,
                 Err(error) => Err(error),

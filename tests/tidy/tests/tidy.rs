@@ -237,19 +237,3 @@ fn every_select_has_an_order() {
         }
     }
 }
-
-/// A bug that cannot be planted any more proves nothing; whether each is found takes long (`just planted`).
-#[test]
-fn every_planted_bug_can_be_planted() {
-    let patches: Vec<PathBuf> = std::fs::read_dir(root().join("tests/simulation/planted"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    assert!(patches.len() >= 20, "{} patches", patches.len());
-    for patch in patches {
-        let checked = Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(root()).output();
-        let checked = checked.unwrap();
-        let why = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success(), "{}: {why}", shown(&patch));
-    }
-}

@@ -37,14 +37,10 @@ impl Table {
         {
             note(&mut self.loose, row.behind(at));
         }
-        let row_like = scan.cells.iter().find(|cell| self.may_hold_rows(&cell.text, delimiter));
-        if let (Some(at), Progress::Whole) = (row_like.map(|cell| cell.start), &progress) {
-            if quoting == Quoting::Lenient {
-                return row.broken(at, ROW_LIKE.to_owned(), Extent::Quotes);
-            }
-            note(&mut self.row_like, row.behind(at));
-        }
         let fault = match progress {
+            Progress::Whole if self.may_hold_rows(&taken, delimiter) => {
+                return self.quoted_rows(row, (scan.cells, &bad), quoting);
+            }
             Progress::Whole => return self.cells(row, scan.cells, &bad),
             Progress::Broken(fault) => fault,
             Progress::Open => Fault { at: scan.open_at(), kind: FaultKind::Open },
@@ -65,11 +61,32 @@ impl Table {
         row.broken(at, reason, Extent::Rest)
     }
 
-    /// Whether a cell has a line, behind its first, with as many delimiters as a row.
-    fn may_hold_rows(&self, text: &str, delimiter: u8) -> bool {
-        let delimiters = self.header.len().saturating_sub(1);
-        let count = |line: &str| line.bytes().filter(|byte| *byte == delimiter).count();
-        delimiters > 0 && text.split(['\n', '\r']).skip(1).any(|line| count(line) >= delimiters)
+    /// Whether lines of one row could be rows by their delimiters: one within, or two of them.
+    fn may_hold_rows(&self, taken: &[Line], delimiter: u8) -> bool {
+        let wanted = self.header.len().saturating_sub(1);
+        let count = |line: &Line| line.content().bytes().filter(|byte| *byte == delimiter).count();
+        let is_like = |line: &&Line| count(line) >= wanted;
+        let within = taken.get(1..taken.len().saturating_sub(1)).unwrap_or_default();
+        wanted > 0 && (within.iter().any(|line| is_like(&line)) || taken.iter().filter(is_like).count() > 1)
+    }
+
+    /// A row whose lines could be rows: it is taken at its word by the RFC, and told; otherwise it is refused.
+    fn quoted_rows(
+        &mut self,
+        row: Row,
+        (found, bad): (Vec<Found>, &[(usize, usize)]),
+        quoting: Quoting,
+    ) -> Row {
+        let several = found.iter().find(|cell| cell.text.contains(['\n', '\r']));
+        let at = several.map_or(0, |cell| cell.start);
+        if quoting == Quoting::Lenient {
+            return row.broken(at, ROW_LIKE.to_owned(), Extent::Quotes);
+        }
+        let row = self.cells(row, found, bad);
+        if row.content.is_ok() {
+            note(&mut self.rows_in_quotes, row.behind(at));
+        }
+        row
     }
 
     /// Whether the quotes of a line pair up, and leave as many delimiters outside of them as the header has: then it is one

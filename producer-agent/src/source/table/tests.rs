@@ -174,11 +174,15 @@ fn a_quote_that_takes_rows_for_text_is_refused_or_told() {
         std::fs::write(dir.path().join("a.csv"), text).unwrap();
         let mut table = Table::open(&dir.path().join("a.csv"), &plain()).unwrap();
         table.by_ref().for_each(drop);
-        table.row_like().map(|(count, place)| (count, place.line, place.character))
+        table.rows_in_quotes().map(|(count, place)| (count, place.line, place.character))
     };
     assert_eq!(told(text), Some((1, 2, 3)));
-    assert_eq!(told(b"n,k\n\"a\nb\",1\n\"a\nb, c\",2\n"), Some((1, 4, 1)), "it could be a row of two cells");
-    assert_eq!(told(b"n,k\n\"a\nb\",1\n"), None);
+    assert_eq!(told(b"n,k\n\"a\nb\",1\n\"a\nb, c\",2\n"), None, "the first lines are no rows");
+    let one_column = b"k,a,b\n1,\"Alfa,5\n2,Pipe 5\",6\n";
+    assert_eq!(told(one_column), Some((1, 2, 3)), "a row of three became a cell and a half");
+    let (_, found) = rows("a.csv", one_column, &TableFormat { quoting: Quoting::Lenient, ..plain() });
+    assert_eq!(bad(&found[0]).3, Extent::Quotes);
+    assert_eq!(told(b"k,n\n1,\"x\n2,y\n3,z\",w\n"), None, "it has a cell too many, and is parked");
 }
 
 #[test]
