@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     SilentSockets,
     /// Hellos of TLS that never end.
     SlowHellos,
+    /// Whole hellos, whose answers nobody reads.
+    UnansweredHellos,
     /// Handshakes without a certificate, one after the other.
     Handshakes,
     /// Headers that never end, with a certificate.
@@ -65,13 +67,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let certificate_pem = read(format!("{}.pem", args.stem))?;
     let issued = Issued { certificate_pem, key_pem: read(format!("{}-key.pem", args.stem))? };
     let authority = read("ca.pem".to_owned())?;
-    let is_named = !matches!(args.kind, Kind::SilentSockets | Kind::SlowHellos | Kind::Handshakes);
+    let is_named = !matches!(
+        args.kind,
+        Kind::SilentSockets | Kind::SlowHellos | Kind::UnansweredHellos | Kind::Handshakes
+    );
     let attacker = Attacker::new(args.router, &authority, is_named.then_some(&issued))?;
     let attempts = Arc::new(AtomicU64::new(0));
     let mut attacking = JoinSet::new();
     let at_once = match args.kind {
         Kind::SlowHellos | Kind::SlowHeaders | Kind::SlowBodies | Kind::ClosedWindows => SLOW,
-        Kind::SilentSockets | Kind::Handshakes | Kind::RapidResets | Kind::Requests => QUICK,
+        Kind::SilentSockets
+        | Kind::UnansweredHellos
+        | Kind::Handshakes
+        | Kind::RapidResets
+        | Kind::Requests => QUICK,
     };
     for _ in 0..at_once {
         attacking.spawn(attack(args.kind, attacker.clone(), Arc::clone(&attempts)));
@@ -83,17 +92,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn attack(kind: Kind, attacker: Attacker, attempts: Arc<AtomicU64>) {
-    let mut silent = std::collections::VecDeque::new();
+    let mut open = std::collections::VecDeque::new();
     loop {
         attempts.fetch_add(1, Ordering::Relaxed);
         // Whatever becomes of one attempt, there is the next.
+        if open.len() >= SILENT / QUICK {
+            open.pop_front();
+        }
         let outcome = match kind {
             Kind::SilentSockets => {
-                if silent.len() >= SILENT / QUICK {
-                    silent.pop_front();
-                }
-                attacker.socket().await.map(|socket| silent.push_back(socket)).map_err(Into::into)
+                attacker.socket().await.map(|socket| open.push_back(socket)).map_err(Into::into)
             }
+            Kind::UnansweredHellos => attacker.hello().await.map(|socket| open.push_back(socket)),
             _ => attempt(kind, &attacker, &attempts).await,
         };
         if outcome.is_err() {
@@ -105,7 +115,8 @@ async fn attack(kind: Kind, attacker: Attacker, attempts: Arc<AtomicU64>) {
 async fn attempt(kind: Kind, attacker: &Attacker, attempts: &AtomicU64) -> anyhow::Result<()> {
     let endless = || std::iter::repeat(b'x');
     match kind {
-        Kind::SilentSockets => {}
+        // They stay open while others follow.
+        Kind::SilentSockets | Kind::UnansweredHellos => {}
         Kind::SlowHellos => {
             drip(attacker.socket().await?, "", endless_hello()).await;
         }

@@ -95,6 +95,17 @@ impl Attacker {
         tried
     }
 
+    /// A connection with a whole hello of TLS, whose answer nobody reads.
+    pub async fn hello(&self) -> anyhow::Result<TcpStream> {
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let mut tls = rustls::ClientConnection::new(Arc::new(self.config.clone()), name)?;
+        let mut hello = Vec::new();
+        tls.write_tls(&mut hello)?;
+        let mut socket = self.socket().await?;
+        socket.write_all(&hello).await?;
+        Ok(socket)
+    }
+
     /// A connection after its handshake, for `h2` or `http/1.1`.
     pub async fn tls(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = self.config.clone();
