@@ -95,9 +95,9 @@ pub async fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
     }
     let (mut were_equal, mut compared) = (true, 0);
     for (number, asked) in asked {
-        let outcome = match &asked {
+        let outcome = match asked {
             Ok(asked) => asked.answer().await,
-            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+            Err(error) => Err(error),
         };
         match outcome {
             Ok(checked) => {

@@ -33,11 +33,11 @@ pub(super) const MAX_LINGERING: usize = 512;
 /// Addresses that are remembered for what they owe; of more those that owe nothing are forgotten.
 const MAX_REMEMBERED: usize = 4 * MAX_HANDSHAKES;
 
-/// Handshakes under way. Clones share them.
-#[derive(Debug, Clone)]
+/// Handshakes under way.
+#[derive(Debug)]
 pub(super) struct Handshakes {
     waiting: Arc<Mutex<Waiting>>,
-    lingering: Arc<Semaphore>,
+    lingering: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ type Turn = Option<OwnedSemaphorePermit>;
 
 impl Default for Handshakes {
     fn default() -> Self {
-        Self { waiting: Arc::default(), lingering: Arc::new(Semaphore::new(MAX_LINGERING)) }
+        Self { waiting: Arc::default(), lingering: Semaphore::new(MAX_LINGERING) }
     }
 }
 

@@ -257,38 +257,43 @@ impl Server {
         from: IpAddr,
         mut place: Place,
     ) -> Option<TlsStream<TcpStream>> {
+        let until = tokio::time::Instant::now() + HANDSHAKE_LIMIT;
         // Who says nothing costs nothing but its socket.
         let mut first = [0];
         let spoke = tokio::select! {
             biased;
-            () = place.gone() => None,
-            spoke = tokio::time::timeout(HANDSHAKE_LIMIT, stream.peek(&mut first)) => Some(spoke),
+            () = place.gone() => return self.make_way(from, place).await,
+            spoke = tokio::time::timeout_at(until, stream.peek(&mut first)) => spoke,
         };
-        let mut handshake = pin!(self.tls.accept(stream));
-        let shaken = match spoke {
-            None => Ok(None),
-            Some(Ok(Ok(1..))) => {
-                tokio::time::timeout(HANDSHAKE_LIMIT, place.in_turns(handshake.as_mut())).await
-            }
-            Some(Ok(_)) => {
+        match spoke {
+            Ok(Ok(1..)) => {}
+            Ok(_) => {
                 self.turned_away.count(Turned::Silent, from, "it ended before it said anything");
                 return None;
             }
-            Some(Err(late)) => Err(late),
-        };
-        match shaken {
+            Err(_) => {
+                self.turned_away.count(Turned::Silent, from, "it said nothing in time");
+                return None;
+            }
+        }
+        let mut handshake = pin!(self.tls.accept(stream));
+        match tokio::time::timeout_at(until, place.in_turns(handshake.as_mut())).await {
             Ok(Some(Ok(stream))) => {
                 place.done();
                 return Some(stream);
             }
             Ok(Some(Err(error))) => self.turned_away.count(Turned::Failed, from, &error.to_string()),
-            Ok(None) => {
-                self.turned_away.count(Turned::Silent, from, "others needed its place");
-                drop(place);
-                self.handshakes.linger().await;
-            }
-            Err(_) => self.turned_away.count(Turned::Silent, from, "it said nothing in time"),
+            Ok(None) => return self.make_way(from, place).await,
+            Err(_) => self.turned_away.count(Turned::Silent, from, "it did not go on in time"),
         }
+        None
+    }
+
+    /// Others need its place. Its socket is still open until this returns.
+    async fn make_way(&self, from: IpAddr, place: Place) -> Option<TlsStream<TcpStream>> {
+        self.turned_away.count(Turned::Silent, from, "others needed its place");
+        drop(place);
+        self.handshakes.linger().await;
         None
     }
 
