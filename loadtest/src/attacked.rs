@@ -224,7 +224,8 @@ async fn attacked(
     Ok(counted.lines().last().context("the attackers told nothing")?.to_owned())
 }
 
-/// Attacks of these kinds (of every kind where none is named) for so long each, so many times by turns; whether honest agents felt little of all.
+/// Attacks of these kinds, or of every kind where none is named, for so long each, so many times by turns; whether honest
+/// agents felt little of all.
 pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Result<bool> {
     let dir = tempfile::Builder::new().prefix("dit-attacked-").tempdir()?;
     let mut honest = Honest::start(dir.path()).await?;
@@ -236,7 +237,7 @@ pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Re
         "and under attack as a multiple of the first and of the second. The router's CPU is in hundredths of a core."
     );
     println!(
-        "{:<15} {:>8}  {:>32}  {:>32}  {:>16}",
+        "{:<17} {:>8}  {:>32}  {:>32}  {:>16}",
         "attack",
         "attempts",
         "a change until it is received",
@@ -261,7 +262,7 @@ pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Re
         let name = kind.to_possible_value().context("a kind")?.get_name().to_owned();
         let [quiet, other, under] = felt.each_ref().map(|felt| 100.0 * felt.router.0 / felt.router.1);
         println!(
-            "{name:<15} {attempts:>8}  {changes}  {connections}  {quiet:>4.0} {other:>5.0} {under:>5.0}"
+            "{name:<17} {attempts:>8}  {changes}  {connections}  {quiet:>4.0} {other:>5.0} {under:>5.0}"
         );
         let is_felt_little = changes.beside_other() <= MOST && connections.beside_other() <= MOST;
         if !is_felt_little {
