@@ -181,7 +181,7 @@ fn in_sentence(event: &Event) -> String {
             format!("{agent} was admitted to {channel} under {agreement} version {version}, from {from}")
         }
         Event::Ended { agreement, agent, reason, pass: Some(pass), .. } => {
-            let ends: Vec<String> = pass.places.iter().map(|place| place.end.to_string()).collect();
+            let ends: Vec<String> = pass.places.values().map(|place| place.end.to_string()).collect();
             let ends = ends.join(" ");
             format!(
                 "the stream of {agent} under {agreement} has ended ({reason}) in a pass from the state at [{ends}]"

@@ -57,7 +57,7 @@ async fn bad_requests_for_streams_have_codes() {
     let foreign = schemas::cursor::Cursor {
         log_id: schemas::ids::LogId::new([9; 16]),
         version: schemas::ids::AgreementVersion::new(1),
-        places: vec![],
+        places: schemas::per_partition::PerPartition::none(),
         pass: None,
     };
     let foreign = foreign.to_string();

@@ -88,7 +88,7 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
     expected.push("remove k00 Change".to_owned());
     assert_eq!(all, expected, "each key once, then what happened since");
     let mut forged: schemas::cursor::Cursor = cursor.parse().unwrap();
-    forged.pass.as_mut().unwrap().places[0].end = Offset::new(3);
+    forged.pass.as_mut().unwrap().places.values_mut().next().unwrap().end = Offset::new(3);
     let refused = second.stream_refused("9000/main", "A-1", &forged.to_string()).await.unwrap();
     assert_eq!(refused, ErrorCode::CursorForeign, "a pass ends where a router said, nowhere else");
     let mut old: schemas::cursor::Cursor = cursor.parse().unwrap();
@@ -284,7 +284,9 @@ async fn the_audit_names_who_was_admitted_until_when_and_goes_on_after_a_restart
     let revoked =
         events.iter().position(|event| matches!(event, Event::Status { status: Status::Revoked, .. }));
     let ended = events.iter().position(|event| match event {
-        Event::Ended { reason, places, .. } => reason == "revoked" && places[0].offset > Offset::new(0),
+        Event::Ended { reason, places, .. } => {
+            reason == "revoked" && places.values().next().is_some_and(|place| place.offset > Offset::new(0))
+        }
         _ => false,
     });
     assert!(admitted < revoked && admitted < ended && admitted.is_some(), "{events:?}");

@@ -21,7 +21,7 @@ use schemas::ids::{Epoch, LogId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use self::emit::{Emitter, looked_at_now};
+use self::emit::{Emitter, Origin, looked_at_now};
 pub use self::take::{FileReport, Guard};
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
@@ -322,7 +322,7 @@ impl Agent {
     ) -> Result<Vec<ItemResult>, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let reader = ItemReader::new(self.schema(), &self.channel.key);
-        let mut emitter = Emitter::of(self, "http", "");
+        let mut emitter = Emitter::new(self, Origin::Http);
         let mut results = Vec::with_capacity(items.len());
         let mut about_to_take = Some(about_to_take);
         for item in items {
@@ -349,7 +349,7 @@ impl Agent {
         if self.images.count()? == 0 {
             return Ok(());
         }
-        Emitter::of(self, "http", "").finish(Some(looked_at_now()))
+        Emitter::new(self, Origin::Http).finish(Some(looked_at_now()))
     }
 }
 

@@ -10,6 +10,7 @@ use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use schemas::ids::{ChannelName, Offset, Partition};
 use schemas::marks::{self, Checkpoint};
+use schemas::per_partition::PerPartition;
 use schemas::record::Kind;
 use schemas::table::Table;
 use tokio::sync::{Semaphore, watch};
@@ -55,10 +56,10 @@ pub struct Running {
     pub entry: Arc<ChannelEntry>,
     /// Who listens at the partitions' tails.
     pub audience: Arc<Audience>,
-    /// By partition.
-    pub feeds: Vec<Arc<Feed>>,
-    /// How far the state has got, by partition.
-    pub materialised: Vec<Reach>,
+    /// The feed of each partition.
+    pub feeds: PerPartition<Arc<Feed>>,
+    /// How far the state of each partition has got.
+    pub materialised: PerPartition<Reach>,
     /// Turns of its owner's agents at reading the whole state.
     pub readings: Arc<Semaphore>,
 }
@@ -69,11 +70,11 @@ pub const READINGS_AT_ONCE: usize = 2;
 impl Running {
     /// The feed of a partition.
     pub fn feed(&self, partition: Partition) -> Option<&Arc<Feed>> {
-        self.feeds.get(usize::try_from(partition.get()).ok()?)
+        self.feeds.get(partition)
     }
 }
 
-type Started = (Vec<Arc<Feed>>, Vec<Reach>);
+type Started = (PerPartition<Arc<Feed>>, PerPartition<Reach>);
 
 /// All channels of a router; clones share them.
 #[derive(Clone)]
@@ -230,12 +231,12 @@ impl Channels {
         self.log.ensure_topic(&state_topic).await?;
         let mut feeds = Vec::new();
         let mut materialised = Vec::new();
-        for number in 0..channel.partitions {
+        for partition in Partition::all(channel.partitions) {
             let source = Source {
                 log: Arc::clone(&self.log),
                 codecs: self.codecs.clone(),
                 topic: log_topic.name.clone(),
-                partition: Partition::new(number),
+                partition,
                 kind: channel.kind,
                 log_id: entry.log_id,
             };
@@ -263,7 +264,7 @@ impl Channels {
                 return Err(TopicError::Unavailable(fault.to_string()).into());
             }
         }
-        Ok((feeds.into_iter().map(|(feed, _)| feed).collect(), materialised))
+        Ok((feeds.into_iter().map(|(feed, _)| feed).collect(), materialised.into_iter().collect()))
     }
 
     fn run_until_stopped(&self, running: &Tasks, task: impl Future<Output = ()> + Send + 'static) {

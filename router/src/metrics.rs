@@ -17,13 +17,15 @@ use schemas::agreement::Agreement;
 use schemas::delivery::Reason;
 use schemas::error_code::ErrorCode;
 use schemas::ids::{AgreementNumber, ChannelName, Offset, Partition};
+use schemas::per_partition::PerPartition;
 use schemas::promise::Promise;
 use schemas::time::Millis;
 
 /// What a channel is told apart by.
 const CHANNEL: &[&str] = &["channel"];
-/// Why an event is parked. Each series begins at 0: the first step of a counter that begins at 1 is seen by nobody.
-const PARKED: [&str; 4] = ["undecodable", "unresolvable", "unprojectable", "unreadable"];
+/// Why an event is parked.
+pub(crate) const PARKED: [&str; 5] =
+    ["undecodable", "unresolvable", "unprojectable", "unreadable", "unwritable"];
 /// What an agreement is told apart by.
 const AGREEMENT: &[&str] = &["agreement", "consumer", "channel"];
 
@@ -317,13 +319,14 @@ impl Metrics {
                 word,
             ])
         };
+        // Each series begins at 0: the first step of a counter that begins at 1 is seen by nobody.
         for reason in PARKED {
             let [number, consumer, channel] = &labels;
             let labels = [number.as_str(), consumer.as_str(), channel.as_str(), reason];
             families.parked.with_label_values(&labels);
         }
         let id = self.0.next_stream.fetch_add(1, Ordering::Relaxed);
-        let (number, places) = (agreement.number.clone(), Mutex::new(Vec::new()));
+        let (number, places) = (agreement.number.clone(), Mutex::default());
         let stream = Arc::new(Stream { number, begun_at: clock::now(), places });
         self.streams().insert(id, Arc::clone(&stream));
         StreamMeter {
@@ -396,7 +399,7 @@ impl ReaderMeter {
 pub(crate) struct Stream {
     number: AgreementNumber,
     pub(crate) begun_at: Millis,
-    places: Mutex<Vec<Passed>>,
+    places: Mutex<PerPartition<Passed>>,
 }
 
 /// How far a stream is in a partition.
@@ -408,8 +411,8 @@ pub(crate) struct Passed {
 }
 
 impl Stream {
-    /// By partition; none while a pass from the state is under way.
-    pub(crate) fn places(&self) -> Vec<Passed> {
+    /// How far it is in each partition; none while a pass from the state is under way.
+    pub(crate) fn places(&self) -> PerPartition<Passed> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -453,14 +456,15 @@ impl StreamMeter {
         self.metrics.0.agreements.parked.with_label_values(&labels).inc();
     }
 
+    /// The stream follows the log from here.
+    pub(crate) fn begun(&self, places: PerPartition<Passed>) {
+        *self.stream.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
     /// The stream has passed a place.
     pub(crate) fn passed(&self, partition: Partition, passed: Passed) {
         let mut places = self.stream.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = usize::try_from(partition.get()).unwrap_or_default();
-        if places.len() <= index {
-            places.resize(index + 1, Passed::default());
-        }
-        if let Some(place) = places.get_mut(index) {
+        if let Some(place) = places.get_mut(partition) {
             *place = passed;
         }
     }

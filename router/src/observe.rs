@@ -50,7 +50,7 @@ impl Watch {
         }
         for running in self.core.channels.all() {
             let channel = running.entry.channel.name.as_str();
-            let tails: Vec<_> = running.feeds.iter().map(|feed| feed.tail()).collect();
+            let tails: Vec<_> = running.feeds.values().map(|feed| feed.tail()).collect();
             if let Some(oldest) = tails.iter().map(|tail| tail.fold.freshness).min().flatten() {
                 let source = [channel, running.entry.channel.owner.as_str()];
                 gauges.freshness.with_label_values(&source).set(seconds(oldest));
@@ -60,7 +60,7 @@ impl Watch {
             }
             let is_faulty = tails.iter().any(|tail| tail.fault.is_some());
             gauges.fault.with_label_values(&[channel]).set(f64::from(u8::from(is_faulty)));
-            let known: Vec<_> = running.materialised.iter().map(|reach| reach.known()).collect();
+            let known: Vec<_> = running.materialised.values().map(|reach| reach.known()).collect();
             let lag = tails.iter().zip(&known).map(|(tail, state)| distance(state.to, tail.next)).sum();
             gauges.state_lag.with_label_values(&[channel]).set(number(lag));
             let is_overtaken = known.iter().any(|state| state.overtaken.is_some());
@@ -162,7 +162,7 @@ impl Observed for Watch {
 }
 
 fn fault_of(running: &Running) -> Option<String> {
-    let fault = running.feeds.iter().find_map(|feed| feed.tail().fault.clone())?;
+    let fault = running.feeds.values().find_map(|feed| feed.tail().fault.clone())?;
     Some(format!("{}: {fault}", running.entry.channel.name))
 }
 
@@ -178,9 +178,9 @@ fn lag(stream: &Stream, running: &Running, now: Millis) -> Lag {
     if places.is_empty() {
         return Lag { seconds: since(stream.begun_at, clock::now()), records: None };
     }
-    let ends = running.feeds.iter().map(|feed: &Arc<Feed>| feed.tail().next);
+    let ends = running.feeds.values().map(|feed: &Arc<Feed>| feed.tail().next);
     let (mut seconds, mut records) = (0.0_f64, 0);
-    for (passed, end) in places.iter().zip(ends) {
+    for (passed, end) in places.values().zip(ends) {
         let behind = distance(passed.to, end);
         records += behind;
         if behind > 0 {

@@ -63,7 +63,7 @@ impl Op {
 /// Where an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Source<'a> {
-    /// The kind of source: `file`, `change_file`, …
+    /// The kind of source: `file` (a whole register), `change_file`, `http` (single changes) or `reopen` (made again).
     pub kind: &'a str,
     /// Its name, as the provider knows it.
     pub name: &'a str,

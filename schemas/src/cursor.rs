@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgreementVersion, BootstrapId, LogId, Offset};
+use crate::per_partition::PerPartition;
 use crate::time::Millis;
 
 /// The place in one partition.
@@ -35,8 +36,8 @@ pub struct Pass {
     pub id: BootstrapId,
     /// When a router fixed its ends.
     pub begun_at: Millis,
-    /// By partition.
-    pub places: Vec<PassPlace>,
+    /// Where it is in each partition.
+    pub places: PerPartition<PassPlace>,
     /// The routers' word that they fixed these ends for this agreement: nobody else may choose them.
     pub seal: String,
 }
@@ -47,7 +48,7 @@ impl Pass {
         let mut bytes = [log_id.as_bytes().as_slice(), self.id.as_bytes().as_slice()].concat();
         bytes.extend_from_slice(&version.get().to_be_bytes());
         bytes.extend_from_slice(&self.begun_at.get().to_be_bytes());
-        for place in &self.places {
+        for place in self.places.values() {
             bytes.extend_from_slice(&place.end.get().to_be_bytes());
         }
         bytes
@@ -62,8 +63,8 @@ pub struct Cursor {
     pub log_id: LogId,
     /// The version under which it was reached.
     pub version: AgreementVersion,
-    /// By partition; empty during a pass from the state.
-    pub places: Vec<Place>,
+    /// The place in each partition; none during a pass from the state.
+    pub places: PerPartition<Place>,
     /// The pass from the state that it stands in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<Pass>,
@@ -75,8 +76,8 @@ pub struct Cursor {
 pub struct CursorError(String);
 
 /// Places in words, for people: `partition:offset`, each.
-pub fn in_words(places: &[Place]) -> String {
-    let words = places.iter().enumerate().map(|(number, place)| format!("{number}:{}", place.offset));
+pub fn in_words(places: &PerPartition<Place>) -> String {
+    let words = places.iter().map(|(partition, place)| format!("{partition}:{}", place.offset));
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -95,7 +96,7 @@ impl FromStr for Cursor {
         let body = text.strip_prefix("c1.").ok_or_else(|| CursorError("unknown format".to_owned()))?;
         let json = hex::decode(body).map_err(|e| CursorError(e.to_string()))?;
         let cursor: Self = serde_json::from_slice(&json).map_err(|e| CursorError(e.to_string()))?;
-        match cursor.places.iter().any(|place| place.checkpoint > place.offset) {
+        match cursor.places.values().any(|place| place.checkpoint > place.offset) {
             true => Err(CursorError("a checkpoint lies behind its offset".to_owned())),
             false => Ok(cursor),
         }
@@ -112,20 +113,20 @@ mod tests {
         let cursor = Cursor {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(2),
-            places: vec![place; 4],
+            places: PerPartition::filled(4, place),
             pass: None,
         };
         assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
-        let places = vec![PassPlace { next: Offset::new(5), end: Offset::new(9) }];
+        let places = PerPartition::filled(1, PassPlace { next: Offset::new(5), end: Offset::new(9) });
         let (id, begun_at) = (BootstrapId::new([3; 16]), Millis::new(5));
         let pass = Some(Pass { id, begun_at, places, seal: "ab".to_owned() });
-        let passing = Cursor { places: vec![], pass, ..cursor };
+        let passing = Cursor { places: PerPartition::none(), pass, ..cursor };
         assert_eq!(passing.to_string().parse(), Ok(passing));
         for bad in ["", "c1.", "c1.zz", "c2.00", "c1.7b7d"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad}");
         }
-        let backwards =
-            Cursor { places: vec![Place { offset: Offset::new(1), checkpoint: Offset::new(2) }], ..cursor };
+        let backwards = Place { offset: Offset::new(1), checkpoint: Offset::new(2) };
+        let backwards = Cursor { places: PerPartition::filled(1, backwards), ..cursor };
         assert!(backwards.to_string().parse::<Cursor>().is_err());
     }
 }

@@ -17,6 +17,7 @@ pub mod key;
 pub mod limits;
 pub mod marks;
 pub mod partition;
+pub mod per_partition;
 pub mod promise;
 pub mod publish;
 pub mod reconcile;

@@ -1,9 +1,26 @@
-//! Which partition a key belongs to: Kafka's own default partitioner (murmur2), so that any Kafka producer agrees.
+//! Partitions of a channel: all of them, and the one that a key belongs to.
+//!
+//! Owns Kafka's own default partitioner (murmur2), so that any Kafka producer agrees.
 
 use crate::ids::Partition;
 
 const SEED: u32 = 0x9747_b28c;
 const MIX: u32 = 0x5bd1_e995;
+
+// A partition's number is an index wherever `dit` runs.
+const _: () = assert!(usize::BITS >= u32::BITS);
+
+impl Partition {
+    /// All partitions of a channel that has `count` of them.
+    pub fn all(count: u32) -> impl DoubleEndedIterator<Item = Self> + Clone {
+        (0..count).map(Self::new)
+    }
+
+    /// Its place in a list that has one value for each partition.
+    pub const fn index(self) -> usize {
+        self.get() as usize
+    }
+}
 
 /// The partition of a key among `count` partitions (`count` at least 1).
 pub fn of_key(key: &[u8], count: u32) -> Partition {

@@ -11,6 +11,7 @@ use crate::channel::Channel;
 use crate::cursor::Place;
 use crate::ids::{AgentId, AgreementVersion, Digest, Epoch, LogId, Offset, Partition, Sequence};
 use crate::limits;
+use crate::per_partition::PerPartition;
 use crate::table::Ended;
 use crate::trace::TraceContext;
 
@@ -164,8 +165,8 @@ pub struct ShadowCounts {
     pub suspended: Option<String>,
     /// Whether all was judged that was asked for; else the time was up.
     pub is_whole: bool,
-    /// Up to where, by partition.
-    pub places: Vec<Place>,
+    /// Up to which place of each partition.
+    pub places: PerPartition<Place>,
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Producer {
 /// Whether a cursor stands at or behind these ends.
 pub fn has_reached(cursor: Option<&Cursor>, ends: &[Offset]) -> bool {
     cursor.is_some_and(|cursor| {
-        let places = cursor.places.iter();
+        let places = cursor.places.values();
         cursor.places.len() == ends.len() && places.zip(ends).all(|(place, end)| place.offset >= *end)
     })
 }
@@ -289,7 +289,7 @@ impl Network {
         let asked = owner.get(&format!("/v1/channels/{channel}"));
         Ok(async move {
             if let Some(running) = here {
-                return Ok(running.feeds.iter().map(|feed| feed.tail().next).collect());
+                return Ok(running.feeds.values().map(|feed| feed.tail().next).collect());
             }
             let status: ChannelStatus = send_json(asked).await?;
             Ok(status.positions.iter().map(|position| position.read_to).collect())

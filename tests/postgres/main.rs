@@ -69,7 +69,12 @@ fn upsert(key: &str, image: Vec<u8>) -> Effect {
 
 fn cursor(offset: u64) -> Cursor {
     let place = Place { offset: Offset::new(offset), checkpoint: Offset::new(0) };
-    Cursor { log_id: LogId::new([1; 16]), version: AgreementVersion::new(1), places: vec![place], pass: None }
+    Cursor {
+        log_id: LogId::new([1; 16]),
+        version: AgreementVersion::new(1),
+        places: schemas::per_partition::PerPartition::filled(1, place),
+        pass: None,
+    }
 }
 
 fn batch(effects: Vec<Effect>, offset: u64) -> Batch {

@@ -6,6 +6,7 @@
 use schemas::cursor::{Cursor, Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
+use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,7 @@ pub enum Effect {
         /// For people.
         detail: String,
         /// The last position delivered, by partition.
-        places: Vec<Place>,
+        places: PerPartition<Place>,
     },
 }
 
@@ -126,9 +127,9 @@ impl Passing {
 pub struct ReceiveMachine {
     log_id: LogId,
     version: AgreementVersion,
-    places: Vec<Place>,
+    places: PerPartition<Place>,
     /// The last word on each partition.
-    progress: Vec<Option<Progress>>,
+    progress: PerPartition<Option<Progress>>,
     pass: Option<Passing>,
     tally: Tally,
 }
@@ -140,7 +141,7 @@ impl ReceiveMachine {
         Self {
             log_id,
             version,
-            progress: vec![None; places.len()],
+            progress: places.values().map(|_| None).collect(),
             places,
             pass: cursor.and_then(|cursor| cursor.pass.clone()).map(Passing::of),
             tally: Tally::default(),
@@ -153,7 +154,7 @@ impl ReceiveMachine {
         match &self.pass {
             Some(Passing { told, .. }) => {
                 let pass = Some(told.clone()?);
-                Some(Cursor { log_id, version, places: Vec::new(), pass })
+                Some(Cursor { log_id, version, places: PerPartition::none(), pass })
             }
             None if self.places.is_empty() => None,
             None => Some(Cursor { log_id, version, places: self.places.clone(), pass: None }),
@@ -167,7 +168,7 @@ impl ReceiveMachine {
 
     /// Up to when the provider has looked at its source: the oldest of the partitions.
     pub fn freshness(&self) -> Option<Millis> {
-        self.progress.iter().map(|told| told.and_then(|progress| progress.freshness)).min().flatten()
+        self.progress.values().map(|told| told.and_then(|progress| progress.freshness)).min().flatten()
     }
 
     /// How far the replica is behind the log; `None` while a partition has not been told of yet.
@@ -176,7 +177,7 @@ impl ReceiveMachine {
             return None;
         }
         let mut behind = Behind::default();
-        for (told, place) in self.progress.iter().zip(&self.places) {
+        for (told, place) in self.progress.values().zip(self.places.values()) {
             let progress = (*told)?;
             let missing = progress.end.get().saturating_sub(place.offset.get());
             behind.events += missing;
@@ -213,18 +214,18 @@ impl ReceiveMachine {
                 self.check_pass(*bootstrap)?;
                 self.pass = None;
                 self.places.clone_from(places);
-                self.progress = vec![None; places.len()];
+                self.progress = places.values().map(|_| None).collect();
                 Ok(Effect::End)
             }
             Delivery::Progress(progress) => {
                 let partition = progress.partition;
-                let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-                let known = self.places.get_mut(index).ok_or(ProtocolError::NoSuchPartition(partition))?;
+                let known =
+                    self.places.get_mut(partition).ok_or(ProtocolError::NoSuchPartition(partition))?;
                 if progress.place.offset < known.offset {
                     return Err(ProtocolError::Backwards(partition));
                 }
                 *known = progress.place;
-                if let Some(told) = self.progress.get_mut(index) {
+                if let Some(told) = self.progress.get_mut(partition) {
                     *told = Some(*progress);
                 }
                 Ok(Effect::Nothing)
@@ -256,8 +257,8 @@ impl ReceiveMachine {
 
     fn on_event(&mut self, event: &Event<'_>) -> Result<Effect, ProtocolError> {
         if self.pass.is_none() {
-            let index = usize::try_from(event.partition.get()).unwrap_or(usize::MAX);
-            let known = self.places.get_mut(index).ok_or(ProtocolError::NoSuchPartition(event.partition))?;
+            let known = self.places.get_mut(event.partition);
+            let known = known.ok_or(ProtocolError::NoSuchPartition(event.partition))?;
             if event.offset < known.offset {
                 return Ok(Effect::Nothing);
             }
@@ -305,14 +306,14 @@ mod tests {
         let cursor = from.map(|offset| Cursor {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(1),
-            places: vec![place(offset)],
+            places: PerPartition::filled(1, place(offset)),
             pass: None,
         });
         ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), cursor.as_ref())
     }
 
     fn offset_of(machine: &ReceiveMachine) -> Option<u64> {
-        machine.cursor().map(|cursor| cursor.places[0].offset.get())
+        machine.cursor().map(|cursor| cursor.places.get(P0).unwrap().offset.get())
     }
 
     #[test]
@@ -333,7 +334,7 @@ mod tests {
             assert!(matches!(machine.on_delivery(&event(offset, Some(b"x"))), Ok(Effect::Upsert { .. })));
         }
         assert_eq!(machine.cursor(), None);
-        let end = Delivery::End { bootstrap: PASS, places: vec![place(80)] };
+        let end = Delivery::End { bootstrap: PASS, places: PerPartition::filled(1, place(80)) };
         assert_eq!(machine.on_delivery(&end), Ok(Effect::End));
         assert_eq!(offset_of(&machine), Some(80));
         assert!(matches!(machine.on_delivery(&end), Err(ProtocolError::OtherPass { .. })));
@@ -343,17 +344,17 @@ mod tests {
     fn a_pass_that_broke_off_is_gone_on_with_and_another_begins_anew() {
         let mut first = machine(None);
         first.on_delivery(&Delivery::Begin { bootstrap: PASS }).unwrap();
-        let places = vec![PassPlace { next: Offset::new(4), end: Offset::new(9) }];
+        let places = PerPartition::filled(1, PassPlace { next: Offset::new(4), end: Offset::new(9) });
         let (begun_at, seal) = (Millis::new(1), "s".to_owned());
         let told = Delivery::Pass(Pass { id: PASS, begun_at, places, seal });
         assert_eq!(first.on_delivery(&told), Ok(Effect::Nothing));
         let cursor = first.cursor().unwrap();
-        assert_eq!(cursor.pass.as_ref().unwrap().places[0].next, Offset::new(4));
+        assert_eq!(cursor.pass.as_ref().unwrap().places.get(P0).unwrap().next, Offset::new(4));
         let resumed = || ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));
         let mut same = resumed();
         assert_eq!(same.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Effect::Nothing));
         assert!(matches!(same.on_delivery(&event(3, Some(b"x"))), Ok(Effect::Upsert { .. })));
-        let end = Delivery::End { bootstrap: PASS, places: vec![place(80)] };
+        let end = Delivery::End { bootstrap: PASS, places: PerPartition::filled(1, place(80)) };
         assert_eq!(same.on_delivery(&end), Ok(Effect::End));
         let mut other = resumed();
         let begin = Delivery::Begin { bootstrap: BootstrapId::new([9; 16]) };

@@ -14,6 +14,7 @@ use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, CloseReason, Delivery, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY,
 };
 use schemas::ids::{AgreementNumber, AgreementVersion, LogId, Partition};
+use schemas::per_partition::PerPartition;
 use schemas::reconcile::{Announced, Ask};
 
 use super::comparing::{self, Mend};
@@ -88,7 +89,7 @@ pub struct Closed {
     /// For people.
     pub detail: String,
     /// The last position delivered, by partition.
-    pub places: Vec<Place>,
+    pub places: PerPartition<Place>,
 }
 
 impl Closed {
@@ -326,7 +327,7 @@ async fn compare(
             next: Next::Resync,
             reason: CloseReason::Resync,
             detail: "the replica differs in most of its rows: it is received anew".to_owned(),
-            places: Vec::new(),
+            places: PerPartition::none(),
         })),
     })
 }

@@ -141,6 +141,7 @@ mod tests {
     use super::*;
     use schemas::cursor::{Pass, PassPlace};
     use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
+    use schemas::per_partition::PerPartition;
 
     fn upsert(key: &str) -> Effect {
         Effect::Upsert { key: key.to_owned(), image: key.into() }
@@ -166,7 +167,7 @@ mod tests {
         let cursor = schemas::cursor::Cursor {
             log_id: schemas::ids::LogId::new([1; 16]),
             version: schemas::ids::AgreementVersion::new(1),
-            places: vec![],
+            places: PerPartition::none(),
             pass: None,
         };
         let mut rows = Rows::default();
@@ -178,11 +179,11 @@ mod tests {
 
     #[test]
     fn a_pass_that_was_told_of_is_gone_on_with_after_a_restart() {
-        let places = vec![PassPlace { next: Offset::new(4), end: Offset::new(9) }];
+        let places = PerPartition::filled(1, PassPlace { next: Offset::new(4), end: Offset::new(9) });
         let cursor = Cursor {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(1),
-            places: vec![],
+            places: PerPartition::none(),
             pass: Some(Pass {
                 id: BootstrapId::new([2; 16]),
                 begun_at: Millis::new(1),

@@ -24,11 +24,43 @@ pub(super) fn looked_at_now() -> Freshness {
     Freshness { at: now() }
 }
 
-/// Puts a file's changes into the outbox, group by group, and folds them into the images.
+/// What events are made from; each event's source block says so.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A file that holds the whole register, by its name.
+    Register(&'a str),
+    /// A file of changes, by its name.
+    Changes(&'a str),
+    /// Single changes over local HTTP.
+    Http,
+    /// Events that did not count, made again.
+    Reopen,
+}
+
+impl<'a> Origin<'a> {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Register(_) => "file",
+            Self::Changes(_) => "change_file",
+            Self::Http => "http",
+            Self::Reopen => "reopen",
+        }
+    }
+
+    fn source(self, position: &'a str) -> Source<'a> {
+        let name = match self {
+            Self::Register(name) | Self::Changes(name) => name,
+            Self::Http | Self::Reopen => "",
+        };
+        // Only a whole register is compared: all others say themselves what has changed.
+        Source { kind: self.kind(), name, position, snapshot: matches!(self, Self::Register(_)) }
+    }
+}
+
+/// Puts a source's changes into the outbox, group by group, and folds them into the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
-    /// The kind of source, and its name.
-    source: (&'a str, &'a str),
+    origin: Origin<'a>,
     contents: Vec<(Partition, Content)>,
     /// Bytes of the contents.
     bytes: usize,
@@ -40,14 +72,10 @@ pub(super) struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(agent: &'a Agent, file: &'a str) -> Self {
-        Self::of(agent, "file", file)
-    }
-
-    pub(super) fn of(agent: &'a Agent, kind: &'a str, name: &'a str) -> Self {
+    pub(super) fn new(agent: &'a Agent, origin: Origin<'a>) -> Self {
         Self {
             agent,
-            source: (kind, name),
+            origin,
             contents: Vec::with_capacity(GROUP),
             bytes: 0,
             followed: Vec::new(),
@@ -76,8 +104,7 @@ impl<'a> Emitter<'a> {
         };
         let at = now();
         let position = if line == 0 { String::new() } else { line.to_string() };
-        let (kind, name) = self.source;
-        let source = Source { kind, name, position: &position, snapshot: kind == "file" };
+        let source = self.origin.source(&position);
         let change = Change {
             op,
             key,
@@ -92,7 +119,8 @@ impl<'a> Emitter<'a> {
         self.bytes += datum.len();
         let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
         let (followed, trace) = Stepping::create(self.agent.channel.name.as_str(), partition).unzip();
-        self.followed.extend(followed.map(|step| (partition, step.with("dit.source.kind", kind.to_owned()))));
+        self.followed
+            .extend(followed.map(|step| (partition, step.with("dit.source.kind", self.origin.kind()))));
         self.contents.push((partition, Content::Change { key: key.to_owned(), datum, trace }));
         self.pending.insert(key.to_owned(), after.clone());
         self.folds.push(Fold { key: key.to_owned(), after });
@@ -125,8 +153,8 @@ impl<'a> Emitter<'a> {
     /// How fresh the register is now follows its events, in every partition; nothing where nobody knows.
     pub(super) fn finish(mut self, freshness: Option<Freshness>) -> Result<(), AgentError> {
         if let Some(datum) = freshness.map(|freshness| freshness.encode()) {
-            let of = |number| (Partition::new(number), Content::Freshness(datum.clone()));
-            self.contents.extend((0..self.agent.channel.partitions).map(of));
+            let of = |partition| (partition, Content::Freshness(datum.clone()));
+            self.contents.extend(Partition::all(self.agent.channel.partitions).map(of));
         }
         self.flush()?;
         let position = self.agent.images.position()?;

@@ -17,7 +17,7 @@ use schemas::key::KeyDeriver;
 use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
-use super::emit::{Emitter, looked_at_now};
+use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError, GROUP, IdentityFile};
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
@@ -220,7 +220,7 @@ impl Agent {
             outbox.next_position()
         };
         self.images.apply(&[], start)?;
-        let mut emitter = Emitter::new(self, "reopen");
+        let mut emitter = Emitter::new(self, Origin::Reopen);
         if marker.park || is_open {
             self.park_events(&events)?;
         } else {

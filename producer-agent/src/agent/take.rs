@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::emit::{Emitter, looked_at_now};
+use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError};
 use crate::source::cells::Columns;
 use crate::source::changes::{Changes, OperationAt};
@@ -164,7 +164,7 @@ impl Agent {
         let held = guard.holds(&changes.counts, self.images.count()?);
         let taken = held.is_none() || accepted;
         if taken {
-            let mut emitter = Emitter::new(self, &file);
+            let mut emitter = Emitter::new(self, Origin::Changes(&file));
             for (line, key, after) in changes.rows {
                 emitter.put(&key, after, line)?;
             }
@@ -197,7 +197,7 @@ impl Agent {
         survey: &Survey,
         file: &str,
     ) -> Result<(), AgentError> {
-        let mut emitter = Emitter::new(self, file);
+        let mut emitter = Emitter::new(self, Origin::Register(file));
         for row in Table::open(path, format)? {
             if let Read::Good { key, datum } = reader.read(&row)
                 && survey.changes(key.as_str())

@@ -69,6 +69,23 @@ impl Site {
         found.sort();
         found
     }
+
+    /// The source block of each event of a key, in order: its kind, its name, and whether a whole register was compared.
+    fn sources(&self, of: &str) -> Vec<(String, String, bool)> {
+        let mut found = Vec::new();
+        lock(&self.agent.outbox)
+            .for_each(0, &mut |Placed { entry, .. }| {
+                if let Content::Change { key, datum, .. } = entry.content
+                    && key == of
+                {
+                    let source = self.agent.codec.decode_all(&datum).unwrap().source;
+                    found.push((source.kind.to_owned(), source.name.to_owned(), source.snapshot));
+                }
+                true
+            })
+            .unwrap();
+        found
+    }
 }
 
 #[test]
@@ -110,6 +127,16 @@ fn a_change_file_is_taken_row_by_row() {
     let expected = [("a", "c"), ("a", "u"), ("a", "u"), ("b", "c"), ("b", "c"), ("b", "d")];
     assert_eq!(changes, expected.map(|(key, op)| (key.to_owned(), op)));
     assert_eq!(site.agent.register_size().unwrap(), 3);
+    let row = serde_json::json!({"k": "a"}).as_object().unwrap().clone();
+    let item = Item::made(Operation::Delete, row);
+    site.agent.take_items(vec![Ok(item)], || Ok(())).unwrap();
+    let of = |kind: &str, name: &str, is_compared| (kind.to_owned(), name.to_owned(), is_compared);
+    let changed = of("change_file", "changes.csv", false);
+    assert_eq!(
+        site.sources("a"),
+        [of("file", "register.csv", true), changed.clone(), changed, of("http", "", false)],
+        "a file of changes is no snapshot"
+    );
 }
 
 #[test]

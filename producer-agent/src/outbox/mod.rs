@@ -15,6 +15,7 @@ use schemas::change::ChangeCodec;
 use schemas::digest;
 use schemas::ids::{Digest, Epoch, Partition, Sequence};
 use schemas::limits;
+use schemas::per_partition::PerPartition;
 use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,7 @@ pub struct ChainPlace {
 struct SegmentHeader {
     epoch: Epoch,
     batch_schema: String,
-    places: Vec<ChainPlace>,
+    places: PerPartition<ChainPlace>,
 }
 
 /// Why the outbox cannot be used.
@@ -86,13 +87,15 @@ pub struct Outbox {
     store: SegmentStore,
     epoch: Epoch,
     schema: String,
-    places: Vec<ChainPlace>,
+    places: PerPartition<ChainPlace>,
     watermark: u64,
 }
 
-fn start(epoch: Epoch, partitions: u32) -> Vec<ChainPlace> {
-    let place = ChainPlace { next: Sequence::new(0), digest: digest::first(epoch) };
-    (0..partitions).map(|_| place).collect()
+impl ChainPlace {
+    /// Before the first event of an epoch.
+    fn first(epoch: Epoch) -> Self {
+        Self { next: Sequence::new(0), digest: digest::first(epoch) }
+    }
 }
 
 impl Outbox {
@@ -107,7 +110,7 @@ impl Outbox {
         let fresh = SegmentHeader {
             epoch,
             batch_schema: codec.batch_schema().text().to_owned(),
-            places: start(epoch, partitions),
+            places: PerPartition::filled(partitions, ChainPlace::first(epoch)),
         };
         let options = Options { kind: KIND, segment_bytes: u64::MAX };
         let (store, recovery) = SegmentStore::open(disk, dir, options, &encode_header(&fresh)?)?;
@@ -169,8 +172,7 @@ impl Outbox {
         let mut places = self.places.clone();
         let mut payloads = Vec::with_capacity(contents.len());
         for (partition, content) in contents {
-            let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-            let Some(place) = places.get_mut(index) else {
+            let Some(place) = places.get_mut(*partition) else {
                 return Err(OutboxError::Header(format!("there is no partition {partition}")));
             };
             let entry = Entry {
@@ -204,7 +206,7 @@ impl Outbox {
         &mut self,
         epoch: Epoch,
         batch_schema: String,
-        places: Vec<ChainPlace>,
+        places: PerPartition<ChainPlace>,
     ) -> Result<(), OutboxError> {
         let header = SegmentHeader { epoch, batch_schema, places };
         self.store.roll(&encode_header(&header)?)?;
@@ -220,7 +222,7 @@ impl Outbox {
 
     /// Begins a new epoch: what is appended from here on starts each chain anew.
     pub fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), OutboxError> {
-        let places = start(epoch, u32::try_from(self.places.len()).unwrap_or(u32::MAX));
+        let places = self.places.values().map(|_| ChainPlace::first(epoch)).collect();
         self.roll(epoch, self.schema.clone(), places)
     }
 
@@ -259,13 +261,12 @@ impl Outbox {
         next: Sequence,
         digest: Digest,
     ) -> Result<Option<u64>, OutboxError> {
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
         for segment in self.store.segments() {
             let header = decode_header(&segment.header)?;
             if header.epoch != self.epoch {
                 continue;
             }
-            if header.places.get(index) == Some(&ChainPlace { next, digest }) {
+            if header.places.get(partition) == Some(&ChainPlace { next, digest }) {
                 return Ok(Some(segment.first));
             }
         }
@@ -283,7 +284,6 @@ impl Outbox {
 
     /// Whether this outbox knows that a partition's chain stood at (next, digest) in any epoch that it still holds.
     pub fn stood_at(&self, partition: Partition, end: &Ended) -> Result<bool, OutboxError> {
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
         if end.next == Sequence::new(0) {
             return Ok(end.digest == digest::first(end.epoch));
         }
@@ -293,7 +293,7 @@ impl Outbox {
                 continue;
             }
             let place = ChainPlace { next: end.next, digest: end.digest };
-            let mut is_found = header.places.get(index) == Some(&place);
+            let mut is_found = header.places.get(partition) == Some(&place);
             each_entry(&self.store, segment.first, &mut |Placed { position, entry }| {
                 is_found |= entry.partition == partition
                     && entry.sequence.next() == end.next
@@ -346,9 +346,8 @@ fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, OutboxError> {
     serde_json::from_slice(bytes).map_err(|e| OutboxError::Header(e.to_string()))
 }
 
-fn advance(places: &mut [ChainPlace], entry: &Entry) {
-    let index = usize::try_from(entry.partition.get()).unwrap_or(usize::MAX);
-    if let Some(place) = places.get_mut(index) {
+fn advance(places: &mut PerPartition<ChainPlace>, entry: &Entry) {
+    if let Some(place) = places.get_mut(entry.partition) {
         *place = ChainPlace { next: entry.sequence.next(), digest: entry.digest };
     }
 }

@@ -5,6 +5,7 @@
 
 use schemas::digest;
 use schemas::ids::{AgentId, Digest, Epoch, Partition, Sequence};
+use schemas::per_partition::PerPartition;
 use schemas::publish::{Counted, Position};
 
 /// What to do about one partition.
@@ -89,7 +90,7 @@ struct Standing {
 pub struct SendMachine {
     agent: AgentId,
     epoch: Epoch,
-    partitions: Vec<Standing>,
+    partitions: PerPartition<Standing>,
 }
 
 impl SendMachine {
@@ -97,7 +98,7 @@ impl SendMachine {
     pub fn new(agent: AgentId, epoch: Epoch, partitions: u32) -> Self {
         let standing =
             Standing { opened: false, acknowledged: Sequence::new(0), digest: digest::first(epoch) };
-        Self { agent, epoch, partitions: (0..partitions).map(|_| standing).collect() }
+        Self { agent, epoch, partitions: PerPartition::filled(partitions, standing) }
     }
 
     /// The epoch that is sent in.
@@ -107,7 +108,7 @@ impl SendMachine {
 
     /// Whether data may go out: every opening has been read back.
     pub fn is_open(&self) -> bool {
-        self.partitions.iter().all(|standing| standing.opened)
+        self.partitions.values().all(|standing| standing.opened)
     }
 
     /// What is acknowledged in a partition.
@@ -121,7 +122,7 @@ impl SendMachine {
     }
 
     fn standing(&self, partition: Partition) -> Option<&Standing> {
-        self.partitions.get(usize::try_from(partition.get()).ok()?)
+        self.partitions.get(partition)
     }
 
     /// Takes the table's word on a partition. `knows` says whether our outbox's chain stood at (next, digest);
@@ -134,10 +135,7 @@ impl SendMachine {
     ) -> Verdict {
         let partition = position.partition;
         let (agent, epoch) = (self.agent.clone(), self.epoch);
-        let Some(index) = usize::try_from(partition.get()).ok() else {
-            return Verdict::Acknowledged { next: Sequence::new(0) };
-        };
-        let Some(standing) = self.partitions.get_mut(index) else {
+        let Some(standing) = self.partitions.get_mut(partition) else {
             return Verdict::Acknowledged { next: Sequence::new(0) };
         };
         let verdict = match &position.counted {

@@ -6,6 +6,7 @@
 use schemas::agreement::Status;
 use schemas::cursor::{Pass, Place};
 use schemas::ids::{AgentId, AgreementNumber, AgreementVersion, ChannelName, Offset};
+use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -46,7 +47,7 @@ pub enum Event {
         /// Why.
         reason: String,
         /// Nothing behind these places was sent, by partition; none of the log where they are empty.
-        places: Vec<Place>,
+        places: PerPartition<Place>,
         /// The pass from the state that was under way: what it ends at is what the state held for this consumer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pass: Option<Pass>,

@@ -12,6 +12,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::Frame as HttpFrame;
 use schemas::cursor::Place;
 use schemas::delivery::{CloseReason, Delivery};
+use schemas::per_partition::PerPartition;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
@@ -33,7 +34,7 @@ pub struct GatedBody {
     /// Wakes a body that is held.
     lease: Option<WatchStream<u64>>,
     encoder: Encoder,
-    delivered: Vec<Place>,
+    delivered: PerPartition<Place>,
     meter: ConnectionMeter,
     /// Whether bytes were handed over at the last call.
     wrote: bool,
@@ -49,7 +50,7 @@ impl GatedBody {
         steps: mpsc::Receiver<Step>,
         gate: Gate,
         encoder: Encoder,
-        delivered: Vec<Place>,
+        delivered: PerPartition<Place>,
         meter: ConnectionMeter,
     ) -> Self {
         let control = WatchStream::from_changes(gate.watch());
@@ -69,8 +70,13 @@ impl GatedBody {
         self.steps.close();
         let (next, reason, detail) = (shut.reason.next(), shut.reason, shut.detail.clone());
         let places = self.delivered.clone();
-        self.encoder.mark(&Delivery::Closing { next, reason, detail, places });
-        self.encoder.take()
+        match self.encoder.mark(&Delivery::Closing { next, reason, detail, places }) {
+            Ok(()) => self.encoder.take(),
+            Err(error) => {
+                tracing::error!(agreement = %self.gate.number(), %error, "a stream ends without its closing record");
+                None
+            }
+        }
     }
 }
 

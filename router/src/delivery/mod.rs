@@ -8,6 +8,7 @@ pub mod body;
 pub mod encode;
 pub mod gate;
 pub mod own_state;
+mod parked;
 pub mod reckoning;
 pub mod scopes;
 pub mod session;

@@ -54,7 +54,7 @@ impl OwnState {
         let codec =
             ChangeCodec::from_envelope_schema(newest.schema.text()).map_err(|e| internal(e.to_string()))?;
         let mut passes = Vec::with_capacity(running.feeds.len());
-        for feed in &running.feeds {
+        for feed in running.feeds.values() {
             let pass = Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await;
             passes.push(pass.map_err(|e| Refused::new(ErrorCode::Unavailable, e.to_string()))?);
         }

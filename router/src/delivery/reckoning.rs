@@ -10,6 +10,7 @@ use schemas::avro::binary::DatumError;
 use schemas::cursor::Place;
 use schemas::ids::Offset;
 use schemas::limits::{MAX_RANGE_BYTES, MAX_RANGE_ROWS_BYTES};
+use schemas::per_partition::PerPartition;
 use schemas::reconcile::{Ask, Ranges, Sums, texts};
 use scope::permit::{Outcome, Permitted};
 use tokio::sync::{oneshot, watch};
@@ -84,7 +85,7 @@ impl Reckoning {
             Ask::Rows { within } => Answer::Rows(Gathered { within, rows: BTreeMap::new(), bytes: 0 }),
         };
         let mut reckoning = Self { scopes, view, answer, followers: Vec::with_capacity(running.feeds.len()) };
-        for feed in &running.feeds {
+        for feed in running.feeds.values() {
             let topic = running.entry.channel.state_topic();
             let mut pass = Bootstrap::begin(Arc::clone(feed), topic).await?;
             while let Some(images) = pass.next().await? {
@@ -109,13 +110,16 @@ impl Reckoning {
     }
 
     /// Whether a stream that stands at these places has passed what was read of the state.
-    pub fn is_reached_by(&self, places: &[Place]) -> bool {
-        self.followers.iter().zip(places).all(|(follower, place)| follower.place().offset <= place.offset)
+    pub fn is_reached_by(&self, places: &PerPartition<Place>) -> bool {
+        self.followers
+            .iter()
+            .zip(places.values())
+            .all(|(follower, place)| follower.place().offset <= place.offset)
     }
 
     /// Reads on to these places of the log, to the very event.
-    pub async fn roll_to(mut self, places: &[Place]) -> Result<Answer, ReckonError> {
-        for (mut follower, place) in std::mem::take(&mut self.followers).into_iter().zip(places) {
+    pub async fn roll_to(mut self, places: &PerPartition<Place>) -> Result<Answer, ReckonError> {
+        for (mut follower, place) in std::mem::take(&mut self.followers).into_iter().zip(places.values()) {
             while follower.place().offset < place.offset {
                 let Some(chunk) = follower.next().await? else {
                     // The stream has read the log further than the shared tail.
@@ -226,7 +230,7 @@ impl Question {
     }
 
     /// The reckoning, when a stream at these places can be told.
-    pub fn due_at(&mut self, places: &[Place]) -> Result<Option<Box<Reckoning>>, ReckonError> {
+    pub fn due_at(&mut self, places: &PerPartition<Place>) -> Result<Option<Box<Reckoning>>, ReckonError> {
         if let Self::Asked(answer) = self
             && let Ok(reckoning) = answer.try_recv()
         {

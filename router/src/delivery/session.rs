@@ -12,7 +12,7 @@ use platform::traces::{Step as Way, Stepping};
 use schemas::cursor::{Pass, Place};
 use schemas::delivery::{CloseReason, Delivery, Progress};
 use schemas::ids::{AgentId, Offset, Partition};
-use scope::denial::Denial;
+use schemas::per_partition::PerPartition;
 use scope::permit::{Outcome, Permitted, Standing};
 use scope::scope::Scope;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
 use super::gate::{Gate, Shut};
+use super::parked::Parked;
 use super::reckoning::{Answer, Question};
 use super::scopes::Scopes;
 use super::start::Beginning;
@@ -83,7 +84,7 @@ pub struct Session {
     pub(crate) view: watch::Receiver<Arc<ControlView>>,
     pub(crate) gate: Gate,
     pub(crate) out: mpsc::Sender<Step>,
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: PerPartition<Place>,
     /// The pass from the state that is under way.
     pub(crate) pass: Option<Pass>,
     pub(crate) audit: Audit,
@@ -149,15 +150,15 @@ impl Session {
             Beginning::Log(followers) => Ok(followers),
             Beginning::State(pass, passes) => self.bootstrap(pass, passes).await,
         };
-        let mut listeners: Vec<_> = match followers {
-            Ok(followers) => followers.into_iter().map(Listener::new).collect(),
+        let mut listeners: PerPartition<_> = match followers {
+            Ok(followers) => followers.into_values().map(Listener::new).collect(),
             Err(stop) => return stop,
         };
-        for (number, listener) in listeners.iter().enumerate() {
+        let passed = |listener: &Listener| {
             let follower = listener.follower();
-            let passed = Passed { to: follower.place().offset, at: follower.fold().passed_at };
-            self.meter.passed(Partition::new(u32::try_from(number).unwrap_or(u32::MAX)), passed);
-        }
+            Passed { to: follower.place().offset, at: follower.fold().passed_at }
+        };
+        self.meter.begun(listeners.values().map(passed).collect());
         loop {
             if let Err(stop) = self.turn(&mut listeners).await {
                 return stop;
@@ -166,7 +167,7 @@ impl Session {
     }
 
     /// Goes on where anything is to be had, or waits for it.
-    async fn turn(&mut self, listeners: &mut [Listener]) -> Result<(), Stop> {
+    async fn turn(&mut self, listeners: &mut PerPartition<Listener>) -> Result<(), Stop> {
         self.answer_if_due().await?;
         let has_gone_on = self.round(listeners).await?;
         // Behind the round: what is told is the place, and how far that is from the tail.
@@ -174,14 +175,17 @@ impl Session {
         if has_gone_on { Ok(()) } else { self.idle(listeners).await }
     }
 
-    async fn bootstrap(&mut self, mut told: Pass, mut passes: Vec<Bootstrap>) -> Result<Vec<Follower>, Stop> {
+    async fn bootstrap(
+        &mut self,
+        mut told: Pass,
+        mut passes: PerPartition<Bootstrap>,
+    ) -> Result<PerPartition<Follower>, Stop> {
         let id = told.id;
         self.pass = Some(told.clone());
-        self.encoder.mark(&Delivery::Begin { bootstrap: id });
+        self.encoder.mark(&Delivery::Begin { bootstrap: id })?;
         self.flush().await?;
-        for number in 0..passes.len() {
-            let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
-            while let Some(pass) = passes.get_mut(number)
+        for partition in passes.iter().map(|(partition, _)| partition).collect::<Vec<_>>() {
+            while let Some(pass) = passes.get_mut(partition)
                 && let Some(images) = pass.next().await?
             {
                 for image in images {
@@ -199,42 +203,41 @@ impl Session {
                                 trace: None,
                             };
                             match scope.judge_present(&present.key, present.image()) {
-                                Ok(Some(permitted)) => {
-                                    self.meter
-                                        .delivered(permitted.get().reason(), !scope.pending().is_empty());
-                                    self.encoder.event(&permitted, standing);
-                                }
+                                Ok(Some(permitted)) => match self.encoder.event(&permitted, standing) {
+                                    Ok(()) => self
+                                        .meter
+                                        .delivered(permitted.get().reason(), !scope.pending().is_empty()),
+                                    Err(error) => self.park(partition, present.offset, &error.into()),
+                                },
                                 Ok(None) => self.meter.denied(1),
-                                Err(denial) => self.park(partition, present.offset, &denial),
+                                Err(denial) => self.park(partition, present.offset, &denial.into()),
                             }
                         }
                         Err(unreadable) => {
-                            self.meter.parked("unreadable");
-                            told_parked(partition, unreadable.offset, &unreadable.reason);
+                            self.park(partition, unreadable.offset, &Parked::Unreadable(unreadable.reason));
                         }
                     }
                     self.flush_if_full().await?;
                 }
                 // Also where a narrow scope gives nothing: silence would be taken for a stall.
-                told.places = passes.iter().map(Bootstrap::place).collect();
+                told.places = passes.values().map(Bootstrap::place).collect();
                 self.pass = Some(told.clone());
-                self.encoder.mark(&Delivery::Pass(told.clone()));
+                self.encoder.mark(&Delivery::Pass(told.clone()))?;
                 self.flush().await?;
             }
         }
-        let followers: Vec<_> = passes.into_iter().map(Bootstrap::into_follower).collect();
-        self.places = followers.iter().map(Follower::place).collect();
+        let followers: PerPartition<_> = passes.into_values().map(Bootstrap::into_follower).collect();
+        self.places = followers.values().map(Follower::place).collect();
         self.pass = None;
-        self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() });
+        self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() })?;
         self.flush().await?;
         Ok(followers)
     }
 
     /// One chunk from each partition that has one; whether any has gone on.
-    async fn round(&mut self, listeners: &mut [Listener]) -> Result<bool, Stop> {
+    async fn round(&mut self, listeners: &mut PerPartition<Listener>) -> Result<bool, Stop> {
         let mut any = false;
-        for (number, listener) in listeners.iter_mut().enumerate() {
-            let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
+        for (partition, listener) in listeners.iter_mut() {
             let gave = match listener.next(&self.seat).await? {
                 Next::Chunk(chunk) => self.deliver(partition, &chunk, listener.follower().wanted()).await?,
                 Next::Passed { changes } => {
@@ -249,7 +252,7 @@ impl Session {
             any = true;
             self.pass_by(partition, listener.follower());
             if gave {
-                self.progress(partition, listener.follower());
+                self.progress(partition, listener.follower())?;
                 self.flush_if_full().await?;
             } else {
                 self.telling.owed = true;
@@ -269,11 +272,11 @@ impl Session {
         match answer {
             Answer::Sums(sums) => {
                 let (places, announced) = (self.places.clone(), sums.announce());
-                self.encoder.mark(&Delivery::Sums { places, announced });
+                self.encoder.mark(&Delivery::Sums { places, announced })?;
             }
             Answer::Rows(gathered) => {
                 for (number, rows) in gathered.ranges()? {
-                    self.encoder.range(number, rows.into_iter());
+                    self.encoder.range(number, rows.into_iter())?;
                     self.flush_if_full().await?;
                 }
             }
@@ -310,7 +313,7 @@ impl Session {
                     let scope = self.scopes.scope(&view, event.schema, event.codec())?;
                     self.give(partition, event, permitted, &scope).await?;
                 }
-                Err(denial) => self.park_event(partition, event, denial),
+                Err(denial) => self.park_event(partition, event, &denial.clone().into()),
             }
         }
         Ok(gave)
@@ -332,7 +335,7 @@ impl Session {
                             self.give(partition, event, &permitted, &scope).await?;
                         }
                         Ok(None) => self.meter.denied(1),
-                        Err(denial) => self.park_event(partition, event, &denial),
+                        Err(denial) => self.park_event(partition, event, &denial.into()),
                     }
                 }
                 Item::Resync { offset, reason } if *offset >= wanted => {
@@ -358,32 +361,35 @@ impl Session {
             logged_at: event.logged_at,
             trace: event.trace,
         };
+        if let Err(error) = self.encoder.event(permitted, standing) {
+            self.park_event(partition, event, &error.into());
+            return Ok(());
+        }
         self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
-        self.encoder.event(permitted, standing);
         self.followed.extend(self.follow(partition, event));
         self.stand_behind(partition, event.offset);
         self.flush_if_full().await
     }
 
-    fn park_event(&self, partition: Partition, event: &Judgeable, denial: &Denial) {
+    fn park_event(&self, partition: Partition, event: &Judgeable, why: &Parked) {
         match self.follow(partition, event) {
-            None => self.park(partition, event.offset, denial),
+            None => self.park(partition, event.offset, why),
             Some(step) => {
                 step.failed("parked");
-                step.in_scope(|| self.park(partition, event.offset, denial));
+                step.in_scope(|| self.park(partition, event.offset, why));
             }
         }
     }
 
-    fn park(&self, partition: Partition, offset: Offset, denial: &Denial) {
-        self.meter.parked(denial.as_str());
-        told_parked(partition, offset, &denial.to_string());
+    /// What cannot be judged or written neither blocks its channel nor leaks.
+    fn park(&self, partition: Partition, offset: Offset, why: &Parked) {
+        self.meter.parked(why.as_str());
+        tracing::error!(%partition, %offset, reason = %why, "parked an event that cannot be delivered");
     }
 
     /// What is handed over counts as delivered, also where the chunk that it stands in is not over.
     fn stand_behind(&mut self, partition: Partition, offset: Offset) {
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-        if let Some(known) = self.places.get_mut(index) {
+        if let Some(known) = self.places.get_mut(partition) {
             known.offset = known.offset.max(offset.next());
         }
     }
@@ -391,8 +397,7 @@ impl Session {
     /// The stream stands behind what the follower has read.
     fn pass_by(&mut self, partition: Partition, follower: &Follower) {
         let place = follower.place();
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-        if let Some(known) = self.places.get_mut(index) {
+        if let Some(known) = self.places.get_mut(partition) {
             *known = place;
         }
         self.meter.passed(partition, Passed { to: place.offset, at: follower.fold().passed_at });
@@ -406,33 +411,33 @@ impl Session {
         }
     }
 
-    fn progress(&mut self, partition: Partition, follower: &Follower) {
+    fn progress(&mut self, partition: Partition, follower: &Follower) -> Result<(), Stop> {
         let place = follower.place();
         let (freshness, passed_at) = (follower.fold().freshness, follower.fold().passed_at);
         let end = follower.feed().tail().next.max(place.offset);
-        self.encoder.mark(&Delivery::Progress(Progress { partition, place, freshness, end, passed_at }));
+        self.encoder.mark(&Delivery::Progress(Progress { partition, place, freshness, end, passed_at }))?;
+        Ok(())
     }
 
     /// Tells the progress of every partition, when it is time.
-    async fn tell_if_due(&mut self, listeners: &[Listener]) -> Result<(), Stop> {
+    async fn tell_if_due(&mut self, listeners: &PerPartition<Listener>) -> Result<(), Stop> {
         if Instant::now() < self.telling.due() {
             return Ok(());
         }
-        for (number, listener) in listeners.iter().enumerate() {
-            let partition = Partition::new(u32::try_from(number).unwrap_or(u32::MAX));
-            self.progress(partition, listener.follower());
+        for (partition, listener) in listeners.iter() {
+            self.progress(partition, listener.follower())?;
         }
         self.telling = Telling::new();
         self.flush().await
     }
 
     /// Waits until there is something for this stream, or it is time to look where the tails are.
-    async fn idle(&mut self, listeners: &[Listener]) -> Result<(), Stop> {
+    async fn idle(&mut self, listeners: &PerPartition<Listener>) -> Result<(), Stop> {
         let lost = |listener: &Listener| listener.follower().feed().tail().lost();
-        if let Some(fault) = listeners.iter().find_map(lost) {
+        if let Some(fault) = listeners.values().find_map(lost) {
             return Err(close(CloseReason::Internal, fault.to_string()));
         }
-        if !listeners.iter().all(Listener::is_asleep) {
+        if !listeners.values().all(Listener::is_asleep) {
             return Ok(());
         }
         let look = self.telling.due().min(Instant::now() + PASSING);
@@ -473,9 +478,4 @@ impl Session {
         let frame = Frame { bytes, places: self.places.clone(), rows, followed };
         self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
     }
-}
-
-/// A record that cannot be judged neither blocks its channel nor leaks.
-fn told_parked(partition: Partition, offset: Offset, reason: &str) {
-    tracing::error!(%partition, %offset, %reason, "parked an event that cannot be judged");
 }

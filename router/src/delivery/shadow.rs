@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use schemas::delivery::Reason;
 use schemas::ids::Offset;
+use schemas::per_partition::PerPartition;
 use schemas::publish::ShadowCounts;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -50,18 +51,18 @@ impl Shadow {
     /// Judges from where the followers stand: up to what the log holds now, or, `live`, whatever comes until the time is up.
     pub async fn run(
         mut self,
-        mut followers: Vec<Follower>,
+        mut followers: PerPartition<Follower>,
         is_live: bool,
         within: Duration,
     ) -> Result<ShadowCounts, ShadowError> {
         let until = Instant::now() + within.min(LONGEST);
         let end = |follower: &Follower| (!is_live).then(|| follower.feed().tail().next);
-        let ends: Vec<Option<Offset>> = followers.iter().map(end).collect();
+        let ends: PerPartition<Option<Offset>> = followers.values().map(end).collect();
         let is_behind =
             |follower: &Follower, end: &Option<Offset>| end.is_none_or(|end| follower.place().offset < end);
         loop {
             let mut is_moving = false;
-            for (follower, end) in followers.iter_mut().zip(&ends) {
+            for (follower, end) in followers.values_mut().zip(ends.values()) {
                 if Instant::now() >= until || self.counts.suspended.is_some() {
                     break;
                 }
@@ -75,15 +76,16 @@ impl Shadow {
                 }
             }
             let is_over = self.counts.suspended.is_some() || Instant::now() >= until;
-            let is_at_end = followers.iter().zip(&ends).all(|(follower, end)| !is_behind(follower, end));
+            let is_at_end =
+                followers.values().zip(ends.values()).all(|(follower, end)| !is_behind(follower, end));
             if is_over || is_at_end {
                 self.counts.is_whole = is_at_end || (is_live && self.counts.suspended.is_none());
-                self.counts.places = followers.iter().map(Follower::place).collect();
+                self.counts.places = followers.values().map(Follower::place).collect();
                 return Ok(self.counts);
             }
             if !is_moving && !moved(&followers, until).await {
                 // A partition that is lost does not come to its end.
-                self.counts.places = followers.iter().map(Follower::place).collect();
+                self.counts.places = followers.values().map(Follower::place).collect();
                 return Ok(self.counts);
             }
         }
@@ -141,8 +143,8 @@ impl Shadow {
 }
 
 /// Waits for news in any partition, until then; whether more can come.
-async fn moved(followers: &[Follower], until: Instant) -> bool {
-    let news = followers.iter().map(|follower| {
+async fn moved(followers: &PerPartition<Follower>, until: Instant) -> bool {
+    let news = followers.values().map(|follower| {
         let (mut tail, position) = (follower.feed().watch(), follower.place().offset);
         Box::pin(async move {
             let is_news = |tail: &Arc<Tail>| tail.next > position || tail.lost().is_some();

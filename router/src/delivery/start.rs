@@ -7,6 +7,7 @@ use std::sync::Arc;
 use schemas::agreement::{Agreement, History};
 use schemas::cursor::{Cursor, CursorError, Pass, in_words};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
+use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use scope::secret::NetworkSecret;
 
@@ -137,9 +138,9 @@ impl From {
 /// A stream's beginning.
 pub enum Beginning {
     /// Followers, one for each partition.
-    Log(Vec<Follower>),
-    /// A pass from the state, by partition.
-    State(Pass, Vec<Bootstrap>),
+    Log(PerPartition<Follower>),
+    /// A pass from the state, one for each partition.
+    State(Pass, PerPartition<Bootstrap>),
 }
 
 /// Makes the beginning that was asked for, if the agreement has it.
@@ -150,7 +151,7 @@ pub async fn begin(
     from: From,
 ) -> Result<Beginning, StartError> {
     check_history(agreement, &from)?;
-    if let Some(fault) = running.feeds.iter().find_map(|feed| feed.tail().lost()) {
+    if let Some(fault) = running.feeds.values().find_map(|feed| feed.tail().lost()) {
         return Err(StartError::Lost(fault));
     }
     let log_id = running.entry.log_id;
@@ -158,7 +159,7 @@ pub async fn begin(
     match from {
         From::State => {
             let mut bootstraps = Vec::with_capacity(running.feeds.len());
-            for feed in &running.feeds {
+            for feed in running.feeds.values() {
                 let topic = running.entry.channel.state_topic();
                 bootstraps.push(Bootstrap::begin(Arc::clone(feed), topic).await?);
             }
@@ -169,19 +170,21 @@ pub async fn begin(
                 seal: String::new(),
             };
             pass.seal = seal(secret, agreement, log_id, &pass);
-            return Ok(Beginning::State(pass, bootstraps));
+            return Ok(Beginning::State(pass, bootstraps.into_iter().collect()));
         }
         From::Earliest => {
-            for feed in &running.feeds {
+            for feed in running.feeds.values() {
                 followers.push(match agreement.history {
                     History::Since(since) => Follower::at_time(Arc::clone(feed), since.into()).await?,
                     History::None | History::Full => Follower::earliest(Arc::clone(feed)).await?,
                 });
             }
         }
-        From::Latest => followers.extend(running.feeds.iter().map(|feed| Follower::latest(Arc::clone(feed)))),
+        From::Latest => {
+            followers.extend(running.feeds.values().map(|feed| Follower::latest(Arc::clone(feed))))
+        }
         From::Time(at) => {
-            for feed in &running.feeds {
+            for feed in running.feeds.values() {
                 followers.push(Follower::at_time(Arc::clone(feed), at).await?);
             }
         }
@@ -194,21 +197,21 @@ pub async fn begin(
                 return Err(BootstrapError::Overtaken.into());
             }
             let mut passes = Vec::with_capacity(running.feeds.len());
-            for (feed, place) in running.feeds.iter().zip(&pass.places) {
+            for (feed, place) in running.feeds.values().zip(pass.places.values()) {
                 let topic = running.entry.channel.state_topic();
                 passes.push(Bootstrap::resume(Arc::clone(feed), topic, *place).await?);
             }
-            return Ok(Beginning::State(pass, passes));
+            return Ok(Beginning::State(pass, passes.into_iter().collect()));
         }
         From::Cursor(cursor) => {
             check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len())).await?;
-            for (feed, place) in running.feeds.iter().zip(&cursor.places) {
+            for (feed, place) in running.feeds.values().zip(cursor.places.values()) {
                 check_floor(feed, agreement, place.offset).await?;
                 followers.push(Follower::resume(Arc::clone(feed), *place).await?);
             }
         }
     }
-    Ok(Beginning::Log(followers))
+    Ok(Beginning::Log(followers.into_iter().collect()))
 }
 
 /// `history` bounds past events; the present state is part of every agreement, and so is going on from a cursor
@@ -250,7 +253,7 @@ fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, pass: &Pas
 /// Whether a pass from the state would give the whole register: each partition's state has passed its provider's word on
 /// how fresh it is, which follows a file that was taken.
 async fn is_whole(running: &Running) -> Result<bool, StartError> {
-    for (feed, reach) in running.feeds.iter().zip(&running.materialised) {
+    for (feed, reach) in running.feeds.values().zip(running.materialised.values()) {
         let last = reach.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
         if last.is_none_or(|mark| mark.checkpoint.freshness.is_none()) {
             return Ok(false);

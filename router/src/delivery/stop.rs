@@ -2,6 +2,7 @@
 
 use schemas::delivery::CloseReason;
 
+use super::encode::Unwritable;
 use super::gate::Shut;
 use super::reckoning::ReckonError;
 use super::scopes::ScopeError;
@@ -47,6 +48,12 @@ impl From<ReckonError> for Stop {
             ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
             ReckonError::Row(_) | ReckonError::Stopped => close(CloseReason::Internal, error.to_string()),
         }
+    }
+}
+
+impl From<Unwritable> for Stop {
+    fn from(error: Unwritable) -> Self {
+        close(CloseReason::Internal, error.to_string())
     }
 }
 

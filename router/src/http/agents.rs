@@ -21,6 +21,7 @@ use schemas::delivery::{
 use schemas::error_code::ErrorCode;
 use schemas::ids::{AgentId, AgreementNumber, ChannelName, Partition};
 use schemas::limits;
+use schemas::per_partition::PerPartition;
 use schemas::promise::Promise;
 use schemas::publish::{ChannelAgreements, ChannelStatus, Me, OpenRequest, Position};
 use schemas::reconcile::Ask;
@@ -256,11 +257,11 @@ async fn start_stream(
     };
     let (out, steps) = mpsc::channel(QUEUE_FRAMES);
     let header = encoder().header(&codec, metadata);
-    let places: Vec<Place> = match &beginning {
+    let places: PerPartition<Place> = match &beginning {
         Beginning::Log(followers) => {
-            followers.iter().map(crate::channel::follower::Follower::place).collect()
+            followers.values().map(crate::channel::follower::Follower::place).collect()
         }
-        Beginning::State(..) => Vec::new(),
+        Beginning::State(..) => PerPartition::none(),
     };
     let meter = core.metrics.stream(&agreement);
     if let Some(field) = unnamed(scopes.derived(), &agreement) {

@@ -51,15 +51,15 @@ impl Publisher {
     /// A channel and the table's word on each of its partitions.
     pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
         let running = self.owned(agent, name).await?;
-        for feed in &running.feeds {
+        for feed in running.feeds.values() {
             self.catch_up(feed).await?;
         }
         // Another router may write the state: what it has written is there for all to see.
-        for reach in &running.materialised {
+        for reach in running.materialised.values() {
             self.look(reach).await?;
         }
-        let positions = (0..running.entry.channel.partitions)
-            .map(|number| position(&running, agent, Partition::new(number)))
+        let positions = Partition::all(running.entry.channel.partitions)
+            .map(|partition| position(&running, agent, partition))
             .collect::<Option<Vec<_>>>();
         Ok(ChannelStatus {
             channel: running.entry.channel.clone(),
@@ -189,7 +189,7 @@ impl Publisher {
         self.until_read(feed(running, partition)?, last.next()).await?;
         self.metrics.read_back(appended.elapsed());
         // Whether the provider has reopened may be known by another router first.
-        let reach = usize::try_from(partition.get()).ok().and_then(|index| running.materialised.get(index));
+        let reach = running.materialised.get(partition);
         if let Some(reach) = reach.filter(|reach| reach.known().overtaken.is_some()) {
             self.look(reach).await?;
         }
@@ -247,7 +247,7 @@ fn position(running: &Running, agent: &AgentId, partition: Partition) -> Option<
         digest: entry.digest,
         ended: entry.ended.clone(),
     });
-    let state = running.materialised.get(usize::try_from(partition.get()).ok()?)?.known();
+    let state = running.materialised.get(partition)?.known();
     let state_overtaken = state.overtaken.is_some();
     Some(Position { partition, counted, read_to: tail.next, state_to: state.to, state_overtaken })
 }

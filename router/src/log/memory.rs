@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::ids::{Offset, Partition};
+use schemas::per_partition::PerPartition;
 use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::watch;
@@ -38,7 +39,7 @@ struct PartitionData {
 
 #[derive(Debug, Default)]
 struct State {
-    topics: HashMap<String, (TopicSpec, Vec<PartitionData>)>,
+    topics: HashMap<String, (TopicSpec, PerPartition<PartitionData>)>,
     writers: HashMap<String, u64>,
     random: u64,
 }
@@ -98,8 +99,7 @@ impl MemoryLog {
 
 impl State {
     fn partition(&mut self, topic: &str, partition: Partition) -> Result<&mut PartitionData, TopicError> {
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-        let found = self.topics.get_mut(topic).and_then(|(_, partitions)| partitions.get_mut(index));
+        let found = self.topics.get_mut(topic).and_then(|(_, partitions)| partitions.get_mut(partition));
         found.ok_or_else(|| TopicError::Unknown { topic: topic.to_owned(), partition })
     }
 
@@ -139,7 +139,7 @@ impl Log for MemoryLog {
                 }),
             };
         }
-        let partitions = (0..spec.partitions).map(|_| PartitionData::default()).collect();
+        let partitions = PerPartition::from_fn(spec.partitions, |_| PartitionData::default());
         state.topics.insert(spec.name.clone(), (spec.clone(), partitions));
         Ok(true)
     }

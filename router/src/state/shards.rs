@@ -130,8 +130,8 @@ impl Shards {
 }
 
 fn shard_of(topic: &str, partition: Partition) -> usize {
-    let hash = topic.bytes().fold(usize::try_from(partition.get()).unwrap_or(0), |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(usize::from(byte))
-    });
+    let hash = topic
+        .bytes()
+        .fold(partition.index(), |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
     hash % SHARDS
 }

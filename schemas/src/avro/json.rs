@@ -4,10 +4,17 @@
 
 use apache_avro::Schema;
 use apache_avro::types::Value;
+use num_bigint::{BigInt, Sign};
 use serde_json::{Map, Number, Value as Json};
 
 use super::binary::DatumError;
 use super::schema::AvroSchema;
+
+/// Bytes of the longest decimal that is written as digits: more than a database's number holds, and the way to digits grows
+/// with their square.
+const LONGEST_DECIMAL: usize = 6_800;
+/// Digits behind a decimal's point.
+const MOST_DECIMALS: usize = 16_384;
 
 /// A datum of the schema as a decoded value.
 pub fn decode(schema: &AvroSchema, datum: &[u8]) -> Result<Value, DatumError> {
@@ -26,8 +33,8 @@ pub fn render(schema: &Schema, value: &Value, name: &dyn Fn(&str) -> String) -> 
         Value::Boolean(b) => Json::Bool(*b),
         Value::Int(i) => Json::from(*i),
         Value::Long(i) => Json::from(*i),
-        Value::Float(f) => Number::from_f64(f64::from(*f)).map_or(Json::Null, Json::Number),
-        Value::Double(f) => Number::from_f64(*f).map_or(Json::Null, Json::Number),
+        Value::Float(f) => render_float(f64::from(*f)),
+        Value::Double(f) => render_float(*f),
         Value::Bytes(bytes) | Value::Fixed(_, bytes) => Json::String(hex::encode(bytes)),
         Value::String(text) | Value::Enum(_, text) => Json::String(text.clone()),
         Value::Union(index, inner) => {
@@ -62,16 +69,39 @@ pub fn render(schema: &Schema, value: &Value, name: &dyn Fn(&str) -> String) -> 
     }
 }
 
+/// What its logical type has no text for is the plain number that was stored: nothing else may look like null.
 fn render_logical(schema: &Schema, value: &Value) -> Json {
-    let text = match value {
-        Value::Date(days) => {
-            let epoch = jiff::civil::date(1970, 1, 1);
-            epoch.checked_add(jiff::Span::new().days(i64::from(*days))).map(|date| date.to_string()).ok()
+    if let Some(text) = logical_text(schema, value) {
+        return Json::String(text);
+    }
+    match value {
+        Value::Date(n) | Value::TimeMillis(n) => Json::from(*n),
+        Value::TimeMicros(n)
+        | Value::TimestampMillis(n)
+        | Value::TimestampMicros(n)
+        | Value::TimestampNanos(n)
+        | Value::LocalTimestampMillis(n)
+        | Value::LocalTimestampMicros(n)
+        | Value::LocalTimestampNanos(n) => Json::from(*n),
+        Value::Decimal(decimal) => {
+            Vec::<u8>::try_from(decimal).map_or(Json::Null, |bytes| Json::String(hex::encode(bytes)))
         }
-        Value::TimestampMillis(ms) => jiff::Timestamp::from_millisecond(*ms).map(|t| t.to_string()).ok(),
-        Value::TimestampMicros(us) => jiff::Timestamp::from_microsecond(*us).map(|t| t.to_string()).ok(),
+        other => Json::String(format!("{other:?}")),
+    }
+}
+
+/// A value of a logical type as people write it; `None` where it has no such text: a day that no calendar has, a decimal
+/// of more than [`LONGEST_DECIMAL`] bytes.
+pub(super) fn logical_text(schema: &Schema, value: &Value) -> Option<String> {
+    match value {
+        Value::Date(days) => {
+            let days = jiff::Span::new().try_days(*days).ok()?;
+            jiff::civil::date(1970, 1, 1).checked_add(days).ok().map(|date| date.to_string())
+        }
+        Value::TimestampMillis(ms) => jiff::Timestamp::from_millisecond(*ms).ok().map(|at| at.to_string()),
+        Value::TimestampMicros(us) => jiff::Timestamp::from_microsecond(*us).ok().map(|at| at.to_string()),
         Value::TimestampNanos(ns) => {
-            jiff::Timestamp::from_nanosecond(i128::from(*ns)).map(|t| t.to_string()).ok()
+            jiff::Timestamp::from_nanosecond(i128::from(*ns)).ok().map(|at| at.to_string())
         }
         Value::Decimal(decimal) => {
             let scale = if let Schema::Decimal(decimal) = schema { decimal.scale } else { 0 };
@@ -79,28 +109,29 @@ fn render_logical(schema: &Schema, value: &Value) -> Json {
         }
         Value::Uuid(uuid) => Some(uuid.to_string()),
         Value::BigDecimal(number) => Some(number.to_string()),
-        Value::TimeMillis(n) => return Json::from(*n),
-        Value::TimeMicros(n)
-        | Value::LocalTimestampMillis(n)
-        | Value::LocalTimestampMicros(n)
-        | Value::LocalTimestampNanos(n) => return Json::from(*n),
-        other => Some(format!("{other:?}")),
-    };
-    text.map_or(Json::Null, Json::String)
+        _ => None,
+    }
 }
 
-/// A decimal's text from its unscaled big-endian two's complement; `None` past 128 bits.
+/// JSON has no number for these.
+fn render_float(number: f64) -> Json {
+    let text = match number {
+        n if n.is_nan() => "NaN",
+        n if n > 0.0 => "Infinity",
+        _ => "-Infinity",
+    };
+    Number::from_f64(number).map_or_else(|| Json::String(text.to_owned()), Json::Number)
+}
+
+/// A decimal's text from its unscaled big-endian two's complement; `None` past the longest.
 fn decimal_text(bytes: &[u8], scale: usize) -> Option<String> {
-    if bytes.len() > 16 {
+    if bytes.len() > LONGEST_DECIMAL || scale > MOST_DECIMALS {
         return None;
     }
-    let fill = if bytes.first().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
-    let mut wide = [fill; 16];
-    wide.get_mut(16 - bytes.len()..)?.copy_from_slice(bytes);
-    let unscaled = i128::from_be_bytes(wide);
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = scale + 1);
+    let unscaled = BigInt::from_signed_bytes_be(bytes);
+    let digits = format!("{:0>width$}", unscaled.magnitude().to_string(), width = scale + 1);
     let (whole, part) = digits.split_at(digits.len() - scale);
-    let sign = if unscaled < 0 { "-" } else { "" };
+    let sign = if unscaled.sign() == Sign::Minus { "-" } else { "" };
     Some(if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") })
 }
 
@@ -130,6 +161,45 @@ mod tests {
     fn decimals_keep_every_digit() {
         assert_eq!(decimal_text(&[0x01], 3).as_deref(), Some("0.001"));
         assert_eq!(decimal_text(&[0xff], 0).as_deref(), Some("-1"));
-        assert_eq!(decimal_text(&[0; 17], 0), None);
+        assert_eq!(decimal_text(&[0; 17], 0).as_deref(), Some("0"));
+        let wide = [&[1][..], &[0; 16]].concat();
+        assert_eq!(decimal_text(&wide, 2).as_deref(), Some("3402823669209384634633746074317682114.56"));
+        assert_eq!(decimal_text(&[0x80; LONGEST_DECIMAL + 1], 0), None);
+        assert_eq!(decimal_text(&[1], usize::MAX), None);
+    }
+
+    #[test]
+    fn only_null_is_null() {
+        let render = |kind: &str, put: &dyn Fn(&mut Vec<u8>)| {
+            let text = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":{kind}}}]}}"#);
+            let (schema, mut datum) = (AvroSchema::parse(&text).unwrap(), Vec::new());
+            put(&mut datum);
+            let value = decode(&schema, &datum).unwrap();
+            super::render(schema.parsed(), &value, &str::to_owned)["a"].clone()
+        };
+        let long = |number: i64| move |out: &mut Vec<u8>| super::super::binary::put_long(out, number);
+        for days in [i64::from(i32::MAX), i64::from(i32::MIN), 7_304_485, 2_932_897] {
+            let date = render(r#"{"type":"int","logicalType":"date"}"#, &long(days));
+            assert_eq!(date, serde_json::json!(days), "no calendar has that day");
+        }
+        for unit in ["timestamp-millis", "timestamp-micros", "local-timestamp-millis", "time-micros"] {
+            let kind = format!(r#"{{"type":"long","logicalType":"{unit}"}}"#);
+            assert_eq!(render(&kind, &long(i64::MAX)), serde_json::json!(i64::MAX), "{unit}");
+        }
+        for (number, expected) in
+            [(f64::NAN, "NaN"), (f64::INFINITY, "Infinity"), (-f64::INFINITY, "-Infinity")]
+        {
+            let double = render(r#""double""#, &|out| out.extend_from_slice(&number.to_le_bytes()));
+            assert_eq!(double, serde_json::json!(expected));
+        }
+        let long = vec![1; LONGEST_DECIMAL + 1];
+        let decimal = r#"{"type":"bytes","logicalType":"decimal","precision":20000,"scale":2}"#;
+        let decimal = render(decimal, &|out| super::super::binary::put_bytes(out, &long));
+        assert_eq!(decimal, serde_json::json!("01".repeat(long.len())));
+        assert_eq!(render(r#"["null","int"]"#, &long_null), Json::Null);
+    }
+
+    fn long_null(out: &mut Vec<u8>) {
+        super::super::binary::put_long(out, 0);
     }
 }

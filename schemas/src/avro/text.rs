@@ -122,8 +122,14 @@ fn text(schema: &Schema, value: &Value) -> Result<Option<String>, DatumError> {
         Value::LocalTimestampMillis(ms) => local(SignedDuration::from_millis(*ms)).ok_or_else(outside)?,
         Value::LocalTimestampMicros(us) => local(SignedDuration::from_micros(*us)).ok_or_else(outside)?,
         Value::LocalTimestampNanos(ns) => local(SignedDuration::from_nanos(*ns)).ok_or_else(outside)?,
+        Value::Date(_)
+        | Value::TimestampMillis(_)
+        | Value::TimestampMicros(_)
+        | Value::TimestampNanos(_)
+        | Value::Decimal(_)
+        | Value::Uuid(_)
+        | Value::BigDecimal(_) => json::logical_text(schema, value).ok_or_else(outside)?,
         other => match rendered(schema, other) {
-            Json::Null => return Err(outside()),
             Json::String(text) => text,
             json => json.to_string(),
         },

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::closing::{CloseReason, Next};
 use self::reading::{
-    MAX_PLACES, all, announced, bootstrap, close_reason, partition, pass_place, pick, place, places, trace,
+    all, announced, bootstrap, close_reason, partition, pass_places, pick, place, places, trace,
 };
 use self::union::union_schema;
 use crate::avro::binary::{self, Cursor, DatumError};
@@ -20,6 +20,7 @@ use crate::change::Op;
 use crate::cursor::{Pass, Place};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
+use crate::per_partition::PerPartition;
 use crate::reconcile::Announced;
 use crate::time::Millis;
 use crate::trace::TraceContext;
@@ -116,15 +117,15 @@ pub enum Delivery<'a> {
     End {
         /// The pass.
         bootstrap: BootstrapId,
-        /// By partition.
-        places: Vec<Place>,
+        /// The place in each partition.
+        places: PerPartition<Place>,
     },
     /// Everything permitted up to here has been delivered.
     Progress(Progress),
     /// What the rows come to at this place of the stream, for a consumer that has asked.
     Sums {
-        /// By partition.
-        places: Vec<Place>,
+        /// The place in each partition.
+        places: PerPartition<Place>,
         /// Of the ranges that were asked for.
         announced: Announced,
     },
@@ -143,8 +144,8 @@ pub enum Delivery<'a> {
         reason: CloseReason,
         /// For people.
         detail: String,
-        /// The last position delivered, by partition; empty when the stream gave none.
-        places: Vec<Place>,
+        /// The last place delivered in each partition; none when the stream gave none.
+        places: PerPartition<Place>,
     },
 }
 
@@ -209,7 +210,7 @@ impl DeliveryCodec {
                 out.extend_from_slice(pass.id.as_bytes());
                 binary::put_long(out, pass.begun_at.get());
                 binary::put_string(out, &pass.seal);
-                put_all(out, &pass.places, |out, place| {
+                put_all(out, pass.places.values(), |out, place| {
                     put_offset(out, place.next.get());
                     put_offset(out, place.end.get());
                 });
@@ -219,12 +220,12 @@ impl DeliveryCodec {
                 put_places(out, places);
                 binary::put_long(out, i64::try_from(announced.rows).unwrap_or(i64::MAX));
                 out.extend_from_slice(&announced.total.to_be_bytes());
-                put_all(out, &announced.sums, |out, sum| out.extend_from_slice(&sum.to_be_bytes()));
+                put_all(out, announced.sums.iter(), |out, sum| out.extend_from_slice(&sum.to_be_bytes()));
             }
             Delivery::Range { number, rows } => {
                 binary::put_long(out, 7);
                 binary::put_long(out, i64::from(*number));
-                put_all(out, rows, |out, (key, image)| {
+                put_all(out, rows.iter(), |out, (key, image)| {
                     binary::put_string(out, key);
                     out.extend_from_slice(image);
                 });
@@ -263,7 +264,7 @@ impl DeliveryCodec {
                 id: bootstrap(cursor)?,
                 begun_at: Millis::new(cursor.long()?),
                 seal: cursor.string()?.to_owned(),
-                places: all(cursor, MAX_PLACES, pass_place)?,
+                places: pass_places(cursor)?,
             })),
             6 => Ok(Delivery::Sums { places: places(cursor)?, announced: announced(cursor)? }),
             7 => Ok(Delivery::Range {
@@ -344,14 +345,14 @@ fn put_place(out: &mut Vec<u8>, place: Place) {
     put_offset(out, place.checkpoint.get());
 }
 
-fn put_places(out: &mut Vec<u8>, places: &[Place]) {
-    put_all(out, places, |out, place| put_place(out, *place));
+fn put_places(out: &mut Vec<u8>, places: &PerPartition<Place>) {
+    put_all(out, places.values(), |out, place| put_place(out, *place));
 }
 
-fn put_all<T>(out: &mut Vec<u8>, all: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
-    if !all.is_empty() {
+fn put_all<T>(out: &mut Vec<u8>, all: impl ExactSizeIterator<Item = T>, put: impl Fn(&mut Vec<u8>, T)) {
+    if all.len() > 0 {
         binary::put_length(out, all.len());
-        all.iter().for_each(|one| put(out, one));
+        all.for_each(|one| put(out, one));
     }
     out.push(0);
 }
@@ -393,7 +394,7 @@ mod tests {
             next: reason.next(),
             reason,
             detail: "d".into(),
-            places: vec![place],
+            places: PerPartition::filled(1, place),
         };
         let mut all = vec![
             event(Op::Create, Some(&[2, b'x']), Reason::Enter),
@@ -403,12 +404,12 @@ mod tests {
                 id: BootstrapId::new([1; 16]),
                 begun_at: Millis::new(77),
                 seal: "seal".to_owned(),
-                places: vec![PassPlace { next: Offset::new(1), end: Offset::new(700) }; 2],
+                places: PerPartition::filled(2, PassPlace { next: Offset::new(1), end: Offset::new(700) }),
             }),
-            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![place; 3] },
-            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: vec![] },
+            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: PerPartition::filled(3, place) },
+            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: PerPartition::none() },
             Delivery::Sums {
-                places: vec![place],
+                places: PerPartition::filled(1, place),
                 announced: Announced { rows: 7, total: 1 << 127, sums: vec![0, u64::MAX, 5] },
             },
             Delivery::Range { number: 9, rows: vec![("k", &[2, b'x']), ("l", &[0])] },

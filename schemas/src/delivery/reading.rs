@@ -8,22 +8,27 @@ use crate::cursor::{PassPlace, Place};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::limits::{MAX_PARTITIONS, MAX_SUMS};
 use crate::marks::offset;
+use crate::per_partition::PerPartition;
 use crate::reconcile::Announced;
 use crate::trace::TraceContext;
 
 /// Places of one delivery: one for each partition.
-pub(super) const MAX_PLACES: usize = MAX_PARTITIONS as usize;
+const MAX_PLACES: usize = MAX_PARTITIONS as usize;
 
 pub(super) fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
     Ok(Place { offset: Offset::new(offset(cursor)?), checkpoint: Offset::new(offset(cursor)?) })
 }
 
-pub(super) fn pass_place(cursor: &mut Cursor<'_>) -> Result<PassPlace, DatumError> {
+fn pass_place(cursor: &mut Cursor<'_>) -> Result<PassPlace, DatumError> {
     Ok(PassPlace { next: Offset::new(offset(cursor)?), end: Offset::new(offset(cursor)?) })
 }
 
-pub(super) fn places(cursor: &mut Cursor<'_>) -> Result<Vec<Place>, DatumError> {
-    all(cursor, MAX_PLACES, place)
+pub(super) fn places(cursor: &mut Cursor<'_>) -> Result<PerPartition<Place>, DatumError> {
+    Ok(all(cursor, MAX_PLACES, place)?.into_iter().collect())
+}
+
+pub(super) fn pass_places(cursor: &mut Cursor<'_>) -> Result<PerPartition<PassPlace>, DatumError> {
+    Ok(all(cursor, MAX_PLACES, pass_place)?.into_iter().collect())
 }
 
 pub(super) fn announced(cursor: &mut Cursor<'_>) -> Result<Announced, DatumError> {

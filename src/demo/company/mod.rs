@@ -309,7 +309,7 @@ impl Play {
         let ends = self.network.ends_later(&bureau.channel)?;
         Ok(tokio::spawn(async move {
             let moved = status.wait_for(|status| {
-                let places = status.cursor.iter().flat_map(|cursor| cursor.places.iter().zip(&begun));
+                let places = status.cursor.iter().flat_map(|cursor| cursor.places.values().zip(&begun));
                 places.into_iter().any(|(place, begun)| place.offset > *begun)
             });
             tokio::time::timeout(PATIENCE, moved).await.context("nothing reached the bureau")??;
@@ -383,10 +383,10 @@ impl Play {
         let has_steady = views.iter().flatten().filter(steady).all(|row| rows.binary_search(row).is_ok());
         let places = status.cursor.map(|cursor| cursor.places).unwrap_or_default();
         let is_before = places.len() == acknowledged.ends.len()
-            && places.iter().zip(&acknowledged.ends).all(|(place, end)| place.offset <= *end);
+            && places.values().zip(&acknowledged.ends).all(|(place, end)| place.offset <= *end);
         let ends = self.network.ends(&bureau.channel).await?;
         let withheld =
-            places.iter().zip(&ends).map(|(place, end)| end.get().saturating_sub(place.offset.get())).sum();
+            places.values().zip(&ends).map(|(place, end)| end.get().saturating_sub(place.offset.get())).sum();
         Ok(Revocation {
             participant: BUREAU.to_owned(),
             position: in_words(&places),

@@ -18,6 +18,7 @@ use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::{Cursor, Place, in_words};
 use schemas::ids::AgreementNumber;
+use schemas::per_partition::PerPartition;
 use schemas::promise::Promise;
 use schemas::reconcile::texts;
 use schemas::time::Millis;
@@ -91,7 +92,7 @@ impl Consumer {
             derived: None,
             last: BTreeMap::new(),
             pass: None,
-            ended: (Vec::new(), 0),
+            ended: Ended::default(),
         };
         if let Err(error) = sink.look().await {
             self.oracle.broken(Promise::AppliedOnce, format!("{}: {error}", self.number));
@@ -141,7 +142,14 @@ struct Checked {
     /// Keys of the pass that is under way.
     pass: Option<BTreeSet<String>>,
     /// Where the last pass ended, and how many have ended there.
-    ended: (Vec<Place>, u32),
+    ended: Ended,
+}
+
+/// Where a pass from the state ended.
+#[derive(Default)]
+struct Ended {
+    places: PerPartition<Place>,
+    times: u32,
 }
 
 impl Checked {
@@ -150,11 +158,11 @@ impl Checked {
     }
 
     /// A pass has come to its end at these places.
-    fn pass_ends(&mut self, places: Option<&[Place]>) {
-        let places = places.unwrap_or_default();
-        self.ended = (places.to_vec(), if self.ended.0 == places { self.ended.1 + 1 } else { 1 });
-        if self.ended.1 > PASSES_IN_PLACE {
-            self.broken(Promise::HonestProgress, &format!("{} passes came to one end", self.ended.1));
+    fn pass_ends(&mut self, places: PerPartition<Place>) {
+        let times = if self.ended.places == places { self.ended.times + 1 } else { 1 };
+        self.ended = Ended { places, times };
+        if times > PASSES_IN_PLACE {
+            self.broken(Promise::HonestProgress, &format!("{times} passes came to one end"));
         }
     }
 
@@ -249,7 +257,9 @@ impl Sink for Checked {
                 }
                 Effect::End => {
                     self.pass = None;
-                    self.pass_ends(batch.cursor.as_ref().map(|cursor| cursor.places.as_slice()));
+                    self.pass_ends(
+                        batch.cursor.as_ref().map(|cursor| cursor.places.clone()).unwrap_or_default(),
+                    );
                 }
                 Effect::Upsert { key, image } => self.upsert(key, image),
                 Effect::Remove { .. } | Effect::Nothing | Effect::Closed { .. } => {}

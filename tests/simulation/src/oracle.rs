@@ -216,8 +216,7 @@ impl Oracle {
         record: &Record,
     ) -> Result<bool, String> {
         let mut state = self.lock();
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
-        let story = state.stories.get_mut(topic).and_then(|stories| stories.get_mut(index));
+        let story = state.stories.get_mut(topic).and_then(|stories| stories.get_mut(partition.index()));
         let Some(story) = story else { return Ok(false) };
         match story.counter.pass(record) {
             None => Ok(false),
@@ -271,7 +270,10 @@ impl Oracle {
         let stories = state.stories.get(topic).map(Vec::as_slice).unwrap_or_default();
         let last = |story: &PartitionStory| story.counted.last().map(|(offset, _)| *offset);
         cursor.pass.is_none()
-            && stories.iter().zip(&cursor.places).all(|(s, place)| last(s).is_none_or(|at| place.offset > at))
+            && stories
+                .iter()
+                .zip(cursor.places.values())
+                .all(|(s, place)| last(s).is_none_or(|at| place.offset > at))
     }
 
     /// What a replica under an agreement must be at a cursor (protocols, 5).
@@ -280,7 +282,7 @@ impl Oracle {
         let version = usize::try_from(cursor.version.get()).ok()?;
         let territories = state.permits.get(number)?.versions.get(version.checked_sub(1)?)?;
         let mut rows = Rows::new();
-        for (story, place) in state.stories.get(topic)?.iter().zip(&cursor.places) {
+        for (story, place) in state.stories.get(topic)?.iter().zip(cursor.places.values()) {
             for (_, (key, after)) in story.counted.iter().take_while(|(offset, _)| *offset < place.offset) {
                 match after.filter(|row| territories.contains(&row.territory)) {
                     Some(row) => rows.insert(key.clone(), row),

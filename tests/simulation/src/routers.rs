@@ -122,10 +122,9 @@ impl Routers {
 
     /// How far the state has surely got: the log's retention is three times what it may be behind.
     fn materialised(&self, topic: &str, partition: Partition) -> Offset {
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
         let cores = self.cores();
         let known = cores.values().flat_map(|core| core.channels.all()).filter_map(|running| {
-            let reach = running.materialised.get(index)?;
+            let reach = running.materialised.get(partition)?;
             (running.entry.channel.log_topic() == topic).then(|| reach.known().to)
         });
         known.max().unwrap_or(Offset::new(0))

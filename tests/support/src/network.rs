@@ -23,6 +23,7 @@ use schemas::digest;
 use schemas::error_code::ErrorCode;
 use schemas::framing;
 use schemas::ids::{AgreementVersion, Digest, Epoch, Offset, Partition, SchemaId, Sequence};
+use schemas::per_partition::PerPartition;
 use schemas::publish::{OpenRequest, Position};
 use schemas::record::{Kind, Provenance, Record};
 use scope::secret::NetworkSecret;
@@ -318,7 +319,7 @@ impl Network {
         let value = Some(framing::frame(schema, &datum));
         let record = Record { key: Some(key.into()), value, headers };
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
-        let feed = running.feeds.first().context("a partition")?;
+        let feed = running.feeds.get(Partition::new(0)).context("a partition")?;
         feed.source().log.append(&feed.source().topic, Partition::new(0), vec![record]).await?;
         (self.next, self.digest) = (self.next.next(), digest);
         Ok(())
@@ -335,7 +336,7 @@ impl Network {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
         let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
         let place = |tail| Place { offset: offset.map_or(tail, Offset::new), checkpoint: Offset::new(0) };
-        let places = running.feeds.iter().map(|feed| place(feed.tail().next)).collect();
+        let places = running.feeds.values().map(|feed| place(feed.tail().next)).collect();
         Ok(Cursor { log_id, version, places, pass: None })
     }
 
@@ -343,7 +344,7 @@ impl Network {
     pub fn pass_cursor(&self, pass: Pass) -> anyhow::Result<Cursor> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
         let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
-        Ok(Cursor { log_id, version, places: Vec::new(), pass: Some(pass) })
+        Ok(Cursor { log_id, version, places: PerPartition::none(), pass: Some(pass) })
     }
 
     /// Goes on from where another network's publishing stopped, on the same log.
@@ -367,8 +368,8 @@ impl Network {
     /// Waits until the state includes everything that was published.
     pub async fn materialised(&self) -> anyhow::Result<()> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
-        let end = running.feeds.first().context("a partition")?.tail().next;
-        let state = running.materialised.first().context("a partition")?;
+        let end = running.feeds.get(Partition::new(0)).context("a partition")?.tail().next;
+        let state = running.materialised.get(Partition::new(0)).context("a partition")?;
         let log = self.router.core().channels.log();
         let deadline = Instant::now() + LIMIT;
         // Another router may write it.

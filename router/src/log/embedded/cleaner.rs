@@ -25,7 +25,7 @@ pub(super) fn clean_until_stopped(topics: &Topics, every: Duration, stopped: &Re
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
-            .flat_map(|(_, partitions)| partitions.iter().map(Arc::clone))
+            .flat_map(|(_, partitions)| partitions.values().map(Arc::clone))
             .collect();
         for partition in all {
             if let Err(error) = clean(&partition, platform::clock::now()) {

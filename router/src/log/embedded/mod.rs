@@ -19,6 +19,7 @@ use platform::closed::{HoldError, hold};
 use platform::segments::disk::{Disk, RealDisk};
 use platform::segments::{SegmentError, checked_file};
 use schemas::ids::{Offset, Partition};
+use schemas::per_partition::PerPartition;
 use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -85,7 +86,7 @@ pub enum OpenError {
 }
 
 /// A topic's description and its partitions.
-type OpenTopic = (TopicFile, Vec<Arc<PartitionLog>>);
+type OpenTopic = (TopicFile, PerPartition<Arc<PartitionLog>>);
 
 /// All topics by name.
 type Topics = Arc<Mutex<HashMap<String, OpenTopic>>>;
@@ -115,7 +116,7 @@ impl Drop for Shared {
                 tracing::error!(dir = %self.dir.display(), "a thread of the log has panicked");
             }
         }
-        for partition in locked(&self.topics).values().flat_map(|(_, partitions)| partitions) {
+        for partition in locked(&self.topics).values().flat_map(|(_, partitions)| partitions.values()) {
             if let Err(error) = partition.save_index() {
                 tracing::warn!(%error, "an index was not saved; the next start scans");
             }
@@ -160,7 +161,8 @@ impl EmbeddedLog {
             let partitions = open_partitions(&disk, dir, &file, options.segment_bytes)?;
             topics.insert(file.name.clone(), (file, partitions));
         }
-        let newest = topics.values().flat_map(|(_, partitions)| partitions).filter_map(|p| p.newest()).max();
+        let newest =
+            topics.values().flat_map(|(_, partitions)| partitions.values()).filter_map(|p| p.newest()).max();
         let newest = newest.unwrap_or_default();
         let topics: Topics = Arc::new(Mutex::new(topics));
         let tokens = Tokens::default();
@@ -192,9 +194,8 @@ impl EmbeddedLog {
     }
 
     fn partition(&self, topic: &str, partition: Partition) -> Result<Arc<PartitionLog>, TopicError> {
-        let index = usize::try_from(partition.get()).unwrap_or(usize::MAX);
         let topics = locked(&self.shared.topics);
-        let found = topics.get(topic).and_then(|(_, partitions)| partitions.get(index)).map(Arc::clone);
+        let found = topics.get(topic).and_then(|(_, partitions)| partitions.get(partition)).map(Arc::clone);
         found.ok_or_else(|| TopicError::Unknown { topic: topic.to_owned(), partition })
     }
 

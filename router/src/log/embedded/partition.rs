@@ -8,7 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use platform::segments::disk::Disk;
 use platform::segments::{Options, SegmentError, SegmentStore};
-use schemas::ids::Offset;
+use schemas::ids::{Offset, Partition};
+use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use tokio::sync::watch;
 
@@ -80,15 +81,15 @@ pub(super) fn open_partitions(
     dir: &Path,
     topic: &TopicFile,
     segment_bytes: u64,
-) -> Result<Vec<Arc<PartitionLog>>, OpenError> {
-    (0..topic.partitions)
+) -> Result<PerPartition<Arc<PartitionLog>>, OpenError> {
+    Partition::all(topic.partitions)
         .map(|number| {
             let path = dir.join(&topic.name).join(format!("{number}"));
             let options = Options { kind: KIND, segment_bytes };
             let (mut store, recovery) = SegmentStore::open(Arc::clone(disk), &path, options, b"")?;
             cut_open_batch(&mut store)?;
             if recovery.torn_bytes > 0 {
-                tracing::info!(topic = %topic.name, partition = number, bytes = recovery.torn_bytes, "cut a torn write");
+                tracing::info!(topic = %topic.name, partition = %number, bytes = recovery.torn_bytes, "cut a torn write");
             }
             let partition = PartitionLog::new(Arc::clone(disk), store, topic.cleanup(), segment_bytes);
             Ok(Arc::new(partition))
