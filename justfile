@@ -37,7 +37,7 @@ kill-long KILLS="51":
 
 # The embedded log against its disk.
 bench-log:
-    cargo bench -p router --bench embedded_log
+    cargo bench -p event-log --bench embedded_log
 
 # The scope engine beside what else there is, and against many scopes.
 bench-scope:

@@ -10,11 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
+use event_log::memory::MemoryLog;
 use platform::client::{ClientError, send, send_json};
 use platform::pki::{Authority, Subject};
 use platform::segments::memory_disk::MemoryDisk;
-use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use router::log::memory::MemoryLog;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{ChangeCodec, Op};
 use schemas::error_code::ErrorCode;

@@ -10,9 +10,9 @@
 
 use std::sync::Arc;
 
-use router::log::Log;
-use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use router::log::memory::MemoryLog;
+use event_log::Log;
+use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
+use event_log::memory::MemoryLog;
 use schemas::change::Op;
 use schemas::ids::Epoch;
 use support::network::{Network, agreement, row};
@@ -67,8 +67,8 @@ fn kafka_of_three_nodes() -> Place {
 
 #[cfg(feature = "kafka")]
 fn kafka(nodes: u16) -> Place {
-    use router::config::kafka::KafkaOptions;
-    use router::log::kafka::KafkaLog;
+    use event_log::kafka::KafkaLog;
+    use event_log::kafka_options::KafkaOptions;
     let brokers = parts::kafka::Kafka::shared(nodes.into()).unwrap();
     let prefix = format!("t{}.", hex::encode(platform::random::id().unwrap()));
     let options = KafkaOptions { brokers, prefix, replication: nodes, security: None };

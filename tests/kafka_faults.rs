@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use event_log::kafka::KafkaLog;
+use event_log::kafka_options::KafkaOptions;
+#[cfg(feature = "kafka-tls")]
+use event_log::kafka_options::{Sasl, Security};
+use event_log::{Cleanup, Log, TopicSpec};
 use parts::kafka::Kafka;
 use platform::observe::Observed;
 #[cfg(feature = "kafka-tls")]
 use platform::pki::{Authority, Subject};
-use router::config::kafka::KafkaOptions;
-#[cfg(feature = "kafka-tls")]
-use router::config::kafka::{Sasl, Security};
-use router::log::kafka::KafkaLog;
-use router::log::{Cleanup, Log, TopicSpec};
 use router::observe::Watch;
 use schemas::change::Op;
 use schemas::error_code::ErrorCode;

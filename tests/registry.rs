@@ -10,9 +10,9 @@
 
 use std::sync::Arc;
 
+use event_log::memory::MemoryLog;
 use parts::registry::Registry;
 use platform::client::{Client, send_json};
-use router::log::memory::MemoryLog;
 use router::registry::external::{External, RegistryOptions};
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{ChangeCodec, Op};
@@ -132,9 +132,9 @@ async fn a_registry_that_is_down_stops_no_event_of_a_known_schema() {
 #[cfg(feature = "kafka")]
 #[tokio::test(flavor = "multi_thread")]
 async fn another_languages_consumer_reads_events_and_keys() {
+    use event_log::kafka::KafkaLog;
+    use event_log::kafka_options::KafkaOptions;
     use parts::kafka::Kafka;
-    use router::config::kafka::KafkaOptions;
-    use router::log::kafka::KafkaLog;
     let (kafka, registry) = (Kafka::start(1).unwrap(), Registry::start().unwrap());
     let options =
         KafkaOptions { brokers: kafka.bootstrap(), prefix: String::new(), replication: 1, security: None };

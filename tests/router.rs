@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::memory::MemoryLog;
 use platform::client::{send, send_json};
 use router::audit::chain::{Chain, Event};
 use router::audit::service::AuditPage;
-use router::log::memory::MemoryLog;
 use schemas::agreement::Status;
 use schemas::change::Op;
 use schemas::error_code::ErrorCode;

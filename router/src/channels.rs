@@ -20,13 +20,13 @@ use crate::channel::feed::Feed;
 use crate::channel::reader::{ReaderError, Source};
 use crate::control::view::ChannelEntry;
 use crate::lease::service::Lease;
-use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::codecs::Codecs;
 use crate::state::materialise::{self, Standing};
 use crate::state::shards::Shards;
 use crate::state::term::{Known, Reach};
+use event_log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);

@@ -12,7 +12,6 @@ pub mod delivery;
 pub mod http;
 pub mod ingest;
 pub mod lease;
-pub mod log;
 pub mod metrics;
 pub mod observe;
 pub mod process;
@@ -34,9 +33,9 @@ pub use crate::service::{Core, CoreError, CoreParts};
 
 use crate::control::declared::Declared;
 use crate::http::server::{ServeError, serve};
-use crate::log::Log;
 use crate::observe::Watch;
 use crate::registry::external::External;
+use event_log::Log;
 
 /// How many routers a log may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

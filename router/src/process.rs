@@ -9,14 +9,14 @@ use platform::shutdown::{DRAIN_LIMIT, terminate};
 use platform::telemetry;
 use schemas::ids::RouterInstance;
 
-use crate::config::kafka::KafkaOptions;
 use crate::config::{LogPlace, RouterConfig};
 use crate::control::declared::Declared;
 use crate::http::server::MAX_SOCKETS;
-use crate::log::Log;
-use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use crate::registry::external::External;
 use crate::{Parts, Router, Watched};
+use event_log::Log;
+use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
+use event_log::kafka_options::KafkaOptions;
 
 /// Files of logs and folders, and connections to other servers, that a router may have open beside its listeners' sockets.
 const OTHER_FILES: u64 = 4_096;
@@ -87,7 +87,7 @@ fn open_log(place: &LogPlace<'_>) -> anyhow::Result<Arc<dyn Log>> {
 
 #[cfg(feature = "kafka")]
 fn kafka_log(options: &KafkaOptions) -> anyhow::Result<Arc<dyn Log>> {
-    Ok(Arc::new(crate::log::kafka::KafkaLog::connect(options)?))
+    Ok(Arc::new(event_log::kafka::KafkaLog::connect(options)?))
 }
 
 #[cfg(not(feature = "kafka"))]

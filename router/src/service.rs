@@ -22,11 +22,11 @@ use crate::delivery::admissions::Admissions;
 use crate::delivery::scopes::{ScopeError, Scopes};
 use crate::ingest::service::Publisher;
 use crate::lease::service::Lease;
-use crate::log::{Log, TopicError};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::external::External;
 use crate::{Routers, control, http};
+use event_log::{Log, TopicError};
 
 /// The audit may write its last entries even where the streams used up the time to stop.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
@@ -198,8 +198,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::log::memory::MemoryLog;
     use crate::registry::external::RegistryOptions;
+    use event_log::memory::MemoryLog;
 
     #[tokio::test]
     async fn a_router_that_cannot_begin_leaves_nothing_at_work() {

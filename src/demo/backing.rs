@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use event_log::Log;
+use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use router::Routers;
-use router::log::Log;
-use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
 
 /// What the network stands on.
 #[derive(Debug, Clone, Default)]
@@ -51,8 +51,8 @@ pub(super) fn embedded(dir: &Path) -> anyhow::Result<Opened> {
 /// One replica each: a demo must run on any cluster.
 #[cfg(feature = "kafka")]
 pub(super) fn kafka(brokers: &str) -> anyhow::Result<Opened> {
-    use router::config::kafka::KafkaOptions;
-    use router::log::kafka::KafkaLog;
+    use event_log::kafka::KafkaLog;
+    use event_log::kafka_options::KafkaOptions;
     let prefix = format!("dit-demo-{:08x}.", u32::from_be_bytes(platform::random::bytes()?));
     let words = format!("a router on Kafka at {brokers} (topics {prefix}*, which stay)");
     let options = KafkaOptions { brokers: brokers.to_owned(), prefix, replication: 1, security: None };

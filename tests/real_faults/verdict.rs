@@ -7,10 +7,10 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use event_log::kafka::KafkaLog;
+use event_log::kafka_options::KafkaOptions;
+use event_log::{Cleanup, Log, TopicSpec};
 use router::channels::DEFAULT_RETENTION;
-use router::config::kafka::KafkaOptions;
-use router::log::kafka::KafkaLog;
-use router::log::{Cleanup, Log, TopicSpec};
 use schemas::avro::binary::Cursor;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;

@@ -18,7 +18,7 @@ use super::chain::{Broken, Chain, Event};
 use crate::control::change::{AuditHead, Body};
 use crate::control::service::Control;
 use crate::control::view::ControlView;
-use crate::log::{Cleanup, Log, ReadError, Stored, TopicError, TopicSpec};
+use event_log::{Cleanup, Log, ReadError, Stored, TopicError, TopicSpec};
 
 /// The audit topic's name.
 pub const TOPIC: &str = "dit.audit";

@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use crate::channel::fold::Fold;
     use crate::channel::reader::Judgeable;
-    use crate::log::Stored;
+    use event_log::Stored;
 
     const SCHEMA: SchemaId = SchemaId::new(7);
 

@@ -10,7 +10,7 @@ use schemas::record::{Kind, Provenance};
 use schemas::table::{Opening, Skip, Table};
 use schemas::time::Millis;
 
-use crate::log::Stored;
+use event_log::Stored;
 
 /// What a record means to its readers.
 #[derive(Debug, Clone, PartialEq, Eq)]

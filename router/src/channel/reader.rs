@@ -19,8 +19,8 @@ use tokio::task::coop::consume_budget;
 
 use super::fold::{Fold, Meaning};
 use super::judged::Judged;
-use crate::log::{Bounds, Log, ReadError, Stored, TopicError};
 use crate::registry::codecs::{CodecError, Codecs};
+use event_log::{Bounds, Log, ReadError, Stored, TopicError};
 
 /// Bytes of the log in one chunk: bounds memory and the time between two looks at anything else.
 pub const CHUNK_BYTES: usize = 512 * 1024;

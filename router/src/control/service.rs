@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::change::{Body, Change, FORMAT};
 use super::view::{ControlView, Refusal};
-use crate::log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
+use event_log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 
 /// The control topic's name.
 pub const TOPIC: &str = "dit.control";
@@ -272,7 +272,7 @@ fn fold_one(view: &mut ControlView, value: Option<&[u8]>, at: schemas::time::Mil
 mod tests {
     use super::*;
     use crate::control::change::Participant;
-    use crate::log::memory::MemoryLog;
+    use event_log::memory::MemoryLog;
 
     fn participant(id: &str) -> Body {
         Body::Participant(Participant { id: id.parse().unwrap(), name: "n".to_owned() })

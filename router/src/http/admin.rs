@@ -29,7 +29,7 @@ use crate::control::view::ControlView;
 use crate::delivery::scopes::Scopes;
 use crate::delivery::shadow::Shadow;
 use crate::delivery::start::{Beginning, From, begin};
-use crate::log::Stored;
+use event_log::Stored;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Core>> {

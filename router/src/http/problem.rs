@@ -22,10 +22,10 @@ use crate::delivery::start::StartError;
 use crate::ingest::batch::BatchError;
 use crate::ingest::error::PublishError;
 use crate::lease::service::NotSettled;
-use crate::log::AppendError;
 use crate::registry::RegisterError;
 use crate::registry::external::ExternalError;
 use crate::state::bootstrap::BootstrapError;
+use event_log::AppendError;
 
 /// Words of the framework that are passed on.
 const MAX_DETAIL_BYTES: usize = 4_096;

@@ -6,8 +6,8 @@ use schemas::ids::{AgentId, ChannelName, Partition};
 
 use super::batch::BatchError;
 use crate::channel::reader::ReaderError;
-use crate::log::AppendError;
 use crate::registry::RegisterError;
+use event_log::AppendError;
 
 /// Why a publish request was refused.
 #[derive(Debug, thiserror::Error)]

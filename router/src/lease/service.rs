@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::board::{Beat, Board, FORMAT, Incarnation, LEASE, Moment};
 use crate::control::service::{self as control, Control};
-use crate::log::{Cleanup, Log, ReadError, TopicError, TopicSpec};
+use event_log::{Cleanup, Log, ReadError, TopicError, TopicSpec};
 
 const TOPIC: &str = "dit.leases";
 const PARTITION: Partition = Partition::new(0);

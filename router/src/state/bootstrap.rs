@@ -21,7 +21,7 @@ use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
 use crate::channel::reader::ReaderError;
-use crate::log::{Batch, ReadError};
+use event_log::{Batch, ReadError};
 
 const READ_BYTES: usize = 512 * 1024;
 

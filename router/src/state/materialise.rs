@@ -23,7 +23,7 @@ use crate::channel::feed::Feed;
 use crate::channel::fold::Fold;
 use crate::channel::follower::Follower;
 use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError, Source};
-use crate::log::{CommitError, ReadError, TopicError};
+use event_log::{CommitError, ReadError, TopicError};
 
 /// At most one resync record a partition in this time.
 const RESYNC_PAUSE: Duration = Duration::from_mins(1);

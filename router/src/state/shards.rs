@@ -15,7 +15,7 @@ use super::materialise::{Materialiser, StateError};
 use super::term::{Reach, Term};
 use crate::channel::feed::Feed;
 use crate::lease::service::Lease;
-use crate::log::{CommitError, Log};
+use event_log::{CommitError, Log};
 
 /// Each has a transactional id of its own; fixed, so that ids do not grow with channels.
 const SHARDS: usize = 8;

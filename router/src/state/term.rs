@@ -10,7 +10,7 @@ use schemas::record::Record;
 use tokio::sync::{Mutex, watch};
 
 use super::records::{self, StateMark};
-use crate::log::{CommitError, FencedWriter, Log, ReadError};
+use event_log::{CommitError, FencedWriter, Log, ReadError};
 
 const READ_BYTES: usize = 64 * 1024;
 

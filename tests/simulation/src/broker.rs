@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use platform::node::{Node, Random};
-use router::log::memory::MemoryLog;
-use router::log::{
+use event_log::memory::MemoryLog;
+use event_log::{
     AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec,
 };
+use platform::node::{Node, Random};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;

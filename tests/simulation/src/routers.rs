@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use event_log::Log;
 use platform::identity::Identity;
 use platform::node::Node;
 use router::control::declared::Declared;
-use router::log::Log;
 use router::{Core, CoreParts};
 use schemas::ids::{Offset, Partition};
 use schemas::record::{Kind, Record};

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use event_log::Log;
+use event_log::memory::MemoryLog;
 use platform::client::{Client, ClientError, send, send_json};
 use platform::pki::{Authority, Subject};
 use router::control::declared::Declared;
-use router::log::Log;
-use router::log::memory::MemoryLog;
 use router::registry::external::External;
 use router::{Parts, Router, Routers, Watched};
 use schemas::avro::binary::{Cursor as Datums, put_string};

@@ -17,7 +17,8 @@ const FILES: [(&str, &str); 3] = [
     ("consumer.toml", "ConsumerConfig"),
 ];
 /// Folders whose types a configuration may be made of.
-const FLOORS: [&str; 4] = ["platform/src", "router/src", "producer-agent/src", "consumer-agent/src"];
+const FLOORS: [&str; 5] =
+    ["platform/src", "log/src", "router/src", "producer-agent/src", "consumer-agent/src"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()

@@ -14,11 +14,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::FutureProducer;
 use rdkafka::statistics::Statistics;
 
-use crate::config::kafka::KafkaOptions;
-use crate::log::{ClientVitals, TopicError};
+use crate::kafka_options::KafkaOptions;
+use crate::{ClientVitals, TopicError};
 
-/// A reading client, shared by its lanes.
-pub(super) type Reader = Arc<BaseConsumer<Context>>;
+/// A client that reads; its partition readers share it.
+pub(super) type ReadClient = Arc<BaseConsumer<Context>>;
 /// A writing client, answered through futures.
 pub(super) type Producer = FutureProducer<Context>;
 /// A client for making and describing topics.
@@ -75,7 +75,7 @@ impl Drop for Context {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is no error: the lanes are told by their queues.
+        // The end of a partition is no error: the readers are told by their queues.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(%error, %reason, "a Kafka client reports");
         }
@@ -171,7 +171,7 @@ impl Clients {
     }
 
     /// A reader that never moves by itself: no group's offsets, no reset, and the end is told.
-    pub(super) fn reader(&self, wait: Duration) -> Result<Reader, TopicError> {
+    pub(super) fn read_client(&self, wait: Duration) -> Result<ReadClient, TopicError> {
         let mut config = self.config()?;
         config
             // librdkafka assigns nothing without a group's name; the group itself is never joined.

@@ -12,8 +12,8 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::client::{Admin, REQUEST_LIMIT, Reader};
-use crate::log::{Cleanup, TopicError, TopicSpec};
+use super::client::{Admin, REQUEST_LIMIT, ReadClient};
+use crate::{Cleanup, TopicError, TopicSpec};
 
 /// How long a topic that was made may take until every partition has its leader.
 const LEADER_LIMIT: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ struct Setting {
 pub(super) struct Cluster<'c> {
     pub(super) admin: &'c Admin,
     /// For the metadata: asked by a reader, a topic that is missing is not made by the question.
-    pub(super) reader: Reader,
+    pub(super) reader: ReadClient,
     pub(super) replication: u16,
     pub(super) min_insync: u16,
 }
@@ -42,12 +42,13 @@ impl Cluster<'_> {
             self.check(name, spec, found, &wanted).await?;
             return Ok(false);
         }
-        let count = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
+        let cannot = |why: String| TopicError::Unavailable(format!("topic {name} cannot be made: {why}"));
+        let count = i32::try_from(spec.partitions);
+        let count = count.map_err(|_| cannot(format!("Kafka has no {} partitions", spec.partitions)))?;
         let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(i32::from(self.replication)));
         for setting in &wanted {
             topic = topic.set(setting.name, &setting.wanted);
         }
-        let cannot = |why: String| TopicError::Unavailable(format!("topic {name} cannot be made: {why}"));
         let made = self.admin.create_topics([&topic], &options()).await.map_err(|e| cannot(e.to_string()))?;
         let made = match made.into_iter().next() {
             // Another router was first.
@@ -75,8 +76,9 @@ impl Cluster<'_> {
         if topic.error().is_some() || partitions.is_empty() {
             return Ok(None);
         }
+        let too_many = |_| TopicError::Unavailable(format!("topic {name} has too many partitions"));
         Ok(Some(Found {
-            partitions: partitions.len(),
+            partitions: u32::try_from(partitions.len()).map_err(too_many)?,
             replicas: partitions.iter().map(|p| p.replicas().len()).min().unwrap_or(0),
             led: partitions.iter().all(|p| p.leader() >= 0 && p.error().is_none()),
         }))
@@ -88,7 +90,7 @@ impl Cluster<'_> {
         loop {
             if let Some(found) = self.look_at(name).await?
                 && found.led
-                && found.partitions >= usize::try_from(count).unwrap_or(0)
+                && found.partitions >= count
             {
                 return Ok(found);
             }
@@ -121,7 +123,7 @@ impl Cluster<'_> {
             .map(|entry| (entry.name.as_str(), entry.value.as_deref().unwrap_or_default()))
             .collect();
         let mut differing = Vec::new();
-        if found.partitions != usize::try_from(spec.partitions).unwrap_or(usize::MAX) {
+        if found.partitions != spec.partitions {
             let in_words = |count: String| format!("{count} partitions");
             differing.push((in_words(found.partitions.to_string()), in_words(spec.partitions.to_string())));
         }
@@ -182,7 +184,7 @@ fn settings(cleanup: Cleanup, min_insync: u16) -> Vec<Setting> {
 /// What the metadata say of a topic's partitions.
 #[derive(Debug, Clone, Copy)]
 struct Found {
-    partitions: usize,
+    partitions: u32,
     /// The fewest replicas of any partition.
     replicas: usize,
     led: bool,

@@ -87,7 +87,7 @@ fn embedded(options: EmbeddedOptions) -> (EmbeddedLog, tempfile::TempDir) {
 fn kafka(nodes: u16) -> (super::kafka::KafkaLog, ()) {
     let brokers = parts::kafka::Kafka::shared(nodes.into()).unwrap();
     let prefix = format!("t{}.", hex::encode(platform::random::id().unwrap()));
-    let options = crate::config::kafka::KafkaOptions { brokers, prefix, replication: nodes, security: None };
+    let options = crate::kafka_options::KafkaOptions { brokers, prefix, replication: nodes, security: None };
     (super::kafka::KafkaLog::connect(&options).unwrap(), ())
 }
 

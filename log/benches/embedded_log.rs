@@ -1,6 +1,6 @@
 //! The embedded log against the disk it stands on: the same bytes, written and synced by hand, in the same run.
 //!
-//! `cargo bench -p router --bench embedded_log`. Figures are for comparing within one run; the machine is shared.
+//! `cargo bench -p event-log --bench embedded_log`. Figures are for comparing within one run; the machine is shared.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark says what it expects by failing")]
 
@@ -9,8 +9,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use router::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use router::log::{Cleanup, Log, TopicSpec};
+use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
+use event_log::{Cleanup, Log, TopicSpec};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 

@@ -2,8 +2,6 @@
 //!
 //! Owns its keys; their doc comments are the reference.
 
-pub mod kafka;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +12,7 @@ use serde::Deserialize;
 
 use crate::Routers;
 use crate::registry::external::RegistryOptions;
-use kafka::KafkaOptions;
+use event_log::kafka_options::KafkaOptions;
 
 /// `router.toml`.
 #[derive(Debug, Deserialize)]

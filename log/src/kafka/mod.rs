@@ -5,7 +5,7 @@
 
 mod append;
 mod client;
-mod lanes;
+mod partition_readers;
 mod topics;
 mod writer;
 
@@ -28,10 +28,10 @@ use super::{
     AppendError, Batch, Bounds, ClientVitals, FencedWriter, Log, ReadError, TopicError, TopicSpec,
     check_sizes,
 };
-use crate::config::kafka::KafkaOptions;
+use crate::kafka_options::KafkaOptions;
 use append::Appender;
-use client::{Admin, Clients, REQUEST_LIMIT, Reader};
-use lanes::{Collected, Lane, Lanes, Place};
+use client::{Admin, Clients, REQUEST_LIMIT, ReadClient};
+use partition_readers::{Collected, PartitionReader, PartitionReaders, TopicPartition};
 
 /// Readers of what lies behind the tails: so many different positions in one partition are read without seeking.
 const CATCH_UP_READERS: usize = 4;
@@ -53,8 +53,8 @@ pub struct KafkaLog {
     clients: Clients,
     admin: Admin,
     appender: Appender,
-    tails: Lanes,
-    catch_up: Lanes,
+    tails: PartitionReaders,
+    catch_up: PartitionReaders,
     questions: Semaphore,
     /// Topics that were made or checked, and their partitions: no other is touched, lest the broker make it.
     known: RwLock<HashMap<String, u32>>,
@@ -67,8 +67,8 @@ impl KafkaLog {
         Ok(Self {
             prefix: options.prefix.clone(),
             appender: Appender::new(&clients)?,
-            tails: Lanes::new(&clients, 1, TAIL_WAIT)?,
-            catch_up: Lanes::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?,
+            tails: PartitionReaders::new(&clients, 1, TAIL_WAIT)?,
+            catch_up: PartitionReaders::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?,
             admin: clients.admin()?,
             clients,
             questions: Semaphore::new(QUESTIONS),
@@ -77,106 +77,115 @@ impl KafkaLog {
     }
 
     /// The topic's name on the cluster, if it is one of ours.
-    fn place(&self, topic: &str, partition: Partition) -> Result<Place, TopicError> {
+    fn partition(&self, topic: &str, partition: Partition) -> Result<TopicPartition, TopicError> {
         let unknown = || TopicError::Unknown { topic: topic.to_owned(), partition };
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let partitions = known.get(topic).copied().ok_or_else(unknown)?;
-        let number = i32::try_from(partition.get()).map_err(|_| unknown())?;
         if partition.get() >= partitions {
             return Err(unknown());
         }
-        Ok(Place { topic: format!("{}{topic}", self.prefix).into(), partition: number })
+        TopicPartition::new(&self.prefix, topic, partition).ok_or_else(unknown)
     }
 
     /// Asks a broker something that librdkafka answers only to a waiting thread. What a topic that was made a moment
     /// ago, or a leader that moves, makes it say is asked again.
     async fn ask<T: Send + 'static>(
         &self,
-        place: &Place,
-        question: impl Fn(&Reader, &Place) -> Result<T, KafkaError> + Clone + Send + 'static,
+        partition: &TopicPartition,
+        question: impl Fn(&ReadClient, &TopicPartition) -> Result<T, KafkaError> + Clone + Send + 'static,
     ) -> Result<T, TopicError> {
         let closed = || TopicError::Unavailable("the log is closed".to_owned());
         let mut retry = Retry::new(FIRST_RETRY, LONGEST_RETRY);
         let deadline = tokio::time::Instant::now() + SETTLING;
         loop {
             let turn = self.questions.acquire().await.map_err(|_| closed())?;
-            let (reader, asked, question) = (self.catch_up.reader(), place.clone(), question.clone());
+            let (reader, asked, question) = (self.catch_up.client(), partition.clone(), question.clone());
             let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
             drop(turn);
             match answer.map_err(|_| closed())? {
                 Err(error) if is_settling(&error) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(retry.next_wait()).await;
                 }
-                answer => return answer.map_err(|error| topic_error(place, &error)),
+                answer => return answer.map_err(|error| topic_error(partition, &error)),
             }
         }
     }
 
-    async fn bounds_of(&self, place: &Place) -> Result<Bounds, TopicError> {
-        let ask = |reader: &Reader, place: &Place| {
-            reader.fetch_watermarks(&place.topic, place.partition, REQUEST_LIMIT)
+    async fn bounds_of(&self, partition: &TopicPartition) -> Result<Bounds, TopicError> {
+        let ask = |reader: &ReadClient, partition: &TopicPartition| {
+            reader.fetch_watermarks(&partition.topic, partition.number, REQUEST_LIMIT)
         };
-        let (first, next) = self.ask(place, ask).await?;
+        let (first, next) = self.ask(partition, ask).await?;
         Ok(Bounds { first: offset(first), next: offset(next) })
     }
 
-    /// A lane at a place that is held; the bounds were asked for before it was placed.
-    async fn enter(&self, lanes: &Lanes, place: &Place, from: Offset) -> Result<(Lane, Bounds), ReadError> {
-        let bounds = self.bounds_of(place).await?;
+    /// A reader at a partition that is held; the bounds were asked for before it was placed.
+    async fn enter(
+        &self,
+        readers: &PartitionReaders,
+        partition: &TopicPartition,
+        from: Offset,
+    ) -> Result<(PartitionReader, Bounds), ReadError> {
+        let bounds = self.bounds_of(partition).await?;
         if from < bounds.first {
             return Err(ReadError::BeforeFirst { wanted: from, first: bounds.first });
         }
         if from > bounds.next {
             return Err(ReadError::BeyondEnd { wanted: from, next: bounds.next });
         }
-        let lane = lanes.position(place, from).await;
-        Ok((lane.map_err(|error| topic_error(place, &error))?, bounds))
+        let reader = readers.position(partition, from).await;
+        Ok((reader.map_err(|error| topic_error(partition, &error))?, bounds))
     }
 
     /// What is there now.
-    async fn read_now(&self, place: &Place, from: Offset, max_bytes: usize) -> Result<Batch, ReadError> {
+    async fn read_now(
+        &self,
+        partition: &TopicPartition,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Batch, ReadError> {
         let deadline = || tokio::time::Instant::now() + REQUEST_LIMIT;
-        if let Some(lane) = self.catch_up.resume(place, from) {
-            let collected = lane.collect(max_bytes, deadline(), true).await;
-            if let Collected::Records(batch) = collected.map_err(|error| topic_error(place, &error))? {
+        if let Some(reader) = self.catch_up.resume(partition, from) {
+            let collected = reader.collect(max_bytes, deadline(), true).await;
+            if let Collected::Records(batch) = collected.map_err(|error| topic_error(partition, &error))? {
                 return Ok(batch);
             }
         }
-        let (lane, bounds) = self.enter(&self.catch_up, place, from).await?;
+        let (reader, bounds) = self.enter(&self.catch_up, partition, from).await?;
         if from == bounds.next {
             return Ok(Batch { records: Vec::new(), next: from });
         }
-        match lane.collect(max_bytes, deadline(), true).await {
+        match reader.collect(max_bytes, deadline(), true).await {
             Ok(Collected::Records(batch)) => Ok(batch),
             // The end was reached after the bounds were asked for: what lies before them are gaps.
             Ok(Collected::End) => Ok(Batch { records: Vec::new(), next: bounds.next.max(from) }),
-            Ok(Collected::Nothing) => Err(late(place).into()),
-            Err(error) => Err(topic_error(place, &error).into()),
+            Ok(Collected::Nothing) => Err(late(partition).into()),
+            Err(error) => Err(topic_error(partition, &error).into()),
         }
     }
 
     /// What is there, or comes within a time.
     async fn read_tail(
         &self,
-        place: &Place,
+        partition: &TopicPartition,
         from: Offset,
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Batch, ReadError> {
         let deadline = tokio::time::Instant::now() + wait;
-        let lane = match self.tails.resume(place, from) {
-            Some(lane) => lane,
+        let reader = match self.tails.resume(partition, from) {
+            Some(reader) => reader,
             // A second tail of one partition is read as if it were catching up.
             None => {
-                let lanes = if self.tails.has_busy(place) { &self.catch_up } else { &self.tails };
-                self.enter(lanes, place, from).await?.0
+                let readers = if self.tails.has_busy(partition) { &self.catch_up } else { &self.tails };
+                self.enter(readers, partition, from).await?.0
             }
         };
-        match lane.collect(max_bytes, deadline, false).await {
+        match reader.collect(max_bytes, deadline, false).await {
             Ok(Collected::Records(batch)) => Ok(batch),
             Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
-            // The place may have gone: the next reading asks for the bounds and says so.
-            Err(error) => Err(topic_error(place, &error).into()),
+            // The partition may have gone: the next reading asks for the bounds and says so.
+            Err(error) => Err(topic_error(partition, &error).into()),
         }
     }
 }
@@ -191,7 +200,7 @@ impl Log for KafkaLog {
         let name = format!("{}{}", self.prefix, spec.name);
         let cluster = topics::Cluster {
             admin: &self.admin,
-            reader: self.catch_up.reader(),
+            reader: self.catch_up.client(),
             replication: self.clients.options().replication,
             min_insync: self.clients.options().min_insync(),
         };
@@ -208,8 +217,8 @@ impl Log for KafkaLog {
         records: Vec<Record>,
     ) -> Result<Offset, AppendError> {
         check_sizes(&records)?;
-        let place = self.place(topic, partition).map_err(|e| AppendError::Refused(e.to_string()))?;
-        self.appender.append(&place, &records).await
+        let partition = self.partition(topic, partition).map_err(|e| AppendError::Refused(e.to_string()))?;
+        self.appender.append(&partition, &records).await
     }
 
     async fn read(
@@ -220,29 +229,29 @@ impl Log for KafkaLog {
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Batch, ReadError> {
-        let place = self.place(topic, partition)?;
+        let partition = self.partition(topic, partition)?;
         match wait.is_zero() {
-            true => self.read_now(&place, from, max_bytes).await,
-            false => self.read_tail(&place, from, max_bytes, wait).await,
+            true => self.read_now(&partition, from, max_bytes).await,
+            false => self.read_tail(&partition, from, max_bytes, wait).await,
         }
     }
 
     async fn bounds(&self, topic: &str, partition: Partition) -> Result<Bounds, TopicError> {
-        self.bounds_of(&self.place(topic, partition)?).await
+        self.bounds_of(&self.partition(topic, partition)?).await
     }
 
     async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError> {
-        let place = self.place(topic, partition)?;
-        let found = self.ask(&place, move |reader, place| {
+        let partition = self.partition(topic, partition)?;
+        let found = self.ask(&partition, move |reader, partition| {
             let mut times = TopicPartitionList::new();
-            times.add_partition_offset(&place.topic, place.partition, KafkaOffset::Offset(at.get()))?;
+            times.add_partition_offset(&partition.topic, partition.number, KafkaOffset::Offset(at.get()))?;
             let found = reader.offsets_for_times(times, REQUEST_LIMIT)?;
-            let element = found.find_partition(&place.topic, place.partition);
+            let element = found.find_partition(&partition.topic, partition.number);
             element.map(|element| element.error().map(|()| element.offset())).transpose()
         });
         match found.await? {
             Some(KafkaOffset::Offset(found)) => Ok(offset(found)),
-            _ => Ok(self.bounds_of(&place).await?.next),
+            _ => Ok(self.bounds_of(&partition).await?.next),
         }
     }
 
@@ -252,7 +261,7 @@ impl Log for KafkaLog {
 
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
         let id = format!("{}{id}", self.prefix);
-        writer::open(&self.clients, self.catch_up.reader(), &id, &self.prefix).await
+        writer::open(&self.clients, self.catch_up.client(), &id, &self.prefix).await
     }
 }
 
@@ -278,18 +287,20 @@ fn offset(number: i64) -> Offset {
     Offset::new(u64::try_from(number).unwrap_or(0))
 }
 
-fn late(place: &Place) -> TopicError {
+fn late(partition: &TopicPartition) -> TopicError {
     let limit = REQUEST_LIMIT.as_secs();
-    TopicError::Unavailable(format!("no broker gave {} of {} within {limit} s", place.partition, place.topic))
+    TopicError::Unavailable(format!(
+        "no broker gave {} of {} within {limit} s",
+        partition.id, partition.topic
+    ))
 }
 
-fn topic_error(place: &Place, error: &KafkaError) -> TopicError {
+fn topic_error(partition: &TopicPartition, error: &KafkaError) -> TopicError {
     use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
     match error.rdkafka_error_code() {
-        Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition) => TopicError::Unknown {
-            topic: place.topic.to_string(),
-            partition: Partition::new(u32::try_from(place.partition).unwrap_or(0)),
-        },
-        _ => TopicError::Unavailable(format!("{}, partition {}: {error}", place.topic, place.partition)),
+        Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition) => {
+            TopicError::Unknown { topic: partition.topic.to_string(), partition: partition.id }
+        }
+        _ => TopicError::Unavailable(format!("{}, partition {}: {error}", partition.topic, partition.id)),
     }
 }

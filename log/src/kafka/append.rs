@@ -12,9 +12,9 @@ use schemas::ids::Offset;
 use schemas::record::Record;
 
 use super::client::{Clients, Producer};
-use super::lanes::Place;
 use super::offset;
-use crate::log::{AppendError, TopicError};
+use super::partition_readers::TopicPartition;
+use crate::{AppendError, TopicError};
 
 pub(super) struct Appender {
     clients: Clients,
@@ -27,9 +27,13 @@ impl Appender {
         Ok(Self { clients: clients.clone(), producer })
     }
 
-    pub(super) async fn append(&self, place: &Place, records: &[Record]) -> Result<Offset, AppendError> {
+    pub(super) async fn append(
+        &self,
+        partition: &TopicPartition,
+        records: &[Record],
+    ) -> Result<Offset, AppendError> {
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
-        let outcome = hand_over(&producer, place, records).await;
+        let outcome = hand_over(&producer, partition, records).await;
         if producer.client().fatal_error().is_some() {
             self.replace(&producer);
         }
@@ -54,13 +58,13 @@ impl Appender {
 /// Gives records to a producer in order and waits for each one's acknowledgement; the last one's offset.
 pub(super) async fn hand_over(
     producer: &Producer,
-    place: &Place,
+    partition: &TopicPartition,
     records: &[Record],
 ) -> Result<Offset, AppendError> {
     let mut deliveries = Vec::with_capacity(records.len());
     let mut fault = None;
     for record in records {
-        match send(producer, place, record) {
+        match send(producer, partition, record) {
             Ok(delivery) => deliveries.push(delivery),
             Err(error) if deliveries.is_empty() => return Err(AppendError::Refused(error.to_string())),
             Err(error) => {
@@ -74,7 +78,7 @@ pub(super) async fn hand_over(
         match delivery.await {
             // librdkafka knows of a repeat that it was taken, but not where.
             Ok(Ok(delivered)) if delivered.offset < 0 => {
-                fault = fault.or(Some("it was taken, but its place is not known".to_owned()));
+                fault = fault.or(Some("it was taken, but its partition is not known".to_owned()));
             }
             Ok(Ok(delivered)) => last = Some(offset(delivered.offset)),
             Ok(Err((error, _))) => fault = fault.or(Some(error.to_string())),
@@ -88,13 +92,17 @@ pub(super) async fn hand_over(
     }
 }
 
-fn send(producer: &Producer, place: &Place, record: &Record) -> Result<DeliveryFuture, KafkaError> {
+fn send(
+    producer: &Producer,
+    partition: &TopicPartition,
+    record: &Record,
+) -> Result<DeliveryFuture, KafkaError> {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for (key, value) in &record.headers {
         headers = headers.insert(Header { key, value: Some(value) });
     }
     let mut message: FutureRecord<'_, [u8], [u8]> =
-        FutureRecord::to(&place.topic).partition(place.partition).headers(headers);
+        FutureRecord::to(&partition.topic).partition(partition.number).headers(headers);
     if let Some(key) = &record.key {
         message = message.key(key);
     }

@@ -9,6 +9,7 @@ mod conformance;
 pub mod embedded;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod kafka_options;
 pub mod memory;
 mod stored;
 

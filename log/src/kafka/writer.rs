@@ -16,10 +16,10 @@ use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 
 use super::append::hand_over;
-use super::client::{Clients, Producer, REQUEST_LIMIT, Reader};
-use super::lanes::Place;
+use super::client::{Clients, Producer, REQUEST_LIMIT, ReadClient};
 use super::offset;
-use crate::log::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
+use super::partition_readers::TopicPartition;
+use crate::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
 
 /// Fencing waits for the transaction of the one before, which may have to be undone.
 const FENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 struct KafkaWriter {
     client: Client,
     /// Sees what is committed.
-    reader: Reader,
+    reader: ReadClient,
     prefix: String,
     is_done: bool,
 }
@@ -41,7 +41,7 @@ struct KafkaWriter {
 /// Fences whoever had the id.
 pub(super) async fn open(
     clients: &Clients,
-    reader: Reader,
+    reader: ReadClient,
     id: &str,
     prefix: &str,
 ) -> Result<Box<dyn FencedWriter>, TopicError> {
@@ -82,15 +82,15 @@ impl Drop for Client {
 }
 
 impl KafkaWriter {
-    async fn transact(&self, place: &Place, records: &[Record]) -> Result<Offset, CommitError> {
+    async fn transact(&self, partition: &TopicPartition, records: &[Record]) -> Result<Offset, CommitError> {
         let producer = self.client.get()?;
         producer.begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
-        match hand_over(producer, place, records).await {
+        match hand_over(producer, partition, records).await {
             Ok(last) => {
                 // Nothing is in flight: the commit does not wait for its own flush.
                 let commit = on_a_thread(producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
                 commit.map_err(|error| self.verdict(&error.to_string(), &error))?;
-                self.until_visible(place, last).await?;
+                self.until_visible(partition, last).await?;
                 Ok(last)
             }
             Err(AppendError::TooLarge { .. }) => Err(CommitError::Failed("a record is too large".to_owned())),
@@ -103,12 +103,12 @@ impl KafkaWriter {
 
     /// A commit is acknowledged before its markers are written: until then readers do not see it, and whoever is told
     /// that the state has got so far must find it there.
-    async fn until_visible(&self, place: &Place, last: Offset) -> Result<(), CommitError> {
+    async fn until_visible(&self, partition: &TopicPartition, last: Offset) -> Result<(), CommitError> {
         let mut retry = Retry::new(FIRST_LOOK, LAST_LOOK);
         let deadline = tokio::time::Instant::now() + COMMIT_LIMIT;
         loop {
-            let (reader, place) = (Arc::clone(&self.reader), place.clone());
-            let ask = move || reader.fetch_watermarks(&place.topic, place.partition, REQUEST_LIMIT);
+            let (reader, partition) = (Arc::clone(&self.reader), partition.clone());
+            let ask = move || reader.fetch_watermarks(&partition.topic, partition.number, REQUEST_LIMIT);
             let fault = match tokio::task::spawn_blocking(ask).await {
                 Ok(Ok((_, end))) if offset(end) > last => return Ok(()),
                 Ok(Ok(_)) => "its markers are not written".to_owned(),
@@ -146,11 +146,11 @@ impl FencedWriter for KafkaWriter {
             return Err(CommitError::Failed("the writer failed before; open it again".to_owned()));
         }
         check_sizes(&records).map_err(|e| CommitError::Failed(e.to_string()))?;
-        let number = i32::try_from(partition.get()).map_err(|e| CommitError::Failed(e.to_string()))?;
-        let place = Place { topic: format!("{}{topic}", self.prefix).into(), partition: number };
+        let unknown = || CommitError::Failed(format!("Kafka has no partition {partition}"));
+        let partition = TopicPartition::new(&self.prefix, topic, partition).ok_or_else(unknown)?;
         // Stays set when this future is dropped half-way.
         self.is_done = true;
-        let outcome = self.transact(&place, &records).await;
+        let outcome = self.transact(&partition, &records).await;
         self.is_done = outcome.is_err();
         outcome
     }

@@ -1,0 +1,342 @@
+//! Reading many partitions at many positions over few clients.
+//!
+//! Owns the partition readers. A partition reader is one partition on one client, and has its own queue and position. A
+//! client has a partition only once, so there are as many positions in one partition as there are clients. A reader that
+//! nobody uses is closed.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use schemas::ids::{Offset, Partition};
+use schemas::record::Record;
+use schemas::time::Millis;
+use tokio::sync::Notify;
+
+use super::client::{Clients, Context, ReadClient};
+use super::offset;
+use crate::{Batch, Stored, TopicError};
+
+/// A reader is closed when nobody has used it for so long: what it fetched ahead takes memory.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// How often a client's own events are served; messages come by the readers' queues.
+const SERVE_EVERY: Duration = Duration::from_millis(100);
+
+/// A partition by its name on the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct TopicPartition {
+    pub(super) topic: Arc<str>,
+    pub(super) id: Partition,
+    /// As Kafka's protocol has it.
+    pub(super) number: i32,
+}
+
+impl TopicPartition {
+    /// A partition of a topic whose name stands behind a prefix; `None` where Kafka's protocol has no such number.
+    pub(super) fn new(prefix: &str, topic: &str, partition: Partition) -> Option<Self> {
+        let number = i32::try_from(partition.get()).ok()?;
+        Some(Self { topic: format!("{prefix}{topic}").into(), id: partition, number })
+    }
+}
+
+/// What a reader had.
+pub(super) enum Collected {
+    /// At least one record.
+    Records(Batch),
+    /// No record, and the end was reached.
+    End,
+    /// Nothing until the deadline.
+    Nothing,
+}
+
+struct Assigned {
+    client: usize,
+    partition: TopicPartition,
+    queue: PartitionQueue<Context>,
+    nonempty: Arc<Notify>,
+    position: Offset,
+    has_ended: bool,
+    /// Whether anything came since it was opened: a record, or the word that there is none.
+    is_alive: bool,
+    fault: Option<KafkaError>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Assigned>,
+    /// Client and partition of every reader, idle or in use.
+    open: HashSet<(usize, TopicPartition)>,
+}
+
+struct Shared {
+    clients: Vec<ReadClient>,
+    state: Mutex<State>,
+    freed: Notify,
+    is_closing: AtomicBool,
+}
+
+/// The readers of some clients.
+pub(super) struct PartitionReaders {
+    shared: Arc<Shared>,
+    asker: ReadClient,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl PartitionReaders {
+    pub(super) fn new(cluster: &Clients, count: usize, wait: Duration) -> Result<Self, TopicError> {
+        let asker = cluster.read_client(wait)?;
+        let mut clients = vec![Arc::clone(&asker)];
+        for _ in 1..count {
+            clients.push(cluster.read_client(wait)?);
+        }
+        let shared = Arc::new(Shared {
+            clients,
+            state: Mutex::default(),
+            freed: Notify::new(),
+            is_closing: AtomicBool::new(false),
+        });
+        let serve = |client: &ReadClient| {
+            let (client, shared) = (Arc::clone(client), Arc::clone(&shared));
+            std::thread::spawn(move || shared.serve(&client))
+        };
+        let servers = shared.clients.iter().map(serve).collect();
+        Ok(Self { shared, asker, servers })
+    }
+
+    /// A client for questions.
+    pub(super) fn client(&self) -> ReadClient {
+        Arc::clone(&self.asker)
+    }
+
+    /// The reader that stands at a position already.
+    pub(super) fn resume(&self, partition: &TopicPartition, from: Offset) -> Option<PartitionReader> {
+        let mut state = self.shared.lock();
+        let fits = |reader: &Assigned| {
+            reader.partition == *partition && reader.position == from && reader.fault.is_none()
+        };
+        let index = state.idle.iter().position(fits)?;
+        let reader = state.idle.swap_remove(index);
+        Some(PartitionReader { reader: Some(reader), shared: Arc::clone(&self.shared) })
+    }
+
+    /// Whether somebody reads the partition right now.
+    pub(super) fn has_busy(&self, partition: &TopicPartition) -> bool {
+        let state = self.shared.lock();
+        let is_parked = |client| state.idle.iter().any(|l| l.client == client && l.partition == *partition);
+        (0..self.shared.clients.len())
+            .any(|client| state.open.contains(&(client, partition.clone())) && !is_parked(client))
+    }
+
+    /// A reader at a position; waits while every client has the partition at work.
+    pub(super) async fn position(
+        &self,
+        partition: &TopicPartition,
+        from: Offset,
+    ) -> Result<PartitionReader, KafkaError> {
+        loop {
+            let freed = self.shared.freed.notified();
+            if let Some(client) = self.shared.take_reader(partition) {
+                return PartitionReader::open(&self.shared, client, partition, from);
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for PartitionReaders {
+    fn drop(&mut self) {
+        self.shared.is_closing.store(true, Ordering::Relaxed);
+        for server in self.servers.drain(..) {
+            drop(server.join());
+        }
+        self.shared.lock().idle.clear();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client that has no reader of the partition, or whose reader has been idle longest.
+    fn take_reader(&self, partition: &TopicPartition) -> Option<usize> {
+        let mut state = self.lock();
+        let free = (0..self.clients.len()).find(|client| !state.open.contains(&(*client, partition.clone())));
+        if let Some(client) = free {
+            state.open.insert((client, partition.clone()));
+            return Some(client);
+        }
+        let idle = state.idle.iter().enumerate().filter(|(_, reader)| reader.partition == *partition);
+        let (index, _) = idle.min_by_key(|(_, reader)| reader.since)?;
+        let reader = state.idle.swap_remove(index);
+        // Its partition stays taken: the new reader is opened on the same client.
+        self.unassign(reader.client, &reader.partition);
+        Some(reader.client)
+    }
+
+    fn unassign(&self, client: usize, partition: &TopicPartition) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&partition.topic, partition.number);
+        if let Some(Err(error)) = self.clients.get(client).map(|client| client.incremental_unassign(&list)) {
+            tracing::debug!(%error, topic = %partition.topic, "a reader could not be closed");
+        }
+    }
+
+    fn close(&self, reader: Assigned) {
+        let (client, partition) = (reader.client, reader.partition.clone());
+        drop(reader);
+        self.unassign(client, &partition);
+        self.lock().open.remove(&(client, partition));
+        self.freed.notify_waiters();
+    }
+
+    fn serve(&self, client: &ReadClient) {
+        while !self.is_closing.load(Ordering::Relaxed) {
+            match client.poll(SERVE_EVERY) {
+                Some(Err(error)) => tracing::warn!(%error, "a Kafka client reports"),
+                Some(Ok(message)) => tracing::error!(topic = message.topic(), "a message outside its reader"),
+                None => {}
+            }
+            let idle: Vec<Assigned> =
+                self.lock().idle.extract_if(.., |reader| reader.since.elapsed() > IDLE_LIMIT).collect();
+            idle.into_iter().for_each(|reader| self.close(reader));
+        }
+    }
+}
+
+/// A reader in use; it is closed when dropped before it was read to a known position.
+pub(super) struct PartitionReader {
+    reader: Option<Assigned>,
+    shared: Arc<Shared>,
+}
+
+impl PartitionReader {
+    fn open(
+        shared: &Arc<Shared>,
+        client: usize,
+        partition: &TopicPartition,
+        from: Offset,
+    ) -> Result<Self, KafkaError> {
+        let opened = shared.clients.get(client).ok_or(KafkaError::Canceled).and_then(|client| {
+            // Split first: nothing of it may come by the common queue.
+            let queue = client.split_partition_queue(&partition.topic, partition.number);
+            let mut queue = queue.ok_or(KafkaError::Canceled)?;
+            let nonempty = Arc::new(Notify::new());
+            let notify = Arc::clone(&nonempty);
+            queue.set_nonempty_callback(move || notify.notify_one());
+            let mut list = TopicPartitionList::new();
+            let at = KafkaOffset::Offset(i64::try_from(from.get()).unwrap_or(i64::MAX));
+            list.add_partition_offset(&partition.topic, partition.number, at)?;
+            client.incremental_assign(&list)?;
+            Ok((queue, nonempty))
+        });
+        let (queue, nonempty) = opened.inspect_err(|_| {
+            shared.lock().open.remove(&(client, partition.clone()));
+            shared.freed.notify_waiters();
+        })?;
+        let (partition, since) = (partition.clone(), Instant::now());
+        let (position, has_ended, is_alive, fault) = (from, false, false, None);
+        let reader =
+            Assigned { client, partition, queue, nonempty, position, has_ended, is_alive, fault, since };
+        Ok(Self { reader: Some(reader), shared: Arc::clone(shared) })
+    }
+
+    /// About `max_bytes` of records; waits for the first until the deadline, or `to_end` until there are none.
+    pub(super) async fn collect(
+        mut self,
+        max_bytes: usize,
+        deadline: tokio::time::Instant,
+        to_end: bool,
+    ) -> Result<Collected, KafkaError> {
+        loop {
+            let Some(reader) = self.reader.as_mut() else { return Ok(Collected::Nothing) };
+            let records = reader.drain(max_bytes);
+            let next = reader.position;
+            if !records.is_empty() {
+                self.leave();
+                return Ok(Collected::Records(Batch { records, next }));
+            }
+            if let Some(fault) = reader.fault.take() {
+                return Err(fault);
+            }
+            if to_end && reader.has_ended {
+                return Ok(Collected::End);
+            }
+            let nonempty = Arc::clone(&reader.nonempty);
+            if tokio::time::timeout_at(deadline, nonempty.notified()).await.is_err() {
+                // One that has never said a word may have been lost by its client: the next reading opens another.
+                if !to_end && reader.is_alive {
+                    self.leave();
+                }
+                return Ok(Collected::Nothing);
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(mut reader) = self.reader.take() {
+            reader.since = Instant::now();
+            self.shared.lock().idle.push(reader);
+            self.shared.freed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for PartitionReader {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            self.shared.close(reader);
+        }
+    }
+}
+
+impl Assigned {
+    /// What the queue holds, up to a size, an end or a fault.
+    fn drain(&mut self, max_bytes: usize) -> Vec<Stored> {
+        let (mut records, mut size) = (Vec::new(), 0);
+        while size < max_bytes.max(1) {
+            match self.queue.poll(Duration::ZERO) {
+                Some(Ok(message)) => {
+                    let record = stored(&message);
+                    (self.has_ended, self.is_alive) = (false, true);
+                    self.position = record.offset.next();
+                    size += record.record.size().max(1);
+                    records.push(record);
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => (self.has_ended, self.is_alive) = (true, true),
+                Some(Err(error)) => {
+                    self.fault = Some(error);
+                    break;
+                }
+                None => break,
+            }
+        }
+        records
+    }
+}
+
+fn stored(message: &BorrowedMessage<'_>) -> Stored {
+    let headers = message.headers().map(|headers| {
+        let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
+            (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
+        };
+        headers.iter().map(owned).collect()
+    });
+    Stored {
+        offset: offset(message.offset()),
+        logged_at: Millis::new(message.timestamp().to_millis().unwrap_or(0)),
+        record: Record {
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.unwrap_or_default(),
+        },
+    }
+}
