@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod closed;
 pub mod config;
+pub mod connection_reset;
 pub mod identity;
 pub mod metrics;
 #[cfg(feature = "simulation")]

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use event_log::kafka_options::KafkaOptions;
 use platform::config::{ConfigError, load, relative_to};
 use platform::identity::IdentityFiles;
 use scope::secret::NetworkSecret;
@@ -12,7 +13,6 @@ use serde::Deserialize;
 
 use crate::Routers;
 use crate::registry::external::RegistryOptions;
-use event_log::kafka_options::KafkaOptions;
 
 /// `router.toml`.
 #[derive(Debug, Deserialize)]

@@ -4,11 +4,12 @@
 //! agent. It must never import an agent.
 
 pub mod audit;
-pub mod channel;
 pub mod channels;
 pub mod config;
 pub mod control;
 pub mod delivery;
+pub mod fanout;
+pub mod grants;
 pub mod http;
 pub mod ingest;
 pub mod lease;

@@ -13,6 +13,7 @@ use platform::identity::Identity;
 use platform::metrics::{Meter, MetricsError, Vitals};
 use prometheus::core::{AtomicF64, GenericGauge};
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec};
+use reading::feed::Counts;
 use schemas::agreement::Agreement;
 use schemas::delivery::Reason;
 use schemas::error_code::ErrorCode;
@@ -382,10 +383,10 @@ pub struct ReaderMeter {
 
 impl ReaderMeter {
     /// A stretch of the log was read.
-    pub(crate) fn read(&self, changes: u64, parked: u64, skipped: u64) {
-        self.changes.inc_by(changes);
-        self.parked.inc_by(parked);
-        self.skipped.inc_by(skipped);
+    pub(crate) fn read(&self, counts: Counts) {
+        self.changes.inc_by(counts.changes);
+        self.parked.inc_by(counts.parked);
+        self.skipped.inc_by(counts.skipped);
     }
 
     /// An event's before image was not the state's.

@@ -14,9 +14,9 @@ use schemas::ids::{AgreementNumber, Offset, Partition};
 use schemas::time::Millis;
 
 use crate::Core;
-use crate::channel::feed::Feed;
 use crate::channels::Running;
 use crate::control::service::TOPIC as CONTROL_TOPIC;
+use crate::fanout::observer::Feed;
 use crate::metrics::{Metrics, Stream, labels, of};
 
 /// How long the log may take to answer: what watches gives up after about ten seconds.

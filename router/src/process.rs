@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use event_log::Log;
+use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
+use event_log::kafka_options::KafkaOptions;
 use platform::identity::Identity;
 use platform::shutdown::{DRAIN_LIMIT, terminate};
 use platform::telemetry;
@@ -14,9 +17,6 @@ use crate::control::declared::Declared;
 use crate::http::server::MAX_SOCKETS;
 use crate::registry::external::External;
 use crate::{Parts, Router, Watched};
-use event_log::Log;
-use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
-use event_log::kafka_options::KafkaOptions;
 
 /// Files of logs and folders, and connections to other servers, that a router may have open beside its listeners' sockets.
 const OTHER_FILES: u64 = 4_096;

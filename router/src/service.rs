@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware;
+use event_log::{Log, TopicError};
 use platform::identity::Identity;
 use platform::metrics::MetricsError;
 use platform::shutdown::Tasks;
@@ -15,18 +16,18 @@ use schemas::agreement::Agreement;
 use scope::secret::NetworkSecret;
 
 use crate::audit::service::Audit;
-use crate::channels::{Channels, StartError};
+use crate::channels::Channels;
+use crate::channels::start::StartError;
 use crate::control::declared::{Declared, DeclaredError};
 use crate::control::service::Control;
-use crate::delivery::admissions::Admissions;
-use crate::delivery::scopes::{ScopeError, Scopes};
+use crate::delivery::service::{Deliveries, DeliveriesParts};
+use crate::grants::{Grant, GrantError};
 use crate::ingest::service::Publisher;
 use crate::lease::service::Lease;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::external::External;
 use crate::{Routers, control, http};
-use event_log::{Log, TopicError};
 
 /// The audit may write its last entries even where the streams used up the time to stop.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
@@ -83,8 +84,8 @@ pub struct Core {
     pub publisher: Publisher,
     /// Who was admitted to what.
     pub audit: Audit,
-    /// The open streams.
-    pub admissions: Admissions,
+    /// The way out.
+    pub deliveries: Deliveries,
     /// What is counted.
     pub metrics: Metrics,
     /// For keyed hashes.
@@ -124,6 +125,16 @@ impl Core {
         let metrics = Metrics::new(identity, disks)?;
         metrics.declared(applied.skipped.len(), applied.drifted.len());
         let channels = Channels::start(log, &registry, lease.clone(), metrics.clone(), &tasks).await?;
+        let secret = Arc::new(secret);
+        let deliveries = Deliveries::new(DeliveriesParts {
+            control: control.clone(),
+            channels: channels.clone(),
+            lease: lease.clone(),
+            audit: audit.clone(),
+            metrics: metrics.clone(),
+            secret: Arc::clone(&secret),
+            tasks: tasks.clone(),
+        });
         let core = Self {
             publisher: Publisher::new(registry.clone(), channels.clone(), metrics.clone()),
             metrics,
@@ -132,8 +143,8 @@ impl Core {
             channels,
             lease,
             audit,
-            admissions: Admissions::default(),
-            secret: Arc::new(secret),
+            deliveries,
+            secret,
             tasks,
             last,
         };
@@ -179,14 +190,14 @@ impl Core {
     }
 
     /// Checks an agreement against its channel's schema before it goes to control.
-    pub fn check_agreement(&self, agreement: &Agreement) -> Result<(), ScopeError> {
+    pub fn check_agreement(&self, agreement: &Agreement) -> Result<(), GrantError> {
         let view = self.control.view();
         match view.channels.get(&agreement.channel) {
             // Control itself refuses a channel that is not there.
             None => Ok(()),
             Some(entry) => {
                 let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
-                Scopes::new(&view, entry, agreement, Arc::clone(&self.secret)).map(drop)
+                Grant::new(&view, entry, agreement, Arc::clone(&self.secret)).map(drop)
             }
         }
     }

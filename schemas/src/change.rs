@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::avro::binary::{self, Cursor, DatumError};
-use crate::avro::located::Placed;
+use crate::avro::located::{Located, Placed};
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::key::{KeyDeriver, KeyError, KeySpec};
 use crate::marks::FRESHNESS_SCHEMA;
@@ -99,6 +99,23 @@ pub struct PlacedImages {
     pub before: Option<Placed>,
     /// After it.
     pub after: Option<Placed>,
+}
+
+/// An event's images in its own schema, with the places of their fields.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Images<'a> {
+    /// Before the event.
+    pub before: Option<Located<'a>>,
+    /// After it.
+    pub after: Option<Located<'a>>,
+}
+
+impl PlacedImages {
+    /// The images in the datum that they were placed in.
+    pub fn of<'a>(&'a self, datum: &'a [u8]) -> Images<'a> {
+        let of = |placed: &'a Option<Placed>| placed.as_ref().and_then(|placed| placed.of(datum));
+        Images { before: of(&self.before), after: of(&self.after) }
+    }
 }
 
 /// Why a datum is not a change event of its channel.

@@ -15,11 +15,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use schemas::avro::binary::{put_long, put_string};
 use schemas::avro::located::Ends;
 use schemas::avro::schema::AvroSchema;
-use schemas::change::Op;
+use schemas::change::{Images, Op};
 use schemas::key::KeySpec;
 use scope::compile::{Age, Terms};
 use scope::index::{Index, Lookup};
-use scope::scope::{Images, Scope};
+use scope::scope::Scope;
 use scope::secret::NetworkSecret;
 use serde_json::json;
 

@@ -8,14 +8,14 @@ use schemas::agreement::{Agreement, Transform};
 use schemas::avro::json::decode;
 use schemas::avro::located::Ends;
 use schemas::avro::resolution::resolve_value;
-use schemas::change::Op;
+use schemas::change::{Images, Op};
 use schemas::delivery::Reason;
 use serde::Serialize;
 
 use crate::compile::{CompileError, Compiled, Terms};
 use crate::denial::Denial;
 use crate::predicate::{Clause, Truth};
-use crate::scope::{Images, Scope};
+use crate::scope::Scope;
 
 /// Why an event cannot be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

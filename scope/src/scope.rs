@@ -8,7 +8,7 @@ use schemas::avro::located::{Ends, Located};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::resolver::Resolver;
 use schemas::avro::schema::AvroSchema;
-use schemas::change::Op;
+use schemas::change::{Images, Op};
 use schemas::delivery::Reason;
 use sha2::{Digest as _, Sha256};
 
@@ -20,15 +20,6 @@ use crate::predicate::{Filter, Predicate, Truth};
 use crate::projection::Projection;
 use crate::secret::AgreementKey;
 use crate::transform::FieldRule;
-
-/// An event's images, located once for all scopes, in its own schema.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Images<'a> {
-    /// Before the event.
-    pub before: Option<Located<'a>>,
-    /// After it.
-    pub after: Option<Located<'a>>,
-}
 
 /// The rows that a consumer has of an event's subject.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use event_log::kafka::KafkaLog;
 use event_log::kafka_options::KafkaOptions;
 use event_log::{Cleanup, Log, TopicSpec};
-use router::channels::DEFAULT_RETENTION;
+use router::channels::start::DEFAULT_RETENTION;
 use schemas::avro::binary::Cursor;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::{Cleanup, Log, ReadError, Stored, TopicError, TopicSpec};
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use schemas::agreement::Status;
@@ -18,7 +19,6 @@ use super::chain::{Broken, Chain, Event};
 use crate::control::change::{AuditHead, Body};
 use crate::control::service::Control;
 use crate::control::view::ControlView;
-use event_log::{Cleanup, Log, ReadError, Stored, TopicError, TopicSpec};
 
 /// The audit topic's name.
 pub const TOPIC: &str = "dit.audit";

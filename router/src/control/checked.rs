@@ -16,7 +16,7 @@ use scope::secret::NetworkSecret;
 use super::change::{Body, Change};
 use super::declared::{BY, is_there, load_each, load_participants};
 use super::view::ControlView;
-use crate::delivery::scopes::Scopes;
+use crate::grants::Grant;
 
 /// What a folder holds.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ impl Checking {
         self.fold(path, Body::Agreement(Box::new(first)))?;
         if let Some(entry) = self.view.channels.get(&agreement.channel).filter(|_| !is_newer(agreement)) {
             let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
-            let scopes = Scopes::new(&self.view, entry, agreement, Arc::clone(&self.secret));
+            let scopes = Grant::new(&self.view, entry, agreement, Arc::clone(&self.secret));
             scopes.map_err(|error| invalid(path, &error))?;
         }
         Ok(())

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::change::{Body, Participant};
 use super::service::ControlError;
 use super::view::ControlView;
-use crate::delivery::scopes::{ScopeError, Scopes};
+use crate::grants::{Grant, GrantError};
 use crate::registry::{RegisterError, Registry};
 
 /// Who declarative changes are by.
@@ -81,7 +81,7 @@ pub enum DeclaredError {
         /// Its number.
         number: String,
         /// Why.
-        error: ScopeError,
+        error: GrantError,
     },
     /// No randomness for a log id.
     #[error(transparent)]
@@ -247,7 +247,7 @@ async fn bring_agreement(
     // What cannot be compiled must not get into control; one without its channel is refused there.
     if let Some(entry) = view.channels.get(&agreement.channel) {
         let (entry, agreed) = (Arc::clone(entry), Arc::new(agreement.clone()));
-        Scopes::new(&view, entry, agreed, Arc::clone(secret))
+        Grant::new(&view, entry, agreed, Arc::clone(secret))
             .map_err(|error| DeclaredError::Agreement { number: agreement.number.to_string(), error })?;
     }
     control.change(BY, Body::Agreement(Box::new(agreement.clone()))).await?;

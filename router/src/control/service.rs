@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use schemas::ids::{Offset, Partition};
@@ -14,7 +15,6 @@ use tokio::sync::{broadcast, watch};
 
 use super::change::{Body, Change, FORMAT};
 use super::view::{ControlView, Refusal};
-use event_log::{AppendError, Cleanup, Log, TopicError, TopicSpec};
 
 /// The control topic's name.
 pub const TOPIC: &str = "dit.control";

@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::Frame as HttpFrame;
+use bytes::Bytes;
+use http_body::{Body, Frame as HttpFrame};
 use schemas::cursor::Place;
 use schemas::delivery::{CloseReason, Delivery};
 use schemas::per_partition::PerPartition;
@@ -60,11 +60,6 @@ impl GatedBody {
         Self { header, steps, gate, control, ready, lease, encoder, delivered, meter, wrote, suspect, ended }
     }
 
-    /// As axum takes it.
-    pub fn into_body(self) -> Body {
-        Body::new(self)
-    }
-
     fn closing(&mut self, shut: &Shut) -> Option<Bytes> {
         self.ended = true;
         self.steps.close();
@@ -111,7 +106,7 @@ impl GatedBody {
     }
 }
 
-impl HttpBody for GatedBody {
+impl Body for GatedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -6,11 +6,12 @@
 pub mod admissions;
 pub mod body;
 pub mod encode;
+pub mod error;
 pub mod gate;
 pub mod own_state;
 mod parked;
 pub mod reckoning;
-pub mod scopes;
+pub mod service;
 pub mod session;
 pub mod shadow;
 pub mod start;

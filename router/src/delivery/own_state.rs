@@ -7,26 +7,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use bytes::Bytes;
+use platform::shutdown::Tasks;
 use schemas::avro::container::{Header, Sync, put_block};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
-use schemas::error_code::ErrorCode;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::coop::consume_budget;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::Core;
-use crate::channels::{READINGS_AT_ONCE, Running};
-use crate::http::problem::Refused;
+use super::error::OwnStateError;
+use crate::channels::Running;
+use crate::control::view::ControlView;
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, Unreadable};
 
 /// Blocks that wait for the connection.
 const QUEUE: usize = 2;
 /// A reader that takes no block for so long is given up: what it holds is memory of the router's.
 const BLOCK_LIMIT: Duration = Duration::from_mins(1);
+
+/// The file in blocks. An error ends it early: its reader sees that there is no end mark.
+pub type StateBlocks = ReceiverStream<Result<Bytes, BootstrapError>>;
 
 /// A reading that has begun.
 pub struct OwnState {
@@ -38,41 +41,31 @@ pub struct OwnState {
 
 impl OwnState {
     /// Fixes each partition's checkpoint.
-    pub async fn begin(core: &Core, running: &Running) -> Result<Self, Refused> {
+    pub async fn begin(view: &ControlView, running: &Running) -> Result<Self, OwnStateError> {
         let channel = &running.entry.channel;
-        let too_many = |_| {
-            let detail = format!(
-                "channel {} is read by its owner {READINGS_AT_ONCE} times already; try again when one has ended",
-                channel.name
-            );
-            Refused::new(ErrorCode::StreamsTooMany, detail)
-        };
-        let turn = Arc::clone(&running.readings).try_acquire_owned().map_err(too_many)?;
-        let newest = core.control.view().versions(&channel.registry_subject()).pop();
-        let internal = |text: String| Refused::new(ErrorCode::Internal, text);
-        let newest = newest.ok_or_else(|| internal("the channel has no schema".to_owned()))?;
-        let codec =
-            ChangeCodec::from_envelope_schema(newest.schema.text()).map_err(|e| internal(e.to_string()))?;
+        let turn = Arc::clone(&running.readings).try_acquire_owned();
+        let turn = turn.map_err(|_| OwnStateError::TooMany(channel.name.clone()))?;
+        let newest = view.versions(&channel.registry_subject()).pop().ok_or(OwnStateError::NoSchema)?;
+        let codec = ChangeCodec::from_envelope_schema(newest.schema.text())?;
         let mut passes = Vec::with_capacity(running.feeds.len());
         for feed in running.feeds.values() {
-            let pass = Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await;
-            passes.push(pass.map_err(|e| Refused::new(ErrorCode::Unavailable, e.to_string()))?);
+            passes.push(Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await?);
         }
         Ok(Self { passes, schema: codec.subject().clone(), sync: platform::random::id()?, _turn: turn })
     }
 
     /// The file, read as the connection takes it.
-    pub fn into_body(self, core: &Core) -> Body {
+    pub fn into_blocks(self, tasks: &Tasks) -> StateBlocks {
         let (out, blocks) = mpsc::channel::<Result<Bytes, BootstrapError>>(QUEUE);
-        let stopping = core.tasks.stopping();
-        core.tasks.spawn(async move {
+        let stopping = tasks.stopping();
+        tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = stopping => {}
                 () = self.send_all(out) => {}
             }
         });
-        Body::from_stream(ReceiverStream::new(blocks))
+        ReceiverStream::new(blocks)
     }
 
     async fn send_all(self, out: mpsc::Sender<Result<Bytes, BootstrapError>>) {

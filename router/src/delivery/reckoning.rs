@@ -6,6 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use reading::chunk::Item;
+use reading::error::ReaderError;
+use reading::located::LocatedChange;
+use reading::tail::Tail;
 use schemas::avro::binary::DatumError;
 use schemas::cursor::Place;
 use schemas::ids::Offset;
@@ -16,12 +20,10 @@ use scope::permit::{Outcome, Permitted};
 use tokio::sync::{oneshot, watch};
 use tokio::task::coop::consume_budget;
 
-use super::scopes::{ScopeError, Scopes};
-use crate::channel::follower::Follower;
-use crate::channel::reader::{Item, Judgeable, ReaderError};
-use crate::channel::tail::Tail;
 use crate::channels::Running;
 use crate::control::view::ControlView;
+use crate::fanout::observer::Follower;
+use crate::grants::{Grant, GrantError};
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
 
 /// Why there is no answer.
@@ -35,7 +37,7 @@ pub enum ReckonError {
     Reader(#[from] ReaderError),
     /// The agreement.
     #[error(transparent)]
-    Scope(#[from] ScopeError),
+    Grant(#[from] GrantError),
     /// A row that was permitted cannot be read.
     #[error("a permitted row: {0}")]
     Row(#[from] DatumError),
@@ -66,7 +68,7 @@ pub struct Gathered {
 
 /// An answer on its way to the stream's place.
 pub struct Reckoning {
-    scopes: Scopes,
+    grant: Grant,
     view: watch::Receiver<Arc<ControlView>>,
     answer: Answer,
     followers: Vec<Follower>,
@@ -76,7 +78,7 @@ impl Reckoning {
     /// Reads the present state.
     pub async fn begin(
         running: &Running,
-        scopes: Scopes,
+        grant: Grant,
         view: watch::Receiver<Arc<ControlView>>,
         ask: Ask,
     ) -> Result<Self, ReckonError> {
@@ -84,7 +86,7 @@ impl Reckoning {
             Ask::Sums { within, bits } => Answer::Sums(Sums::new(within, bits)),
             Ask::Rows { within } => Answer::Rows(Gathered { within, rows: BTreeMap::new(), bytes: 0 }),
         };
-        let mut reckoning = Self { scopes, view, answer, followers: Vec::with_capacity(running.feeds.len()) };
+        let mut reckoning = Self { grant, view, answer, followers: Vec::with_capacity(running.feeds.len()) };
         for feed in running.feeds.values() {
             let topic = running.entry.channel.state_topic();
             let mut pass = Bootstrap::begin(Arc::clone(feed), topic).await?;
@@ -102,7 +104,7 @@ impl Reckoning {
 
     fn take_present(&mut self, present: &Present) -> Result<(), ReckonError> {
         let view = Arc::clone(&self.view.borrow());
-        let scope = self.scopes.scope(&view, present.schema, present.codec())?;
+        let scope = self.grant.scope(&view, present.schema, present.codec())?;
         match scope.judge_present(&present.key, present.image()) {
             Ok(Some(row)) => self.put_in(row),
             Ok(None) | Err(_) => Ok(()),
@@ -145,9 +147,9 @@ impl Reckoning {
         Ok(self.answer)
     }
 
-    fn take_event(&mut self, event: &Judgeable) -> Result<(), ReckonError> {
+    fn take_event(&mut self, event: &LocatedChange) -> Result<(), ReckonError> {
         let view = Arc::clone(&self.view.borrow());
-        let scope = self.scopes.scope(&view, event.schema, event.codec())?;
+        let scope = self.grant.scope(&view, event.schema, event.codec())?;
         // An event that cannot be judged was parked: it changed no row.
         let Ok(rows) = scope.judge_rows(&event.key, &event.images()) else {
             return Ok(());
@@ -161,7 +163,7 @@ impl Reckoning {
     fn put_in(&mut self, row: Permitted<Outcome>) -> Result<(), ReckonError> {
         let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
         match &mut self.answer {
-            Answer::Sums(sums) if sums.counts(key) => sums.add(key, &texts(self.scopes.derived(), image)?),
+            Answer::Sums(sums) if sums.counts(key) => sums.add(key, &texts(self.grant.derived(), image)?),
             Answer::Sums(_) => {}
             Answer::Rows(gathered) => {
                 if let Some(number) = gathered.within.of(key) {
@@ -180,7 +182,7 @@ impl Reckoning {
         let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
         match &mut self.answer {
             Answer::Sums(sums) if sums.counts(key) => {
-                sums.take_out(key, &texts(self.scopes.derived(), image)?);
+                sums.take_out(key, &texts(self.grant.derived(), image)?);
             }
             Answer::Sums(_) => {}
             Answer::Rows(gathered) => {

@@ -6,18 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use reading::chunk::Item;
+use reading::error::ReaderError;
+use reading::located::LocatedChange;
+use reading::tail::Tail;
 use schemas::delivery::Reason;
-use schemas::ids::Offset;
+use schemas::ids::{ChannelName, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::publish::ShadowCounts;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::scopes::{ScopeError, Scopes};
-use crate::channel::follower::Follower;
-use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError};
-use crate::channel::tail::Tail;
+use super::start::StartError;
+use crate::audit::service::AuditError;
 use crate::control::view::ControlView;
+use crate::fanout::observer::Chunk;
+use crate::fanout::observer::Follower;
+use crate::grants::{Grant, GrantError};
 
 /// How long a shadow may take.
 pub const LONGEST: Duration = Duration::from_secs(60);
@@ -28,23 +33,35 @@ pub enum ShadowError {
     /// The log.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// The standing agreement, on its own schema.
+    /// The proposed agreement, or the standing one, on its own schema.
     #[error(transparent)]
-    Scope(#[from] ScopeError),
+    Grant(#[from] GrantError),
+    /// The channel.
+    #[error("channel {0} is not at work here")]
+    NoChannel(ChannelName),
+    /// Where the log was asked to be judged from.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Counts of a state would tell who is in it.
+    #[error("from is earliest, latest or a time")]
+    NotTheLog,
+    /// Nothing is judged that the audit does not have.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// A proposed agreement beside the one of its number that stands, if there is one.
 pub struct Shadow {
-    proposed: Scopes,
-    standing: Option<Scopes>,
+    proposed: Grant,
+    standing: Option<Grant>,
     view: watch::Receiver<Arc<ControlView>>,
     counts: ShadowCounts,
 }
 
 impl Shadow {
     /// Nothing is judged yet.
-    pub fn new(proposed: Scopes, standing: Option<Scopes>, view: watch::Receiver<Arc<ControlView>>) -> Self {
-        let beside = standing.as_ref().map(Scopes::version);
+    pub fn new(proposed: Grant, standing: Option<Grant>, view: watch::Receiver<Arc<ControlView>>) -> Self {
+        let beside = standing.as_ref().map(Grant::version);
         Self { proposed, standing, view, counts: ShadowCounts { beside, ..ShadowCounts::default() } }
     }
 
@@ -103,7 +120,7 @@ impl Shadow {
         }
     }
 
-    fn judge_one(&mut self, event: &Judgeable) {
+    fn judge_one(&mut self, event: &LocatedChange) {
         let view = Arc::clone(&self.view.borrow());
         let counts = &mut self.counts;
         let scope = match self.proposed.scope(&view, event.schema, event.codec()) {

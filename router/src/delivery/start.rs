@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
+use reading::error::ReaderError;
 use schemas::agreement::{Agreement, History};
-use schemas::cursor::{Cursor, CursorError, Pass, in_words};
+use schemas::cursor::{Cursor, CursorError, Pass, Place, in_words};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use scope::secret::NetworkSecret;
 
-use crate::channel::feed::Feed;
-use crate::channel::follower::Follower;
-use crate::channel::reader::ReaderError;
-use crate::channels::{BOOTSTRAP_BOUND, Running};
+use crate::channels::Running;
+use crate::channels::start::BOOTSTRAP_BOUND;
+use crate::fanout::observer::Feed;
+use crate::fanout::observer::Follower;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
 /// What the state may compact away: a pass that takes longer begins anew, by name.
@@ -24,7 +25,7 @@ const CLOCKS_APART_MS: u64 = 3_600_000;
 
 /// What a consumer asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
+pub enum StartPosition {
     /// Each key's present image once, then live.
     State,
     /// The first checkpoint that is still held.
@@ -96,7 +97,7 @@ pub enum StartError {
     Random(#[from] platform::random::NoRandomness),
 }
 
-impl std::convert::From<ReaderError> for StartError {
+impl From<ReaderError> for StartError {
     fn from(error: ReaderError) -> Self {
         match error {
             ReaderError::TooOld { .. } => Self::TooOld(error.to_string()),
@@ -105,7 +106,7 @@ impl std::convert::From<ReaderError> for StartError {
     }
 }
 
-impl std::fmt::Display for From {
+impl std::fmt::Display for StartPosition {
     /// For the audit: what was asked for, in few words.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -119,7 +120,7 @@ impl std::fmt::Display for From {
     }
 }
 
-impl From {
+impl StartPosition {
     /// Reads the parameter.
     pub fn parse(text: &str) -> Result<Self, StartError> {
         match text {
@@ -135,6 +136,13 @@ impl From {
     }
 }
 
+impl StartPosition {
+    /// Whether it is a place in the log that a stream has reached, not one in a pass from the state.
+    pub const fn is_in_log(&self) -> bool {
+        matches!(self, Self::Cursor(Cursor { pass: None, .. }))
+    }
+}
+
 /// A stream's beginning.
 pub enum Beginning {
     /// Followers, one for each partition.
@@ -143,12 +151,22 @@ pub enum Beginning {
     State(Pass, PerPartition<Bootstrap>),
 }
 
+impl Beginning {
+    /// Where the reader stands already; nowhere in a pass from the state.
+    pub fn places(&self) -> PerPartition<Place> {
+        match self {
+            Self::Log(followers) => followers.values().map(Follower::place).collect(),
+            Self::State(..) => PerPartition::none(),
+        }
+    }
+}
+
 /// Makes the beginning that was asked for, if the agreement has it.
 pub async fn begin(
     running: &Running,
     agreement: &Agreement,
     secret: &NetworkSecret,
-    from: From,
+    from: StartPosition,
 ) -> Result<Beginning, StartError> {
     check_history(agreement, &from)?;
     if let Some(fault) = running.feeds.values().find_map(|feed| feed.tail().lost()) {
@@ -157,7 +175,7 @@ pub async fn begin(
     let log_id = running.entry.log_id;
     let mut followers = Vec::with_capacity(running.feeds.len());
     match from {
-        From::State => {
+        StartPosition::State => {
             let mut bootstraps = Vec::with_capacity(running.feeds.len());
             for feed in running.feeds.values() {
                 let topic = running.entry.channel.state_topic();
@@ -172,7 +190,7 @@ pub async fn begin(
             pass.seal = seal(secret, agreement, log_id, &pass);
             return Ok(Beginning::State(pass, bootstraps.into_iter().collect()));
         }
-        From::Earliest => {
+        StartPosition::Earliest => {
             for feed in running.feeds.values() {
                 followers.push(match agreement.history {
                     History::Since(since) => Follower::at_time(Arc::clone(feed), since.into()).await?,
@@ -180,15 +198,15 @@ pub async fn begin(
                 });
             }
         }
-        From::Latest => {
+        StartPosition::Latest => {
             followers.extend(running.feeds.values().map(|feed| Follower::latest(Arc::clone(feed))))
         }
-        From::Time(at) => {
+        StartPosition::Time(at) => {
             for feed in running.feeds.values() {
                 followers.push(Follower::at_time(Arc::clone(feed), at).await?);
             }
         }
-        From::Cursor(Cursor { pass: Some(pass), log_id, version, .. }) => {
+        StartPosition::Cursor(Cursor { pass: Some(pass), log_id, version, .. }) => {
             check_cursor(running, agreement, (log_id, version, pass.places.len())).await?;
             if pass.seal != seal(secret, agreement, log_id, &pass) {
                 return Err(StartError::Unsealed);
@@ -203,7 +221,7 @@ pub async fn begin(
             }
             return Ok(Beginning::State(pass, passes.into_iter().collect()));
         }
-        From::Cursor(cursor) => {
+        StartPosition::Cursor(cursor) => {
             check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len())).await?;
             for (feed, place) in running.feeds.values().zip(cursor.places.values()) {
                 check_floor(feed, agreement, place.offset).await?;
@@ -216,14 +234,14 @@ pub async fn begin(
 
 /// `history` bounds past events; the present state is part of every agreement, and so is going on from a cursor
 /// that was reached under it.
-fn check_history(agreement: &Agreement, from: &From) -> Result<(), StartError> {
+fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), StartError> {
     let denied = || {
         let words = serde_json::to_string(&agreement.history).unwrap_or_default();
         Err(StartError::History(words))
     };
     match (from, &agreement.history) {
-        (From::Earliest | From::Time(_), History::None) => denied(),
-        (From::Time(at), History::Since(since)) if *at < Millis::from(*since) => denied(),
+        (StartPosition::Earliest | StartPosition::Time(_), History::None) => denied(),
+        (StartPosition::Time(at), History::Since(since)) if *at < Millis::from(*since) => denied(),
         _ => Ok(()),
     }
 }
@@ -287,10 +305,10 @@ mod tests {
 
     #[test]
     fn from_is_a_word_a_time_or_a_cursor() {
-        assert_eq!(From::parse("state").ok(), Some(From::State));
-        let at = From::parse("2026-01-01T00:00:00+02:00").ok();
-        assert_eq!(at, Some(From::Time(Millis::new(1_767_218_400_000))));
-        assert!(matches!(From::parse("c1.zz"), Err(StartError::Cursor(_))));
-        assert!(matches!(From::parse("2026-01-01"), Err(StartError::Unreadable(_))));
+        assert_eq!(StartPosition::parse("state").ok(), Some(StartPosition::State));
+        let at = StartPosition::parse("2026-01-01T00:00:00+02:00").ok();
+        assert_eq!(at, Some(StartPosition::Time(Millis::new(1_767_218_400_000))));
+        assert!(matches!(StartPosition::parse("c1.zz"), Err(StartError::Cursor(_))));
+        assert!(matches!(StartPosition::parse("2026-01-01"), Err(StartError::Unreadable(_))));
     }
 }

@@ -1,12 +1,12 @@
 //! Why a stream's pump ends, and which closing record each error asks for.
 
+use reading::error::ReaderError;
 use schemas::delivery::CloseReason;
 
 use super::encode::Unwritable;
 use super::gate::Shut;
 use super::reckoning::ReckonError;
-use super::scopes::ScopeError;
-use crate::channel::reader::ReaderError;
+use crate::grants::GrantError;
 use crate::state::bootstrap::BootstrapError;
 
 /// Why a pump ends.
@@ -44,7 +44,7 @@ impl From<ReckonError> for Stop {
         match error {
             ReckonError::Bootstrap(error) => error.into(),
             ReckonError::Reader(error) => error.into(),
-            ReckonError::Scope(error) => error.into(),
+            ReckonError::Grant(error) => error.into(),
             ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
             ReckonError::Row(_) | ReckonError::Stopped => close(CloseReason::Internal, error.to_string()),
         }
@@ -57,10 +57,10 @@ impl From<Unwritable> for Stop {
     }
 }
 
-impl From<ScopeError> for Stop {
-    fn from(error: ScopeError) -> Self {
+impl From<GrantError> for Stop {
+    fn from(error: GrantError) -> Self {
         match &error {
-            ScopeError::Compile(compile) if compile.is_schema_mismatch() => {
+            GrantError::Compile(compile) if compile.is_schema_mismatch() => {
                 close(CloseReason::SchemaMismatch, error.to_string())
             }
             _ => close(CloseReason::Internal, error.to_string()),

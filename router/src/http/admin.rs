@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
-use platform::clock::now;
-use schemas::agreement::{Agreement, History, Status};
+use event_log::Stored;
+use schemas::agreement::{Agreement, Status};
 use schemas::channel::Channel;
 use schemas::error_code::ErrorCode;
 use schemas::ids::{AgreementNumber, Offset};
@@ -20,16 +20,14 @@ use super::problem::Refused;
 use super::server::PeerName;
 use crate::Core;
 use crate::audit;
-use crate::audit::chain::Event;
 use crate::audit::service::AuditPage;
 use crate::control::change::{Body, Participant};
 use crate::control::declared::declare_channel;
 use crate::control::service::ControlError;
 use crate::control::view::ControlView;
-use crate::delivery::scopes::Scopes;
-use crate::delivery::shadow::Shadow;
-use crate::delivery::start::{Beginning, From, begin};
-use event_log::Stored;
+use crate::delivery::service::ShadowRequest;
+use crate::delivery::shadow::ShadowError;
+use crate::delivery::start::StartPosition;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Core>> {
@@ -114,43 +112,22 @@ struct ShadowQuery {
     seconds: u64,
 }
 
-/// A proposed agreement over the log or what comes, in counts: by a predicate's counts something can be learnt of single
-/// rows, so who asked what is in the audit before anything is judged.
+/// A proposed agreement over the log or what comes, in counts.
 async fn shadow(
     State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
     Query(query): Query<ShadowQuery>,
-    Json(agreement): Json<Agreement>,
+    Json(proposed): Json<Agreement>,
 ) -> Result<Json<ShadowCounts>, Refused> {
     let operator = peer.operator()?.to_owned();
-    agreement.validate().map_err(|error| Refused::new(ErrorCode::RequestMalformed, error.to_string()))?;
-    let from = From::parse(&query.from)?;
-    if matches!(from, From::State | From::Cursor(_)) {
-        let problem = "from is earliest, latest or a time";
-        return Err(Refused::new(ErrorCode::RequestMalformed, problem));
+    proposed.validate().map_err(|error| Refused::new(ErrorCode::RequestMalformed, error.to_string()))?;
+    let from = StartPosition::parse(&query.from)?;
+    if matches!(from, StartPosition::State | StartPosition::Cursor(_)) {
+        return Err(ShadowError::NotTheLog.into());
     }
-    let channel = agreement.channel.clone();
-    let no_channel =
-        || Refused::new(ErrorCode::ChannelUnknown, format!("channel {channel} is not at work here"));
-    let running = core.channels.all().into_iter().find(|running| running.entry.channel.name == channel);
-    let running = running.ok_or_else(no_channel)?;
-    // Whoever reads in its own name reads all that the log holds.
-    let proposed = Arc::new(Agreement { history: History::Full, ..agreement });
-    let view = core.control.view();
-    let scopes = |agreement: Arc<Agreement>| {
-        Scopes::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&core.secret))
-    };
-    let standing = view.agreements.get(&proposed.number).filter(|entry| entry.stands_at(now()));
-    let standing = standing.map(|entry| Arc::new(entry.agreement.clone()));
-    let standing = standing.map(scopes).transpose()?;
-    let shadow = Shadow::new(scopes(Arc::clone(&proposed))?, standing, core.control.watch());
-    let (is_live, rows) = (from == From::Latest, proposed.rows.clone());
-    let _turn = core.admissions.check().await;
-    core.audit.record(Event::Shadowed { operator, channel, rows }).await?;
-    let Beginning::Log(followers) = begin(&running, &proposed, &core.secret, from).await? else {
-        return Err(Refused::new(ErrorCode::Internal, "a shadow reads the log"));
-    };
-    Ok(Json(shadow.run(followers, is_live, Duration::from_secs(query.seconds)).await?))
+    let within = Duration::from_secs(query.seconds);
+    let request = ShadowRequest { operator, proposed, from, within };
+    Ok(Json(core.deliveries.shadow(request).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::paused::Pause;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use platform::identity::Peer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::paused::Pause;
 
 /// Connections of one participant: one for each stream, and it may hold hundreds of agreements.
 pub(super) const MAX_OF_PARTICIPANT: usize = 2_048;

@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use event_log::AppendError;
 use http::{HeaderValue, StatusCode, header};
+use reading::error::ReaderError;
 use schemas::error_code::{ErrorCode, Problem};
 use schemas::reconcile::AskError;
 
 use crate::audit::service::AuditError;
-use crate::channel::reader::ReaderError;
 use crate::control::declared::DeclaredError;
 use crate::control::service::ControlError;
 use crate::control::view::Refusal;
-use crate::delivery::admissions::TooManyStreams;
-use crate::delivery::scopes::ScopeError;
+use crate::delivery::error::{OpenError, OwnStateError};
 use crate::delivery::shadow::ShadowError;
 use crate::delivery::start::StartError;
+use crate::grants::GrantError;
 use crate::ingest::batch::BatchError;
 use crate::ingest::error::PublishError;
 use crate::lease::service::NotSettled;
 use crate::registry::RegisterError;
 use crate::registry::external::ExternalError;
 use crate::state::bootstrap::BootstrapError;
-use event_log::AppendError;
 
 /// Words of the framework that are passed on.
 const MAX_DETAIL_BYTES: usize = 4_096;
@@ -143,32 +143,21 @@ fn reader_code(error: &ReaderError) -> ErrorCode {
     }
 }
 
-macro_rules! refused_from {
-    ($($error:ty => $code:expr;)*) => {
-        $(impl From<$error> for Refused {
-            fn from(error: $error) -> Self {
-                let code: fn(&$error) -> ErrorCode = $code;
-                Self::new(code(&error), error.to_string())
-            }
-        })*
-    };
-}
-
-refused_from! {
-    ControlError => control_code;
-    RegisterError => register_code;
-    PublishError => |error| match error {
+fn publish_code(error: &PublishError) -> ErrorCode {
+    match error {
         PublishError::ChannelUnknown(_) | PublishError::PartitionUnknown(..) => ErrorCode::ChannelUnknown,
-        PublishError::NotAtWork(..) => ErrorCode::Unavailable,
+        PublishError::NotAtWork(_) => ErrorCode::Unavailable,
         PublishError::NotOwner { .. } | PublishError::Collection(_) => ErrorCode::NotPermitted,
         PublishError::Batch(error) => batch_code(error),
         PublishError::Register(error) => register_code(error),
         PublishError::Append(error) => append_code(error),
         PublishError::Lost(_) => ErrorCode::LostTopic,
         PublishError::NotReadBack(_) => ErrorCode::AppendUnknown,
-    };
-    AskError => |_| ErrorCode::RequestMalformed;
-    StartError => |error| match error {
+    }
+}
+
+fn start_code(error: &StartError) -> ErrorCode {
+    match error {
         StartError::Unreadable(_) | StartError::CheckWithoutCursor => ErrorCode::RequestMalformed,
         StartError::Cursor(_) => ErrorCode::CursorMalformed,
         StartError::Foreign { .. } | StartError::OtherVersion(..) | StartError::Unsealed => {
@@ -183,16 +172,67 @@ refused_from! {
         StartError::Bootstrap(BootstrapError::StateOvertaken { .. }) => ErrorCode::StateOvertaken,
         StartError::Bootstrap(_) => ErrorCode::Unavailable,
         StartError::Random(_) => ErrorCode::Internal,
+    }
+}
+
+fn grant_code(error: &GrantError) -> ErrorCode {
+    match error {
+        GrantError::NoSuchVersion(..) => ErrorCode::SchemaUnknown,
+        GrantError::Schema(_) => ErrorCode::SchemaInvalid,
+        GrantError::Compile(error) if error.is_schema_mismatch() => ErrorCode::SchemaMismatch,
+        GrantError::Compile(_) => ErrorCode::RequestMalformed,
+    }
+}
+
+fn audit_code(error: &AuditError) -> ErrorCode {
+    match error {
+        AuditError::Stopped => ErrorCode::ShuttingDown,
+        AuditError::Late => ErrorCode::Unavailable,
+    }
+}
+
+macro_rules! refused_from {
+    ($($error:ty => $code:expr;)*) => {
+        $(impl From<$error> for Refused {
+            fn from(error: $error) -> Self {
+                let code: fn(&$error) -> ErrorCode = $code;
+                Self::new(code(&error), error.to_string())
+            }
+        })*
     };
-    ScopeError => |error| match error {
-        ScopeError::NoSuchVersion(..) => ErrorCode::SchemaUnknown,
-        ScopeError::Schema(_) => ErrorCode::SchemaInvalid,
-        ScopeError::Compile(error) if error.is_schema_mismatch() => ErrorCode::SchemaMismatch,
-        ScopeError::Compile(_) => ErrorCode::RequestMalformed,
-    };
+}
+
+refused_from! {
+    ControlError => control_code;
+    RegisterError => register_code;
+    PublishError => publish_code;
+    AskError => |_| ErrorCode::RequestMalformed;
+    StartError => start_code;
+    GrantError => grant_code;
     ShadowError => |error| match error {
         ShadowError::Reader(error) => reader_code(error),
-        ShadowError::Scope(_) => ErrorCode::RequestMalformed,
+        ShadowError::Grant(error) => grant_code(error),
+        ShadowError::NoChannel(_) => ErrorCode::ChannelUnknown,
+        ShadowError::Start(error) => start_code(error),
+        ShadowError::NotTheLog => ErrorCode::RequestMalformed,
+        ShadowError::Audit(error) => audit_code(error),
+    };
+    OpenError => |error| match error {
+        OpenError::NoAgreement { .. } => ErrorCode::NotPermitted,
+        OpenError::Ended { reason, .. } => reason.code().unwrap_or(ErrorCode::AgreementNotActive),
+        OpenError::NotYet { .. } => ErrorCode::AgreementNotActive,
+        OpenError::Control(_) | OpenError::NotAtWork(_) => ErrorCode::Unavailable,
+        OpenError::TooMany(_) => ErrorCode::StreamsTooMany,
+        OpenError::Grant(error) => grant_code(error),
+        OpenError::Start(error) => start_code(error),
+        OpenError::Audit(error) => audit_code(error),
+        OpenError::Schema(_) | OpenError::Unnamed(_) | OpenError::Random(_) => ErrorCode::Internal,
+    };
+    OwnStateError => |error| match error {
+        OwnStateError::Channel(error) => publish_code(error),
+        OwnStateError::TooMany(_) => ErrorCode::StreamsTooMany,
+        OwnStateError::Bootstrap(_) => ErrorCode::Unavailable,
+        OwnStateError::NoSchema | OwnStateError::Schema(_) | OwnStateError::Random(_) => ErrorCode::Internal,
     };
     DeclaredError => |error| match error {
         DeclaredError::Config(_) | DeclaredError::Agreement { .. } => ErrorCode::RequestMalformed,
@@ -202,9 +242,5 @@ refused_from! {
     };
     platform::random::NoRandomness => |_| ErrorCode::Internal;
     NotSettled => |_| ErrorCode::Unavailable;
-    TooManyStreams => |_| ErrorCode::StreamsTooMany;
-    AuditError => |error| match error {
-        AuditError::Stopped => ErrorCode::ShuttingDown,
-        AuditError::Late => ErrorCode::Unavailable,
-    };
+    AuditError => audit_code;
 }

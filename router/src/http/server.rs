@@ -18,12 +18,13 @@ use http_body::Body as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use platform::connection_reset::ConnectionReset;
 use platform::identity::{Identity, IdentityError, Peer, PeerError, good_until, peer};
 use platform::shutdown::Tasks;
 use schemas::error_code::ErrorCode;
 use schemas::limits::MAX_BATCH_BYTES;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
@@ -73,22 +74,6 @@ pub enum ServeError {
 /// The name in the certificate of a connection's peer, or why there is none.
 #[derive(Debug, Clone)]
 pub struct PeerName(pub Result<Peer, PeerError>);
-
-/// Breaks a connection whose peer does not read; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Reset(Arc<Notify>);
-
-impl Reset {
-    /// Breaks it.
-    pub fn reset(&self) {
-        self.0.notify_one();
-    }
-
-    /// Returns when it is to be broken.
-    pub async fn broken(&self) {
-        self.0.notified().await;
-    }
-}
 
 impl PeerName {
     /// The agent that is asking.
@@ -149,7 +134,7 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
 }
 
 /// The routes as one connection's peer finds them.
-pub fn for_peer(app: Router, name: PeerName, reset: Reset) -> Router {
+pub fn for_peer(app: Router, name: PeerName, reset: ConnectionReset) -> Router {
     // Layers of a router are made anew for each of its routes: here they are for one, since each connection makes them.
     Router::new()
         .fallback_service(app)
@@ -334,7 +319,7 @@ impl Server {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let good_until = certificates.first().and_then(|certificate| good_until(certificate));
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
-        let reset = Reset::default();
+        let reset = ConnectionReset::default();
         let part = self.shares.enter(name.as_ref().ok());
         let (is_beyond, pause) = (part.is_beyond, part.pause.clone());
         let app = for_peer(self.app.clone(), PeerName(name), reset.clone());
@@ -361,7 +346,7 @@ impl Server {
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased;
-            () = reset.broken() => return,
+            () = reset.requested() => return,
             () = until(good_until) => {
                 tracing::info!(%from, "a connection is ended with its certificate");
                 return;
@@ -378,7 +363,7 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;
-                    () = reset.broken() => return,
+                    () = reset.requested() => return,
                     ended = connection => ended,
                 }
             }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use event_log::AppendError;
+use reading::error::ReaderError;
 use schemas::ids::{AgentId, ChannelName, Partition};
 
 use super::batch::BatchError;
-use crate::channel::reader::ReaderError;
+use crate::channels::NotAtWork;
 use crate::registry::RegisterError;
-use event_log::AppendError;
 
 /// Why a publish request was refused.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +17,8 @@ pub enum PublishError {
     #[error("there is no channel {0}")]
     ChannelUnknown(ChannelName),
     /// It is declared, but this router cannot serve it now.
-    #[error("channel {0} is not at work here: {1}")]
-    NotAtWork(ChannelName, String),
+    #[error(transparent)]
+    NotAtWork(#[from] NotAtWork),
     /// No such partition.
     #[error("channel {0} has no partition {1}")]
     PartitionUnknown(ChannelName, Partition),

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reading::error::ReaderError;
+use reading::tail::Tail;
 use schemas::channel::ChannelKind;
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
 use schemas::marks;
@@ -17,19 +19,15 @@ use super::batch::Envelope;
 use super::codecs::BatchCodecs;
 use super::error::PublishError;
 use super::followed::Followed;
-use crate::channel::feed::Feed;
-use crate::channel::reader::ReaderError;
-use crate::channel::tail::Tail;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
+use crate::fanout::observer::Feed;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::state::term::Reach;
 
 /// How long a router waits to read its own append back before it answers that the outcome is unknown.
 const READ_BACK: Duration = Duration::from_secs(20);
-/// How long a request waits for a channel that was declared a moment ago.
-const CHANNEL_WAIT: Duration = Duration::from_secs(5);
 
 /// Publishing on a router's channels; clones share them.
 #[derive(Clone)]
@@ -142,11 +140,7 @@ impl Publisher {
         if declared.channel.kind == ChannelKind::Collection {
             return Err(PublishError::Collection(name.clone()));
         }
-        let running = self.channels.wait_for(name, CHANNEL_WAIT).await;
-        running.ok_or_else(|| {
-            let why = self.channels.faults().remove(name);
-            PublishError::NotAtWork(name.clone(), why.unwrap_or_else(|| "it is being started".to_owned()))
-        })
+        Ok(self.channels.at_work(name).await?)
     }
 
     /// Waits until the reader has passed what the log holds now: what another router has acknowledged is told here,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use event_log::{Cleanup, Log, ReadError, TopicError, TopicSpec};
 use platform::clock;
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
@@ -16,7 +17,6 @@ use tokio::sync::{Notify, watch};
 
 use super::board::{Beat, Board, FORMAT, Incarnation, LEASE, Moment};
 use crate::control::service::{self as control, Control};
-use event_log::{Cleanup, Log, ReadError, TopicError, TopicSpec};
 
 const TOPIC: &str = "dit.leases";
 const PARTITION: Partition = Partition::new(0);

@@ -6,39 +6,24 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use async_trait::async_trait;
 use platform::retry::Retry;
-use schemas::avro::schema::{AvroSchema, SchemaError};
+use reading::codecs::{CodecError, Codecs};
+use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
 use schemas::ids::SchemaId;
 
 use super::Registry;
 
-/// Why there is no codec for an id.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
-    /// The registered schema is not a change envelope.
-    #[error("schema {0} is not a change envelope: {1}")]
-    NotAnEnvelope(SchemaId, SchemaError),
-    /// The control reader has stopped.
-    #[error("the control reader has stopped")]
-    Stopped,
-}
-
 /// A shared cache of codecs.
-#[derive(Clone)]
-pub struct Codecs {
+pub struct RegistryCodecs {
     registry: Registry,
-    known: Arc<RwLock<HashMap<SchemaId, Arc<ChangeCodec>>>>,
+    known: RwLock<HashMap<SchemaId, Arc<ChangeCodec>>>,
 }
 
-impl Codecs {
-    /// Over a router's registry.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, known: Arc::default() }
-    }
-
-    /// The codec of an id; waits until the registry has it.
-    pub async fn get(&self, id: SchemaId) -> Result<Arc<ChangeCodec>, CodecError> {
+#[async_trait]
+impl Codecs for RegistryCodecs {
+    async fn codec(&self, id: SchemaId) -> Result<Arc<ChangeCodec>, CodecError> {
         if let Some(codec) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Arc::clone(codec));
         }
@@ -59,6 +44,13 @@ impl Codecs {
         let codec = Arc::new(codec);
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&codec));
         Ok(codec)
+    }
+}
+
+impl RegistryCodecs {
+    /// Over a router's registry.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, known: RwLock::default() }
     }
 
     /// What an external registry has under an id that control does not know; waits while it has nothing.

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::{Batch, ReadError};
+use reading::error::ReaderError;
+use reading::fold::Fold;
 use schemas::avro::located::{Ends, Located};
 use schemas::change::ChangeCodec;
 use schemas::cursor::PassPlace;
@@ -17,11 +20,8 @@ use schemas::time::Millis;
 use tokio::task::coop::consume_budget;
 
 use super::records::{self, StateMark};
-use crate::channel::feed::Feed;
-use crate::channel::fold::Fold;
-use crate::channel::follower::Follower;
-use crate::channel::reader::ReaderError;
-use event_log::{Batch, ReadError};
+use crate::fanout::observer::Feed;
+use crate::fanout::observer::Follower;
 
 const READ_BYTES: usize = 512 * 1024;
 
@@ -191,7 +191,7 @@ impl Bootstrap {
                 found.push(Err(unreadable("it is not framed".to_owned())));
                 continue;
             };
-            let codec = source.codecs.get(schema).await.map_err(ReaderError::from)?;
+            let codec = source.codecs.codec(schema).await.map_err(ReaderError::from)?;
             let present = codec
                 .decode_all(datum)
                 .and_then(|change| {

@@ -7,6 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::{CommitError, ReadError, TopicError};
+use reading::chunk::Item;
+use reading::error::ReaderError;
+use reading::fold::Fold;
+use reading::located::LocatedChange;
+use reading::source::PartitionSource;
 use schemas::avro::binary::DatumError;
 use schemas::avro::resolution::resolve_datum;
 use schemas::change::Change;
@@ -19,11 +25,9 @@ use schemas::record::{Kind, Record};
 
 use super::records::{self, StateMark};
 use super::term::{Known, Reach, Term};
-use crate::channel::feed::Feed;
-use crate::channel::fold::Fold;
-use crate::channel::follower::Follower;
-use crate::channel::reader::{Chunk, Item, Judgeable, ReaderError, Source};
-use event_log::{CommitError, ReadError, TopicError};
+use crate::fanout::observer::Chunk;
+use crate::fanout::observer::Feed;
+use crate::fanout::observer::Follower;
 
 /// At most one resync record a partition in this time.
 const RESYNC_PAUSE: Duration = Duration::from_mins(1);
@@ -106,7 +110,7 @@ pub struct Standing {
 
 impl Standing {
     /// By the state's last checkpoint; `None` before the first.
-    pub async fn at(source: &Source, last: Option<StateMark>) -> Result<Self, StateError> {
+    pub async fn at(source: &PartitionSource, last: Option<StateMark>) -> Result<Self, StateError> {
         source.check_begin().await?;
         let Some(StateMark { checkpoint, log_checkpoint, .. }) = last else {
             let (fold, position) = source.first_checkpoint().await?;
@@ -271,7 +275,7 @@ impl Materialiser {
     async fn fits(
         &self,
         key: u128,
-        event: &Judgeable,
+        event: &LocatedChange,
         change: &Change<'_>,
         pending: &[Record],
     ) -> Result<bool, StateError> {
@@ -333,7 +337,7 @@ impl Materialiser {
     /// An event's `before` was not the state's image: every replica starts over from the state.
     async fn order_resync(&mut self, offset: Offset) {
         let source = self.feed.source();
-        self.feed.meter().differs();
+        self.feed.observer().meter().differs();
         tracing::error!(topic = %source.topic, partition = %source.partition, %offset, "an event's before image is not the state's");
         if self.last_resync.is_some_and(|last| last.elapsed() < RESYNC_PAUSE) {
             return;
@@ -376,7 +380,7 @@ impl Materialiser {
 type StateEnd = (HashMap<u128, Present>, Option<StateMark>);
 
 /// The state's present images and its last checkpoint.
-async fn read_state(source: &Source, topic: &str) -> Result<StateEnd, StateError> {
+async fn read_state(source: &PartitionSource, topic: &str) -> Result<StateEnd, StateError> {
     let bounds = source.log.bounds(topic, source.partition).await?;
     let mut next = bounds.first;
     let mut present = HashMap::new();
@@ -410,7 +414,7 @@ async fn read_state(source: &Source, topic: &str) -> Result<StateEnd, StateError
     Ok((present, last))
 }
 
-async fn read_present(source: &Source, value: &[u8], offset: Offset) -> Result<Present, StateError> {
+async fn read_present(source: &PartitionSource, value: &[u8], offset: Offset) -> Result<Present, StateError> {
     let (schema, _) = framing::unframe(value).unwrap_or_default();
     let (codec, datum) = source.decoder(value).await?;
     let image = hash128(codec.decode_all(datum)?.after.unwrap_or_default());

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::{CommitError, Log};
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use schemas::ids::Partition;
@@ -13,9 +14,8 @@ use tokio::sync::watch;
 
 use super::materialise::{Materialiser, StateError};
 use super::term::{Reach, Term};
-use crate::channel::feed::Feed;
+use crate::fanout::observer::Feed;
 use crate::lease::service::Lease;
-use event_log::{CommitError, Log};
 
 /// Each has a transactional id of its own; fixed, so that ids do not grow with channels.
 const SHARDS: usize = 8;

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::{CommitError, FencedWriter, Log, ReadError};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use tokio::sync::{Mutex, watch};
 
 use super::records::{self, StateMark};
-use event_log::{CommitError, FencedWriter, Log, ReadError};
 
 const READ_BYTES: usize = 64 * 1024;
 

@@ -10,7 +10,7 @@ use schemas::avro::container::{Block, ContainerError, Decoder};
 use schemas::avro::json::decode;
 use schemas::avro::located::Ends;
 use schemas::avro::schema::AvroSchema;
-use schemas::change::{ChangeCodec, Op};
+use schemas::change::{ChangeCodec, Images, Op};
 use schemas::delivery::DeliveryCodec;
 use schemas::framing::unframe;
 use schemas::key::KeySpec;
@@ -19,7 +19,7 @@ use schemas::table::Opening;
 use scope::compile::{Age, Terms};
 use scope::model::Model;
 use scope::predicate::{Filter, Predicate, Truth};
-use scope::scope::{Images, Scope};
+use scope::scope::Scope;
 use scope::secret::NetworkSecret;
 use serde_json::{Value as Json, json};
 

@@ -10,14 +10,14 @@ pub(crate) mod ranges;
 use std::sync::Arc;
 
 use schemas::avro::located::Located;
-use schemas::change::Op;
+use schemas::change::{Images, Op};
 
 use self::anchor::{Anchor, Anchors, Column};
 use self::points::Shards;
 use crate::denial::Denial;
 use crate::permit::{Outcome, Permitted};
 use crate::predicate::{Atoms, Formula, Truth, Truths};
-use crate::scope::{Images, Likeness, Scope};
+use crate::scope::{Likeness, Scope};
 
 /// Groups of one page: what a change copies of them.
 const PAGE: usize = 128;

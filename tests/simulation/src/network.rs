@@ -15,9 +15,10 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use platform::client::ClientError;
+use platform::connection_reset::ConnectionReset;
 use platform::identity::Peer;
 use platform::node::{Answer, Network, Node, Random};
-use router::http::server::{PeerName, Reset, for_peer};
+use router::http::server::{PeerName, for_peer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tower::ServiceExt;
@@ -208,7 +209,7 @@ impl Lines {
     }
 
     async fn serve(&self, letter: Letter, router: usize, app: axum::Router, tell: oneshot::Sender<Head>) {
-        let reset = Reset::default();
+        let reset = ConnectionReset::default();
         let site = letter.from.split('@').next().unwrap_or_default();
         let Some(peer) = self.0.peers.get(site) else { return };
         let app = for_peer(app, PeerName(Ok(peer.clone())), reset.clone());
@@ -228,7 +229,7 @@ impl Lines {
         }
         tokio::select! {
             biased;
-            () = reset.broken() => {}
+            () = reset.requested() => {}
             () = self.pump(body, &out, &letter.from, router, tap) => {}
         }
     }

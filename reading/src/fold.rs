@@ -2,6 +2,7 @@
 //!
 //! Owns the table, the checkpoint it was read under, and the source's freshness. Pure: record in, meaning out.
 
+use event_log::Stored;
 use schemas::channel::ChannelKind;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
@@ -9,8 +10,6 @@ use schemas::marks::{Checkpoint, Freshness, Resync};
 use schemas::record::{Kind, Provenance};
 use schemas::table::{Opening, Skip, Table};
 use schemas::time::Millis;
-
-use event_log::Stored;
 
 /// What a record means to its readers.
 #[derive(Debug, Clone, PartialEq, Eq)]

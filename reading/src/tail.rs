@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use schemas::ids::Offset;
 
-use super::fold::Fold;
-use super::reader::ReaderError;
+use crate::error::ReaderError;
+use crate::fold::Fold;
 
 /// Where the tail stands.
 #[derive(Debug, Clone)]

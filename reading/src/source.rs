@@ -1,163 +1,32 @@
 //! Reading a partition under the counting rule, chunk by chunk.
 //!
-//! Owns the way from stored records to judgeable changes, and where a reader may begin: at a checkpoint.
+//! Owns the way from stored records to located changes, and where a reader may begin: at a checkpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::avro::binary::DatumError;
-use schemas::change::{Change, ChangeCodec, Op, PlacedImages};
+use event_log::{Bounds, Log, ReadError, Stored, TopicError};
+use schemas::change::ChangeCodec;
 use schemas::channel::ChannelKind;
-use schemas::framing::{self, FrameError};
-use schemas::ids::{LogId, Offset, Partition, SchemaId};
+use schemas::framing;
+use schemas::ids::{LogId, Offset, Partition};
 use schemas::marks::Checkpoint;
 use schemas::record::Kind;
-use schemas::time::Millis;
-use schemas::trace::TraceContext;
-use scope::scope::Images;
 use tokio::task::coop::consume_budget;
 
-use super::fold::{Fold, Meaning};
-use super::judged::Judged;
-use crate::registry::codecs::{CodecError, Codecs};
-use event_log::{Bounds, Log, ReadError, Stored, TopicError};
-
-/// Bytes of the log in one chunk: bounds memory and the time between two looks at anything else.
-pub const CHUNK_BYTES: usize = 512 * 1024;
-
-/// A change event that counts, checked and located once for all who judge it.
-#[derive(Debug)]
-pub struct Judgeable {
-    /// Its place.
-    pub offset: Offset,
-    /// When the log took it.
-    pub logged_at: Millis,
-    /// Its schema.
-    pub schema: SchemaId,
-    /// The trace that it belongs to.
-    pub trace: Option<TraceContext>,
-    /// What it does to its subject.
-    pub op: Op,
-    /// Its subject.
-    pub key: String,
-    /// When it happened.
-    pub event_at: Millis,
-    codec: Arc<ChangeCodec>,
-    datum: Vec<u8>,
-    images: PlacedImages,
-}
-
-impl Judgeable {
-    /// Checks that the datum is a change of its schema.
-    pub fn new(
-        stored: &Stored,
-        schema: SchemaId,
-        codec: Arc<ChangeCodec>,
-        datum: Vec<u8>,
-    ) -> Result<Self, DatumError> {
-        let (change, images) = codec.locate(&datum)?;
-        let (op, key, event_at) = (change.op, change.key.to_owned(), change.event_at);
-        let (offset, logged_at, trace) = (stored.offset, stored.logged_at, stored.record.trace());
-        Ok(Self { offset, logged_at, schema, trace, op, key, event_at, codec, datum, images })
-    }
-
-    /// The event.
-    pub fn change(&self) -> Result<Change<'_>, DatumError> {
-        self.codec.decode_all(&self.datum)
-    }
-
-    /// The codec of its schema.
-    pub const fn codec(&self) -> &Arc<ChangeCodec> {
-        &self.codec
-    }
-
-    /// Its images, with the places of their fields.
-    pub fn images(&self) -> Images<'_> {
-        let PlacedImages { before, after } = &self.images;
-        Images {
-            before: before.as_ref().and_then(|placed| placed.of(&self.datum)),
-            after: after.as_ref().and_then(|placed| placed.of(&self.datum)),
-        }
-    }
-}
-
-/// What readers are told of, beside the fold.
-#[derive(Debug, Clone)]
-pub enum Item {
-    /// A change event that counts.
-    Change(Arc<Judgeable>),
-    /// A record that counts but cannot be read: parked by name, for nobody.
-    Poison {
-        /// Its place.
-        offset: Offset,
-        /// Why.
-        reason: String,
-    },
-    /// Everybody starts over.
-    Resync {
-        /// Its place.
-        offset: Offset,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// A stretch of a partition, folded.
-#[derive(Debug)]
-pub struct Chunk {
-    /// Where it begins.
-    pub first: Offset,
-    /// Where the next one begins.
-    pub next: Offset,
-    /// In offset order.
-    pub items: Vec<Item>,
-    /// Records that do not count.
-    pub skipped: u64,
-    /// The fold at `next`.
-    pub fold: Fold,
-    /// What it gives to those who listen at the tail, where it was judged for them.
-    pub judged: Option<Judged>,
-}
-
-/// Why a partition cannot be read on.
-#[derive(Debug, thiserror::Error)]
-pub enum ReaderError {
-    /// The topic is not the one that the channel was created with.
-    #[error(
-        "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare a channel of another name, with new agreements"
-    )]
-    LostTopic {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: Partition,
-        /// What was seen.
-        why: String,
-    },
-    /// Retention has passed the place.
-    #[error("offset {wanted} is older than the first checkpoint that is still held")]
-    TooOld {
-        /// What was asked for.
-        wanted: Offset,
-    },
-    /// The log.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// The registry.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// A value of our own that is not framed.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-}
+use crate::chunk::{CHUNK_BYTES, Chunk, Item};
+use crate::codecs::Codecs;
+use crate::error::ReaderError;
+use crate::fold::{Fold, Meaning};
+use crate::located::LocatedChange;
 
 /// What it takes to read a partition of a channel.
 #[derive(Clone)]
-pub struct Source {
+pub struct PartitionSource {
     /// The log.
     pub log: Arc<dyn Log>,
     /// The codecs of the values.
-    pub codecs: Codecs,
+    pub codecs: Arc<dyn Codecs>,
     /// The log topic.
     pub topic: String,
     /// The partition.
@@ -168,7 +37,7 @@ pub struct Source {
     pub log_id: LogId,
 }
 
-impl Source {
+impl PartitionSource {
     /// The partition is not the one that it should be.
     pub fn lost(&self, why: impl Into<String>) -> ReaderError {
         ReaderError::LostTopic { topic: self.topic.clone(), partition: self.partition, why: why.into() }
@@ -264,16 +133,16 @@ impl Source {
     /// The codec of a framed value, and its bare datum.
     pub async fn decoder<'v>(&self, value: &'v [u8]) -> Result<(Arc<ChangeCodec>, &'v [u8]), ReaderError> {
         let (schema, datum) = framing::unframe(value)?;
-        Ok((self.codecs.get(schema).await?, datum))
+        Ok((self.codecs.codec(schema).await?, datum))
     }
 
     /// Reads on from a place and its fold; `None` when nothing came within `wait`.
-    pub async fn read_chunk(
+    pub async fn read_chunk<N>(
         &self,
         mut fold: Fold,
         from: Offset,
         wait: Duration,
-    ) -> Result<Option<Chunk>, ReaderError> {
+    ) -> Result<Option<Chunk<N>>, ReaderError> {
         let read = self.log.read(&self.topic, self.partition, from, CHUNK_BYTES, wait).await;
         let batch = read.map_err(|e| self.read_error(e))?;
         if batch.next == from {
@@ -286,10 +155,10 @@ impl Source {
             consume_budget().await;
             match fold.step(stored) {
                 Meaning::Change { schema, datum } => {
-                    let codec = self.codecs.get(schema).await?;
-                    let judgeable = Judgeable::new(stored, schema, codec, datum.to_vec());
-                    items.push(match judgeable {
-                        Ok(judgeable) => Item::Change(Arc::new(judgeable)),
+                    let codec = self.codecs.codec(schema).await?;
+                    let located = LocatedChange::new(stored, schema, codec, datum.to_vec());
+                    items.push(match located {
+                        Ok(located) => Item::Change(Arc::new(located)),
                         Err(error) => Item::Poison { offset: stored.offset, reason: error.to_string() },
                     });
                 }
@@ -304,7 +173,7 @@ impl Source {
                 Meaning::Opening | Meaning::Freshness | Meaning::Checkpoint => {}
             }
         }
-        Ok(Some(Chunk { first: from, next: batch.next, items, skipped, fold, judged: None }))
+        Ok(Some(Chunk { first: from, next: batch.next, items, skipped, fold, note: None }))
     }
 }
 

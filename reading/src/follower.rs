@@ -10,14 +10,15 @@ use schemas::cursor::Place;
 use schemas::ids::Offset;
 use schemas::time::Millis;
 
-use super::feed::Feed;
-use super::fold::Fold;
-use super::reader::{Chunk, ReaderError};
-use super::tail::Tail;
+use crate::chunk::Chunk;
+use crate::error::ReaderError;
+use crate::feed::{Feed, Observer};
+use crate::fold::Fold;
+use crate::tail::Tail;
 
 /// A place in a partition that moves forward.
-pub struct Follower {
-    feed: Arc<Feed>,
+pub struct Follower<O: Observer> {
+    feed: Arc<Feed<O>>,
     fold: Fold,
     /// The next offset to be read.
     position: Offset,
@@ -25,26 +26,26 @@ pub struct Follower {
     wanted: Offset,
 }
 
-impl Follower {
+impl<O: Observer> Follower<O> {
     /// At a fold and its offset.
-    pub const fn at(feed: Arc<Feed>, fold: Fold, position: Offset) -> Self {
+    pub const fn at(feed: Arc<Feed<O>>, fold: Fold, position: Offset) -> Self {
         Self { feed, fold, position, wanted: position }
     }
 
     /// At the tail.
-    pub fn latest(feed: Arc<Feed>) -> Self {
+    pub fn latest(feed: Arc<Feed<O>>) -> Self {
         let tail = feed.tail();
         Self::at(feed, tail.fold.clone(), tail.next)
     }
 
     /// At the first checkpoint that is still held.
-    pub async fn earliest(feed: Arc<Feed>) -> Result<Self, ReaderError> {
+    pub async fn earliest(feed: Arc<Feed<O>>) -> Result<Self, ReaderError> {
         let (fold, position) = feed.source().first_checkpoint().await?;
         Ok(Self::at(feed, fold, position))
     }
 
     /// At a cursor's place.
-    pub async fn resume(feed: Arc<Feed>, place: Place) -> Result<Self, ReaderError> {
+    pub async fn resume(feed: Arc<Feed<O>>, place: Place) -> Result<Self, ReaderError> {
         let source = feed.source();
         let end = source.log.bounds(&source.topic, source.partition).await?.next;
         if place.offset > end {
@@ -57,7 +58,7 @@ impl Follower {
     }
 
     /// At the first record that was logged at a time or later; reads forward from the first checkpoint.
-    pub async fn at_time(feed: Arc<Feed>, at: Millis) -> Result<Self, ReaderError> {
+    pub async fn at_time(feed: Arc<Feed<O>>, at: Millis) -> Result<Self, ReaderError> {
         let source = feed.source();
         let wanted = source.log.offset_at(&source.topic, source.partition, at).await?;
         let mut follower = Self::earliest(Arc::clone(&feed)).await?;
@@ -87,12 +88,12 @@ impl Follower {
     }
 
     /// The feed that is followed.
-    pub const fn feed(&self) -> &Arc<Feed> {
+    pub const fn feed(&self) -> &Arc<Feed<O>> {
         &self.feed
     }
 
     /// The next chunk, if the log has one now. Items below [`Follower::wanted`] are not the reader's.
-    pub async fn next(&mut self) -> Result<Option<Arc<Chunk>>, ReaderError> {
+    pub async fn next(&mut self) -> Result<Option<Arc<Chunk<O::Note>>>, ReaderError> {
         let chunk = match self.feed.chunk_at(self.position) {
             Some(chunk) => chunk,
             None if self.is_caught_up() => return Ok(None),

@@ -17,7 +17,7 @@ use crate::control::view::{ChannelEntry, ControlView};
 
 /// Why an agreement gives no stream.
 #[derive(Debug, thiserror::Error)]
-pub enum ScopeError {
+pub enum GrantError {
     /// The agreement's schema version is not registered.
     #[error("the agreement was written against schema version {0}, which channel {1} does not have")]
     NoSuchVersion(SchemaVersion, String),
@@ -30,7 +30,7 @@ pub enum ScopeError {
 }
 
 /// An agreement's scopes by schema.
-pub struct Scopes {
+pub struct Grant {
     agreement: Arc<Agreement>,
     entry: Arc<ChannelEntry>,
     secret: Arc<NetworkSecret>,
@@ -39,17 +39,17 @@ pub struct Scopes {
     by_schema: HashMap<SchemaId, Arc<Scope>>,
 }
 
-impl Scopes {
+impl Grant {
     /// Compiles against the agreement's own schema; everything else follows when it is met.
     pub fn new(
         view: &ControlView,
         entry: Arc<ChannelEntry>,
         agreement: Arc<Agreement>,
         secret: Arc<NetworkSecret>,
-    ) -> Result<Self, ScopeError> {
+    ) -> Result<Self, GrantError> {
         let version = agreement.schema_version;
         let subject = entry.channel.registry_subject();
-        let missing = || ScopeError::NoSuchVersion(version, entry.channel.name.to_string());
+        let missing = || GrantError::NoSuchVersion(version, entry.channel.name.to_string());
         let index = usize::try_from(version.get()).ok().and_then(|v| v.checked_sub(1)).ok_or_else(missing)?;
         let versions = view.versions(&subject);
         let registered = versions.get(index).ok_or_else(missing)?;
@@ -88,7 +88,7 @@ impl Scopes {
         view: &ControlView,
         id: SchemaId,
         codec: &ChangeCodec,
-    ) -> Result<Arc<Scope>, ScopeError> {
+    ) -> Result<Arc<Scope>, GrantError> {
         if let Some(scope) = self.by_schema.get(&id) {
             return Ok(Arc::clone(scope));
         }

@@ -8,49 +8,80 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use platform::retry::Retry;
-use schemas::ids::Offset;
+use schemas::ids::{Offset, Partition};
 use tokio::sync::watch;
 
-use super::audience::{Audience, Called};
-use super::fold::Fold;
-use super::reader::{Chunk, Item, ReaderError, Source};
-use super::tail::Tail;
-use crate::metrics::ReaderMeter;
+use crate::chunk::{Chunk, Item};
+use crate::error::ReaderError;
+use crate::fold::Fold;
+use crate::source::PartitionSource;
+use crate::tail::Tail;
 
 /// Chunks that the ring holds: with their size, what a partition costs in memory.
 const RING_CHUNKS: usize = 8;
 /// How long one read waits for records.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
-/// The shared tail of one partition.
-pub struct Feed {
-    source: Source,
-    ring: Mutex<VecDeque<Arc<Chunk>>>,
-    tail: watch::Sender<Arc<Tail>>,
-    audience: Arc<Audience>,
-    meter: ReaderMeter,
+/// How the tail moves, for an observer that notifies whom it concerns.
+#[derive(Debug)]
+pub enum Move<'m, N> {
+    /// Behind a chunk.
+    Chunk(&'m Chunk<N>),
+    /// To another place, or to a fault: who follows has to look for itself.
+    Elsewhere,
+    /// A fault is over, and nothing new is there.
+    Recovered,
 }
 
-impl Feed {
+/// What the records of a chunk were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Changes that count.
+    pub changes: u64,
+    /// Records that cannot be read.
+    pub parked: u64,
+    /// Records that do not count.
+    pub skipped: u64,
+}
+
+/// Who is told of each chunk before those who follow the partition get it.
+pub trait Observer: Send + Sync + 'static {
+    /// What it notes of a chunk.
+    type Note: Send + Sync + 'static;
+
+    /// The note of a chunk's items, if there is one.
+    fn note(&self, items: &[Item]) -> Option<Self::Note>;
+
+    /// A chunk was read.
+    fn read(&self, counts: Counts);
+
+    /// The tail moves: `step` moves it, and gives where it stood before. It must be called once.
+    fn moves(&self, partition: Partition, to: Move<'_, Self::Note>, step: &mut dyn FnMut() -> Arc<Tail>);
+}
+
+/// The shared tail of one partition.
+pub struct Feed<O: Observer> {
+    source: PartitionSource,
+    ring: Mutex<VecDeque<Arc<Chunk<O::Note>>>>,
+    tail: watch::Sender<Arc<Tail>>,
+    observer: O,
+}
+
+impl<O: Observer> Feed<O> {
     /// A tail that stands at a fold that is known, from the state's checkpoint; [`Feed::run`] moves it.
-    pub fn at(
-        source: Source,
-        (fold, next): (Fold, Offset),
-        audience: Arc<Audience>,
-        meter: ReaderMeter,
-    ) -> Arc<Self> {
+    pub fn at(source: PartitionSource, fold: Fold, next: Offset, observer: O) -> Arc<Self> {
         let tail = watch::Sender::new(Arc::new(Tail { next, fold, changes: 0, fault: None }));
-        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, audience, meter })
+        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, observer })
     }
 
     /// What the partition is read from.
-    pub const fn source(&self) -> &Source {
+    pub const fn source(&self) -> &PartitionSource {
         &self.source
     }
 
-    /// What its readers count.
-    pub const fn meter(&self) -> &ReaderMeter {
-        &self.meter
+    /// Who is told of its chunks.
+    pub const fn observer(&self) -> &O {
+        &self.observer
     }
 
     /// To be told when the tail moves.
@@ -64,7 +95,7 @@ impl Feed {
     }
 
     /// The chunk of the ring that holds an offset.
-    pub fn chunk_at(&self, offset: Offset) -> Option<Arc<Chunk>> {
+    pub fn chunk_at(&self, offset: Offset) -> Option<Arc<Chunk<O::Note>>> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
     }
@@ -88,7 +119,7 @@ impl Feed {
                     is_doubtful = false;
                     match chunk {
                         Some(chunk) => self.publish(chunk),
-                        None => self.mend(),
+                        None => self.recover(),
                     }
                 }
                 Err(ReaderError::TooOld { wanted }) => return wanted,
@@ -105,42 +136,44 @@ impl Feed {
     }
 
     /// The tail goes on from a later place. Who follows from an earlier one finds that retention has passed it.
-    pub fn move_to(&self, fold: Fold, next: Offset) {
+    pub fn move_to(&self, fold: &Fold, next: Offset) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.move_tail(Called::All, |from| Tail { next, fold, changes: from.changes, fault: None });
+        let to = |from: &Tail| Tail { next, fold: fold.clone(), changes: from.changes, fault: None };
+        self.move_tail(Move::Elsewhere, &to);
     }
 
     /// It does not go on.
     pub fn fail(&self, error: ReaderError) {
-        self.move_tail(Called::All, |from| Tail { fault: Some(Arc::new(error)), ..Tail::clone(from) });
+        let fault = Some(Arc::new(error));
+        self.move_tail(Move::Elsewhere, &|from| Tail { fault: fault.clone(), ..from.clone() });
     }
 
     /// It can be read, and nothing new is there.
-    fn mend(&self) {
+    fn recover(&self) {
         if self.tail().fault.is_some() {
-            self.move_tail(Called::Nobody, |from| Tail { fault: None, ..Tail::clone(from) });
+            self.move_tail(Move::Recovered, &|from| Tail { fault: None, ..from.clone() });
         }
     }
 
-    fn move_tail(&self, called: Called<'_>, to: impl FnOnce(&Tail) -> Tail) {
-        self.audience.tell(self.source.partition, called, || {
-            let to = Arc::new(to(&self.tail()));
-            self.tail.send_replace(to)
+    fn move_tail(&self, to: Move<'_, O::Note>, next: &dyn Fn(&Tail) -> Tail) {
+        self.observer.moves(self.source.partition, to, &mut || {
+            let next = Arc::new(next(&self.tail()));
+            self.tail.send_replace(next)
         });
     }
 
-    fn publish(&self, mut chunk: Chunk) {
-        chunk.judged = self.audience.judge(&chunk.items);
-        let (mut changes, mut parked) = (0, 0);
+    fn publish(&self, mut chunk: Chunk<O::Note>) {
+        chunk.note = self.observer.note(&chunk.items);
+        let mut counts = Counts { changes: 0, parked: 0, skipped: chunk.skipped };
         for item in &chunk.items {
-            changes += u64::from(matches!(item, Item::Change(_)));
-            parked += u64::from(matches!(item, Item::Poison { .. }));
+            counts.changes += u64::from(matches!(item, Item::Change(_)));
+            counts.parked += u64::from(matches!(item, Item::Poison { .. }));
             if let Item::Poison { offset, reason } = item {
                 let (topic, partition) = (&self.source.topic, self.source.partition);
                 tracing::error!(%topic, %partition, %offset, %reason, "parked a record that cannot be read");
             }
         }
-        self.meter.read(changes, parked, chunk.skipped);
+        self.observer.read(counts);
         let chunk = Arc::new(chunk);
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,9 +182,9 @@ impl Feed {
             }
             ring.push_back(Arc::clone(&chunk));
         }
-        self.move_tail(Called::by(&chunk), |from| {
+        self.move_tail(Move::Chunk(&chunk), &|from| {
             let (next, fold) = (chunk.next, chunk.fold.clone());
-            Tail { next, fold, changes: from.changes + changes, fault: None }
+            Tail { next, fold, changes: from.changes + counts.changes, fault: None }
         });
     }
 }

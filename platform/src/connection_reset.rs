@@ -1,0 +1,23 @@
+//! A handle that breaks one connection.
+//!
+//! Owns the signal only: who serves the connection waits for it. A peer that does not read cannot be told anything else.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+/// Breaks a connection; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionReset(Arc<Notify>);
+
+impl ConnectionReset {
+    /// Breaks the connection.
+    pub fn reset(&self) {
+        self.0.notify_one();
+    }
+
+    /// Returns when the connection is to be broken.
+    pub async fn requested(&self) {
+        self.0.notified().await;
+    }
+}

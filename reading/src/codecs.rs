@@ -1,0 +1,28 @@
+//! The port to whoever knows the schemas of a log's values.
+//!
+//! Owns the port only. A router asks its registry.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemas::avro::schema::SchemaError;
+use schemas::change::ChangeCodec;
+use schemas::ids::SchemaId;
+
+/// Why there is no codec for a schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The registered schema is not a change envelope.
+    #[error("schema {0} is not a change envelope: {1}")]
+    NotAnEnvelope(SchemaId, SchemaError),
+    /// Schemas are not told any more.
+    #[error("the control reader has stopped")]
+    Stopped,
+}
+
+/// Codecs of registered schemas.
+#[async_trait]
+pub trait Codecs: Send + Sync + 'static {
+    /// The codec of a schema. A schema that is not known yet is waited for: its records are never parked.
+    async fn codec(&self, schema: SchemaId) -> Result<Arc<ChangeCodec>, CodecError>;
+}

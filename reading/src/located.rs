@@ -1,0 +1,74 @@
+//! A change event that counts, with the places of its images' fields.
+//!
+//! Owns the check that a datum is a change of its schema, made once for all who look at the event.
+
+use std::sync::Arc;
+
+use event_log::Stored;
+use schemas::avro::binary::DatumError;
+use schemas::change::{Change, ChangeCodec, Images, Op, PlacedImages};
+use schemas::ids::{Offset, SchemaId};
+use schemas::time::Millis;
+use schemas::trace::TraceContext;
+
+/// A change event that counts.
+#[derive(Debug)]
+pub struct LocatedChange {
+    /// Its offset in the log.
+    pub offset: Offset,
+    /// When the log took it.
+    pub logged_at: Millis,
+    /// Its schema.
+    pub schema: SchemaId,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
+    /// What it does to its subject.
+    pub op: Op,
+    /// Its subject.
+    pub key: String,
+    /// When it happened.
+    pub event_at: Millis,
+    codec: Arc<ChangeCodec>,
+    datum: Vec<u8>,
+    images: PlacedImages,
+}
+
+impl LocatedChange {
+    /// Checks that the datum is a change of its schema.
+    pub fn new(
+        stored: &Stored,
+        schema: SchemaId,
+        codec: Arc<ChangeCodec>,
+        datum: Vec<u8>,
+    ) -> Result<Self, DatumError> {
+        let (change, images) = codec.locate(&datum)?;
+        let (op, key, event_at) = (change.op, change.key.to_owned(), change.event_at);
+        Ok(Self {
+            offset: stored.offset,
+            logged_at: stored.logged_at,
+            schema,
+            trace: stored.record.trace(),
+            op,
+            key,
+            event_at,
+            codec,
+            datum,
+            images,
+        })
+    }
+
+    /// The event.
+    pub fn change(&self) -> Result<Change<'_>, DatumError> {
+        self.codec.decode_all(&self.datum)
+    }
+
+    /// The codec of its schema.
+    pub const fn codec(&self) -> &Arc<ChangeCodec> {
+        &self.codec
+    }
+
+    /// Its images, with the places of their fields.
+    pub fn images(&self) -> Images<'_> {
+        self.images.of(&self.datum)
+    }
+}

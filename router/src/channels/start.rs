@@ -1,0 +1,173 @@
+//! The start of one channel: its topics with checkpoint 0, and a feed and a materialiser for each partition.
+//!
+//! Owns what a partition must be before anybody is answered from it: its own log, read up to the end that it had.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_log::{AppendError, Cleanup, TopicError, TopicSpec};
+use platform::retry::Retry;
+use platform::shutdown::Tasks;
+use reading::error::ReaderError;
+use reading::source::PartitionSource;
+use schemas::ids::{Offset, Partition};
+use schemas::marks::{self, Checkpoint};
+use schemas::per_partition::PerPartition;
+use schemas::record::Kind;
+use schemas::table::Table;
+
+use super::Channels;
+use crate::control::view::ChannelEntry;
+use crate::fanout::FanOut;
+use crate::fanout::observer::{ChannelObserver, Feed};
+use crate::state::materialise::{self, Standing};
+use crate::state::term::{Known, Reach};
+
+/// The bound of a bootstrap: what the state may not compact away meanwhile.
+pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
+/// The history window: at least three times the bootstrap bound.
+pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
+
+/// Why a channel could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its topics.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// Its first checkpoint.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// Its partitions.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] materialise::StateError),
+}
+
+type Started = (PerPartition<Arc<Feed>>, PerPartition<Reach>);
+
+impl Channels {
+    pub(super) async fn start_partitions(
+        &self,
+        entry: &ChannelEntry,
+        fan_out: &Arc<FanOut>,
+        running: &Tasks,
+    ) -> Result<Started, StartError> {
+        let channel = &entry.channel;
+        let log_topic = TopicSpec {
+            name: channel.log_topic(),
+            partitions: channel.partitions,
+            cleanup: Cleanup::Retention(DEFAULT_RETENTION),
+        };
+        let state_topic = TopicSpec {
+            name: channel.state_topic(),
+            partitions: channel.partitions,
+            cleanup: Cleanup::Compaction { min_lag: BOOTSTRAP_BOUND },
+        };
+        self.log.ensure_topic(&log_topic).await?;
+        self.log.ensure_topic(&state_topic).await?;
+        let mut feeds = Vec::new();
+        let mut materialised = Vec::new();
+        for partition in Partition::all(channel.partitions) {
+            let source = PartitionSource {
+                log: Arc::clone(&self.log),
+                codecs: Arc::clone(&self.codecs),
+                topic: log_topic.name.clone(),
+                partition,
+                kind: channel.kind,
+                log_id: entry.log_id,
+            };
+            self.begin_partition(&source, &state_topic.name).await?;
+            let end = self.log.bounds(&source.topic, source.partition).await?.next;
+            // The log behind the state's checkpoint is folded already: a start reads only what came after it.
+            let reach = Reach::new(&state_topic.name, source.partition);
+            let standing = stand(&source, &reach).await?;
+            let observer = ChannelObserver::new(Arc::clone(fan_out), self.metrics.reader(&channel.name));
+            let feed = Feed::at(source, standing.fold, standing.position, observer);
+            let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
+            let standing = reach.clone();
+            self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });
+            let (read, reached) = (Arc::clone(&feed), reach.clone());
+            self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
+            materialised.push(reach);
+            feeds.push((feed, end));
+        }
+        // Nobody is answered from a table that stands in the past: a replaying tail is no tail yet.
+        for (feed, end) in &feeds {
+            let mut tail = feed.watch();
+            let caught_up = tail.wait_for(|tail| tail.next >= *end || tail.fault.is_some()).await;
+            let fault = caught_up.map(|tail| tail.fault.clone()).unwrap_or_default();
+            if let Some(fault) = fault {
+                return Err(TopicError::Unavailable(fault.to_string()).into());
+            }
+        }
+        Ok((feeds.into_iter().map(|(feed, _)| feed).collect(), materialised.into_iter().collect()))
+    }
+
+    fn run_until_stopped(&self, running: &Tasks, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = running.stopping();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopping => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Checkpoint 0 is the first record of every partition: it carries the log's id.
+    async fn begin_partition(&self, source: &PartitionSource, state_topic: &str) -> Result<(), StartError> {
+        let bounds = self.log.bounds(&source.topic, source.partition).await?;
+        if bounds.next == Offset::new(0) {
+            let state = self.log.bounds(state_topic, source.partition).await?;
+            if state.next > Offset::new(0) {
+                return Err(source.lost("it is empty, but its state is not").into());
+            }
+            let checkpoint = Checkpoint {
+                log_id: source.log_id,
+                as_of: Offset::new(0),
+                freshness: None,
+                table: Table::default(),
+            };
+            let record = marks::record(Kind::Checkpoint, &checkpoint.encode());
+            self.log.append(&source.topic, source.partition, vec![record]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a reader begins that knows nothing yet: where the state ends.
+async fn stand(source: &PartitionSource, reach: &Reach) -> Result<Standing, materialise::StateError> {
+    let last = reach.look(source.log.as_ref()).await?;
+    let standing = Standing::at(source, last).await?;
+    // The provider is told before anybody has written it into the state.
+    if standing.is_overtaken {
+        reach.advance(Known { to: standing.position, overtaken: Some(standing.position) });
+    }
+    Ok(standing)
+}
+
+/// Reads a partition. A router that was cut off for longer than the log holds its records begins again where the state
+/// ends.
+async fn read_for_ever(feed: &Feed, reach: &Reach) {
+    let mut retry = Retry::default();
+    loop {
+        let wanted = feed.run().await;
+        let (topic, partition) = (&feed.source().topic, feed.source().partition);
+        match stand(feed.source(), reach).await {
+            Ok(Standing { fold, position, .. }) if position > wanted => {
+                tracing::warn!(%topic, %partition, %wanted, %position, "retention has passed this router; it reads on where the state ends");
+                retry.reset();
+                feed.move_to(&fold, position);
+            }
+            outcome => {
+                let wait = retry.next_wait();
+                let error = outcome.err().map(|error| error.to_string());
+                tracing::error!(%topic, %partition, %wanted, ?error, ?wait, "retention has passed this router");
+                feed.fail(ReaderError::TooOld { wanted });
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}

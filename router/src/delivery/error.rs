@@ -1,0 +1,100 @@
+//! Why a stream, a reading or a shadow cannot be opened.
+//!
+//! Owns the causes of each operation. What code a cause has for the caller is the routes' to say.
+
+use event_log::TopicError;
+use schemas::avro::schema::SchemaError;
+use schemas::delivery::CloseReason;
+use schemas::ids::{AgreementNumber, ChannelName, ParticipantId};
+use schemas::time::Millis;
+
+use super::admissions::TooManyStreams;
+use super::start::StartError;
+use crate::audit::service::AuditError;
+use crate::channels::{NotAtWork, READINGS_AT_ONCE};
+use crate::grants::GrantError;
+use crate::ingest::error::PublishError;
+use crate::state::bootstrap::BootstrapError;
+
+/// Why a stream cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such agreement, or it is another's.
+    #[error("{participant} has no agreement {number}")]
+    NoAgreement {
+        /// Who asked.
+        participant: ParticipantId,
+        /// For which.
+        number: AgreementNumber,
+    },
+    /// The agreement is not in force any more.
+    #[error("agreement {number} is {}: {detail}", reason.as_str())]
+    Ended {
+        /// The agreement.
+        number: AgreementNumber,
+        /// Why.
+        reason: CloseReason,
+        /// For people.
+        detail: String,
+    },
+    /// The agreement is not in force yet.
+    #[error("agreement {number} is in force only from {from}")]
+    NotYet {
+        /// The agreement.
+        number: AgreementNumber,
+        /// From when on.
+        from: Millis,
+    },
+    /// This router has not read all of control.
+    #[error(transparent)]
+    Control(#[from] TopicError),
+    /// The channel.
+    #[error(transparent)]
+    NotAtWork(#[from] NotAtWork),
+    /// The agreement's bounds.
+    #[error(transparent)]
+    TooMany(#[from] TooManyStreams),
+    /// The agreement gives no stream.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// Where it was asked to begin.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The schema of what would leave.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// What would leave has a field that the agreement does not name.
+    #[error("field {0:?} is none of the agreement's")]
+    Unnamed(String),
+    /// Nothing is sent that was not admitted in the audit.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// No marker for the stream's blocks.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
+}
+
+/// Why an owner cannot read its channel's state.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnStateError {
+    /// The channel is not the caller's, or not at work.
+    #[error(transparent)]
+    Channel(#[from] PublishError),
+    /// It is being read already.
+    #[error(
+        "channel {0} is read by its owner {READINGS_AT_ONCE} times already; try again when one has ended"
+    )]
+    TooMany(ChannelName),
+    /// Nothing was ever registered for it.
+    #[error("the channel has no schema")]
+    NoSchema,
+    /// Its newest schema.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Its state.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// No marker for the file's blocks.
+    #[error(transparent)]
+    Random(#[from] platform::random::NoRandomness),
+}

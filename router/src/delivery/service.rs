@@ -1,0 +1,288 @@
+//! The front door of delivery: streams for consumers, a state for its owner, counts for a proposed agreement.
+//!
+//! Owns what must hold before anything leaves: the agreement is the caller's and in force, its bounds are kept, the audit
+//! has it, and no field leaves that it does not name. It knows nothing of HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::clock::now;
+use platform::connection_reset::ConnectionReset;
+use platform::shutdown::Tasks;
+use schemas::agreement::{Agreement, History};
+use schemas::avro::schema::AvroSchema;
+use schemas::delivery::{
+    AGREEMENT_KEY, CHANNEL_KEY, DeliveryCodec, FINGERPRINT_KEY, LOG_ID_KEY, VERSION_KEY,
+};
+use schemas::ids::{AgentId, AgreementNumber};
+use schemas::promise::Promise;
+use schemas::publish::ShadowCounts;
+use schemas::reconcile::Ask;
+use scope::secret::NetworkSecret;
+use tokio::sync::{mpsc, oneshot};
+
+use super::admissions::Admissions;
+use super::body::GatedBody;
+use super::encode::{Encoder, Format};
+use super::error::{OpenError, OwnStateError};
+use super::gate::Gate;
+use super::own_state::{OwnState, StateBlocks};
+use super::reckoning::{Question, Reckoning};
+use super::session::{QUEUE_FRAMES, Session, SessionParts};
+use super::shadow::{Shadow, ShadowError};
+use super::start::{Beginning, StartError, StartPosition, begin};
+use crate::audit::chain::Event;
+use crate::audit::service::Audit;
+use crate::channels::{Channels, Running};
+use crate::control::service::Control;
+use crate::control::view::AgreementEntry;
+use crate::grants::Grant;
+use crate::lease::service::Lease;
+use crate::metrics::Metrics;
+
+/// Deliveries of a router; clones share them.
+#[derive(Clone)]
+pub struct Deliveries {
+    control: Control,
+    channels: Channels,
+    lease: Lease,
+    audit: Audit,
+    metrics: Metrics,
+    secret: Arc<NetworkSecret>,
+    admissions: Admissions,
+    tasks: Tasks,
+}
+
+/// What deliveries are made of.
+pub struct DeliveriesParts {
+    /// The agreements.
+    pub control: Control,
+    /// The channels at work.
+    pub channels: Channels,
+    /// Whether data may be handed over.
+    pub lease: Lease,
+    /// Who is admitted to what.
+    pub audit: Audit,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// For keyed hashes and seals.
+    pub secret: Arc<NetworkSecret>,
+    /// To run streams in.
+    pub tasks: Tasks,
+}
+
+/// A stream, as a consumer asks for it.
+#[derive(Debug)]
+pub struct StreamRequest {
+    /// Who asks, by its certificate.
+    pub agent: AgentId,
+    /// The agreement that the stream is under.
+    pub agreement: AgreementNumber,
+    /// Where it begins.
+    pub from: StartPosition,
+    /// What the consumer compares its rows with, if it does.
+    pub reconcile: Option<Ask>,
+    /// How it is written.
+    pub format: Format,
+    /// Breaks the consumer's connection.
+    pub connection: ConnectionReset,
+}
+
+/// A proposed agreement, as an operator asks what it would give.
+#[derive(Debug)]
+pub struct ShadowRequest {
+    /// Who asks, by its certificate.
+    pub operator: String,
+    /// What is proposed.
+    pub proposed: Agreement,
+    /// Where the log is judged from.
+    pub from: StartPosition,
+    /// How long it may take.
+    pub within: Duration,
+}
+
+impl Deliveries {
+    /// No stream is open yet.
+    pub fn new(parts: DeliveriesParts) -> Self {
+        let DeliveriesParts { control, channels, lease, audit, metrics, secret, tasks } = parts;
+        let admissions = Admissions::default();
+        Self { control, channels, lease, audit, metrics, secret, admissions, tasks }
+    }
+
+    /// Opens a stream. Its pump runs until the stream is over, the connection is gone, or the router stops.
+    pub async fn open(&self, request: StreamRequest) -> Result<GatedBody, OpenError> {
+        self.until_known(&request).await?;
+        let entry = self.entry_in_force(&request)?;
+        if request.reconcile.is_some() && !request.from.is_in_log() {
+            return Err(StartError::CheckWithoutCursor.into());
+        }
+        let running = self.channels.at_work(&entry.agreement.channel).await?;
+        let agreement = Arc::new(entry.agreement.clone());
+        let admission = self.admissions.admit(&agreement.number)?;
+        let grant = self.grant(&running, Arc::clone(&agreement))?;
+        let admitted = Event::Admitted {
+            agreement: agreement.number.clone(),
+            version: agreement.version,
+            agent: request.agent.clone(),
+            channel: agreement.channel.clone(),
+            from: request.from.to_string(),
+            digest: entry.digest(),
+        };
+        let beginning = begin(&running, &agreement, &self.secret, request.from).await?;
+        if let Some(field) = unnamed(grant.derived(), &agreement) {
+            self.metrics.break_promise(Promise::DefaultDeny);
+            return Err(OpenError::Unnamed(field));
+        }
+        let codec = DeliveryCodec::new(grant.derived())?;
+        let sync = platform::random::id()?;
+        let encoder = || Encoder::new(request.format, &codec, sync);
+        let header = encoder().header(&codec, metadata(&running, &agreement, &grant));
+        let gate =
+            Gate::new(self.control.watch(), self.lease.clone(), agreement.number.clone(), agreement.version);
+        let (out, steps) = mpsc::channel(QUEUE_FRAMES);
+        let meter = self.metrics.stream(&agreement);
+        let body =
+            GatedBody::new(header, steps, gate.clone(), encoder(), beginning.places(), meter.connection());
+        self.audit.record(admitted).await?;
+        let question = match request.reconcile {
+            Some(ask) => self.reckon(&running, &agreement, ask)?,
+            None => Question::None,
+        };
+        let session = Session::new(SessionParts {
+            encoder: encoder(),
+            grant,
+            subscription: running.fan_out.subscribe(),
+            view: self.control.watch(),
+            gate,
+            out,
+            places: beginning.places(),
+            audit: self.audit.clone(),
+            agent: request.agent,
+            connection: request.connection,
+            meter,
+            question,
+            admission,
+        });
+        self.tasks.spawn(session.run(beginning, self.tasks.stopping()));
+        Ok(body)
+    }
+
+    /// Opens an owner's reading of its own channel's state; `running` was found to be its own.
+    pub async fn own_state(&self, running: &Running) -> Result<StateBlocks, OwnStateError> {
+        let state = OwnState::begin(&self.control.view(), running).await?;
+        Ok(state.into_blocks(&self.tasks))
+    }
+
+    /// Counts what a proposed agreement would give. By a predicate's counts something can be learnt of single rows, so the
+    /// audit has who asked what before anything is judged.
+    pub async fn shadow(&self, request: ShadowRequest) -> Result<ShadowCounts, ShadowError> {
+        let ShadowRequest { operator, proposed, from, within } = request;
+        let channel = proposed.channel.clone();
+        let running = self.channels.get(&channel).ok_or_else(|| ShadowError::NoChannel(channel.clone()))?;
+        // Whoever reads in its own name reads all that the log holds.
+        let proposed = Arc::new(Agreement { history: History::Full, ..proposed });
+        let view = self.control.view();
+        let standing = view.agreements.get(&proposed.number).filter(|entry| entry.stands_at(now()));
+        let standing = standing.map(|entry| self.grant(&running, Arc::new(entry.agreement.clone())));
+        let grant = self.grant(&running, Arc::clone(&proposed))?;
+        let shadow = Shadow::new(grant, standing.transpose()?, self.control.watch());
+        let is_live = from == StartPosition::Latest;
+        let _turn = self.admissions.check().await;
+        self.audit.record(Event::Shadowed { operator, channel, rows: proposed.rows.clone() }).await?;
+        let Beginning::Log(followers) = begin(&running, &proposed, &self.secret, from).await? else {
+            return Err(ShadowError::NotTheLog);
+        };
+        shadow.run(followers, is_live, within).await
+    }
+
+    fn grant(
+        &self,
+        running: &Running,
+        agreement: Arc<Agreement>,
+    ) -> Result<Grant, crate::grants::GrantError> {
+        let view = self.control.view();
+        Grant::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&self.secret))
+    }
+
+    /// Another router may have told of a version before this one has read of it (protocols, 5).
+    async fn until_known(&self, request: &StreamRequest) -> Result<(), OpenError> {
+        let StartPosition::Cursor(cursor) = &request.from else { return Ok(()) };
+        let view = self.control.view();
+        let known = view.agreements.get(&request.agreement).map(|entry| entry.agreement.version);
+        if known.is_some_and(|known| cursor.version <= known) {
+            return Ok(());
+        }
+        Ok(self.control.catch_up().await?)
+    }
+
+    /// The agreement, if it is the caller's and in force now.
+    fn entry_in_force(&self, request: &StreamRequest) -> Result<Arc<AgreementEntry>, OpenError> {
+        let (participant, number) = (&request.agent.participant, &request.agreement);
+        let view = self.control.view();
+        let entry = view.agreements.get(number).filter(|entry| entry.agreement.consumer == *participant);
+        let entry = entry.ok_or_else(|| OpenError::NoAgreement {
+            participant: participant.clone(),
+            number: number.clone(),
+        })?;
+        if let Some(reason) = entry.verdict(entry.agreement.version) {
+            let (number, detail) = (number.clone(), entry.reason.clone());
+            return Err(OpenError::Ended { number, reason, detail });
+        }
+        if !entry.agreement.is_valid_at(self.lease.log_time()) {
+            let from = entry.agreement.valid_from.into();
+            return Err(OpenError::NotYet { number: number.clone(), from });
+        }
+        Ok(Arc::clone(entry))
+    }
+
+    /// Begins to read the state for a consumer's question; its stream goes on meanwhile.
+    fn reckon(
+        &self,
+        running: &Arc<Running>,
+        agreement: &Arc<Agreement>,
+        ask: Ask,
+    ) -> Result<Question, OpenError> {
+        let grant = self.grant(running, Arc::clone(agreement))?;
+        let (mut answer, answered) = oneshot::channel();
+        let (running, view) = (Arc::clone(running), self.control.watch());
+        let (admissions, stopping) = (self.admissions.clone(), self.tasks.stopping());
+        self.tasks.spawn(async move {
+            let reckoned = async {
+                let _turn = admissions.check().await;
+                Reckoning::begin(&running, grant, view, ask).await
+            };
+            let reckoned = tokio::select! {
+                biased;
+                () = stopping => return,
+                // The stream is over.
+                () = answer.closed() => return,
+                reckoned = reckoned => reckoned,
+            };
+            // Nobody waits any more.
+            drop(answer.send(reckoned));
+        });
+        Ok(Question::Asked(answered))
+    }
+}
+
+/// What the header of a stream says of it.
+fn metadata(running: &Running, agreement: &Agreement, grant: &Grant) -> BTreeMap<String, Vec<u8>> {
+    BTreeMap::from(
+        [
+            (AGREEMENT_KEY, agreement.number.to_string()),
+            (VERSION_KEY, agreement.version.to_string()),
+            (CHANNEL_KEY, agreement.channel.to_string()),
+            (LOG_ID_KEY, running.entry.log_id.to_string()),
+            (FINGERPRINT_KEY, grant.derived().fingerprint().to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.into_bytes())),
+    )
+}
+
+/// A field of what would leave that the agreement does not name: a second look, beside the one that made it.
+fn unnamed(derived: &AvroSchema, agreement: &Agreement) -> Option<String> {
+    let record = derived.record().ok()?.record;
+    let mut names = record.fields.iter().map(|field| &field.name);
+    names.find(|name| !agreement.fields.contains_key(*name)).cloned()
+}

@@ -1,0 +1,150 @@
+//! What a chunk gives the consumer.
+//!
+//! Owns the choice between what was matched once for everybody and judging the chunk alone, and what becomes of an event
+//! that cannot be delivered.
+
+use std::sync::Arc;
+
+use platform::traces::{Step as Way, Stepping};
+use reading::chunk::Item;
+use reading::located::LocatedChange;
+use schemas::delivery::CloseReason;
+use schemas::ids::{Offset, Partition};
+use scope::permit::{Outcome, Permitted, Standing};
+use scope::scope::Scope;
+use tokio::task::coop::consume_budget;
+
+use super::super::parked::Parked;
+use super::super::stop::{Stop, close};
+use super::Session;
+use crate::fanout::matches::{Match, Matched};
+use crate::fanout::observer::Chunk;
+
+impl Session {
+    /// Delivers what a chunk gives the consumer; whether that is anything.
+    pub(super) async fn deliver(
+        &mut self,
+        partition: Partition,
+        chunk: &Chunk,
+        wanted: Offset,
+    ) -> Result<bool, Stop> {
+        let matches = chunk.note.as_ref().filter(|_| wanted <= chunk.first);
+        match matches.and_then(|matches| self.subscription.matched(matches)) {
+            Some(matched) => self.deliver_matched(partition, chunk, matched).await,
+            None => self.judge(partition, chunk, wanted).await,
+        }
+    }
+
+    /// What was matched once, for all who subscribe.
+    pub(super) async fn deliver_matched(
+        &mut self,
+        partition: Partition,
+        chunk: &Chunk,
+        matched: Matched<'_>,
+    ) -> Result<bool, Stop> {
+        self.meter.denied(u64::try_from(matched.denied).unwrap_or(u64::MAX));
+        let view = Arc::clone(&self.view.borrow());
+        let mut gave = false;
+        for Match { item, decision } in matched.matches {
+            consume_budget().await;
+            let Some(Item::Change(event)) = chunk.items.get(*item) else { continue };
+            match decision {
+                Ok(permitted) => {
+                    gave = true;
+                    let scope = self.grant.scope(&view, event.schema, event.codec())?;
+                    self.give(partition, event, permitted, &scope).await?;
+                }
+                Err(denial) => self.park_event(partition, event, &denial.clone().into()),
+            }
+        }
+        Ok(gave)
+    }
+
+    /// Judges a chunk by itself, and subscribes with its scopes for the next ones.
+    pub(super) async fn judge(
+        &mut self,
+        partition: Partition,
+        chunk: &Chunk,
+        wanted: Offset,
+    ) -> Result<bool, Stop> {
+        let view = Arc::clone(&self.view.borrow());
+        let mut gave = false;
+        for item in &chunk.items {
+            consume_budget().await;
+            match item {
+                Item::Change(event) if event.offset >= wanted => {
+                    let scope = self.grant.scope(&view, event.schema, event.codec())?;
+                    self.subscription.add(event.schema, &scope);
+                    match scope.judge(event.op, &event.key, &event.images()) {
+                        Ok(Some(permitted)) => {
+                            gave = true;
+                            self.give(partition, event, &permitted, &scope).await?;
+                        }
+                        Ok(None) => self.meter.denied(1),
+                        Err(denial) => self.park_event(partition, event, &denial.into()),
+                    }
+                }
+                Item::Resync { offset, reason } if *offset >= wanted => {
+                    return Err(close(CloseReason::Resync, reason.clone()));
+                }
+                Item::Change(_) | Item::Resync { .. } | Item::Poison { .. } => {}
+            }
+        }
+        Ok(gave)
+    }
+
+    pub(super) async fn give(
+        &mut self,
+        partition: Partition,
+        event: &LocatedChange,
+        permitted: &Permitted<Outcome>,
+        scope: &Scope,
+    ) -> Result<(), Stop> {
+        let standing = Standing {
+            partition,
+            offset: event.offset,
+            event_at: event.event_at,
+            logged_at: event.logged_at,
+            trace: event.trace,
+        };
+        if let Err(error) = self.encoder.event(permitted, standing) {
+            self.park_event(partition, event, &error.into());
+            return Ok(());
+        }
+        self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
+        self.followed.extend(self.follow(partition, event));
+        self.stand_behind(partition, event.offset);
+        self.flush_if_full().await
+    }
+
+    pub(super) fn park_event(&self, partition: Partition, event: &LocatedChange, why: &Parked) {
+        match self.follow(partition, event) {
+            None => self.park(partition, event.offset, why),
+            Some(step) => {
+                step.failed("parked");
+                step.in_scope(|| self.park(partition, event.offset, why));
+            }
+        }
+    }
+
+    /// What cannot be judged or written neither blocks its channel nor leaks.
+    pub(super) fn park(&self, partition: Partition, offset: Offset, why: &Parked) {
+        self.meter.parked(why.as_str());
+        tracing::error!(%partition, %offset, reason = %why, "parked an event that cannot be delivered");
+    }
+
+    /// What is handed over counts as delivered, also where the chunk that it stands in is not over.
+    pub(super) fn stand_behind(&mut self, partition: Partition, offset: Offset) {
+        if let Some(known) = self.places.get_mut(partition) {
+            known.offset = known.offset.max(offset.next());
+        }
+    }
+
+    /// The delivery of an event that somebody follows.
+    pub(super) fn follow(&self, partition: Partition, event: &LocatedChange) -> Option<Stepping> {
+        let step =
+            Stepping::on(Way::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;
+        let step = step.with("dit.agreement", self.gate.number().to_string());
+        Some(step.with("messaging.kafka.offset", i64::try_from(event.offset.get()).unwrap_or(i64::MAX)))
+    }
+}

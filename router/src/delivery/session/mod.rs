@@ -1,0 +1,293 @@
+//! The pump of one stream: takes chunks, asks the scopes, fills frames.
+//!
+//! Owns the order of a stream: bootstrap between its marks, then each partition's events in log order, each chunk
+//! that gave some with its progress, one closing record. Its queue to the connection is bounded; a slow consumer
+//! stops only this pump.
+
+mod deliver;
+mod progress;
+mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::connection_reset::ConnectionReset;
+use platform::traces::Stepping;
+use schemas::cursor::{Pass, Place};
+use schemas::delivery::{CloseReason, Delivery};
+use schemas::ids::AgentId;
+use schemas::per_partition::PerPartition;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use self::progress::{PASSING, ProgressTimer};
+use super::admissions::Admission;
+use super::encode::{Encoder, Frame};
+use super::gate::{Gate, Shut};
+use super::reckoning::{Answer, Question};
+use super::start::Beginning;
+use super::stop::{Stop, close};
+use crate::audit::chain::Event;
+use crate::audit::service::Audit;
+use crate::control::view::ControlView;
+use crate::fanout::Subscription;
+use crate::fanout::subscriber::{Next, Subscriber};
+use crate::grants::Grant;
+use crate::metrics::{Passed, StreamMeter};
+
+/// Frames that wait for the connection.
+pub const QUEUE_FRAMES: usize = 2;
+/// How long a stream may take to drain after its end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the pump gives to the connection.
+#[derive(Debug)]
+pub enum Step {
+    /// Bytes to hand over.
+    Frame(Frame),
+    /// The stream is over.
+    Close(Shut),
+}
+
+/// What a pump is made of.
+pub struct SessionParts {
+    /// Fills the frames.
+    pub encoder: Encoder,
+    /// What the agreement gives.
+    pub grant: Grant,
+    /// The stream's subscription at the tails.
+    pub subscription: Subscription,
+    /// Control, for schemas that are met on the way.
+    pub view: watch::Receiver<Arc<ControlView>>,
+    /// Whether the agreement stands.
+    pub gate: Gate,
+    /// To the connection.
+    pub out: mpsc::Sender<Step>,
+    /// Where the reader stands already.
+    pub places: PerPartition<Place>,
+    /// Who is told how the stream ended.
+    pub audit: Audit,
+    /// Whose stream it is.
+    pub agent: AgentId,
+    /// Breaks the connection of a peer that does not read.
+    pub connection: ConnectionReset,
+    /// What is counted.
+    pub meter: StreamMeter,
+    /// What the consumer asked for.
+    pub question: Question,
+    /// Held as long as the stream is open.
+    pub admission: Admission,
+}
+
+/// The pump of one stream.
+pub struct Session {
+    encoder: Encoder,
+    grant: Grant,
+    subscription: Subscription,
+    view: watch::Receiver<Arc<ControlView>>,
+    gate: Gate,
+    out: mpsc::Sender<Step>,
+    places: PerPartition<Place>,
+    /// The pass from the state that is under way.
+    pass: Option<Pass>,
+    audit: Audit,
+    agent: AgentId,
+    connection: ConnectionReset,
+    meter: StreamMeter,
+    /// Deliveries of the frame being filled that somebody follows.
+    followed: Vec<Stepping>,
+    progress_timer: ProgressTimer,
+    question: Question,
+    _admission: Admission,
+}
+
+impl Session {
+    /// Nothing has been sent yet.
+    pub fn new(parts: SessionParts) -> Self {
+        let SessionParts { encoder, grant, subscription, view, gate, out, places, .. } = parts;
+        let SessionParts { audit, agent, connection, meter, question, admission, .. } = parts;
+        Self {
+            encoder,
+            grant,
+            subscription,
+            view,
+            gate,
+            out,
+            places,
+            pass: None,
+            audit,
+            agent,
+            connection,
+            meter,
+            followed: Vec::new(),
+            progress_timer: ProgressTimer::start(),
+            question,
+            _admission: admission,
+        }
+    }
+
+    /// Pumps until the stream is over or the connection is gone.
+    pub async fn run(mut self, beginning: Beginning, stopping: impl Future<Output = ()>) {
+        let out = self.out.clone();
+        let gate = self.gate.clone();
+        let stop = tokio::select! {
+            biased;
+            shut = gate.until_shut() => Stop::Close(shut),
+            () = stopping => close(CloseReason::Draining, "this router is stopping"),
+            stop = self.pump(beginning) => stop,
+        };
+        let ended = self.ended(&stop);
+        if let Event::Ended { reason, .. } = &ended {
+            self.meter.ended(reason);
+        }
+        self.audit.note(ended).await;
+        if let Stop::Close(shut) = stop {
+            let told = async {
+                // When the connection is gone too, there is nobody to tell.
+                drop(out.send(Step::Close(shut)).await);
+                out.closed().await;
+            };
+            // A peer that does not read is not waited for (protocols, 6).
+            if tokio::time::timeout(CLOSE_LIMIT, told).await.is_err() {
+                tracing::warn!(agent = %self.agent, agreement = %self.gate.number(), "a stream did not drain; its connection is reset");
+                self.connection.reset();
+            }
+        }
+    }
+
+    fn ended(&self, stop: &Stop) -> Event {
+        let reason = match stop {
+            Stop::Close(shut) => shut.reason.as_str(),
+            // The gate closes the connection before the pump knows.
+            Stop::Gone => self.gate.shut().map_or("disconnected", |shut| shut.reason.as_str()),
+        };
+        Event::Ended {
+            agreement: self.gate.number().clone(),
+            version: self.gate.version(),
+            agent: self.agent.clone(),
+            reason: reason.to_owned(),
+            places: self.places.clone(),
+            pass: self.pass.clone(),
+        }
+    }
+
+    async fn pump(&mut self, beginning: Beginning) -> Stop {
+        let followers = match beginning {
+            Beginning::Log(followers) => Ok(followers),
+            Beginning::State(pass, passes) => self.bootstrap(pass, passes).await,
+        };
+        let mut subscribers: PerPartition<_> = match followers {
+            Ok(followers) => followers.into_values().map(Subscriber::new).collect(),
+            Err(stop) => return stop,
+        };
+        let passed = |subscriber: &Subscriber| {
+            let follower = subscriber.follower();
+            Passed { to: follower.place().offset, at: follower.fold().passed_at }
+        };
+        self.meter.begun(subscribers.values().map(passed).collect());
+        loop {
+            if let Err(stop) = self.turn(&mut subscribers).await {
+                return stop;
+            }
+        }
+    }
+
+    /// Goes on where anything is to be had, or waits for it.
+    async fn turn(&mut self, subscribers: &mut PerPartition<Subscriber>) -> Result<(), Stop> {
+        self.answer_if_due().await?;
+        let has_gone_on = self.round(subscribers).await?;
+        // Behind the round: what is told is the place, and how far that is from the tail.
+        self.report_if_due(subscribers).await?;
+        if has_gone_on { Ok(()) } else { self.idle(subscribers).await }
+    }
+
+    /// One chunk from each partition that has one; whether any has gone on.
+    async fn round(&mut self, subscribers: &mut PerPartition<Subscriber>) -> Result<bool, Stop> {
+        let mut any = false;
+        for (partition, subscriber) in subscribers.iter_mut() {
+            let gave = match subscriber.next(&self.subscription).await? {
+                Next::Chunk(chunk) => self.deliver(partition, &chunk, subscriber.follower().wanted()).await?,
+                Next::Passed { changes } => {
+                    self.meter.denied(changes);
+                    false
+                }
+                Next::Nothing => {
+                    self.stand_at_end(partition, subscriber);
+                    continue;
+                }
+            };
+            any = true;
+            self.pass_by(partition, subscriber.follower());
+            if gave {
+                self.progress(partition, subscriber.follower())?;
+                self.flush_if_full().await?;
+            } else {
+                self.progress_timer.has_moved = true;
+            }
+        }
+        if any {
+            self.flush().await?;
+        }
+        Ok(any)
+    }
+
+    /// Tells what was asked for, once the stream stands where that can be said.
+    async fn answer_if_due(&mut self) -> Result<(), Stop> {
+        let Some(reckoning) = self.question.due_at(&self.places)? else { return Ok(()) };
+        let answer = reckoning.roll_to(&self.places).await?;
+        self.flush().await?;
+        match answer {
+            Answer::Sums(sums) => {
+                let (places, announced) = (self.places.clone(), sums.announce());
+                self.encoder.mark(&Delivery::Sums { places, announced })?;
+            }
+            Answer::Rows(gathered) => {
+                for (number, rows) in gathered.ranges()? {
+                    self.encoder.range(number, rows.into_iter())?;
+                    self.flush_if_full().await?;
+                }
+            }
+        }
+        self.flush().await
+    }
+
+    /// Waits until there is something for this stream, or it is time to look where the tails are.
+    async fn idle(&mut self, subscribers: &PerPartition<Subscriber>) -> Result<(), Stop> {
+        let lost = |subscriber: &Subscriber| subscriber.follower().feed().tail().lost();
+        if let Some(fault) = subscribers.values().find_map(lost) {
+            return Err(close(CloseReason::Internal, fault.to_string()));
+        }
+        if !subscribers.values().all(Subscriber::is_waiting) {
+            return Ok(());
+        }
+        let look = self.progress_timer.due().min(Instant::now() + PASSING);
+        tokio::select! {
+            biased;
+            () = self.out.closed() => Err(Stop::Gone),
+            () = tokio::time::sleep_until(look) => Ok(()),
+            reckoned = self.question.moved() => Ok(reckoned?),
+            () = self.subscription.notified() => Ok(()),
+        }
+    }
+
+    async fn flush_if_full(&mut self) -> Result<(), Stop> {
+        if self.encoder.is_full() { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Stop> {
+        let rows = self.encoder.rows();
+        match self.encoder.take() {
+            Some(bytes) => self.send(bytes, rows).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, bytes: bytes::Bytes, rows: usize) -> Result<(), Stop> {
+        if let Some(shut) = self.gate.shut() {
+            return Err(Stop::Close(shut));
+        }
+        let followed = std::mem::take(&mut self.followed);
+        let frame = Frame { bytes, places: self.places.clone(), rows, followed };
+        self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
+    }
+}

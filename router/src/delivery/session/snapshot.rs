@@ -1,0 +1,78 @@
+//! The snapshot at the beginning of a stream: every present row that the agreement gives, between two marks.
+//!
+//! Owns its order: begin, rows with how far it has got, end with the places where the log goes on.
+
+use std::sync::Arc;
+
+use schemas::cursor::Pass;
+use schemas::delivery::Delivery;
+use schemas::per_partition::PerPartition;
+use scope::permit::Standing;
+use tokio::task::coop::consume_budget;
+
+use super::super::parked::Parked;
+use super::super::stop::Stop;
+use super::Session;
+use crate::fanout::observer::Follower;
+use crate::state::bootstrap::Bootstrap;
+
+impl Session {
+    pub(super) async fn bootstrap(
+        &mut self,
+        mut told: Pass,
+        mut passes: PerPartition<Bootstrap>,
+    ) -> Result<PerPartition<Follower>, Stop> {
+        let id = told.id;
+        self.pass = Some(told.clone());
+        self.encoder.mark(&Delivery::Begin { bootstrap: id })?;
+        self.flush().await?;
+        for partition in passes.iter().map(|(partition, _)| partition).collect::<Vec<_>>() {
+            while let Some(pass) = passes.get_mut(partition)
+                && let Some(images) = pass.next().await?
+            {
+                for image in images {
+                    // Others on this thread have their turns.
+                    consume_budget().await;
+                    match image {
+                        Ok(present) => {
+                            let view = Arc::clone(&self.view.borrow());
+                            let scope = self.grant.scope(&view, present.schema, present.codec())?;
+                            let standing = Standing {
+                                partition,
+                                offset: present.offset,
+                                event_at: present.event_at,
+                                logged_at: present.logged_at,
+                                trace: None,
+                            };
+                            match scope.judge_present(&present.key, present.image()) {
+                                Ok(Some(permitted)) => match self.encoder.event(&permitted, standing) {
+                                    Ok(()) => self
+                                        .meter
+                                        .delivered(permitted.get().reason(), !scope.pending().is_empty()),
+                                    Err(error) => self.park(partition, present.offset, &error.into()),
+                                },
+                                Ok(None) => self.meter.denied(1),
+                                Err(denial) => self.park(partition, present.offset, &denial.into()),
+                            }
+                        }
+                        Err(unreadable) => {
+                            self.park(partition, unreadable.offset, &Parked::Unreadable(unreadable.reason));
+                        }
+                    }
+                    self.flush_if_full().await?;
+                }
+                // Also where a narrow scope gives nothing: silence would be taken for a stall.
+                told.places = passes.values().map(Bootstrap::place).collect();
+                self.pass = Some(told.clone());
+                self.encoder.mark(&Delivery::Pass(told.clone()))?;
+                self.flush().await?;
+            }
+        }
+        let followers: PerPartition<_> = passes.into_values().map(Bootstrap::into_follower).collect();
+        self.places = followers.values().map(Follower::place).collect();
+        self.pass = None;
+        self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() })?;
+        self.flush().await?;
+        Ok(followers)
+    }
+}

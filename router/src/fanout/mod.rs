@@ -1,0 +1,256 @@
+//! Fan-out: what each chunk at a channel's tail gives to all who subscribe is found once, and only those are notified for
+//! whom there is something in it.
+//!
+//! Owns who subscribes and who is notified. What it finds equals what each scope gives by itself. A subscription that a chunk
+//! was not matched for, or whose matches would take too much memory, is notified, and judges the chunk by itself. One lock
+//! orders the moves of the tails and the notifications: a subscription that polls and finds no notification has missed
+//! nothing up to the tail.
+
+pub mod matches;
+pub mod observer;
+pub mod subscriber;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reading::chunk::{CHUNK_BYTES, Item};
+use reading::tail::Tail;
+use schemas::ids::{Offset, Partition, SchemaId};
+use scope::denial::Denial;
+use scope::index::{Index, Lookup};
+use scope::permit::{Outcome, Permitted};
+use scope::scope::Scope;
+use tokio::sync::Notify;
+
+use self::matches::{ChunkMatches, Decision, Generation, Match, Matched, Membership, Memberships};
+
+/// What the matches of one chunk may take in memory for all subscriptions together, in bytes. A scope that matches much
+/// judges the chunk by itself.
+const KEPT_BYTES: usize = 4 * CHUNK_BYTES;
+
+/// All who subscribe at the tail of one channel.
+#[derive(Debug, Default)]
+pub struct FanOut(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    by_schema: HashMap<SchemaId, Arc<Index>>,
+    generation: Generation,
+    subscriptions: HashMap<SubscriptionId, Subscribed>,
+    /// The id of the next subscription.
+    next: SubscriptionId,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+struct SubscriptionId(u64);
+
+/// What is known of a subscription.
+#[derive(Debug, Default)]
+struct Subscribed {
+    memberships: Memberships,
+    /// Where the first chunk begins that it was notified of, by partition.
+    notified: HashMap<Partition, Arc<Tail>>,
+    notify: Arc<Notify>,
+}
+
+/// One subscriber at the tails of a channel's partitions; it ends when dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    fan_out: Arc<FanOut>,
+    id: SubscriptionId,
+    notify: Arc<Notify>,
+    /// What the fan-out knows of it, to be read without its lock.
+    memberships: Memberships,
+}
+
+/// Whom a move of the tail concerns.
+#[derive(Debug, Clone, Copy)]
+pub enum Concerned<'m> {
+    /// Everybody.
+    All,
+    /// Nobody.
+    Nobody,
+    /// Those who have matches in a chunk, and those whom it was not matched for.
+    MatchedBy(&'m ChunkMatches),
+}
+
+/// What a subscription finds when it polls a partition's tail.
+#[derive(Debug)]
+pub enum Polled {
+    /// There was nothing for it up to here.
+    Nothing {
+        /// The tail.
+        until: Arc<Tail>,
+    },
+    /// There is something for it.
+    Notified {
+        /// Not before here.
+        from: Arc<Tail>,
+    },
+}
+
+impl Concerned<'_> {
+    fn is(self, memberships: &Memberships) -> bool {
+        match self {
+            Self::All => true,
+            Self::Nobody => false,
+            Self::MatchedBy(matches) => !matches.has_nothing_for(memberships),
+        }
+    }
+}
+
+impl FanOut {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A subscription without a scope: it is notified of everything.
+    pub fn subscribe(self: &Arc<Self>) -> Subscription {
+        let mut state = self.lock();
+        let id = state.next;
+        state.next = SubscriptionId(id.0 + 1);
+        let notify = Arc::clone(&state.subscriptions.entry(id).or_default().notify);
+        Subscription { fan_out: Arc::clone(self), id, notify, memberships: Memberships::new() }
+    }
+
+    /// Moves a partition's tail, and notifies those whom that concerns. `step` moves it, and gives where it stood before.
+    pub fn move_tail(
+        &self,
+        partition: Partition,
+        concerned: Concerned<'_>,
+        step: impl FnOnce() -> Arc<Tail>,
+    ) {
+        let mut state = self.lock();
+        let from = step();
+        for subscribed in state.subscriptions.values_mut().filter(|one| concerned.is(&one.memberships)) {
+            subscribed.notified.entry(partition).or_insert_with(|| Arc::clone(&from));
+            subscribed.notify.notify_one();
+        }
+    }
+
+    /// Matches a chunk's items for all who subscribe. `None` where nobody does, where an image cannot be judged at all, or where
+    /// everybody starts over.
+    pub fn match_items(&self, items: &[Item]) -> Option<ChunkMatches> {
+        let (by_schema, generation) = {
+            let state = self.lock();
+            (state.by_schema.clone(), state.generation)
+        };
+        if by_schema.is_empty() {
+            return None;
+        }
+        let mut by_group: HashMap<_, Option<Vec<Match>>> = HashMap::new();
+        let mut schemas = Vec::new();
+        let (mut kept, mut changes, mut lookup) = (0, 0, Lookup::default());
+        for (item, content) in items.iter().enumerate() {
+            let event = match content {
+                Item::Change(event) => event,
+                Item::Resync { .. } => return None,
+                Item::Poison { .. } => continue,
+            };
+            changes += 1;
+            if !schemas.contains(&event.schema) {
+                schemas.push(event.schema);
+            }
+            let Some(index) = by_schema.get(&event.schema) else { continue };
+            let found = |group, outcome: Result<Permitted<Outcome>, Denial>| {
+                let matches = by_group.entry((event.schema, group)).or_insert_with(|| Some(Vec::new()));
+                let Some(of_group) = matches else { return };
+                let decision = outcome.map(Arc::new);
+                if kept + size(&decision) <= KEPT_BYTES {
+                    kept += size(&decision);
+                    of_group.push(Match { item, decision });
+                } else {
+                    kept -= of_group.iter().map(|found| size(&found.decision)).sum::<usize>();
+                    *matches = None;
+                }
+            };
+            index.judge((event.op, &event.key), &event.images(), &mut lookup, found).ok()?;
+        }
+        Some(ChunkMatches { generation, by_group, schemas, changes })
+    }
+}
+
+/// What a match takes in memory, about: many small ones take more than their bytes.
+fn size(decision: &Decision) -> usize {
+    let bytes = decision.as_ref().map_or(0, |permitted| {
+        size_of::<Outcome>() + permitted.get().key().len() + permitted.get().after().map_or(0, <[u8]>::len)
+    });
+    size_of::<Match>() + bytes
+}
+
+impl Subscription {
+    /// Subscribes with a scope to events of a schema, if it does not yet.
+    pub fn add(&mut self, schema: SchemaId, scope: &Arc<Scope>) {
+        if self.memberships.contains_key(&schema) {
+            return;
+        }
+        let mut state = self.fan_out.lock();
+        let State { by_schema, generation, subscriptions, .. } = &mut *state;
+        let mut index = by_schema.get(&schema).map_or_else(Index::default, |index| Index::clone(index));
+        let group = index.add(Arc::clone(scope));
+        by_schema.insert(schema, Arc::new(index));
+        *generation = generation.next();
+        self.memberships.insert(schema, Membership { group, since: *generation });
+        if let Some(subscribed) = subscriptions.get_mut(&self.id) {
+            subscribed.memberships.clone_from(&self.memberships);
+        }
+    }
+
+    /// What a chunk gives it; `None` where the chunk was not matched for it.
+    pub fn matched<'c>(&self, matches: &'c ChunkMatches) -> Option<Matched<'c>> {
+        matches.of(&self.memberships)
+    }
+
+    /// Waits at an offset of a partition from now on, unless the tail is further; the tail there. What it was notified of until
+    /// now lies before.
+    pub fn wait_at(
+        &self,
+        partition: Partition,
+        at: Offset,
+        tail: impl FnOnce() -> Arc<Tail>,
+    ) -> Option<Arc<Tail>> {
+        let mut state = self.fan_out.lock();
+        let tail = tail();
+        if at < tail.next {
+            return None;
+        }
+        state.subscriptions.get_mut(&self.id)?.notified.remove(&partition);
+        Some(tail)
+    }
+
+    /// What there was for it since it waits.
+    pub fn poll(&self, partition: Partition, tail: impl FnOnce() -> Arc<Tail>) -> Polled {
+        let state = self.fan_out.lock();
+        let notified = state.subscriptions.get(&self.id).map(|subscribed| &subscribed.notified);
+        match notified.and_then(|notified| notified.get(&partition)) {
+            Some(from) => Polled::Notified { from: Arc::clone(from) },
+            None => Polled::Nothing { until: tail() },
+        }
+    }
+
+    /// Until it is notified, or was since this was asked last.
+    pub async fn notified(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.fan_out.lock();
+        let State { by_schema, subscriptions, .. } = &mut *state;
+        subscriptions.remove(&self.id);
+        for (schema, membership) in self.memberships.drain() {
+            let Some(index) = by_schema.get(&schema) else { continue };
+            let mut index = Index::clone(index);
+            index.remove(membership.group);
+            if index.is_empty() {
+                by_schema.remove(&schema);
+            } else {
+                by_schema.insert(schema, Arc::new(index));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

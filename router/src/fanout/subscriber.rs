@@ -1,0 +1,76 @@
+//! One stream's way along a partition: a follower that waits at the tail while nothing there is for it.
+//!
+//! Owns when that is so. What passes while it waits is neither read nor judged again: the fan-out has matched it for everybody,
+//! and would have notified. When somebody polls, its place goes on all the same.
+
+use std::sync::Arc;
+
+use reading::error::ReaderError;
+use reading::tail::Tail;
+
+use super::observer::{Chunk, Follower};
+use super::{Polled, Subscription};
+
+/// A follower with a subscription.
+pub struct Subscriber {
+    follower: Follower,
+    /// The tail where it began to wait, or where it polled last.
+    waits_at: Option<Arc<Tail>>,
+}
+
+/// What a subscriber comes to next.
+pub enum Next {
+    /// A chunk to be read.
+    Chunk(Arc<Chunk>),
+    /// It has passed a stretch that holds nothing for it.
+    Passed {
+        /// The changes in it, as far as they were not counted before.
+        changes: u64,
+    },
+    /// There is nothing now.
+    Nothing,
+}
+
+impl Subscriber {
+    /// Where the follower stands; it does not wait yet.
+    pub const fn new(follower: Follower) -> Self {
+        Self { follower, waits_at: None }
+    }
+
+    /// The follower, at the subscriber's place.
+    pub const fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// Whether nothing is there for it until its subscription is notified.
+    pub const fn is_waiting(&self) -> bool {
+        self.waits_at.is_some()
+    }
+
+    /// Moves on.
+    pub async fn next(&mut self, subscription: &Subscription) -> Result<Next, ReaderError> {
+        if let Some(known) = self.waits_at.take() {
+            let feed = self.follower.feed();
+            let (tail, is_notified) = match subscription.poll(feed.source().partition, || feed.tail()) {
+                Polled::Nothing { until } => (until, false),
+                Polled::Notified { from } => (from, true),
+            };
+            // Beyond the tail it has judged for itself, or wants nothing.
+            let is_counted = known.next == self.follower.place().offset;
+            self.waits_at = (!is_notified).then(|| Arc::clone(&tail));
+            if self.follower.skip_to(&tail) {
+                let changes = if is_counted { tail.changes.saturating_sub(known.changes) } else { 0 };
+                return Ok(Next::Passed { changes });
+            }
+            if !is_notified {
+                return Ok(Next::Nothing);
+            }
+        }
+        if let Some(chunk) = self.follower.next().await? {
+            return Ok(Next::Chunk(chunk));
+        }
+        let (feed, position) = (self.follower.feed(), self.follower.position());
+        self.waits_at = subscription.wait_at(feed.source().partition, position, || feed.tail());
+        Ok(Next::Nothing)
+    }
+}
