@@ -11,8 +11,8 @@ use consumer_agent::sink::postgres::{MOST_FIELDS, PostgresPlace};
 use platform::client::{Client, send_json};
 use platform::config;
 use platform::identity::{Identity, IdentityFiles, Peer};
-use router::control::checked::{self, Checked};
-use router::control::declared::Declared;
+use router::declarations::Declared;
+use router::declarations::check::{self, Checked};
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::schema::AvroSchema;
 use schemas::channel::Channel;
@@ -129,7 +129,7 @@ fn check_file(file: &Path) -> Result<String, Vec<anyhow::Error>> {
 
 /// A folder of declarations; all of its files that are wrong are named.
 fn check_folder(dir: &Path, secret: &NetworkSecret) -> Result<String, Vec<anyhow::Error>> {
-    let checked = checked::check(dir, secret).map_err(|error| vec![error.into()])?;
+    let checked = check::check(dir, secret).map_err(|error| vec![error.into()])?;
     let Checked { participants, channels, agreements, unseen, problems, passed_over } = checked;
     if !problems.is_empty() {
         return Err(problems.into_iter().map(Into::into).collect());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use consumer_agent::config::ConsumerConfig;
-use consumer_agent::process::status_path;
+use consumer_agent::status::status_path;
 use platform::client::{Client, send_json};
 use platform::clock;
 use platform::identity::Identity;

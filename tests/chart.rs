@@ -14,7 +14,7 @@ use consumer_agent::config::ConsumerConfig;
 use parts::chart::Judges;
 use producer_agent::config::ProducerConfig;
 use router::config::RouterConfig;
-use router::control::declared::Declared;
+use router::declarations::Declared;
 use serde_json::Value;
 
 fn chart() -> PathBuf {

@@ -17,7 +17,8 @@ use router::registry::external::{External, RegistryOptions};
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{ChangeCodec, Op};
 use serde_json::{Value, json};
-use support::network::{Network, SCHEMA, row};
+use support::network::{Network, row};
+use support::publisher::SCHEMA;
 
 const SUBJECT: &str = "dit.register.log-value";
 

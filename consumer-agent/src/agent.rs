@@ -5,25 +5,24 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use platform::client::{Client, ClientError};
+use platform::client::Client;
 use platform::clock::now;
 use platform::identity::Identity;
 use platform::retry::Retry;
-use platform::segments::SegmentError;
 use schemas::cursor::Cursor;
-use schemas::delivery::{CloseReason, Next};
-use schemas::error_code::ErrorCode;
 use schemas::ids::AgreementNumber;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::metrics::{AgreementMeter, Part};
-use crate::receive::machine::{ProtocolError, ReceiveMachine, Tally};
-use crate::receive::receiver::{Ended, Moment, ReceiveError, receive};
+use crate::phase::Phase;
+use crate::receive::machine::{Closed, ProtocolError, ReceiveMachine, Tally};
+use crate::receive::receiver::{Ended, Moment, ReceiveError, Receiving, receive};
 use crate::receive::reconciling::{Checked, Reconciling};
+use crate::receive::recovery::{Advance, Recovery, Step, StreamEnd, Wait};
 use crate::receive::wish::Wish;
-use crate::sink::{Sink, SinkError};
-use crate::status::{Phase, Status};
+use crate::sink::Sink;
+use crate::status::Status;
 
 /// How long an agreement that is not in force is left alone before it is asked for again.
 const NOT_ACTIVE_WAIT: Duration = Duration::from_secs(10);
@@ -109,69 +108,51 @@ impl Agent {
     /// Receives until the agreement ends; restores itself after everything else.
     pub async fn run(mut self) -> Status {
         let mut retry = Retry::default();
-        let mut from_state = false;
-        let mut is_live = false;
+        let mut recovery = Recovery::default();
         let mut reconciling = Reconciling::new(self.check_every, Instant::now(), share());
         loop {
-            let (standing, outcome) = match self.sink.ready().await {
-                Ok(()) => {
-                    let standing = self.sink.cursor();
-                    (
-                        standing.clone(),
-                        self.stream(standing.filter(|_| !from_state), &mut reconciling, &mut is_live).await,
-                    )
-                }
-                Err(error) => (self.sink.cursor(), Err(error.into())),
-            };
-            // A pass that came to its end need not be made again because the stream broke later; one that did not may
-            // be gone on with.
-            from_state &= !std::mem::take(&mut is_live) && self.sink.cursor() == standing;
+            let (outcome, advance) = self.stream_once(&recovery, &mut reconciling).await;
             self.count_end(&outcome);
             if !matches!(outcome, Ok(Ended::ToAsk)) && reconciling.on_broken(Instant::now()) {
                 tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
             }
-            let wait = match outcome {
-                Ok(Ended::ToAsk) => {
-                    retry.reset();
-                    Duration::ZERO
-                }
-                Ok(Ended::Closed(closed)) => {
-                    retry.reset();
-                    tracing::info!(agreement = %self.number, reason = closed.reason.as_str(), detail = %closed.detail, "the stream was closed");
-                    if matches!(closed.reason, CloseReason::Revoked | CloseReason::Expired) {
-                        self.tell(Phase::Ended, Some(closed.in_words()));
-                        return self.status.borrow().clone();
-                    }
-                    from_state = closed.next == Next::Resync;
-                    match closed.next {
-                        Next::Continue => retry.next_wait(),
-                        Next::Resync => Duration::ZERO,
-                        Next::Stop => {
-                            self.tell(Phase::Waiting, Some(closed.in_words()));
-                            NOT_ACTIVE_WAIT
-                        }
-                    }
-                }
-                Err(ReceiveError::Sink(SinkError::Segment(error @ SegmentError::Poisoned { .. }))) => {
-                    // What a failed sync leaves on the disk is known only after a new start.
-                    self.tell(Phase::Broken, Some(error.to_string()));
-                    return self.status.borrow().clone();
-                }
-                Err(ReceiveError::Sink(error)) if error.needs_a_person() => {
-                    tracing::error!(agreement = %self.number, %error, "the replica cannot be written");
-                    self.tell(Phase::Stuck, Some(error.to_string()));
-                    NOT_ACTIVE_WAIT
-                }
-                Err(ReceiveError::Client(error)) if has_ended(&error) => {
-                    // It ended while nobody listened.
-                    tracing::warn!(agreement = %self.number, %error, "the agreement has ended; purge what it gave");
-                    self.tell(Phase::Ended, Some(format!("{error}; purge what it gave you")));
-                    return self.status.borrow().clone();
-                }
-                Err(error) => self.after(&error, &mut from_state, &mut retry),
+            let step = recovery.on_end(stream_end(&outcome), advance);
+            self.log_end(&outcome, step);
+            let (phase, wait) = match step {
+                Step::Again { phase, wait } => (phase, Some(wait)),
+                Step::Over(phase) => (Some(phase), None),
+            };
+            if let Some(phase) = phase {
+                self.tell(phase, self.in_words(&outcome, step));
+            }
+            let Some(wait) = wait else { return self.status.borrow().clone() };
+            if matches!(wait, Wait::Not | Wait::First) {
+                retry.reset();
+            }
+            let wait = match wait {
+                Wait::Not => Duration::ZERO,
+                Wait::First | Wait::Next => retry.next_wait(),
+                Wait::Long => NOT_ACTIVE_WAIT,
             };
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// One stream, from its beginning to its end, and what it did to the replica.
+    async fn stream_once(
+        &mut self,
+        recovery: &Recovery,
+        reconciling: &mut Reconciling,
+    ) -> (Result<Ended, ReceiveError>, Advance) {
+        let mut was_live = false;
+        // What an error left unknown is known again only when the sink is ready.
+        let ready = self.sink.ready().await;
+        let standing = self.sink.cursor();
+        let outcome = match ready {
+            Ok(()) => self.stream(recovery.start(standing.clone()), reconciling, &mut was_live).await,
+            Err(error) => Err(error.into()),
+        };
+        (outcome, Advance { was_live, has_moved: self.sink.cursor() != standing })
     }
 
     fn count_end(&self, outcome: &Result<Ended, ReceiveError>) {
@@ -190,41 +171,42 @@ impl Agent {
         }
     }
 
-    /// A stream broke: what becomes of the next one, and how long to wait for it.
-    fn after(&self, error: &ReceiveError, from_state: &mut bool, retry: &mut Retry) -> Duration {
-        let code = match error {
-            ReceiveError::Client(client) => client.problem().map(|problem| problem.code),
-            _ => None,
-        };
-        let text = match self.identity.expired() {
-            None => error.to_string(),
-            Some(until) => {
-                format!("our certificate was good until {until}; have a new one issued ({error})")
+    /// Says in the agent's log how a stream was over.
+    fn log_end(&self, outcome: &Result<Ended, ReceiveError>, step: Step) {
+        let agreement = &self.number;
+        match (outcome, step) {
+            (Ok(Ended::ToAsk), _) => {}
+            (Ok(Ended::Closed(closed)), _) => {
+                tracing::info!(%agreement, reason = closed.reason.as_str(), detail = %closed.detail, "the stream was closed");
             }
-        };
-        match code {
-            Some(ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed) => {
-                tracing::warn!(agreement = %self.number, %error, "begins again from the state");
-                *from_state = true;
-                self.tell(Phase::Connecting, Some(text));
-                retry.next_wait()
+            (Err(error), Step::Over(Phase::Ended)) => {
+                tracing::warn!(%agreement, %error, "the agreement has ended; purge what it gave");
             }
-            Some(ErrorCode::RegisterIncomplete) => {
-                tracing::warn!(agreement = %self.number, %error, "keeps its replica as it is");
-                self.tell(Phase::Waiting, Some(text));
-                NOT_ACTIVE_WAIT
+            (Err(ReceiveError::Sink(error)), Step::Over(_) | Step::Again { wait: Wait::Long, .. }) => {
+                tracing::error!(%agreement, %error, "the replica cannot be written");
             }
-            Some(ErrorCode::AgreementNotActive | ErrorCode::SchemaMismatch | ErrorCode::NotPermitted) => {
-                tracing::warn!(agreement = %self.number, %error, "waits for the agreement");
-                self.tell(Phase::Waiting, Some(text));
-                NOT_ACTIVE_WAIT
+            (Err(error), Step::Again { wait: Wait::Long, .. }) => {
+                tracing::warn!(%agreement, %error, "waits for the agreement, and keeps its replica as it is");
             }
-            _ => {
-                let wait = retry.next_wait();
-                tracing::warn!(agreement = %self.number, %error, ?wait, "the stream broke");
-                self.tell(Phase::Connecting, Some(text));
-                wait
+            (Err(error), _) => tracing::warn!(%agreement, %error, "the stream broke; it is begun again"),
+        }
+    }
+
+    /// How a stream was over, for people, with what to do about it.
+    fn in_words(&self, outcome: &Result<Ended, ReceiveError>, step: Step) -> Option<String> {
+        match outcome {
+            Ok(Ended::ToAsk) => None,
+            Ok(Ended::Closed(closed)) => Some(closed.in_words()),
+            Err(error) if step == Step::Over(Phase::Ended) => {
+                Some(format!("{error}; purge what it gave you"))
             }
+            Err(error @ ReceiveError::Sink(_)) => Some(error.to_string()),
+            Err(error) => Some(match self.identity.expired() {
+                None => error.to_string(),
+                Some(until) => {
+                    format!("our certificate was good until {until}; have a new one issued ({error})")
+                }
+            }),
         }
     }
 
@@ -232,7 +214,7 @@ impl Agent {
         &mut self,
         cursor: Option<Cursor>,
         reconciling: &mut Reconciling,
-        is_live: &mut bool,
+        was_live: &mut bool,
     ) -> Result<Ended, ReceiveError> {
         let meter = self.meter.clone();
         // A client of its own: a slow reader would starve other streams of one connection.
@@ -242,7 +224,7 @@ impl Agent {
         let mut written: Option<tokio::time::Instant> = None;
         let mut on_progress =
             |machine: &ReceiveMachine, sink: &dyn Sink, checked: Option<Checked>, moment: Moment| {
-                *is_live |= machine.is_live();
+                *was_live |= machine.is_live();
                 if let (Some(meter), Moment::Applied(took)) = (&meter, moment) {
                     meter.applied(took);
                 }
@@ -268,8 +250,8 @@ impl Agent {
                 }
             };
         let sink = self.sink.as_mut();
-        let outcome =
-            receive(&client, number, cursor, sink, (reconciling, &self.wish), &mut on_progress).await;
+        let stream = Receiving { client: &client, number, cursor, sink, reconciling, wish: &self.wish };
+        let outcome = receive(stream, &mut on_progress).await;
         let rows = self.sink.row_count();
         self.status.send_modify(|status| status.rows = rows);
         self.status.borrow().write(self.status_file.as_deref());
@@ -288,8 +270,17 @@ impl Agent {
     }
 }
 
-fn has_ended(error: &ClientError) -> bool {
-    error.problem().is_some_and(|problem| problem.code == ErrorCode::AgreementEnded)
+/// How a stream was over, as the recovery asks it.
+fn stream_end(outcome: &Result<Ended, ReceiveError>) -> StreamEnd {
+    match outcome {
+        Ok(Ended::ToAsk) => StreamEnd::ToAsk,
+        Ok(Ended::Closed(Closed { reason, next, .. })) => StreamEnd::Closed { reason: *reason, next: *next },
+        Err(ReceiveError::Sink(error)) => StreamEnd::Sink(error.class),
+        Err(ReceiveError::Client(error)) => {
+            error.problem().map_or(StreamEnd::Broken, |problem| StreamEnd::Refused(problem.code))
+        }
+        Err(_) => StreamEnd::Broken,
+    }
 }
 
 /// Agents that begin together do not compare together: a share of the time between comparisons, in thousandths.

@@ -9,10 +9,9 @@ use anyhow::{Context, bail};
 use schemas::ids::AgreementNumber;
 
 use crate::config::ConsumerConfig;
-use crate::process::status_path;
+use crate::phase::Phase;
 use crate::receive::reconciling::Checked;
-use crate::running::compare_mark;
-use crate::status::{Phase, Status};
+use crate::status::{Status, compare_mark, status_path};
 
 /// An agent that runs looks at marks every second.
 const TAKEN_LIMIT: Duration = Duration::from_secs(15);

@@ -4,12 +4,13 @@
 //! import the router.
 
 pub mod agent;
+pub mod agents;
 pub mod comparison;
 pub mod config;
 pub mod metrics;
 pub mod observe;
+pub mod phase;
 pub mod process;
 pub mod receive;
-pub mod running;
 pub mod sink;
 pub mod status;

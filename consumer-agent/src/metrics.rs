@@ -14,8 +14,9 @@ use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 use schemas::ids::AgreementNumber;
 use schemas::promise::Promise;
 
+use crate::phase::Phase;
 use crate::receive::reconciling::Checked;
-use crate::status::{Phase, Status};
+use crate::status::Status;
 
 const AGREEMENT: &[&str] = &["agreement"];
 

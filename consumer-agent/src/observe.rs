@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use platform::observe::{Check, Observed};
 
 use crate::metrics::Metrics;
-use crate::running::Statuses;
-use crate::status::{Phase, Status};
+use crate::phase::Phase;
+use crate::status::{Status, Statuses};
 
 /// The agents of a process, watched.
 pub struct Watch {

@@ -1,6 +1,6 @@
 //! The consumer agent as a process: configuration, telemetry, build, run, drain.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +10,15 @@ use platform::identity::Identity;
 use platform::observe;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry;
-use schemas::ids::AgreementNumber;
 use tokio::sync::mpsc;
 
+use crate::agents::{Agents, AgentsParts};
 use crate::config::ConsumerConfig;
 use crate::metrics::Metrics;
 use crate::observe::Watch;
-use crate::running::Running;
 
 /// How often the configuration and a person's marks are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Where an agreement's status is written.
-pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
-    data_dir.join(format!("{number}.status.json"))
-}
 
 /// Runs until SIGTERM or Ctrl-C, or until every agreement has ended.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
@@ -40,9 +34,16 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let tasks = Tasks::new();
     let (broken, mut breaks) = mpsc::channel(1);
     let observe_listen = config.observe_listen;
-    let mut running = Running::start(path, config, (identity, metrics.clone()), &tasks, broken)?;
+    let mut agents = Agents::start(AgentsParts {
+        path: path.to_owned(),
+        config,
+        identity,
+        metrics: metrics.clone(),
+        tasks: tasks.clone(),
+        broken,
+    })?;
     if let Some(address) = observe_listen {
-        let watch = Watch::new(metrics, running.statuses());
+        let watch = Watch::new(metrics, agents.statuses());
         let listened = observe::listen(address, Arc::new(watch), &tasks).await;
         listened.with_context(|| format!("observe_listen = \"{address}\""))?;
     }
@@ -54,7 +55,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
             biased;
             () = &mut ends => break None,
             fault = breaks.recv() => break fault,
-            _ = looks.tick() => running.look(),
+            _ = looks.tick() => agents.look(),
         }
     };
     tracing::info!("stopping");

@@ -4,13 +4,16 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use schemas::cursor::{Cursor, in_words as places_in_words};
 use schemas::ids::{AgreementNumber, ChannelName};
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use crate::phase::Phase;
 use crate::receive::machine::{Behind, Tally};
 use crate::receive::reconciling::Checked;
 
@@ -48,39 +51,29 @@ pub struct Status {
     pub last_error: Option<String>,
 }
 
-/// What an agent is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// It is looking for the router.
-    Connecting,
-    /// Events flow.
-    Streaming,
-    /// The agreement is not in force, or does not fit the schema; it is asked for again from time to time.
-    Waiting,
-    /// The agreement was revoked or has expired: what it gave must be purged.
-    Ended,
-    /// The place of its replica is not as it should be: a person must do something. It is tried from time to time.
-    Stuck,
-    /// Its own disk has failed: the process must be started again.
-    Broken,
+/// Where an agreement's status is written.
+pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
+    data_dir.join(format!("{number}.status.json"))
 }
 
-impl Phase {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Connecting, Self::Streaming, Self::Waiting, Self::Ended, Self::Stuck, Self::Broken];
+/// The mark by which a person asks for a comparison.
+pub fn compare_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
+    data_dir.join(format!("{number}.compare"))
+}
 
-    /// The word as the status file has it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Streaming => "streaming",
-            Self::Waiting => "waiting",
-            Self::Ended => "ended",
-            Self::Stuck => "stuck",
-            Self::Broken => "broken",
-        }
+/// What the agents are doing; clones share it, and see those that are added.
+#[derive(Debug, Clone, Default)]
+pub struct Statuses(Arc<RwLock<Vec<watch::Receiver<Status>>>>);
+
+impl Statuses {
+    /// Each agent's.
+    pub fn all(&self) -> Vec<Status> {
+        let agents = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        agents.iter().map(|agent| agent.borrow().clone()).collect()
+    }
+
+    pub(crate) fn add(&self, agent: watch::Receiver<Status>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(agent);
     }
 }
 

@@ -16,7 +16,8 @@ use parts::ports;
 use platform::client::send;
 use platform::pki::{Authority, Subject};
 use serde_json::json;
-use support::network::{SCHEMA, Stream};
+use support::network::Stream;
+use support::publisher::SCHEMA;
 use support::site::{Process, Site};
 use tokio::process::{Child, Command};
 

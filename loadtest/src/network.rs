@@ -70,6 +70,55 @@ fn identity(stem: &str) -> String {
     )
 }
 
+/// Where the network's processes listen.
+struct Addresses {
+    router: SocketAddr,
+    operators: SocketAddr,
+    endpoint: SocketAddr,
+    /// Router and producer, for those who watch.
+    observed: [SocketAddr; 2],
+}
+
+impl Addresses {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            router: ports::address()?,
+            endpoint: ports::address()?,
+            observed: [ports::address()?, ports::address()?],
+            operators: ports::address()?,
+        })
+    }
+
+    /// Writes the files of router and producer into the network's folder.
+    fn configure(&self, path: &Path, brokers: &str, is_scraped: bool) -> anyhow::Result<()> {
+        let Self { router, operators, endpoint, observed } = self;
+        platform::closed::write(&path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
+        std::fs::write(path.join("schema.avsc"), SCHEMA)?;
+        std::fs::create_dir_all(path.join("drop"))?;
+        let observe = |address: SocketAddr| match is_scraped {
+            true => format!("observe_listen = \"{address}\"\n"),
+            false => String::new(),
+        };
+        let prefix = hex::encode(platform::random::bytes::<6>()?);
+        let text = format!(
+            "listen = \"{router}\"\nadmin_listen = \"{operators}\"\ndomain = \"{DOMAIN}\"\n\
+             network_secret = \"secret\"\ndeclared = \"declared\"\n{}\n{}\n[kafka]\n\
+             brokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n",
+            observe(observed[0]),
+            identity("router")
+        );
+        std::fs::write(path.join("router.toml"), text)?;
+        let text = format!(
+            "router = \"https://{router}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{CHANNEL}\"\nschema = \"schema.avsc\"\n\
+             data_dir = \"producer\"\ndrop_dir = \"drop\"\n{}\n{}\n[http]\nlisten = \"{endpoint}\"\n\n[guard]\n\
+             max_delete_percent = 100\nmax_change_percent = 100\n",
+            observe(observed[1]),
+            identity("provider")
+        );
+        Ok(std::fs::write(path.join("producer.toml"), text)?)
+    }
+}
+
 fn certificates(dir: &Path, consumers: u32) -> anyhow::Result<()> {
     let pki = dir.join("pki");
     let authority = Authority::open_or_create(&pki, DOMAIN)?;
@@ -141,32 +190,9 @@ impl Network {
         let path = dir.path();
         certificates(path, scenario.consumers() + scenario.beside.count())?;
         declarations(path, scenario)?;
-        platform::closed::write(&path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
-        std::fs::write(path.join("schema.avsc"), SCHEMA)?;
-        std::fs::create_dir_all(path.join("drop"))?;
-        let (router, endpoint) = (ports::address()?, ports::address()?);
-        let observed = [ports::address()?, ports::address()?];
-        let observe = |address: SocketAddr| match watched.scraped {
-            true => format!("observe_listen = \"{address}\"\n"),
-            false => String::new(),
-        };
-        let prefix = hex::encode(platform::random::bytes::<6>()?);
-        let text = format!(
-            "listen = \"{router}\"\nadmin_listen = \"{}\"\ndomain = \"{DOMAIN}\"\nnetwork_secret = \"secret\"\n\
-             declared = \"declared\"\n{}\n{}\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n",
-            ports::address()?,
-            observe(observed[0]),
-            identity("router")
-        );
-        std::fs::write(path.join("router.toml"), text)?;
-        let text = format!(
-            "router = \"https://{router}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{CHANNEL}\"\nschema = \"schema.avsc\"\n\
-             data_dir = \"producer\"\ndrop_dir = \"drop\"\n{}\n{}\n[http]\nlisten = \"{endpoint}\"\n\n[guard]\n\
-             max_delete_percent = 100\nmax_change_percent = 100\n",
-            observe(observed[1]),
-            identity("provider")
-        );
-        std::fs::write(path.join("producer.toml"), text)?;
+        let addresses = Addresses::new()?;
+        addresses.configure(path, brokers, watched.scraped)?;
+        let Addresses { router, endpoint, observed, .. } = addresses;
         let environment = environment(watched, setting.collector);
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut running =

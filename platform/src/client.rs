@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemas::error_code::Problem;
 
 use crate::identity::Identity;
+use crate::unreachable::{Unreachable, causes};
 
 /// A router that does not take a connection in this time is tried again.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -23,13 +24,8 @@ pub enum ClientError {
     #[error("the identity cannot be used for HTTP: {0}")]
     Identity(String),
     /// The router could not be reached, or the connection broke.
-    #[error("{url}: {problem}")]
-    Unreachable {
-        /// Where.
-        url: String,
-        /// Why, with its causes.
-        problem: String,
-    },
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
     /// The router refused.
     #[error("{0:?}: refused with {code}: {detail}", code = .1.code, detail = .1.detail)]
     Refused(String, Box<Problem>),
@@ -56,7 +52,7 @@ impl ClientError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Identity(_) => false,
-            Self::Unreachable { .. } => true,
+            Self::Unreachable(_) => true,
             Self::Refused(_, problem) => problem.code.is_retryable(),
             Self::Strange { status, .. } => *status >= 500,
         }
@@ -127,8 +123,8 @@ pub async fn send(request: reqwest::RequestBuilder) -> Result<reqwest::Response,
 async fn carry(request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
     let broken = |error| unreachable_peer(&error);
     #[cfg(feature = "simulation")]
-    if let Some(node) = crate::node::current() {
-        return node.send(request.build().map_err(broken)?).await;
+    if let Some(host) = crate::host::current() {
+        return Ok(host.send(request.build().map_err(broken)?).await?);
     }
     request.send().await.map_err(broken)
 }
@@ -145,17 +141,5 @@ pub async fn send_json<T: serde::de::DeserializeOwned>(
 
 /// A broken connection as an error.
 pub fn unreachable_peer(error: &reqwest::Error) -> ClientError {
-    let url = error.url().map_or_else(|| "the router".to_owned(), ToString::to_string);
-    ClientError::Unreachable { url, problem: causes(error) }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
+    Unreachable::from(error).into()
 }

@@ -7,8 +7,8 @@ use schemas::time::Millis;
 /// Now, in UTC.
 pub fn now() -> Millis {
     #[cfg(feature = "simulation")]
-    if let Some(node) = crate::node::current() {
-        return node.now();
+    if let Some(host) = crate::host::current() {
+        return host.now();
     }
     Millis::from(jiff::Timestamp::now())
 }
@@ -17,8 +17,8 @@ pub fn now() -> Millis {
 /// the machine sleeps.
 pub fn since_boot() -> Duration {
     #[cfg(feature = "simulation")]
-    if let Some(node) = crate::node::current() {
-        return node.since_boot();
+    if let Some(host) = crate::host::current() {
+        return host.since_boot();
     }
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;

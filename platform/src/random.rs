@@ -14,8 +14,8 @@ pub fn id() -> Result<[u8; 16], NoRandomness> {
 pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     #[cfg(feature = "simulation")]
-    if let Some(node) = crate::node::current() {
-        node.fill(&mut bytes);
+    if let Some(host) = crate::host::current() {
+        host.fill(&mut bytes);
         return Ok(bytes);
     }
     getrandom::fill(&mut bytes).map_err(NoRandomness)?;

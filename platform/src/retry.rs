@@ -38,11 +38,11 @@ impl Retry {
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
         #[cfg(feature = "simulation")]
-        if let Some(node) = crate::node::current() {
+        if let Some(host) = crate::host::current() {
             // The crate's own jitter has no seed.
             let interval = self.0.current_interval;
             self.0.next_backoff();
-            return interval * (700 + u32::try_from(node.below(600)).unwrap_or(0)) / 1_000;
+            return interval * (700 + u32::try_from(host.below(600)).unwrap_or(0)) / 1_000;
         }
         self.0.next_backoff().unwrap_or(LONGEST_WAIT)
     }

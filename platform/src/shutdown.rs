@@ -33,8 +33,8 @@ impl Tasks {
     /// Runs a task until it ends; it should watch [`Tasks::stopping`].
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         #[cfg(feature = "simulation")]
-        if let Some(node) = crate::node::current() {
-            node.spawn(self.tracker.track_future(task));
+        if let Some(host) = crate::host::current() {
+            host.spawn(Box::pin(self.tracker.track_future(task)));
             return;
         }
         self.tracker.spawn(task);

@@ -7,7 +7,9 @@ pub mod audit;
 pub mod channels;
 pub mod config;
 pub mod control;
+pub mod declarations;
 pub mod delivery;
+mod expiry;
 pub mod fanout;
 pub mod grants;
 pub mod http;
@@ -32,7 +34,7 @@ use scope::secret::NetworkSecret;
 
 pub use crate::service::{Core, CoreError, CoreParts};
 
-use crate::control::declared::Declared;
+use crate::declarations::Declared;
 use crate::http::server::{ServeError, serve};
 use crate::observe::Watch;
 use crate::registry::external::External;
@@ -123,8 +125,10 @@ impl Router {
             CoreParts { log, routers, registry, identity: &identity, name, secret, declared, disks };
         let core = Core::start(of_core).await?;
         let tasks = &core.tasks;
-        let address = serve(parts.listen, &identity, domain.clone(), core.agents(), tasks).await?;
-        let admin_address = serve(parts.admin_listen, &identity, domain, core.admin(), tasks).await?;
+        let address =
+            serve(parts.listen, &identity, domain.clone(), http::agent_routes(&core), tasks).await?;
+        let admin_address =
+            serve(parts.admin_listen, &identity, domain, http::admin_routes(&core), tasks).await?;
         if let Some(listen) = watched.listen {
             let watch = Arc::new(Watch::new(core.clone()));
             let listened = observing::listen(listen, watch, tasks).await;

@@ -13,7 +13,7 @@ use platform::telemetry;
 use schemas::ids::RouterInstance;
 
 use crate::config::{LogPlace, RouterConfig};
-use crate::control::declared::Declared;
+use crate::declarations::Declared;
 use crate::http::server::MAX_SOCKETS;
 use crate::registry::external::External;
 use crate::{Parts, Router, Watched};

@@ -1,13 +1,12 @@
-//! A router but for its sockets: what every request needs, and the routes that serve it.
+//! A router but for its sockets: what every request needs.
 //!
-//! Owns the order in which its parts begin and end. It must never open a listener: the process does, and the
-//! simulation has none.
+//! Owns the order in which its parts begin and end. It must never know how requests come in:
+//! `http` does, and the simulation has no sockets.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware;
 use event_log::{Log, TopicError};
 use platform::identity::Identity;
 use platform::metrics::MetricsError;
@@ -18,8 +17,8 @@ use scope::secret::NetworkSecret;
 use crate::audit::service::Audit;
 use crate::channels::Channels;
 use crate::channels::start::StartError;
-use crate::control::declared::{Declared, DeclaredError};
 use crate::control::service::Control;
+use crate::declarations::{Declared, DeclaredError};
 use crate::delivery::service::{Deliveries, DeliveriesParts};
 use crate::grants::{Grant, GrantError};
 use crate::ingest::service::Publisher;
@@ -27,7 +26,7 @@ use crate::lease::service::Lease;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::external::External;
-use crate::{Routers, control, http};
+use crate::{Routers, expiry};
 
 /// The audit may write its last entries even where the streams used up the time to stop.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
@@ -149,7 +148,7 @@ impl Core {
             last,
         };
         let (stopping, expiry) =
-            (core.tasks.stopping(), control::expiry::watch(core.control.clone(), core.lease.clone()));
+            (core.tasks.stopping(), expiry::watch(core.control.clone(), core.lease.clone()));
         core.tasks.spawn(async move {
             tokio::select! {
                 biased;
@@ -158,27 +157,6 @@ impl Core {
             }
         });
         Ok(core)
-    }
-
-    /// The routes that agents may use.
-    pub fn agents(&self) -> axum::Router {
-        let routes = http::agents::routes().merge(http::registry::routes());
-        self.serve(routes)
-    }
-
-    /// The routes that operators may use.
-    pub fn admin(&self) -> axum::Router {
-        self.serve(http::admin::routes())
-    }
-
-    fn serve(&self, routes: axum::Router<Arc<Self>>) -> axum::Router {
-        let observed = middleware::from_fn_with_state(self.metrics.clone(), http::observed::observe);
-        let unknown = http::problem::unknown_route;
-        routes
-            .fallback(unknown)
-            .method_not_allowed_fallback(unknown)
-            .layer(observed)
-            .with_state(Arc::new(self.clone()))
     }
 
     /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.

@@ -17,4 +17,5 @@ pub mod predicate;
 pub mod projection;
 pub mod scope;
 pub mod secret;
+mod sharded_map;
 pub mod transform;

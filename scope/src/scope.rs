@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::compile::{CompileError, Compiled, Terms};
 use crate::denial::Denial;
-use crate::index::anchor::Anchors;
 use crate::permit::{Outcome, Permitted};
+use crate::predicate::access::AccessPredicates;
 use crate::predicate::{Filter, Predicate, Truth};
 use crate::projection::Projection;
 use crate::secret::AgreementKey;
@@ -32,9 +32,9 @@ pub struct Rows {
 
 /// What a scope decides by and gives out: equal for scopes that are equal in everything but whose they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Likeness([u8; 32]);
+pub(crate) struct Fingerprint([u8; 32]);
 
-impl Likeness {
+impl Fingerprint {
     fn of(
         agreement: &Agreement,
         terms: &Terms<'_>,
@@ -62,7 +62,7 @@ pub struct Scope {
     keeps_key: bool,
     key: AgreementKey,
     pending: Vec<String>,
-    likeness: Likeness,
+    fingerprint: Fingerprint,
 }
 
 impl Scope {
@@ -70,9 +70,9 @@ impl Scope {
     pub fn compile(agreement: &Agreement, terms: &Terms<'_>) -> Result<Self, CompileError> {
         let Compiled { effective, is_resolved, predicate, rules, derived, keeps_key, key, pending } =
             Compiled::new(agreement, terms)?;
-        let likeness = Likeness::of(agreement, terms, (&predicate, &rules), (&derived, keeps_key));
+        let fingerprint = Fingerprint::of(agreement, terms, (&predicate, &rules), (&derived, keeps_key));
         Ok(Self {
-            likeness,
+            fingerprint,
             older: is_resolved.then(|| Older::new(terms.writer, &effective)),
             filter: Filter::new(&predicate, &effective),
             projection: Projection::new(&rules, &effective, key.clone()),
@@ -95,13 +95,13 @@ impl Scope {
     }
 
     /// What tells it from scopes that decide and project otherwise.
-    pub(crate) const fn likeness(&self) -> Likeness {
-        self.likeness
+    pub(crate) const fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// What an index finds it by, in images of the schema that it judges.
-    pub(crate) fn anchors(&self) -> Option<Anchors> {
-        self.filter()?.anchors()
+    pub(crate) fn access_predicates(&self) -> Option<AccessPredicates> {
+        self.filter()?.access_predicates()
     }
 
     /// Its predicate, where it is one of images of the schema that records come in.
@@ -120,7 +120,7 @@ impl Scope {
     }
 
     /// The same where an index has looked at the images: at those that it does not lead from, the predicate does not hold;
-    /// where its anchors are exact, it does at the others.
+    /// where its access predicates are exact, it does at the others.
     pub(crate) fn decide(
         &self,
         (op, key): (Op, &str),

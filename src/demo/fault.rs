@@ -3,8 +3,9 @@
 //! Owns what each fault does. Neither router nor agents know of it.
 
 use async_trait::async_trait;
-use consumer_agent::receive::machine::Effect;
-use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
+use consumer_agent::sink::effect::Effect;
+use consumer_agent::sink::error::SinkError;
+use consumer_agent::sink::{Batch, See, Sink, StreamHead};
 use schemas::cursor::Cursor;
 
 /// A fault to plant.
@@ -51,6 +52,10 @@ impl FaultySink {
     fn plant(&mut self, effects: &mut Vec<Effect>) {
         if let Some(lost) = &self.lost {
             effects.retain(|effect| !matches!(effect, Effect::Upsert { key, .. } if key == lost));
+            if effects.iter().any(|effect| matches!(effect, Effect::Remove { key } if key == lost)) {
+                // The register itself has removed it: another row is lost instead.
+                (self.planted, self.lost) = (false, None);
+            }
         }
         let is_victim = |effect: &Effect| match self.fault {
             Fault::Drop | Fault::Repeat => matches!(effect, Effect::Upsert { .. }),
@@ -93,7 +98,7 @@ impl Sink for FaultySink {
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let mut batch = batch.clone();
-        // One victim only: where its next change heals it, the demo says that the fault could not be planted.
+        // One victim at a time: where a change heals it, the demo says that the fault could not be planted.
         self.plant(&mut batch.effects);
         self.inner.apply(&batch).await
     }

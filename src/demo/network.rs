@@ -22,7 +22,7 @@ use producer_agent::image::sled_store::SledImages;
 use producer_agent::outbox::lock;
 use producer_agent::send::machine::SendMachine;
 use producer_agent::send::sender::{Sender, Sent};
-use router::control::declared::Declared;
+use router::declarations::Declared;
 use router::{Parts, Router, Watched};
 use schemas::agreement::Agreement;
 use schemas::avro::schema::AvroSchema;

@@ -8,7 +8,16 @@ use std::path::Path;
 use anyhow::Context;
 use encoding_rs::{Encoding, UTF_8};
 
-use super::verify::Reading;
+/// How the files are to be read.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Between cells.
+    pub delimiter: u8,
+    /// The encoding's name.
+    pub encoding: String,
+    /// Steps that make spellings of one key equal.
+    pub normalise: Vec<String>,
+}
 
 /// A file's bytes, in an encoding in which a quote is a byte.
 pub(super) struct Raw {

@@ -32,9 +32,10 @@ use super::fault::{Fault, FaultySink, check_planted};
 use super::layout::{Columns, territories};
 use super::network::{Network, Producer};
 use super::progress::Progress;
+use super::raw::Reading;
 use super::replicas::{Consumer, ReplicaVerdict, VersionVerdict};
 use super::tables::ReplicaTable;
-use super::verify::{Folded, Moved, Reading, Register, Version};
+use super::verify::{Folded, Moved, Register, Version};
 
 const PROVIDER: &str = "provider";
 const CHANNEL: &str = "register";

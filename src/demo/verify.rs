@@ -11,7 +11,7 @@ use anyhow::Context;
 use icu_normalizer::ComposingNormalizerBorrowed;
 use sha2::{Digest, Sha256};
 
-use super::raw::{Raw, RawRow};
+use super::raw::{Raw, RawRow, Reading};
 
 /// One version's file, and whether its changes counted.
 #[derive(Debug, Clone)]
@@ -24,17 +24,6 @@ pub struct Version<'a> {
     pub key: &'a [String],
     /// The territory's column.
     pub territory: &'a str,
-}
-
-/// How the files are to be read.
-#[derive(Debug, Clone)]
-pub struct Reading {
-    /// Between cells.
-    pub delimiter: u8,
-    /// The encoding's name.
-    pub encoding: String,
-    /// Steps that make spellings of one key equal.
-    pub normalise: Vec<String>,
 }
 
 struct Kept {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use platform::client::{Client, send_json};
 use platform::clock::now;
 use platform::identity::{Identity, IdentityFiles};
-use router::control::declared::Declared;
+use router::declarations::Declared;
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::compatibility::{Level, judge};
 use schemas::avro::schema::AvroSchema;

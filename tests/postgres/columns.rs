@@ -1,6 +1,6 @@
 //! What somebody hangs on a replica table: views on columns that go or change, triggers on rows.
 
-use consumer_agent::receive::machine::Effect;
+use consumer_agent::sink::effect::Effect;
 use consumer_agent::sink::postgres::PostgresSink;
 use consumer_agent::sink::{Batch, Sink};
 use parts::postgres::Postgres;

@@ -11,7 +11,8 @@ mod columns;
 mod parking;
 mod types;
 
-use consumer_agent::receive::machine::Effect;
+use consumer_agent::sink::effect::Effect;
+use consumer_agent::sink::error::SinkErrorClass;
 use consumer_agent::sink::postgres::{PostgresPlace, PostgresSink};
 use consumer_agent::sink::{Batch, Sink, StreamHead};
 use parts::postgres::Postgres;
@@ -176,7 +177,7 @@ async fn a_table_that_a_person_altered_or_made_is_refused_by_name() {
     let mut altered = sink(&place);
     altered.ready().await.unwrap();
     let error = altered.begin(&head).await.unwrap_err();
-    assert!(error.needs_a_person());
+    assert!(error.class == SinkErrorClass::Person);
     let words = error.to_string();
     assert!(words.contains("column name is character varying(20), it was text"), "{words}");
     assert!(words.contains("column note (text) was added"), "{words}");
@@ -220,7 +221,7 @@ async fn a_server_that_is_killed_in_mid_transaction_has_taken_the_batch_or_not()
     let next = batch(vec![upsert("2", row("b", None))], 6);
     let (failed, _server) = tokio::join!(sink.apply(&next), killing);
     let failed = failed.unwrap_err();
-    assert!(!failed.needs_a_person(), "{failed}");
+    assert!(failed.class == SinkErrorClass::Transient, "{failed}");
     sink.ready().await.unwrap();
     assert_eq!(
         (sink.cursor(), sink.row_count()),

@@ -1,6 +1,7 @@
 //! Rows that a table refuses: parked by their keys, seen and decided by a person.
 
-use consumer_agent::receive::machine::Effect;
+use consumer_agent::sink::effect::Effect;
+use consumer_agent::sink::error::SinkErrorClass;
 use consumer_agent::sink::postgres::{Decision, PostgresPlace, PostgresSink, decide, parked};
 use consumer_agent::sink::{Batch, Sink};
 use parts::postgres::Postgres;
@@ -129,7 +130,10 @@ async fn a_table_that_refuses_everything_is_a_persons_to_mend() {
     let all = (0..101).map(|n| upsert(&n.to_string(), row("a", Some(100)))).collect::<Vec<_>>();
     let error = sink.apply(&batch([vec![Effect::Begin], all.clone(), vec![Effect::End]].concat(), 5)).await;
     let error = error.unwrap_err();
-    assert!(error.needs_a_person() && error.to_string().contains("refuses more than 100 keys"), "{error}");
+    assert!(
+        error.class == SinkErrorClass::Person && error.to_string().contains("refuses more than 100 keys"),
+        "{error}"
+    );
     sink.ready().await.unwrap();
     assert_eq!((sink.cursor(), sink.parked_count()), (None, 0), "nothing is taken for done");
     admin.batch_execute("ALTER TABLE dit.register DROP CONSTRAINT register_size_check").await.unwrap();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use consumer_agent::receive::machine::Effect;
 use consumer_agent::sink::Sink;
+use consumer_agent::sink::effect::Effect;
 use parts::postgres::Postgres;
 use schemas::avro::binary::{put_bytes, put_long, put_string};
 use schemas::reconcile::texts;

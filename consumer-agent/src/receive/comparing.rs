@@ -10,8 +10,9 @@ use schemas::cursor::Cursor;
 use schemas::reconcile::{Ranges, Sums, Texts, texts};
 use schemas::time::Millis;
 
-use super::machine::Effect;
-use crate::sink::{Batch, Sink, SinkError};
+use crate::sink::effect::Effect;
+use crate::sink::error::SinkError;
+use crate::sink::{Batch, Sink};
 
 /// What the replica's rows come to.
 pub(super) async fn sums(sink: &mut dyn Sink, within: &Ranges, bits: u8) -> Result<Sums, SinkError> {

@@ -3,45 +3,44 @@
 //! Pure. It drops repeats by position, keeps a pass from the state apart until its end mark, and turns every end
 //! of a stream into what comes next.
 
-use schemas::cursor::{Cursor, Pass, Place};
+use schemas::cursor::{Cursor, Pass, Place, in_words};
 use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 
-/// What a delivery does to the replica.
+use crate::sink::effect::Effect;
+
+/// What a delivery comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// The row of a key is this image.
-    Upsert {
-        /// The key.
-        key: String,
-        /// A datum of the stream's derived schema.
-        image: Vec<u8>,
-    },
-    /// The key has no row.
-    Remove {
-        /// The key.
-        key: String,
-    },
-    /// A pass from the state begins: what follows is a replica of its own until the end mark.
-    Begin,
-    /// The pass has ended: its rows are the replica.
-    End,
+pub enum Received {
+    /// A change of the replica.
+    Effect(Effect),
     /// Nothing for the replica; the position may have moved.
     Nothing,
     /// The stream is over.
-    Closed {
-        /// What comes next.
-        next: Next,
-        /// Why.
-        reason: CloseReason,
-        /// For people.
-        detail: String,
-        /// The last position delivered, by partition.
-        places: PerPartition<Place>,
-    },
+    Closed(Closed),
+}
+
+/// How a stream was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// What comes next.
+    pub next: Next,
+    /// Why.
+    pub reason: CloseReason,
+    /// For people.
+    pub detail: String,
+    /// The last position delivered, by partition.
+    pub places: PerPartition<Place>,
+}
+
+impl Closed {
+    /// The detail with the last position.
+    pub fn in_words(&self) -> String {
+        format!("{}; last position delivered: {}", self.detail, in_words(&self.places))
+    }
 }
 
 /// How far a replica is behind the log.
@@ -194,28 +193,28 @@ impl ReceiveMachine {
     }
 
     /// Takes one delivery.
-    pub fn on_delivery(&mut self, delivery: &Delivery<'_>) -> Result<Effect, ProtocolError> {
+    pub fn on_delivery(&mut self, delivery: &Delivery<'_>) -> Result<Received, ProtocolError> {
         match delivery {
             Delivery::Event(event) => self.on_event(event),
             Delivery::Begin { bootstrap } => {
                 // The pass that the cursor stands in goes on; any other begins from nothing.
                 if self.pass_id() == Some(*bootstrap) {
-                    return Ok(Effect::Nothing);
+                    return Ok(Received::Nothing);
                 }
                 self.pass = Some(Passing { id: *bootstrap, told: None });
-                Ok(Effect::Begin)
+                Ok(Received::Effect(Effect::Begin))
             }
             Delivery::Pass(pass) => {
                 self.check_pass(pass.id)?;
                 self.pass = Some(Passing::of(pass.clone()));
-                Ok(Effect::Nothing)
+                Ok(Received::Nothing)
             }
             Delivery::End { bootstrap, places } => {
                 self.check_pass(*bootstrap)?;
                 self.pass = None;
                 self.places.clone_from(places);
                 self.progress = places.values().map(|_| None).collect();
-                Ok(Effect::End)
+                Ok(Received::Effect(Effect::End))
             }
             Delivery::Progress(progress) => {
                 let partition = progress.partition;
@@ -228,16 +227,16 @@ impl ReceiveMachine {
                 if let Some(told) = self.progress.get_mut(partition) {
                     *told = Some(*progress);
                 }
-                Ok(Effect::Nothing)
+                Ok(Received::Nothing)
             }
             // What the replica is compared with says nothing of the position.
-            Delivery::Sums { .. } | Delivery::Range { .. } => Ok(Effect::Nothing),
-            Delivery::Closing { next, reason, detail, places } => Ok(Effect::Closed {
+            Delivery::Sums { .. } | Delivery::Range { .. } => Ok(Received::Nothing),
+            Delivery::Closing { next, reason, detail, places } => Ok(Received::Closed(Closed {
                 next: *next,
                 reason: *reason,
                 detail: detail.clone(),
                 places: places.clone(),
-            }),
+            })),
         }
     }
 
@@ -255,21 +254,21 @@ impl ReceiveMachine {
         }
     }
 
-    fn on_event(&mut self, event: &Event<'_>) -> Result<Effect, ProtocolError> {
+    fn on_event(&mut self, event: &Event<'_>) -> Result<Received, ProtocolError> {
         if self.pass.is_none() {
             let known = self.places.get_mut(event.partition);
             let known = known.ok_or(ProtocolError::NoSuchPartition(event.partition))?;
             if event.offset < known.offset {
-                return Ok(Effect::Nothing);
+                return Ok(Received::Nothing);
             }
             known.offset = event.offset.next();
         }
         self.tally.count(event.reason);
         let key = event.key.to_owned();
-        Ok(match event.after {
+        Ok(Received::Effect(match event.after {
             Some(image) => Effect::Upsert { key, image: image.to_vec() },
             None => Effect::Remove { key },
-        })
+        }))
     }
 }
 
@@ -319,23 +318,32 @@ mod tests {
     #[test]
     fn a_repeat_changes_nothing() {
         let mut machine = machine(Some(5));
-        assert_eq!(machine.on_delivery(&event(4, Some(b"x"))), Ok(Effect::Nothing));
-        assert!(matches!(machine.on_delivery(&event(5, Some(b"x"))), Ok(Effect::Upsert { .. })));
-        assert_eq!(machine.on_delivery(&event(5, Some(b"x"))), Ok(Effect::Nothing));
-        assert!(matches!(machine.on_delivery(&event(9, None)), Ok(Effect::Remove { .. })));
+        assert_eq!(machine.on_delivery(&event(4, Some(b"x"))), Ok(Received::Nothing));
+        assert!(matches!(
+            machine.on_delivery(&event(5, Some(b"x"))),
+            Ok(Received::Effect(Effect::Upsert { .. }))
+        ));
+        assert_eq!(machine.on_delivery(&event(5, Some(b"x"))), Ok(Received::Nothing));
+        assert!(matches!(machine.on_delivery(&event(9, None)), Ok(Received::Effect(Effect::Remove { .. }))));
         assert_eq!(offset_of(&machine), Some(10));
     }
 
     #[test]
     fn a_pass_from_the_state_has_no_cursor_until_its_end() {
         let mut machine = machine(None);
-        assert_eq!(machine.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Effect::Begin));
+        assert_eq!(
+            machine.on_delivery(&Delivery::Begin { bootstrap: PASS }),
+            Ok(Received::Effect(Effect::Begin))
+        );
         for offset in [70, 3] {
-            assert!(matches!(machine.on_delivery(&event(offset, Some(b"x"))), Ok(Effect::Upsert { .. })));
+            assert!(matches!(
+                machine.on_delivery(&event(offset, Some(b"x"))),
+                Ok(Received::Effect(Effect::Upsert { .. }))
+            ));
         }
         assert_eq!(machine.cursor(), None);
         let end = Delivery::End { bootstrap: PASS, places: PerPartition::filled(1, place(80)) };
-        assert_eq!(machine.on_delivery(&end), Ok(Effect::End));
+        assert_eq!(machine.on_delivery(&end), Ok(Received::Effect(Effect::End)));
         assert_eq!(offset_of(&machine), Some(80));
         assert!(matches!(machine.on_delivery(&end), Err(ProtocolError::OtherPass { .. })));
     }
@@ -347,18 +355,21 @@ mod tests {
         let places = PerPartition::filled(1, PassPlace { next: Offset::new(4), end: Offset::new(9) });
         let (begun_at, seal) = (Millis::new(1), "s".to_owned());
         let told = Delivery::Pass(Pass { id: PASS, begun_at, places, seal });
-        assert_eq!(first.on_delivery(&told), Ok(Effect::Nothing));
+        assert_eq!(first.on_delivery(&told), Ok(Received::Nothing));
         let cursor = first.cursor().unwrap();
         assert_eq!(cursor.pass.as_ref().unwrap().places.get(P0).unwrap().next, Offset::new(4));
         let resumed = || ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));
         let mut same = resumed();
-        assert_eq!(same.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Effect::Nothing));
-        assert!(matches!(same.on_delivery(&event(3, Some(b"x"))), Ok(Effect::Upsert { .. })));
+        assert_eq!(same.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Received::Nothing));
+        assert!(matches!(
+            same.on_delivery(&event(3, Some(b"x"))),
+            Ok(Received::Effect(Effect::Upsert { .. }))
+        ));
         let end = Delivery::End { bootstrap: PASS, places: PerPartition::filled(1, place(80)) };
-        assert_eq!(same.on_delivery(&end), Ok(Effect::End));
+        assert_eq!(same.on_delivery(&end), Ok(Received::Effect(Effect::End)));
         let mut other = resumed();
         let begin = Delivery::Begin { bootstrap: BootstrapId::new([9; 16]) };
-        assert_eq!(other.on_delivery(&begin), Ok(Effect::Begin));
+        assert_eq!(other.on_delivery(&begin), Ok(Received::Effect(Effect::Begin)));
         assert_eq!(other.cursor(), None);
     }
 
@@ -372,10 +383,10 @@ mod tests {
         };
         assert_eq!(machine.behind(), None);
         assert_eq!(machine.freshness(), None);
-        assert_eq!(machine.on_delivery(&progress(8)), Ok(Effect::Nothing));
+        assert_eq!(machine.on_delivery(&progress(8)), Ok(Received::Nothing));
         assert_eq!((offset_of(&machine), machine.freshness()), (Some(8), Some(Millis::new(9))));
         assert_eq!(machine.behind(), Some(Behind { events: 2, since: Some(Millis::new(9)) }));
-        assert_eq!(machine.on_delivery(&progress(10)), Ok(Effect::Nothing));
+        assert_eq!(machine.on_delivery(&progress(10)), Ok(Received::Nothing));
         assert_eq!(machine.behind(), Some(Behind::default()));
         assert_eq!(machine.on_delivery(&progress(7)), Err(ProtocolError::Backwards(P0)));
         let mut none = ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), None);

@@ -6,4 +6,5 @@ mod comparing;
 pub mod machine;
 pub mod receiver;
 pub mod reconciling;
+pub mod recovery;
 pub mod wish;

@@ -9,7 +9,7 @@ use platform::traces::{Step, Stepping};
 use schemas::avro::binary::{Cursor as Datums, DatumError};
 use schemas::avro::container::{Block, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
-use schemas::cursor::{Cursor, Place, in_words};
+use schemas::cursor::Cursor;
 use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, CloseReason, Delivery, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY,
 };
@@ -18,10 +18,11 @@ use schemas::per_partition::PerPartition;
 use schemas::reconcile::{Announced, Ask};
 
 use super::comparing::{self, Mend};
-use super::machine::{Effect, ProtocolError, ReceiveMachine};
+use super::machine::{Closed, ProtocolError, ReceiveMachine, Received};
 use super::reconciling::{Checked, Finding, Reconciling, Unasked};
 use super::wish::Wish;
-use crate::sink::{Batch, Sink, SinkError, StreamHead};
+use crate::sink::error::SinkError;
+use crate::sink::{Batch, Sink, StreamHead};
 
 /// A router that takes longer to begin a stream is left: it waits for its log, and another may not have to.
 const ADMISSION_LIMIT: Duration = Duration::from_mins(1);
@@ -79,26 +80,6 @@ pub enum Ended {
     ToAsk,
 }
 
-/// How a stream was closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
-    /// What comes next.
-    pub next: Next,
-    /// Why.
-    pub reason: CloseReason,
-    /// For people.
-    pub detail: String,
-    /// The last position delivered, by partition.
-    pub places: PerPartition<Place>,
-}
-
-impl Closed {
-    /// The detail with the last position.
-    pub fn in_words(&self) -> String {
-        format!("{}; last position delivered: {}", self.detail, in_words(&self.places))
-    }
-}
-
 /// Where to begin.
 fn from_parameter(cursor: Option<&Cursor>) -> String {
     cursor.map_or_else(|| "state".to_owned(), ToString::to_string)
@@ -116,15 +97,25 @@ pub enum Moment {
 /// Is told where the stream and the sink stand, and how the last comparison ended.
 pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Checked>, Moment) + Send + 'p;
 
-/// Receives one stream until it is closed or breaks; `cursor` is where the sink stands.
-pub async fn receive(
-    client: &Client,
-    number: &AgreementNumber,
-    cursor: Option<Cursor>,
-    sink: &mut dyn Sink,
-    (reconciling, wish): (&mut Reconciling, &Wish),
-    on_progress: &mut OnProgress<'_>,
-) -> Result<Ended, ReceiveError> {
+/// What one stream takes part in.
+pub struct Receiving<'r> {
+    /// To the router; a client of its own.
+    pub client: &'r Client,
+    /// The agreement.
+    pub number: &'r AgreementNumber,
+    /// Where to begin; with the state without it.
+    pub cursor: Option<Cursor>,
+    /// Where the replica lives.
+    pub sink: &'r mut dyn Sink,
+    /// The comparisons of the replica.
+    pub reconciling: &'r mut Reconciling,
+    /// A person's word that it is to be compared now.
+    pub wish: &'r Wish,
+}
+
+/// Receives one stream until it is closed or breaks.
+pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) -> Result<Ended, ReceiveError> {
+    let Receiving { client, number, cursor, sink, reconciling, wish } = stream;
     let path = format!("/v1/agreements/{number}/stream");
     let query = query(cursor.as_ref(), sink, reconciling);
     let admitted = tokio::time::timeout(ADMISSION_LIMIT, send(client.get(&path).query(&query)));
@@ -265,11 +256,9 @@ impl Stream {
             }
             followed.extend(self.follow(&delivery));
             match self.machine.on_delivery(&delivery)? {
-                Effect::Nothing => {}
-                Effect::Closed { next, reason, detail, places } => {
-                    closed = Some(Closed { next, reason, detail, places });
-                }
-                effect => effects.push(effect),
+                Received::Nothing => {}
+                Received::Closed(end) => closed = Some(end),
+                Received::Effect(effect) => effects.push(effect),
             }
         }
         datums.end()?;

@@ -2,18 +2,19 @@
 //!
 //! Owns the narrow sink trait. A sink applies a batch's effects and its cursor together, or neither.
 
+pub mod effect;
+pub mod error;
 pub mod file;
 pub mod postgres;
-mod rows;
 
 use async_trait::async_trait;
-use platform::segments::SegmentError;
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
 use schemas::reconcile::Texts;
 use schemas::time::Millis;
 
-use crate::receive::machine::Effect;
+use self::effect::Effect;
+use self::error::SinkError;
 
 /// What a stream says at its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,49 +32,6 @@ pub struct Batch {
     pub cursor: Option<Cursor>,
     /// Up to when the provider has looked at its source.
     pub freshness: Option<Millis>,
-}
-
-/// Why a sink refused.
-#[derive(Debug, thiserror::Error)]
-pub enum SinkError {
-    /// Its segments.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    /// A file could not be written.
-    #[error("{path}: {error}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// Its own record cannot be read.
-    #[error(
-        "the sink's record {position} cannot be read: {problem}; set the folder aside, the agent resyncs"
-    )]
-    Record {
-        /// Its position.
-        position: u64,
-        /// What is wrong.
-        problem: String,
-    },
-    /// PostgreSQL.
-    #[error(transparent)]
-    Postgres(#[from] postgres::PostgresError),
-    /// A row cannot be written as the sink's own.
-    #[error("a row does not follow the stream's schema: {0}")]
-    Row(#[from] schemas::avro::binary::DatumError),
-}
-
-impl SinkError {
-    /// Whether trying again is of no use before a person has done something.
-    pub fn needs_a_person(&self) -> bool {
-        match self {
-            Self::Postgres(error) => error.needs_a_person(),
-            Self::Row(_) => true,
-            Self::Segment(_) | Self::Io { .. } | Self::Record { .. } => false,
-        }
-    }
 }
 
 /// Sees rows, one by one.

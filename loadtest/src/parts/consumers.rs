@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use consumer_agent::agent::Agent;
-use consumer_agent::receive::machine::Effect;
+use consumer_agent::phase::Phase;
+use consumer_agent::sink::effect::Effect;
+use consumer_agent::sink::error::SinkError;
 use consumer_agent::sink::file::FileSink;
-use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
-use consumer_agent::status::Phase;
+use consumer_agent::sink::{Batch, See, Sink, StreamHead};
 use platform::identity::{Identity, IdentityFiles};
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};

@@ -6,7 +6,8 @@
 use encoding_rs::Encoding;
 use serde::Deserialize;
 
-use super::cells::{DateFormat, NumberStyle, Rounding};
+use super::values::calendar::DateFormat;
+use super::values::numeral::{NumberStyle, Rounding};
 
 /// What a quote means in delimited text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

@@ -4,8 +4,5 @@
 //! data path sees the result through a `watch`, so that a change bites mid-stream.
 
 pub mod change;
-pub mod checked;
-pub mod declared;
-pub mod expiry;
 pub mod service;
 pub mod view;

@@ -11,3 +11,29 @@ mod paused;
 pub mod problem;
 pub mod registry;
 pub mod server;
+
+use std::sync::Arc;
+
+use axum::middleware;
+
+use crate::Core;
+
+/// The routes that agents may use.
+pub fn agent_routes(core: &Core) -> axum::Router {
+    serve(core, agents::routes().merge(registry::routes()))
+}
+
+/// The routes that operators may use.
+pub fn admin_routes(core: &Core) -> axum::Router {
+    serve(core, admin::routes())
+}
+
+fn serve(core: &Core, routes: axum::Router<Arc<Core>>) -> axum::Router {
+    let observed = middleware::from_fn_with_state(core.metrics.clone(), observed::observe);
+    let unknown = problem::unknown_route;
+    routes
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .layer(observed)
+        .with_state(Arc::new(core.clone()))
+}

@@ -13,9 +13,9 @@ use schemas::error_code::{ErrorCode, Problem};
 use schemas::reconcile::AskError;
 
 use crate::audit::service::AuditError;
-use crate::control::declared::DeclaredError;
 use crate::control::service::ControlError;
 use crate::control::view::Refusal;
+use crate::declarations::DeclaredError;
 use crate::delivery::error::{OpenError, OwnStateError};
 use crate::delivery::shadow::ShadowError;
 use crate::delivery::start::StartError;

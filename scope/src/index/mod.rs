@@ -1,23 +1,23 @@
 //! All scopes of a channel over one schema, found by what an event's images hold in the fields that they ask for.
 //!
-//! Owns who is looked up and who must be asked one by one. An index is never changed under a reader: a change is made to a
+//! Owns who is looked up and who must be scanned one by one. An index is never changed under a reader: a change is made to a
 //! copy, which shares with the old one all that did not change. What it gives equals what each scope gives by itself.
 
-pub(crate) mod anchor;
-pub(crate) mod points;
-pub(crate) mod ranges;
+mod column;
+mod ranges;
 
 use std::sync::Arc;
 
 use schemas::avro::located::Located;
 use schemas::change::{Images, Op};
 
-use self::anchor::{Anchor, Anchors, Column};
-use self::points::Shards;
+use self::column::Column;
 use crate::denial::Denial;
 use crate::permit::{Outcome, Permitted};
+use crate::predicate::access::{AccessPredicate, AccessPredicates};
 use crate::predicate::{Atoms, Formula, Truth, Truths};
-use crate::scope::{Likeness, Scope};
+use crate::scope::{Fingerprint, Scope};
+use crate::sharded_map::ShardedMap;
 
 /// Groups of one page: what a change copies of them.
 const PAGE: usize = 128;
@@ -30,9 +30,9 @@ pub struct GroupId(u32);
 #[derive(Debug, Clone)]
 struct Group {
     scope: Arc<Scope>,
-    likeness: Likeness,
-    /// Where it stands in the columns; none where it must always be asked.
-    anchors: Option<Arc<Anchors>>,
+    fingerprint: Fingerprint,
+    /// Where it stands in the columns; none where it must always be scanned.
+    access: Option<Arc<AccessPredicates>>,
     members: usize,
 }
 
@@ -42,22 +42,22 @@ pub struct Index {
     pages: Vec<Arc<Vec<Option<Group>>>>,
     /// Numbers of groups that are no more.
     free: Vec<u32>,
-    by_likeness: Shards<Likeness>,
+    by_fingerprint: ShardedMap<Fingerprint>,
     columns: Vec<Arc<Column>>,
-    rest: Arc<Rest>,
+    scan_list: Arc<ScanList>,
     members: usize,
 }
 
-/// Those that no value leads to: asked one by one, but what they ask alike once.
+/// Those that no value leads to: scanned one by one, but what they ask alike once.
 #[derive(Debug, Clone, Default)]
-struct Rest {
+struct ScanList {
     atoms: Atoms,
-    each: Vec<(u32, Asked)>,
+    each: Vec<(u32, Scanned)>,
 }
 
-/// How one of them is asked.
+/// How one of them is scanned.
 #[derive(Debug, Clone)]
-enum Asked {
+enum Scanned {
     /// Over the tests that all ask.
     Formula(Arc<Formula>),
     /// As a whole: its images are of another schema.
@@ -85,8 +85,8 @@ impl Index {
     /// Adds a scope that was compiled against the index's schema.
     pub fn add(&mut self, scope: Arc<Scope>) -> GroupId {
         self.members += 1;
-        let likeness = scope.likeness();
-        if let [known] = self.by_likeness.get(&likeness) {
+        let fingerprint = scope.fingerprint();
+        if let [known] = self.by_fingerprint.get(&fingerprint) {
             let id = *known;
             if let Some(group) = self.slot(id) {
                 group.members += 1;
@@ -94,14 +94,14 @@ impl Index {
             return GroupId(id);
         }
         let id = self.number();
-        let anchors = scope.anchors().map(Arc::new);
-        match &anchors {
-            None => Arc::make_mut(&mut self.rest).add(id, &scope),
-            Some(anchors) => anchors.all.iter().for_each(|anchor| self.column(anchor).add(anchor, id)),
+        let access = scope.access_predicates().map(Arc::new);
+        match &access {
+            None => Arc::make_mut(&mut self.scan_list).add(id, &scope),
+            Some(access) => access.all.iter().for_each(|one| self.column(one).add(one, id)),
         }
-        self.by_likeness.add(likeness, id);
+        self.by_fingerprint.add(fingerprint, id);
         if let Some(slot) = self.place(id) {
-            *slot = Some(Group { scope, likeness, anchors, members: 1 });
+            *slot = Some(Group { scope, fingerprint, access, members: 1 });
         }
         GroupId(id)
     }
@@ -112,29 +112,29 @@ impl Index {
         group.members -= 1;
         let gone = (group.members == 0).then(|| group.clone());
         self.members -= 1;
-        let Some(Group { likeness, anchors, .. }) = gone else { return };
-        match anchors {
+        let Some(Group { fingerprint, access, .. }) = gone else { return };
+        match access {
             None => self.forget(id),
-            Some(anchors) => anchors.all.iter().for_each(|anchor| self.column(anchor).remove(anchor, id)),
+            Some(access) => access.all.iter().for_each(|one| self.column(one).remove(one, id)),
         }
-        self.by_likeness.remove(&likeness, id);
+        self.by_fingerprint.remove(&fingerprint, id);
         if let Some(slot) = self.place(id) {
             *slot = None;
         }
         self.free.push(id);
     }
 
-    /// One that no value leads to is asked no more. Where most tests are asked by nobody, those that are left begin anew.
+    /// One that no value leads to is scanned no more. Where most tests are scanned by nobody, those that are left begin anew.
     fn forget(&mut self, id: u32) {
-        let rest = Arc::make_mut(&mut self.rest);
-        rest.each.retain(|(other, _)| *other != id);
-        if rest.atoms.len() <= 2 * rest.named() {
+        let list = Arc::make_mut(&mut self.scan_list);
+        list.each.retain(|(other, _)| *other != id);
+        if list.atoms.len() <= 2 * list.named() {
             return;
         }
-        let left: Vec<u32> = std::mem::take(rest).each.into_iter().map(|(id, _)| id).collect();
+        let left: Vec<u32> = std::mem::take(list).each.into_iter().map(|(id, _)| id).collect();
         for id in left {
             if let Some(scope) = self.group(id).map(|group| Arc::clone(&group.scope)) {
-                Arc::make_mut(&mut self.rest).add(id, &scope);
+                Arc::make_mut(&mut self.scan_list).add(id, &scope);
             }
         }
     }
@@ -170,11 +170,11 @@ impl Index {
         self.pages.get(at / PAGE)?.get(at % PAGE)?.as_ref()
     }
 
-    /// The column of an anchor's field; made where there is none yet.
-    fn column(&mut self, anchor: &Anchor) -> &mut Column {
-        let known = self.columns.iter().position(|column| column.is_of(anchor.field()));
+    /// The column of an access predicate's field; made where there is none yet.
+    fn column(&mut self, access: &AccessPredicate) -> &mut Column {
+        let known = self.columns.iter().position(|column| column.is_of(access.field()));
         let index = known.unwrap_or_else(|| {
-            self.columns.push(Arc::new(Column::of(anchor.field().clone())));
+            self.columns.push(Arc::new(Column::of(access.field().clone())));
             self.columns.len() - 1
         });
         // It was found or made a moment ago.
@@ -201,17 +201,17 @@ impl Index {
         while let Some(id) = before.peek().into_iter().chain(after.peek()).map(|id| **id).min() {
             let hits =
                 (before.next_if(|hit| **hit == id).is_some(), after.next_if(|hit| **hit == id).is_some());
-            if let Some(Group { scope, anchors: Some(anchors), .. }) = self.group(id) {
-                decide(id, scope, hits, anchors.are_exact);
+            if let Some(Group { scope, access: Some(access), .. }) = self.group(id) {
+                decide(id, scope, hits, access.are_exact);
             }
         }
-        let atoms = &self.rest.atoms;
+        let atoms = &self.scan_list.atoms;
         let (mut before, mut after) =
             (images.before.map(|image| atoms.on(image)), images.after.map(|image| atoms.on(image)));
-        for (id, asked) in &self.rest.each {
-            let (hits, are_exact) = match asked {
-                Asked::Whole => ((true, true), false),
-                Asked::Formula(formula) => {
+        for (id, scanned) in &self.scan_list.each {
+            let (hits, are_exact) = match scanned {
+                Scanned::Whole => ((true, true), false),
+                Scanned::Formula(formula) => {
                     ((holds(formula, &mut before)?, holds(formula, &mut after)?), true)
                 }
             };
@@ -239,17 +239,17 @@ impl Index {
     }
 }
 
-impl Rest {
+impl ScanList {
     fn add(&mut self, id: u32, scope: &Scope) {
-        let formula = scope.filter().map(|filter| Asked::Formula(Arc::new(self.atoms.formula(filter))));
-        self.each.push((id, formula.unwrap_or(Asked::Whole)));
+        let formula = scope.filter().map(|filter| Scanned::Formula(Arc::new(self.atoms.formula(filter))));
+        self.each.push((id, formula.unwrap_or(Scanned::Whole)));
     }
 
     /// How many tests are named, each time that one is.
     fn named(&self) -> usize {
-        let size = |(_, asked): &(u32, Asked)| match asked {
-            Asked::Formula(formula) => formula.size(),
-            Asked::Whole => 0,
+        let size = |(_, scanned): &(u32, Scanned)| match scanned {
+            Scanned::Formula(formula) => formula.size(),
+            Scanned::Whole => 0,
         };
         self.each.iter().map(size).sum()
     }

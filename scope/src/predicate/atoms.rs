@@ -9,13 +9,13 @@ use schemas::avro::located::Located;
 
 use super::evaluate::Truth;
 use super::filter::{Filter, Test, fold};
-use crate::index::points::Shards;
+use crate::sharded_map::ShardedMap;
 
 /// The single tests of some predicates. A copy shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Atoms {
     each: Vec<Arc<Test>>,
-    by_words: Shards<String>,
+    by_words: ShardedMap<String>,
 }
 
 /// A predicate over tests by their number.

@@ -3,6 +3,7 @@
 //! Owns the language. The `cel` crate parses; typing, compilation and evaluation are ours, because its
 //! interpreter holds `null != "a"` to be true and compares numbers through floats.
 
+pub(crate) mod access;
 mod atoms;
 mod build;
 mod clauses;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use consumer_agent::phase::Phase;
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
-use consumer_agent::status::Phase;
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::{FileReport, Guard};
 use producer_agent::source::format::TableFormat;

@@ -11,7 +11,9 @@ use event_log::memory::MemoryLog;
 use event_log::{
     AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec,
 };
-use platform::node::{Node, Random};
+use platform::host::Host as _;
+use platform::simulation::node::Node;
+use platform::simulation::random::Random;
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use consumer_agent::agent::Agent;
-use consumer_agent::receive::machine::Effect;
+use consumer_agent::phase::Phase;
+use consumer_agent::sink::effect::Effect;
+use consumer_agent::sink::error::SinkError;
 use consumer_agent::sink::file::FileSink;
-use consumer_agent::sink::{Batch, See, Sink, SinkError, StreamHead};
-use consumer_agent::status::Phase;
+use consumer_agent::sink::{Batch, See, Sink, StreamHead};
 use platform::identity::Identity;
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::schema::AvroSchema;
@@ -262,7 +263,7 @@ impl Sink for Checked {
                     );
                 }
                 Effect::Upsert { key, image } => self.upsert(key, image),
-                Effect::Remove { .. } | Effect::Nothing | Effect::Closed { .. } => {}
+                Effect::Remove { .. } => {}
             }
         }
         if let Err(error) = self.inner.apply(batch).await {

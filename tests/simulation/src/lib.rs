@@ -22,7 +22,7 @@ pub mod world;
 use std::sync::Arc;
 
 use anyhow::Context;
-use platform::schedule::Schedule;
+use platform::simulation::schedule::Schedule;
 
 use crate::parties::Identities;
 use crate::world::{Outcome, World};

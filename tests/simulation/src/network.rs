@@ -14,10 +14,12 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::BodyExt;
-use platform::client::ClientError;
 use platform::connection_reset::ConnectionReset;
+use platform::host::Answer;
 use platform::identity::Peer;
-use platform::node::{Answer, Network, Node, Random};
+use platform::simulation::node::{Network, Node};
+use platform::simulation::random::Random;
+use platform::unreachable::Unreachable;
 use router::http::server::{PeerName, for_peer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
@@ -295,7 +297,7 @@ impl Network for Lines {
         };
         let limit = request.timeout().copied();
         Box::pin(async move {
-            let unreachable = |problem: &str| ClientError::Unreachable { url, problem: problem.to_owned() };
+            let unreachable = |problem: &str| Unreachable { url, problem: problem.to_owned() };
             let carried = lines.carry(letter);
             let carried = match limit {
                 Some(limit) => tokio::time::timeout(limit, carried).await,

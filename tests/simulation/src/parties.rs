@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use platform::identity::{Identity, Peer};
-use platform::node::Random;
 use platform::pki::{Authority, Subject};
-use router::control::declared::Declared;
+use platform::simulation::random::Random;
+use router::declarations::Declared;
 use schemas::agreement::Agreement;
 use schemas::ids::AgentId;
 use serde_json::json;

@@ -2,7 +2,7 @@
 //!
 //! Owns the drawing. Everything is drawn before the run begins, so that a plan is a function of its seed.
 
-use platform::node::Random;
+use platform::simulation::random::Random;
 
 /// How many routers there are.
 pub const ROUTERS: u64 = 2;

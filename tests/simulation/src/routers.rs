@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use event_log::Log;
 use platform::identity::Identity;
-use platform::node::Node;
-use router::control::declared::Declared;
+use platform::simulation::node::Node;
+use router::declarations::Declared;
 use router::{Core, CoreParts};
 use schemas::ids::{Offset, Partition};
 use schemas::record::{Kind, Record};
@@ -64,7 +64,8 @@ impl Routers {
             };
             match Core::start(parts).await {
                 Ok(core) => {
-                    let (agents, admin) = (core.agents(), core.admin());
+                    let (agents, admin) =
+                        (router::http::agent_routes(&core), router::http::admin_routes(&core));
                     self.lines.set_door(number, Some(Door { node, agents, admin }));
                     self.cores().insert(number, core);
                     return std::future::pending().await;

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use platform::node::{Beginning, Node, Random};
-use platform::schedule::Schedule;
 use platform::segments::memory_disk::MemoryDisk;
+use platform::simulation::node::{Beginning, Node};
+use platform::simulation::random::Random;
+use platform::simulation::schedule::Schedule;
 use schemas::agreement::Agreement;
 use schemas::promise::Promise;
 use schemas::time::Millis;

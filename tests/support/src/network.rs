@@ -11,7 +11,7 @@ use event_log::Log;
 use event_log::memory::MemoryLog;
 use platform::client::{Client, ClientError, send, send_json};
 use platform::pki::{Authority, Subject};
-use router::control::declared::Declared;
+use router::declarations::Declared;
 use router::registry::external::External;
 use router::{Parts, Router, Routers, Watched};
 use schemas::avro::binary::{Cursor as Datums, put_string};
@@ -29,13 +29,10 @@ use schemas::record::{Kind, Provenance, Record};
 use scope::secret::NetworkSecret;
 use serde_json::json;
 
-use crate::publisher;
+use crate::publisher::{self, SCHEMA};
 
 /// The trust domain.
 pub const DOMAIN: &str = "test.dit";
-/// The subject: a key, a territory, and something that nobody may have.
-pub const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
-    {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"secret","type":"string"}]}"#;
 const EPOCH: Epoch = Epoch::new([7; 16]);
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -13,7 +13,9 @@ use schemas::ids::{Digest, Epoch, Sequence};
 use schemas::publish::{Counted, OpenRequest, Position, batch_metadata};
 use schemas::time::Millis;
 
-use crate::network::SCHEMA;
+/// The subject: a key, a territory, and something that nobody may have.
+pub const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
+    {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"secret","type":"string"}]}"#;
 
 const SYNC: [u8; 16] = [5; 16];
 

@@ -153,6 +153,33 @@ fn every_file_says_what_it_owns_and_is_one_room() {
     }
 }
 
+/// Whether a line begins a function, whatever stands before its `fn`.
+fn is_function(line: &str) -> bool {
+    let mut rest = line;
+    if let Some(after) = rest.strip_prefix("pub") {
+        rest = after.strip_prefix('(').and_then(|of| of.split_once(')')).map_or(after, |(_, after)| after);
+        rest = rest.trim_start();
+    }
+    while let Some(after) =
+        ["const ", "async ", "unsafe ", "extern \"C\" "].iter().find_map(|word| rest.strip_prefix(word))
+    {
+        rest = after;
+    }
+    rest.starts_with("fn ")
+}
+
+#[test]
+fn a_function_is_seen_whatever_stands_before_it() {
+    for line in
+        ["fn a() {", "pub fn a() {", "pub(crate) async fn a(", "pub(in crate::b) const fn a() -> u8 {"]
+    {
+        assert!(is_function(line), "{line}");
+    }
+    for line in ["pub struct A {", "let fn_name = 1;", "constant fn", "public fn a() {", "// fn a() {"] {
+        assert!(!is_function(line), "{line}");
+    }
+}
+
 #[test]
 fn no_function_does_two_things() {
     for (path, text) in all_sources() {
@@ -160,11 +187,7 @@ fn no_function_does_two_things() {
         for (number, line) in text.lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
             let begins = line.trim_start();
-            let is_function =
-                ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
-                    .iter()
-                    .any(|start| begins.starts_with(start));
-            if is_function && open.is_none() && !begins.ends_with(';') && !begins.ends_with('}') {
+            if is_function(begins) && open.is_none() && !begins.ends_with(';') && !begins.ends_with('}') {
                 open = Some((number, indent, begins.chars().take(50).collect()));
             } else if let Some((first, column, function)) = &open
                 && indent == *column

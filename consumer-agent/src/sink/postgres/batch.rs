@@ -10,8 +10,9 @@ use super::columns::Column;
 use super::statements::Table;
 use super::writes::{Writes, is_rows_own};
 use super::{Known, PostgresError};
-use crate::receive::machine::Effect;
-use crate::sink::{Batch, SinkError};
+use crate::sink::Batch;
+use crate::sink::effect::Effect;
+use crate::sink::error::SinkError;
 
 /// Checks what is deferred to the commit, and from here on defers nothing.
 const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
@@ -71,7 +72,6 @@ async fn write(
             }
             Effect::Upsert { key, image } => writes.upsert(key, image)?,
             Effect::Remove { key } => writes.remove(key),
-            Effect::Nothing | Effect::Closed { .. } => {}
         }
     }
     writes.flush(table, transaction, known).await?;

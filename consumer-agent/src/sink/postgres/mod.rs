@@ -24,7 +24,8 @@ use tokio_postgres::Transaction;
 use self::columns::{Column, MOST_COLUMNS, differences, field_columns, own_columns};
 use self::connection::{Connection, connect};
 use self::statements::{Stored, Table};
-use super::{Batch, See, Sink, SinkError, StreamHead};
+use super::error::SinkError;
+use super::{Batch, See, Sink, StreamHead};
 
 pub use columns::MOST_FIELDS;
 pub use connection::PostgresPlace;
@@ -130,7 +131,7 @@ impl PostgresError {
     }
 
     /// Whether trying again is of no use before a person has done something.
-    pub fn needs_a_person(&self) -> bool {
+    fn needs_a_person(&self) -> bool {
         match self {
             Self::Server { error, .. } => {
                 error.code().is_some_and(|code| LASTING.iter().any(|class| code.code().starts_with(class)))
@@ -138,6 +139,12 @@ impl PostgresError {
             Self::Late { .. } => false,
             _ => true,
         }
+    }
+}
+
+impl From<PostgresError> for SinkError {
+    fn from(error: PostgresError) -> Self {
+        if error.needs_a_person() { Self::for_a_person(error) } else { Self::transient(error) }
     }
 }
 

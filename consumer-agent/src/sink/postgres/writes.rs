@@ -15,7 +15,7 @@ use super::columns::{Column, GENERATION, KEY, is_field, quoted};
 use super::parked::{Parking, Row};
 use super::statements::Table;
 use super::{Known, PostgresError};
-use crate::sink::SinkError;
+use crate::sink::error::SinkError;
 
 /// Rows of one statement: enough that its costs do not count, few enough to be no burden.
 const ROWS_AT_ONCE: usize = 5_000;

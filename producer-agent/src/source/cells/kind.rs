@@ -8,9 +8,9 @@ use schemas::avro::binary::{put_bytes, put_long, put_string};
 use serde_json::Value as Json;
 
 use super::Cell;
-use super::calendar::{self, DateFormat, Precision};
-use super::numeral::{Misfit, NumberStyle, Numeral, Rounding};
 use crate::source::format::TableFormat;
+use crate::source::values::calendar::{self, DateFormat, Precision};
+use crate::source::values::numeral::{Misfit, NumberStyle, Numeral, Rounding};
 
 /// How a file writes its values.
 #[derive(Debug, Clone)]

@@ -3,10 +3,8 @@
 //! Owns the mapping of columns to fields (by name, by alias) and what each cell is as a value of its field's type: exactly
 //! that, or refused. Values stay as in the file; only the key is normalised, elsewhere.
 
-mod calendar;
 mod header;
 mod kind;
-mod numeral;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,9 +14,7 @@ use schemas::avro::schema::AvroSchema;
 use super::format::TableFormat;
 use kind::{Kind, Styles};
 
-pub use calendar::DateFormat;
 pub use header::{HeaderError, hint, in_quotes};
-pub use numeral::{NumberStyle, Rounding};
 
 /// What stands in one place of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]

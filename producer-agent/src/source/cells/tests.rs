@@ -1,6 +1,7 @@
 //! Every type from text and from JSON: one value, or refused by name.
 
 use super::*;
+use crate::source::values::numeral::Rounding;
 use schemas::avro::json;
 use serde_json::json;
 

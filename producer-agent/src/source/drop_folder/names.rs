@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use crate::source::digits::runs;
+use crate::source::values::digits::runs;
 
 /// Endings of files that are still being written, or lie beside one.
 const UNFINISHED: [&str; 12] = [

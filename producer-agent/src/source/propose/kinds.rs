@@ -7,8 +7,9 @@ use schemas::avro::schema::AvroSchema;
 use serde_json::{Value as Json, json};
 
 use super::Column;
-use crate::source::cells::{Cell, Cells, Columns, DateFormat, RowEncoder};
+use crate::source::cells::{Cell, Cells, Columns, RowEncoder};
 use crate::source::format::TableFormat;
+use crate::source::values::calendar::DateFormat;
 
 /// How dates are written that are not written as 2026-01-31.
 const DATE_FORMATS: [&str; 3] = ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"];

@@ -1,4 +1,4 @@
-//! Groups by a value: a hash table in parts, so that a change copies one part and no reader waits.
+//! Numbers by a value: a hash map in shards, so that a change copies one shard and no reader waits.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -9,18 +9,18 @@ const SHARDS: usize = 64;
 
 /// Numbers by key.
 #[derive(Debug, Clone)]
-pub(crate) struct Shards<K> {
+pub(crate) struct ShardedMap<K> {
     state: RandomState,
     parts: Vec<Arc<HashMap<K, Vec<u32>>>>,
 }
 
-impl<K> Default for Shards<K> {
+impl<K> Default for ShardedMap<K> {
     fn default() -> Self {
         Self { state: RandomState::new(), parts: Vec::new() }
     }
 }
 
-impl<K: Hash + Eq + Clone> Shards<K> {
+impl<K: Hash + Eq + Clone> ShardedMap<K> {
     fn part<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
         let shards = u64::try_from(SHARDS).unwrap_or(1);
         usize::try_from(self.state.hash_one(key) % shards).unwrap_or(0)

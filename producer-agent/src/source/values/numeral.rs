@@ -43,7 +43,7 @@ pub enum Rounding {
 
 impl Rounding {
     /// A number divided by a power of ten; `None` when something is left and nothing may be lost.
-    pub(super) fn divide(self, number: i128, by: i128) -> Option<i128> {
+    pub(in crate::source) fn divide(self, number: i128, by: i128) -> Option<i128> {
         let (floor, rest) = (number.div_euclid(by), number.rem_euclid(by));
         if rest == 0 {
             return Some(floor);
@@ -60,7 +60,7 @@ impl Rounding {
 
 /// A number as it was written: its digits times a power of ten.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Numeral {
+pub(in crate::source) struct Numeral {
     is_negative: bool,
     /// Without zeros at either end; empty for zero.
     digits: String,
@@ -74,7 +74,7 @@ const MOST_DIGITS: usize = 38;
 
 impl Numeral {
     /// Reads a text; an exponent only where it is allowed.
-    pub(super) fn parse(text: &str, style: NumberStyle, with_exponent: bool) -> Option<Self> {
+    pub(in crate::source) fn parse(text: &str, style: NumberStyle, with_exponent: bool) -> Option<Self> {
         let (is_negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -100,7 +100,7 @@ impl Numeral {
     }
 
     /// The number times ten to the scale, exactly or as the rounding says. `Err` says what is wrong.
-    pub(super) fn scaled(&self, scale: u32, rounding: Rounding) -> Result<i128, Misfit> {
+    pub(in crate::source) fn scaled(&self, scale: u32, rounding: Rounding) -> Result<i128, Misfit> {
         if self.digits.is_empty() {
             return Ok(0);
         }
@@ -129,7 +129,7 @@ impl Numeral {
 
     /// Whether a float that was read from this text holds each digit that was written: written out with as many digits,
     /// it is the same.
-    pub(super) fn is_held_by(&self, float: impl std::fmt::LowerExp) -> bool {
+    pub(in crate::source) fn is_held_by(&self, float: impl std::fmt::LowerExp) -> bool {
         if self.digits.is_empty() {
             return true;
         }
@@ -144,21 +144,21 @@ impl Numeral {
     }
 
     /// As a float's parser takes it.
-    pub(super) fn plain(&self) -> String {
+    pub(in crate::source) fn plain(&self) -> String {
         let sign = if self.is_negative { "-" } else { "" };
         let digits = if self.digits.is_empty() { "0" } else { &self.digits };
         format!("{sign}{digits}e{}", self.exponent)
     }
 
     /// Whether it is zero.
-    pub(super) const fn is_zero(&self) -> bool {
+    pub(in crate::source) const fn is_zero(&self) -> bool {
         self.digits.is_empty()
     }
 }
 
 /// Why a number is no value of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Misfit {
+pub(in crate::source) enum Misfit {
     /// It has digits below the last one.
     TooFine,
     /// It is beyond the largest.

@@ -8,8 +8,8 @@ use schemas::avro::binary::{Cursor as Datum, DatumError, put_bytes, put_length, 
 use schemas::cursor::Cursor;
 use schemas::time::Millis;
 
-use super::Batch;
-use crate::receive::machine::Effect;
+use crate::sink::Batch;
+use crate::sink::effect::Effect;
 
 /// The replica in memory: the rows in force, and those of a pass that is not over.
 #[derive(Debug, Default)]
@@ -50,7 +50,6 @@ impl Rows {
                     changed |= self.pass.is_none();
                     self.target().remove(key);
                 }
-                Effect::Nothing | Effect::Closed { .. } => {}
             }
         }
         if is_passing {
@@ -104,11 +103,6 @@ pub(super) fn encode(batch: &Batch) -> Vec<u8> {
             Effect::Remove { key } => {
                 put_long(&mut out, REMOVE);
                 put_string(&mut out, key);
-            }
-            // Only effects on rows are kept; these have none.
-            Effect::Nothing | Effect::Closed { .. } => {
-                put_long(&mut out, REMOVE);
-                put_string(&mut out, "");
             }
         }
     }

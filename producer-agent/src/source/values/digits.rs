@@ -3,7 +3,7 @@
 //! Owns where a run ends. What a run means is its reader's.
 
 /// The runs of a text in order, each with whether it is of ASCII digits.
-pub(super) fn runs(text: &str) -> impl Iterator<Item = (bool, &str)> {
+pub(in crate::source) fn runs(text: &str) -> impl Iterator<Item = (bool, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let is_digits = rest.chars().next()?.is_ascii_digit();

@@ -5,21 +5,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::node::{Node, Random};
+use super::random::Random;
+use crate::host::{Host, Task, enter};
 
 /// The number of the simulation's own task, which is on no node.
 const MAIN: u64 = 0;
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A host, among those whose tasks a schedule has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostNumber(u64);
+
+/// A task that has begun.
+struct Begun {
+    on: HostNumber,
+    host: Arc<dyn Host>,
+    /// A task that is polled just now is not there.
+    task: Option<Task>,
+}
 
 struct State {
-    /// A task that is polled just now is not there.
-    tasks: BTreeMap<u64, (Node, Option<Task>)>,
+    tasks: BTreeMap<u64, Begun>,
     ready: BTreeSet<u64>,
+    paused: BTreeSet<HostNumber>,
     next: u64,
     random: Random,
     root: Option<Waker>,
@@ -47,53 +58,80 @@ impl Wake for Waking {
 impl Schedule {
     /// No tasks yet.
     pub fn new(seed: u64) -> Arc<Self> {
-        let (tasks, ready) = (BTreeMap::new(), BTreeSet::from([MAIN]));
-        Arc::new(Self(Mutex::new(State { tasks, ready, next: 1, random: Random::new(seed), root: None })))
+        Arc::new(Self(Mutex::new(State {
+            tasks: BTreeMap::new(),
+            ready: BTreeSet::from([MAIN]),
+            paused: BTreeSet::new(),
+            next: 1,
+            random: Random::new(seed),
+            root: None,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn next_number(&self) -> u64 {
+    /// A host more.
+    pub fn add_host(&self) -> HostNumber {
+        HostNumber(self.next_number())
+    }
+
+    /// The tasks of a host stand still.
+    pub fn pause(&self, host: HostNumber) {
+        self.lock().paused.insert(host);
+    }
+
+    /// The tasks of a host go on.
+    pub fn resume(&self, host: HostNumber) {
+        self.lock().paused.remove(&host);
+        self.wake_root();
+    }
+
+    fn next_number(&self) -> u64 {
         let mut state = self.lock();
         state.next += 1;
         state.next
     }
 
-    pub(crate) fn wake_root(&self) {
+    fn wake_root(&self) {
         let root = self.lock().root.take();
         if let Some(root) = root {
             root.wake();
         }
     }
 
-    pub(crate) fn add(&self, node: Node, task: Task) {
+    /// A task begins on a host.
+    pub fn add(&self, on: HostNumber, host: Arc<dyn Host>, task: Task) {
         let number = self.next_number();
         let mut state = self.lock();
-        state.tasks.insert(number, (node, Some(task)));
+        state.tasks.insert(number, Begun { on, host, task: Some(task) });
         state.ready.insert(number);
         drop(state);
         self.wake_root();
     }
 
-    pub(crate) fn drop_tasks(&self, node: &Node) {
+    /// The tasks of a host are dropped where they stand.
+    pub fn drop_tasks(&self, host: HostNumber) {
         let mut dropped = Vec::new();
-        self.lock().tasks.retain(|_, (of, task)| {
-            let stays = of.number() != node.number();
+        self.lock().tasks.retain(|_, begun| {
+            let stays = begun.on != host;
             if !stays {
-                dropped.extend(task.take());
+                dropped.push((Arc::clone(&begun.host), begun.task.take()));
             }
             stays
         });
-        node.enter(|| drop(dropped));
+        // What a task drops, it drops on its host.
+        for (host, task) in dropped {
+            enter(host, || drop(task));
+        }
     }
 
     /// Drops every task: the simulation is over.
     pub fn clear(&self) {
         let tasks = std::mem::take(&mut self.lock().tasks);
-        for (node, task) in tasks.into_values() {
-            node.enter(|| drop(task));
+        for Begun { host, task, .. } in tasks.into_values() {
+            enter(host, || drop(task));
         }
     }
 
@@ -123,9 +161,9 @@ impl Schedule {
     /// One of those that can go on.
     fn draw(&self) -> Option<u64> {
         let mut state = self.lock();
-        let State { tasks, ready, random, .. } = &mut *state;
+        let State { tasks, ready, paused, random, .. } = &mut *state;
         ready.retain(|number| *number == MAIN || tasks.contains_key(number));
-        let is_paused = |number: &&u64| tasks.get(number).is_some_and(|(node, _)| node.is_paused());
+        let is_paused = |number: &&u64| tasks.get(number).is_some_and(|begun| paused.contains(&begun.on));
         let can: Vec<u64> = ready.iter().filter(|number| !is_paused(number)).copied().collect();
         let count = u64::try_from(can.len()).ok().filter(|count| *count > 0)?;
         let index = usize::try_from(random.below(count)).ok()?;
@@ -137,19 +175,20 @@ impl Schedule {
     fn poll(&self, number: u64, context: &mut Context<'_>) {
         let taken = {
             let mut state = self.lock();
-            state.tasks.get_mut(&number).and_then(|(node, task)| Some((node.clone(), task.take()?)))
+            let begun = state.tasks.get_mut(&number);
+            begun.and_then(|begun| Some((Arc::clone(&begun.host), begun.task.take()?)))
         };
-        let Some((node, mut task)) = taken else { return };
-        let is_over = node.enter(|| task.as_mut().poll(context).is_ready());
+        let Some((host, mut task)) = taken else { return };
+        let is_over = enter(Arc::clone(&host), || task.as_mut().poll(context).is_ready());
         let mut rest = Some(task);
         let mut state = self.lock();
         if is_over {
             state.tasks.remove(&number);
-        } else if let Some((_, place)) = state.tasks.get_mut(&number) {
-            *place = rest.take();
+        } else if let Some(begun) = state.tasks.get_mut(&number) {
+            begun.task = rest.take();
         }
         drop(state);
-        // What is over, or was killed by itself, is dropped as its node.
-        node.enter(|| drop(rest));
+        // What is over, or was killed by itself, is dropped on its host.
+        enter(host, || drop(rest));
     }
 }

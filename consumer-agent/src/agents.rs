@@ -4,48 +4,44 @@
 //! does not see is a change of what is received already: that takes a new start.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use platform::identity::Identity;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::Tasks;
 use schemas::ids::AgreementNumber;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::config::{AgreementConfig, ConsumerConfig};
 use crate::metrics::Metrics;
-use crate::process::status_path;
+use crate::phase::Phase;
 use crate::receive::wish::Wish;
+use crate::sink::Sink;
 use crate::sink::file::FileSink;
+use crate::sink::file::error::FileSinkError;
 use crate::sink::postgres::PostgresSink;
-use crate::sink::{Sink, SinkError};
-use crate::status::{Phase, Status};
+use crate::status::{Statuses, compare_mark, status_path};
 
-/// What the agents are doing; clones share it, and see those that are added.
-#[derive(Debug, Clone, Default)]
-pub struct Statuses(Arc<RwLock<Vec<watch::Receiver<Status>>>>);
-
-impl Statuses {
-    /// Each agent's.
-    pub fn all(&self) -> Vec<Status> {
-        let agents = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        agents.iter().map(|agent| agent.borrow().clone()).collect()
-    }
-
-    fn add(&self, agent: watch::Receiver<Status>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(agent);
-    }
-}
-
-/// The mark by which a person asks for a comparison.
-pub fn compare_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
-    data_dir.join(format!("{number}.compare"))
+/// What the agents of a process are made of.
+pub struct AgentsParts {
+    /// The configuration's file: what is added to it while they run is taken up.
+    pub path: PathBuf,
+    /// What it says now.
+    pub config: ConsumerConfig,
+    /// Who they are.
+    pub identity: Identity,
+    /// What counts what they do.
+    pub metrics: Metrics,
+    /// To run them in.
+    pub tasks: Tasks,
+    /// Hears of one whose disk has failed.
+    pub broken: mpsc::Sender<String>,
 }
 
 /// The agents.
-pub struct Running {
+pub struct Agents {
     path: PathBuf,
     config: ConsumerConfig,
     identity: Identity,
@@ -60,31 +56,26 @@ pub struct Running {
     seen: Option<(SystemTime, u64)>,
 }
 
-impl Running {
-    /// Starts an agent for each agreement of the configuration; `broken` hears of one whose disk has failed.
-    pub fn start(
-        path: &Path,
-        config: ConsumerConfig,
-        (identity, metrics): (Identity, Metrics),
-        tasks: &Tasks,
-        broken: mpsc::Sender<String>,
-    ) -> Result<Self, SinkError> {
-        let mut running = Self {
-            written: written(path),
+impl Agents {
+    /// Starts an agent for each agreement of the configuration.
+    pub fn start(parts: AgentsParts) -> Result<Self, FileSinkError> {
+        let AgentsParts { path, config, identity, metrics, tasks, broken } = parts;
+        let mut agents = Self {
+            written: written(&path),
             seen: None,
-            path: path.to_owned(),
+            path,
             config,
             identity,
             metrics,
-            tasks: tasks.clone(),
+            tasks,
             broken,
             statuses: Statuses::default(),
             wishes: Vec::new(),
         };
-        for agreement in std::mem::take(&mut running.config.agreement) {
-            running.add(&agreement)?;
+        for agreement in std::mem::take(&mut agents.config.agreement) {
+            agents.add(&agreement)?;
         }
-        Ok(running)
+        Ok(agents)
     }
 
     /// What they are doing.
@@ -92,7 +83,7 @@ impl Running {
         self.statuses.clone()
     }
 
-    fn add(&mut self, agreement: &AgreementConfig) -> Result<(), SinkError> {
+    fn add(&mut self, agreement: &AgreementConfig) -> Result<(), FileSinkError> {
         let (number, channel) = (agreement.number.clone(), agreement.channel.as_str());
         let dir = self.config.data_dir.join(number.as_str());
         let sink: Box<dyn Sink> = match &agreement.postgres {

@@ -13,9 +13,9 @@ use schemas::channel::Channel;
 use schemas::ids::{AgreementVersion, LogId, SchemaVersion};
 use scope::secret::NetworkSecret;
 
-use super::change::{Body, Change};
-use super::declared::{BY, is_there, load_each, load_participants};
-use super::view::ControlView;
+use super::{BY, is_there, load_each, load_participants};
+use crate::control::change::{Body, Change};
+use crate::control::view::ControlView;
 use crate::grants::Grant;
 
 /// What a folder holds.

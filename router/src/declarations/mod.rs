@@ -3,6 +3,8 @@
 //! Owns the files' shapes and their loading into control: what is new is added, what is there and equal is left,
 //! what differs is amended where that can be. Until agreements are signed, such a file counts as both signatures.
 
+pub mod check;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,14 +14,14 @@ use schemas::channel::Channel;
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
-use super::change::{Body, Participant};
-use super::service::ControlError;
-use super::view::ControlView;
+use crate::control::change::{Body, Participant};
+use crate::control::service::ControlError;
+use crate::control::view::ControlView;
 use crate::grants::{Grant, GrantError};
 use crate::registry::{RegisterError, Registry};
 
 /// Who declarative changes are by.
-pub(super) const BY: &str = "declared";
+const BY: &str = "declared";
 
 /// A declaration that is passed over, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +256,7 @@ async fn bring_agreement(
     Ok(1)
 }
 
-pub(super) fn is_there(dir: &Path) -> Result<(), ConfigError> {
+fn is_there(dir: &Path) -> Result<(), ConfigError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -263,7 +265,7 @@ pub(super) fn is_there(dir: &Path) -> Result<(), ConfigError> {
 }
 
 /// The files of a part of the folder, each with its path; those that cannot be read are told as problems.
-pub(super) fn load_each<T: serde::de::DeserializeOwned>(
+fn load_each<T: serde::de::DeserializeOwned>(
     dir: &Path,
     problems: &mut Vec<(PathBuf, ConfigError)>,
 ) -> Result<Vec<(PathBuf, T)>, ConfigError> {
@@ -278,7 +280,7 @@ pub(super) fn load_each<T: serde::de::DeserializeOwned>(
 }
 
 /// The participants' file.
-pub(super) fn load_participants(dir: &Path) -> (PathBuf, Result<Vec<Participant>, ConfigError>) {
+fn load_participants(dir: &Path) -> (PathBuf, Result<Vec<Participant>, ConfigError>) {
     let path = dir.join("participants.toml");
     let read = path.exists().then(|| config::load::<ParticipantsFile>(&path).map(|file| file.participant));
     (path, read.unwrap_or_else(|| Ok(Vec::new())))

@@ -3,6 +3,9 @@
 //! Owns the folder: `segments/`, `<channel>.ndjson`, `<channel>.avro`, `manifest.json`. The files are replaced
 //! whole, by rename, after they were synced; the manifest comes last and names them by hash.
 
+pub mod error;
+mod rows;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use platform::segments::checked_file::{self, Replacement};
 use platform::segments::disk::Disk;
-use platform::segments::{Options, SegmentError, SegmentStore};
+use platform::segments::{Options, SegmentStore};
 use schemas::avro::container::{Header, put_block};
 use schemas::avro::json;
 use schemas::avro::names::column_name;
@@ -21,9 +24,11 @@ use schemas::reconcile::texts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::rows::{self, Rows};
-use super::{Batch, See, Sink, SinkError, StreamHead};
-use crate::receive::machine::Effect;
+use self::error::FileSinkError;
+use self::rows::Rows;
+use super::effect::Effect;
+use super::error::SinkError;
+use super::{Batch, See, Sink, StreamHead};
 
 const KIND: [u8; 4] = *b"sink";
 /// Bytes of segments at which they are rewritten as one pass over the present rows.
@@ -70,7 +75,7 @@ pub struct FileSink {
 
 impl FileSink {
     /// Opens the folder's replica, or begins one there. `stem` names its files.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, SinkError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, FileSinkError> {
         let options = Options { kind: KIND, segment_bytes: u64::MAX };
         let empty = encode_header(None);
         let (store, recovery) =
@@ -96,17 +101,14 @@ impl FileSink {
 
     /// Opens the folder's replica; segments that are damaged are set aside, by name, and the agent resyncs. What a
     /// newer version wrote is refused.
-    pub fn open_or_set_aside(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, SinkError> {
+    pub fn open_or_set_aside(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, FileSinkError> {
         match Self::open(Arc::clone(&disk), dir, stem) {
-            Err(
-                error @ (SinkError::Record { .. }
-                | SinkError::Segment(SegmentError::Damaged { .. } | SegmentError::Gap { .. })),
-            ) => {
+            Err(error) if error.is_damage() => {
                 let aside = format!("segments.damaged-{}", platform::clock::now().get());
                 tracing::error!(%error, dir = %dir.display(), %aside, "set aside and received anew");
                 let from = dir.join("segments");
                 disk.rename(&from, &dir.join(&aside))
-                    .map_err(|error| SinkError::Io { path: from.display().to_string(), error })?;
+                    .map_err(|error| FileSinkError::Io { path: from.display().to_string(), error })?;
                 Self::open(disk, dir, stem)
             }
             opened => opened,
@@ -114,7 +116,7 @@ impl FileSink {
     }
 
     /// Folds the segments; each was written under one stream's schema.
-    fn replay(&mut self) -> Result<(), SinkError> {
+    fn replay(&mut self) -> Result<(), FileSinkError> {
         let segments: Vec<_> = self.store.segments().collect();
         for segment in segments {
             self.stream_schema = decode_header(&segment.header);
@@ -126,7 +128,9 @@ impl FileSink {
                 }
                 match rows::decode(&bytes) {
                     Ok(batch) => batches.push(batch),
-                    Err(error) => wrong = Some(SinkError::Record { position, problem: error.to_string() }),
+                    Err(error) => {
+                        wrong = Some(FileSinkError::Record { position, problem: error.to_string() })
+                    }
                 }
                 wrong.is_none()
             })?;
@@ -158,7 +162,7 @@ impl FileSink {
         self.settled.as_ref()
     }
 
-    fn write_ndjson(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), SinkError> {
+    fn write_ndjson(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), FileSinkError> {
         let name = |field: &str| column_name(field).unwrap_or_else(|| field.to_owned());
         for image in self.rows.present.values() {
             let value = json::decode(derived, image)?;
@@ -169,7 +173,7 @@ impl FileSink {
         Ok(())
     }
 
-    fn write_avro(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), SinkError> {
+    fn write_avro(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), FileSinkError> {
         let sync = hash128(derived.text().as_bytes()).to_be_bytes();
         let schema = derived.text().to_owned();
         out.put(&Header { metadata: BTreeMap::new(), schema, sync }.encode())?;
@@ -184,10 +188,10 @@ impl FileSink {
     }
 
     /// Files that are other than they were written are written again when the sink settles.
-    fn look_at_files(&mut self) -> Result<(), SinkError> {
+    fn look_at_files(&mut self) -> Result<(), FileSinkError> {
         for (name, hash) in &self.files {
             let path = self.dir.join(name);
-            let io = |error| SinkError::Io { path: path.display().to_string(), error };
+            let io = |error| FileSinkError::Io { path: path.display().to_string(), error };
             let is_whole =
                 self.disk.exists(&path) && hash_of(self.disk.as_ref(), &path).map_err(io)? == *hash;
             if !is_whole {
@@ -198,7 +202,7 @@ impl FileSink {
         Ok(())
     }
 
-    fn write_files(&mut self) -> Result<(), SinkError> {
+    fn write_files(&mut self) -> Result<(), FileSinkError> {
         let (Some(derived), Some(cursor)) = (self.row_schema.clone(), self.rows.cursor.clone()) else {
             return Ok(());
         };
@@ -215,11 +219,15 @@ impl FileSink {
         self.write_manifest(files, cursor)
     }
 
-    fn write_manifest(&mut self, files: BTreeMap<String, String>, cursor: Cursor) -> Result<(), SinkError> {
+    fn write_manifest(
+        &mut self,
+        files: BTreeMap<String, String>,
+        cursor: Cursor,
+    ) -> Result<(), FileSinkError> {
         let manifest = Manifest { format: 1, files, rows: self.rows.present.len(), cursor };
         let path = self.dir.join("manifest.json");
         let io =
-            |error: serde_json::Error| SinkError::Io { path: "manifest".to_owned(), error: error.into() };
+            |error: serde_json::Error| FileSinkError::Io { path: "manifest".to_owned(), error: error.into() };
         let text = serde_json::to_vec_pretty(&manifest).map_err(io)?;
         checked_file::replace(self.disk.as_ref(), &path, &text)?;
         self.files = manifest.files;
@@ -228,7 +236,7 @@ impl FileSink {
     }
 
     /// One pass over the present rows in a fresh segment; what came before it goes.
-    fn compact(&mut self) -> Result<(), SinkError> {
+    fn compact(&mut self) -> Result<(), FileSinkError> {
         let is_whole = self.rows.cursor.is_some() && !self.rows.is_passing();
         let steady = is_whole && self.row_schema == self.stream_schema;
         if self.store.bytes() < COMPACT_ABOVE || !steady {
@@ -289,12 +297,12 @@ impl Sink for FileSink {
         if self.changed {
             self.write_files()?;
             self.changed = false;
-            return self.compact();
+            return Ok(self.compact()?);
         }
         // Only the position moved: the files still are what they were.
         match (&self.settled, &self.rows.cursor) {
             (Some(settled), Some(cursor)) if settled != cursor => {
-                self.write_manifest(self.files.clone(), cursor.clone())
+                Ok(self.write_manifest(self.files.clone(), cursor.clone())?)
             }
             _ => Ok(()),
         }
@@ -346,11 +354,11 @@ struct HashedFile<'d> {
 }
 
 impl<'d> HashedFile<'d> {
-    fn begin(disk: &'d dyn Disk, path: &Path) -> Result<Self, SinkError> {
+    fn begin(disk: &'d dyn Disk, path: &Path) -> Result<Self, FileSinkError> {
         Ok(Self { file: Replacement::begin(disk, path)?, hash: Sha256::new(), buffer: Vec::new() })
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), FileSinkError> {
         self.hash.update(bytes);
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITE_BYTES {
@@ -361,7 +369,7 @@ impl<'d> HashedFile<'d> {
     }
 
     /// The file's SHA-256.
-    fn commit(mut self) -> Result<String, SinkError> {
+    fn commit(mut self) -> Result<String, FileSinkError> {
         self.file.append(&self.buffer)?;
         drop(self.file.commit()?);
         Ok(hex::encode(self.hash.finalize()))

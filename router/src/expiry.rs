@@ -8,9 +8,9 @@ use schemas::agreement::Status;
 use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
 
-use super::change::Body;
-use super::service::Control;
-use super::view::ControlView;
+use crate::control::change::Body;
+use crate::control::service::Control;
+use crate::control::view::ControlView;
 use crate::lease::service::Lease;
 
 /// How late an expiry may bite.
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BY: &str = "expiry";
 
 /// Looks for ever.
-pub async fn watch(control: Control, lease: Lease) {
+pub(crate) async fn watch(control: Control, lease: Lease) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;

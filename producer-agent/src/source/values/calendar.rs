@@ -7,8 +7,8 @@ use jiff::fmt::strtime;
 use jiff::{Timestamp, Unit};
 use serde::Deserialize;
 
+use super::digits::runs;
 use super::numeral::Rounding;
-use crate::source::digits::runs;
 
 /// How dates are written, as `strptime` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -41,7 +41,7 @@ impl TryFrom<String> for DateFormat {
 }
 
 /// Days since 1970.
-pub(super) fn days(text: &str, format: Option<&DateFormat>) -> Result<i64, String> {
+pub(in crate::source) fn days(text: &str, format: Option<&DateFormat>) -> Result<i64, String> {
     let date = match format {
         Some(DateFormat(format)) => {
             let read = civil::Date::strptime(format, text).ok();
@@ -91,7 +91,7 @@ fn is_date(text: &str) -> bool {
 
 /// A fraction of a second, in digits after the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Precision {
+pub(in crate::source) enum Precision {
     Millis,
     Micros,
     Nanos,
@@ -118,7 +118,11 @@ impl Precision {
 }
 
 /// Since 1970, of a time with its offset.
-pub(super) fn instant(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
+pub(in crate::source) fn instant(
+    text: &str,
+    precision: Precision,
+    rounding: Rounding,
+) -> Result<i64, String> {
     let text = unambiguous(text)?;
     begins_with_a_day(&text).ok_or("it is not a time with its offset, such as 2026-01-31T10:00:00+02:00")?;
     let instant: Timestamp = text.parse().map_err(|_| {
@@ -149,7 +153,7 @@ fn begins_with_a_day(text: &str) -> Option<()> {
 }
 
 /// Since 1970, of a time that stands for itself wherever it is read.
-pub(super) fn local(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
+pub(in crate::source) fn local(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
     let text = unambiguous(text)?;
     let has_offset = jiff::fmt::temporal::Pieces::parse(&text).is_ok_and(|p| p.to_numeric_offset().is_some());
     if has_offset {
@@ -165,7 +169,11 @@ pub(super) fn local(text: &str, precision: Precision, rounding: Rounding) -> Res
 }
 
 /// Since midnight.
-pub(super) fn time_of_day(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
+pub(in crate::source) fn time_of_day(
+    text: &str,
+    precision: Precision,
+    rounding: Rounding,
+) -> Result<i64, String> {
     let text = unambiguous(text)?;
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
     let is_time = is_plain && text.get(2..3) == Some(":") && text.len() >= 5;

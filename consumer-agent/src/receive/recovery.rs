@@ -1,0 +1,249 @@
+//! What an agent does after a stream: where the next one begins, how long it waits, and whether there is a next one.
+//!
+//! Pure. It owns the one bit that outlives a stream: whether the replica has to be received anew. It gives up only where
+//! the agreement has ended or the agent's own disk has failed.
+
+use schemas::cursor::Cursor;
+use schemas::delivery::{CloseReason, Next};
+use schemas::error_code::ErrorCode;
+
+use crate::phase::Phase;
+use crate::sink::error::SinkErrorClass;
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Where the replica stands.
+    Cursor,
+    /// With the state, whatever the replica has.
+    State,
+}
+
+/// How a stream was over, as far as the next one depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// It was left by the agent itself: the next one asks a question.
+    ToAsk,
+    /// The router closed it.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+        /// What comes next.
+        next: Next,
+    },
+    /// The router refused to begin it.
+    Refused(ErrorCode),
+    /// The sink refused.
+    Sink(SinkErrorClass),
+    /// It broke, or the router is not there.
+    Broken,
+}
+
+/// What a stream did to the replica before it was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    /// It came to stand in the log, not in a pass from the state.
+    pub was_live: bool,
+    /// The sink's cursor is another one than before.
+    pub has_moved: bool,
+}
+
+/// How long the agent waits before the next stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: the router has answered, and there is something to go on with.
+    Not,
+    /// The first step of the backoff: the router has answered.
+    First,
+    /// The next step of the backoff.
+    Next,
+    /// As long as a person or an agreement may take.
+    Long,
+}
+
+/// What comes after a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Another one.
+    Again {
+        /// What the agent is doing meanwhile; as before where it is none.
+        phase: Option<Phase>,
+        /// After so long.
+        wait: Wait,
+    },
+    /// No other one.
+    Over(Phase),
+}
+
+/// The recovery of one replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    start: Start,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { start: Start::Cursor }
+    }
+}
+
+impl Recovery {
+    /// The cursor that the next stream begins with; none for the state.
+    pub fn start(&self, standing: Option<Cursor>) -> Option<Cursor> {
+        standing.filter(|_| self.start == Start::Cursor)
+    }
+
+    /// A stream is over.
+    pub fn on_end(&mut self, end: StreamEnd, advance: Advance) -> Step {
+        // A pass that came to its end need not be made again because the stream broke later; one that did not may be
+        // gone on with.
+        if advance.was_live || advance.has_moved {
+            self.start = Start::Cursor;
+        }
+        let again = |phase, wait| Step::Again { phase, wait };
+        match end {
+            StreamEnd::ToAsk => again(None, Wait::Not),
+            StreamEnd::Closed { reason: CloseReason::Revoked | CloseReason::Expired, .. }
+            | StreamEnd::Refused(ErrorCode::AgreementEnded) => Step::Over(Phase::Ended),
+            StreamEnd::Closed { next, .. } => {
+                self.start = if next == Next::Resync { Start::State } else { Start::Cursor };
+                match next {
+                    Next::Continue => again(None, Wait::First),
+                    Next::Resync => again(None, Wait::Not),
+                    Next::Stop => again(Some(Phase::Waiting), Wait::Long),
+                }
+            }
+            StreamEnd::Sink(SinkErrorClass::Poisoned) => Step::Over(Phase::Broken),
+            StreamEnd::Sink(SinkErrorClass::Person) => again(Some(Phase::Stuck), Wait::Long),
+            StreamEnd::Refused(
+                ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed,
+            ) => {
+                self.start = Start::State;
+                again(Some(Phase::Connecting), Wait::Next)
+            }
+            // A register that is incomplete empties nothing: the replica stays as it is.
+            StreamEnd::Refused(
+                ErrorCode::RegisterIncomplete
+                | ErrorCode::AgreementNotActive
+                | ErrorCode::SchemaMismatch
+                | ErrorCode::NotPermitted,
+            ) => again(Some(Phase::Waiting), Wait::Long),
+            StreamEnd::Refused(_) | StreamEnd::Sink(SinkErrorClass::Transient) | StreamEnd::Broken => {
+                again(Some(Phase::Connecting), Wait::Next)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::ids::{AgreementVersion, LogId, Offset};
+    use schemas::per_partition::PerPartition;
+
+    use super::*;
+
+    const STOOD_STILL: Advance = Advance { was_live: false, has_moved: false };
+    const IN_A_PASS: Advance = Advance { was_live: false, has_moved: true };
+    const LIVE: Advance = Advance { was_live: true, has_moved: true };
+
+    fn closed(next: Next) -> StreamEnd {
+        StreamEnd::Closed { reason: CloseReason::Resync, next }
+    }
+
+    fn standing() -> Option<Cursor> {
+        let place = schemas::cursor::Place { offset: Offset::new(7), checkpoint: Offset::new(0) };
+        let (log_id, version) = (LogId::new([1; 16]), AgreementVersion::new(1));
+        Some(Cursor { log_id, version, places: PerPartition::filled(1, place), pass: None })
+    }
+
+    /// Plays ends one after another; what came of each, and whether the next stream begins with the state.
+    fn play(script: &[(StreamEnd, Advance)]) -> Vec<(Step, bool)> {
+        let mut recovery = Recovery::default();
+        let play = |(end, advance): &(StreamEnd, Advance)| {
+            let step = recovery.on_end(*end, *advance);
+            (step, recovery.start(standing()).is_none())
+        };
+        script.iter().map(play).collect()
+    }
+
+    const fn again(phase: Option<Phase>, wait: Wait) -> Step {
+        Step::Again { phase, wait }
+    }
+
+    #[test]
+    fn a_resync_is_owed_until_a_pass_has_begun_to_be_kept() {
+        let broken = again(Some(Phase::Connecting), Wait::Next);
+        let script = [
+            (closed(Next::Resync), LIVE),
+            (StreamEnd::Broken, STOOD_STILL),
+            (StreamEnd::Sink(SinkErrorClass::Transient), STOOD_STILL),
+            (StreamEnd::Broken, IN_A_PASS),
+        ];
+        let expected = [(again(None, Wait::Not), true), (broken, true), (broken, true), (broken, false)];
+        assert_eq!(play(&script), expected);
+    }
+
+    #[test]
+    fn a_pass_that_came_to_its_end_is_not_made_again() {
+        let ended = Advance { was_live: true, has_moved: false };
+        let steps =
+            play(&[(StreamEnd::Refused(ErrorCode::CursorTooOld), STOOD_STILL), (StreamEnd::Broken, ended)]);
+        assert_eq!(steps.iter().map(|(_, from_state)| *from_state).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn a_cursor_that_the_router_does_not_take_leads_to_the_state_and_a_closed_stream_goes_on() {
+        for code in [ErrorCode::CursorTooOld, ErrorCode::CursorForeign, ErrorCode::CursorMalformed] {
+            let steps =
+                play(&[(StreamEnd::Refused(code), STOOD_STILL), (closed(Next::Continue), STOOD_STILL)]);
+            let expected =
+                [(again(Some(Phase::Connecting), Wait::Next), true), (again(None, Wait::First), false)];
+            assert_eq!(steps, expected);
+        }
+    }
+
+    #[test]
+    fn what_a_person_or_an_agreement_has_to_do_is_waited_for() {
+        let waits = [
+            ErrorCode::RegisterIncomplete,
+            ErrorCode::AgreementNotActive,
+            ErrorCode::SchemaMismatch,
+            ErrorCode::NotPermitted,
+        ];
+        for code in waits {
+            let steps = play(&[(StreamEnd::Refused(code), STOOD_STILL)]);
+            assert_eq!(steps, [(again(Some(Phase::Waiting), Wait::Long), false)], "{code:?}");
+        }
+        let steps = play(&[(StreamEnd::Sink(SinkErrorClass::Person), LIVE), (closed(Next::Stop), LIVE)]);
+        let expected = [
+            (again(Some(Phase::Stuck), Wait::Long), false),
+            (again(Some(Phase::Waiting), Wait::Long), false),
+        ];
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn only_an_end_of_the_agreement_and_a_failed_disk_are_the_last_word() {
+        for reason in [CloseReason::Revoked, CloseReason::Expired] {
+            let ended = StreamEnd::Closed { reason, next: Next::Stop };
+            assert_eq!(play(&[(ended, LIVE)]), [(Step::Over(Phase::Ended), false)]);
+        }
+        let ended = play(&[(StreamEnd::Refused(ErrorCode::AgreementEnded), STOOD_STILL)]);
+        assert_eq!(ended, [(Step::Over(Phase::Ended), false)]);
+        let broken = play(&[(StreamEnd::Sink(SinkErrorClass::Poisoned), LIVE)]);
+        assert_eq!(broken, [(Step::Over(Phase::Broken), false)]);
+    }
+
+    #[test]
+    fn whatever_the_router_says_the_agent_asks_again_or_says_why_not() {
+        for code in ErrorCode::ALL {
+            match play(&[(StreamEnd::Refused(code), STOOD_STILL)]).as_slice() {
+                [(Step::Over(phase), _)] => {
+                    assert_eq!((*phase, code), (Phase::Ended, ErrorCode::AgreementEnded))
+                }
+                [(Step::Again { phase, .. }, _)] => assert!(phase.is_some(), "{code:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What a stream does to a replica: the one language between receiving and sinks.
+
+/// A change of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The row of a key is this image.
+    Upsert {
+        /// The key.
+        key: String,
+        /// A datum of the stream's derived schema.
+        image: Vec<u8>,
+    },
+    /// The key has no row.
+    Remove {
+        /// The key.
+        key: String,
+    },
+    /// A pass from the state begins: what follows is a replica of its own until the end mark.
+    Begin,
+    /// The pass has ended: its rows are the replica.
+    End,
+}
