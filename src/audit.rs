@@ -180,14 +180,12 @@ fn in_sentence(event: &Event) -> String {
             let from: String = from.chars().take(12).collect();
             format!("{agent} was admitted to {channel} under {agreement} version {version}, from {from}")
         }
-        Event::Ended { agreement, agent, reason, pass: Some(pass), .. } => {
-            let ends: Vec<String> = pass.places.values().map(|place| place.end.to_string()).collect();
+        Event::Ended { agreement, agent, reason, snapshot: Some(snapshot), .. } => {
+            let ends: Vec<String> = snapshot.places.values().map(|place| place.end.to_string()).collect();
             let ends = ends.join(" ");
-            format!(
-                "the stream of {agent} under {agreement} has ended ({reason}) in a pass from the state at [{ends}]"
-            )
+            format!("the stream of {agent} under {agreement} has ended ({reason}) in a snapshot at [{ends}]")
         }
-        Event::Ended { agreement, agent, reason, places, pass: None, .. } => {
+        Event::Ended { agreement, agent, reason, places, snapshot: None, .. } => {
             let places = in_words(places);
             format!("the stream of {agent} under {agreement} has ended ({reason}), at most up to [{places}]")
         }

@@ -190,7 +190,7 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
             bail!("{}: the certificate names {name}, not an agent of a participant", file.display());
         }
         "producer configuration"
-    } else if has(&["data_dir", "agreement", "check_every"]) {
+    } else if has(&["data_dir", "agreement", "reconcile_every"]) {
         let consumer = consumer_agent::config::ConsumerConfig::read(file)?;
         check_identity(&consumer.identity)?;
         for agreement in &consumer.agreement {

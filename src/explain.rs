@@ -12,7 +12,7 @@ use schemas::change::Op;
 use schemas::delivery::Reason;
 use schemas::ids::{AgreementNumber, AgreementVersion, ChannelName, ParticipantId};
 use scope::compile::Age;
-use scope::explain::{Explanation, Fate, Verdict, explain};
+use scope::explain::{ExplainedEvent, Explanation, Fate, Verdict, explain};
 use scope::predicate::Truth;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -79,10 +79,14 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
         found = true;
         let newest = ground.newest()?;
         let age = if newest == ground.schema(agreement)? { Age::Same } else { Age::Newer };
-        let images = (event.before.as_deref(), event.after.as_deref());
-        let explained = ground.with_writer(agreement, (newest, age), |terms| {
-            explain(agreement, terms, (event.op, &event.key), images)
-        })?;
+        let asked = ExplainedEvent {
+            op: event.op,
+            key: &event.key,
+            before: event.before.as_deref(),
+            after: event.after.as_deref(),
+        };
+        let explained =
+            ground.with_writer(agreement, (newest, age), |terms| explain(agreement, terms, &asked))?;
         let Agreement { number, version, consumer, .. } = agreement;
         let whose =
             format!("{number} version {version} for {consumer}{}", ground.idle_in_brackets(agreement));

@@ -98,7 +98,8 @@ pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
         ProducerCommand::Run(args) => producer_agent::process::run(&args.config).await,
         ProducerCommand::Accept { config, file } => {
             let config = producer_agent::config::ProducerConfig::read(&config)?;
-            let path = producer_agent::source::drop_folder::DropFolder::accept(&config.drop_dir, &file)?;
+            let path =
+                producer_agent::source::file::drop_folder::DropFolder::accept(&config.drop_dir, &file)?;
             platform::say!("{} will be taken next", path.display());
             Ok(())
         }
@@ -119,7 +120,7 @@ enum ConsumerCommand {
     /// Asks the router what this participant may have, and writes a commented configuration.
     Init(first::consumer::InitArgs),
     /// Has the running agent compare its replicas with the register now, and says how it found them.
-    Compare(consumer_agent::comparison::CompareArgs),
+    Reconcile(consumer_agent::reconcile::ReconcileArgs),
 }
 
 /// Runs a consumer agent, writes its first configuration, or asks it for a comparison.
@@ -127,6 +128,6 @@ pub async fn consumer(args: ConsumerArgs) -> anyhow::Result<bool> {
     match args.command {
         ConsumerCommand::Run(args) => consumer_agent::process::run(&args.config).await.map(|()| true),
         ConsumerCommand::Init(args) => first::consumer::init(&args).await.map(|()| true),
-        ConsumerCommand::Compare(args) => consumer_agent::comparison::compare(&args).await,
+        ConsumerCommand::Reconcile(args) => consumer_agent::reconcile::reconcile(&args).await,
     }
 }

@@ -58,7 +58,7 @@ async fn bad_requests_for_streams_have_codes() {
         log_id: schemas::ids::LogId::new([9; 16]),
         version: schemas::ids::AgreementVersion::new(1),
         places: schemas::per_partition::PerPartition::none(),
-        pass: None,
+        snapshot: None,
     };
     let foreign = foreign.to_string();
     let table = [

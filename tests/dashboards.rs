@@ -30,7 +30,7 @@ const ANSWERS: &str = "DIT_DASHBOARD_ANSWERS";
 const WATCHED: Duration = Duration::from_secs(120);
 
 /// One panel's question, as Grafana would ask it for everything.
-struct Question {
+struct PendingReconciliation {
     panel: String,
     query: String,
 }
@@ -45,7 +45,7 @@ fn dashboard(name: &str) -> Value {
 }
 
 /// Every panel is told what a person needs: a title, a unit, what to do.
-fn questions(name: &str) -> Vec<Question> {
+fn questions(name: &str) -> Vec<PendingReconciliation> {
     let dashboard = dashboard(name);
     let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
     let mut questions = Vec::new();
@@ -56,7 +56,7 @@ fn questions(name: &str) -> Vec<Question> {
         assert!(!title.is_empty() && !unit.is_empty() && words.len() > 40, "{name}: {title}");
         for target in panel["targets"].as_array().unwrap() {
             let query = of_everybody(target["expr"].as_str().unwrap(), "1m");
-            questions.push(Question { panel: title.clone(), query });
+            questions.push(PendingReconciliation { panel: title.clone(), query });
         }
     }
     questions

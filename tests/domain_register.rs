@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use consumer_agent::receive::reconciling::Checked;
+use consumer_agent::receive::reconciler::Reconciled;
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
 use consumer_agent::status::Status;
@@ -28,9 +28,9 @@ use dit::demo::tables::ReplicaTable;
 use parts::registry::Registry;
 use platform::client::send_json;
 use platform::segments::disk::RealDisk;
-use producer_agent::agent::Guard;
+use producer_agent::source::file::table::Table;
 use producer_agent::source::format::TableFormat;
-use producer_agent::source::table::Table;
+use producer_agent::take::guard::Guard;
 use router::registry::external::{External, RegistryOptions};
 use schemas::avro::names::field_name;
 use schemas::avro::schema::AvroSchema;
@@ -102,7 +102,7 @@ struct Play {
     /// (file, would delete, would change, register) of what the guard held.
     held: Vec<(String, u64, u64)>,
     /// What comparing the replicas with the register has found, by consumer.
-    checks: Arc<Mutex<BTreeMap<String, Vec<Checked>>>>,
+    checks: Arc<Mutex<BTreeMap<String, Vec<Reconciled>>>>,
 }
 
 /// Replicas are compared while the register's changes go through.
@@ -110,11 +110,11 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 async fn keep_checks(
     mut status: watch::Receiver<Status>,
-    checks: Arc<Mutex<BTreeMap<String, Vec<Checked>>>>,
+    checks: Arc<Mutex<BTreeMap<String, Vec<Reconciled>>>>,
     consumer: String,
 ) {
     while status.changed().await.is_ok() {
-        let Some(found) = status.borrow_and_update().checked else { continue };
+        let Some(found) = status.borrow_and_update().reconciled else { continue };
         let mut checks = checks.lock().unwrap();
         let known = checks.entry(consumer.clone()).or_default();
         if known.last() != Some(&found) {
@@ -232,7 +232,7 @@ impl Play {
                 tokio::task::yield_now().await;
             };
             // Nothing was ever wrong, in whatever moment of five years it was looked at.
-            assert!(checks.iter().all(|check| check.equal && check.mended == 0), "{consumer}: {checks:?}");
+            assert!(checks.iter().all(|check| check.equal && check.repaired == 0), "{consumer}: {checks:?}");
             println!("{consumer}: found equal {} times", checks.len());
         }
     }

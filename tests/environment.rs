@@ -61,7 +61,7 @@ fn a_disk_that_takes_nothing(part: &'static str, folder: &str) {
     }
 }
 
-/// A part that starts on a disk that cannot be written: it says so, and goes on once somebody has mended that.
+/// A part that starts on a disk that cannot be written: it says so, and goes on once somebody has repaired that.
 fn a_disk_that_is_read_only(part: &'static str, folder: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (dit, script) = (env!("CARGO_BIN_EXE_dit"), dir.path().join("dit.sh"));

@@ -1,4 +1,4 @@
-//! A state that the log has left behind: refused by name, and mended by the provider's reopen.
+//! A state that the log has left behind: refused by name, and repaired by the provider's reopen.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ fn delete_all_records(kafka: &Kafka, dir: &Path) {
 }
 
 #[test]
-fn a_state_that_the_log_has_left_behind_is_mended_by_its_provider() {
+fn a_state_that_the_log_has_left_behind_is_repaired_by_its_provider() {
     let kafka = Kafka::start(1).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path());

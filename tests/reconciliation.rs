@@ -1,4 +1,4 @@
-//! Done when 5 of nothing lost: a replica whose rows were altered by hand is found out and mended, at the price of
+//! Done when 5 of nothing lost: a replica whose rows were altered by hand is found out and repaired, at the price of
 //! little more than the rows that are wrong.
 //!
 //! Real processes, a table in a real PostgreSQL and files; changes flow while the replica is compared.
@@ -49,7 +49,7 @@ fn site(dir: &std::path::Path, postgres: &str) -> Site {
 fn compare_often(site: &Site, more: &str) {
     let path = site.path("consumer.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(path, format!("check_every = \"2s\"\n{text}{more}")).unwrap();
+    std::fs::write(path, format!("reconcile_every = \"2s\"\n{text}{more}")).unwrap();
 }
 
 /// The register on a day: its file, and the part that the agreement gives, by key.
@@ -112,36 +112,36 @@ fn whole(dir: &std::path::Path) -> (Site, Vec<Process>, Table, BTreeMap<String, 
 }
 
 #[test]
-fn a_table_with_one_row_in_a_hundred_altered_is_mended_without_a_full_download() {
+fn a_table_with_one_row_in_a_hundred_altered_is_repaired_without_a_full_download() {
     let dir = tempfile::tempdir().unwrap();
     let (site, _running, table, _) = whole(dir.path());
     let logs = || format!("{}\n{}", site.log("router"), site.log("consumer"));
     let equal = || Ok(metric(&site, "dit_consumer_replica_equal") >= 1.0);
     eventually("it was compared and found equal", equal).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
-    assert!(metric(&site, "dit_consumer_mended_rows_total") < 0.5, "nothing was wrong\n{}", logs());
+    assert!(metric(&site, "dit_consumer_repaired_rows_total") < 0.5, "nothing was wrong\n{}", logs());
 
     // Changes flow meanwhile.
     let (text, part) = register(1);
     site.drop_file("1.csv", &text).unwrap();
-    let before = metric(&site, "dit_consumer_check_bytes_total");
+    let before = metric(&site, "dit_consumer_reconcile_bytes_total");
     let altered = table.alter("UPDATE register SET v = v || ' ' WHERE k::int % 300 = 1")
         + table.alter("UPDATE register SET x = x + 0.25 WHERE k::int % 300 = 31")
         + table.alter("DELETE FROM register WHERE k::int % 600 = 61")
         + table.alter("INSERT INTO register SELECT k || '-stray', dit_generation, k, v, n, x, day FROM register WHERE k::int % 600 = 91");
     assert!(altered * 100 >= u64::try_from(part.len()).unwrap() && altered < 200, "{altered}");
-    let mended = || Ok(table.rows() == part && metric(&site, "dit_consumer_mended_rows_total") > 0.5);
-    eventually("the replica is mended", mended).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    let repaired = || Ok(table.rows() == part && metric(&site, "dit_consumer_repaired_rows_total") > 0.5);
+    eventually("the replica is repaired", repaired).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
     let doubled = "SELECT FROM register WHERE x::numeric % 1 <> 0.5 OR dit_key <> k";
     assert_eq!(table.1.block_on(table.0.query(doubled, &[])).unwrap().len(), 0);
-    let passes = site.log("consumer").matches("received anew").count();
-    assert_eq!(passes, 0, "it was no pass from the state\n{}", logs());
-    let wrong = metric(&site, "dit_consumer_mended_rows_total");
-    let bytes = metric(&site, "dit_consumer_check_bytes_total") - before;
-    // Less than what a pass brings: a row's values alone, without frames.
+    let snapshots = site.log("consumer").matches("received anew").count();
+    assert_eq!(snapshots, 0, "it was no snapshot from the state\n{}", logs());
+    let wrong = metric(&site, "dit_consumer_repaired_rows_total");
+    let bytes = metric(&site, "dit_consumer_reconcile_bytes_total") - before;
+    // Less than what a snapshot brings: a row's values alone, without frames.
     let whole: usize = part.iter().map(|(key, value)| 2 * key.len() + value.len() + 20).sum();
     let share = bytes / f64::from(u32::try_from(whole).unwrap());
     println!(
-        "{} rows, {altered} altered: {wrong} mended, {bytes} bytes moved of {whole}: {share:.3}",
+        "{} rows, {altered} altered: {wrong} repaired, {bytes} bytes moved of {whole}: {share:.3}",
         part.len()
     );
     assert!(share < 0.2, "{share}");
@@ -156,14 +156,14 @@ fn a_file_that_was_altered_is_written_again() {
     let file = site.path("consumer/A-1/register.ndjson");
     let right = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, right.replacen(r#""v":""#, r#""v":"9"#, 1)).unwrap();
-    let mended = || Ok(std::fs::read_to_string(&file)? == right);
-    eventually("the file is what it was", mended)
+    let repaired = || Ok(std::fs::read_to_string(&file)? == right);
+    eventually("the file is what it was", repaired)
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
     daily_site::take_day(&site, 1);
 }
 
 #[test]
-fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
+fn a_replica_that_cannot_be_repaired_breaks_its_promise_and_is_not_ready() {
     let dir = tempfile::tempdir().unwrap();
     let (site, _running, table, part) = whole(dir.path());
     let logs = || format!("{}\n{}", site.log("router"), site.log("consumer"));
@@ -177,8 +177,8 @@ fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
         UPDATE register SET v = v WHERE k::int % 600 = 1";
     table.1.block_on(table.0.batch_execute(spoil)).unwrap();
     let broken = "dit_promises_broken_total{promise=\"replica-equation\"}";
-    let told = || Ok(site.log("consumer").contains("also after it was mended") && ready().0 == 503);
-    eventually("it says that it cannot be mended", told).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    let told = || Ok(site.log("consumer").contains("also after it was repaired") && ready().0 == 503);
+    eventually("it says that it cannot be repaired", told).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
     assert!(ready().1.contains("replica-equation"), "{}", ready().1);
     let metrics = get(&format!("http://{}/metrics", site.observed("consumer").unwrap()), &[]).unwrap().1;
     let count = metrics.lines().find_map(|line| line.strip_prefix(broken)).unwrap().trim().to_owned();
@@ -186,8 +186,8 @@ fn a_replica_that_cannot_be_mended_breaks_its_promise_and_is_not_ready() {
     assert!(metric(&site, "dit_consumer_replica_equal") < 0.5);
 
     table.1.block_on(table.0.batch_execute("DROP TRIGGER spoil ON register")).unwrap();
-    let mended = || Ok(table.rows() == part && metric(&site, "dit_consumer_replica_equal") > 0.5);
-    eventually("it is mended", mended).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    let repaired = || Ok(table.rows() == part && metric(&site, "dit_consumer_replica_equal") > 0.5);
+    eventually("it is repaired", repaired).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
 }
 
 #[test]
@@ -195,13 +195,13 @@ fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement()
     let dir = tempfile::tempdir().unwrap();
     let site = daily_site::site(dir.path());
     let dit = |words: &[&str]| support::site::typed(env!("CARGO_BIN_EXE_dit"), dir.path(), words).unwrap();
-    let compare = || dit(&["consumer", "compare", "--config", "consumer.toml"]);
+    let compare = || dit(&["consumer", "reconcile", "--config", "consumer.toml"]);
     let (code, said) = compare();
     assert!(code == Some(2) && said.contains("is the agent running?"), "{said}");
     let (site, mut running) = daily_site::settled(site);
     let rows = daily_site::replica(&site).len();
     assert_eq!(compare(), (Some(0), format!("A-1: equal to its part of the register ({rows} rows)\n")));
-    let (code, said) = dit(&["consumer", "compare", "--config", "consumer.toml", "--agreement", "A-9"]);
+    let (code, said) = dit(&["consumer", "reconcile", "--config", "consumer.toml", "--agreement", "A-9"]);
     assert!(code == Some(2) && said.contains("has no such agreement"), "{said}");
 
     // A second agreement is made, and its lines are added to the file of the agent that runs.
@@ -231,7 +231,7 @@ fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement()
     let three = std::fs::read_to_string(site.path("consumer.toml")).unwrap();
     let three = format!("{three}\n[[agreement]]\nnumber = \"A-0\"\nchannel = \"register\"\n");
     std::fs::write(site.path("three.toml"), three).unwrap();
-    let (code, said) = dit(&["consumer", "compare", "--config", "three.toml"]);
+    let (code, said) = dit(&["consumer", "reconcile", "--config", "three.toml"]);
     assert_eq!((code, said.matches("equal to its part of the register").count()), (Some(1), 2), "{said}");
     assert!(said.contains("A-0: consumer/A-0.status.json: no status yet; is the agent running?"), "{said}");
     // A file that cannot be read changes nothing.

@@ -19,7 +19,7 @@ use schemas::agreement::Status;
 use schemas::change::Op;
 use schemas::error_code::ErrorCode;
 use schemas::ids::Offset;
-use schemas::reconcile::{Ranges, Sums};
+use schemas::reconcile::{RangeDigests, Ranges};
 use support::network::{Network, Stream, agreement, refusal, row};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,12 +70,12 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
     }
     first.materialised().await.unwrap();
     let mut broken = first.stream("9000/main", "state").await.unwrap();
-    broken.until(|word| word == "pass").await.unwrap();
-    let (pass, published) = (broken.pass.clone().unwrap(), first.published());
-    let before_pass = broken.words.iter().rposition(|word| word == "pass").unwrap();
+    broken.until(|word| word == "snapshot").await.unwrap();
+    let (snapshot, published) = (broken.snapshot.clone().unwrap(), first.published());
+    let before_pass = broken.words.iter().rposition(|word| word == "snapshot").unwrap();
     broken.words.truncate(before_pass);
     assert!(!broken.words.contains(&"end".to_owned()) && !broken.rows().is_empty());
-    let cursor = first.pass_cursor(pass).unwrap().to_string();
+    let cursor = first.snapshot_cursor(snapshot).unwrap().to_string();
     assert!(first.router.stop(Duration::from_secs(10)).await);
 
     let mut second = Network::start_on(log).await.unwrap();
@@ -88,17 +88,17 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
     expected.push("remove k00 Change".to_owned());
     assert_eq!(all, expected, "each key once, then what happened since");
     let mut forged: schemas::cursor::Cursor = cursor.parse().unwrap();
-    forged.pass.as_mut().unwrap().places.values_mut().next().unwrap().end = Offset::new(3);
+    forged.snapshot.as_mut().unwrap().places.values_mut().next().unwrap().end = Offset::new(3);
     let refused = second.stream_refused("9000/main", "A-1", &forged.to_string()).await.unwrap();
-    assert_eq!(refused, ErrorCode::CursorForeign, "a pass ends where a router said, nowhere else");
+    assert_eq!(refused, ErrorCode::CursorForeign, "a snapshot ends where a router said, nowhere else");
     let mut old: schemas::cursor::Cursor = cursor.parse().unwrap();
-    old.pass.as_mut().unwrap().begun_at = schemas::time::Millis::new(0);
+    old.snapshot.as_mut().unwrap().begun_at = schemas::time::Millis::new(0);
     let refused = second.stream_refused("9000/main", "A-1", &old.to_string()).await.unwrap();
     assert_eq!(refused, ErrorCode::CursorForeign, "nor may its age be chosen");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_during_a_pass_comes_after_it_once() {
+async fn what_happens_during_a_snapshot_comes_after_it_once() {
     let mut network = Network::opened().await.unwrap();
     for key in ["a", "b", "c"] {
         network.publish(Op::Create, key, None, Some(&row(key, "R"))).await.unwrap();
@@ -372,20 +372,20 @@ async fn a_consumer_is_told_what_its_rows_come_to_where_its_stream_stands() {
     let client = network.client("9000/main").unwrap();
     let told = async |offset: Option<u64>, ask: &str| {
         let from = network.cursor(offset).unwrap().to_string();
-        let query = [("from", from.as_str()), ("check", ask)];
+        let query = [("from", from.as_str()), ("reconcile", ask)];
         let mut stream = Stream::asking(&client, "A-1", &query).await.unwrap();
-        stream.until(|word| word.starts_with("sums") || word.starts_with("range")).await.unwrap();
+        stream.until(|word| word.starts_with("digests") || word.starts_with("range")).await.unwrap();
         let answer = stream.words.pop().unwrap();
         (answer, stream.words, String::from_utf8_lossy(&stream.bytes).into_owned())
     };
     let expected = |keys: &BTreeSet<&str>| {
-        let mut sums = Sums::new(Ranges::whole(), 0);
-        keys.iter().for_each(|key| sums.add(key, &[Some((*key).to_owned()), Some("R".to_owned())]));
-        format!("sums of {} rows: {:x}", keys.len(), sums.announce().total)
+        let mut digests = RangeDigests::new(Ranges::whole(), 0);
+        keys.iter().for_each(|key| digests.add(key, &[Some((*key).to_owned()), Some("R".to_owned())]));
+        format!("digests of {} rows: {:x}", keys.len(), digests.announce().total)
     };
-    assert_eq!(told(None, "sums.0.0:0").await.0, expected(&BTreeSet::from(["b", "c", "d"])));
+    assert_eq!(told(None, "digests.0.0:0").await.0, expected(&BTreeSet::from(["b", "c", "d"])));
     // From further back it is told on the way, of what the stream has given until then.
-    let (answer, words, _) = told(Some(1), "sums.0.0:0").await;
+    let (answer, words, _) = told(Some(1), "digests.0.0:0").await;
     let mut keys = BTreeSet::new();
     for word in &words {
         match word.split(' ').collect::<Vec<_>>()[..] {
@@ -400,10 +400,10 @@ async fn a_consumer_is_told_what_its_rows_come_to_where_its_stream_stands() {
     assert!(!bytes.contains("SECRET") && !bytes.contains("secret"), "a field that is not named never leaves");
     let from = network.cursor(None).unwrap().to_string();
     for query in [
-        [("from", "state"), ("check", "sums.0.0:0")],
-        [("from", "latest"), ("check", "sums.0.0:0")],
-        [("from", from.as_str()), ("check", "sums.26.0:0")],
-        [("from", from.as_str()), ("check", "everything")],
+        [("from", "state"), ("reconcile", "digests.0.0:0")],
+        [("from", "latest"), ("reconcile", "digests.0.0:0")],
+        [("from", from.as_str()), ("reconcile", "digests.26.0:0")],
+        [("from", from.as_str()), ("reconcile", "everything")],
     ] {
         let request = client.get("/v1/agreements/A-1/stream").query(&query);
         assert_eq!(refusal(send(request).await).unwrap(), ErrorCode::RequestMalformed, "{query:?}");

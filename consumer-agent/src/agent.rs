@@ -18,9 +18,9 @@ use crate::metrics::{AgreementMeter, Part};
 use crate::phase::Phase;
 use crate::receive::machine::{Closed, ProtocolError, ReceiveMachine, Tally};
 use crate::receive::receiver::{Ended, Moment, ReceiveError, Receiving, receive};
-use crate::receive::reconciling::{Checked, Reconciling};
+use crate::receive::reconciler::{Reconciled, Reconciler};
 use crate::receive::recovery::{Advance, Recovery, Step, StreamEnd, Wait};
-use crate::receive::wish::Wish;
+use crate::receive::request::ReconcileRequest;
 use crate::sink::Sink;
 use crate::status::Status;
 
@@ -39,8 +39,8 @@ pub struct Agent {
     status: watch::Sender<Status>,
     status_file: Option<PathBuf>,
     meter: Option<AgreementMeter>,
-    check_every: Option<Duration>,
-    wish: Wish,
+    reconcile_every: Option<Duration>,
+    request: ReconcileRequest,
 }
 
 impl Agent {
@@ -58,7 +58,7 @@ impl Agent {
             delivered: Tally::default(),
             at: now(),
             heard_at: now(),
-            checked: None,
+            reconciled: None,
             last_error: None,
         };
         Self {
@@ -69,8 +69,8 @@ impl Agent {
             status: watch::Sender::new(status),
             status_file: None,
             meter: None,
-            check_every: None,
-            wish: Wish::default(),
+            reconcile_every: None,
+            request: ReconcileRequest::default(),
         }
     }
 
@@ -83,14 +83,14 @@ impl Agent {
 
     /// How often the replica is compared with its part of the register; never without.
     #[must_use]
-    pub fn with_checks(mut self, every: Option<Duration>) -> Self {
-        self.check_every = every;
+    pub fn with_reconciliation(mut self, every: Option<Duration>) -> Self {
+        self.reconcile_every = every;
         self
     }
 
     /// To ask it for a comparison.
-    pub fn wish(&self) -> Wish {
-        self.wish.clone()
+    pub fn request(&self) -> ReconcileRequest {
+        self.request.clone()
     }
 
     /// What counts what it does.
@@ -109,11 +109,11 @@ impl Agent {
     pub async fn run(mut self) -> Status {
         let mut retry = Retry::default();
         let mut recovery = Recovery::default();
-        let mut reconciling = Reconciling::new(self.check_every, Instant::now(), share());
+        let mut reconciler = Reconciler::new(self.reconcile_every, Instant::now(), share());
         loop {
-            let (outcome, advance) = self.stream_once(&recovery, &mut reconciling).await;
+            let (outcome, advance) = self.stream_once(&recovery, &mut reconciler).await;
             self.count_end(&outcome);
-            if !matches!(outcome, Ok(Ended::ToAsk)) && reconciling.on_broken(Instant::now()) {
+            if !matches!(outcome, Ok(Ended::ToQuery)) && reconciler.on_broken(Instant::now()) {
                 tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
             }
             let step = recovery.on_end(stream_end(&outcome), advance);
@@ -142,14 +142,14 @@ impl Agent {
     async fn stream_once(
         &mut self,
         recovery: &Recovery,
-        reconciling: &mut Reconciling,
+        reconciler: &mut Reconciler,
     ) -> (Result<Ended, ReceiveError>, Advance) {
         let mut was_live = false;
         // What an error left unknown is known again only when the sink is ready.
         let ready = self.sink.ready().await;
         let standing = self.sink.cursor();
         let outcome = match ready {
-            Ok(()) => self.stream(recovery.start(standing.clone()), reconciling, &mut was_live).await,
+            Ok(()) => self.stream(recovery.start(standing.clone()), reconciler, &mut was_live).await,
             Err(error) => Err(error.into()),
         };
         (outcome, Advance { was_live, has_moved: self.sink.cursor() != standing })
@@ -158,7 +158,7 @@ impl Agent {
     fn count_end(&self, outcome: &Result<Ended, ReceiveError>) {
         let Some(meter) = &self.meter else { return };
         match outcome {
-            Ok(Ended::ToAsk) => {}
+            Ok(Ended::ToQuery) => {}
             Ok(Ended::Closed(closed)) => meter.closed(closed.reason.as_str()),
             Err(ReceiveError::Client(_)) => meter.broke(Part::Router),
             Err(ReceiveError::Sink(_)) => meter.broke(Part::Sink),
@@ -175,7 +175,7 @@ impl Agent {
     fn log_end(&self, outcome: &Result<Ended, ReceiveError>, step: Step) {
         let agreement = &self.number;
         match (outcome, step) {
-            (Ok(Ended::ToAsk), _) => {}
+            (Ok(Ended::ToQuery), _) => {}
             (Ok(Ended::Closed(closed)), _) => {
                 tracing::info!(%agreement, reason = closed.reason.as_str(), detail = %closed.detail, "the stream was closed");
             }
@@ -195,7 +195,7 @@ impl Agent {
     /// How a stream was over, for people, with what to do about it.
     fn in_words(&self, outcome: &Result<Ended, ReceiveError>, step: Step) -> Option<String> {
         match outcome {
-            Ok(Ended::ToAsk) => None,
+            Ok(Ended::ToQuery) => None,
             Ok(Ended::Closed(closed)) => Some(closed.in_words()),
             Err(error) if step == Step::Over(Phase::Ended) => {
                 Some(format!("{error}; purge what it gave you"))
@@ -213,7 +213,7 @@ impl Agent {
     async fn stream(
         &mut self,
         cursor: Option<Cursor>,
-        reconciling: &mut Reconciling,
+        reconciler: &mut Reconciler,
         was_live: &mut bool,
     ) -> Result<Ended, ReceiveError> {
         let meter = self.meter.clone();
@@ -223,13 +223,15 @@ impl Agent {
         let before = status.borrow().delivered;
         let mut written: Option<tokio::time::Instant> = None;
         let mut on_progress =
-            |machine: &ReceiveMachine, sink: &dyn Sink, checked: Option<Checked>, moment: Moment| {
+            |machine: &ReceiveMachine, sink: &dyn Sink, reconciled: Option<Reconciled>, moment: Moment| {
                 *was_live |= machine.is_live();
                 if let (Some(meter), Moment::Applied(took)) = (&meter, moment) {
                     meter.applied(took);
                 }
-                if let Some(checked) = checked.filter(|checked| status.borrow().checked != Some(*checked)) {
-                    tell_checked(number, &checked, meter.as_ref());
+                if let Some(reconciled) =
+                    reconciled.filter(|reconciled| status.borrow().reconciled != Some(*reconciled))
+                {
+                    tell_reconciled(number, &reconciled, meter.as_ref());
                 }
                 status.send_modify(|status| {
                     status.phase = Phase::Streaming;
@@ -241,7 +243,7 @@ impl Agent {
                     status.delivered = before.plus(machine.tally());
                     status.at = now();
                     status.heard_at = status.at;
-                    status.checked = checked.or(status.checked);
+                    status.reconciled = reconciled.or(status.reconciled);
                     status.last_error = None;
                 });
                 if moment == Moment::Settled || written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
@@ -250,7 +252,7 @@ impl Agent {
                 }
             };
         let sink = self.sink.as_mut();
-        let stream = Receiving { client: &client, number, cursor, sink, reconciling, wish: &self.wish };
+        let stream = Receiving { client: &client, number, cursor, sink, reconciler, request: &self.request };
         let outcome = receive(stream, &mut on_progress).await;
         let rows = self.sink.row_count();
         self.status.send_modify(|status| status.rows = rows);
@@ -273,7 +275,7 @@ impl Agent {
 /// How a stream was over, as the recovery asks it.
 fn stream_end(outcome: &Result<Ended, ReceiveError>) -> StreamEnd {
     match outcome {
-        Ok(Ended::ToAsk) => StreamEnd::ToAsk,
+        Ok(Ended::ToQuery) => StreamEnd::ToQuery,
         Ok(Ended::Closed(Closed { reason, next, .. })) => StreamEnd::Closed { reason: *reason, next: *next },
         Err(ReceiveError::Sink(error)) => StreamEnd::Sink(error.class),
         Err(ReceiveError::Client(error)) => {
@@ -289,14 +291,14 @@ fn share() -> u32 {
     platform::random::bytes().map_or(1_000, |bytes| u32::from(u16::from_be_bytes(bytes)) * 1_000 / 65_536)
 }
 
-fn tell_checked(number: &AgreementNumber, checked: &Checked, meter: Option<&AgreementMeter>) {
-    let Checked { equal, rows, mended, bytes, .. } = checked;
+fn tell_reconciled(number: &AgreementNumber, reconciled: &Reconciled, meter: Option<&AgreementMeter>) {
+    let Reconciled { equal, rows, repaired, bytes, .. } = reconciled;
     if *equal {
-        tracing::info!(agreement = %number, rows, mended, bytes, "the replica equals its part of the register");
+        tracing::info!(agreement = %number, rows, repaired, bytes, "the replica equals its part of the register");
     } else {
-        tracing::error!(agreement = %number, rows, mended, bytes, "the replica differs from its part of the register, also after it was mended: see who else writes it, or begin it anew");
+        tracing::error!(agreement = %number, rows, repaired, bytes, "the replica differs from its part of the register, also after it was repaired: see who else writes it, or begin it anew");
     }
     if let Some(meter) = meter {
-        meter.checked(checked);
+        meter.reconciled(reconciled);
     }
 }

@@ -17,12 +17,12 @@ use crate::agent::Agent;
 use crate::config::{AgreementConfig, ConsumerConfig};
 use crate::metrics::Metrics;
 use crate::phase::Phase;
-use crate::receive::wish::Wish;
+use crate::receive::request::ReconcileRequest;
 use crate::sink::Sink;
 use crate::sink::file::FileSink;
 use crate::sink::file::error::FileSinkError;
 use crate::sink::postgres::PostgresSink;
-use crate::status::{Statuses, compare_mark, status_path};
+use crate::status::{Statuses, reconcile_mark, status_path};
 
 /// What the agents of a process are made of.
 pub struct AgentsParts {
@@ -49,7 +49,7 @@ pub struct Agents {
     tasks: Tasks,
     broken: mpsc::Sender<String>,
     statuses: Statuses,
-    wishes: Vec<(AgreementNumber, Wish)>,
+    requests: Vec<(AgreementNumber, ReconcileRequest)>,
     /// When the configuration that was read last was written, and its size: two writes may share a time.
     written: Option<(SystemTime, u64)>,
     /// The same at the last look.
@@ -70,7 +70,7 @@ impl Agents {
             tasks,
             broken,
             statuses: Statuses::default(),
-            wishes: Vec::new(),
+            requests: Vec::new(),
         };
         for agreement in std::mem::take(&mut agents.config.agreement) {
             agents.add(&agreement)?;
@@ -93,9 +93,10 @@ impl Agents {
         let (status_file, meter) =
             (status_path(&self.config.data_dir, &number), self.metrics.agreement(&number));
         let agent = Agent::new(self.config.router.clone(), self.identity.clone(), number.clone(), sink);
-        let agent = agent.with_status_file(status_file).with_meter(meter).with_checks(self.config.checks());
+        let agent =
+            agent.with_status_file(status_file).with_meter(meter).with_reconciliation(self.config.checks());
         self.statuses.add(agent.status());
-        self.wishes.push((number, agent.wish()));
+        self.requests.push((number, agent.request()));
         let (stopping, broken) = (self.tasks.stopping(), self.broken.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -119,11 +120,11 @@ impl Agents {
             self.take_up();
         }
         self.seen = now;
-        for (number, wish) in &self.wishes {
-            let mark = compare_mark(&self.config.data_dir, number);
+        for (number, request) in &self.requests {
+            let mark = reconcile_mark(&self.config.data_dir, number);
             if mark.exists() {
                 match std::fs::remove_file(&mark) {
-                    Ok(()) => wish.give(),
+                    Ok(()) => request.give(),
                     Err(error) => {
                         tracing::warn!(path = %mark.display(), %error, "the mark cannot be removed");
                     }
@@ -141,8 +142,9 @@ impl Agents {
                 return;
             }
         };
-        let is_new =
-            |agreement: &&AgreementConfig| self.wishes.iter().all(|(number, _)| *number != agreement.number);
+        let is_new = |agreement: &&AgreementConfig| {
+            self.requests.iter().all(|(number, _)| *number != agreement.number)
+        };
         let new: Vec<&AgreementConfig> = config.agreement.iter().filter(is_new).collect();
         if new.is_empty() {
             tracing::info!(

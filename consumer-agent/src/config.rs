@@ -29,9 +29,9 @@ pub struct ConsumerConfig {
     /// What to receive.
     #[serde(default)]
     pub agreement: Vec<AgreementConfig>,
-    /// How often a replica is compared with its part of the register, and mended where it differs; `24h` by default, `0s` is never.
+    /// How often a replica is compared with its part of the register, and repaired where it differs; `24h` by default, `0s` is never.
     #[serde(default = "a_day")]
-    pub check_every: SignedDuration,
+    pub reconcile_every: SignedDuration,
     /// How log lines look; `text` by default.
     #[serde(default)]
     pub log_format: platform::telemetry::Format,
@@ -57,7 +57,7 @@ pub struct AgreementConfig {
 impl ConsumerConfig {
     /// The time between comparisons; none for never.
     pub fn checks(&self) -> Option<Duration> {
-        Duration::try_from(self.check_every).ok().filter(|every| !every.is_zero())
+        Duration::try_from(self.reconcile_every).ok().filter(|every| !every.is_zero())
     }
 
     /// Reads the file; relative paths are relative to it.

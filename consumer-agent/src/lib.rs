@@ -5,12 +5,12 @@
 
 pub mod agent;
 pub mod agents;
-pub mod comparison;
 pub mod config;
 pub mod metrics;
 pub mod observe;
 pub mod phase;
 pub mod process;
 pub mod receive;
+pub mod reconcile;
 pub mod sink;
 pub mod status;

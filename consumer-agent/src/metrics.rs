@@ -15,7 +15,7 @@ use schemas::ids::AgreementNumber;
 use schemas::promise::Promise;
 
 use crate::phase::Phase;
-use crate::receive::reconciling::Checked;
+use crate::receive::reconciler::Reconciled;
 use crate::status::Status;
 
 const AGREEMENT: &[&str] = &["agreement"];
@@ -34,9 +34,9 @@ struct Families {
     phase: GaugeVec,
     rows: GaugeVec,
     parked: GaugeVec,
-    checked: GaugeVec,
+    reconciled: GaugeVec,
     equal: GaugeVec,
-    mended: IntCounterVec,
+    repaired: IntCounterVec,
     compared: IntCounterVec,
     lag_records: GaugeVec,
     lag_seconds: GaugeVec,
@@ -59,10 +59,10 @@ impl Metrics {
             phase: meter.gauge("dit_consumer_phase", "1 for what the agent is doing: connecting, streaming, waiting, ended, stuck, broken.", &by("phase"))?,
             rows: meter.gauge("dit_consumer_replica_rows", "Rows that the replica has.", AGREEMENT)?,
             parked: meter.gauge("dit_consumer_parked_keys", "Keys whose row the replica's place refuses; later events of them wait, others flow.", AGREEMENT)?,
-            checked: meter.gauge("dit_consumer_checked_timestamp_seconds", "When the replica was last compared with its part of the register.", AGREEMENT)?,
+            reconciled: meter.gauge("dit_consumer_reconciled_timestamp_seconds", "When the replica was last compared with its part of the register.", AGREEMENT)?,
             equal: meter.gauge("dit_consumer_replica_equal", "1 when the replica was found equal to its part of the register, or made so; 0 when it could not be.", AGREEMENT)?,
-            mended: meter.counter("dit_consumer_mended_rows_total", "Rows of the replica that were found wrong and mended.", AGREEMENT)?,
-            compared: meter.counter("dit_consumer_check_bytes_total", "Bytes that comparing and mending took.", AGREEMENT)?,
+            repaired: meter.counter("dit_consumer_repaired_rows_total", "Rows of the replica that were found wrong and repaired.", AGREEMENT)?,
+            compared: meter.counter("dit_consumer_reconcile_bytes_total", "Bytes that comparing and repairing took.", AGREEMENT)?,
             lag_records: meter.gauge("dit_consumer_lag_records", "Records between the replica and the log's end as last told, whoever they are for.", AGREEMENT)?,
             lag_seconds: meter.gauge("dit_consumer_lag_seconds", "Age of the newest record that the replica includes while others wait, or time since the router's last word; 0 when neither.", AGREEMENT)?,
             freshness: meter.gauge("dit_consumer_source_freshness_timestamp_seconds", "Up to when the provider had looked at its source, as far as the replica shows it.", AGREEMENT)?,
@@ -87,7 +87,7 @@ impl Metrics {
         for part in [Part::Router, Part::Stream, Part::Sink] {
             meter.breaks(part);
         }
-        for counter in [&self.0.mended, &self.0.compared] {
+        for counter in [&self.0.repaired, &self.0.compared] {
             counter.with_label_values(&[number.as_str()]);
         }
         meter
@@ -104,7 +104,7 @@ impl Metrics {
 
     fn look(&self, status: &Status) {
         let Families { deliveries, phase, rows, parked, lag_records, lag_seconds, freshness, .. } = &*self.0;
-        let Families { heard, checked, .. } = &*self.0;
+        let Families { heard, reconciled, .. } = &*self.0;
         let number = status.agreement.as_str();
         let tally = status.delivered;
         for (reason, count) in [
@@ -134,8 +134,8 @@ impl Metrics {
         parked.with_label_values(&[number]).set(float(u64::try_from(status.parked).unwrap_or(u64::MAX)));
         let seconds = |millis: i64| float(u64::try_from(millis).unwrap_or_default()) / 1_000.0;
         heard.with_label_values(&[number]).set(seconds(status.heard_at.get()));
-        if let Some(last) = status.checked {
-            checked.with_label_values(&[number]).set(seconds(last.at.get()));
+        if let Some(last) = status.reconciled {
+            reconciled.with_label_values(&[number]).set(seconds(last.at.get()));
         }
         if let Some(at) = status.freshness {
             freshness.with_label_values(&[number]).set(seconds(at.get()));
@@ -182,13 +182,13 @@ impl AgreementMeter {
     }
 
     /// The replica was compared with its part of the register.
-    pub(crate) fn checked(&self, checked: &Checked) {
-        let Families { equal, mended, compared, vitals, .. } = &*self.metrics.0;
+    pub(crate) fn reconciled(&self, reconciled: &Reconciled) {
+        let Families { equal, repaired, compared, vitals, .. } = &*self.metrics.0;
         let number = [self.number.as_str()];
-        equal.with_label_values(&number).set(f64::from(u8::from(checked.equal)));
-        mended.with_label_values(&number).inc_by(u64::try_from(checked.mended).unwrap_or(u64::MAX));
-        compared.with_label_values(&number).inc_by(checked.bytes);
-        if !checked.equal {
+        equal.with_label_values(&number).set(f64::from(u8::from(reconciled.equal)));
+        repaired.with_label_values(&number).inc_by(u64::try_from(reconciled.repaired).unwrap_or(u64::MAX));
+        compared.with_label_values(&number).inc_by(reconciled.bytes);
+        if !reconciled.equal {
             vitals.break_promise(Promise::ReplicaEquation);
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::phase::Phase;
 use crate::receive::machine::{Behind, Tally};
-use crate::receive::reconciling::Checked;
+use crate::receive::reconciler::Reconciled;
 
 /// What an agent is doing, for people and for `dit status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct Status {
     pub heard_at: Millis,
     /// How the replica was found when it was last compared with its part of the register.
     #[serde(default)]
-    pub checked: Option<Checked>,
+    pub reconciled: Option<Reconciled>,
     /// The last error, and what to do about it.
     pub last_error: Option<String>,
 }
@@ -57,8 +57,8 @@ pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
 }
 
 /// The mark by which a person asks for a comparison.
-pub fn compare_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
-    data_dir.join(format!("{number}.compare"))
+pub fn reconcile_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
+    data_dir.join(format!("{number}.reconcile"))
 }
 
 /// What the agents are doing; clones share it, and see those that are added.
@@ -94,7 +94,7 @@ impl Status {
 
     /// Whether the replica is what it should be, as far as its agent knows: receiving, nothing parked, no error.
     pub fn is_well(&self) -> bool {
-        let is_equal = self.checked.as_ref().is_none_or(|checked| checked.equal);
+        let is_equal = self.reconciled.as_ref().is_none_or(|reconciled| reconciled.equal);
         self.phase == Phase::Streaming && self.parked == 0 && self.last_error.is_none() && is_equal
     }
 
@@ -126,9 +126,9 @@ impl Status {
         let position = self.cursor.as_ref();
         let position = position.map_or_else(
             || "none yet".to_owned(),
-            |cursor| match &cursor.pass {
+            |cursor| match &cursor.snapshot {
                 None => places_in_words(&cursor.places),
-                Some(_) => "in a pass from the state".to_owned(),
+                Some(_) => "in a snapshot".to_owned(),
             },
         );
         let mut text = format!(
@@ -137,13 +137,13 @@ impl Status {
             self.rows,
             seconds(self.at)
         );
-        if let Some(checked) = &self.checked {
-            let found = if checked.equal { "equal to" } else { "other than" };
-            let (since, rows) = (seconds(checked.at), checked.rows);
+        if let Some(reconciled) = &self.reconciled {
+            let found = if reconciled.equal { "equal to" } else { "other than" };
+            let (since, rows) = (seconds(reconciled.at), reconciled.rows);
             let _ = write!(text, "\n  compared {since} s ago: {found} its part of the register ({rows} rows");
-            let _ = match checked.mended {
+            let _ = match reconciled.repaired {
                 0 => write!(text, ")"),
-                mended => write!(text, "; {mended} were wrong and are mended)"),
+                repaired => write!(text, "; {repaired} were wrong and are repaired)"),
             };
         }
         if self.parked > 0 {

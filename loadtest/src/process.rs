@@ -94,11 +94,15 @@ impl Part {
         self.said.borrow().clone()
     }
 
-    /// Waits until what it says satisfies a wish; an end or a standstill is an error with its last words.
-    pub(crate) async fn until(&mut self, what: &str, wish: impl Fn(&Line) -> bool) -> anyhow::Result<Line> {
+    /// Waits until what it says meets a condition; an end or a standstill is an error with its last words.
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        condition: impl Fn(&Line) -> bool,
+    ) -> anyhow::Result<Line> {
         let mut last = self.line();
         loop {
-            if wish(&last) {
+            if condition(&last) {
                 return Ok(last);
             }
             let next = tokio::time::timeout(PATIENCE, self.said.wait_for(|line| *line != last)).await;

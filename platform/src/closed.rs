@@ -1,6 +1,6 @@
 //! Folders and files that their owner alone may read.
 //!
-//! Owns how they are made, mended and refused. Registers and replicas hold personal data; keys are keys.
+//! Owns how they are made, repaired and refused. Registers and replicas hold personal data; keys are keys.
 
 use std::fs::{File, TryLockError};
 use std::io;

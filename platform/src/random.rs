@@ -5,7 +5,7 @@
 #[error("the operating system gave no random bytes: {0}")]
 pub struct NoRandomness(getrandom::Error);
 
-/// Sixteen random bytes, for epochs, log ids and passes from the state.
+/// Sixteen random bytes, for epochs, log ids and snapshots.
 pub fn id() -> Result<[u8; 16], NoRandomness> {
     bytes()
 }

@@ -22,13 +22,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::emit::{Emitter, Origin, looked_at_now};
-pub use self::take::{FileReport, Guard};
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
-use crate::source::compare::FitError;
-use crate::source::drop_folder::DropError;
+use crate::source::file::drop_folder::DropError;
+use crate::source::file::table::TableError;
 use crate::source::items::{Item, ItemReader, ItemResult};
-use crate::source::table::TableError;
+use crate::source::reader::FitError;
 
 const IDENTITY_KIND: &[u8; 4] = b"iden";
 /// Events that share one sync of the outbox.
@@ -54,7 +53,7 @@ pub enum AgentError {
     #[error(transparent)]
     Drop(#[from] DropError),
     /// It is not whole, or nothing in it can be relied on.
-    #[error("{file}: {problem}; nothing of it was taken: mend it and drop it again")]
+    #[error("{file}: {problem}; nothing of it was taken: correct it and drop it again")]
     Unreliable {
         /// The file.
         file: String,
@@ -107,7 +106,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// Whether the same may succeed later without anybody mending the agent: the disk did not take it.
+    /// Whether the same may succeed later without anybody repairing the agent: the disk did not take it.
     pub const fn is_passing(&self) -> bool {
         matches!(
             self,

@@ -10,10 +10,10 @@ use platform::identity::IdentityFiles;
 use schemas::ids::ChannelName;
 use serde::Deserialize;
 
-use crate::agent::Guard;
 use crate::endpoint::EndpointConfig;
-use crate::source::drop_folder::DropSettings;
+use crate::source::file::drop_folder::DropSettings;
 use crate::source::format::TableFormat;
+use crate::take::guard::Guard;
 
 /// `producer.toml`.
 #[derive(Debug, Deserialize)]

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use self::admission::Admission;
 use crate::agent::{Agent, AgentError};
 use crate::observe::Watch;
-use crate::source::drop_folder::Singles;
+use crate::source::file::drop_folder::Singles;
 use crate::source::items;
 
 /// The `[http]` table.
@@ -113,7 +113,8 @@ impl EndpointConfig {
 /// Listens until `tasks` stop.
 pub async fn listen(
     config: &EndpointConfig,
-    (agent, singles): (Arc<Agent>, Singles),
+    agent: Arc<Agent>,
+    singles: Singles,
     watch: Arc<Watch>,
     tasks: &Tasks,
 ) -> Result<(), EndpointError> {

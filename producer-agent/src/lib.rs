@@ -14,3 +14,4 @@ pub mod process;
 pub mod send;
 pub mod source;
 pub mod start;
+pub mod take;

@@ -10,10 +10,10 @@ use platform::identity::Identity;
 use platform::metrics::{Meter, MetricsError, Vitals};
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
-use crate::agent::FileReport;
-use crate::source::drop_folder::Fate;
+use crate::source::file::drop_folder::Fate;
 use crate::source::items::ItemResult;
 use crate::start::Reopened;
+use crate::take::report::FileReport;
 
 /// The agent's series; clones share them.
 #[derive(Clone)]

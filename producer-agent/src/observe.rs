@@ -12,11 +12,12 @@ use platform::clock;
 use platform::observe::{Check, Observed};
 use tokio::sync::watch;
 
-use crate::agent::{Agent, FileReport};
+use crate::agent::Agent;
 use crate::metrics::{Look, Metrics};
 use crate::outbox::{SharedOutbox, lock};
 use crate::send::sender::{Sender, Sent};
-use crate::source::drop_folder::DropFolder;
+use crate::source::file::drop_folder::DropFolder;
+use crate::take::report::FileReport;
 
 /// An agent that is watched.
 pub struct Watch {

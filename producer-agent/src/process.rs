@@ -16,7 +16,7 @@ use platform::telemetry;
 use schemas::avro::schema::AvroSchema;
 use schemas::ids::AgentId;
 
-use crate::agent::{Agent, AgentError, FileReport};
+use crate::agent::{Agent, AgentError};
 use crate::config::ProducerConfig;
 use crate::image::sled_store::SledImages;
 use crate::image::{ImageError, ImageStore};
@@ -24,8 +24,9 @@ use crate::metrics::Metrics;
 use crate::observe::Watch;
 use crate::send::sender::SendError;
 use crate::source::cells::in_quotes;
-use crate::source::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Singles, Taking};
+use crate::source::file::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Singles, Taking};
 use crate::start::{self, Place, Started};
+use crate::take::report::FileReport;
 
 /// Parked rows that a report shows; the file beside it has all of them.
 const REPORTED_ROWS: usize = 1_000;
@@ -88,7 +89,7 @@ async fn work(
                 }
                 outcome => Some(outcome.context("sending has stopped")),
             },
-            outcome = take_in(config, watch, Arc::clone(&agent), (is_reopened, &endpoint)) => match outcome {
+            outcome = take_in(config, watch, Arc::clone(&agent), is_reopened, &endpoint) => match outcome {
                 Err(Unwatched::BeginAnew) => {
                     tracing::error!("begins anew from what is on its disk");
                     None
@@ -231,7 +232,8 @@ async fn take_in(
     config: &ProducerConfig,
     watch: &Arc<Watch>,
     agent: Arc<Agent>,
-    (is_reopened, endpoint): (bool, &Tasks),
+    is_reopened: bool,
+    endpoint: &Tasks,
 ) -> Result<(), Unwatched> {
     let folder = DropFolder::open(&config.drop_dir, config.drop.clone())?;
     // Before anything else is taken: a single change that came meanwhile is younger than the register it would be compared with.
@@ -241,7 +243,7 @@ async fn take_in(
     }
     if let Some(http) = &config.http {
         let singles = Singles::beside(&config.drop_dir);
-        crate::endpoint::listen(http, (Arc::clone(&agent), singles), Arc::clone(watch), endpoint).await?;
+        crate::endpoint::listen(http, Arc::clone(&agent), singles, Arc::clone(watch), endpoint).await?;
     }
     watch_folder(config, watch, agent, folder).await
 }
@@ -419,7 +421,7 @@ fn tell(report: &FileReport) {
         _ => tracing::info!(%file, create, update, delete, parked, "taken"),
     }
     if let (Some(why), true) = (&report.deletes_held, report.taken) {
-        tracing::warn!(%file, "taken in part: no row is deleted by it, as {why}; mend the source, or say trailer in [format]");
+        tracing::warn!(%file, "taken in part: no row is deleted by it, as {why}; correct the source, or say trailer in [format]");
     }
 }
 

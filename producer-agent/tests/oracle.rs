@@ -13,8 +13,9 @@ use std::path::Path;
 use std::process::Command;
 
 use producer_agent::source::cells::{Cell, Cells, Columns, RowEncoder};
+use producer_agent::source::file::table::Table;
 use producer_agent::source::format::TableFormat;
-use producer_agent::source::table::{Extent, Table};
+use producer_agent::source::row::Extent;
 use schemas::avro::json::{decode, render};
 use schemas::avro::schema::AvroSchema;
 use serde_json::{Value as Json, json};

@@ -1,6 +1,6 @@
 //! Why a partition cannot be read on.
 //!
-//! Owns the difference between what a person has to mend and what mends itself.
+//! Owns the difference between what a person has to repair and what repairs itself.
 
 use event_log::TopicError;
 use schemas::framing::FrameError;

@@ -100,7 +100,7 @@ impl<O: Observer> Feed<O> {
         ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
     }
 
-    /// Reads until retention has passed the tail: the place, which is [`Feed::move_to`]'s to mend. After an error the
+    /// Reads until retention has passed the tail: the place, which is [`Feed::move_to`]'s to repair. After an error the
     /// partition is looked at from its beginning first: it may be another.
     pub async fn run(&self) -> Offset {
         let mut retry = Retry::default();

@@ -412,7 +412,7 @@ pub(crate) struct Passed {
 }
 
 impl Stream {
-    /// How far it is in each partition; none while a pass from the state is under way.
+    /// How far it is in each partition; none while a snapshot is under way.
     pub(crate) fn places(&self) -> PerPartition<Passed> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

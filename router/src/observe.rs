@@ -60,7 +60,7 @@ impl Watch {
             }
             let is_faulty = tails.iter().any(|tail| tail.fault.is_some());
             gauges.fault.with_label_values(&[channel]).set(f64::from(u8::from(is_faulty)));
-            let known: Vec<_> = running.materialised.values().map(|reach| reach.known()).collect();
+            let known: Vec<_> = running.materialised.values().map(|state| state.progress()).collect();
             let lag = tails.iter().zip(&known).map(|(tail, state)| distance(state.to, tail.next)).sum();
             gauges.state_lag.with_label_values(&[channel]).set(number(lag));
             let is_overtaken = known.iter().any(|state| state.overtaken.is_some());
@@ -169,7 +169,7 @@ fn fault_of(running: &Running) -> Option<String> {
 /// How far a stream is behind.
 struct Lag {
     seconds: f64,
-    /// Not known while a pass from the state is under way.
+    /// Not known while a snapshot is under way.
     records: Option<u64>,
 }
 

@@ -20,30 +20,30 @@ pub struct Place {
     pub checkpoint: Offset,
 }
 
-/// The place of a pass from the state in one partition.
+/// The place of a snapshot in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassPlace {
+pub struct SnapshotPlace {
     /// The next offset of the state to read.
     pub next: Offset,
-    /// The checkpoint in the state at which the pass ends.
+    /// The checkpoint in the state at which the snapshot ends.
     pub end: Offset,
 }
 
-/// A pass from the state that is not over: any router can go on with it.
+/// A snapshot that is not over: any router can go on with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pass {
+pub struct Snapshot {
     /// Its id, which its end mark carries.
     pub id: BootstrapId,
     /// When a router fixed its ends.
     pub begun_at: Millis,
     /// Where it is in each partition.
-    pub places: PerPartition<PassPlace>,
+    pub places: PerPartition<SnapshotPlace>,
     /// The routers' word that they fixed these ends for this agreement: nobody else may choose them.
     pub seal: String,
 }
 
-impl Pass {
-    /// What the seal is over, beside the agreement: all but how far the pass has got.
+impl Snapshot {
+    /// What the seal is over, beside the agreement: all but how far the snapshot has got.
     pub fn sealed_bytes(&self, log_id: LogId, version: AgreementVersion) -> Vec<u8> {
         let mut bytes = [log_id.as_bytes().as_slice(), self.id.as_bytes().as_slice()].concat();
         bytes.extend_from_slice(&version.get().to_be_bytes());
@@ -63,11 +63,11 @@ pub struct Cursor {
     pub log_id: LogId,
     /// The version under which it was reached.
     pub version: AgreementVersion,
-    /// The place in each partition; none during a pass from the state.
+    /// The place in each partition; none during a snapshot.
     pub places: PerPartition<Place>,
-    /// The pass from the state that it stands in.
+    /// The snapshot that it stands in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pass: Option<Pass>,
+    pub snapshot: Option<Snapshot>,
 }
 
 /// A text that is not a cursor.
@@ -114,14 +114,14 @@ mod tests {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(2),
             places: PerPartition::filled(4, place),
-            pass: None,
+            snapshot: None,
         };
         assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
-        let places = PerPartition::filled(1, PassPlace { next: Offset::new(5), end: Offset::new(9) });
+        let places = PerPartition::filled(1, SnapshotPlace { next: Offset::new(5), end: Offset::new(9) });
         let (id, begun_at) = (BootstrapId::new([3; 16]), Millis::new(5));
-        let pass = Some(Pass { id, begun_at, places, seal: "ab".to_owned() });
-        let passing = Cursor { places: PerPartition::none(), pass, ..cursor };
-        assert_eq!(passing.to_string().parse(), Ok(passing));
+        let snapshot = Some(Snapshot { id, begun_at, places, seal: "ab".to_owned() });
+        let in_snapshot = Cursor { places: PerPartition::none(), snapshot, ..cursor };
+        assert_eq!(in_snapshot.to_string().parse(), Ok(in_snapshot));
         for bad in ["", "c1.", "c1.zz", "c2.00", "c1.7b7d"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad}");
         }

@@ -275,7 +275,7 @@ bytes_id!(
     "log id"
 );
 bytes_id!(
-    /// One pass from the state: rows of a replica without it are dropped at the end mark.
+    /// One snapshot: rows of a replica without it are dropped at the end mark.
     BootstrapId,
     "bootstrap id"
 );

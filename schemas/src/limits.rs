@@ -58,15 +58,15 @@ pub const CHECKPOINT_EVERY_RECORDS: u64 = 10_000;
 pub const MAX_TABLE_ENTRIES: usize = 2_500;
 
 /// Ranges that a consumer may ask about at once: they travel in the request's line.
-pub const MAX_ASKED_RANGES: usize = 1_024;
+pub const MAX_RECONCILED_RANGES: usize = 1_024;
 
-/// Sums in one announcement: 8 bytes each, together half a frame.
-pub const MAX_SUMS: usize = 4_096;
+/// Digests in one announcement: 8 bytes each, together half a frame.
+pub const MAX_RANGE_DIGESTS: usize = 4_096;
 
 /// Bits of a range's number: some three rows each in a replica of 100 million.
 pub const MAX_RANGE_BITS: u8 = 25;
 
-/// Bytes of rows that one request for ranges may bring: beyond them a pass from the state is the shorter way.
+/// Bytes of rows that one request for ranges may bring: beyond them a snapshot is the shorter way.
 /// They wait in the router's memory until the stream takes them.
 pub const MAX_RANGE_ROWS_BYTES: usize = 4 * 1024 * 1024;
 

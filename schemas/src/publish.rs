@@ -88,7 +88,7 @@ pub struct Position {
     pub read_to: Offset,
     /// The first log offset that the state does not include.
     pub state_to: Offset,
-    /// The log lost events that the state had not: only the provider can mend it, by a reopen.
+    /// The log lost events that the state had not: only the provider can repair it, by a reopen.
     #[serde(default)]
     pub state_overtaken: bool,
 }

@@ -1,7 +1,7 @@
 //! Reconciliation: what a replica's rows come to, by ranges of their keys' hashes.
 //!
-//! Owns the ranges, the sums and the question a consumer asks. A row's digest is over its key and its values as text,
-//! so that a table, a file and the register can be compared; sums of digests do not depend on the rows' order, and a
+//! Owns the ranges, the digests and the query of a consumer. A row's digest is over its key and its values as text,
+//! so that a table, a file and the register can be compared; a range's digest does not depend on the rows' order, and a
 //! row is taken out of them as it was put in.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,15 +14,15 @@ use crate::avro::binary::DatumError;
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::avro::text;
 use crate::digest::hash128;
-use crate::limits::{MAX_ASKED_RANGES, MAX_RANGE_BITS, MAX_SUMS};
+use crate::limits::{MAX_RANGE_BITS, MAX_RANGE_DIGESTS, MAX_RECONCILED_RANGES};
 
 /// A row's values as text, in the order of the derived schema's fields.
 pub type Texts = Vec<Option<String>>;
 
 /// A question that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("check={0:?} is none of sums.<bits>.<ranges>, rows.<ranges>; ranges are <bits>:<numbers>")]
-pub struct AskError(String);
+#[error("reconcile={0:?} is none of digests.<bits>.<ranges>, rows.<ranges>; ranges are <bits>:<numbers>")]
+pub struct ReconcileQueryError(String);
 
 /// Some of the ranges that the keys' hashes are cut into by their first bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Ranges {
     pub fn new(bits: u8, numbers: BTreeSet<u32>) -> Option<Self> {
         let last = *numbers.last()?;
         let exist = bits <= MAX_RANGE_BITS && last >> bits == 0;
-        (exist && numbers.len() <= MAX_ASKED_RANGES).then_some(Self { bits, numbers })
+        (exist && numbers.len() <= MAX_RECONCILED_RANGES).then_some(Self { bits, numbers })
     }
 
     /// How many bits name one of them.
@@ -80,10 +80,10 @@ impl fmt::Display for Ranges {
 }
 
 impl FromStr for Ranges {
-    type Err = AskError;
+    type Err = ReconcileQueryError;
 
-    fn from_str(text: &str) -> Result<Self, AskError> {
-        let wrong = || AskError(text.chars().take(80).collect());
+    fn from_str(text: &str) -> Result<Self, ReconcileQueryError> {
+        let wrong = || ReconcileQueryError(text.chars().take(80).collect());
         let (bits, steps) = text.split_once(':').ok_or_else(wrong)?;
         let mut numbers = BTreeSet::new();
         let mut number = 0_u32;
@@ -100,9 +100,9 @@ impl FromStr for Ranges {
 
 /// What a consumer asks of a router, to be answered at a place of its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// The sums of finer ranges within some.
-    Sums {
+pub enum ReconcileQuery {
+    /// The digests of finer ranges within some.
+    Digests {
         /// Where.
         within: Ranges,
         /// How fine.
@@ -115,43 +115,43 @@ pub enum Ask {
     },
 }
 
-impl Ask {
-    /// The sums of finer ranges; `None` where they are too many, or not finer.
-    pub fn sums(within: Ranges, bits: u8) -> Option<Self> {
+impl ReconcileQuery {
+    /// The digests of finer ranges; `None` where they are too many, or not finer.
+    pub fn digests(within: Ranges, bits: u8) -> Option<Self> {
         let fits = bits >= within.bits && bits <= MAX_RANGE_BITS;
-        (fits && within.numbers.len() << (bits - within.bits) <= MAX_SUMS)
-            .then_some(Self::Sums { within, bits })
+        (fits && within.numbers.len() << (bits - within.bits) <= MAX_RANGE_DIGESTS)
+            .then_some(Self::Digests { within, bits })
     }
 
     /// Where it looks.
     pub const fn within(&self) -> &Ranges {
         match self {
-            Self::Sums { within, .. } | Self::Rows { within } => within,
+            Self::Digests { within, .. } | Self::Rows { within } => within,
         }
     }
 }
 
-impl fmt::Display for Ask {
+impl fmt::Display for ReconcileQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sums { within, bits } => write!(f, "sums.{bits}.{within}"),
+            Self::Digests { within, bits } => write!(f, "digests.{bits}.{within}"),
             Self::Rows { within } => write!(f, "rows.{within}"),
         }
     }
 }
 
-impl FromStr for Ask {
-    type Err = AskError;
+impl FromStr for ReconcileQuery {
+    type Err = ReconcileQueryError;
 
-    fn from_str(text: &str) -> Result<Self, AskError> {
-        let wrong = || AskError(text.chars().take(80).collect());
+    fn from_str(text: &str) -> Result<Self, ReconcileQueryError> {
+        let wrong = || ReconcileQueryError(text.chars().take(80).collect());
         if let Some(ranges) = text.strip_prefix("rows.") {
             return Ok(Self::Rows { within: ranges.parse()? });
         }
         let (bits, ranges) =
-            text.strip_prefix("sums.").and_then(|rest| rest.split_once('.')).ok_or_else(wrong)?;
+            text.strip_prefix("digests.").and_then(|rest| rest.split_once('.')).ok_or_else(wrong)?;
         let bits = bits.parse().map_err(|_| wrong())?;
-        Self::sums(ranges.parse()?, bits).ok_or_else(wrong)
+        Self::digests(ranges.parse()?, bits).ok_or_else(wrong)
     }
 }
 
@@ -186,7 +186,7 @@ pub fn spelt(derived: &AvroSchema, values: Texts) -> Result<Texts, SchemaError> 
 
 /// What rows come to: the sum of their digests, for each range and together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sums {
+pub struct RangeDigests {
     bits: u8,
     within: Ranges,
     rows: u64,
@@ -194,7 +194,7 @@ pub struct Sums {
     by_range: BTreeMap<u32, u128>,
 }
 
-impl Sums {
+impl RangeDigests {
     /// Of no rows yet: ranges of so many bits within others.
     pub fn new(within: Ranges, bits: u8) -> Self {
         let by_range = BTreeMap::new();
@@ -221,46 +221,46 @@ impl Sums {
             return;
         }
         let number = first_bits(hash128(key.as_bytes()), self.bits);
-        let sum = self.by_range.entry(number).or_default();
-        (*sum, _) = change(*sum, 0);
+        let digest = self.by_range.entry(number).or_default();
+        (*digest, _) = change(*digest, 0);
         (self.total, self.rows) = change(self.total, self.rows);
     }
 
     /// What is announced of them.
-    pub fn announce(&self) -> Announced {
+    pub fn announce(&self) -> AnnouncedDigests {
         let fan = self.bits - self.within.bits;
         let children = |number: &u32| (number << fan)..((number + 1) << fan);
-        let sum = |number| first_half(self.by_range.get(&number).copied().unwrap_or(0));
-        let sums = self.within.numbers.iter().flat_map(children).map(sum).collect();
-        Announced { rows: self.rows, total: self.total, sums }
+        let digest = |number| first_half(self.by_range.get(&number).copied().unwrap_or(0));
+        let digests = self.within.numbers.iter().flat_map(children).map(digest).collect();
+        AnnouncedDigests { rows: self.rows, total: self.total, digests }
     }
 
-    /// The ranges whose sums are other than those announced; `None` where these are not of the same ranges.
-    pub fn differing(&self, announced: &Announced) -> Option<BTreeSet<u32>> {
+    /// The ranges whose digests are other than those announced; `None` where these are not of the same ranges.
+    pub fn differing(&self, announced: &AnnouncedDigests) -> Option<BTreeSet<u32>> {
         let own = self.announce();
-        if own.sums.len() != announced.sums.len() {
+        if own.digests.len() != announced.digests.len() {
             return None;
         }
         let fan = self.bits - self.within.bits;
         let numbers = self.within.numbers.iter().flat_map(|number| (number << fan)..((number + 1) << fan));
-        let both = numbers.zip(own.sums.iter().zip(&announced.sums));
+        let both = numbers.zip(own.digests.iter().zip(&announced.digests));
         Some(both.filter(|(_, (own, told))| own != told).map(|(number, _)| number).collect())
     }
 }
 
-fn first_half(sum: u128) -> u64 {
-    u64::try_from(sum >> 64).unwrap_or(0)
+fn first_half(digest: u128) -> u64 {
+    u64::try_from(digest >> 64).unwrap_or(0)
 }
 
-/// Sums as they travel.
+/// Range digests as they travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announced {
+pub struct AnnouncedDigests {
     /// How many rows.
     pub rows: u64,
     /// The sum of all digests.
     pub total: u128,
-    /// The first half of each range's sum, in the order of the ranges.
-    pub sums: Vec<u64>,
+    /// The first half of each range's digest, in the order of the ranges.
+    pub digests: Vec<u64>,
 }
 
 #[cfg(test)]
@@ -277,20 +277,27 @@ mod tests {
     fn questions_survive_their_text_and_no_other_is_read() {
         let some = Ranges::new(12, BTreeSet::from([0, 7, 4_095])).unwrap();
         for ask in [
-            Ask::sums(Ranges::whole(), 12).unwrap(),
-            Ask::sums(some.clone(), 22).unwrap(),
-            Ask::Rows { within: some.clone() },
+            ReconcileQuery::digests(Ranges::whole(), 12).unwrap(),
+            ReconcileQuery::digests(some.clone(), 22).unwrap(),
+            ReconcileQuery::Rows { within: some.clone() },
         ] {
             assert_eq!(ask.to_string().parse(), Ok(ask));
         }
-        assert_eq!(Ask::Rows { within: some }.to_string(), "rows.12:0-7-ff8");
-        for bad in
-            ["", "sums", "sums.13.0:0", "sums.3.4:1", "rows.4:10", "rows.4:1-0", "rows.26:1", "rows.4:"]
-        {
-            assert!(bad.parse::<Ask>().is_err(), "{bad}");
+        assert_eq!(ReconcileQuery::Rows { within: some }.to_string(), "rows.12:0-7-ff8");
+        for bad in [
+            "",
+            "digests",
+            "digests.13.0:0",
+            "digests.3.4:1",
+            "rows.4:10",
+            "rows.4:1-0",
+            "rows.26:1",
+            "rows.4:",
+        ] {
+            assert!(bad.parse::<ReconcileQuery>().is_err(), "{bad}");
         }
-        let many: Vec<String> = (0..=MAX_ASKED_RANGES).map(|_| "1".to_owned()).collect();
-        assert!(format!("rows.20:{}", many.join("-")).parse::<Ask>().is_err());
+        let many: Vec<String> = (0..=MAX_RECONCILED_RANGES).map(|_| "1".to_owned()).collect();
+        assert!(format!("rows.20:{}", many.join("-")).parse::<ReconcileQuery>().is_err());
     }
 
     #[test]
@@ -306,20 +313,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_know_which_ranges_differ_and_nothing_of_the_order(
+        fn digests_know_which_ranges_differ_and_nothing_of_the_order(
             rows in prop::collection::btree_map("[a-z]{1,4}", any::<u8>(), 0..60),
             changed in prop::collection::btree_map("[a-z]{1,4}", prop::option::of(any::<u8>()), 0..6),
             bits in 0_u8..8,
         ) {
-            let sums_of = |rows: &BTreeMap<String, u8>, backwards: bool| {
-                let mut sums = Sums::new(Ranges::whole(), bits);
+            let digests_of = |rows: &BTreeMap<String, u8>, backwards: bool| {
+                let mut digests = RangeDigests::new(Ranges::whole(), bits);
                 let mut all: Vec<_> = rows.iter().collect();
                 if backwards { all.reverse(); }
-                all.into_iter().for_each(|(key, value)| sums.add(key, &row(*value)));
-                sums
+                all.into_iter().for_each(|(key, value)| digests.add(key, &row(*value)));
+                digests
             };
-            let first = sums_of(&rows, false);
-            prop_assert_eq!(&first, &sums_of(&rows, true));
+            let first = digests_of(&rows, false);
+            prop_assert_eq!(&first, &digests_of(&rows, true));
             let mut other = rows.clone();
             let mut rolled = first.clone();
             let mut differing = BTreeSet::new();
@@ -332,11 +339,11 @@ mod tests {
                 }
                 if before != *value { differing.insert(first_bits(hash128(key.as_bytes()), bits)); }
             }
-            let second = sums_of(&other, false);
+            let second = digests_of(&other, false);
             prop_assert_eq!(rolled.announce(), second.announce());
             prop_assert_eq!(first.differing(&second.announce()), Some(differing.clone()));
             if let Some(within) = Ranges::new(bits, differing) {
-                let mut finer = [Sums::new(within.clone(), bits + 2), Sums::new(within.clone(), bits + 2)];
+                let mut finer = [RangeDigests::new(within.clone(), bits + 2), RangeDigests::new(within.clone(), bits + 2)];
                 rows.iter().for_each(|(key, value)| finer[0].add(key, &row(*value)));
                 other.iter().for_each(|(key, value)| finer[1].add(key, &row(*value)));
                 let found = finer[0].differing(&finer[1].announce()).unwrap();

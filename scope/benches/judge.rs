@@ -125,7 +125,7 @@ impl Events {
             black_box(outcome.unwrap());
             told += 1;
         };
-        index.judge((Op::Update, "40003000001"), &images, &mut self.lookup, tell).unwrap();
+        index.judge(Op::Update, "40003000001", &images, &mut self.lookup, tell).unwrap();
         told
     }
 }

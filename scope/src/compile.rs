@@ -71,7 +71,7 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    /// Whether an amendment to a newer schema mends it.
+    /// Whether an amendment to a newer schema repairs it.
     pub const fn is_schema_mismatch(&self) -> bool {
         matches!(self, Self::SchemaMismatch { .. } | Self::PredicateMismatch(_))
     }

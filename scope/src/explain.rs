@@ -62,13 +62,26 @@ pub struct Explanation {
     pub fields: Vec<(String, Fate)>,
 }
 
+/// An event whose decision is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct ExplainedEvent<'e> {
+    /// What happened.
+    pub op: Op,
+    /// The key.
+    pub key: &'e str,
+    /// The image before, in the terms' writer schema.
+    pub before: Option<&'e [u8]>,
+    /// The image after, in the same.
+    pub after: Option<&'e [u8]>,
+}
+
 /// Explains what an agreement's consumer gets of an event, whose images are in the terms' writer schema.
 pub fn explain(
     agreement: &Agreement,
     terms: &Terms<'_>,
-    (op, key): (Op, &str),
-    (before, after): (Option<&[u8]>, Option<&[u8]>),
+    event: &ExplainedEvent<'_>,
 ) -> Result<Explanation, ExplainError> {
+    let ExplainedEvent { op, key, before, after } = *event;
     let (scope, compiled) = (Scope::compile(agreement, terms)?, Compiled::new(agreement, terms)?);
     let (mut first, mut second) = (Ends::default(), Ends::default());
     let layout = terms.writer.layout();
@@ -130,7 +143,11 @@ mod tests {
         let agreement = agreement_of("t in [\"R\", \"L\"] && k != \"x\"", r#"{"k": "hash", "t": "keep"}"#);
         let (before, after) = (image(["1", "R", "secret"]), image(["1", "J", "secret"]));
         let explained = with_terms(SCHEMA, "k", |terms| {
-            explain(&agreement, terms, (Op::Update, "1"), (Some(&before), Some(&after)))
+            explain(
+                &agreement,
+                terms,
+                &ExplainedEvent { op: Op::Update, key: "1", before: Some(&before), after: Some(&after) },
+            )
         });
         let explained = explained.unwrap();
         assert_eq!(explained.outcome, Some((Op::Delete, Reason::Leave)));
@@ -150,7 +167,11 @@ mod tests {
     fn an_event_that_is_malformed_is_told_as_one() {
         let agreement = agreement_of("true", r#"{"k": "keep"}"#);
         let explained = with_terms(SCHEMA, "k", |terms| {
-            explain(&agreement, terms, (Op::Create, "1"), (None, Some(&[1, 2, 3])))
+            explain(
+                &agreement,
+                terms,
+                &ExplainedEvent { op: Op::Create, key: "1", before: None, after: Some(&[1, 2, 3]) },
+            )
         });
         assert!(matches!(explained, Err(ExplainError::Denial(Denial::Undecodable(_)))));
     }

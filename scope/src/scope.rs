@@ -38,8 +38,10 @@ impl Fingerprint {
     fn of(
         agreement: &Agreement,
         terms: &Terms<'_>,
-        (predicate, rules): (&Predicate, &[(usize, FieldRule)]),
-        (derived, keeps_key): (&AvroSchema, bool),
+        predicate: &Predicate,
+        rules: &[(usize, FieldRule)],
+        derived: &AvroSchema,
+        keeps_key: bool,
     ) -> Self {
         let is_keyed = !keeps_key || rules.iter().any(|(_, rule)| rule.transform == Transform::Hash);
         // Hashes are under a key of the agreement's own.
@@ -48,6 +50,13 @@ impl Fingerprint {
         let words = format!("{schemas:?} {predicate:?} {rules:?} {} {keeps_key} {own:?}", derived.text());
         Self(Sha256::digest(words.as_bytes()).into())
     }
+}
+
+/// Which images of an event an index leads from to a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hits {
+    pub(crate) before: bool,
+    pub(crate) after: bool,
 }
 
 /// One agreement version compiled against one schema version.
@@ -70,7 +79,7 @@ impl Scope {
     pub fn compile(agreement: &Agreement, terms: &Terms<'_>) -> Result<Self, CompileError> {
         let Compiled { effective, is_resolved, predicate, rules, derived, keeps_key, key, pending } =
             Compiled::new(agreement, terms)?;
-        let fingerprint = Fingerprint::of(agreement, terms, (&predicate, &rules), (&derived, keeps_key));
+        let fingerprint = Fingerprint::of(agreement, terms, &predicate, &rules, &derived, keeps_key);
         Ok(Self {
             fingerprint,
             older: is_resolved.then(|| Older::new(terms.writer, &effective)),
@@ -116,16 +125,17 @@ impl Scope {
         key: &str,
         images: &Images<'_>,
     ) -> Result<Option<Permitted<Outcome>>, Denial> {
-        self.decide((op, key), images, (true, true), false)
+        self.decide(op, key, images, Hits { before: true, after: true }, false)
     }
 
     /// The same where an index has looked at the images: at those that it does not lead from, the predicate does not hold;
     /// where its access predicates are exact, it does at the others.
     pub(crate) fn decide(
         &self,
-        (op, key): (Op, &str),
+        op: Op,
+        key: &str,
         images: &Images<'_>,
-        hits: (bool, bool),
+        hits: Hits,
         are_exact: bool,
     ) -> Result<Option<Permitted<Outcome>>, Denial> {
         let (mut before, mut after) = (Resolved::default(), Resolved::default());
@@ -136,7 +146,7 @@ impl Scope {
             image if is_hit => self.admits(image),
             _ => Ok(false),
         };
-        let (op, reason) = match (admits(before, hits.0)?, admits(after, hits.1)?) {
+        let (op, reason) = match (admits(before, hits.before)?, admits(after, hits.after)?) {
             (true, true) => (Op::Update, Reason::Change),
             (true, false) if after.is_some() => (Op::Delete, Reason::Leave),
             (true, false) => (Op::Delete, Reason::Change),

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use producer_agent::source::propose::{Proposal, Said, propose};
+use producer_agent::source::file::propose::{Proposal, Said, propose};
 
 use super::register::RegisterOptions;
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use producer_agent::source::cells::{Cell, Columns as RowColumns, hint, in_quotes};
+use producer_agent::source::file::table::Table;
 use producer_agent::source::format::TableFormat;
-use producer_agent::source::table::Table;
 use schemas::avro::names::field_name;
 use schemas::avro::schema::AvroSchema;
 use serde_json::json;

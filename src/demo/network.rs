@@ -264,10 +264,10 @@ impl Network {
         id: &AgentId,
         number: AgreementNumber,
         sink: Box<dyn Sink>,
-        check_every: Option<Duration>,
+        reconcile_every: Option<Duration>,
     ) -> anyhow::Result<watch::Receiver<Status>> {
         let agent = ConsumerAgent::new(self.url.clone(), self.identity(id)?, number, sink);
-        let agent = agent.with_checks(check_every);
+        let agent = agent.with_reconciliation(reconcile_every);
         let status = agent.status();
         self.spawn(async move { drop(agent.run().await) });
         Ok(status)

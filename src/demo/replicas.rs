@@ -148,7 +148,7 @@ pub struct VersionVerdict {
 
 impl VersionVerdict {
     /// What a report says of a file.
-    pub fn of(report: producer_agent::agent::FileReport, file: &Path) -> Self {
+    pub fn of(report: producer_agent::take::report::FileReport, file: &Path) -> Self {
         let counts = report.counts;
         Self {
             file: file.display().to_string(),

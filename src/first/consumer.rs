@@ -73,8 +73,8 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
     writeln!(text, "# The consumer agent of {}, as {}.", me.agent.participant, me.agent.agent)?;
     writeln!(text, "router = {router:?}")?;
     writeln!(text, "# Replicas and status go here.\ndata_dir = \"data\"")?;
-    writeln!(text, "# Each replica is compared with the register so often, and mended; 0s is never.")?;
-    writeln!(text, "check_every = \"24h\"\n")?;
+    writeln!(text, "# Each replica is compared with the register so often, and repaired; 0s is never.")?;
+    writeln!(text, "reconcile_every = \"24h\"\n")?;
     text.push_str(&table(files)?);
     for status in &me.agreements {
         describe(&mut text, status)?;

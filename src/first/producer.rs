@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use platform::identity::{Identity, IdentityFiles, Peer};
-use producer_agent::source::propose::{Proposal, Said, propose};
+use producer_agent::source::file::propose::{Proposal, Said, propose};
 use schemas::ids::ChannelName;
 use serde_json::json;
 

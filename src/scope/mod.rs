@@ -16,8 +16,8 @@ use schemas::avro::schema::AvroSchema;
 use schemas::cursor::in_words as in_offsets;
 use schemas::ids::ChannelName;
 use schemas::publish::ShadowCounts;
-use scope::foresee::{Change, Foreseen, Proposal, foresee};
 use scope::lint::lint;
+use scope::preview::{Change, Previewed, Proposal, preview};
 use serde::Serialize;
 
 pub use ground::{Ground, GroundArgs};
@@ -129,7 +129,7 @@ struct DiffLine<'a> {
     agreement: &'a str,
     consumer: &'a str,
     #[serde(flatten)]
-    foreseen: Foreseen,
+    previewed: Previewed,
 }
 
 async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
@@ -147,8 +147,8 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
             proposed: &proposed,
             key: &ground.channel.key,
         };
-        let foreseen = foresee(agreement, &proposal, &ground::any_secret()?);
-        suspended += usize::from(matches!(foreseen.change, Change::Suspended { .. }));
+        let previewed = preview(agreement, &proposal, &ground::any_secret()?);
+        suspended += usize::from(matches!(previewed.change, Change::Suspended { .. }));
         let (number, consumer) = (agreement.number.as_str(), agreement.consumer.as_str());
         match args.json {
             true => {
@@ -157,7 +157,7 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
                     platform::shown::json(&serde_json::to_string(&DiffLine {
                         agreement: number,
                         consumer,
-                        foreseen
+                        previewed
                     })?)
                 )
             }
@@ -165,7 +165,7 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
                 platform::say!(
                     "{number} for {consumer}{}: {}",
                     ground.idle_in_brackets(agreement),
-                    in_words(&foreseen)
+                    in_words(&previewed)
                 );
             }
         }
@@ -181,10 +181,10 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
     Ok(suspended == 0 && refused.is_none())
 }
 
-fn in_words(foreseen: &Foreseen) -> String {
-    let sees: Vec<String> = foreseen.sees.iter().map(|(field, how)| named(field, how)).collect();
+fn in_words(previewed: &Previewed) -> String {
+    let sees: Vec<String> = previewed.sees.iter().map(|(field, how)| named(field, how)).collect();
     let sees = format!("sees {}", sees.join(", "));
-    match &foreseen.change {
+    match &previewed.change {
         Change::Same => format!("as before; {sees}"),
         Change::Pending { fields } => format!("as before, and does not see {}; {sees}", fields.join(", ")),
         Change::Suspended { reason } => format!("SUSPENDED: {reason}"),

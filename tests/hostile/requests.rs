@@ -165,7 +165,7 @@ async fn no_member_comes_in_and_no_field_goes_out_unnamed() {
     let consumer = network.client("9000/main").unwrap();
     for query in [
         "from=state&from=earliest",
-        "from=state&check=1",
+        "from=state&reconcile=1",
         "from=state&history=full",
         "from=state&agreement=A-2",
     ] {

@@ -11,8 +11,10 @@ use crate::{NAME, SIZE, batch, begun, database, row, rows, schema, upsert};
 
 const TEXT_SIZE: &str = r#"{"name":"size","type":"string"}"#;
 
-async fn pass(sink: &mut PostgresSink, image: Vec<u8>, offset: u64) {
-    sink.apply(&batch(vec![Effect::Begin, upsert("1", image), Effect::End], offset)).await.unwrap();
+async fn give_snapshot(sink: &mut PostgresSink, image: Vec<u8>, offset: u64) {
+    sink.apply(&batch(vec![Effect::BeginSnapshot, upsert("1", image), Effect::EndSnapshot], offset))
+        .await
+        .unwrap();
 }
 
 async fn seen(admin: &Client) -> Vec<String> {
@@ -31,13 +33,13 @@ async fn views_stand_when_a_column_goes_or_becomes_another() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
     let full = schema(&format!("{NAME},{SIZE}"));
     let mut sink = begun(&place, &full).await;
-    pass(&mut sink, row("a", Some(7)), 5).await;
+    give_snapshot(&mut sink, row("a", Some(7)), 5).await;
     let view = "CREATE VIEW public.mine AS SELECT name, size AS how_large FROM dit.register";
     admin.batch_execute(view).await.unwrap();
 
     // The field is not given any more: what it held is gone, and the view stands.
     sink.begin(&schema(NAME)).await.unwrap();
-    pass(&mut sink, one("a"), 6).await;
+    give_snapshot(&mut sink, one("a"), 6).await;
     assert_eq!(seen(&admin).await, [r#"{"name": "a", "how_large": null}"#]);
     assert_eq!(rows(&admin).await, [r#"{"name": "a", "size": null, "dit_key": "1"}"#]);
     // It is no alteration by a person, and other rows come.
@@ -47,7 +49,7 @@ async fn views_stand_when_a_column_goes_or_becomes_another() {
 
     // It is given again.
     sink.begin(&full).await.unwrap();
-    pass(&mut sink, row("b", Some(8)), 8).await;
+    give_snapshot(&mut sink, row("b", Some(8)), 8).await;
     assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": 8}"#]);
 
     // It becomes another type: the view keeps what it was made of, which is empty.
@@ -55,15 +57,15 @@ async fn views_stand_when_a_column_goes_or_becomes_another() {
     sink.begin(&text).await.unwrap();
     let mut image = one("b");
     put_string(&mut image, "large");
-    pass(&mut sink, image.clone(), 9).await;
+    give_snapshot(&mut sink, image.clone(), 9).await;
     assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": null}"#]);
     let both = r#"{"name": "b", "size": "large", "dit_key": "1", "dit_aside_1": null}"#;
     assert_eq!(rows(&admin).await, [both]);
 
-    // Once nothing stands on it, it goes with the next pass.
+    // Once nothing stands on it, it goes with the next snapshot.
     admin.batch_execute("DROP VIEW public.mine").await.unwrap();
     let mut sink = begun(&place, &text).await;
-    pass(&mut sink, image, 10).await;
+    give_snapshot(&mut sink, image, 10).await;
     assert_eq!(rows(&admin).await, [r#"{"name": "b", "size": "large", "dit_key": "1"}"#]);
 }
 
@@ -76,8 +78,10 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
         let rows = [("1", row("a", Some(7))), ("2", row("b", None)), ("3", third)];
         rows.map(|(key, image)| upsert(key, image))
     };
-    let pass = |third: Vec<u8>| [vec![Effect::Begin], rows_of(third).into(), vec![Effect::End]].concat();
-    sink.apply(&batch(pass(row("c", Some(9))), 5)).await.unwrap();
+    let snapshot = |third: Vec<u8>| {
+        [vec![Effect::BeginSnapshot], rows_of(third).into(), vec![Effect::EndSnapshot]].concat()
+    };
+    sink.apply(&batch(snapshot(row("c", Some(9))), 5)).await.unwrap();
     admin
         .batch_execute(
             "CREATE TABLE public.heard (what text);
@@ -93,27 +97,32 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
         words.sort();
         words
     };
-    // The same again, by a pass and by what comes: nobody hears of it, and no row is lost.
-    sink.apply(&batch(pass(row("c", Some(9))), 6)).await.unwrap();
+    // The same again, by a snapshot and by what comes: nobody hears of it, and no row is lost.
+    sink.apply(&batch(snapshot(row("c", Some(9))), 6)).await.unwrap();
     sink.apply(&batch(rows_of(row("c", Some(9))).into(), 7)).await.unwrap();
     assert_eq!((heard().await, sink.row_count()), (vec![], 3));
     let notes =
         async || -> i64 { admin.query_one("SELECT count(*) FROM dit.dit_kept", &[]).await.unwrap().get(0) };
-    assert_eq!(notes().await, 0, "outside a pass nothing is noted");
+    assert_eq!(notes().await, 0, "outside a snapshot nothing is noted");
     let before = rows(&admin).await;
-    // One row changes in a pass that is taken up again after its agent ended.
-    let begun_pass = [vec![Effect::Begin], rows_of(row("c", None)).into()].concat();
+    // One row changes in a snapshot that is taken up again after its agent ended.
+    let begun_pass = [vec![Effect::BeginSnapshot], rows_of(row("c", None)).into()].concat();
     sink.apply(&Batch { effects: begun_pass, cursor: None, freshness: None }).await.unwrap();
     let format =
         async || -> i32 { admin.query_one("SELECT format FROM dit.dit_replica", &[]).await.unwrap().get(0) };
-    assert_eq!(format().await, 2, "an older binary must not end this pass");
+    assert_eq!(format().await, 2, "an older binary must not end this snapshot");
     let mut sink = begun(&place, &head).await;
-    sink.apply(&batch(vec![Effect::End], 8)).await.unwrap();
+    sink.apply(&batch(vec![Effect::EndSnapshot], 8)).await.unwrap();
     assert_eq!(format().await, 1);
     assert_eq!(heard().await, ["INSERT 3", "UPDATE 3"], "an upsert tries to insert first");
     assert_eq!((rows(&admin).await.len(), rows(&admin).await[..2].to_vec()), (3, before[..2].to_vec()));
-    // What a pass does not bring goes, though an earlier one had found it as it was.
-    let two = vec![Effect::Begin, upsert("1", row("a", Some(7))), upsert("3", row("c", None)), Effect::End];
+    // What a snapshot does not bring goes, though an earlier one had found it as it was.
+    let two = vec![
+        Effect::BeginSnapshot,
+        upsert("1", row("a", Some(7))),
+        upsert("3", row("c", None)),
+        Effect::EndSnapshot,
+    ];
     sink.apply(&batch(two, 9)).await.unwrap();
     assert_eq!(heard().await, ["DELETE 2"]);
     let kept = admin.query_one("SELECT count(*) FROM dit.dit_kept", &[]).await.unwrap();
@@ -135,7 +144,7 @@ async fn columns_may_be_called_like_what_the_statements_call_theirs() {
     };
     let mut sink = begun(&place, &head).await;
     for offset in 5..7 {
-        pass(&mut sink, image(), offset).await;
+        give_snapshot(&mut sink, image(), offset).await;
         let counted = admin.query_one("SELECT count(*) FROM dit.register", &[]).await.unwrap();
         assert_eq!((counted.get::<_, i64>(0), sink.row_count()), (1, 1));
     }

@@ -74,7 +74,7 @@ fn cursor(offset: u64) -> Cursor {
         log_id: LogId::new([1; 16]),
         version: AgreementVersion::new(1),
         places: schemas::per_partition::PerPartition::filled(1, place),
-        pass: None,
+        snapshot: None,
     }
 }
 
@@ -100,9 +100,13 @@ async fn rows_and_cursor_move_together_and_are_found_again() {
     let head = schema(&format!("{NAME},{SIZE}"));
     let mut first = begun(&place, &head).await;
     assert_eq!(first.cursor(), None, "it begins with the state");
-    let pass =
-        vec![Effect::Begin, upsert("1", row("a", Some(7))), upsert("2", row("b\\'", None)), Effect::End];
-    first.apply(&batch(pass, 5)).await.unwrap();
+    let snapshot = vec![
+        Effect::BeginSnapshot,
+        upsert("1", row("a", Some(7))),
+        upsert("2", row("b\\'", None)),
+        Effect::EndSnapshot,
+    ];
+    first.apply(&batch(snapshot, 5)).await.unwrap();
     let changes = vec![
         upsert("3", row("x", None)),
         upsert("3", row("c", Some(1))),
@@ -132,8 +136,13 @@ async fn rows_and_cursor_move_together_and_are_found_again() {
 async fn a_pass_leaves_only_what_it_brought_and_fields_go_with_the_schema() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
     let mut sink = begun(&place, &schema(&format!("{NAME},{SIZE}"))).await;
-    let pass = vec![Effect::Begin, upsert("1", row("a", Some(7))), upsert("2", row("b", None)), Effect::End];
-    sink.apply(&batch(pass, 5)).await.unwrap();
+    let snapshot = vec![
+        Effect::BeginSnapshot,
+        upsert("1", row("a", Some(7))),
+        upsert("2", row("b", None)),
+        Effect::EndSnapshot,
+    ];
+    sink.apply(&batch(snapshot, 5)).await.unwrap();
 
     let narrow =
         schema(&format!(r#"{NAME},{{"name":"since","type":{{"type":"int","logicalType":"date"}}}}"#));
@@ -144,15 +153,18 @@ async fn a_pass_leaves_only_what_it_brought_and_fields_go_with_the_schema() {
         put_long(&mut image, 18_809);
         image
     };
-    let begun =
-        Batch { effects: vec![Effect::Begin, upsert("2", image("b"))], cursor: None, freshness: None };
+    let begun = Batch {
+        effects: vec![Effect::BeginSnapshot, upsert("2", image("b"))],
+        cursor: None,
+        freshness: None,
+    };
     sink.apply(&begun).await.unwrap();
-    assert_eq!(sink.cursor(), None, "only the pass leads anywhere");
+    assert_eq!(sink.cursor(), None, "only the snapshot leads anywhere");
     assert_eq!(
         rows(&admin).await[1],
         r#"{"name": "b", "size": null, "since": "2021-07-01", "dit_key": "2"}"#
     );
-    sink.apply(&batch(vec![upsert("3", image("c")), Effect::End], 9)).await.unwrap();
+    sink.apply(&batch(vec![upsert("3", image("c")), Effect::EndSnapshot], 9)).await.unwrap();
     assert_eq!(
         rows(&admin).await,
         [
@@ -207,7 +219,9 @@ async fn a_server_that_is_killed_in_mid_transaction_has_taken_the_batch_or_not()
     let (admin, place) = database(&server.database().unwrap()).await;
     let head = schema(&format!("{NAME},{SIZE}"));
     let mut sink = begun(&place, &head).await;
-    sink.apply(&batch(vec![Effect::Begin, upsert("1", row("a", None)), Effect::End], 5)).await.unwrap();
+    sink.apply(&batch(vec![Effect::BeginSnapshot, upsert("1", row("a", None)), Effect::EndSnapshot], 5))
+        .await
+        .unwrap();
     // The next batch waits for a lock that the administrator holds: it is in mid-transaction when the server dies.
     admin.batch_execute("BEGIN; LOCK TABLE dit.register IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let killing = async {

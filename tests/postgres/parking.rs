@@ -26,10 +26,11 @@ async fn a_refused_row_waits_by_its_key_and_the_others_flow() {
     };
     let of = |key: &str, waiting: i64| (key.to_owned(), waiting);
     let mut sink = constrained(&place, &admin).await;
-    let mut pass = vec![Effect::Begin, upsert("1", row("a\0", None)), upsert("2", row("b", Some(100)))];
-    pass.extend((3..3_000).map(|n| upsert(&n.to_string(), row("c", Some(n % 100)))));
-    pass.extend([upsert("k\0", row("d", None)), Effect::End]);
-    sink.apply(&batch(pass, 5)).await.unwrap();
+    let mut snapshot =
+        vec![Effect::BeginSnapshot, upsert("1", row("a\0", None)), upsert("2", row("b", Some(100)))];
+    snapshot.extend((3..3_000).map(|n| upsert(&n.to_string(), row("c", Some(n % 100)))));
+    snapshot.extend([upsert("k\0", row("d", None)), Effect::EndSnapshot]);
+    sink.apply(&batch(snapshot, 5)).await.unwrap();
     assert_eq!((sink.row_count(), sink.parked_count(), sink.cursor()), (2_997, 3, Some(cursor(5))));
     // What would fit waits behind what does not; another key's does not wait.
     let later = vec![upsert("2", row("b", Some(50))), upsert("3", row("e", None))];
@@ -57,11 +58,13 @@ async fn a_refused_row_waits_by_its_key_and_the_others_flow() {
 }
 
 #[tokio::test]
-async fn what_was_dropped_gives_way_to_what_waited_and_a_pass_tries_all_anew() {
+async fn what_was_dropped_gives_way_to_what_waited_and_a_snapshot_tries_all_anew() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
     let number = "A-1".parse().unwrap();
     let mut sink = constrained(&place, &admin).await;
-    sink.apply(&batch(vec![Effect::Begin, upsert("1", row("a", None)), Effect::End], 5)).await.unwrap();
+    sink.apply(&batch(vec![Effect::BeginSnapshot, upsert("1", row("a", None)), Effect::EndSnapshot], 5))
+        .await
+        .unwrap();
     sink.apply(&batch(vec![upsert("1", row("a", Some(100)))], 6)).await.unwrap();
     sink.apply(&batch(vec![upsert("1", row("b", None))], 7)).await.unwrap();
     let stands = |name: &str| format!(r#"{{"name": "{name}", "size": null, "dit_key": "1"}}"#);
@@ -73,15 +76,15 @@ async fn what_was_dropped_gives_way_to_what_waited_and_a_pass_tries_all_anew() {
     let refused = |key: &str| upsert(key, row("c", Some(100)));
     sink.apply(&batch(vec![refused("1"), refused("2"), refused("3")], 9)).await.unwrap();
     assert_eq!(sink.parked_count(), 3);
-    // The pass is cut in two by a new start.
+    // The snapshot is cut in two by a new start.
     let begin = Batch {
-        effects: vec![Effect::Begin, upsert("1", row("d", None)), refused("2")],
+        effects: vec![Effect::BeginSnapshot, upsert("1", row("d", None)), refused("2")],
         ..batch(vec![], 10)
     };
     sink.apply(&begin).await.unwrap();
     let mut sink = begun(&place, &schema(&format!("{NAME},{SIZE}"))).await;
     assert_eq!(sink.parked_count(), 1);
-    sink.apply(&batch(vec![Effect::End], 11)).await.unwrap();
+    sink.apply(&batch(vec![Effect::EndSnapshot], 11)).await.unwrap();
     assert_eq!(rows(&admin).await, [stands("d")]);
     let left: Vec<_> = parked(&place, &number).await.unwrap().into_iter().map(|row| row.key).collect();
     assert_eq!(left, ["2"], "3 is gone from the register");
@@ -98,8 +101,12 @@ async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
     admin.batch_execute(add).await.unwrap();
     // Each row leans on the one before it, the first on itself.
     let leaning = |n: i64, size: i64| upsert(&n.to_string(), row(&(n - 1).max(1).to_string(), Some(size)));
-    let pass = [vec![Effect::Begin], (1..=40).rev().map(|n| leaning(n, n)).collect(), vec![Effect::End]];
-    sink.apply(&batch(pass.concat(), 5)).await.unwrap();
+    let snapshot = [
+        vec![Effect::BeginSnapshot],
+        (1..=40).rev().map(|n| leaning(n, n)).collect(),
+        vec![Effect::EndSnapshot],
+    ];
+    sink.apply(&batch(snapshot.concat(), 5)).await.unwrap();
     assert_eq!((sink.row_count(), sink.parked_count()), (40, 0));
     // What is right only as a whole is taken as a whole.
     sink.apply(&batch(vec![leaning(1, 2), leaning(2, 1)], 6)).await.unwrap();
@@ -124,11 +131,13 @@ async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_table_that_refuses_everything_is_a_persons_to_mend() {
+async fn a_table_that_refuses_everything_is_a_persons_to_repair() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
     let mut sink = constrained(&place, &admin).await;
     let all = (0..101).map(|n| upsert(&n.to_string(), row("a", Some(100)))).collect::<Vec<_>>();
-    let error = sink.apply(&batch([vec![Effect::Begin], all.clone(), vec![Effect::End]].concat(), 5)).await;
+    let error = sink
+        .apply(&batch([vec![Effect::BeginSnapshot], all.clone(), vec![Effect::EndSnapshot]].concat(), 5))
+        .await;
     let error = error.unwrap_err();
     assert!(
         error.class == SinkErrorClass::Person && error.to_string().contains("refuses more than 100 keys"),
@@ -138,7 +147,9 @@ async fn a_table_that_refuses_everything_is_a_persons_to_mend() {
     assert_eq!((sink.cursor(), sink.parked_count()), (None, 0), "nothing is taken for done");
     admin.batch_execute("ALTER TABLE dit.register DROP CONSTRAINT register_size_check").await.unwrap();
     sink.begin(&schema(&format!("{NAME},{SIZE}"))).await.unwrap();
-    sink.apply(&batch([vec![Effect::Begin], all, vec![Effect::End]].concat(), 5)).await.unwrap();
+    sink.apply(&batch([vec![Effect::BeginSnapshot], all, vec![Effect::EndSnapshot]].concat(), 5))
+        .await
+        .unwrap();
     assert_eq!((sink.row_count(), sink.parked_count()), (101, 0));
 }
 
@@ -146,8 +157,8 @@ async fn a_table_that_refuses_everything_is_a_persons_to_mend() {
 async fn a_person_sees_what_is_parked_and_decides() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
     let mut sink = constrained(&place, &admin).await;
-    let pass = vec![Effect::Begin, upsert("[\"a\",1]", row("a", Some(100))), Effect::End];
-    sink.apply(&batch(pass, 5)).await.unwrap();
+    let snapshot = vec![Effect::BeginSnapshot, upsert("[\"a\",1]", row("a", Some(100))), Effect::EndSnapshot];
+    sink.apply(&batch(snapshot, 5)).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("consumer.toml");
     let identity = "certificate = \"c\"\nkey = \"k\"\nauthorities = \"a\"";

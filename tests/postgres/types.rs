@@ -77,9 +77,9 @@ async fn rows_are_read_back_as_they_were_written_whatever_their_types() {
     let mut sink = begun(&place, &head).await;
     admin.batch_execute("ALTER ROLE agent RESET ALL").await.unwrap();
     let images: BTreeMap<String, Vec<u8>> = (0..40).map(|n| (n.to_string(), typed(n * 1_237))).collect();
-    let mut effects = vec![Effect::Begin];
+    let mut effects = vec![Effect::BeginSnapshot];
     effects.extend(images.iter().map(|(key, image)| upsert(key, image.clone())));
-    effects.push(Effect::End);
+    effects.push(Effect::EndSnapshot);
     sink.apply(&batch(effects, 5)).await.unwrap();
     assert_eq!((sink.row_count(), sink.parked_count()), (40, 0));
     let mut found = BTreeMap::new();

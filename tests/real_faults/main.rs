@@ -143,7 +143,7 @@ impl Run {
         let longest = round.iter().map(|fault| fault.lasts).max().unwrap_or_default();
         tokio::time::sleep(longest).await;
         for fault in ordered.iter().rev() {
-            tokio::task::block_in_place(|| self.network.mend(fault))?;
+            tokio::task::block_in_place(|| self.network.repair(fault))?;
         }
         let kind = match round {
             [fault] => fault.kind(),
@@ -172,15 +172,15 @@ impl Run {
         Ok(took)
     }
 
-    /// No process has noticed that a promise was broken, or had to mend a replica.
+    /// No process has noticed that a promise was broken, or had to repair a replica.
     async fn are_unbroken(&self) -> anyhow::Result<()> {
         for (part, url) in self.network.observed() {
             let told = reqwest::get(format!("{url}/metrics")).await?.text().await?;
             let broken = told.lines().filter(|line| line.starts_with("dit_promises_broken_total{"));
             let promises = broken.clone().count();
             anyhow::ensure!(promises == 11, "{part:?} counts {promises} promises");
-            let mended = told.lines().filter(|line| line.starts_with("dit_consumer_mended_rows_total{"));
-            let bad = broken.chain(mended).find(|line| !line.ends_with(" 0"));
+            let repaired = told.lines().filter(|line| line.starts_with("dit_consumer_repaired_rows_total{"));
+            let bad = broken.chain(repaired).find(|line| !line.ends_with(" 0"));
             anyhow::ensure!(bad.is_none(), "{part:?}: {bad:?}");
         }
         Ok(())

@@ -196,7 +196,7 @@ impl Network {
         let (address, name) = (self.host(part)?.address(), consumer.name);
         let mut text = format!(
             "router = \"{balancer}\"\ndata_dir = \"{name}\"\nobserve_listen = \"{address}:9445\"\n\
-             check_every = \"10s\"\n\n{}\n",
+             reconcile_every = \"10s\"\n\n{}\n",
             identity(name)
         );
         for side in Side::BOTH {
@@ -303,7 +303,7 @@ impl Network {
     }
 
     /// A fault ends.
-    pub(crate) fn mend(&mut self, fault: &Fault) -> anyhow::Result<()> {
+    pub(crate) fn repair(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.harm {
             Harm::Killed | Harm::Stopped => self.begin(fault.part),
             Harm::Paused => self.host(fault.part)?.signal("-CONT"),

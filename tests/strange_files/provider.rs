@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use platform::segments::memory_disk::MemoryDisk;
-use producer_agent::agent::{Agent, AgentError, FileReport, Guard, Opening};
+use producer_agent::agent::{Agent, AgentError, Opening};
 use producer_agent::image::memory::MemoryImages;
 use producer_agent::outbox::{Content, lock};
 use producer_agent::source::format::TableFormat;
+use producer_agent::take::guard::Guard;
+use producer_agent::take::report::FileReport;
 use schemas::avro::json;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;

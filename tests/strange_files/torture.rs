@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use producer_agent::source::drop_folder::{DropFolder, DropSettings, Fate, Marker};
+use producer_agent::source::file::drop_folder::{DropFolder, DropSettings, Fate, Marker};
 use serde_json::json;
 
 use crate::provider::{Provider, Rows, schema};

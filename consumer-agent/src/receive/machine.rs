@@ -1,9 +1,9 @@
 //! The receiving machine of one agreement: deliveries in, effects on the replica out.
 //!
-//! Pure. It drops repeats by position, keeps a pass from the state apart until its end mark, and turns every end
+//! Pure. It drops repeats by position, keeps a snapshot apart until its end mark, and turns every end
 //! of a stream into what comes next.
 
-use schemas::cursor::{Cursor, Pass, Place, in_words};
+use schemas::cursor::{Cursor, Place, Snapshot, in_words};
 use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
 use schemas::per_partition::PerPartition;
@@ -58,9 +58,9 @@ pub enum ProtocolError {
     /// A partition that the channel does not have.
     #[error("the stream names partition {0}, which the cursor does not have")]
     NoSuchPartition(Partition),
-    /// An end mark of another pass.
-    #[error("the stream ends pass {found}, the pass that began is {begun}")]
-    OtherPass {
+    /// An end mark of another snapshot.
+    #[error("the stream ends snapshot {found}, the snapshot that began is {begun}")]
+    OtherSnapshot {
         /// The end's.
         found: BootstrapId,
         /// The begin's.
@@ -107,17 +107,17 @@ impl Tally {
     }
 }
 
-/// A pass from the state that is under way.
+/// A snapshot that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Passing {
+struct UnderWay {
     id: BootstrapId,
     /// How far it has got, once that was told.
-    told: Option<Pass>,
+    told: Option<Snapshot>,
 }
 
-impl Passing {
-    const fn of(pass: Pass) -> Self {
-        Self { id: pass.id, told: Some(pass) }
+impl UnderWay {
+    const fn of(snapshot: Snapshot) -> Self {
+        Self { id: snapshot.id, told: Some(snapshot) }
     }
 }
 
@@ -129,7 +129,7 @@ pub struct ReceiveMachine {
     places: PerPartition<Place>,
     /// The last word on each partition.
     progress: PerPartition<Option<Progress>>,
-    pass: Option<Passing>,
+    snapshot: Option<UnderWay>,
     tally: Tally,
 }
 
@@ -142,27 +142,27 @@ impl ReceiveMachine {
             version,
             progress: places.values().map(|_| None).collect(),
             places,
-            pass: cursor.and_then(|cursor| cursor.pass.clone()).map(Passing::of),
+            snapshot: cursor.and_then(|cursor| cursor.snapshot.clone()).map(UnderWay::of),
             tally: Tally::default(),
         }
     }
 
-    /// The cursor that a sink keeps with what it applied; `None` before a pass from the state was told of.
+    /// The cursor that a sink keeps with what it applied; `None` before a snapshot was told of.
     pub fn cursor(&self) -> Option<Cursor> {
         let (log_id, version) = (self.log_id, self.version);
-        match &self.pass {
-            Some(Passing { told, .. }) => {
-                let pass = Some(told.clone()?);
-                Some(Cursor { log_id, version, places: PerPartition::none(), pass })
+        match &self.snapshot {
+            Some(UnderWay { told, .. }) => {
+                let snapshot = Some(told.clone()?);
+                Some(Cursor { log_id, version, places: PerPartition::none(), snapshot })
             }
             None if self.places.is_empty() => None,
-            None => Some(Cursor { log_id, version, places: self.places.clone(), pass: None }),
+            None => Some(Cursor { log_id, version, places: self.places.clone(), snapshot: None }),
         }
     }
 
-    /// Whether it stands in the log, not in a pass from the state.
+    /// Whether it stands in the log, not in a snapshot.
     pub const fn is_live(&self) -> bool {
-        self.pass.is_none() && !self.places.is_empty()
+        self.snapshot.is_none() && !self.places.is_empty()
     }
 
     /// Up to when the provider has looked at its source: the oldest of the partitions.
@@ -172,7 +172,7 @@ impl ReceiveMachine {
 
     /// How far the replica is behind the log; `None` while a partition has not been told of yet.
     pub fn behind(&self) -> Option<Behind> {
-        if self.pass.is_some() || self.progress.is_empty() {
+        if self.snapshot.is_some() || self.progress.is_empty() {
             return None;
         }
         let mut behind = Behind::default();
@@ -196,25 +196,25 @@ impl ReceiveMachine {
     pub fn on_delivery(&mut self, delivery: &Delivery<'_>) -> Result<Received, ProtocolError> {
         match delivery {
             Delivery::Event(event) => self.on_event(event),
-            Delivery::Begin { bootstrap } => {
-                // The pass that the cursor stands in goes on; any other begins from nothing.
-                if self.pass_id() == Some(*bootstrap) {
+            Delivery::SnapshotBegin { bootstrap } => {
+                // The snapshot that the cursor stands in goes on; any other begins from nothing.
+                if self.snapshot_id() == Some(*bootstrap) {
                     return Ok(Received::Nothing);
                 }
-                self.pass = Some(Passing { id: *bootstrap, told: None });
-                Ok(Received::Effect(Effect::Begin))
+                self.snapshot = Some(UnderWay { id: *bootstrap, told: None });
+                Ok(Received::Effect(Effect::BeginSnapshot))
             }
-            Delivery::Pass(pass) => {
-                self.check_pass(pass.id)?;
-                self.pass = Some(Passing::of(pass.clone()));
+            Delivery::SnapshotProgress(snapshot) => {
+                self.check_snapshot(snapshot.id)?;
+                self.snapshot = Some(UnderWay::of(snapshot.clone()));
                 Ok(Received::Nothing)
             }
-            Delivery::End { bootstrap, places } => {
-                self.check_pass(*bootstrap)?;
-                self.pass = None;
+            Delivery::SnapshotEnd { bootstrap, places } => {
+                self.check_snapshot(*bootstrap)?;
+                self.snapshot = None;
                 self.places.clone_from(places);
                 self.progress = places.values().map(|_| None).collect();
-                Ok(Received::Effect(Effect::End))
+                Ok(Received::Effect(Effect::EndSnapshot))
             }
             Delivery::Progress(progress) => {
                 let partition = progress.partition;
@@ -230,7 +230,7 @@ impl ReceiveMachine {
                 Ok(Received::Nothing)
             }
             // What the replica is compared with says nothing of the position.
-            Delivery::Sums { .. } | Delivery::Range { .. } => Ok(Received::Nothing),
+            Delivery::Digests { .. } | Delivery::Range { .. } => Ok(Received::Nothing),
             Delivery::Closing { next, reason, detail, places } => Ok(Received::Closed(Closed {
                 next: *next,
                 reason: *reason,
@@ -240,22 +240,22 @@ impl ReceiveMachine {
         }
     }
 
-    fn pass_id(&self) -> Option<BootstrapId> {
-        self.pass.as_ref().map(|pass| pass.id)
+    fn snapshot_id(&self) -> Option<BootstrapId> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.id)
     }
 
-    fn check_pass(&self, found: BootstrapId) -> Result<(), ProtocolError> {
-        match self.pass_id() {
+    fn check_snapshot(&self, found: BootstrapId) -> Result<(), ProtocolError> {
+        match self.snapshot_id() {
             Some(id) if id == found => Ok(()),
             other => {
                 let begun = other.map_or_else(|| "none".to_owned(), |id| id.to_string());
-                Err(ProtocolError::OtherPass { found, begun })
+                Err(ProtocolError::OtherSnapshot { found, begun })
             }
         }
     }
 
     fn on_event(&mut self, event: &Event<'_>) -> Result<Received, ProtocolError> {
-        if self.pass.is_none() {
+        if self.snapshot.is_none() {
             let known = self.places.get_mut(event.partition);
             let known = known.ok_or(ProtocolError::NoSuchPartition(event.partition))?;
             if event.offset < known.offset {
@@ -276,11 +276,11 @@ impl ReceiveMachine {
 mod tests {
     use super::*;
     use schemas::change::Op;
-    use schemas::cursor::PassPlace;
+    use schemas::cursor::SnapshotPlace;
     use schemas::ids::Offset;
 
     const P0: Partition = Partition::new(0);
-    const PASS: BootstrapId = BootstrapId::new([3; 16]);
+    const SNAPSHOT: BootstrapId = BootstrapId::new([3; 16]);
 
     fn place(offset: u64) -> Place {
         Place { offset: Offset::new(offset), checkpoint: Offset::new(0) }
@@ -306,7 +306,7 @@ mod tests {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(1),
             places: PerPartition::filled(1, place(offset)),
-            pass: None,
+            snapshot: None,
         });
         ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), cursor.as_ref())
     }
@@ -329,11 +329,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_from_the_state_has_no_cursor_until_its_end() {
+    fn a_snapshot_has_no_cursor_until_its_end() {
         let mut machine = machine(None);
         assert_eq!(
-            machine.on_delivery(&Delivery::Begin { bootstrap: PASS }),
-            Ok(Received::Effect(Effect::Begin))
+            machine.on_delivery(&Delivery::SnapshotBegin { bootstrap: SNAPSHOT }),
+            Ok(Received::Effect(Effect::BeginSnapshot))
         );
         for offset in [70, 3] {
             assert!(matches!(
@@ -342,34 +342,34 @@ mod tests {
             ));
         }
         assert_eq!(machine.cursor(), None);
-        let end = Delivery::End { bootstrap: PASS, places: PerPartition::filled(1, place(80)) };
-        assert_eq!(machine.on_delivery(&end), Ok(Received::Effect(Effect::End)));
+        let end = Delivery::SnapshotEnd { bootstrap: SNAPSHOT, places: PerPartition::filled(1, place(80)) };
+        assert_eq!(machine.on_delivery(&end), Ok(Received::Effect(Effect::EndSnapshot)));
         assert_eq!(offset_of(&machine), Some(80));
-        assert!(matches!(machine.on_delivery(&end), Err(ProtocolError::OtherPass { .. })));
+        assert!(matches!(machine.on_delivery(&end), Err(ProtocolError::OtherSnapshot { .. })));
     }
 
     #[test]
     fn a_pass_that_broke_off_is_gone_on_with_and_another_begins_anew() {
         let mut first = machine(None);
-        first.on_delivery(&Delivery::Begin { bootstrap: PASS }).unwrap();
-        let places = PerPartition::filled(1, PassPlace { next: Offset::new(4), end: Offset::new(9) });
+        first.on_delivery(&Delivery::SnapshotBegin { bootstrap: SNAPSHOT }).unwrap();
+        let places = PerPartition::filled(1, SnapshotPlace { next: Offset::new(4), end: Offset::new(9) });
         let (begun_at, seal) = (Millis::new(1), "s".to_owned());
-        let told = Delivery::Pass(Pass { id: PASS, begun_at, places, seal });
+        let told = Delivery::SnapshotProgress(Snapshot { id: SNAPSHOT, begun_at, places, seal });
         assert_eq!(first.on_delivery(&told), Ok(Received::Nothing));
         let cursor = first.cursor().unwrap();
-        assert_eq!(cursor.pass.as_ref().unwrap().places.get(P0).unwrap().next, Offset::new(4));
+        assert_eq!(cursor.snapshot.as_ref().unwrap().places.get(P0).unwrap().next, Offset::new(4));
         let resumed = || ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));
         let mut same = resumed();
-        assert_eq!(same.on_delivery(&Delivery::Begin { bootstrap: PASS }), Ok(Received::Nothing));
+        assert_eq!(same.on_delivery(&Delivery::SnapshotBegin { bootstrap: SNAPSHOT }), Ok(Received::Nothing));
         assert!(matches!(
             same.on_delivery(&event(3, Some(b"x"))),
             Ok(Received::Effect(Effect::Upsert { .. }))
         ));
-        let end = Delivery::End { bootstrap: PASS, places: PerPartition::filled(1, place(80)) };
-        assert_eq!(same.on_delivery(&end), Ok(Received::Effect(Effect::End)));
+        let end = Delivery::SnapshotEnd { bootstrap: SNAPSHOT, places: PerPartition::filled(1, place(80)) };
+        assert_eq!(same.on_delivery(&end), Ok(Received::Effect(Effect::EndSnapshot)));
         let mut other = resumed();
-        let begin = Delivery::Begin { bootstrap: BootstrapId::new([9; 16]) };
-        assert_eq!(other.on_delivery(&begin), Ok(Received::Effect(Effect::Begin)));
+        let begin = Delivery::SnapshotBegin { bootstrap: BootstrapId::new([9; 16]) };
+        assert_eq!(other.on_delivery(&begin), Ok(Received::Effect(Effect::BeginSnapshot)));
         assert_eq!(other.cursor(), None);
     }
 

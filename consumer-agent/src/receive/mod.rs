@@ -2,9 +2,9 @@
 //!
 //! Owns the protocol with the router. The machine decides what a delivery means; the receiver brings it.
 
-mod comparing;
 pub mod machine;
 pub mod receiver;
-pub mod reconciling;
+pub mod reconciler;
 pub mod recovery;
-pub mod wish;
+mod repair;
+pub mod request;

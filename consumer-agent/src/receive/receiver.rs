@@ -15,12 +15,12 @@ use schemas::delivery::{
 };
 use schemas::ids::{AgreementNumber, AgreementVersion, LogId, Partition};
 use schemas::per_partition::PerPartition;
-use schemas::reconcile::{Announced, Ask};
+use schemas::reconcile::{AnnouncedDigests, ReconcileQuery};
 
-use super::comparing::{self, Mend};
 use super::machine::{Closed, ProtocolError, ReceiveMachine, Received};
-use super::reconciling::{Checked, Finding, Reconciling, Unasked};
-use super::wish::Wish;
+use super::reconciler::{Finding, Reconciled, Reconciler, Unasked};
+use super::repair::{self, Repair};
+use super::request::ReconcileRequest;
 use crate::sink::error::SinkError;
 use crate::sink::{Batch, Sink, StreamHead};
 
@@ -76,8 +76,8 @@ pub enum ReceiveError {
 pub enum Ended {
     /// The router closed it.
     Closed(Closed),
-    /// It was left: another one is to ask a question.
-    ToAsk,
+    /// It was left: another one is to carry a query.
+    ToQuery,
 }
 
 /// Where to begin.
@@ -95,7 +95,7 @@ pub enum Moment {
 }
 
 /// Is told where the stream and the sink stand, and how the last comparison ended.
-pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Checked>, Moment) + Send + 'p;
+pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Reconciled>, Moment) + Send + 'p;
 
 /// What one stream takes part in.
 pub struct Receiving<'r> {
@@ -108,32 +108,32 @@ pub struct Receiving<'r> {
     /// Where the replica lives.
     pub sink: &'r mut dyn Sink,
     /// The comparisons of the replica.
-    pub reconciling: &'r mut Reconciling,
+    pub reconciler: &'r mut Reconciler,
     /// A person's word that it is to be compared now.
-    pub wish: &'r Wish,
+    pub request: &'r ReconcileRequest,
 }
 
 /// Receives one stream until it is closed or breaks.
 pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) -> Result<Ended, ReceiveError> {
-    let Receiving { client, number, cursor, sink, reconciling, wish } = stream;
+    let Receiving { client, number, cursor, sink, reconciler, request } = stream;
     let path = format!("/v1/agreements/{number}/stream");
-    let query = query(cursor.as_ref(), sink, reconciling);
-    let admitted = tokio::time::timeout(ADMISSION_LIMIT, send(client.get(&path).query(&query)));
+    let parameters = parameters(cursor.as_ref(), sink, reconciler);
+    let admitted = tokio::time::timeout(ADMISSION_LIMIT, send(client.get(&path).query(&parameters)));
     let mut response = admitted.await.map_err(|_| ReceiveError::NotAdmitted)??;
     let mut decoder = Decoder::new();
     let mut stream: Option<Stream> = None;
     let mut last_settled = tokio::time::Instant::now();
     let mut dirty = false;
     loop {
-        if wish.take() {
-            reconciling.wish(tokio::time::Instant::now());
+        if request.take() {
+            reconciler.request(tokio::time::Instant::now());
         }
         let is_live = stream.as_ref().is_some_and(|stream: &Stream| stream.machine.is_live());
-        let due = reconciling.due().filter(|_| is_live).map(|due| due - tokio::time::Instant::now());
+        let due = reconciler.due().filter(|_| is_live).map(|due| due - tokio::time::Instant::now());
         let wait = if dirty { QUIET } else { due.unwrap_or(SILENCE_LIMIT).min(SILENCE_LIMIT) };
         if due == Some(Duration::ZERO) {
             sink.settle().await?;
-            return Ok(Ended::ToAsk);
+            return Ok(Ended::ToQuery);
         }
         let bytes = match tokio::time::timeout(wait, response.chunk()).await {
             Ok(Ok(Some(bytes))) => bytes,
@@ -142,7 +142,7 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
             Err(_) if dirty => {
                 sink.settle().await?;
                 if let Some(stream) = &stream {
-                    on_progress(&stream.machine, sink, reconciling.last(), Moment::Settled);
+                    on_progress(&stream.machine, sink, reconciler.last(), Moment::Settled);
                 }
                 (dirty, last_settled) = (false, tokio::time::Instant::now());
                 continue;
@@ -159,9 +159,9 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
         let Some(stream) = &mut stream else { continue };
         while let Some(block) = decoder.block()? {
             let arrived = Instant::now();
-            let ended = stream.take(&block, sink, reconciling).await?;
+            let ended = stream.take(&block, sink, reconciler).await?;
             dirty = true;
-            on_progress(&stream.machine, sink, reconciling.last(), Moment::Applied(arrived.elapsed()));
+            on_progress(&stream.machine, sink, reconciler.last(), Moment::Applied(arrived.elapsed()));
             if let Some(ended) = ended {
                 sink.settle().await?;
                 return Ok(ended);
@@ -174,22 +174,22 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
     }
 }
 
-/// A stream from where the sink stands; with a question, where one is due and can be answered.
-fn query(
+/// What a stream is asked for: to begin where the sink stands and, where a reconciliation is due, its next query.
+fn parameters(
     cursor: Option<&Cursor>,
     sink: &dyn Sink,
-    reconciling: &mut Reconciling,
+    reconciler: &mut Reconciler,
 ) -> Vec<(&'static str, String)> {
-    let mut query = vec![("from", from_parameter(cursor))];
+    let mut parameters = vec![("from", from_parameter(cursor))];
     let now = tokio::time::Instant::now();
-    if cursor.is_none_or(|cursor| cursor.pass.is_some()) {
-        reconciling.on_resync(now);
-    } else if let Some(ask) = reconciling.question(now, sink.row_count()) {
-        let ask = ask.to_string();
-        reconciling.moved(ask.len());
-        query.push(("check", ask));
+    if cursor.is_none_or(|cursor| cursor.snapshot.is_some()) {
+        reconciler.on_resync(now);
+    } else if let Some(query) = reconciler.query(now, sink.row_count()) {
+        let query = query.to_string();
+        reconciler.moved(query.len());
+        parameters.push(("reconcile", query));
     }
-    query
+    parameters
 }
 
 struct Stream {
@@ -198,7 +198,7 @@ struct Stream {
     codec: DeliveryCodec,
     machine: ReceiveMachine,
     /// Rows of ranges that were asked for, as they come.
-    mend: Option<Mend>,
+    repair: Option<Repair>,
 }
 
 impl Stream {
@@ -219,7 +219,7 @@ impl Stream {
         sink.begin(&StreamHead { derived: codec.derived().clone() }).await?;
         let channel = header.text(CHANNEL_KEY).ok_or(ReceiveError::Header(CHANNEL_KEY))?.to_owned();
         let machine = ReceiveMachine::new(log_id, version, cursor);
-        Ok(Self { channel, number: number.clone(), codec, machine, mend: None })
+        Ok(Self { channel, number: number.clone(), codec, machine, repair: None })
     }
 
     /// A delivery that somebody follows, as a step of its way.
@@ -234,23 +234,23 @@ impl Stream {
         &mut self,
         block: &Block,
         sink: &mut dyn Sink,
-        reconciling: &mut Reconciling,
+        reconciler: &mut Reconciler,
     ) -> Result<Option<Ended>, ReceiveError> {
         let mut datums = Datums::new(&block.datums);
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
-        let (mut followed, mut told, mut mended) = (Vec::new(), None, false);
+        let (mut followed, mut told, mut repaired) = (Vec::new(), None, false);
         for _ in 0..block.count {
             let at = datums.at();
             let delivery = self.codec.decode(&mut datums)?;
             match &delivery {
-                Delivery::Sums { announced, .. } => {
-                    reconciling.moved(datums.at() - at);
+                Delivery::Digests { announced, .. } => {
+                    reconciler.moved(datums.at() - at);
                     told = Some(announced.clone());
                 }
                 Delivery::Range { rows, .. } => {
-                    reconciling.moved(datums.at() - at);
-                    mended = self.take_range(rows, reconciling)?;
+                    reconciler.moved(datums.at() - at);
+                    repaired = self.take_range(rows, reconciler)?;
                 }
                 _ => {}
             }
@@ -275,43 +275,45 @@ impl Stream {
         applied?;
         match (closed, told) {
             (Some(closed), _) => Ok(Some(Ended::Closed(closed))),
-            (None, Some(announced)) => compare(&announced, sink, reconciling).await,
-            (None, None) if mended => self.mend(sink, reconciling).await.map(Some),
+            (None, Some(announced)) => compare(&announced, sink, reconciler).await,
+            (None, None) if repaired => self.repair(sink, reconciler).await.map(Some),
             (None, None) => Ok(None),
         }
     }
 
     /// A range that was asked for; whether it was the last.
-    fn take_range(&mut self, rows: &[(&str, &[u8])], asked: &Reconciling) -> Result<bool, ReceiveError> {
-        let Some(Ask::Rows { within }) = asked.open() else { return Err(Unasked.into()) };
-        let mend = self.mend.get_or_insert_with(|| Mend::new(within.clone()));
-        Ok(mend.take(self.codec.derived(), rows)?)
+    fn take_range(&mut self, rows: &[(&str, &[u8])], asked: &Reconciler) -> Result<bool, ReceiveError> {
+        let Some(ReconcileQuery::Rows { within }) = asked.open() else { return Err(Unasked.into()) };
+        let repair = self.repair.get_or_insert_with(|| Repair::new(within.clone()));
+        Ok(repair.take(self.codec.derived(), rows)?)
     }
 
-    async fn mend(&mut self, sink: &mut dyn Sink, asked: &mut Reconciling) -> Result<Ended, ReceiveError> {
-        if let Some(mend) = self.mend.take() {
-            let wrong = mend.apply(sink, self.machine.cursor(), self.machine.freshness()).await?;
+    async fn repair(&mut self, sink: &mut dyn Sink, asked: &mut Reconciler) -> Result<Ended, ReceiveError> {
+        if let Some(repair) = self.repair.take() {
+            let wrong = repair.apply(sink, self.machine.cursor(), self.machine.freshness()).await?;
             if wrong > 0 {
-                tracing::error!(agreement = %self.number, rows = wrong, "rows of the replica were wrong and are mended");
+                tracing::error!(agreement = %self.number, rows = wrong, "rows of the replica were wrong and are repaired");
             }
-            asked.on_mended(wrong, sink.row_count());
+            asked.on_repaired(wrong, sink.row_count());
         }
-        Ok(Ended::ToAsk)
+        Ok(Ended::ToQuery)
     }
 }
 
 /// The replica beside what was told of it.
 async fn compare(
-    announced: &Announced,
+    announced: &AnnouncedDigests,
     sink: &mut dyn Sink,
-    reconciling: &mut Reconciling,
+    reconciler: &mut Reconciler,
 ) -> Result<Option<Ended>, ReceiveError> {
-    let Some(Ask::Sums { within, bits }) = reconciling.open().cloned() else { return Err(Unasked.into()) };
-    let own = comparing::sums(sink, &within, bits).await?;
+    let Some(ReconcileQuery::Digests { within, bits }) = reconciler.open().cloned() else {
+        return Err(Unasked.into());
+    };
+    let own = repair::digests(sink, &within, bits).await?;
     let now = (platform::clock::now(), tokio::time::Instant::now());
-    Ok(match reconciling.on_sums(&own, announced, now)? {
+    Ok(match reconciler.on_digests(&own, announced, now)? {
         Finding::Over(_) => None,
-        Finding::AskOn => Some(Ended::ToAsk),
+        Finding::QueryOn => Some(Ended::ToQuery),
         Finding::Resync => Some(Ended::Closed(Closed {
             next: Next::Resync,
             reason: CloseReason::Resync,

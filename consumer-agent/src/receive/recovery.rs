@@ -22,8 +22,8 @@ enum Start {
 /// How a stream was over, as far as the next one depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamEnd {
-    /// It was left by the agent itself: the next one asks a question.
-    ToAsk,
+    /// It was left by the agent itself: the next one carries a query.
+    ToQuery,
     /// The router closed it.
     Closed {
         /// Why.
@@ -42,7 +42,7 @@ pub enum StreamEnd {
 /// What a stream did to the replica before it was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
-    /// It came to stand in the log, not in a pass from the state.
+    /// It came to stand in the log, not in a snapshot.
     pub was_live: bool,
     /// The sink's cursor is another one than before.
     pub has_moved: bool,
@@ -95,14 +95,14 @@ impl Recovery {
 
     /// A stream is over.
     pub fn on_end(&mut self, end: StreamEnd, advance: Advance) -> Step {
-        // A pass that came to its end need not be made again because the stream broke later; one that did not may be
+        // A snapshot that came to its end need not be made again because the stream broke later; one that did not may be
         // gone on with.
         if advance.was_live || advance.has_moved {
             self.start = Start::Cursor;
         }
         let again = |phase, wait| Step::Again { phase, wait };
         match end {
-            StreamEnd::ToAsk => again(None, Wait::Not),
+            StreamEnd::ToQuery => again(None, Wait::Not),
             StreamEnd::Closed { reason: CloseReason::Revoked | CloseReason::Expired, .. }
             | StreamEnd::Refused(ErrorCode::AgreementEnded) => Step::Over(Phase::Ended),
             StreamEnd::Closed { next, .. } => {
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     const STOOD_STILL: Advance = Advance { was_live: false, has_moved: false };
-    const IN_A_PASS: Advance = Advance { was_live: false, has_moved: true };
+    const IN_A_SNAPSHOT: Advance = Advance { was_live: false, has_moved: true };
     const LIVE: Advance = Advance { was_live: true, has_moved: true };
 
     fn closed(next: Next) -> StreamEnd {
@@ -153,7 +153,7 @@ mod tests {
     fn standing() -> Option<Cursor> {
         let place = schemas::cursor::Place { offset: Offset::new(7), checkpoint: Offset::new(0) };
         let (log_id, version) = (LogId::new([1; 16]), AgreementVersion::new(1));
-        Some(Cursor { log_id, version, places: PerPartition::filled(1, place), pass: None })
+        Some(Cursor { log_id, version, places: PerPartition::filled(1, place), snapshot: None })
     }
 
     /// Plays ends one after another; what came of each, and whether the next stream begins with the state.
@@ -171,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn a_resync_is_owed_until_a_pass_has_begun_to_be_kept() {
+    fn a_resync_is_owed_until_a_snapshot_has_begun_to_be_kept() {
         let broken = again(Some(Phase::Connecting), Wait::Next);
         let script = [
             (closed(Next::Resync), LIVE),
             (StreamEnd::Broken, STOOD_STILL),
             (StreamEnd::Sink(SinkErrorClass::Transient), STOOD_STILL),
-            (StreamEnd::Broken, IN_A_PASS),
+            (StreamEnd::Broken, IN_A_SNAPSHOT),
         ];
         let expected = [(again(None, Wait::Not), true), (broken, true), (broken, true), (broken, false)];
         assert_eq!(play(&script), expected);

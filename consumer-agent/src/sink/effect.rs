@@ -15,8 +15,8 @@ pub enum Effect {
         /// The key.
         key: String,
     },
-    /// A pass from the state begins: what follows is a replica of its own until the end mark.
-    Begin,
-    /// The pass has ended: its rows are the replica.
-    End,
+    /// A snapshot begins: what follows is a replica of its own until the end mark.
+    BeginSnapshot,
+    /// The snapshot has ended: its rows are the replica.
+    EndSnapshot,
 }

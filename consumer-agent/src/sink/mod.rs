@@ -28,7 +28,7 @@ pub struct StreamHead {
 pub struct Batch {
     /// In order.
     pub effects: Vec<Effect>,
-    /// Where the consumer stands afterwards, perhaps in a pass from the state; `None` where that was not told.
+    /// Where the consumer stands afterwards, perhaps in a snapshot; `None` where that was not told.
     pub cursor: Option<Cursor>,
     /// Up to when the provider has looked at its source.
     pub freshness: Option<Millis>,
@@ -46,7 +46,7 @@ pub trait Sink: Send {
     async fn ready(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
-    /// Where to go on, perhaps in a pass from the state; `None` when it must begin with the state.
+    /// Where to go on, perhaps in a snapshot; `None` when it must begin with the state.
     fn cursor(&self) -> Option<Cursor>;
     /// A stream begins.
     async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError>;

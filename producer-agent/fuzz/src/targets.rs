@@ -7,11 +7,12 @@ use std::sync::LazyLock;
 
 use producer_agent::image::memory::MemoryImages;
 use producer_agent::source::cells::{Cell, Cells, Columns, RowEncoder};
-use producer_agent::source::changes::{Changes, OperationAt};
-use producer_agent::source::compare::RowReader;
+use producer_agent::source::file::table::Table;
 use producer_agent::source::format::{Quoting, TableFormat};
 use producer_agent::source::items;
-use producer_agent::source::table::{Row, Table};
+use producer_agent::source::reader::RowReader;
+use producer_agent::source::row::Row;
+use producer_agent::take::changes::{Changes, OperationAt};
 use schemas::avro::json;
 use schemas::avro::schema::AvroSchema;
 use schemas::key::KeySpec;

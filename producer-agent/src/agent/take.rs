@@ -5,90 +5,25 @@
 use std::path::Path;
 use std::sync::PoisonError;
 
-use serde::{Deserialize, Serialize};
-
 use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError};
 use crate::source::cells::Columns;
-use crate::source::changes::{Changes, OperationAt};
-use crate::source::compare::{Counts, Parked, Read, RowReader, Survey};
+use crate::source::file::table::Table;
 use crate::source::format::TableFormat;
-use crate::source::table::Table;
+use crate::source::reader::{Read, RowReader};
+use crate::take::changes::{Changes, OperationAt};
+use crate::take::guard::Guard;
+use crate::take::report::FileReport;
+use crate::take::survey::Survey;
 
-/// When a file is held for a person to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Guard {
-    /// Deletes, in percent of the register, above which a file is held; 10 by default.
-    pub max_delete_percent: u32,
-    /// Updates, in percent of the register, above which a file is held; 50 by default.
-    pub max_change_percent: u32,
-    /// Rows that cannot be read, in percent of the register or of the file where that is larger, above which a file is held:
-    /// what is not read may be gone. As many as deletes, without it.
-    pub max_parked_percent: Option<u32>,
-}
-
-impl Default for Guard {
-    /// A tenth gone or half changed at once is an accident of publication more often than not.
-    fn default() -> Self {
-        Self { max_delete_percent: 10, max_change_percent: 50, max_parked_percent: None }
-    }
-}
-
-impl Guard {
-    /// Why a file is held; `None` when it may pass.
-    pub fn holds(&self, counts: &Counts, register: u64) -> Option<String> {
-        // What a file creates itself, it may change.
-        let base = register.max(counts.create);
-        let over = |count: u64, percent: u32| count * 100 > base * u64::from(percent);
-        if over(counts.delete, self.max_delete_percent) {
-            return Some(format!(
-                "it would delete {} of {base} rows, more than {} %",
-                counts.delete, self.max_delete_percent
-            ));
-        }
-        let read = counts.create + counts.update + counts.same + counts.parked;
-        let parked_percent = self.max_parked_percent.unwrap_or(self.max_delete_percent);
-        if counts.parked * 100 > register.max(read) * u64::from(parked_percent) {
-            return Some(format!(
-                "{} of {} rows cannot be read, more than {parked_percent} %",
-                counts.parked,
-                register.max(read)
-            ));
-        }
-        if over(counts.update, self.max_change_percent) {
-            return Some(format!(
-                "it would change {} of {base} rows, more than {} %",
-                counts.update, self.max_change_percent
-            ));
-        }
-        None
-    }
-}
-
-/// What became of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FileReport {
+/// How a file is to be taken.
+struct Taking<'t> {
     /// Its name.
-    pub file: String,
-    /// Whether it is the whole register, or changes only.
-    pub is_full: bool,
-    /// How many rows did what.
-    pub counts: Counts,
-    /// Why the guard held it, or would have.
-    pub guard: Option<String>,
-    /// Whether its changes are in the outbox.
-    pub taken: bool,
-    /// Why its deletes were held.
-    pub deletes_held: Option<String>,
-    /// Rows that were read, good or not.
-    pub rows: u64,
-    /// What a person should know of the file, though it was taken.
-    pub remarks: Vec<String>,
-    /// Columns that stand for no field.
-    pub ignored_columns: Vec<String>,
-    /// The rows set aside.
-    pub parked: Vec<Parked>,
+    file: String,
+    format: &'t TableFormat,
+    guard: Guard,
+    /// A person's word that overrides the guard.
+    accepted: bool,
 }
 
 impl Agent {
@@ -119,7 +54,7 @@ impl Agent {
             RowReader::new(self.schema(), &self.channel.key, table.columns(), format).map_err(fit)?;
         let unreliable = |problem: String| AgentError::Unreliable { file: file.clone(), problem };
         if let Some(operation) = operation {
-            return self.take_changes(table, (format, &reader, &operation), (guard, accepted), file);
+            return self.take_changes(table, &reader, &operation, &Taking { file, format, guard, accepted });
         }
         let survey = Survey::of(&mut table, &reader, self.images.as_ref())?;
         let operation = format.operation_column.as_ref();
@@ -132,7 +67,7 @@ impl Agent {
         let held = guard.holds(&survey.counts, self.images.count()?);
         let taken = held.is_none() || accepted;
         if taken {
-            self.emit_register(path, (format, &reader), &survey, &file)?;
+            self.emit_register(path, format, &reader, &survey, &file)?;
         }
         let remarks = remarks(&table, survey.identical);
         let ignored_columns = reader.ignored().iter().cloned().chain(survey.unknown).collect();
@@ -153,10 +88,12 @@ impl Agent {
     fn take_changes(
         &self,
         mut table: Table,
-        (format, reader, operation): (&TableFormat, &RowReader, &OperationAt),
-        (guard, accepted): (Guard, bool),
-        file: String,
+        reader: &RowReader,
+        operation: &OperationAt,
+        taking: &Taking<'_>,
     ) -> Result<FileReport, AgentError> {
+        let Taking { format, guard, accepted, .. } = *taking;
+        let file = taking.file.clone();
         let changes = Changes::read(&mut table, reader, operation, self.images.as_ref())?;
         if let Some(problem) = changes.refused {
             return Err(AgentError::Unreliable { file, problem });
@@ -193,7 +130,8 @@ impl Agent {
     fn emit_register(
         &self,
         path: &Path,
-        (format, reader): (&TableFormat, &RowReader),
+        format: &TableFormat,
+        reader: &RowReader,
         survey: &Survey,
         file: &str,
     ) -> Result<(), AgentError> {

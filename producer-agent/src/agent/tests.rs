@@ -10,9 +10,11 @@ use schemas::table::Ended;
 use super::*;
 use crate::image::memory::MemoryImages;
 use crate::outbox::{Placed, lock};
-use crate::source::compare::Counts;
 use crate::source::format::TableFormat;
 use crate::source::items::Operation;
+use crate::take::counts::Counts;
+use crate::take::guard::Guard;
+use crate::take::report::FileReport;
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;

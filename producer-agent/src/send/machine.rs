@@ -21,7 +21,7 @@ pub enum Verdict {
         /// The sequence that counts next.
         next: Sequence,
     },
-    /// The log does not know our chain: only a reopen mends it.
+    /// The log does not know our chain: only a reopen repairs it.
     Reopen(Doubt),
 }
 
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_lacks_events_is_mended_by_a_reopen() {
+    fn a_state_that_lacks_events_is_repaired_by_a_reopen() {
         let overtaken = Position { state_overtaken: true, ..position(Some((1, 0))) };
         let word = machine().on_position(&overtaken, |_, _| true, false);
         assert!(matches!(word, Verdict::Reopen(Doubt::StateOvertaken { .. })));

@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use super::cells::{Cell, Cells, Columns};
-use super::compare::{Read, RowReader};
 use super::format::TableFormat;
 use super::objects::{self, Members};
-use super::table::Row;
+use super::reader::{Read, RowReader};
+use super::row::Row;
 
 /// What a change does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

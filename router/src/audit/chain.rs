@@ -4,7 +4,7 @@
 //! not. Whoever holds a head can tell whether an entry was changed, left out or put in.
 
 use schemas::agreement::Status;
-use schemas::cursor::{Pass, Place};
+use schemas::cursor::{Place, Snapshot};
 use schemas::ids::{AgentId, AgreementNumber, AgreementVersion, ChannelName, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
@@ -48,9 +48,9 @@ pub enum Event {
         reason: String,
         /// Nothing behind these places was sent, by partition; none of the log where they are empty.
         places: PerPartition<Place>,
-        /// The pass from the state that was under way: what it ends at is what the state held for this consumer.
+        /// The snapshot that was under way: what it ends at is what the state held for this consumer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pass: Option<Pass>,
+        snapshot: Option<Snapshot>,
     },
     /// A version of an agreement came into force at this router.
     Version {
@@ -75,7 +75,7 @@ pub enum Event {
         status: Status,
         /// Why.
         reason: String,
-        /// Who made it so; a router, where it saw a date pass.
+        /// Who made it so; a router, where it saw a date snapshot.
         #[serde(default)]
         by: String,
         /// Control is applied up to here.

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::codecs::RegistryCodecs;
 use crate::state::shards::Shards;
-use crate::state::term::Reach;
+use crate::state::tenure::StateWatch;
 
 /// How long a request waits for a channel that was declared a moment ago.
 const START_WAIT: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ pub struct Running {
     /// The feed of each partition.
     pub feeds: PerPartition<Arc<Feed>>,
     /// How far the state of each partition has got.
-    pub materialised: PerPartition<Reach>,
+    pub materialised: PerPartition<StateWatch>,
     /// Turns of its owner's agents at reading the whole state.
     pub readings: Arc<Semaphore>,
 }

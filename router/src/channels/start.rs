@@ -21,7 +21,7 @@ use crate::control::view::ChannelEntry;
 use crate::fanout::FanOut;
 use crate::fanout::observer::{ChannelObserver, Feed};
 use crate::state::materialise::{self, Standing};
-use crate::state::term::{Known, Reach};
+use crate::state::tenure::{StateProgress, StateWatch};
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
@@ -45,7 +45,7 @@ pub enum StartError {
     State(#[from] materialise::StateError),
 }
 
-type Started = (PerPartition<Arc<Feed>>, PerPartition<Reach>);
+type Started = (PerPartition<Arc<Feed>>, PerPartition<StateWatch>);
 
 impl Channels {
     pub(super) async fn start_partitions(
@@ -81,16 +81,16 @@ impl Channels {
             self.begin_partition(&source, &state_topic.name).await?;
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
             // The log behind the state's checkpoint is folded already: a start reads only what came after it.
-            let reach = Reach::new(&state_topic.name, source.partition);
-            let standing = stand(&source, &reach).await?;
+            let progress = StateWatch::new(&state_topic.name, source.partition);
+            let standing = stand(&source, &progress).await?;
             let observer = ChannelObserver::new(Arc::clone(fan_out), self.metrics.reader(&channel.name));
             let feed = Feed::at(source, standing.fold, standing.position, observer);
             let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
-            let standing = reach.clone();
+            let standing = progress.clone();
             self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });
-            let (read, reached) = (Arc::clone(&feed), reach.clone());
+            let (read, reached) = (Arc::clone(&feed), progress.clone());
             self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
-            materialised.push(reach);
+            materialised.push(progress);
             feeds.push((feed, end));
         }
         // Nobody is answered from a table that stands in the past: a replaying tail is no tail yet.
@@ -138,24 +138,24 @@ impl Channels {
 }
 
 /// Where a reader begins that knows nothing yet: where the state ends.
-async fn stand(source: &PartitionSource, reach: &Reach) -> Result<Standing, materialise::StateError> {
-    let last = reach.look(source.log.as_ref()).await?;
+async fn stand(source: &PartitionSource, progress: &StateWatch) -> Result<Standing, materialise::StateError> {
+    let last = progress.look(source.log.as_ref()).await?;
     let standing = Standing::at(source, last).await?;
     // The provider is told before anybody has written it into the state.
     if standing.is_overtaken {
-        reach.advance(Known { to: standing.position, overtaken: Some(standing.position) });
+        progress.advance(StateProgress { to: standing.position, overtaken: Some(standing.position) });
     }
     Ok(standing)
 }
 
 /// Reads a partition. A router that was cut off for longer than the log holds its records begins again where the state
 /// ends.
-async fn read_for_ever(feed: &Feed, reach: &Reach) {
+async fn read_for_ever(feed: &Feed, progress: &StateWatch) {
     let mut retry = Retry::default();
     loop {
         let wanted = feed.run().await;
         let (topic, partition) = (&feed.source().topic, feed.source().partition);
-        match stand(feed.source(), reach).await {
+        match stand(feed.source(), progress).await {
             Ok(Standing { fold, position, .. }) if position > wanted => {
                 tracing::warn!(%topic, %partition, %wanted, %position, "retention has passed this router; it reads on where the state ends");
                 retry.reset();

@@ -178,7 +178,7 @@ impl ControlView {
             Body::Channel { channel, log_id } => self.apply_channel(channel, *log_id)?,
             Body::Agreement(agreement) => self.apply_agreement(agreement, &change.by)?,
             Body::AgreementStatus { number, status, reason } => {
-                self.apply_status(number, *status, (reason, &change.by), at)?;
+                self.apply_status(number, *status, reason, &change.by, at)?;
             }
             Body::Schema { subject, schema, id } => self.apply_schema(subject, schema, *id)?,
             Body::Compatibility { subject, level } => {
@@ -249,7 +249,8 @@ impl ControlView {
         &mut self,
         number: &AgreementNumber,
         status: Status,
-        (reason, by): (&str, &str),
+        reason: &str,
+        by: &str,
         at: Millis,
     ) -> Result<(), Refusal> {
         let rule = |text: &str| Err(Refusal::Rule(format!("agreement {number}: {text}")));

@@ -14,10 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Streams of one agreement at once: an agent has one, and a person may look on; a reconnecting agent may overlap.
 const MAX_STREAMS: usize = 8;
 
-/// States that are read at once to answer consumers' questions: each costs what a pass costs, and the rest can wait.
+/// States that are read at once to answer consumers' questions: each costs what a snapshot costs, and the rest can wait.
 const CHECKS_AT_ONCE: usize = 2;
 
-/// Streams that one agreement may begin a second: each has an entry in the audit. An agent begins one for each question
+/// Streams that one agreement may begin a second: each has an entry in the audit. An agent begins one for each reconciliation
 /// of a comparison, one after the other.
 const BEGUN_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
@@ -67,7 +67,7 @@ pub struct Admission {
 }
 
 impl Admissions {
-    /// Waits for a turn to read a state for a consumer's question.
+    /// Waits for a turn to read a state for a consumer's reconciliation.
     pub async fn check(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.checks).acquire_owned().await.ok()
     }

@@ -1,7 +1,7 @@
 //! The response body of one stream: the last look at the agreement before bytes are handed over.
 //!
 //! Owns check and write next to each other: `poll_frame` asks the gate and returns the bytes without an await in
-//! between. What the gate shuts out is replaced by the closing record; without a lease, what is ready waits.
+//! between. What a closed gate keeps back is replaced by the closing record; without a lease, what is ready waits.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,84 +17,117 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-use super::encode::Encoder;
-use super::gate::{Gate, Shut, Verdict};
+use super::encode::{Encoder, Frame};
+use super::gate::{Closed, Gate, Verdict};
 use super::session::Step;
 use crate::control::view::ControlView;
 use crate::metrics::ConnectionMeter;
 
 /// A stream's bytes, under its gate.
 pub struct GatedBody {
-    header: Option<Bytes>,
+    state: State,
     steps: mpsc::Receiver<Step>,
     gate: Gate,
+    /// Wakes the body when control changes.
     control: WatchStream<Arc<ControlView>>,
-    /// What is ready while the gate holds it.
-    ready: Option<Step>,
     /// Wakes a body that is held.
     lease: Option<WatchStream<u64>>,
     encoder: Encoder,
     delivered: PerPartition<Place>,
     meter: ConnectionMeter,
-    /// Whether bytes were handed over at the last call.
-    wrote: bool,
-    /// Whether the lease was not held when it was looked at after a write: what comes next says whether that was late.
-    suspect: bool,
-    ended: bool,
+}
+
+/// How far the body is.
+enum State {
+    /// The container's header comes first.
+    Beginning(Bytes),
+    /// What comes goes out, if the gate is open.
+    Flowing(LastWrite),
+    /// A frame waits for the lease.
+    Held(Frame, LastWrite),
+    /// Nothing comes any more.
+    Ended,
+}
+
+/// What is known of the last frame that was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastWrite {
+    /// There was none, or the lease was held when the connection asked again.
+    Leased,
+    /// The connection has not asked again yet.
+    Unseen,
+    /// The lease was over when the connection asked again: the verdict that follows says whether that was late.
+    Doubtful,
+}
+
+/// What a body is made of.
+pub struct GatedBodyParts {
+    /// The container's header; none where it is empty.
+    pub header: Bytes,
+    /// What the pump gives.
+    pub steps: mpsc::Receiver<Step>,
+    /// Asked before each frame.
+    pub gate: Gate,
+    /// Makes the closing record.
+    pub encoder: Encoder,
+    /// Where the reader stands already.
+    pub delivered: PerPartition<Place>,
+    /// What is counted.
+    pub meter: ConnectionMeter,
+}
+
+type Polled = Poll<Option<Result<HttpFrame<Bytes>, Infallible>>>;
+
+fn data(bytes: Option<Bytes>) -> Polled {
+    Poll::Ready(bytes.map(|bytes| Ok(HttpFrame::data(bytes))))
 }
 
 impl GatedBody {
-    /// A body that begins with `header`; `delivered` is where its reader stands already.
-    pub fn new(
-        header: Bytes,
-        steps: mpsc::Receiver<Step>,
-        gate: Gate,
-        encoder: Encoder,
-        delivered: PerPartition<Place>,
-        meter: ConnectionMeter,
-    ) -> Self {
+    /// A body from its beginning.
+    pub fn new(parts: GatedBodyParts) -> Self {
+        let GatedBodyParts { header, steps, gate, encoder, delivered, meter } = parts;
+        let state = match header.is_empty() {
+            true => State::Flowing(LastWrite::Leased),
+            false => State::Beginning(header),
+        };
         let control = WatchStream::from_changes(gate.watch());
         let lease = gate.lease().changes().map(WatchStream::from_changes);
-        let header = (!header.is_empty()).then_some(header);
-        let (ready, wrote, suspect, ended) = (None, false, false, false);
-        Self { header, steps, gate, control, ready, lease, encoder, delivered, meter, wrote, suspect, ended }
+        Self { state, steps, gate, control, lease, encoder, delivered, meter }
     }
 
-    fn closing(&mut self, shut: &Shut) -> Option<Bytes> {
-        self.ended = true;
+    /// The stream's last bytes.
+    fn close(&mut self, closed: Closed) -> Polled {
+        self.state = State::Ended;
         self.steps.close();
-        let (next, reason, detail) = (shut.reason.next(), shut.reason, shut.detail.clone());
-        let places = self.delivered.clone();
+        let Closed { reason, detail } = closed;
+        let (next, places) = (reason.next(), self.delivered.clone());
         match self.encoder.mark(&Delivery::Closing { next, reason, detail, places }) {
-            Ok(()) => self.encoder.take(),
+            Ok(()) => data(self.encoder.take()),
             Err(error) => {
                 tracing::error!(agreement = %self.gate.number(), %error, "a stream ends without its closing record");
-                None
+                data(None)
             }
         }
     }
-}
 
-impl GatedBody {
     /// The connection asks again after it has written. A lease that was not held then, and an agreement that turns out
     /// to have ended: the write may have come after somebody was told that there would be none.
-    fn look_back(&mut self, verdict: &Verdict) {
-        let wrote = std::mem::take(&mut self.wrote);
-        match verdict {
-            Verdict::Held => self.suspect |= wrote,
-            Verdict::Open => self.suspect = false,
-            Verdict::Shut(_) => {
-                if std::mem::take(&mut self.suspect) {
+    fn look_back(&self, written: LastWrite, verdict: &Verdict) -> LastWrite {
+        match (verdict, written) {
+            (Verdict::Open, _) => LastWrite::Leased,
+            (Verdict::Held, LastWrite::Unseen) => LastWrite::Doubtful,
+            (Verdict::Held, seen) => seen,
+            (Verdict::Closed(_), written) => {
+                if written == LastWrite::Doubtful {
                     self.meter.late_write();
                 }
+                LastWrite::Leased
             }
         }
     }
 
-    fn wait_for_lease(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<HttpFrame<Bytes>, Infallible>>> {
+    fn hold(&mut self, frame: Frame, written: LastWrite, context: &mut Context<'_>) -> Polled {
+        self.state = State::Held(frame, written);
         let Some(lease) = &mut self.lease else { return Poll::Pending };
         while let Poll::Ready(Some(_)) = Pin::new(&mut *lease).poll_next(context) {
             if self.gate.verdict() == Verdict::Open {
@@ -104,56 +137,48 @@ impl GatedBody {
         }
         Poll::Pending
     }
+
+    fn hand_over(&mut self, frame: Frame) -> Polled {
+        self.state = State::Flowing(LastWrite::Unseen);
+        self.delivered = frame.places;
+        self.meter.handed_over(frame.bytes.len());
+        frame.followed.into_iter().for_each(|step| drop(step.with("dit.outcome", "handed_over")));
+        tracing::trace!(target: "dit::handed", agreement = %self.gate.number(), rows = frame.rows);
+        data(Some(frame.bytes))
+    }
 }
 
 impl Body for GatedBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<HttpFrame<Bytes>, Infallible>>> {
-        let data = |bytes: Option<Bytes>| Poll::Ready(bytes.map(|bytes| Ok(HttpFrame::data(bytes))));
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        if let Some(header) = self.header.take() {
-            return data(Some(header));
-        }
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        let (step, written) = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Ended => return Poll::Ready(None),
+            State::Beginning(header) => {
+                self.state = State::Flowing(LastWrite::Leased);
+                return data(Some(header));
+            }
+            State::Flowing(written) => (self.steps.poll_recv(context), written),
+            State::Held(frame, written) => (Poll::Ready(Some(Step::Frame(frame))), written),
+        };
         // To be woken by control as well as by the pump.
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.control).poll_next(context) {}
-        let step = match self.ready.take() {
-            Some(step) => Poll::Ready(Some(step)),
-            None => self.steps.poll_recv(context),
-        };
+        // From here to the return nothing is awaited: what is handed over was permitted just now.
         let verdict = self.gate.verdict();
-        self.look_back(&verdict);
-        match verdict {
-            Verdict::Open => {}
-            Verdict::Shut(shut) => return data(self.closing(&shut)),
-            Verdict::Held => {
-                if let Poll::Ready(Some(step @ Step::Frame(_))) = step {
-                    self.ready = Some(step);
-                    return self.wait_for_lease(context);
-                }
-            }
-        }
-        match step {
-            Poll::Ready(Some(Step::Frame(frame))) => {
-                self.delivered = frame.places;
-                self.meter.handed_over(frame.bytes.len());
-                self.wrote = true;
-                frame.followed.into_iter().for_each(|step| drop(step.with("dit.outcome", "handed_over")));
-                tracing::trace!(target: "dit::handed", agreement = %self.gate.number(), rows = frame.rows);
-                data(Some(frame.bytes))
-            }
-            Poll::Ready(Some(Step::Close(shut))) => data(self.closing(&shut)),
-            Poll::Ready(None) => {
+        let written = self.look_back(written, &verdict);
+        match (verdict, step) {
+            (Verdict::Closed(closed), _) | (_, Poll::Ready(Some(Step::Close(closed)))) => self.close(closed),
+            (Verdict::Open, Poll::Ready(Some(Step::Frame(frame)))) => self.hand_over(frame),
+            (Verdict::Held, Poll::Ready(Some(Step::Frame(frame)))) => self.hold(frame, written, context),
+            (_, Poll::Ready(None)) => {
                 let detail = "the stream's pump ended".to_owned();
-                data(self.closing(&Shut { reason: CloseReason::Internal, detail }))
+                self.close(Closed { reason: CloseReason::Internal, detail })
             }
-            Poll::Pending => Poll::Pending,
+            (_, Poll::Pending) => {
+                self.state = State::Flowing(written);
+                Poll::Pending
+            }
         }
     }
 }

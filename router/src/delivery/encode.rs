@@ -182,16 +182,17 @@ fn line(derived: &AvroSchema, delivery: &Delivery<'_>) -> Result<serde_json::Val
             json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
                     "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})
         }
-        Delivery::Begin { bootstrap } => json!({"begin": bootstrap}),
-        Delivery::Pass(pass) => json!({"pass": pass.id, "places": pass.places}),
-        Delivery::End { bootstrap, places } => json!({"end": bootstrap, "places": places}),
+        Delivery::SnapshotBegin { bootstrap } => json!({"begin": bootstrap}),
+        Delivery::SnapshotProgress(snapshot) => json!({"snapshot": snapshot.id, "places": snapshot.places}),
+        Delivery::SnapshotEnd { bootstrap, places } => json!({"end": bootstrap, "places": places}),
         Delivery::Progress(progress) => json!({"progress": {"partition": progress.partition,
                 "offset": progress.place.offset, "end": progress.end,
                 "fresh_at": progress.freshness.map(|at| at.to_string())}}),
-        Delivery::Sums { places, announced } => {
-            let sums: Vec<String> = announced.sums.iter().map(|sum| format!("{sum:016x}")).collect();
+        Delivery::Digests { places, announced } => {
+            let digests: Vec<String> =
+                announced.digests.iter().map(|digest| format!("{digest:016x}")).collect();
             let total = format!("{:032x}", announced.total);
-            json!({"sums": {"places": places, "rows": announced.rows, "total": total, "sums": sums}})
+            json!({"digests": {"places": places, "rows": announced.rows, "total": total, "digests": digests}})
         }
         Delivery::Range { number, rows } => {
             let row = |(key, image): &(&str, &[u8])| {
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn a_frame_of_lines_is_full_by_its_own_bytes() {
         let mut lines = encoder(Format::Ndjson);
-        let begin = Delivery::Begin { bootstrap: BootstrapId::new([1; 16]) };
+        let begin = Delivery::SnapshotBegin { bootstrap: BootstrapId::new([1; 16]) };
         while !lines.is_full() {
             lines.mark(&begin).unwrap();
         }

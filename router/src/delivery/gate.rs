@@ -28,12 +28,12 @@ pub enum Verdict {
     /// Keep them: this router cannot know now whether the agreement still stands.
     Held,
     /// Drop them: nothing more may pass.
-    Shut(Shut),
+    Closed(Closed),
 }
 
-/// Why a gate is shut, with words for people.
+/// Why a gate is closed, with words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shut {
+pub struct Closed {
     /// Why.
     pub reason: CloseReason,
     /// For people.
@@ -54,18 +54,18 @@ impl Gate {
     /// What may be done with bytes now.
     pub fn verdict(&self) -> Verdict {
         let applied = self.view.borrow().applied;
-        match self.shut() {
-            Some(shut) => Verdict::Shut(shut),
+        match self.closed() {
+            Some(closed) => Verdict::Closed(closed),
             None if self.lease.holds(applied) => Verdict::Open,
             None => Verdict::Held,
         }
     }
 
     /// Why nothing more may pass; `None` while it is open.
-    pub fn shut(&self) -> Option<Shut> {
+    pub fn closed(&self) -> Option<Closed> {
         let view = self.view.borrow();
         let Some(entry) = view.agreements.get(&self.number) else {
-            return Some(Shut { reason: CloseReason::Revoked, detail: "the agreement is gone".to_owned() });
+            return Some(Closed { reason: CloseReason::Revoked, detail: "the agreement is gone".to_owned() });
         };
         entry.verdict(self.version).map(|reason| {
             let number = &self.number;
@@ -78,16 +78,16 @@ impl Gate {
                 }
                 other => format!("agreement {number} is {}: {}", other.as_str(), entry.reason),
             };
-            Shut { reason, detail }
+            Closed { reason, detail }
         })
     }
 
     /// Waits until nothing more may pass.
-    pub async fn until_shut(&self) -> Shut {
+    pub async fn until_closed(&self) -> Closed {
         let mut view = self.view.clone();
         loop {
-            if let Some(shut) = self.shut() {
-                return shut;
+            if let Some(closed) = self.closed() {
+                return closed;
             }
             if view.changed().await.is_err() {
                 // Control has stopped: so will the router, which ends streams by itself.

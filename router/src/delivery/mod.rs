@@ -10,7 +10,7 @@ pub mod error;
 pub mod gate;
 pub mod own_state;
 mod parked;
-pub mod reckoning;
+pub mod reconcile;
 pub mod service;
 pub mod session;
 pub mod shadow;

@@ -33,7 +33,7 @@ pub type StateBlocks = ReceiverStream<Result<Bytes, BootstrapError>>;
 
 /// A reading that has begun.
 pub struct OwnState {
-    passes: Vec<Bootstrap>,
+    snapshots: Vec<Bootstrap>,
     schema: AvroSchema,
     sync: Sync,
     _turn: OwnedSemaphorePermit,
@@ -47,11 +47,11 @@ impl OwnState {
         let turn = turn.map_err(|_| OwnStateError::TooMany(channel.name.clone()))?;
         let newest = view.versions(&channel.registry_subject()).pop().ok_or(OwnStateError::NoSchema)?;
         let codec = ChangeCodec::from_envelope_schema(newest.schema.text())?;
-        let mut passes = Vec::with_capacity(running.feeds.len());
+        let mut snapshots = Vec::with_capacity(running.feeds.len());
         for feed in running.feeds.values() {
-            passes.push(Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await?);
+            snapshots.push(Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await?);
         }
-        Ok(Self { passes, schema: codec.subject().clone(), sync: platform::random::id()?, _turn: turn })
+        Ok(Self { snapshots, schema: codec.subject().clone(), sync: platform::random::id()?, _turn: turn })
     }
 
     /// The file, read as the connection takes it.
@@ -69,15 +69,15 @@ impl OwnState {
     }
 
     async fn send_all(self, out: mpsc::Sender<Result<Bytes, BootstrapError>>) {
-        let Self { passes, schema, sync, _turn } = self;
+        let Self { snapshots, schema, sync, _turn } = self;
         let header = Header { metadata: BTreeMap::new(), schema: schema.text().to_owned(), sync };
         let mut end = Vec::new();
         put_block(&mut end, 0, &[], &sync);
         let send = async {
             out.send_timeout(Ok(header.encode().into()), BLOCK_LIMIT).await?;
-            for mut pass in passes {
+            for mut snapshot in snapshots {
                 loop {
-                    match pass.next().await {
+                    match snapshot.next().await {
                         Ok(Some(images)) => {
                             out.send_timeout(Ok(block(&schema, images, &sync).await), BLOCK_LIMIT).await?;
                         }

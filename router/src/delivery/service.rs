@@ -18,17 +18,17 @@ use schemas::delivery::{
 use schemas::ids::{AgentId, AgreementNumber};
 use schemas::promise::Promise;
 use schemas::publish::ShadowCounts;
-use schemas::reconcile::Ask;
+use schemas::reconcile::ReconcileQuery;
 use scope::secret::NetworkSecret;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admissions::Admissions;
-use super::body::GatedBody;
+use super::body::{GatedBody, GatedBodyParts};
 use super::encode::{Encoder, Format};
 use super::error::{OpenError, OwnStateError};
 use super::gate::Gate;
 use super::own_state::{OwnState, StateBlocks};
-use super::reckoning::{Question, Reckoning};
+use super::reconcile::{PendingReconciliation, Reconciliation};
 use super::session::{QUEUE_FRAMES, Session, SessionParts};
 use super::shadow::{Shadow, ShadowError};
 use super::start::{Beginning, StartError, StartPosition, begin};
@@ -82,7 +82,7 @@ pub struct StreamRequest {
     /// Where it begins.
     pub from: StartPosition,
     /// What the consumer compares its rows with, if it does.
-    pub reconcile: Option<Ask>,
+    pub reconcile: Option<ReconcileQuery>,
     /// How it is written.
     pub format: Format,
     /// Breaks the consumer's connection.
@@ -142,12 +142,18 @@ impl Deliveries {
             Gate::new(self.control.watch(), self.lease.clone(), agreement.number.clone(), agreement.version);
         let (out, steps) = mpsc::channel(QUEUE_FRAMES);
         let meter = self.metrics.stream(&agreement);
-        let body =
-            GatedBody::new(header, steps, gate.clone(), encoder(), beginning.places(), meter.connection());
+        let body = GatedBody::new(GatedBodyParts {
+            header,
+            steps,
+            gate: gate.clone(),
+            encoder: encoder(),
+            delivered: beginning.places(),
+            meter: meter.connection(),
+        });
         self.audit.record(admitted).await?;
-        let question = match request.reconcile {
-            Some(ask) => self.reckon(&running, &agreement, ask)?,
-            None => Question::None,
+        let reconciliation = match request.reconcile {
+            Some(query) => self.reconcile(&running, &agreement, query)?,
+            None => PendingReconciliation::None,
         };
         let session = Session::new(SessionParts {
             encoder: encoder(),
@@ -161,7 +167,7 @@ impl Deliveries {
             agent: request.agent,
             connection: request.connection,
             meter,
-            question,
+            reconciliation,
             admission,
         });
         self.tasks.spawn(session.run(beginning, self.tasks.stopping()));
@@ -236,33 +242,33 @@ impl Deliveries {
         Ok(Arc::clone(entry))
     }
 
-    /// Begins to read the state for a consumer's question; its stream goes on meanwhile.
-    fn reckon(
+    /// Begins to read the state for a consumer's reconciliation; its stream goes on meanwhile.
+    fn reconcile(
         &self,
         running: &Arc<Running>,
         agreement: &Arc<Agreement>,
-        ask: Ask,
-    ) -> Result<Question, OpenError> {
+        query: ReconcileQuery,
+    ) -> Result<PendingReconciliation, OpenError> {
         let grant = self.grant(running, Arc::clone(agreement))?;
         let (mut answer, answered) = oneshot::channel();
         let (running, view) = (Arc::clone(running), self.control.watch());
         let (admissions, stopping) = (self.admissions.clone(), self.tasks.stopping());
         self.tasks.spawn(async move {
-            let reckoned = async {
+            let ready = async {
                 let _turn = admissions.check().await;
-                Reckoning::begin(&running, grant, view, ask).await
+                Reconciliation::begin(&running, grant, view, query).await
             };
-            let reckoned = tokio::select! {
+            let ready = tokio::select! {
                 biased;
                 () = stopping => return,
                 // The stream is over.
                 () = answer.closed() => return,
-                reckoned = reckoned => reckoned,
+                ready = ready => ready,
             };
             // Nobody waits any more.
-            drop(answer.send(reckoned));
+            drop(answer.send(ready));
         });
-        Ok(Question::Asked(answered))
+        Ok(PendingReconciliation::Reading(answered))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use reading::error::ReaderError;
 use schemas::agreement::{Agreement, History};
-use schemas::cursor::{Cursor, CursorError, Pass, Place, in_words};
+use schemas::cursor::{Cursor, CursorError, Place, Snapshot, in_words};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
@@ -18,9 +18,9 @@ use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
-/// What the state may compact away: a pass that takes longer begins anew, by name.
+/// What the state may compact away: a snapshot that takes longer begins anew, by name.
 const BOOTSTRAP_BOUND_MS: u64 = BOOTSTRAP_BOUND.as_secs() * 1_000;
-/// So far may the clocks of routers and brokers be apart: a pass that another router began is judged by its date.
+/// So far may the clocks of routers and brokers be apart: a snapshot that another router began is judged by its date.
 const CLOCKS_APART_MS: u64 = 3_600_000;
 
 /// What a consumer asks for.
@@ -66,10 +66,10 @@ pub enum StartError {
         /// The channel's.
         expected: String,
     },
-    /// A question without a place in the log.
-    #[error("check= needs from= a cursor that stands in the log, not in a pass from the state")]
+    /// A reconciliation without a place in the log.
+    #[error("reconcile= needs from= a cursor that stands in the log, not in a snapshot")]
     CheckWithoutCursor,
-    /// A pass that no router began.
+    /// A snapshot that no router began.
     #[error("the cursor's pass was not begun by a router of this network; begin again with from=state")]
     Unsealed,
     /// A cursor of another version.
@@ -92,7 +92,7 @@ pub enum StartError {
     /// The state.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// No id for a pass.
+    /// No id for a snapshot.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
 }
@@ -114,7 +114,7 @@ impl std::fmt::Display for StartPosition {
             Self::Earliest => f.write_str("earliest"),
             Self::Latest => f.write_str("latest"),
             Self::Time(at) => write!(f, "{at}"),
-            Self::Cursor(Cursor { pass: Some(pass), .. }) => write!(f, "pass {}", pass.id),
+            Self::Cursor(Cursor { snapshot: Some(snapshot), .. }) => write!(f, "snapshot {}", snapshot.id),
             Self::Cursor(cursor) => write!(f, "cursor {}", in_words(&cursor.places)),
         }
     }
@@ -137,9 +137,9 @@ impl StartPosition {
 }
 
 impl StartPosition {
-    /// Whether it is a place in the log that a stream has reached, not one in a pass from the state.
+    /// Whether it is a place in the log that a stream has reached, not one in a snapshot.
     pub const fn is_in_log(&self) -> bool {
-        matches!(self, Self::Cursor(Cursor { pass: None, .. }))
+        matches!(self, Self::Cursor(Cursor { snapshot: None, .. }))
     }
 }
 
@@ -147,12 +147,12 @@ impl StartPosition {
 pub enum Beginning {
     /// Followers, one for each partition.
     Log(PerPartition<Follower>),
-    /// A pass from the state, one for each partition.
-    State(Pass, PerPartition<Bootstrap>),
+    /// A snapshot, one for each partition.
+    State(Snapshot, PerPartition<Bootstrap>),
 }
 
 impl Beginning {
-    /// Where the reader stands already; nowhere in a pass from the state.
+    /// Where the reader stands already; nowhere in a snapshot.
     pub fn places(&self) -> PerPartition<Place> {
         match self {
             Self::Log(followers) => followers.values().map(Follower::place).collect(),
@@ -181,14 +181,14 @@ pub async fn begin(
                 let topic = running.entry.channel.state_topic();
                 bootstraps.push(Bootstrap::begin(Arc::clone(feed), topic).await?);
             }
-            let mut pass = Pass {
+            let mut snapshot = Snapshot {
                 id: BootstrapId::new(platform::random::id()?),
                 begun_at: platform::clock::now(),
                 places: bootstraps.iter().map(Bootstrap::place).collect(),
                 seal: String::new(),
             };
-            pass.seal = seal(secret, agreement, log_id, &pass);
-            return Ok(Beginning::State(pass, bootstraps.into_iter().collect()));
+            snapshot.seal = seal(secret, agreement, log_id, &snapshot);
+            return Ok(Beginning::State(snapshot, bootstraps.into_iter().collect()));
         }
         StartPosition::Earliest => {
             for feed in running.feeds.values() {
@@ -206,23 +206,23 @@ pub async fn begin(
                 followers.push(Follower::at_time(Arc::clone(feed), at).await?);
             }
         }
-        StartPosition::Cursor(Cursor { pass: Some(pass), log_id, version, .. }) => {
-            check_cursor(running, agreement, (log_id, version, pass.places.len())).await?;
-            if pass.seal != seal(secret, agreement, log_id, &pass) {
+        StartPosition::Cursor(Cursor { snapshot: Some(snapshot), log_id, version, .. }) => {
+            check_cursor(running, agreement, log_id, version, snapshot.places.len()).await?;
+            if snapshot.seal != seal(secret, agreement, log_id, &snapshot) {
                 return Err(StartError::Unsealed);
             }
-            if platform::clock::now().since(pass.begun_at) > BOOTSTRAP_BOUND_MS - CLOCKS_APART_MS {
+            if platform::clock::now().since(snapshot.begun_at) > BOOTSTRAP_BOUND_MS - CLOCKS_APART_MS {
                 return Err(BootstrapError::Overtaken.into());
             }
-            let mut passes = Vec::with_capacity(running.feeds.len());
-            for (feed, place) in running.feeds.values().zip(pass.places.values()) {
+            let mut snapshots = Vec::with_capacity(running.feeds.len());
+            for (feed, place) in running.feeds.values().zip(snapshot.places.values()) {
                 let topic = running.entry.channel.state_topic();
-                passes.push(Bootstrap::resume(Arc::clone(feed), topic, *place).await?);
+                snapshots.push(Bootstrap::resume(Arc::clone(feed), topic, *place).await?);
             }
-            return Ok(Beginning::State(pass, passes.into_iter().collect()));
+            return Ok(Beginning::State(snapshot, snapshots.into_iter().collect()));
         }
         StartPosition::Cursor(cursor) => {
-            check_cursor(running, agreement, (cursor.log_id, cursor.version, cursor.places.len())).await?;
+            check_cursor(running, agreement, cursor.log_id, cursor.version, cursor.places.len()).await?;
             for (feed, place) in running.feeds.values().zip(cursor.places.values()) {
                 check_floor(feed, agreement, place.offset).await?;
                 followers.push(Follower::resume(Arc::clone(feed), *place).await?);
@@ -262,17 +262,17 @@ async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Resu
     Ok(())
 }
 
-/// A pass's ends are the routers' to fix: by choosing an old one, a consumer would get more of the past than its
+/// A snapshot's ends are the routers' to fix: by choosing an old one, a consumer would get more of the past than its
 /// agreement has.
-fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, pass: &Pass) -> String {
-    secret.agreement_key(&agreement.number).seal(&pass.sealed_bytes(log_id, agreement.version))
+fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, snapshot: &Snapshot) -> String {
+    secret.agreement_key(&agreement.number).seal(&snapshot.sealed_bytes(log_id, agreement.version))
 }
 
-/// Whether a pass from the state would give the whole register: each partition's state has passed its provider's word on
+/// Whether a snapshot would give the whole register: each partition's state has passed its provider's word on
 /// how fresh it is, which follows a file that was taken.
 async fn is_whole(running: &Running) -> Result<bool, StartError> {
-    for (feed, reach) in running.feeds.values().zip(running.materialised.values()) {
-        let last = reach.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
+    for (feed, progress) in running.feeds.values().zip(running.materialised.values()) {
+        let last = progress.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
         if last.is_none_or(|mark| mark.checkpoint.freshness.is_none()) {
             return Ok(false);
         }
@@ -283,10 +283,12 @@ async fn is_whole(running: &Running) -> Result<bool, StartError> {
 async fn check_cursor(
     running: &Running,
     agreement: &Agreement,
-    (log_id, version, places): (LogId, AgreementVersion, usize),
+    log_id: LogId,
+    version: AgreementVersion,
+    places: usize,
 ) -> Result<(), StartError> {
     let expected = running.entry.log_id;
-    // A pass from a state that is empty so far would empty the replica.
+    // A snapshot of a state that is empty so far would empty the replica.
     if log_id != expected && !is_whole(running).await? {
         return Err(StartError::Incomplete { found: log_id.to_string(), expected: expected.to_string() });
     }

@@ -4,8 +4,8 @@ use reading::error::ReaderError;
 use schemas::delivery::CloseReason;
 
 use super::encode::Unwritable;
-use super::gate::Shut;
-use super::reckoning::ReckonError;
+use super::gate::Closed;
+use super::reconcile::ReconcileError;
 use crate::grants::GrantError;
 use crate::state::bootstrap::BootstrapError;
 
@@ -14,11 +14,11 @@ pub(super) enum Stop {
     /// The connection is gone.
     Gone,
     /// A closing record is due.
-    Close(Shut),
+    Close(Closed),
 }
 
 pub(super) fn close(reason: CloseReason, detail: impl Into<String>) -> Stop {
-    Stop::Close(Shut { reason, detail: detail.into() })
+    Stop::Close(Closed { reason, detail: detail.into() })
 }
 
 impl From<ReaderError> for Stop {
@@ -39,14 +39,16 @@ impl From<BootstrapError> for Stop {
     }
 }
 
-impl From<ReckonError> for Stop {
-    fn from(error: ReckonError) -> Self {
+impl From<ReconcileError> for Stop {
+    fn from(error: ReconcileError) -> Self {
         match error {
-            ReckonError::Bootstrap(error) => error.into(),
-            ReckonError::Reader(error) => error.into(),
-            ReckonError::Grant(error) => error.into(),
-            ReckonError::TooMany => close(CloseReason::Resync, error.to_string()),
-            ReckonError::Row(_) | ReckonError::Stopped => close(CloseReason::Internal, error.to_string()),
+            ReconcileError::Bootstrap(error) => error.into(),
+            ReconcileError::Reader(error) => error.into(),
+            ReconcileError::Grant(error) => error.into(),
+            ReconcileError::TooMany => close(CloseReason::Resync, error.to_string()),
+            ReconcileError::Row(_) | ReconcileError::Stopped => {
+                close(CloseReason::Internal, error.to_string())
+            }
         }
     }
 }

@@ -164,7 +164,7 @@ impl FanOut {
                     *matches = None;
                 }
             };
-            index.judge((event.op, &event.key), &event.images(), &mut lookup, found).ok()?;
+            index.judge(event.op, &event.key, &event.images(), &mut lookup, found).ok()?;
         }
         Some(ChunkMatches { generation, by_group, schemas, changes })
     }

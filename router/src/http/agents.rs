@@ -16,7 +16,7 @@ use schemas::error_code::ErrorCode;
 use schemas::ids::{AgreementNumber, ChannelName, Partition};
 use schemas::limits;
 use schemas::publish::{ChannelAgreements, ChannelStatus, Me, OpenRequest, Position};
-use schemas::reconcile::Ask;
+use schemas::reconcile::ReconcileQuery;
 use serde::Deserialize;
 
 use super::problem::Refused;
@@ -117,8 +117,8 @@ async fn publish(
 #[serde(deny_unknown_fields)]
 struct StreamQuery {
     from: String,
-    /// What the consumer's rows should come to, or which rows some ranges have: [`Ask`] as text.
-    check: Option<String>,
+    /// What the consumer's rows should come to, or which rows some ranges have: [`ReconcileQuery`] as text.
+    reconcile: Option<String>,
 }
 
 async fn subscribe(
@@ -127,7 +127,8 @@ async fn subscribe(
     Extension(connection): Extension<ConnectionReset>,
     Path(agreement): Path<AgreementNumber>,
     Query(query): Query<StreamQuery>,
-    (version, headers): (Version, HeaderMap),
+    version: Version,
+    headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let agent = peer.agent()?.clone();
     if version < Version::HTTP_2 {
@@ -136,7 +137,7 @@ async fn subscribe(
         return Err(Refused::new(ErrorCode::RequestMalformed, problem));
     }
     let from = StartPosition::parse(&query.from)?;
-    let reconcile = query.check.map(|text| text.parse::<Ask>()).transpose()?;
+    let reconcile = query.reconcile.map(|text| text.parse::<ReconcileQuery>()).transpose()?;
     let format = match headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) {
         Some(accept) if accept.contains("ndjson") || accept.contains("text/") => Format::Ndjson,
         _ => Format::Avro,

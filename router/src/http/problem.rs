@@ -10,7 +10,7 @@ use event_log::AppendError;
 use http::{HeaderValue, StatusCode, header};
 use reading::error::ReaderError;
 use schemas::error_code::{ErrorCode, Problem};
-use schemas::reconcile::AskError;
+use schemas::reconcile::ReconcileQueryError;
 
 use crate::audit::service::AuditError;
 use crate::control::service::ControlError;
@@ -206,7 +206,7 @@ refused_from! {
     ControlError => control_code;
     RegisterError => register_code;
     PublishError => publish_code;
-    AskError => |_| ErrorCode::RequestMalformed;
+    ReconcileQueryError => |_| ErrorCode::RequestMalformed;
     StartError => start_code;
     GrantError => grant_code;
     ShadowError => |error| match error {

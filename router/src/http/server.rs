@@ -219,7 +219,7 @@ async fn accept_until(
         match accepted {
             Ok((stream, from)) => {
                 let (server, stopping) = (Arc::clone(&server), tasks.stopping());
-                connections.spawn(async move { server.connection((stream, from), stopping).await });
+                connections.spawn(async move { server.connection(stream, from, stopping).await });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: give others the time to end.
@@ -282,7 +282,7 @@ impl Server {
         None
     }
 
-    async fn connection(&self, (stream, from): (TcpStream, SocketAddr), stopping: impl Future<Output = ()>) {
+    async fn connection(&self, stream: TcpStream, from: SocketAddr, stopping: impl Future<Output = ()>) {
         let mut stopping = pin!(stopping);
         let admitted = tokio::select! {
             biased;
@@ -290,7 +290,7 @@ impl Server {
             admitted = self.admit(stream, from) => admitted,
         };
         if let Some(stream) = admitted {
-            self.serve_peer((stream, from), stopping).await;
+            self.serve_peer(stream, from, stopping).await;
         }
     }
 
@@ -309,7 +309,8 @@ impl Server {
 
     async fn serve_peer(
         &self,
-        (stream, from): (TlsStream<TcpStream>, SocketAddr),
+        stream: TlsStream<TcpStream>,
+        from: SocketAddr,
         mut stopping: Pin<&mut impl Future<Output = ()>>,
     ) {
         let Ok(_slot) = Arc::clone(&self.slots).try_acquire_owned() else {

@@ -24,7 +24,7 @@ use crate::control::service::Control;
 use crate::fanout::observer::Feed;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::state::term::Reach;
+use crate::state::tenure::StateWatch;
 
 /// How long a router waits to read its own append back before it answers that the outcome is unknown.
 const READ_BACK: Duration = Duration::from_secs(20);
@@ -53,8 +53,8 @@ impl Publisher {
             self.catch_up(feed).await?;
         }
         // Another router may write the state: what it has written is there for all to see.
-        for reach in running.materialised.values() {
-            self.look(reach).await?;
+        for progress in running.materialised.values() {
+            self.look(progress).await?;
         }
         let positions = Partition::all(running.entry.channel.partitions)
             .map(|partition| position(&running, agent, partition))
@@ -167,8 +167,8 @@ impl Publisher {
         Ok(last)
     }
 
-    async fn look(&self, reach: &Reach) -> Result<(), PublishError> {
-        let looked = reach.look(self.channels.log().as_ref()).await;
+    async fn look(&self, progress: &StateWatch) -> Result<(), PublishError> {
+        let looked = progress.look(self.channels.log().as_ref()).await;
         looked.map(drop).map_err(|error| PublishError::NotReadBack(error.to_string()))
     }
 
@@ -183,9 +183,9 @@ impl Publisher {
         self.until_read(feed(running, partition)?, last.next()).await?;
         self.metrics.read_back(appended.elapsed());
         // Whether the provider has reopened may be known by another router first.
-        let reach = running.materialised.get(partition);
-        if let Some(reach) = reach.filter(|reach| reach.known().overtaken.is_some()) {
-            self.look(reach).await?;
+        let progress = running.materialised.get(partition);
+        if let Some(progress) = progress.filter(|state| state.progress().overtaken.is_some()) {
+            self.look(progress).await?;
         }
         position(running, agent, partition)
             .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))
@@ -241,7 +241,7 @@ fn position(running: &Running, agent: &AgentId, partition: Partition) -> Option<
         digest: entry.digest,
         ended: entry.ended.clone(),
     });
-    let state = running.materialised.get(partition)?.known();
+    let state = running.materialised.get(partition)?.progress();
     let state_overtaken = state.overtaken.is_some();
     Some(Position { partition, counted, read_to: tail.next, state_to: state.to, state_overtaken })
 }

@@ -1,6 +1,6 @@
 //! `from=state`: each key's present image once, then the log from the checkpoint that the state speaks for.
 //!
-//! Owns the two passes of one partition: learn each key's last record up to the last committed checkpoint, then
+//! Owns the two snapshots of one partition: learn each key's last record up to the last committed checkpoint, then
 //! give only those. A single pass that filters images leaves rows for ever and repeats keys (protocols, 4).
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use reading::error::ReaderError;
 use reading::fold::Fold;
 use schemas::avro::located::{Ends, Located};
 use schemas::change::ChangeCodec;
-use schemas::cursor::PassPlace;
+use schemas::cursor::SnapshotPlace;
 use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
@@ -99,25 +99,29 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The first pass: fixes the last committed checkpoint and learns each key's last record up to it.
+    /// The first snapshot: fixes the last committed checkpoint and learns each key's last record up to it.
     pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
         Self::learn(feed, topic, None).await
     }
 
-    /// Goes on with a pass that another stream, perhaps of another router, has begun: to the very checkpoint that it
+    /// Goes on with a snapshot that another stream, perhaps of another router, has begun: to the very checkpoint that it
     /// ends at, or not at all.
-    pub async fn resume(feed: Arc<Feed>, topic: String, place: PassPlace) -> Result<Self, BootstrapError> {
-        let mut pass = Self::learn(feed, topic, Some(place.end)).await?;
-        if pass.end != place.end {
+    pub async fn resume(
+        feed: Arc<Feed>,
+        topic: String,
+        place: SnapshotPlace,
+    ) -> Result<Self, BootstrapError> {
+        let mut snapshot = Self::learn(feed, topic, Some(place.end)).await?;
+        if snapshot.end != place.end {
             return Err(BootstrapError::Overtaken);
         }
-        pass.next = pass.next.max(place.next);
-        Ok(pass)
+        snapshot.next = snapshot.next.max(place.next);
+        Ok(snapshot)
     }
 
     /// How far it has got.
-    pub fn place(&self) -> PassPlace {
-        PassPlace { next: self.next.min(self.end), end: self.end }
+    pub fn place(&self) -> SnapshotPlace {
+        SnapshotPlace { next: self.next.min(self.end), end: self.end }
     }
 
     async fn learn(feed: Arc<Feed>, topic: String, until: Option<Offset>) -> Result<Self, BootstrapError> {

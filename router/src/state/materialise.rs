@@ -24,7 +24,7 @@ use schemas::marks::{self, Checkpoint, Resync};
 use schemas::record::{Kind, Record};
 
 use super::records::{self, StateMark};
-use super::term::{Known, Reach, Term};
+use super::tenure::{StateProgress, StateWatch, Tenure};
 use crate::fanout::observer::Chunk;
 use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
@@ -56,7 +56,7 @@ pub enum StateError {
     /// The transaction.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// An event that was judgeable a moment ago.
+    /// An event that could be judged a moment ago.
     #[error(transparent)]
     Datum(#[from] DatumError),
 }
@@ -84,11 +84,11 @@ enum Place {
 /// The materialiser of one partition.
 pub struct Materialiser {
     feed: Arc<Feed>,
-    term: Arc<Term>,
+    tenure: Arc<Tenure>,
     follower: Follower,
     /// By hash of key.
     present: HashMap<u128, Present>,
-    reach: Reach,
+    progress: StateWatch,
     /// See [`StateMark::overtaken`].
     overtaken: Option<Offset>,
     since_checkpoint: u64,
@@ -148,9 +148,13 @@ struct Group {
 }
 
 impl Materialiser {
-    /// Stands at where the state ends; the term's writer is fenced in already.
-    pub async fn stand(feed: Arc<Feed>, term: Arc<Term>, reach: Reach) -> Result<Self, StateError> {
-        let (present, last) = read_state(feed.source(), reach.topic()).await?;
+    /// Stands at where the state ends; the tenure's writer is fenced in already.
+    pub async fn stand(
+        feed: Arc<Feed>,
+        tenure: Arc<Tenure>,
+        progress: StateWatch,
+    ) -> Result<Self, StateError> {
+        let (present, last) = read_state(feed.source(), progress.topic()).await?;
         let mut overtaken = last.as_ref().and_then(|mark| mark.overtaken);
         let Standing { mut fold, mut position, is_overtaken } = Standing::at(feed.source(), last).await?;
         if is_overtaken {
@@ -163,10 +167,10 @@ impl Materialiser {
         let now = tokio::time::Instant::now();
         let mut standing = Self {
             feed,
-            term,
+            tenure,
             follower,
             present,
-            reach,
+            progress,
             overtaken,
             // What came before the start may not have had its checkpoint yet.
             since_checkpoint: 1,
@@ -184,7 +188,7 @@ impl Materialiser {
     }
 
     fn tell(&self) {
-        self.reach.advance(Known { to: self.follower.place().offset, overtaken: self.overtaken });
+        self.progress.advance(StateProgress { to: self.follower.place().offset, overtaken: self.overtaken });
     }
 
     /// Materialises until something fails; who goes on stands anew.
@@ -294,8 +298,10 @@ impl Materialiser {
             Place::Pending(index) => pending.get(index).cloned(),
             Place::State(offset) => {
                 let source = self.feed.source();
-                let read =
-                    source.log.read(self.reach.topic(), source.partition, offset, 1, Duration::ZERO).await?;
+                let read = source
+                    .log
+                    .read(self.progress.topic(), source.partition, offset, 1, Duration::ZERO)
+                    .await?;
                 read.records.into_iter().find(|stored| stored.offset == offset).map(|stored| stored.record)
             }
         };
@@ -328,7 +334,7 @@ impl Materialiser {
         while records.peek().is_some() {
             let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            let last = self.term.commit(self.reach.topic(), partition, batch).await?;
+            let last = self.tenure.commit(self.progress.topic(), partition, batch).await?;
             offsets.extend((0..count).rev().map(|back| Offset::new(last.get().saturating_sub(back))));
         }
         Ok(offsets)

@@ -7,4 +7,4 @@ pub mod bootstrap;
 pub mod materialise;
 mod records;
 pub mod shards;
-pub mod term;
+pub mod tenure;

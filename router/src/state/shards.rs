@@ -1,6 +1,6 @@
 //! Who writes which part of the state: a fixed number of shards, each with one fenced writer, held by one router.
 //!
-//! Owns when terms begin and end. A term begins by fencing whoever held the shard before, and ends with its first failed commit or
+//! Owns when tenures begin and end. A tenure begins by fencing whoever held the shard before, and ends with its first failed commit or
 //! when the lease gives the shard to another. Fencing gives safety; who holds a shard is only liveness.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use schemas::ids::Partition;
 use tokio::sync::watch;
 
 use super::materialise::{Materialiser, StateError};
-use super::term::{Reach, Term};
+use super::tenure::{StateWatch, Tenure};
 use crate::fanout::observer::Feed;
 use crate::lease::service::Lease;
 
@@ -27,14 +27,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Shards {
     log: Arc<dyn Log>,
     lease: Lease,
-    terms: Arc<Vec<watch::Sender<Option<Arc<Term>>>>>,
+    tenures: Arc<Vec<watch::Sender<Option<Arc<Tenure>>>>>,
 }
 
 impl Shards {
     /// Takes what the lease gives, and gives up what it takes, until `tasks` stop.
     pub fn start(log: Arc<dyn Log>, lease: Lease, tasks: &Tasks) -> Self {
-        let terms = Arc::new((0..SHARDS).map(|_| watch::Sender::new(None)).collect());
-        let shards = Self { log, lease, terms };
+        let tenures = Arc::new((0..SHARDS).map(|_| watch::Sender::new(None)).collect());
+        let shards = Self { log, lease, tenures };
         for shard in 0..SHARDS {
             let (holder, stopping) = (shards.clone(), tasks.stopping());
             tasks.spawn(async move {
@@ -49,7 +49,7 @@ impl Shards {
     }
 
     async fn hold(&self, shard: usize) {
-        let Some(seat) = self.terms.get(shard) else { return };
+        let Some(holder) = self.tenures.get(shard) else { return };
         let mut retry = Retry::default();
         loop {
             self.until_held(shard, true).await;
@@ -63,15 +63,15 @@ impl Shards {
                 }
             };
             tracing::debug!(shard, "holding a shard of the state");
-            let term = Arc::new(Term::new(writer));
-            seat.send_replace(Some(Arc::clone(&term)));
+            let tenure = Arc::new(Tenure::new(writer));
+            holder.send_replace(Some(Arc::clone(&tenure)));
             let is_ours = tokio::select! {
                 biased;
-                () = term.until_over() => true,
+                () = tenure.until_over() => true,
                 () = self.until_held(shard, false) => false,
             };
-            seat.send_replace(None);
-            term.end();
+            holder.send_replace(None);
+            tenure.end();
             match is_ours {
                 true => tokio::time::sleep(retry.next_wait()).await,
                 false => retry.reset(),
@@ -90,38 +90,42 @@ impl Shards {
     }
 
     /// Materialises a partition whenever this router holds its shard.
-    pub async fn materialise(&self, feed: Arc<Feed>, reach: Reach) {
-        let Some(seat) = self.terms.get(shard_of(reach.topic(), feed.source().partition)) else { return };
-        let mut seat = seat.subscribe();
+    pub async fn materialise(&self, feed: Arc<Feed>, progress: StateWatch) {
+        let Some(holder) = self.tenures.get(shard_of(progress.topic(), feed.source().partition)) else {
+            return;
+        };
+        let mut holder = holder.subscribe();
         let mut retry = Retry::default();
         loop {
-            let Ok(held) = seat.wait_for(Option::is_some).await.map(|term| term.clone()) else { return };
-            let Some(term) = held else { continue };
+            let Ok(held) = holder.wait_for(Option::is_some).await.map(|tenure| tenure.clone()) else {
+                return;
+            };
+            let Some(tenure) = held else { continue };
             let work = async {
-                let stand = Materialiser::stand(Arc::clone(&feed), Arc::clone(&term), reach.clone());
+                let stand = Materialiser::stand(Arc::clone(&feed), Arc::clone(&tenure), progress.clone());
                 stand.await?.run().await
             };
             let ended = tokio::select! {
                 biased;
                 ended = work => ended,
-                () = term.until_over() => Ok(()),
+                () = tenure.until_over() => Ok(()),
             };
             match ended {
                 Ok(()) => {
                     retry.reset();
-                    // The seat is emptied right after its term: a new one is waited for.
+                    // The holder is gone right after its tenure: a new one is waited for.
                     let left =
-                        |now: &Option<Arc<Term>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &term));
-                    if seat.wait_for(left).await.is_err() {
+                        |now: &Option<Arc<Tenure>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &tenure));
+                    if holder.wait_for(left).await.is_err() {
                         return;
                     }
                 }
                 Err(StateError::Commit(CommitError::Fenced)) => {
-                    tracing::warn!(topic = reach.topic(), "another router writes this state now");
+                    tracing::warn!(topic = progress.topic(), "another router writes this state now");
                 }
                 Err(error) => {
                     let wait = retry.next_wait();
-                    tracing::error!(topic = reach.topic(), %error, ?wait, "the state cannot be written");
+                    tracing::error!(topic = progress.topic(), %error, ?wait, "the state cannot be written");
                     tokio::time::sleep(wait).await;
                 }
             }

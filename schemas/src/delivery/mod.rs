@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 
 pub use self::closing::{CloseReason, Next};
 use self::reading::{
-    all, announced, bootstrap, close_reason, partition, pass_places, pick, place, places, trace,
+    all, announced, bootstrap, close_reason, partition, pick, place, places, snapshot_places, trace,
 };
 use self::union::union_schema;
 use crate::avro::binary::{self, Cursor, DatumError};
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::change::Op;
-use crate::cursor::{Pass, Place};
+use crate::cursor::{Place, Snapshot};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
 use crate::per_partition::PerPartition;
-use crate::reconcile::Announced;
+use crate::reconcile::AnnouncedDigests;
 use crate::time::Millis;
 use crate::trace::TraceContext;
 
@@ -106,16 +106,16 @@ pub struct Progress {
 pub enum Delivery<'a> {
     /// An event.
     Event(Event<'a>),
-    /// A pass from the state begins: stamp every row with this id.
-    Begin {
-        /// The pass.
+    /// A snapshot begins: stamp every row with this id.
+    SnapshotBegin {
+        /// The snapshot.
         bootstrap: BootstrapId,
     },
-    /// How far a pass has got: it can be gone on with from here.
-    Pass(Pass),
-    /// The pass has ended: drop every row without its id; the cursor is now this.
-    End {
-        /// The pass.
+    /// How far a snapshot has got: it can be gone on with from here.
+    SnapshotProgress(Snapshot),
+    /// The snapshot has ended: drop every row without its id; the cursor is now this.
+    SnapshotEnd {
+        /// The snapshot.
         bootstrap: BootstrapId,
         /// The place in each partition.
         places: PerPartition<Place>,
@@ -123,11 +123,11 @@ pub enum Delivery<'a> {
     /// Everything permitted up to here has been delivered.
     Progress(Progress),
     /// What the rows come to at this place of the stream, for a consumer that has asked.
-    Sums {
+    Digests {
         /// The place in each partition.
         places: PerPartition<Place>,
         /// Of the ranges that were asked for.
-        announced: Announced,
+        announced: AnnouncedDigests,
     },
     /// At this place of the stream a range has these rows and no others, for a consumer that has asked.
     Range {
@@ -188,11 +188,11 @@ impl DeliveryCodec {
                 out.push(0);
                 encode_event(event, out);
             }
-            Delivery::Begin { bootstrap } => {
+            Delivery::SnapshotBegin { bootstrap } => {
                 binary::put_long(out, 1);
                 out.extend_from_slice(bootstrap.as_bytes());
             }
-            Delivery::End { bootstrap, places } => {
+            Delivery::SnapshotEnd { bootstrap, places } => {
                 binary::put_long(out, 2);
                 out.extend_from_slice(bootstrap.as_bytes());
                 put_places(out, places);
@@ -205,22 +205,24 @@ impl DeliveryCodec {
                 put_offset(out, progress.end.get());
                 put_optional_millis(out, progress.passed_at);
             }
-            Delivery::Pass(pass) => {
+            Delivery::SnapshotProgress(snapshot) => {
                 binary::put_long(out, 5);
-                out.extend_from_slice(pass.id.as_bytes());
-                binary::put_long(out, pass.begun_at.get());
-                binary::put_string(out, &pass.seal);
-                put_all(out, pass.places.values(), |out, place| {
+                out.extend_from_slice(snapshot.id.as_bytes());
+                binary::put_long(out, snapshot.begun_at.get());
+                binary::put_string(out, &snapshot.seal);
+                put_all(out, snapshot.places.values(), |out, place| {
                     put_offset(out, place.next.get());
                     put_offset(out, place.end.get());
                 });
             }
-            Delivery::Sums { places, announced } => {
+            Delivery::Digests { places, announced } => {
                 binary::put_long(out, 6);
                 put_places(out, places);
                 binary::put_long(out, i64::try_from(announced.rows).unwrap_or(i64::MAX));
                 out.extend_from_slice(&announced.total.to_be_bytes());
-                put_all(out, announced.sums.iter(), |out, sum| out.extend_from_slice(&sum.to_be_bytes()));
+                put_all(out, announced.digests.iter(), |out, digest| {
+                    out.extend_from_slice(&digest.to_be_bytes())
+                });
             }
             Delivery::Range { number, rows } => {
                 binary::put_long(out, 7);
@@ -245,8 +247,8 @@ impl DeliveryCodec {
         let at = cursor.at();
         match cursor.long()? {
             0 => self.decode_event(cursor).map(Delivery::Event),
-            1 => Ok(Delivery::Begin { bootstrap: bootstrap(cursor)? }),
-            2 => Ok(Delivery::End { bootstrap: bootstrap(cursor)?, places: places(cursor)? }),
+            1 => Ok(Delivery::SnapshotBegin { bootstrap: bootstrap(cursor)? }),
+            2 => Ok(Delivery::SnapshotEnd { bootstrap: bootstrap(cursor)?, places: places(cursor)? }),
             3 => Ok(Delivery::Progress(Progress {
                 partition: partition(cursor)?,
                 place: place(cursor)?,
@@ -260,13 +262,13 @@ impl DeliveryCodec {
                 detail: cursor.string()?.to_owned(),
                 places: places(cursor)?,
             }),
-            5 => Ok(Delivery::Pass(Pass {
+            5 => Ok(Delivery::SnapshotProgress(Snapshot {
                 id: bootstrap(cursor)?,
                 begun_at: Millis::new(cursor.long()?),
                 seal: cursor.string()?.to_owned(),
-                places: pass_places(cursor)?,
+                places: snapshot_places(cursor)?,
             })),
-            6 => Ok(Delivery::Sums { places: places(cursor)?, announced: announced(cursor)? }),
+            6 => Ok(Delivery::Digests { places: places(cursor)?, announced: announced(cursor)? }),
             7 => Ok(Delivery::Range {
                 number: u32::try_from(offset(cursor)?)
                     .map_err(|_| DatumError::Invalid { at, what: "no such range" })?,
@@ -360,7 +362,7 @@ fn put_all<T>(out: &mut Vec<u8>, all: impl ExactSizeIterator<Item = T>, put: imp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::PassPlace;
+    use crate::cursor::SnapshotPlace;
 
     fn codec() -> DeliveryCodec {
         let derived = r#"{"type":"record","name":"lv.C","fields":[{"name":"a","type":"string"}]}"#;
@@ -399,18 +401,24 @@ mod tests {
         let mut all = vec![
             event(Op::Create, Some(&[2, b'x']), Reason::Enter),
             event(Op::Delete, None, Reason::Leave),
-            Delivery::Begin { bootstrap: BootstrapId::new([1; 16]) },
-            Delivery::Pass(Pass {
+            Delivery::SnapshotBegin { bootstrap: BootstrapId::new([1; 16]) },
+            Delivery::SnapshotProgress(Snapshot {
                 id: BootstrapId::new([1; 16]),
                 begun_at: Millis::new(77),
                 seal: "seal".to_owned(),
-                places: PerPartition::filled(2, PassPlace { next: Offset::new(1), end: Offset::new(700) }),
+                places: PerPartition::filled(
+                    2,
+                    SnapshotPlace { next: Offset::new(1), end: Offset::new(700) },
+                ),
             }),
-            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: PerPartition::filled(3, place) },
-            Delivery::End { bootstrap: BootstrapId::new([1; 16]), places: PerPartition::none() },
-            Delivery::Sums {
+            Delivery::SnapshotEnd {
+                bootstrap: BootstrapId::new([1; 16]),
+                places: PerPartition::filled(3, place),
+            },
+            Delivery::SnapshotEnd { bootstrap: BootstrapId::new([1; 16]), places: PerPartition::none() },
+            Delivery::Digests {
                 places: PerPartition::filled(1, place),
-                announced: Announced { rows: 7, total: 1 << 127, sums: vec![0, u64::MAX, 5] },
+                announced: AnnouncedDigests { rows: 7, total: 1 << 127, digests: vec![0, u64::MAX, 5] },
             },
             Delivery::Range { number: 9, rows: vec![("k", &[2, b'x']), ("l", &[0])] },
             Delivery::Range { number: 0, rows: vec![] },

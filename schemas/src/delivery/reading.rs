@@ -4,12 +4,12 @@
 
 use super::CloseReason;
 use crate::avro::binary::{Cursor, DatumError};
-use crate::cursor::{PassPlace, Place};
+use crate::cursor::{Place, SnapshotPlace};
 use crate::ids::{BootstrapId, Offset, Partition};
-use crate::limits::{MAX_PARTITIONS, MAX_SUMS};
+use crate::limits::{MAX_PARTITIONS, MAX_RANGE_DIGESTS};
 use crate::marks::offset;
 use crate::per_partition::PerPartition;
-use crate::reconcile::Announced;
+use crate::reconcile::AnnouncedDigests;
 use crate::trace::TraceContext;
 
 /// Places of one delivery: one for each partition.
@@ -19,25 +19,25 @@ pub(super) fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
     Ok(Place { offset: Offset::new(offset(cursor)?), checkpoint: Offset::new(offset(cursor)?) })
 }
 
-fn pass_place(cursor: &mut Cursor<'_>) -> Result<PassPlace, DatumError> {
-    Ok(PassPlace { next: Offset::new(offset(cursor)?), end: Offset::new(offset(cursor)?) })
+fn snapshot_place(cursor: &mut Cursor<'_>) -> Result<SnapshotPlace, DatumError> {
+    Ok(SnapshotPlace { next: Offset::new(offset(cursor)?), end: Offset::new(offset(cursor)?) })
 }
 
 pub(super) fn places(cursor: &mut Cursor<'_>) -> Result<PerPartition<Place>, DatumError> {
     Ok(all(cursor, MAX_PLACES, place)?.into_iter().collect())
 }
 
-pub(super) fn pass_places(cursor: &mut Cursor<'_>) -> Result<PerPartition<PassPlace>, DatumError> {
-    Ok(all(cursor, MAX_PLACES, pass_place)?.into_iter().collect())
+pub(super) fn snapshot_places(cursor: &mut Cursor<'_>) -> Result<PerPartition<SnapshotPlace>, DatumError> {
+    Ok(all(cursor, MAX_PLACES, snapshot_place)?.into_iter().collect())
 }
 
-pub(super) fn announced(cursor: &mut Cursor<'_>) -> Result<Announced, DatumError> {
+pub(super) fn announced(cursor: &mut Cursor<'_>) -> Result<AnnouncedDigests, DatumError> {
     let rows = offset(cursor)?;
     let total = cursor.take(16, "total")?.iter().fold(0, |total, byte| (total << 8) | u128::from(*byte));
-    let sum = |cursor: &mut Cursor<'_>| {
-        Ok(cursor.take(8, "sum")?.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)))
+    let digest = |cursor: &mut Cursor<'_>| {
+        Ok(cursor.take(8, "digest")?.iter().fold(0, |digest, byte| (digest << 8) | u64::from(*byte)))
     };
-    Ok(Announced { rows, total, sums: all(cursor, MAX_SUMS, sum)? })
+    Ok(AnnouncedDigests { rows, total, digests: all(cursor, MAX_RANGE_DIGESTS, digest)? })
 }
 
 /// An array's items, at most so many.

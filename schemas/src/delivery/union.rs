@@ -44,18 +44,18 @@ pub(super) fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaErr
             {"name": "detail", "type": "string"},
             {"name": "places", "type": {"type": "array", "items": "lv.dit.Place"}},
         ]},
-        {"type": "record", "name": "lv.dit.Pass", "fields": [
+        {"type": "record", "name": "lv.dit.SnapshotProgress", "fields": [
             {"name": "bootstrap", "type": "lv.dit.Id"},
             {"name": "begun_at", "type": millis},
             {"name": "seal", "type": "string"},
-            {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.PassPlace",
+            {"name": "places", "type": {"type": "array", "items": {"type": "record", "name": "lv.dit.SnapshotPlace",
                 "fields": [place("next"), place("end")]}}},
         ]},
-        {"type": "record", "name": "lv.dit.Sums", "fields": [
+        {"type": "record", "name": "lv.dit.RangeDigests", "fields": [
             {"name": "places", "type": {"type": "array", "items": "lv.dit.Place"}},
             {"name": "rows", "type": "long"},
             {"name": "total", "type": {"type": "fixed", "name": "lv.dit.Total", "size": 16}},
-            {"name": "sums", "type": {"type": "array",
+            {"name": "digests", "type": {"type": "array",
                 "items": {"type": "fixed", "name": "lv.dit.Sum", "size": 8}}},
         ]},
         {"type": "record", "name": "lv.dit.Range", "fields": [

@@ -16,7 +16,7 @@ use crate::denial::Denial;
 use crate::permit::{Outcome, Permitted};
 use crate::predicate::access::{AccessPredicate, AccessPredicates};
 use crate::predicate::{Atoms, Formula, Truth, Truths};
-use crate::scope::{Fingerprint, Scope};
+use crate::scope::{Fingerprint, Hits, Scope};
 use crate::sharded_map::ShardedMap;
 
 /// Groups of one page: what a change copies of them.
@@ -185,22 +185,25 @@ impl Index {
     /// Decides for all scopes over an event; tells those who get something of it, or cannot be judged by it.
     pub fn judge(
         &self,
-        (op, key): (Op, &str),
+        op: Op,
+        key: &str,
         images: &Images<'_>,
         lookup: &mut Lookup,
         mut tell: impl FnMut(GroupId, Result<Permitted<Outcome>, Denial>),
     ) -> Result<(), Denial> {
         self.hits(images.before, &mut lookup.before)?;
         self.hits(images.after, &mut lookup.after)?;
-        let mut decide = |id: u32, scope: &Scope, hits: (bool, bool), are_exact: bool| {
-            if let Some(told) = scope.decide((op, key), images, hits, are_exact).transpose() {
+        let mut decide = |id: u32, scope: &Scope, hits: Hits, are_exact: bool| {
+            if let Some(told) = scope.decide(op, key, images, hits, are_exact).transpose() {
                 tell(GroupId(id), told);
             }
         };
         let (mut before, mut after) = (lookup.before.iter().peekable(), lookup.after.iter().peekable());
         while let Some(id) = before.peek().into_iter().chain(after.peek()).map(|id| **id).min() {
-            let hits =
-                (before.next_if(|hit| **hit == id).is_some(), after.next_if(|hit| **hit == id).is_some());
+            let hits = Hits {
+                before: before.next_if(|hit| **hit == id).is_some(),
+                after: after.next_if(|hit| **hit == id).is_some(),
+            };
             if let Some(Group { scope, access: Some(access), .. }) = self.group(id) {
                 decide(id, scope, hits, access.are_exact);
             }
@@ -210,12 +213,12 @@ impl Index {
             (images.before.map(|image| atoms.on(image)), images.after.map(|image| atoms.on(image)));
         for (id, scanned) in &self.scan_list.each {
             let (hits, are_exact) = match scanned {
-                Scanned::Whole => ((true, true), false),
+                Scanned::Whole => (Hits { before: true, after: true }, false),
                 Scanned::Formula(formula) => {
-                    ((holds(formula, &mut before)?, holds(formula, &mut after)?), true)
+                    (Hits { before: holds(formula, &mut before)?, after: holds(formula, &mut after)? }, true)
                 }
             };
-            if hits != (false, false)
+            if (hits.before || hits.after)
                 && let Some(Group { scope, .. }) = self.group(*id)
             {
                 decide(*id, scope, hits, are_exact);

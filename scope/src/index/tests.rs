@@ -91,7 +91,7 @@ proptest! {
             };
             let mut told = BTreeMap::new();
             index
-                .judge((Op::Update, "k"), &images, &mut lookup, |id, outcome| {
+                .judge(Op::Update, "k", &images, &mut lookup, |id, outcome| {
                     assert!(told.insert(id, outcome.map(|permitted| permitted.get().clone())).is_none(), "told twice");
                 })
                 .unwrap();

@@ -62,7 +62,7 @@ impl Broker {
         Self { log: MemoryLog::default(), node, lines, unheard, rows, sky, oracle, random }
     }
 
-    /// Cuts or mends a router's line.
+    /// Cuts or repairs a router's line.
     pub fn set_line(&self, router: usize, is_up: bool) {
         if let Some(line) = self.lines.get(router) {
             line.send_replace(is_up);

@@ -31,7 +31,7 @@ use crate::register::{Row, Rows, territory_of};
 const FIELDS: [&str; 3] = ["k", "t", "n"];
 /// How often a replica is compared with its part of the register.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// How often a pass may come to the same end: nothing that breaks here breaks so often while nothing moves.
+/// How often a snapshot may come to the same end: nothing that breaks here breaks so often while nothing moves.
 const PASSES_IN_PLACE: u32 = 10;
 
 /// How far a site has got.
@@ -92,7 +92,7 @@ impl Consumer {
             inner: sink,
             derived: None,
             last: BTreeMap::new(),
-            pass: None,
+            snapshot: None,
             ended: Ended::default(),
         };
         if let Err(error) = sink.look().await {
@@ -100,22 +100,22 @@ impl Consumer {
         }
         let agent =
             Agent::new("https://dit".to_owned(), self.identity.clone(), self.number.clone(), Box::new(sink));
-        let agent = agent.with_checks(Some(CHECK_EVERY));
+        let agent = agent.with_reconciliation(Some(CHECK_EVERY));
         let mut status = agent.status();
-        let mut checked = None;
+        let mut reconciled = None;
         let watching = async {
             while status.changed().await.is_ok() {
-                let now = status.borrow_and_update().checked;
-                if now != checked
+                let now = status.borrow_and_update().reconciled;
+                if now != reconciled
                     && let Some(found) = now
                 {
                     self.reached().compared += u64::from(found.equal);
-                    if !found.equal || found.mended > 0 {
+                    if !found.equal || found.repaired > 0 {
                         let what = format!("{}: {found:?}", self.number);
                         self.oracle.broken(Promise::ReplicaEquation, what);
                     }
                 }
-                checked = now;
+                reconciled = now;
             }
             std::future::pending::<()>().await;
         };
@@ -140,13 +140,13 @@ struct Checked {
     derived: Option<AvroSchema>,
     /// The number of each key's last change, as far as this stream or its pass has told.
     last: BTreeMap<String, i64>,
-    /// Keys of the pass that is under way.
-    pass: Option<BTreeSet<String>>,
-    /// Where the last pass ended, and how many have ended there.
+    /// Keys of the snapshot that is under way.
+    snapshot: Option<BTreeSet<String>>,
+    /// Where the last snapshot ended, and how many have ended there.
     ended: Ended,
 }
 
-/// Where a pass from the state ended.
+/// Where a snapshot ended.
 #[derive(Default)]
 struct Ended {
     places: PerPartition<Place>,
@@ -158,12 +158,12 @@ impl Checked {
         self.site.oracle.broken(promise, format!("{}: {what}", self.site.number));
     }
 
-    /// A pass has come to its end at these places.
+    /// A snapshot has come to its end at these places.
     fn pass_ends(&mut self, places: PerPartition<Place>) {
         let times = if self.ended.places == places { self.ended.times + 1 } else { 1 };
         self.ended = Ended { places, times };
         if times > PASSES_IN_PLACE {
-            self.broken(Promise::HonestProgress, &format!("{times} passes came to one end"));
+            self.broken(Promise::HonestProgress, &format!("{times} snapshots came to one end"));
         }
     }
 
@@ -195,9 +195,9 @@ impl Checked {
         if !self.site.oracle.permits(self.site.number.as_str(), row) {
             self.broken(Promise::Transition, &format!("{key} is {row:?}, which it may not have"));
         }
-        if let Some(pass) = &mut self.pass {
-            if !pass.insert(key.to_owned()) {
-                self.broken(Promise::AppliedOnce, &format!("{key} comes twice in one pass"));
+        if let Some(snapshot) = &mut self.snapshot {
+            if !snapshot.insert(key.to_owned()) {
+                self.broken(Promise::AppliedOnce, &format!("{key} comes twice in one snapshot"));
             }
         } else if let Some(last) = self.last.get(key) {
             match row.number.cmp(last) {
@@ -242,22 +242,22 @@ impl Sink for Checked {
             self.broken(Promise::DefaultDeny, &format!("the stream has the fields {names:?}"));
         }
         self.derived = Some(head.derived.clone());
-        if self.inner.cursor().is_none_or(|cursor| cursor.pass.is_none()) {
-            self.pass = None;
+        if self.inner.cursor().is_none_or(|cursor| cursor.snapshot.is_none()) {
+            self.snapshot = None;
         }
         self.inner.begin(head).await
     }
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let before = (self.last.clone(), self.pass.clone());
+        let before = (self.last.clone(), self.snapshot.clone());
         for effect in &batch.effects {
             match effect {
-                Effect::Begin => {
-                    self.pass = Some(BTreeSet::new());
+                Effect::BeginSnapshot => {
+                    self.snapshot = Some(BTreeSet::new());
                     self.last.clear();
                 }
-                Effect::End => {
-                    self.pass = None;
+                Effect::EndSnapshot => {
+                    self.snapshot = None;
                     self.pass_ends(
                         batch.cursor.as_ref().map(|cursor| cursor.places.clone()).unwrap_or_default(),
                     );
@@ -268,17 +268,17 @@ impl Sink for Checked {
         }
         if let Err(error) = self.inner.apply(batch).await {
             // It is not applied: it may come again.
-            (self.last, self.pass) = before;
+            (self.last, self.snapshot) = before;
             return Err(error);
         }
         let rows = self.look().await?;
         let Some(cursor) = &batch.cursor else { return Ok(()) };
         let Consumer { number, topic, oracle, .. } = self.site.as_ref();
         oracle.note(|| {
-            let (rows, pass) = (rows.len(), cursor.pass.as_ref().map(|pass| pass.id));
-            format!("{number} {rows} rows at {} pass {pass:?}", in_words(&cursor.places))
+            let (rows, snapshot) = (rows.len(), cursor.snapshot.as_ref().map(|snapshot| snapshot.id));
+            format!("{number} {rows} rows at {} pass {snapshot:?}", in_words(&cursor.places))
         });
-        if cursor.pass.is_some() || self.pass.is_some() {
+        if cursor.snapshot.is_some() || self.snapshot.is_some() {
             return Ok(());
         }
         let expected = oracle.replica(number.as_str(), topic, cursor);

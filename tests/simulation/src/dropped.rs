@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use jiff::SignedDuration;
-use producer_agent::agent::{Agent, Guard};
-use producer_agent::source::drop_folder::{DropFolder, DropSettings, Fate, Marker, Ready, Taking};
+use producer_agent::agent::Agent;
+use producer_agent::source::file::drop_folder::{DropFolder, DropSettings, Fate, Marker, Ready, Taking};
 use producer_agent::source::format::TableFormat;
+use producer_agent::take::guard::Guard;
 
 use crate::fault::{Fault, Sky};
 

@@ -120,7 +120,7 @@ impl Lines {
         }
     }
 
-    /// Cuts or mends the line between a site and a router.
+    /// Cuts or repairs the line between a site and a router.
     pub fn set_line(&self, site: &str, router: usize, is_up: bool) {
         self.0.cuts.send_modify(|cuts| {
             match is_up {
@@ -248,7 +248,7 @@ impl Lines {
         let line = (site.to_owned(), router);
         loop {
             if self.is_cut(site, router) {
-                // Half of the lines break at once, the others are silent until they are mended.
+                // Half of the lines break at once, the others are silent until they are repaired.
                 if self.chance(500) {
                     return;
                 }

@@ -269,7 +269,7 @@ impl Oracle {
         let state = self.lock();
         let stories = state.stories.get(topic).map(Vec::as_slice).unwrap_or_default();
         let last = |story: &PartitionStory| story.counted.last().map(|(offset, _)| *offset);
-        cursor.pass.is_none()
+        cursor.snapshot.is_none()
             && stories
                 .iter()
                 .zip(cursor.places.values())

@@ -20,7 +20,7 @@ pub const FAULTS: usize = 31;
 const KINDS: u64 = 18;
 /// Faults begin within so many milliseconds.
 pub const SPAN: u64 = 210_000;
-/// What is younger stays in the log and the state, in milliseconds: longer than any pass from the state takes here.
+/// What is younger stays in the log and the state, in milliseconds: longer than any snapshot takes here.
 pub const YOUNG: u64 = 60_000;
 /// Before what needs one router to be well, everything is well for so long, in milliseconds.
 const SOUND: u64 = 5_000;
@@ -76,7 +76,7 @@ pub enum Action {
     /// A router cannot reach the log.
     CutLog(usize),
     /// It can again.
-    MendLog(usize),
+    RepairLog(usize),
     /// What a router sends the log does not arrive; control and leases, or all that it reads, come late.
     Unheard(usize, Late),
     /// It does again.
@@ -84,7 +84,7 @@ pub enum Action {
     /// A site cannot reach a router.
     CutSite(Machine, usize),
     /// It can again.
-    MendSite(Machine, usize),
+    RepairSite(Machine, usize),
     /// Everything small goes wrong.
     Storm,
     /// Little goes wrong.
@@ -160,8 +160,12 @@ fn sound_routers(at: u64) -> impl Iterator<Item = (u64, Action)> {
     let routers = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok());
     routers.flat_map(move |router| {
         let machine = Machine::Router(router);
-        let ends =
-            [Action::MendLog(router), Action::Heard(router), Action::Start(machine), Action::Resume(machine)];
+        let ends = [
+            Action::RepairLog(router),
+            Action::Heard(router),
+            Action::Start(machine),
+            Action::Resume(machine),
+        ];
         ends.map(|action| (at, action))
     })
 }
@@ -173,8 +177,9 @@ fn haunted(provider: usize, router: usize, at: u64, random: &mut Random) -> Vec<
     let start = crash + 100 + random.below(1_000);
     let machine = Machine::Provider(provider);
     let others = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok()).filter(|one| *one != router);
-    let only_way = others
-        .flat_map(|other| [(at, Action::CutSite(machine, other)), (crash, Action::MendSite(machine, other))]);
+    let only_way = others.flat_map(|other| {
+        [(at, Action::CutSite(machine, other)), (crash, Action::RepairSite(machine, other))]
+    });
     let mut plan = vec![
         (at - SOUND, Action::Calm),
         (at, Action::Backup(provider)),
@@ -199,7 +204,7 @@ fn replaced(
     let machine = Machine::Provider(provider);
     let routers = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok());
     let no_way = routers.flat_map(|router| {
-        [(at - 4_000, Action::CutSite(machine, router)), (at, Action::MendSite(machine, router))]
+        [(at - 4_000, Action::CutSite(machine, router)), (at, Action::RepairSite(machine, router))]
     });
     let again = until + 500 + random.below(20_000);
     let loss = if random.below(2) == 0 { Loss::Images } else { Loss::SinceBackup };
@@ -216,8 +221,8 @@ fn replaced(
 /// A router is cut off from the log until retention has passed what it read last.
 fn outlived(router: usize, at: u64, random: &mut Random) -> Vec<(u64, Action)> {
     let expire = at + YOUNG + 5_000 + random.below(20_000);
-    let mend = expire + random.below(4_000);
-    vec![(at, Action::CutLog(router)), (expire, Action::Expire), (mend, Action::MendLog(router))]
+    let repair = expire + random.below(4_000);
+    vec![(at, Action::CutLog(router)), (expire, Action::Expire), (repair, Action::RepairLog(router))]
 }
 
 fn pick(random: &mut Random, count: u64) -> usize {
@@ -245,8 +250,8 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         0 | 1 => down(Machine::Router(router), Loss::Nothing),
         2 => down(Machine::Provider(provider), Loss::Nothing),
         3 | 4 => down(Machine::Consumer(consumer), Loss::Nothing),
-        5 => vec![(at, Action::CutLog(router)), (until, Action::MendLog(router))],
-        6 => vec![(at, Action::CutSite(site, router)), (until, Action::MendSite(site, router))],
+        5 => vec![(at, Action::CutLog(router)), (until, Action::RepairLog(router))],
+        6 => vec![(at, Action::CutSite(site, router)), (until, Action::RepairSite(site, router))],
         7 => vec![(at, Action::Storm), (until, Action::Calm)],
         8 => {
             let off = i64::try_from(random.below(7_200_000)).unwrap_or(0) - 3_600_000;

@@ -125,8 +125,8 @@ impl Routers {
     fn materialised(&self, topic: &str, partition: Partition) -> Offset {
         let cores = self.cores();
         let known = cores.values().flat_map(|core| core.channels.all()).filter_map(|running| {
-            let reach = running.materialised.get(partition)?;
-            (running.entry.channel.log_topic() == topic).then(|| reach.known().to)
+            let state = running.materialised.get(partition)?;
+            (running.entry.channel.log_topic() == topic).then(|| state.progress().to)
         });
         known.max().unwrap_or(Offset::new(0))
     }

@@ -234,7 +234,7 @@ impl World {
                 self.broker.set_line(router, false);
                 self.sky.fired(Fault::LogCut);
             }
-            Action::MendLog(router) => self.broker.set_line(router, true),
+            Action::RepairLog(router) => self.broker.set_line(router, true),
             Action::Unheard(router, late) => {
                 self.broker.set_unheard(router, Some(late));
                 self.sky.fired(Fault::Unheard);
@@ -244,7 +244,7 @@ impl World {
                 self.lines.set_line(&name_of(site), router, false);
                 self.sky.fired(Fault::SiteCut);
             }
-            Action::MendSite(site, router) => self.lines.set_line(&name_of(site), router, true),
+            Action::RepairSite(site, router) => self.lines.set_line(&name_of(site), router, true),
             Action::Storm => self.sky.set_weather(Weather::FOUL),
             Action::Calm => self.sky.set_weather(Weather::FAIR),
             Action::Clock(machine, off) => {

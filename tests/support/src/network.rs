@@ -17,7 +17,7 @@ use router::{Parts, Router, Routers, Watched};
 use schemas::avro::binary::{Cursor as Datums, put_string};
 use schemas::avro::container::Decoder;
 use schemas::change::Op;
-use schemas::cursor::{Cursor, Pass, Place, in_words};
+use schemas::cursor::{Cursor, Place, Snapshot, in_words};
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::digest;
 use schemas::error_code::ErrorCode;
@@ -75,8 +75,8 @@ pub struct Stream {
     pub bytes: Vec<u8>,
     /// What they say.
     pub words: Vec<String>,
-    /// How far a pass from the state has got.
-    pub pass: Option<Pass>,
+    /// How far a snapshot has got.
+    pub snapshot: Option<Snapshot>,
 }
 
 impl Stream {
@@ -96,7 +96,7 @@ impl Stream {
             codec: None,
             bytes: Vec::new(),
             words: Vec::new(),
-            pass: None,
+            snapshot: None,
         })
     }
 
@@ -119,8 +119,8 @@ impl Stream {
                 let mut datums = Datums::new(&block.datums);
                 for _ in 0..block.count {
                     let delivery = codec.decode(&mut datums)?;
-                    if let Delivery::Pass(pass) = &delivery {
-                        self.pass = Some(pass.clone());
+                    if let Delivery::SnapshotProgress(snapshot) = &delivery {
+                        self.snapshot = Some(snapshot.clone());
                     }
                     if matches!(delivery, Delivery::Event(_)) {
                         self.last_row = Some(Instant::now());
@@ -151,11 +151,13 @@ fn word(delivery: &Delivery<'_>) -> String {
     match delivery {
         Delivery::Event(event) if event.after.is_some() => format!("upsert {} {:?}", event.key, event.reason),
         Delivery::Event(event) => format!("remove {} {:?}", event.key, event.reason),
-        Delivery::Begin { .. } => "begin".to_owned(),
-        Delivery::Pass(_) => "pass".to_owned(),
-        Delivery::End { .. } => "end".to_owned(),
+        Delivery::SnapshotBegin { .. } => "begin".to_owned(),
+        Delivery::SnapshotProgress(_) => "snapshot".to_owned(),
+        Delivery::SnapshotEnd { .. } => "end".to_owned(),
         Delivery::Progress { .. } => "progress".to_owned(),
-        Delivery::Sums { announced, .. } => format!("sums of {} rows: {:x}", announced.rows, announced.total),
+        Delivery::Digests { announced, .. } => {
+            format!("digests of {} rows: {:x}", announced.rows, announced.total)
+        }
         Delivery::Range { number, rows } => {
             let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
             format!("range {number}: {}", keys.join(" "))
@@ -334,14 +336,14 @@ impl Network {
         let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
         let place = |tail| Place { offset: offset.map_or(tail, Offset::new), checkpoint: Offset::new(0) };
         let places = running.feeds.values().map(|feed| place(feed.tail().next)).collect();
-        Ok(Cursor { log_id, version, places, pass: None })
+        Ok(Cursor { log_id, version, places, snapshot: None })
     }
 
-    /// The cursor of a pass from the state under the agreement's first version.
-    pub fn pass_cursor(&self, pass: Pass) -> anyhow::Result<Cursor> {
+    /// The cursor of a snapshot under the agreement's first version.
+    pub fn snapshot_cursor(&self, snapshot: Snapshot) -> anyhow::Result<Cursor> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
         let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
-        Ok(Cursor { log_id, version, places: PerPartition::none(), pass: Some(pass) })
+        Ok(Cursor { log_id, version, places: PerPartition::none(), snapshot: Some(snapshot) })
     }
 
     /// Goes on from where another network's publishing stopped, on the same log.
@@ -370,8 +372,8 @@ impl Network {
         let log = self.router.core().channels.log();
         let deadline = Instant::now() + LIMIT;
         // Another router may write it.
-        while state.known().to < end {
-            anyhow::ensure!(Instant::now() < deadline, "the state stays at {}", state.known().to);
+        while state.progress().to < end {
+            anyhow::ensure!(Instant::now() < deadline, "the state stays at {}", state.progress().to);
             state.look(log.as_ref()).await?;
             tokio::task::yield_now().await;
         }

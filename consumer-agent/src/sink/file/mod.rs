@@ -64,7 +64,7 @@ pub struct FileSink {
     store: SegmentStore,
     /// The schema of the stream that is received.
     stream_schema: Option<AvroSchema>,
-    /// The schema of the present rows: the stream's, but only from the end of a pass on.
+    /// The schema of the present rows: the stream's, but only from the end of a snapshot on.
     row_schema: Option<AvroSchema>,
     rows: Rows,
     changed: bool,
@@ -139,9 +139,9 @@ impl FileSink {
             }
             batches.iter().for_each(|batch| self.fold(batch));
         }
-        if self.rows.standing().is_none_or(|cursor| cursor.pass.is_none()) {
+        if self.rows.standing().is_none_or(|cursor| cursor.snapshot.is_none()) {
             // Nobody was told how far it had got: it begins anew.
-            self.rows.forget_pass();
+            self.rows.forget_snapshot();
         }
         self.changed = self.rows.cursor.is_some();
         Ok(())
@@ -237,7 +237,7 @@ impl FileSink {
 
     /// One pass over the present rows in a fresh segment; what came before it goes.
     fn compact(&mut self) -> Result<(), FileSinkError> {
-        let is_whole = self.rows.cursor.is_some() && !self.rows.is_passing();
+        let is_whole = self.rows.cursor.is_some() && !self.rows.is_in_snapshot();
         let steady = is_whole && self.row_schema == self.stream_schema;
         if self.store.bytes() < COMPACT_ABOVE || !steady {
             return Ok(());
@@ -249,7 +249,7 @@ impl FileSink {
         self.store.roll(&encode_header(self.row_schema.as_ref()))?;
         let begin = self.store.next();
         let freshness = self.rows.freshness;
-        let mut effects = vec![Effect::Begin];
+        let mut effects = vec![Effect::BeginSnapshot];
         let mut bytes = 0;
         for (key, image) in &self.rows.present {
             bytes += key.len() + image.len();
@@ -260,7 +260,7 @@ impl FileSink {
                 self.store.append([rows::encode(&batch).as_slice()])?;
             }
         }
-        effects.push(Effect::End);
+        effects.push(Effect::EndSnapshot);
         let batch = Batch { effects, cursor: self.rows.cursor.clone(), freshness };
         self.store.append([rows::encode(&batch).as_slice()])?;
         self.store.sync()?;

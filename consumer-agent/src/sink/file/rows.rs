@@ -11,13 +11,13 @@ use schemas::time::Millis;
 use crate::sink::Batch;
 use crate::sink::effect::Effect;
 
-/// The replica in memory: the rows in force, and those of a pass that is not over.
+/// The replica in memory: the rows in force, and those of a snapshot that is not over.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) present: BTreeMap<String, Box<[u8]>>,
-    pass: Option<BTreeMap<String, Box<[u8]>>>,
-    /// How far the pass has got, once that was told.
-    pass_cursor: Option<Cursor>,
+    snapshot: Option<BTreeMap<String, Box<[u8]>>>,
+    /// How far the snapshot has got, once that was told.
+    snapshot_cursor: Option<Cursor>,
     /// Where the rows in force stand.
     pub(super) cursor: Option<Cursor>,
     pub(super) freshness: Option<Millis>,
@@ -27,33 +27,35 @@ impl Rows {
     /// Folds a batch; whether the rows in force changed.
     pub(super) fn apply(&mut self, batch: &Batch) -> bool {
         let mut changed = false;
-        let is_passing = batch.cursor.as_ref().is_some_and(|cursor| cursor.pass.is_some());
-        if batch.cursor.is_some() && !is_passing && !batch.effects.contains(&Effect::End) {
-            // A cursor says that no pass is under way: an earlier one broke off.
-            self.forget_pass();
+        let is_in_snapshot = batch.cursor.as_ref().is_some_and(|cursor| cursor.snapshot.is_some());
+        if batch.cursor.is_some() && !is_in_snapshot && !batch.effects.contains(&Effect::EndSnapshot) {
+            // A cursor says that no snapshot is under way: an earlier one broke off.
+            self.forget_snapshot();
         }
         for effect in &batch.effects {
             match effect {
-                Effect::Begin => (self.pass, self.pass_cursor) = (Some(BTreeMap::new()), None),
-                Effect::End => {
-                    self.pass_cursor = None;
-                    if let Some(rows) = self.pass.take() {
+                Effect::BeginSnapshot => {
+                    (self.snapshot, self.snapshot_cursor) = (Some(BTreeMap::new()), None)
+                }
+                Effect::EndSnapshot => {
+                    self.snapshot_cursor = None;
+                    if let Some(rows) = self.snapshot.take() {
                         self.present = rows;
                         changed = true;
                     }
                 }
                 Effect::Upsert { key, image } => {
-                    changed |= self.pass.is_none();
+                    changed |= self.snapshot.is_none();
                     self.target().insert(key.clone(), image.as_slice().into());
                 }
                 Effect::Remove { key } => {
-                    changed |= self.pass.is_none();
+                    changed |= self.snapshot.is_none();
                     self.target().remove(key);
                 }
             }
         }
-        if is_passing {
-            self.pass_cursor.clone_from(&batch.cursor);
+        if is_in_snapshot {
+            self.snapshot_cursor.clone_from(&batch.cursor);
         } else if batch.cursor.is_some() {
             self.cursor.clone_from(&batch.cursor);
             self.freshness = batch.freshness;
@@ -61,23 +63,23 @@ impl Rows {
         changed
     }
 
-    /// Where to go on: in the pass that is not over, or behind the rows in force.
+    /// Where to go on: in the snapshot that is not over, or behind the rows in force.
     pub(super) fn standing(&self) -> Option<&Cursor> {
-        self.pass_cursor.as_ref().or(self.cursor.as_ref())
+        self.snapshot_cursor.as_ref().or(self.cursor.as_ref())
     }
 
-    /// Whether a pass is under way.
-    pub(super) const fn is_passing(&self) -> bool {
-        self.pass.is_some()
+    /// Whether a snapshot is under way.
+    pub(super) const fn is_in_snapshot(&self) -> bool {
+        self.snapshot.is_some()
     }
 
-    /// A pass that is not over is forgotten: it begins anew.
-    pub(super) fn forget_pass(&mut self) {
-        (self.pass, self.pass_cursor) = (None, None);
+    /// A snapshot that is not over is forgotten: it begins anew.
+    pub(super) fn forget_snapshot(&mut self) {
+        (self.snapshot, self.snapshot_cursor) = (None, None);
     }
 
     fn target(&mut self) -> &mut BTreeMap<String, Box<[u8]>> {
-        self.pass.as_mut().unwrap_or(&mut self.present)
+        self.snapshot.as_mut().unwrap_or(&mut self.present)
     }
 }
 
@@ -93,8 +95,8 @@ pub(super) fn encode(batch: &Batch) -> Vec<u8> {
     put_length(&mut out, batch.effects.len());
     for effect in &batch.effects {
         match effect {
-            Effect::Begin => put_long(&mut out, BEGIN),
-            Effect::End => put_long(&mut out, END),
+            Effect::BeginSnapshot => put_long(&mut out, BEGIN),
+            Effect::EndSnapshot => put_long(&mut out, END),
             Effect::Upsert { key, image } => {
                 put_long(&mut out, UPSERT);
                 put_string(&mut out, key);
@@ -120,8 +122,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Batch, DatumError> {
     for _ in 0..count {
         let at = datum.at();
         effects.push(match datum.long()? {
-            BEGIN => Effect::Begin,
-            END => Effect::End,
+            BEGIN => Effect::BeginSnapshot,
+            END => Effect::EndSnapshot,
             UPSERT => Effect::Upsert { key: datum.string()?.to_owned(), image: datum.bytes()?.to_vec() },
             REMOVE => Effect::Remove { key: datum.string()?.to_owned() },
             _ => return Err(DatumError::Invalid { at, what: "an unknown effect" }),
@@ -133,7 +135,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Batch, DatumError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::cursor::{Pass, PassPlace};
+    use schemas::cursor::{Snapshot, SnapshotPlace};
     use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
     use schemas::per_partition::PerPartition;
 
@@ -147,8 +149,12 @@ mod tests {
 
     #[test]
     fn batches_survive_their_bytes() {
-        let whole =
-            batch(vec![Effect::Begin, upsert("a"), Effect::Remove { key: "b".to_owned() }, Effect::End]);
+        let whole = batch(vec![
+            Effect::BeginSnapshot,
+            upsert("a"),
+            Effect::Remove { key: "b".to_owned() },
+            Effect::EndSnapshot,
+        ]);
         let bytes = encode(&whole);
         assert_eq!(decode(&bytes), Ok(whole));
         for end in 0..bytes.len() {
@@ -162,49 +168,50 @@ mod tests {
             log_id: schemas::ids::LogId::new([1; 16]),
             version: schemas::ids::AgreementVersion::new(1),
             places: PerPartition::none(),
-            pass: None,
+            snapshot: None,
         };
         let mut rows = Rows::default();
-        rows.apply(&batch(vec![Effect::Begin, upsert("lost")]));
+        rows.apply(&batch(vec![Effect::BeginSnapshot, upsert("lost")]));
         rows.apply(&Batch { cursor: Some(cursor), ..batch(vec![upsert("live")]) });
-        rows.forget_pass();
+        rows.forget_snapshot();
         assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["live"]);
     }
 
     #[test]
     fn a_pass_that_was_told_of_is_gone_on_with_after_a_restart() {
-        let places = PerPartition::filled(1, PassPlace { next: Offset::new(4), end: Offset::new(9) });
+        let places = PerPartition::filled(1, SnapshotPlace { next: Offset::new(4), end: Offset::new(9) });
         let cursor = Cursor {
             log_id: LogId::new([1; 16]),
             version: AgreementVersion::new(1),
             places: PerPartition::none(),
-            pass: Some(Pass {
+            snapshot: Some(Snapshot {
                 id: BootstrapId::new([2; 16]),
                 begun_at: Millis::new(1),
                 places,
                 seal: String::new(),
             }),
         };
-        let passing = Batch { cursor: Some(cursor.clone()), ..batch(vec![Effect::Begin, upsert("a")]) };
-        let live = Cursor { pass: None, ..cursor.clone() };
-        let ended = Batch { cursor: Some(live.clone()), ..batch(vec![upsert("b"), Effect::End]) };
+        let in_snapshot =
+            Batch { cursor: Some(cursor.clone()), ..batch(vec![Effect::BeginSnapshot, upsert("a")]) };
+        let live = Cursor { snapshot: None, ..cursor.clone() };
+        let ended = Batch { cursor: Some(live.clone()), ..batch(vec![upsert("b"), Effect::EndSnapshot]) };
         let mut rows = Rows::default();
-        rows.apply(&decode(&encode(&passing)).unwrap());
-        assert_eq!((rows.standing(), rows.is_passing()), (Some(&cursor), true));
+        rows.apply(&decode(&encode(&in_snapshot)).unwrap());
+        assert_eq!((rows.standing(), rows.is_in_snapshot()), (Some(&cursor), true));
         assert!(rows.present.is_empty() && rows.cursor.is_none(), "readers see the replica as it was");
         rows.apply(&decode(&encode(&ended)).unwrap());
-        assert_eq!((rows.standing(), rows.is_passing()), (Some(&live), false));
+        assert_eq!((rows.standing(), rows.is_in_snapshot()), (Some(&live), false));
         assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
-    fn rows_of_a_pass_are_the_replica_only_at_its_end() {
+    fn rows_of_a_snapshot_are_the_replica_only_at_its_end() {
         let mut rows = Rows::default();
         assert!(rows.apply(&batch(vec![upsert("old")])));
-        assert!(!rows.apply(&batch(vec![Effect::Begin, upsert("new")])));
+        assert!(!rows.apply(&batch(vec![Effect::BeginSnapshot, upsert("new")])));
         assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["old"]);
-        rows.forget_pass();
-        assert!(rows.apply(&batch(vec![Effect::Begin, upsert("newer"), Effect::End])));
+        rows.forget_snapshot();
+        assert!(rows.apply(&batch(vec![Effect::BeginSnapshot, upsert("newer"), Effect::EndSnapshot])));
         assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["newer"]);
     }
 }

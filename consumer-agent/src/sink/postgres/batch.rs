@@ -2,11 +2,10 @@
 //!
 //! Owns the second try. Commits nothing, and moves the line in `known` alone.
 
-use schemas::avro::schema::AvroSchema;
 use schemas::ids::AgreementNumber;
 use tokio_postgres::Transaction;
 
-use super::columns::Column;
+use super::columns::StreamColumns;
 use super::statements::Table;
 use super::writes::{Writes, is_rows_own};
 use super::{Known, PostgresError};
@@ -23,13 +22,14 @@ pub(super) async fn apply(
     batch: &Batch,
     agreement: &AgreementNumber,
     table: &Table,
-    stream: (&AvroSchema, &[Column]),
-    (transaction, known): (&Transaction<'_>, &mut Known),
+    stream: &StreamColumns<'_>,
+    transaction: &Transaction<'_>,
+    known: &mut Known,
 ) -> Result<(), SinkError> {
     let during = PostgresError::during("checking deferred constraints");
     let before = known.clone();
     transaction.batch_execute("SAVEPOINT batch").await.map_err(&during)?;
-    write(batch, agreement, table, stream, (transaction, known)).await?;
+    write(batch, agreement, table, stream, transaction, known).await?;
     match transaction.batch_execute(CHECK).await {
         Ok(()) => return Ok(()),
         Err(refused) if is_rows_own(&refused) => {}
@@ -38,36 +38,37 @@ pub(super) async fn apply(
     transaction.batch_execute("ROLLBACK TO SAVEPOINT batch").await.map_err(&during)?;
     *known = before;
     transaction.batch_execute(CHECK).await.map_err(&during)?;
-    write(batch, agreement, table, stream, (transaction, known)).await
+    write(batch, agreement, table, stream, transaction, known).await
 }
 
 async fn write(
     batch: &Batch,
     agreement: &AgreementNumber,
     table: &Table,
-    (derived, wanted): (&AvroSchema, &[Column]),
-    (transaction, known): (&Transaction<'_>, &mut Known),
+    stream: &StreamColumns<'_>,
+    transaction: &Transaction<'_>,
+    known: &mut Known,
 ) -> Result<(), SinkError> {
-    let gather = |known: &Known| Writes::new(agreement, table, (derived, wanted), &known.stored.columns);
+    let gather = |known: &Known| Writes::new(agreement, table, stream, &known.stored.columns);
     let mut writes = gather(known);
     writes.take_up(transaction, known).await?;
     for effect in &batch.effects {
         match effect {
-            Effect::Begin => {
+            Effect::BeginSnapshot => {
                 writes.flush(table, transaction, known).await?;
                 known.stored.generation += 1;
                 table.forget_kept(transaction, agreement).await?;
-                // From here on only the pass leads anywhere; it tries every row anew.
+                // From here on only the snapshot leads anywhere; it tries every row anew.
                 known.stored.cursor = None;
                 known.parked.clear();
             }
-            Effect::End => {
+            Effect::EndSnapshot => {
                 writes.flush(table, transaction, known).await?;
                 let generation = known.stored.generation;
                 let gone = table.drop_others(transaction, agreement, generation).await?;
                 table.parking().forget_others(transaction, agreement, generation).await?;
                 known.rows = known.rows.saturating_sub(gone);
-                table.narrow(transaction, &mut known.stored.columns, wanted).await?;
+                table.narrow(transaction, &mut known.stored.columns, stream.wanted).await?;
                 writes = gather(known);
             }
             Effect::Upsert { key, image } => writes.upsert(key, image)?,

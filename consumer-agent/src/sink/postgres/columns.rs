@@ -8,9 +8,18 @@ use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::digest::hash128;
 use serde::{Deserialize, Serialize};
 
+/// The columns of a stream's rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamColumns<'s> {
+    /// The schema of its images.
+    pub(super) derived: &'s AvroSchema,
+    /// The columns that it asks for, in the order of the schema's fields.
+    pub(super) wanted: &'s [Column],
+}
+
 /// The key of a row, as the network has it.
 pub(super) const KEY: &str = "dit_key";
-/// The pass from the state that brought a row.
+/// The snapshot that brought a row.
 pub(super) const GENERATION: &str = "dit_generation";
 /// PostgreSQL cuts longer names.
 const LONGEST_NAME: usize = 63;
@@ -78,7 +87,7 @@ pub(super) fn own_columns() -> Vec<Column> {
             "text",
             "The key of the row, as the register has it; several fields as a JSON array",
         ),
-        Column::own(GENERATION, "bigint", "The pass from the present state that brought the row"),
+        Column::own(GENERATION, "bigint", "The snapshot of the present state that brought the row"),
     ]
 }
 

@@ -21,7 +21,7 @@ use schemas::cursor::Cursor;
 use schemas::ids::AgreementNumber;
 use tokio_postgres::Transaction;
 
-use self::columns::{Column, MOST_COLUMNS, differences, field_columns, own_columns};
+use self::columns::{Column, MOST_COLUMNS, StreamColumns, differences, field_columns, own_columns};
 use self::connection::{Connection, connect};
 use self::statements::{Stored, Table};
 use super::error::SinkError;
@@ -301,7 +301,8 @@ impl Sink for PostgresSink {
         let Some((derived, wanted)) = self.stream.clone() else { return Ok(()) };
         let agreement = self.agreement.clone();
         self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
-            batch::apply(batch, &agreement, table, (&derived, &wanted), (transaction, known)).await
+            let stream = StreamColumns { derived: &derived, wanted: &wanted };
+            batch::apply(batch, &agreement, table, &stream, transaction, known).await
         })
         .await
     }

@@ -113,8 +113,10 @@ impl Parking {
         &self,
         transaction: &Transaction<'_>,
         agreement: &AgreementNumber,
-        (key, row): (&str, &Row),
-        (generation, reason): (i64, &str),
+        key: &str,
+        row: &Row,
+        generation: i64,
+        reason: &str,
     ) -> Result<(), PostgresError> {
         let insert = "INSERT INTO {} (agreement, key, latest, reason, generation) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (agreement, key) DO UPDATE SET latest = EXCLUDED.latest, reason = EXCLUDED.reason,
@@ -130,7 +132,8 @@ impl Parking {
         &self,
         transaction: &Transaction<'_>,
         agreement: &AgreementNumber,
-        (key, row): (&str, &Row),
+        key: &str,
+        row: &Row,
         generation: i64,
     ) -> Result<(), PostgresError> {
         let update = "UPDATE {} SET latest = $3, waiting = waiting + 1, generation = $4
@@ -150,7 +153,7 @@ impl Parking {
         self.execute(transaction, delete, &[&agreement.as_str(), &key.as_bytes()]).await.map(drop)
     }
 
-    /// At the end of a pass: what it did not bring is not waited for.
+    /// At the end of a snapshot: what it did not bring is not waited for.
     pub(super) async fn forget_others(
         &self,
         transaction: &Transaction<'_>,

@@ -14,19 +14,19 @@ use super::columns::{Column, GENERATION, KEY, aside, is_field, quoted};
 use super::parked::Parking;
 
 /// What people are told of a column that is not given any more and may not go.
-const EMPTIED: &str = "Not given any more: empty, and gone at the next pass once nothing stands on it";
+const EMPTIED: &str = "Not given any more: empty, and gone at the next snapshot once nothing stands on it";
 
 /// The version of the line's form.
 const FORMAT: i32 = 1;
-/// While a pass is under way: who does not know that rows may be noted as kept would drop them at its end.
-const FORMAT_IN_PASS: i32 = 2;
+/// While a snapshot is under way: who does not know that rows may be noted as kept would drop them at its end.
+const FORMAT_IN_SNAPSHOT: i32 = 2;
 
 /// What stands in a table's line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Stored {
-    /// Where to go on, perhaps in a pass.
+    /// Where to go on, perhaps in a snapshot.
     pub(super) cursor: Option<Cursor>,
-    /// Counts passes from the state.
+    /// Counts snapshots.
     pub(super) generation: i64,
     /// Up to when the provider has looked at its source.
     pub(super) freshness: Option<Millis>,
@@ -35,9 +35,9 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Whether a pass is under way, or is the only way on.
-    pub(super) fn is_in_pass(&self) -> bool {
-        self.cursor.as_ref().is_none_or(|cursor| cursor.pass.is_some())
+    /// Whether a snapshot is under way, or is the only way on.
+    pub(super) fn is_in_snapshot(&self) -> bool {
+        self.cursor.as_ref().is_none_or(|cursor| cursor.snapshot.is_some())
     }
 }
 
@@ -70,7 +70,7 @@ impl Table {
         format!("{}.dit_replica", quoted(&self.schema))
     }
 
-    /// Where the keys stand of rows that a pass has found as they were.
+    /// Where the keys stand of rows that a snapshot has found as they were.
     pub(super) fn kept(&self) -> String {
         format!("{}.dit_kept", quoted(&self.schema))
     }
@@ -121,9 +121,9 @@ impl Table {
         if name != self.name {
             return Err(line(format!("the agreement's rows are in table {name}")));
         }
-        if format > FORMAT_IN_PASS {
+        if format > FORMAT_IN_SNAPSHOT {
             return Err(line(format!(
-                "it has format {format}, this binary knows up to {FORMAT_IN_PASS}; use a newer dit"
+                "it has format {format}, this binary knows up to {FORMAT_IN_SNAPSHOT}; use a newer dit"
             )));
         }
         let cursor: Option<String> = row.get(2);
@@ -154,7 +154,7 @@ impl Table {
         let columns = serde_json::to_string(&to.columns).unwrap_or_default();
         let (now, before, freshness) = (text(&to.cursor), text(&from.cursor), to.freshness.map(Millis::get));
         let number = agreement.as_str();
-        let format = if to.is_in_pass() { FORMAT_IN_PASS } else { FORMAT };
+        let format = if to.is_in_snapshot() { FORMAT_IN_SNAPSHOT } else { FORMAT };
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&number, &now, &to.generation, &freshness, &columns, &before, &from.generation, &format];
         let moved = transaction.execute(&update, &parameters).await;
@@ -223,7 +223,7 @@ impl Table {
     }
 
     /// Makes room for a stream's columns. What the stream no longer has stays, without its values for new rows, until
-    /// the end of a pass.
+    /// the end of a snapshot.
     pub(super) async fn widen(
         &self,
         transaction: &Transaction<'_>,
@@ -235,7 +235,7 @@ impl Table {
             if let Some(index) = known
                 && left.get(index).is_some_and(|known| known.kind != column.kind)
             {
-                // Another type comes only with another version, whose pass brings every value anew.
+                // Another type comes only with another version, whose snapshot brings every value anew.
                 self.clear_the_way(transaction, left, index).await?;
             }
             match left.iter_mut().find(|known| known.name == column.name) {
@@ -325,7 +325,7 @@ impl Table {
             self.comment(transaction, std::slice::from_ref(column)).await?;
         }
         let on_it = self.stands_on(transaction, column).await?;
-        tracing::warn!(table = %self.words, column = %column.name, "the column is not given any more; it stays, empty, as something stands on it: {on_it}. Make that anew without it, and it goes at the next pass");
+        tracing::warn!(table = %self.words, column = %column.name, "the column is not given any more; it stays, empty, as something stands on it: {on_it}. Make that anew without it, and it goes at the next snapshot");
         Ok(())
     }
 
@@ -346,7 +346,7 @@ impl Table {
         Ok(if views.is_empty() { "an object that is no view".to_owned() } else { views.join(", ") })
     }
 
-    /// At the end of a pass all rows are the stream's: columns that it does not have go, with what they held.
+    /// At the end of a snapshot all rows are the stream's: columns that it does not have go, with what they held.
     pub(super) async fn narrow(
         &self,
         transaction: &Transaction<'_>,
@@ -372,7 +372,7 @@ impl Table {
         Ok(())
     }
 
-    /// Forgets what earlier passes have found as it was.
+    /// Forgets what earlier snapshots have found as it was.
     pub(super) async fn forget_kept(
         &self,
         transaction: &Transaction<'_>,
@@ -380,10 +380,10 @@ impl Table {
     ) -> Result<(), PostgresError> {
         let forget = format!("DELETE FROM {} WHERE agreement = $1", self.kept());
         let forgotten = transaction.execute(&forget, &[&agreement.as_str()]).await;
-        forgotten.map(drop).map_err(PostgresError::during("looking at a pass's rows"))
+        forgotten.map(drop).map_err(PostgresError::during("looking at a snapshot's rows"))
     }
 
-    /// Drops the rows that a pass did not bring; how many.
+    /// Drops the rows that a snapshot did not bring; how many.
     pub(super) async fn drop_others(
         &self,
         transaction: &Transaction<'_>,
@@ -397,7 +397,7 @@ impl Table {
             quoted(GENERATION)
         );
         let gone = transaction.execute(&delete, &[&generation, &agreement.as_str()]).await;
-        let gone = gone.map_err(PostgresError::during("ending a pass"))?;
+        let gone = gone.map_err(PostgresError::during("ending a snapshot"))?;
         self.forget_kept(transaction, agreement).await?;
         Ok(usize::try_from(gone).unwrap_or(usize::MAX))
     }

@@ -11,7 +11,7 @@ use schemas::ids::AgreementNumber;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
-use super::columns::{Column, GENERATION, KEY, is_field, quoted};
+use super::columns::{Column, GENERATION, KEY, StreamColumns, is_field, quoted};
 use super::parked::{Parking, Row};
 use super::statements::Table;
 use super::{Known, PostgresError};
@@ -37,9 +37,10 @@ impl<'w> Writes<'w> {
     pub(super) fn new(
         agreement: &'w AgreementNumber,
         table: &Table,
-        (derived, wanted): (&'w AvroSchema, &'w [Column]),
+        stream: &StreamColumns<'w>,
         there: &[Column],
     ) -> Self {
+        let StreamColumns { derived, wanted } = *stream;
         let is_other = |column: &&Column| is_field(column) && !wanted.iter().any(|w| w.name == column.name);
         let others = there.iter().filter(is_other).map(|column| column.name.clone()).collect();
         Self { derived, wanted, others, rows: HashMap::new(), agreement, parking: table.parking() }
@@ -88,7 +89,7 @@ impl<'w> Writes<'w> {
                 Some(values) if known.parked.contains(&key) => {
                     let row = self.named(&values);
                     let generation = known.stored.generation;
-                    self.parking.wait(transaction, self.agreement, (&key, &row), generation).await?;
+                    self.parking.wait(transaction, self.agreement, &key, &row, generation).await?;
                 }
                 Some(values) => present.push((key, values)),
             }
@@ -136,7 +137,7 @@ impl<'w> Writes<'w> {
         known: &mut Known,
         rows: Vec<(String, Vec<Option<String>>)>,
     ) -> Result<(), PostgresError> {
-        let upsert = self.upsert_statement(table, known.stored.is_in_pass());
+        let upsert = self.upsert_statement(table, known.stored.is_in_snapshot());
         let (mut left, mut alone) = (vec![rows], Vec::new());
         while let Some(mut rows) = left.pop() {
             let Some(refused) = self.try_write(&upsert, transaction, known, &rows).await? else { continue };
@@ -161,7 +162,7 @@ impl<'w> Writes<'w> {
             }
         }
         for ((key, values), refused) in alone {
-            self.park(table, transaction, known, (key, &values), &refused).await?;
+            self.park(table, transaction, known, key, &values, &refused).await?;
         }
         Ok(())
     }
@@ -212,7 +213,8 @@ impl<'w> Writes<'w> {
         table: &Table,
         transaction: &Transaction<'_>,
         known: &mut Known,
-        (key, values): (String, &[Option<String>]),
+        key: String,
+        values: &[Option<String>],
         refused: &tokio_postgres::Error,
     ) -> Result<(), PostgresError> {
         let reason = super::in_words(refused);
@@ -221,7 +223,7 @@ impl<'w> Writes<'w> {
         let code = refused.code().map_or("", |code| code.code());
         tracing::error!(agreement = %self.agreement, table = table.words(), code, "parked a row that PostgreSQL refuses: `dit parked list` names it");
         let row = self.named(values);
-        self.parking.park(transaction, self.agreement, (&key, &row), (generation, &reason)).await?;
+        self.parking.park(transaction, self.agreement, &key, &row, generation, &reason).await?;
         known.parked.insert(key);
         Ok(())
     }
@@ -231,8 +233,8 @@ impl<'w> Writes<'w> {
     }
 
     /// Rows that are as they are stay untouched, whatever somebody hangs on a change of a row: of these the keys are noted,
-    /// so that the end of a pass keeps them.
-    fn upsert_statement(&self, table: &Table, is_in_pass: bool) -> String {
+    /// so that the end of a snapshot keeps them.
+    fn upsert_statement(&self, table: &Table, is_in_snapshot: bool) -> String {
         let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
         let numbers = 0..self.wanted.len();
         let arrays: String = numbers.clone().map(|n| format!(", ${}::text[]", n + 4)).collect();
@@ -264,7 +266,7 @@ impl<'w> Writes<'w> {
         format!(
             "WITH r AS MATERIALIZED (SELECT k{cast} FROM unnest($2::text[]{arrays}) AS given(k{inner})),
              same AS MATERIALIZED (SELECT r.k FROM r JOIN {table} t ON t.{key} = r.k{same}),
-             noted AS (INSERT INTO {kept} SELECT $3, k FROM same WHERE {is_in_pass} ON CONFLICT DO NOTHING),
+             noted AS (INSERT INTO {kept} SELECT $3, k FROM same WHERE {is_in_snapshot} ON CONFLICT DO NOTHING),
              written AS (INSERT INTO {table} ({key}, {generation}{listed})
                SELECT k, $1::bigint{inner} FROM r WHERE NOT EXISTS (SELECT FROM same WHERE same.k = r.k)
                ON CONFLICT ({key}) DO UPDATE SET {generation} = EXCLUDED.{generation}{sets}

@@ -189,7 +189,7 @@ impl Kind {
             Self::Instant(precision) => put_long(out, calendar::instant(text, *precision, rounding)?),
             Self::Local(precision) => put_long(out, calendar::local(text, *precision, rounding)?),
             Self::Decimal { precision, scale } => {
-                put_bytes(out, &decimal(written, text, (*precision, *scale), rounding)?);
+                put_bytes(out, &decimal(written, text, *precision, *scale, rounding)?);
             }
             // A nullable of a nullable is no schema.
             Self::Nullable { .. } => return Err("it has no value".to_owned()),
@@ -247,7 +247,8 @@ fn whole(written: &Written<'_>, text: &str, rounding: Rounding, problem: &str) -
 fn decimal(
     written: &Written<'_>,
     text: &str,
-    (precision, scale): (usize, usize),
+    precision: usize,
+    scale: usize,
     rounding: Rounding,
 ) -> Result<Vec<u8>, String> {
     let numeral = Numeral::parse(text, written.numbers, written.is_number);

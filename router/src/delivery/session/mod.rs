@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use platform::connection_reset::ConnectionReset;
 use platform::traces::Stepping;
-use schemas::cursor::{Pass, Place};
+use schemas::cursor::{Place, Snapshot};
 use schemas::delivery::{CloseReason, Delivery};
 use schemas::ids::AgentId;
 use schemas::per_partition::PerPartition;
@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use self::progress::{PASSING, ProgressTimer};
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
-use super::gate::{Gate, Shut};
-use super::reckoning::{Answer, Question};
+use super::gate::{Closed, Gate};
+use super::reconcile::{Gathered, PendingReconciliation};
 use super::start::Beginning;
 use super::stop::{Stop, close};
 use crate::audit::chain::Event;
@@ -46,7 +46,7 @@ pub enum Step {
     /// Bytes to hand over.
     Frame(Frame),
     /// The stream is over.
-    Close(Shut),
+    Close(Closed),
 }
 
 /// What a pump is made of.
@@ -74,7 +74,7 @@ pub struct SessionParts {
     /// What is counted.
     pub meter: StreamMeter,
     /// What the consumer asked for.
-    pub question: Question,
+    pub reconciliation: PendingReconciliation,
     /// Held as long as the stream is open.
     pub admission: Admission,
 }
@@ -88,8 +88,8 @@ pub struct Session {
     gate: Gate,
     out: mpsc::Sender<Step>,
     places: PerPartition<Place>,
-    /// The pass from the state that is under way.
-    pass: Option<Pass>,
+    /// The snapshot that is under way.
+    snapshot: Option<Snapshot>,
     audit: Audit,
     agent: AgentId,
     connection: ConnectionReset,
@@ -97,7 +97,7 @@ pub struct Session {
     /// Deliveries of the frame being filled that somebody follows.
     followed: Vec<Stepping>,
     progress_timer: ProgressTimer,
-    question: Question,
+    reconciliation: PendingReconciliation,
     _admission: Admission,
 }
 
@@ -105,7 +105,7 @@ impl Session {
     /// Nothing has been sent yet.
     pub fn new(parts: SessionParts) -> Self {
         let SessionParts { encoder, grant, subscription, view, gate, out, places, .. } = parts;
-        let SessionParts { audit, agent, connection, meter, question, admission, .. } = parts;
+        let SessionParts { audit, agent, connection, meter, reconciliation, admission, .. } = parts;
         Self {
             encoder,
             grant,
@@ -114,14 +114,14 @@ impl Session {
             gate,
             out,
             places,
-            pass: None,
+            snapshot: None,
             audit,
             agent,
             connection,
             meter,
             followed: Vec::new(),
             progress_timer: ProgressTimer::start(),
-            question,
+            reconciliation,
             _admission: admission,
         }
     }
@@ -132,7 +132,7 @@ impl Session {
         let gate = self.gate.clone();
         let stop = tokio::select! {
             biased;
-            shut = gate.until_shut() => Stop::Close(shut),
+            closed = gate.until_closed() => Stop::Close(closed),
             () = stopping => close(CloseReason::Draining, "this router is stopping"),
             stop = self.pump(beginning) => stop,
         };
@@ -141,10 +141,10 @@ impl Session {
             self.meter.ended(reason);
         }
         self.audit.note(ended).await;
-        if let Stop::Close(shut) = stop {
+        if let Stop::Close(closed) = stop {
             let told = async {
                 // When the connection is gone too, there is nobody to tell.
-                drop(out.send(Step::Close(shut)).await);
+                drop(out.send(Step::Close(closed)).await);
                 out.closed().await;
             };
             // A peer that does not read is not waited for (protocols, 6).
@@ -157,9 +157,9 @@ impl Session {
 
     fn ended(&self, stop: &Stop) -> Event {
         let reason = match stop {
-            Stop::Close(shut) => shut.reason.as_str(),
+            Stop::Close(closed) => closed.reason.as_str(),
             // The gate closes the connection before the pump knows.
-            Stop::Gone => self.gate.shut().map_or("disconnected", |shut| shut.reason.as_str()),
+            Stop::Gone => self.gate.closed().map_or("disconnected", |closed| closed.reason.as_str()),
         };
         Event::Ended {
             agreement: self.gate.number().clone(),
@@ -167,14 +167,14 @@ impl Session {
             agent: self.agent.clone(),
             reason: reason.to_owned(),
             places: self.places.clone(),
-            pass: self.pass.clone(),
+            snapshot: self.snapshot.clone(),
         }
     }
 
     async fn pump(&mut self, beginning: Beginning) -> Stop {
         let followers = match beginning {
             Beginning::Log(followers) => Ok(followers),
-            Beginning::State(pass, passes) => self.bootstrap(pass, passes).await,
+            Beginning::State(snapshot, snapshots) => self.bootstrap(snapshot, snapshots).await,
         };
         let mut subscribers: PerPartition<_> = match followers {
             Ok(followers) => followers.into_values().map(Subscriber::new).collect(),
@@ -233,15 +233,15 @@ impl Session {
 
     /// Tells what was asked for, once the stream stands where that can be said.
     async fn answer_if_due(&mut self) -> Result<(), Stop> {
-        let Some(reckoning) = self.question.due_at(&self.places)? else { return Ok(()) };
-        let answer = reckoning.roll_to(&self.places).await?;
+        let Some(reconciliation) = self.reconciliation.due_at(&self.places)? else { return Ok(()) };
+        let answer = reconciliation.roll_to(&self.places).await?;
         self.flush().await?;
         match answer {
-            Answer::Sums(sums) => {
-                let (places, announced) = (self.places.clone(), sums.announce());
-                self.encoder.mark(&Delivery::Sums { places, announced })?;
+            Gathered::Digests(digests) => {
+                let (places, announced) = (self.places.clone(), digests.announce());
+                self.encoder.mark(&Delivery::Digests { places, announced })?;
             }
-            Answer::Rows(gathered) => {
+            Gathered::Rows(gathered) => {
                 for (number, rows) in gathered.ranges()? {
                     self.encoder.range(number, rows.into_iter())?;
                     self.flush_if_full().await?;
@@ -265,7 +265,7 @@ impl Session {
             biased;
             () = self.out.closed() => Err(Stop::Gone),
             () = tokio::time::sleep_until(look) => Ok(()),
-            reckoned = self.question.moved() => Ok(reckoned?),
+            ready = self.reconciliation.moved() => Ok(ready?),
             () = self.subscription.notified() => Ok(()),
         }
     }
@@ -283,8 +283,8 @@ impl Session {
     }
 
     async fn send(&mut self, bytes: bytes::Bytes, rows: usize) -> Result<(), Stop> {
-        if let Some(shut) = self.gate.shut() {
-            return Err(Stop::Close(shut));
+        if let Some(closed) = self.gate.closed() {
+            return Err(Stop::Close(closed));
         }
         let followed = std::mem::take(&mut self.followed);
         let frame = Frame { bytes, places: self.places.clone(), rows, followed };

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use schemas::cursor::Pass;
+use schemas::cursor::Snapshot;
 use schemas::delivery::Delivery;
 use schemas::per_partition::PerPartition;
 use scope::permit::Standing;
@@ -19,16 +19,16 @@ use crate::state::bootstrap::Bootstrap;
 impl Session {
     pub(super) async fn bootstrap(
         &mut self,
-        mut told: Pass,
-        mut passes: PerPartition<Bootstrap>,
+        mut told: Snapshot,
+        mut snapshots: PerPartition<Bootstrap>,
     ) -> Result<PerPartition<Follower>, Stop> {
         let id = told.id;
-        self.pass = Some(told.clone());
-        self.encoder.mark(&Delivery::Begin { bootstrap: id })?;
+        self.snapshot = Some(told.clone());
+        self.encoder.mark(&Delivery::SnapshotBegin { bootstrap: id })?;
         self.flush().await?;
-        for partition in passes.iter().map(|(partition, _)| partition).collect::<Vec<_>>() {
-            while let Some(pass) = passes.get_mut(partition)
-                && let Some(images) = pass.next().await?
+        for partition in snapshots.iter().map(|(partition, _)| partition).collect::<Vec<_>>() {
+            while let Some(snapshot) = snapshots.get_mut(partition)
+                && let Some(images) = snapshot.next().await?
             {
                 for image in images {
                     // Others on this thread have their turns.
@@ -62,16 +62,16 @@ impl Session {
                     self.flush_if_full().await?;
                 }
                 // Also where a narrow scope gives nothing: silence would be taken for a stall.
-                told.places = passes.values().map(Bootstrap::place).collect();
-                self.pass = Some(told.clone());
-                self.encoder.mark(&Delivery::Pass(told.clone()))?;
+                told.places = snapshots.values().map(Bootstrap::place).collect();
+                self.snapshot = Some(told.clone());
+                self.encoder.mark(&Delivery::SnapshotProgress(told.clone()))?;
                 self.flush().await?;
             }
         }
-        let followers: PerPartition<_> = passes.into_values().map(Bootstrap::into_follower).collect();
+        let followers: PerPartition<_> = snapshots.into_values().map(Bootstrap::into_follower).collect();
         self.places = followers.values().map(Follower::place).collect();
-        self.pass = None;
-        self.encoder.mark(&Delivery::End { bootstrap: id, places: self.places.clone() })?;
+        self.snapshot = None;
+        self.encoder.mark(&Delivery::SnapshotEnd { bootstrap: id, places: self.places.clone() })?;
         self.flush().await?;
         Ok(followers)
     }

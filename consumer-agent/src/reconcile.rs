@@ -1,4 +1,4 @@
-//! `dit consumer compare`: a comparison of replicas with the register, now.
+//! `dit consumer reconcile`: replicas are reconciled with the register, now.
 //!
 //! Owns the asking and the waiting. The running agent compares, as it does once a day by itself.
 
@@ -10,8 +10,8 @@ use schemas::ids::AgreementNumber;
 
 use crate::config::ConsumerConfig;
 use crate::phase::Phase;
-use crate::receive::reconciling::Checked;
-use crate::status::{Status, compare_mark, status_path};
+use crate::receive::reconciler::Reconciled;
+use crate::status::{Status, reconcile_mark, status_path};
 
 /// An agent that runs looks at marks every second.
 const TAKEN_LIMIT: Duration = Duration::from_secs(15);
@@ -20,9 +20,9 @@ const DONE_LIMIT: Duration = Duration::from_mins(10);
 /// How often the answer is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// `dit consumer compare`.
+/// `dit consumer reconcile`.
 #[derive(Debug, clap::Args)]
-pub struct CompareArgs {
+pub struct ReconcileArgs {
     /// The agent's configuration file.
     #[arg(long)]
     config: PathBuf,
@@ -35,27 +35,28 @@ pub struct CompareArgs {
 struct Asked {
     status: PathBuf,
     mark: PathBuf,
-    before: Option<Checked>,
+    before: Option<Reconciled>,
     begun: Instant,
 }
 
 impl Asked {
-    fn ask(config: &ConsumerConfig, number: &AgreementNumber) -> anyhow::Result<Self> {
+    fn query(config: &ConsumerConfig, number: &AgreementNumber) -> anyhow::Result<Self> {
         let status = status_path(&config.data_dir, number);
-        let mark = compare_mark(&config.data_dir, number);
-        let before = read(&status)?.checked;
+        let mark = reconcile_mark(&config.data_dir, number);
+        let before = read(&status)?.reconciled;
         platform::closed::write(&mark, "").with_context(|| mark.display().to_string())?;
         Ok(Self { status, mark, before, begun: Instant::now() })
     }
 
-    async fn answer(&self) -> anyhow::Result<Checked> {
+    async fn answer(&self) -> anyhow::Result<Reconciled> {
         loop {
             let status = read(&self.status)?;
-            if let Some(checked) = status.checked.filter(|checked| Some(*checked) != self.before) {
-                return Ok(checked);
+            if let Some(reconciled) = status.reconciled.filter(|reconciled| Some(*reconciled) != self.before)
+            {
+                return Ok(reconciled);
             }
             if self.mark.exists() && self.begun.elapsed() > TAKEN_LIMIT {
-                bail!("nobody takes the wish up; is the agent running?");
+                bail!("nobody takes the request up; is the agent running?");
             }
             if status.phase == Phase::Ended {
                 bail!("it has ended: there is nothing to compare with");
@@ -84,11 +85,11 @@ fn read(path: &Path) -> anyhow::Result<Status> {
 
 /// Asks the running agent, and waits; whether every replica was equal as it stood. What keeps one from being compared is
 /// told, and the others are.
-pub async fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
+pub async fn reconcile(args: &ReconcileArgs) -> anyhow::Result<bool> {
     let config = ConsumerConfig::read(&args.config)?;
     let is_asked = |number: &&AgreementNumber| args.agreement.as_ref().is_none_or(|asked| asked == *number);
     let numbers = config.agreement.iter().map(|agreement| &agreement.number).filter(is_asked);
-    let asked: Vec<_> = numbers.map(|number| (number, Asked::ask(&config, number))).collect();
+    let asked: Vec<_> = numbers.map(|number| (number, Asked::query(&config, number))).collect();
     if asked.is_empty() {
         bail!("{} has no such agreement", args.config.display());
     }
@@ -99,10 +100,10 @@ pub async fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(checked) => {
+            Ok(reconciled) => {
                 compared += 1;
-                were_equal &= checked.equal && checked.mended == 0;
-                platform::say!("{number}: {} ({} rows)", found(checked), checked.rows);
+                were_equal &= reconciled.equal && reconciled.repaired == 0;
+                platform::say!("{number}: {} ({} rows)", found(reconciled), reconciled.rows);
             }
             Err(error) => {
                 were_equal = false;
@@ -116,10 +117,10 @@ pub async fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
     Ok(were_equal)
 }
 
-fn found(checked: Checked) -> String {
-    match (checked.equal, checked.mended) {
+fn found(reconciled: Reconciled) -> String {
+    match (reconciled.equal, reconciled.repaired) {
         (true, 0) => "equal to its part of the register".to_owned(),
-        (true, mended) => format!("{mended} row(s) were wrong and are mended"),
-        (false, _) => "other than its part of the register, and could not be mended: dit status".to_owned(),
+        (true, repaired) => format!("{repaired} row(s) were wrong and are repaired"),
+        (false, _) => "other than its part of the register, and could not be repaired: dit status".to_owned(),
     }
 }

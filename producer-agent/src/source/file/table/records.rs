@@ -2,15 +2,15 @@
 //!
 //! Owns how far a broken quote reaches. Where a quote may have taken rows for text, it does not guess: it refuses, or says so.
 
-use super::super::cells::{Cell, Cells};
 use super::super::delimited::{Fault, FaultKind, Found, Progress, Scan, lenient};
-use super::super::format::Quoting;
-use super::super::place::Place;
 use super::super::text::{Line, MAX_RECORD_BYTES};
 use super::{Extent, Noted, Row, Table};
+use crate::source::cells::{Cell, Cells};
+use crate::source::format::Quoting;
+use crate::source::place::Place;
 
 /// By RFC 4180 that is a cell; where quotes may be broken, nobody can tell.
-const ROW_LIKE: &str = "the quote that is opened here takes lines for text that look like rows: mend it, or say quoting = \"rfc4180\" \
+const ROW_LIKE: &str = "the quote that is opened here takes lines for text that look like rows: correct it, or say quoting = \"rfc4180\" \
      if the source writes such cells";
 
 fn note(noted: &mut Noted, place: Place) {
@@ -39,7 +39,7 @@ impl Table {
         }
         let fault = match progress {
             Progress::Whole if self.may_hold_rows(&taken, delimiter) => {
-                return self.quoted_rows(row, (scan.cells, &bad), quoting);
+                return self.quoted_rows(row, scan.cells, &bad, quoting);
             }
             Progress::Whole => return self.cells(row, scan.cells, &bad),
             Progress::Broken(fault) => fault,
@@ -52,7 +52,7 @@ impl Table {
         if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
             return row.broken(fault.at, words.to_owned(), Extent::Quotes);
         }
-        // Where the quote was opened is where it must be mended; where it was seen shows which one was meant.
+        // Where the quote was opened is where it must be repaired; where it was seen shows which one was meant.
         let (at, seen) = (scan.open_at(), row.behind(fault.at));
         let reason = format!(
             "the quote that is opened here, in row {}, is broken; at line {}, character {}: {words}; nothing from here on can be trusted",
@@ -71,12 +71,7 @@ impl Table {
     }
 
     /// A row whose lines could be rows: it is taken at its word by the RFC, and told; otherwise it is refused.
-    fn quoted_rows(
-        &mut self,
-        row: Row,
-        (found, bad): (Vec<Found>, &[(usize, usize)]),
-        quoting: Quoting,
-    ) -> Row {
+    fn quoted_rows(&mut self, row: Row, found: Vec<Found>, bad: &[(usize, usize)], quoting: Quoting) -> Row {
         let several = found.iter().find(|cell| cell.text.contains(['\n', '\r']));
         let at = several.map_or(0, |cell| cell.start);
         if quoting == Quoting::Lenient {

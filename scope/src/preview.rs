@@ -23,12 +23,12 @@ pub enum Change {
     },
     /// It is suspended before the first event of that schema, for this reason.
     Suspended {
-        /// Why, and what mends it.
+        /// Why, and what repairs it.
         reason: String,
     },
     /// It is suspended under the newest schema already, and stays so.
     StaysSuspended {
-        /// Why, and what mends it.
+        /// Why, and what repairs it.
         reason: String,
     },
     /// It is suspended under the newest schema, and would give again.
@@ -37,7 +37,7 @@ pub enum Change {
 
 /// What a consumer would see under the proposed schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Foreseen {
+pub struct Previewed {
     /// What changes.
     #[serde(flatten)]
     pub change: Change,
@@ -59,7 +59,7 @@ pub struct Proposal<'a> {
 }
 
 /// Tells what a proposed schema would change for an agreement.
-pub fn foresee(agreement: &Agreement, proposal: &Proposal<'_>, secret: &NetworkSecret) -> Foreseen {
+pub fn preview(agreement: &Agreement, proposal: &Proposal<'_>, secret: &NetworkSecret) -> Previewed {
     let Proposal { agreed, newest, proposed, key } = *proposal;
     let under = |writer: &AvroSchema| -> Result<Compiled, CompileError> {
         let age = if writer == agreed { Age::Same } else { Age::Newer };
@@ -76,7 +76,7 @@ pub fn foresee(agreement: &Agreement, proposal: &Proposal<'_>, secret: &NetworkS
         (Err(_), Err(error)) => Change::StaysSuspended { reason: error.to_string() },
         (Err(_), Ok(_)) => Change::Resumed,
     };
-    Foreseen { change, sees }
+    Previewed { change, sees }
 }
 
 fn seen(agreement: &Agreement, compiled: &Compiled) -> Vec<(String, Transform)> {
@@ -102,10 +102,10 @@ mod tests {
         let (agreed, newest, proposed) = (schema(&format!("{K}, {T}")), schema(newest), schema(proposed));
         let key = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
         let proposal = Proposal { agreed: &agreed, newest: &newest, proposed: &proposed, key: &key };
-        let foreseen = foresee(&agreement, &proposal, &secret);
-        let is_off = matches!(foreseen.change, Change::Suspended { .. } | Change::StaysSuspended { .. });
-        assert_eq!(foreseen.sees.len(), if is_off { 0 } else { 2 });
-        foreseen.change
+        let previewed = preview(&agreement, &proposal, &secret);
+        let is_off = matches!(previewed.change, Change::Suspended { .. } | Change::StaysSuspended { .. });
+        assert_eq!(previewed.sees.len(), if is_off { 0 } else { 2 });
+        previewed.change
     }
 
     #[test]

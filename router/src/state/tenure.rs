@@ -1,6 +1,6 @@
 //! One holding of one shard, and how far a partition's state has got.
 //!
-//! Owns the fenced writer for as long as it is good: a failed commit ends the term.
+//! Owns the fenced writer for as long as it is good: a failed commit ends the tenure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use super::records::{self, StateMark};
 const READ_BYTES: usize = 64 * 1024;
 
 /// One holding of one shard.
-pub struct Term {
+pub struct Tenure {
     writer: Mutex<Box<dyn FencedWriter>>,
     over: watch::Sender<bool>,
 }
 
-impl Term {
+impl Tenure {
     pub(super) fn new(writer: Box<dyn FencedWriter>) -> Self {
         Self { writer: Mutex::new(writer), over: watch::Sender::new(false) }
     }
 
-    /// Commits a batch; a failure ends the term.
+    /// Commits a batch; a failure ends the tenure.
     pub async fn commit(
         &self,
         topic: &str,
@@ -34,7 +34,7 @@ impl Term {
     ) -> Result<Offset, CommitError> {
         let mut writer = self.writer.lock().await;
         if *self.over.borrow() {
-            return Err(CommitError::Failed("the term is over".to_owned()));
+            return Err(CommitError::Failed("the tenure is over".to_owned()));
         }
         writer.commit(topic, partition, records).await.inspect_err(|_| self.end())
     }
@@ -51,25 +51,25 @@ impl Term {
 
 /// How far a partition's state has got, as far as this router knows; clones share it.
 #[derive(Debug, Clone)]
-pub struct Reach {
+pub struct StateWatch {
     topic: Arc<str>,
     partition: Partition,
-    known: watch::Sender<Known>,
+    progress: watch::Sender<StateProgress>,
 }
 
 /// What a router knows of a partition's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Known {
+pub struct StateProgress {
     /// The first log offset that it does not include; it may include more than we know.
     pub to: Offset,
     /// The log lost events before this offset that the state had not; see [`StateMark::overtaken`].
     pub overtaken: Option<Offset>,
 }
 
-impl Reach {
+impl StateWatch {
     /// Of a partition of a state topic.
     pub fn new(topic: &str, partition: Partition) -> Self {
-        Self { topic: topic.into(), partition, known: watch::Sender::default() }
+        Self { topic: topic.into(), partition, progress: watch::Sender::default() }
     }
 
     /// The state topic.
@@ -78,16 +78,16 @@ impl Reach {
     }
 
     /// What this router knows.
-    pub fn known(&self) -> Known {
-        *self.known.borrow()
+    pub fn progress(&self) -> StateProgress {
+        *self.progress.borrow()
     }
 
     /// What was committed last, or before: older news changes nothing.
-    pub fn advance(&self, news: Known) {
-        self.known.send_if_modified(|known| {
-            let is_news = news.to >= known.to && news != *known;
+    pub fn advance(&self, news: StateProgress) {
+        self.progress.send_if_modified(|progress| {
+            let is_news = news.to >= progress.to && news != *progress;
             if is_news {
-                *known = news;
+                *progress = news;
             }
             is_news
         });
@@ -111,7 +111,7 @@ impl Reach {
                 last = found.or(last);
             }
             if let Some(StateMark { checkpoint, overtaken, .. }) = &last {
-                self.advance(Known { to: checkpoint.as_of, overtaken: *overtaken });
+                self.advance(StateProgress { to: checkpoint.as_of, overtaken: *overtaken });
             }
             if last.is_some() || begin == bounds.first {
                 return Ok(last);

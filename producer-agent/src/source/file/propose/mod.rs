@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use schemas::avro::names::field_name;
 use serde_json::{Value as Json, json};
 
-use super::cells::{Cell, Cells, Columns, hint, in_quotes};
-use super::format::TableFormat;
 use super::table::{Table, TableError};
+use crate::source::cells::{Cell, Cells, Columns, hint, in_quotes};
+use crate::source::format::TableFormat;
 
 use keys::Keys;
 use kinds::Kinds;

@@ -9,8 +9,8 @@ use schemas::digest::hash128;
 
 use super::{ProposeError, text};
 use crate::source::cells::Cells;
+use crate::source::file::table::Table;
 use crate::source::format::TableFormat;
-use crate::source::table::Table;
 
 /// What columns that are keys are called, the surest first.
 const KEY_WORDS: [&str; 12] = [

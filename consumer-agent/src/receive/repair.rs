@@ -1,13 +1,13 @@
-//! A replica compared with what was told of its ranges, and mended.
+//! A replica compared with what was told of its ranges, and repaired.
 //!
-//! Owns the reading of the sink's rows for it. A mend is a batch like any other: the rows that are wrong, and the cursor
+//! Owns the reading of the sink's rows for it. A repair is a batch like any other: the rows that are wrong, and the cursor
 //! where the replica stands.
 
 use std::collections::BTreeMap;
 
 use schemas::avro::schema::AvroSchema;
 use schemas::cursor::Cursor;
-use schemas::reconcile::{Ranges, Sums, Texts, texts};
+use schemas::reconcile::{RangeDigests, Ranges, Texts, texts};
 use schemas::time::Millis;
 
 use crate::sink::effect::Effect;
@@ -15,21 +15,25 @@ use crate::sink::error::SinkError;
 use crate::sink::{Batch, Sink};
 
 /// What the replica's rows come to.
-pub(super) async fn sums(sink: &mut dyn Sink, within: &Ranges, bits: u8) -> Result<Sums, SinkError> {
-    let mut sums = Sums::new(within.clone(), bits);
-    sink.scan(&mut |key, texts| sums.add(key, &texts)).await?;
-    Ok(sums)
+pub(super) async fn digests(
+    sink: &mut dyn Sink,
+    within: &Ranges,
+    bits: u8,
+) -> Result<RangeDigests, SinkError> {
+    let mut digests = RangeDigests::new(within.clone(), bits);
+    sink.scan(&mut |key, texts| digests.add(key, &texts)).await?;
+    Ok(digests)
 }
 
 /// The rows that some ranges have, as they come.
 #[derive(Debug)]
-pub(super) struct Mend {
+pub(super) struct Repair {
     within: Ranges,
     rows: BTreeMap<String, (Vec<u8>, Texts)>,
     left: usize,
 }
 
-impl Mend {
+impl Repair {
     /// Of these ranges nothing has come yet.
     pub(super) fn new(within: Ranges) -> Self {
         let left = within.numbers().len();

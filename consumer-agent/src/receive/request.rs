@@ -1,15 +1,15 @@
-//! A person's wish that a replica is compared with its part of the register now.
+//! A person's request that a replica is reconciled with its part of the register now.
 //!
 //! Owns nothing but the word, given in one place and taken in another. Clones share it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The wish.
+/// The request.
 #[derive(Debug, Clone, Default)]
-pub struct Wish(Arc<AtomicBool>);
+pub struct ReconcileRequest(Arc<AtomicBool>);
 
-impl Wish {
+impl ReconcileRequest {
     /// Gives the word.
     pub fn give(&self) {
         self.0.store(true, Ordering::Release);

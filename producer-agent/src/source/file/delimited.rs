@@ -3,7 +3,7 @@
 //! Owns quotes and delimiters (RFC 4180 and what is told otherwise). A record that follows no rule is a fault with its
 //! place, never a guess. It knows lines, not files.
 
-use super::format::Quoting;
+use crate::source::format::Quoting;
 
 /// A cell as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

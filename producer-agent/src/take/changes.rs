@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 
-use super::cells::{Cell, Cells};
-use super::compare::{Counts, Parked, Read, RowReader};
-use super::table::{Extent, Row};
+use super::counts::Counts;
 use crate::image::{ImageError, ImageStore};
+use crate::source::cells::{Cell, Cells};
+use crate::source::reader::{Parked, Read, RowReader};
+use crate::source::row::{Extent, Row};
 
 /// Where a row's operation stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,43 +1,43 @@
 //! When a replica is compared with its part of the register, what is asked, and what follows from the answer.
 //!
-//! Pure. It descends: sums of ranges of the keys' hashes, finer ones within those that differ, then the rows of the
-//! finest. After a mend everything is compared once more; a replica that does not come to be equal is given up by name.
+//! Pure. It descends: digests of ranges of the keys' hashes, finer ones within those that differ, then the rows of the
+//! finest. After a repair everything is compared once more; a replica that does not come to be equal is given up by name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use schemas::limits::{MAX_ASKED_RANGES, MAX_RANGE_BITS, MAX_SUMS};
-use schemas::reconcile::{Announced, Ask, Ranges, Sums};
+use schemas::limits::{MAX_RANGE_BITS, MAX_RANGE_DIGESTS, MAX_RECONCILED_RANGES};
+use schemas::reconcile::{AnnouncedDigests, RangeDigests, Ranges, ReconcileQuery};
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Rows of a range in the first question: few sums, and most ranges of a replica with few wrong rows are equal.
+/// Rows of a range in the first query: few digests, and most ranges of a replica with few wrong rows are equal.
 const ROWS_AT_FIRST: usize = 24;
 /// Rows of a range that is asked for: what is moved beside a wrong row.
 const ROWS_AT_LAST: usize = 3;
 /// Ranges below which it is not judged how many differ.
 const FEW_RANGES: usize = 64;
-/// Streams that end before one question is answered: more, and the check is left to its next time.
+/// Streams that end before one query is answered: more, and the reconciliation is left to its next time.
 const TRIES: u32 = 3;
 /// Ranges whose rows are asked for at once: some 5 KB a row fit a router's bound.
 const RANGES_AT_ONCE: usize = 256;
-/// Mends after which as much differs as before: more, and it is not the mending that is late.
+/// Repairs after which as much differs as before: more, and it is not the repairing that is late.
 const IN_VAIN: u32 = 3;
-/// How often a replica is received anew for one wish to compare it.
-const RESYNCS_OF_A_WISH: u32 = 1;
+/// How often a replica is received anew for one request to reconcile it.
+const RESYNCS_OF_A_REQUEST: u32 = 1;
 
 /// How the last comparison ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checked {
+pub struct Reconciled {
     /// When.
     pub at: Millis,
     /// Whether the replica equals its part of the register now.
     pub equal: bool,
     /// Rows of the register's part.
     pub rows: u64,
-    /// Keys whose row was wrong and was mended.
-    pub mended: usize,
+    /// Keys whose row was wrong and was repaired.
+    pub repaired: usize,
     /// Bytes that questions and answers took.
     pub bytes: u64,
 }
@@ -46,87 +46,87 @@ pub struct Checked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// It is over; the replica is equal, or cannot be made so.
-    Over(Checked),
-    /// Another question, for which another stream is needed.
-    AskOn,
-    /// So much differs that a pass from the state is the shorter way.
+    Over(Reconciled),
+    /// Another query, for which another stream is needed.
+    QueryOn,
+    /// So much differs that a snapshot is the shorter way.
     Resync,
 }
 
-/// An answer that is not one to the question.
+/// An answer that is not one to the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it answers a question that was not asked")]
+#[error("it answers a query that was not asked")]
 pub struct Unasked;
 
 /// The comparisons of one replica.
 #[derive(Debug)]
-pub struct Reconciling {
+pub struct Reconciler {
     every: Option<Duration>,
     due: Option<Instant>,
     /// A person waits for the end of one: how often the replica may be received anew for it.
-    wished: Option<u32>,
-    ask: Option<Ask>,
+    requested: Option<u32>,
+    query: Option<ReconcileQuery>,
     tries: u32,
     /// Ranges that are to be asked for after those that are.
     pending: Option<Ranges>,
-    /// Ranges that differed in the first sums before the last mend.
+    /// Ranges that differed in the first digests before the last repair.
     differed: Option<usize>,
     in_vain: u32,
-    mended: usize,
+    repaired: usize,
     bytes: u64,
-    last: Option<Checked>,
+    last: Option<Reconciled>,
 }
 
-impl Reconciling {
+impl Reconciler {
     /// Comparisons so often, the first after a share of that, in thousandths; never without it.
     pub fn new(every: Option<Duration>, now: Instant, share: u32) -> Self {
         let due = every.map(|every| now + every * share.min(1_000) / 1_000);
-        let (ask, pending, differed, last) = (None, None, None, None);
+        let (query, pending, differed, last) = (None, None, None, None);
         Self {
             every,
             due,
-            wished: None,
-            ask,
+            requested: None,
+            query,
             tries: 0,
             pending,
             differed,
             in_vain: 0,
-            mended: 0,
+            repaired: 0,
             bytes: 0,
             last,
         }
     }
 
     /// A person wants to know now; a comparison that is under way is what is wanted.
-    pub fn wish(&mut self, now: Instant) {
-        self.wished = Some(RESYNCS_OF_A_WISH);
-        if self.ask.is_none() {
+    pub fn request(&mut self, now: Instant) {
+        self.requested = Some(RESYNCS_OF_A_REQUEST);
+        if self.query.is_none() {
             self.due = Some(now);
         }
     }
 
-    /// When a stream without a question is to be left for one that asks.
+    /// When a stream without a query is to be left for one with it.
     pub fn due(&self) -> Option<Instant> {
-        self.due.filter(|_| self.ask.is_none())
+        self.due.filter(|_| self.query.is_none())
     }
 
-    /// The question that a stream which begins now is to ask, of a replica with so many rows.
-    pub fn question(&mut self, now: Instant, rows: usize) -> Option<Ask> {
-        if self.ask.is_none() && self.due.is_some_and(|due| due <= now) {
+    /// The query that a stream which begins now is to carry, of a replica with so many rows.
+    pub fn query(&mut self, now: Instant, rows: usize) -> Option<ReconcileQuery> {
+        if self.query.is_none() && self.due.is_some_and(|due| due <= now) {
             (self.pending, self.differed) = (None, None);
-            (self.tries, self.in_vain, self.mended, self.bytes) = (0, 0, 0, 0);
-            self.ask = first(rows);
+            (self.tries, self.in_vain, self.repaired, self.bytes) = (0, 0, 0, 0);
+            self.query = first(rows);
         }
-        self.ask.clone()
+        self.query.clone()
     }
 
-    /// The question that is open.
-    pub const fn open(&self) -> Option<&Ask> {
-        self.ask.as_ref()
+    /// The query that is open.
+    pub const fn open(&self) -> Option<&ReconcileQuery> {
+        self.query.as_ref()
     }
 
     /// How the last comparison ended.
-    pub const fn last(&self) -> Option<Checked> {
+    pub const fn last(&self) -> Option<Reconciled> {
         self.last
     }
 
@@ -135,14 +135,14 @@ impl Reconciling {
         self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
 
-    /// Sums were told; `own` are the replica's.
-    pub fn on_sums(
+    /// The register's digests have come; `own` are the replica's.
+    pub fn on_digests(
         &mut self,
-        own: &Sums,
-        told: &Announced,
+        own: &RangeDigests,
+        told: &AnnouncedDigests,
         at: (Millis, Instant),
     ) -> Result<Finding, Unasked> {
-        let Some(Ask::Sums { within, bits }) = self.ask.take() else { return Err(Unasked) };
+        let Some(ReconcileQuery::Digests { within, bits }) = self.query.take() else { return Err(Unasked) };
         let numbers = own.differing(told).ok_or(Unasked)?;
         let own = own.announce();
         self.tries = 0;
@@ -154,8 +154,8 @@ impl Reconciling {
                 (true, true) => Finding::Over(self.over(true, told.rows, at)),
                 (true, false) => self.resync(told.rows, at),
                 (false, _) => {
-                    self.ask = first(rows);
-                    Finding::AskOn
+                    self.query = first(rows);
+                    Finding::QueryOn
                 }
             });
         }
@@ -170,45 +170,45 @@ impl Reconciling {
                 return Ok(self.resync(told.rows, at));
             }
         }
-        let per_parent = MAX_SUMS / numbers.len().min(MAX_ASKED_RANGES);
+        let per_parent = MAX_RANGE_DIGESTS / numbers.len().min(MAX_RECONCILED_RANGES);
         let finer = finest(told, &within, bits).min(bits + u8::try_from(per_parent.ilog2()).unwrap_or(0));
-        let numbers = numbers.into_iter().take(MAX_ASKED_RANGES).collect();
+        let numbers = numbers.into_iter().take(MAX_RECONCILED_RANGES).collect();
         let within = Ranges::new(bits, numbers).ok_or(Unasked)?;
-        self.ask = match Ask::sums(within.clone(), finer) {
-            Some(ask) if finer > bits => Some(ask),
+        self.query = match ReconcileQuery::digests(within.clone(), finer) {
+            Some(query) if finer > bits => Some(query),
             _ => self.rows_of(&within),
         };
-        Ok(Finding::AskOn)
+        Ok(Finding::QueryOn)
     }
 
     /// The rows of some of the ranges, and the others later.
-    fn rows_of(&mut self, within: &Ranges) -> Option<Ask> {
+    fn rows_of(&mut self, within: &Ranges) -> Option<ReconcileQuery> {
         let bits = within.bits();
         let mut numbers = within.numbers().iter().copied();
         let now: BTreeSet<u32> = numbers.by_ref().take(RANGES_AT_ONCE).collect();
         self.pending = Ranges::new(bits, numbers.collect());
-        Some(Ask::Rows { within: Ranges::new(bits, now)? })
+        Some(ReconcileQuery::Rows { within: Ranges::new(bits, now)? })
     }
 
     /// The rows that were asked for are in the replica; so many were wrong. When all are, everything is compared again.
-    pub fn on_mended(&mut self, wrong: usize, rows: usize) {
-        self.mended += wrong;
+    pub fn on_repaired(&mut self, wrong: usize, rows: usize) {
+        self.repaired += wrong;
         self.tries = 0;
-        self.ask = match self.pending.take() {
+        self.query = match self.pending.take() {
             Some(within) => self.rows_of(&within),
             None => first(rows),
         };
     }
 
-    /// A stream ended before its question was answered, or none was open; whether the check is given up.
+    /// A stream ended before its query was answered, or none was open; whether the reconciliation is given up.
     pub fn on_broken(&mut self, now: Instant) -> bool {
-        if self.ask.is_none() {
+        if self.query.is_none() {
             return false;
         }
         self.tries += 1;
         let given_up = self.tries >= TRIES;
         if given_up {
-            self.wished = None;
+            self.requested = None;
             self.next(now);
         }
         given_up
@@ -216,43 +216,46 @@ impl Reconciling {
 
     /// The replica is received anew: it is compared again at its next time, or behind that for a person who waits.
     pub fn on_resync(&mut self, now: Instant) {
-        if self.ask.is_some() {
-            self.wished = self.wished.and_then(|left| left.checked_sub(1));
+        if self.query.is_some() {
+            self.requested = self.requested.and_then(|left| left.checked_sub(1));
             self.next(now);
         }
     }
 
     fn next(&mut self, now: Instant) {
-        self.ask = None;
-        self.due = if self.wished.is_some() { Some(now) } else { self.every.map(|every| now + every) };
+        self.query = None;
+        self.due = if self.requested.is_some() { Some(now) } else { self.every.map(|every| now + every) };
     }
 
-    /// It is to be received anew; not again for one wish, which has its answer then.
+    /// It is to be received anew; not again for one request, which has its answer then.
     fn resync(&mut self, rows: u64, at: (Millis, Instant)) -> Finding {
-        match self.wished {
+        match self.requested {
             Some(0) => return Finding::Over(self.over(false, rows, at)),
-            Some(left) => self.wished = Some(left - 1),
+            Some(left) => self.requested = Some(left - 1),
             None => {}
         }
         self.next(at.1);
         Finding::Resync
     }
 
-    fn over(&mut self, equal: bool, rows: u64, (at, now): (Millis, Instant)) -> Checked {
-        self.wished = None;
+    fn over(&mut self, equal: bool, rows: u64, (at, now): (Millis, Instant)) -> Reconciled {
+        self.requested = None;
         self.next(now);
-        let checked = Checked { at, equal, rows, mended: self.mended, bytes: self.bytes };
-        self.last = Some(checked);
-        checked
+        let reconciled = Reconciled { at, equal, rows, repaired: self.repaired, bytes: self.bytes };
+        self.last = Some(reconciled);
+        reconciled
     }
 }
 
-fn first(rows: usize) -> Option<Ask> {
-    Ask::sums(Ranges::whole(), bits_for(rows, ROWS_AT_FIRST).min(bits_for(MAX_SUMS, 1)))
+fn first(rows: usize) -> Option<ReconcileQuery> {
+    ReconcileQuery::digests(
+        Ranges::whole(),
+        bits_for(rows, ROWS_AT_FIRST).min(bits_for(MAX_RANGE_DIGESTS, 1)),
+    )
 }
 
 /// How fine ranges within some are of use, when the rows of all are about what was told.
-fn finest(told: &Announced, within: &Ranges, bits: u8) -> u8 {
+fn finest(told: &AnnouncedDigests, within: &Ranges, bits: u8) -> u8 {
     let share = told.rows / u64::try_from(within.numbers().len()).unwrap_or(1).max(1);
     let per_range = usize::try_from(share).unwrap_or(usize::MAX);
     (within.bits() + bits_for(per_range, ROWS_AT_LAST)).clamp(bits, MAX_RANGE_BITS)
@@ -274,42 +277,42 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn sums(rows: &Held, within: &Ranges, bits: u8) -> Sums {
-        let mut sums = Sums::new(within.clone(), bits);
-        rows.iter().for_each(|(key, value)| sums.add(key, &[Some(value.to_string())]));
-        sums
+    fn digests(rows: &Held, within: &Ranges, bits: u8) -> RangeDigests {
+        let mut digests = RangeDigests::new(within.clone(), bits);
+        rows.iter().for_each(|(key, value)| digests.add(key, &[Some(value.to_string())]));
+        digests
     }
 
     /// Asks and answers until it is over; the rows that were moved, and how it ended.
-    fn reconcile(register: &Held, replica: &mut Held, loses_mends: bool) -> (usize, Finding) {
+    fn reconcile(register: &Held, replica: &mut Held, loses_repairs: bool) -> (usize, Finding) {
         let now = Instant::now();
-        let mut reconciling = Reconciling::new(Some(DAY), now, 0);
+        let mut reconciler = Reconciler::new(Some(DAY), now, 0);
         let mut moved = 0;
         loop {
-            let ask = reconciling.question(now, replica.len()).unwrap();
-            let ask: Ask = ask.to_string().parse().unwrap();
-            match ask {
-                Ask::Sums { within, bits } => {
-                    let told = sums(register, &within, bits).announce();
-                    let own = sums(replica, &within, bits);
-                    match reconciling.on_sums(&own, &told, (Millis::new(1), now)).unwrap() {
-                        Finding::AskOn => {}
+            let query = reconciler.query(now, replica.len()).unwrap();
+            let query: ReconcileQuery = query.to_string().parse().unwrap();
+            match query {
+                ReconcileQuery::Digests { within, bits } => {
+                    let told = digests(register, &within, bits).announce();
+                    let own = digests(replica, &within, bits);
+                    match reconciler.on_digests(&own, &told, (Millis::new(1), now)).unwrap() {
+                        Finding::QueryOn => {}
                         over => return (moved, over),
                     }
                 }
-                Ask::Rows { within } => {
+                ReconcileQuery::Rows { within } => {
                     let of = |rows: &Held| {
                         rows.clone().into_iter().filter(|(key, _)| within.of(key).is_some()).collect::<Held>()
                     };
                     let (told, had) = (of(register), of(replica));
                     moved += told.len();
-                    if !loses_mends {
+                    if !loses_repairs {
                         replica.retain(|key, _| within.of(key).is_none());
                         replica.extend(told.clone());
                     }
                     let keys: std::collections::BTreeSet<_> = told.keys().chain(had.keys()).collect();
                     let wrong = keys.iter().filter(|key| told.get(**key) != had.get(**key)).count();
-                    reconciling.on_mended(wrong, replica.len());
+                    reconciler.on_repaired(wrong, replica.len());
                 }
             }
         }
@@ -332,9 +335,9 @@ mod tests {
                 wrong += 2 + usize::from(n + 100 < rows);
             }
             let (moved, finding) = reconcile(&register, &mut replica, false);
-            let Finding::Over(checked) = finding else { panic!("{rows}: {finding:?}") };
-            assert!(checked.equal && replica == register, "{rows}: {checked:?}");
-            assert_eq!((checked.mended, checked.rows), (wrong, u64::from(rows)));
+            let Finding::Over(reconciled) = finding else { panic!("{rows}: {finding:?}") };
+            assert!(reconciled.equal && replica == register, "{rows}: {reconciled:?}");
+            assert_eq!((reconciled.repaired, reconciled.rows), (wrong, u64::from(rows)));
             assert!(moved <= wrong * 8, "{rows}: moved {moved} for {wrong}");
         }
     }
@@ -352,56 +355,62 @@ mod tests {
         let mut replica = register.clone();
         replica.insert("key-7".to_owned(), 0);
         let (_, finding) = reconcile(&register, &mut replica, true);
-        assert!(matches!(finding, Finding::Over(Checked { equal: false, .. })), "{finding:?}");
+        assert!(matches!(finding, Finding::Over(Reconciled { equal: false, .. })), "{finding:?}");
     }
 
     #[test]
     fn a_question_that_is_never_answered_is_left_to_the_next_time() {
         let now = Instant::now();
-        let mut reconciling = Reconciling::new(Some(DAY), now, 500);
-        assert_eq!(reconciling.question(now, 9), None);
-        assert_eq!(reconciling.due(), Some(now + DAY / 2));
+        let mut reconciler = Reconciler::new(Some(DAY), now, 500);
+        assert_eq!(reconciler.query(now, 9), None);
+        assert_eq!(reconciler.due(), Some(now + DAY / 2));
         let now = now + DAY;
         for _ in 1..TRIES {
-            assert!(reconciling.question(now, 9).is_some());
-            assert!(!reconciling.on_broken(now));
+            assert!(reconciler.query(now, 9).is_some());
+            assert!(!reconciler.on_broken(now));
         }
-        assert!(reconciling.on_broken(now));
-        assert_eq!(reconciling.question(now, 9), None);
-        assert_eq!(reconciling.due(), Some(now + DAY));
-        assert_eq!(Reconciling::new(None, now, 0).question(now, 9), None);
-        let told = Sums::new(Ranges::whole(), 0).announce();
-        assert!(reconciling.on_sums(&Sums::new(Ranges::whole(), 0), &told, (Millis::new(0), now)).is_err());
+        assert!(reconciler.on_broken(now));
+        assert_eq!(reconciler.query(now, 9), None);
+        assert_eq!(reconciler.due(), Some(now + DAY));
+        assert_eq!(Reconciler::new(None, now, 0).query(now, 9), None);
+        let told = RangeDigests::new(Ranges::whole(), 0).announce();
+        assert!(
+            reconciler
+                .on_digests(&RangeDigests::new(Ranges::whole(), 0), &told, (Millis::new(0), now))
+                .is_err()
+        );
     }
 
     #[test]
-    fn a_wish_outlives_a_resync_and_ends_with_its_answer() {
+    fn a_request_outlives_a_resync_and_ends_with_its_answer() {
         let now = Instant::now();
-        let mut reconciling = Reconciling::new(None, now, 0);
-        assert_eq!(reconciling.question(now, 0), None);
-        reconciling.wish(now);
-        assert!(reconciling.question(now, 0).is_some());
-        reconciling.on_resync(now);
-        assert!(reconciling.open().is_none() && reconciling.due() == Some(now));
-        let Some(Ask::Sums { within, bits }) = reconciling.question(now, 0) else { panic!("it asks again") };
-        let sums = sums(&Held::new(), &within, bits);
-        let found = reconciling.on_sums(&sums, &sums.announce(), (Millis::new(1), now)).unwrap();
-        assert!(matches!(found, Finding::Over(Checked { equal: true, .. })));
-        assert_eq!((reconciling.due(), reconciling.question(now, 0)), (None, None));
-        // Whom nobody answers gives up, and so does one whose streams are closed for a resync again and again.
-        let broken = |reconciling: &mut Reconciling| {
-            reconciling.on_broken(now);
+        let mut reconciler = Reconciler::new(None, now, 0);
+        assert_eq!(reconciler.query(now, 0), None);
+        reconciler.request(now);
+        assert!(reconciler.query(now, 0).is_some());
+        reconciler.on_resync(now);
+        assert!(reconciler.open().is_none() && reconciler.due() == Some(now));
+        let Some(ReconcileQuery::Digests { within, bits }) = reconciler.query(now, 0) else {
+            panic!("it asks again")
         };
-        let resynced = |reconciling: &mut Reconciling| reconciling.on_resync(now);
-        for end in [&broken as &dyn Fn(&mut Reconciling), &resynced] {
-            reconciling.wish(now);
+        let digests = digests(&Held::new(), &within, bits);
+        let found = reconciler.on_digests(&digests, &digests.announce(), (Millis::new(1), now)).unwrap();
+        assert!(matches!(found, Finding::Over(Reconciled { equal: true, .. })));
+        assert_eq!((reconciler.due(), reconciler.query(now, 0)), (None, None));
+        // Whom nobody answers gives up, and so does one whose streams are closed for a resync again and again.
+        let broken = |reconciler: &mut Reconciler| {
+            reconciler.on_broken(now);
+        };
+        let resynced = |reconciler: &mut Reconciler| reconciler.on_resync(now);
+        for end in [&broken as &dyn Fn(&mut Reconciler), &resynced] {
+            reconciler.request(now);
             let asked = (0..100).take_while(|_| {
-                let is_asked = reconciling.question(now, 0).is_some();
-                end(&mut reconciling);
+                let is_asked = reconciler.query(now, 0).is_some();
+                end(&mut reconciler);
                 is_asked
             });
             assert!((1..10).contains(&asked.count()));
-            assert_eq!(reconciling.question(now, 0), None);
+            assert_eq!(reconciler.query(now, 0), None);
         }
     }
 
@@ -410,17 +419,17 @@ mod tests {
         let now = Instant::now();
         let register: Held = (0..10_000).map(|key| (key.to_string(), 1)).collect();
         let spoilt: Held = register.keys().map(|key| (key.clone(), 2)).collect();
-        let mut reconciling = Reconciling::new(None, now, 0);
-        reconciling.wish(now);
+        let mut reconciler = Reconciler::new(None, now, 0);
+        reconciler.request(now);
         let mut found = || {
-            let Some(Ask::Sums { within, bits }) = reconciling.question(now, spoilt.len()) else {
+            let Some(ReconcileQuery::Digests { within, bits }) = reconciler.query(now, spoilt.len()) else {
                 panic!("it asks")
             };
-            let (own, told) = (sums(&spoilt, &within, bits), sums(&register, &within, bits).announce());
-            reconciling.on_sums(&own, &told, (Millis::new(1), now)).unwrap()
+            let (own, told) = (digests(&spoilt, &within, bits), digests(&register, &within, bits).announce());
+            reconciler.on_digests(&own, &told, (Millis::new(1), now)).unwrap()
         };
         assert_eq!(found(), Finding::Resync);
-        assert!(matches!(found(), Finding::Over(Checked { equal: false, rows: 10_000, .. })));
-        assert_eq!((reconciling.due(), reconciling.question(now, 0)), (None, None));
+        assert!(matches!(found(), Finding::Over(Reconciled { equal: false, rows: 10_000, .. })));
+        assert_eq!((reconciler.due(), reconciler.query(now, 0)), (None, None));
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use encoding_rs::{Decoder, DecoderResult, Encoding};
 
-use super::place::{Place, Widths};
+use crate::source::place::{Place, Widths};
 
 const BUFFER: usize = 64 * 1024;
 /// A record beyond this has lost its end: an image takes a tenth of it.

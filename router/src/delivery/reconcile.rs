@@ -1,4 +1,4 @@
-//! The answer to a consumer's question what its rows should come to.
+//! A reconciliation: what a consumer's rows should come to as range digests, or the rows of some ranges.
 //!
 //! Owns the way to it: the rows of the present state, judged by the consumer's agreement, then the log from there to
 //! the very place of the consumer's stream. It gives out nothing itself: the stream does, at that place.
@@ -15,7 +15,7 @@ use schemas::cursor::Place;
 use schemas::ids::Offset;
 use schemas::limits::{MAX_RANGE_BYTES, MAX_RANGE_ROWS_BYTES};
 use schemas::per_partition::PerPartition;
-use schemas::reconcile::{Ask, Ranges, Sums, texts};
+use schemas::reconcile::{RangeDigests, Ranges, ReconcileQuery, texts};
 use scope::permit::{Outcome, Permitted};
 use tokio::sync::{oneshot, watch};
 use tokio::task::coop::consume_budget;
@@ -26,9 +26,9 @@ use crate::fanout::observer::Follower;
 use crate::grants::{Grant, GrantError};
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
 
-/// Why there is no answer.
+/// Why a reconciliation came to no end.
 #[derive(Debug, thiserror::Error)]
-pub enum ReckonError {
+pub enum ReconcileError {
     /// The state.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -45,20 +45,20 @@ pub enum ReckonError {
     #[error("the log is not read any more")]
     Stopped,
     /// The ranges that were asked for have too many rows.
-    #[error("the ranges have more than {} MiB of rows: a pass from the state is the shorter way", MAX_RANGE_ROWS_BYTES >> 20)]
+    #[error("the ranges have more than {} MiB of rows: a snapshot is the shorter way", MAX_RANGE_ROWS_BYTES >> 20)]
     TooMany,
 }
 
-/// What is gathered for the answer.
-pub enum Answer {
-    /// The sums of ranges.
-    Sums(Sums),
+/// What a reconciliation gives.
+pub enum Gathered {
+    /// The digests of ranges.
+    Digests(RangeDigests),
     /// The rows of ranges, by range and key.
-    Rows(Gathered),
+    Rows(GatheredRows),
 }
 
 /// Rows of some ranges.
-pub struct Gathered {
+pub struct GatheredRows {
     /// The ranges.
     pub within: Ranges,
     /// By range and key as the consumer has it.
@@ -66,43 +66,46 @@ pub struct Gathered {
     bytes: usize,
 }
 
-/// An answer on its way to the stream's place.
-pub struct Reckoning {
+/// A reconciliation on its way to the stream's place.
+pub struct Reconciliation {
     grant: Grant,
     view: watch::Receiver<Arc<ControlView>>,
-    answer: Answer,
+    gathered: Gathered,
     followers: Vec<Follower>,
 }
 
-impl Reckoning {
+impl Reconciliation {
     /// Reads the present state.
     pub async fn begin(
         running: &Running,
         grant: Grant,
         view: watch::Receiver<Arc<ControlView>>,
-        ask: Ask,
-    ) -> Result<Self, ReckonError> {
-        let answer = match ask {
-            Ask::Sums { within, bits } => Answer::Sums(Sums::new(within, bits)),
-            Ask::Rows { within } => Answer::Rows(Gathered { within, rows: BTreeMap::new(), bytes: 0 }),
+        query: ReconcileQuery,
+    ) -> Result<Self, ReconcileError> {
+        let gathered = match query {
+            ReconcileQuery::Digests { within, bits } => Gathered::Digests(RangeDigests::new(within, bits)),
+            ReconcileQuery::Rows { within } => {
+                Gathered::Rows(GatheredRows { within, rows: BTreeMap::new(), bytes: 0 })
+            }
         };
-        let mut reckoning = Self { grant, view, answer, followers: Vec::with_capacity(running.feeds.len()) };
+        let mut reconciliation =
+            Self { grant, view, gathered, followers: Vec::with_capacity(running.feeds.len()) };
         for feed in running.feeds.values() {
             let topic = running.entry.channel.state_topic();
-            let mut pass = Bootstrap::begin(Arc::clone(feed), topic).await?;
-            while let Some(images) = pass.next().await? {
-                // What cannot be read has no row, here as in a pass.
+            let mut snapshot = Bootstrap::begin(Arc::clone(feed), topic).await?;
+            while let Some(images) = snapshot.next().await? {
+                // What cannot be read has no row, here as in a snapshot.
                 for present in images.into_iter().flatten() {
                     consume_budget().await;
-                    reckoning.take_present(&present)?;
+                    reconciliation.take_present(&present)?;
                 }
             }
-            reckoning.followers.push(pass.into_follower());
+            reconciliation.followers.push(snapshot.into_follower());
         }
-        Ok(reckoning)
+        Ok(reconciliation)
     }
 
-    fn take_present(&mut self, present: &Present) -> Result<(), ReckonError> {
+    fn take_present(&mut self, present: &Present) -> Result<(), ReconcileError> {
         let view = Arc::clone(&self.view.borrow());
         let scope = self.grant.scope(&view, present.schema, present.codec())?;
         match scope.judge_present(&present.key, present.image()) {
@@ -120,7 +123,7 @@ impl Reckoning {
     }
 
     /// Reads on to these places of the log, to the very event.
-    pub async fn roll_to(mut self, places: &PerPartition<Place>) -> Result<Answer, ReckonError> {
+    pub async fn roll_to(mut self, places: &PerPartition<Place>) -> Result<Gathered, ReconcileError> {
         for (mut follower, place) in std::mem::take(&mut self.followers).into_iter().zip(places.values()) {
             while follower.place().offset < place.offset {
                 let Some(chunk) = follower.next().await? else {
@@ -128,7 +131,7 @@ impl Reckoning {
                     let mut tail = follower.feed().watch();
                     let read = |tail: &Arc<Tail>| tail.next >= place.offset || tail.lost().is_some();
                     if tail.wait_for(read).await.map_or(true, |tail| tail.lost().is_some()) {
-                        return Err(ReckonError::Stopped);
+                        return Err(ReconcileError::Stopped);
                     }
                     continue;
                 };
@@ -144,10 +147,10 @@ impl Reckoning {
                 }
             }
         }
-        Ok(self.answer)
+        Ok(self.gathered)
     }
 
-    fn take_event(&mut self, event: &LocatedChange) -> Result<(), ReckonError> {
+    fn take_event(&mut self, event: &LocatedChange) -> Result<(), ReconcileError> {
         let view = Arc::clone(&self.view.borrow());
         let scope = self.grant.scope(&view, event.schema, event.codec())?;
         // An event that cannot be judged was parked: it changed no row.
@@ -160,16 +163,18 @@ impl Reckoning {
         rows.after.map_or(Ok(()), |row| self.put_in(row))
     }
 
-    fn put_in(&mut self, row: Permitted<Outcome>) -> Result<(), ReckonError> {
+    fn put_in(&mut self, row: Permitted<Outcome>) -> Result<(), ReconcileError> {
         let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
-        match &mut self.answer {
-            Answer::Sums(sums) if sums.counts(key) => sums.add(key, &texts(self.grant.derived(), image)?),
-            Answer::Sums(_) => {}
-            Answer::Rows(gathered) => {
+        match &mut self.gathered {
+            Gathered::Digests(digests) if digests.counts(key) => {
+                digests.add(key, &texts(self.grant.derived(), image)?)
+            }
+            Gathered::Digests(_) => {}
+            Gathered::Rows(gathered) => {
                 if let Some(number) = gathered.within.of(key) {
                     gathered.bytes += key.len() + image.len();
                     if gathered.bytes > MAX_RANGE_ROWS_BYTES {
-                        return Err(ReckonError::TooMany);
+                        return Err(ReconcileError::TooMany);
                     }
                     gathered.rows.entry(number).or_default().insert(key.to_owned(), row);
                 }
@@ -178,14 +183,14 @@ impl Reckoning {
         Ok(())
     }
 
-    fn take_out(&mut self, row: &Permitted<Outcome>) -> Result<(), ReckonError> {
+    fn take_out(&mut self, row: &Permitted<Outcome>) -> Result<(), ReconcileError> {
         let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
-        match &mut self.answer {
-            Answer::Sums(sums) if sums.counts(key) => {
-                sums.take_out(key, &texts(self.grant.derived(), image)?);
+        match &mut self.gathered {
+            Gathered::Digests(digests) if digests.counts(key) => {
+                digests.take_out(key, &texts(self.grant.derived(), image)?);
             }
-            Answer::Sums(_) => {}
-            Answer::Rows(gathered) => {
+            Gathered::Digests(_) => {}
+            Gathered::Rows(gathered) => {
                 let range = gathered.within.of(key).and_then(|number| gathered.rows.get_mut(&number));
                 if let Some(gone) = range.and_then(|rows| rows.remove(key)) {
                     gathered.bytes -= key.len() + gone.get().after().map_or(0, <[u8]>::len);
@@ -196,50 +201,53 @@ impl Reckoning {
     }
 }
 
-impl Gathered {
+impl GatheredRows {
     /// Each range that was asked for with its rows, also where it has none.
-    pub fn ranges(&self) -> Result<impl Iterator<Item = (u32, Vec<&Permitted<Outcome>>)>, ReckonError> {
+    pub fn ranges(&self) -> Result<impl Iterator<Item = (u32, Vec<&Permitted<Outcome>>)>, ReconcileError> {
         let size =
             |row: &Permitted<Outcome>| row.get().key().len() + row.get().after().map_or(0, <[u8]>::len);
         if self.rows.values().any(|rows| rows.values().map(size).sum::<usize>() > MAX_RANGE_BYTES) {
-            return Err(ReckonError::TooMany);
+            return Err(ReconcileError::TooMany);
         }
         let of = |number: &u32| self.rows.get(number).map(|rows| rows.values().collect());
         Ok(self.within.numbers().iter().map(move |number| (*number, of(number).unwrap_or_default())))
     }
 }
 
-/// A consumer's question on its way through a stream.
-pub enum Question {
+/// A consumer's reconciliation on its way through a stream.
+pub enum PendingReconciliation {
     /// Nothing was asked, or it was answered.
     None,
     /// The state is being read.
-    Asked(oneshot::Receiver<Result<Reckoning, ReckonError>>),
+    Reading(oneshot::Receiver<Result<Reconciliation, ReconcileError>>),
     /// What is left is the way to the stream's place.
-    Reckoned(Box<Reckoning>),
+    Ready(Box<Reconciliation>),
 }
 
-impl Question {
+impl PendingReconciliation {
     /// Waits until there is something new about it; for ever where nothing is waited for.
-    pub async fn moved(&mut self) -> Result<(), ReckonError> {
-        let Self::Asked(answer) = self else { return std::future::pending().await };
-        match answer.await {
-            Ok(reckoning) => *self = Self::Reckoned(Box::new(reckoning?)),
+    pub async fn moved(&mut self) -> Result<(), ReconcileError> {
+        let Self::Reading(read) = self else { return std::future::pending().await };
+        match read.await {
+            Ok(reconciliation) => *self = Self::Ready(Box::new(reconciliation?)),
             // The router is stopping: the stream is told so by itself.
             Err(_) => *self = Self::None,
         }
         Ok(())
     }
 
-    /// The reckoning, when a stream at these places can be told.
-    pub fn due_at(&mut self, places: &PerPartition<Place>) -> Result<Option<Box<Reckoning>>, ReckonError> {
-        if let Self::Asked(answer) = self
-            && let Ok(reckoning) = answer.try_recv()
+    /// The reconciliation, when a stream at these places can be given it.
+    pub fn due_at(
+        &mut self,
+        places: &PerPartition<Place>,
+    ) -> Result<Option<Box<Reconciliation>>, ReconcileError> {
+        if let Self::Reading(read) = self
+            && let Ok(reconciliation) = read.try_recv()
         {
-            *self = Self::Reckoned(Box::new(reckoning?));
+            *self = Self::Ready(Box::new(reconciliation?));
         }
         match std::mem::replace(self, Self::None) {
-            Self::Reckoned(reckoning) if reckoning.is_reached_by(places) => Ok(Some(reckoning)),
+            Self::Ready(reconciliation) if reconciliation.is_reached_by(places) => Ok(Some(reconciliation)),
             other => {
                 *self = other;
                 Ok(None)

@@ -10,8 +10,8 @@ use encoding_rs::{Encoding, WINDOWS_1252, WINDOWS_1257};
 
 use super::ProposeError;
 use crate::source::cells::Columns;
+use crate::source::file::table::Table;
 use crate::source::format::TableFormat;
-use crate::source::table::Table;
 
 /// Bytes that are looked at for the encoding.
 const HEAD: u64 = 4 * 1024 * 1024;

@@ -161,14 +161,14 @@ fn what_quotes_mean_can_be_told() {
 
 #[test]
 fn a_quote_that_takes_rows_for_text_is_refused_or_told() {
-    let text = b"k,n\n1,\"open\n2,b\n3,shut\"\n4,\"two\nlines\"\n";
+    let text = b"k,n\n1,\"open\n2,b\n3,closed\"\n4,\"two\nlines\"\n";
     let (_, found) = rows("a.csv", text, &TableFormat { quoting: Quoting::Lenient, ..plain() });
     let refused = bad(&found[0]);
     assert_eq!((refused.0, refused.1, refused.3), (2, 3, Extent::Quotes));
     assert_eq!(cells(&found[1..]), [["4", "two\nlines"]]);
     // By the RFC it is a cell.
     let (_, found) = rows("a.csv", text, &plain());
-    assert_eq!(cells(&found), [["1", "open\n2,b\n3,shut"], ["4", "two\nlines"]]);
+    assert_eq!(cells(&found), [["1", "open\n2,b\n3,closed"], ["4", "two\nlines"]]);
     let told = |text: &[u8]| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.csv"), text).unwrap();

@@ -9,13 +9,14 @@ use std::fs::File;
 use std::io::{Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use super::cells::{Cell, Cells, Columns};
-use super::format::{FormatError, Quoting, TableFormat};
-use super::objects;
-use super::place::{Place, Widths};
 use super::sniff;
 use super::text::{Line, Lines, MAX_RECORD_BYTES};
 use super::trailer::Trailer;
+use crate::source::cells::{Cell, Cells, Columns};
+use crate::source::format::{FormatError, Quoting, TableFormat};
+use crate::source::objects;
+use crate::source::place::Place;
+use crate::source::row::{Bad, Extent, Row};
 
 /// Why a file cannot be read as a table at all.
 #[derive(Debug, thiserror::Error)]
@@ -47,68 +48,6 @@ pub enum TableError {
         /// What is wrong.
         problem: String,
     },
-}
-
-/// How far what is wrong with a row reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// This row alone.
-    Row,
-    /// A quote of it is broken, in its own line: the rows behind it can be read, but which rows there are is not sure.
-    Quotes,
-    /// Everything from here on.
-    Rest,
-    /// The file: it is not whole.
-    File,
-}
-
-/// Why a row cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bad {
-    /// Where.
-    pub place: Place,
-    /// What is wrong, without a value.
-    pub reason: String,
-    /// How far it reaches.
-    pub extent: Extent,
-}
-
-/// One row.
-#[derive(Debug, Clone)]
-pub struct Row {
-    /// Where it begins.
-    pub place: Place,
-    /// Its cells, or why they cannot be read.
-    pub content: Result<Cells, Bad>,
-    text: String,
-    starts: Vec<usize>,
-    widths: Widths,
-}
-
-impl Row {
-    /// A row that stands in no file.
-    pub fn of(cells: Cells) -> Self {
-        let widths = Widths::new(encoding_rs::UTF_8, Vec::new());
-        Self { place: Place::START, content: Ok(cells), text: String::new(), starts: Vec::new(), widths }
-    }
-
-    /// Where one of its cells begins.
-    pub fn place_of(&self, index: usize) -> Place {
-        self.starts.get(index).map_or(self.place, |start| self.behind(*start))
-    }
-
-    fn behind(&self, start: usize) -> Place {
-        self.place.behind(self.text.get(..start).unwrap_or_default(), &self.widths)
-    }
-
-    fn end(&self) -> Place {
-        self.behind(self.text.len())
-    }
-
-    fn broken(mut self, at: usize, reason: String, extent: Extent) -> Self {
-        self.content = Err(Bad { place: self.behind(at), reason, extent });
-        self
-    }
 }
 
 type Text = Lines<Chain<Cursor<Vec<u8>>, File>>;

@@ -1,0 +1,66 @@
+//! A row as a source gives it: its cells with their place, or what is wrong and how far that reaches.
+
+use super::cells::Cells;
+use super::place::{Place, Widths};
+
+/// How far what is wrong with a row reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// This row alone.
+    Row,
+    /// A quote of it is broken, in its own line: the rows behind it can be read, but which rows there are is not sure.
+    Quotes,
+    /// Everything from here on.
+    Rest,
+    /// The file: it is not whole.
+    File,
+}
+
+/// Why a row cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    /// Where.
+    pub place: Place,
+    /// What is wrong, without a value.
+    pub reason: String,
+    /// How far it reaches.
+    pub extent: Extent,
+}
+
+/// One row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Where it begins.
+    pub place: Place,
+    /// Its cells, or why they cannot be read.
+    pub content: Result<Cells, Bad>,
+    pub(super) text: String,
+    pub(super) starts: Vec<usize>,
+    pub(super) widths: Widths,
+}
+
+impl Row {
+    /// A row that stands in no file.
+    pub fn of(cells: Cells) -> Self {
+        let widths = Widths::new(encoding_rs::UTF_8, Vec::new());
+        Self { place: Place::START, content: Ok(cells), text: String::new(), starts: Vec::new(), widths }
+    }
+
+    /// Where one of its cells begins.
+    pub fn place_of(&self, index: usize) -> Place {
+        self.starts.get(index).map_or(self.place, |start| self.behind(*start))
+    }
+
+    pub(super) fn behind(&self, start: usize) -> Place {
+        self.place.behind(self.text.get(..start).unwrap_or_default(), &self.widths)
+    }
+
+    pub(super) fn end(&self) -> Place {
+        self.behind(self.text.len())
+    }
+
+    pub(super) fn broken(mut self, at: usize, reason: String, extent: Extent) -> Self {
+        self.content = Err(Bad { place: self.behind(at), reason, extent });
+        self
+    }
+}

@@ -1,0 +1,9 @@
+//! Taking a file: what it would do to the register, whether that may be, and what becomes of it.
+//!
+//! Pure over rows and images. It emits nothing: the agent does, after it has asked the guard.
+
+pub mod changes;
+pub mod counts;
+pub mod guard;
+pub mod report;
+pub mod survey;
