@@ -104,7 +104,8 @@ impl Reading {
         for head in heads.iter().filter(|head| head.next > 0) {
             let found = self.heads.get(&(head.router.clone(), head.next));
             if found != Some(&head.head) {
-                let (router, next) = (&head.router, head.next);
+                let router = &head.router;
+                let next = head.next;
                 self.problems
                     .push(format!("{router}: control knows another head of its first {next} entries"));
             }
@@ -118,7 +119,8 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
     let client = Client::new(&args.admin, &identity)?;
     let mut reading = Reading::default();
     let filter = Filter { args, numbers: numbers_of(&client, args.participant.as_ref()).await? };
-    let (mut from, mut shown) = (Offset::new(0), 0_u64);
+    let mut from = Offset::new(0);
+    let mut shown = 0_u64;
     let heads = loop {
         let page: AuditPage = send_json(client.get("/v1/audit").query(&[("from", from.get())])).await?;
         for text in &page.entries {

@@ -69,7 +69,8 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
     let ground = grounds.into_iter().find(|ground| ground.channel.name == args.channel);
     let ground = ground.with_context(|| format!("there is no channel {}", args.channel))?;
     let event = Event::read(event, &ground).with_context(|| args.event.display().to_string())?;
-    let (mut found, mut is_decided) = (false, true);
+    let mut found = false;
+    let mut is_decided = true;
     for agreement in &ground.agreements {
         let is_asked = args.participant.as_ref().is_none_or(|asked| *asked == agreement.consumer)
             && args.agreement.as_ref().is_none_or(|asked| *asked == agreement.number);
@@ -132,7 +133,8 @@ impl Event {
             let read = row.map(|row| read_row(schema, &ground.channel.key, &row)).transpose();
             read.map_err(|problem| anyhow::anyhow!("{which}: {problem}"))
         };
-        let (before, after) = (image(file.before, "before")?, image(file.after, "after")?);
+        let before = image(file.before, "before")?;
+        let after = image(file.after, "after")?;
         let (op, key) = match (&before, &after) {
             (Some((key, _)), Some((other, _))) => {
                 anyhow::ensure!(

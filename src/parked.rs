@@ -95,7 +95,8 @@ fn in_words(row: &ParkedRow, now: Millis) -> String {
     let ParkedRow { key, reason, since, waiting, asked } = row;
     let asked = asked.as_ref().map(|asked| format!("; {asked} is asked for")).unwrap_or_default();
     let ago = now.since(*since) / 1_000;
-    let (key, reason) = (shown::value(key), shown::value(reason));
+    let key = shown::value(key);
+    let reason = shown::value(reason);
     format!("{key}\n  refused {ago} s ago: {reason}; {waiting} later event(s) wait{asked}")
 }
 

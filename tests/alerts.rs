@@ -59,7 +59,8 @@ fn firing(prometheus: &Prometheus) -> BTreeSet<String> {
 /// Waits until exactly these alerts fire.
 fn until_firing(prometheus: &Prometheus, expected: &[&str]) {
     let expected: BTreeSet<String> = expected.iter().chain(&DECLARED).map(ToString::to_string).collect();
-    let (mut last, mut held) = (BTreeSet::new(), Instant::now());
+    let mut last = BTreeSet::new();
+    let mut held = Instant::now();
     eventually("exactly the expected alerts fire for a while", || {
         last = firing(prometheus);
         if last != expected {

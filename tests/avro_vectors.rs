@@ -102,8 +102,8 @@ fn reader_writer_pairs_are_compatible_or_not() {
     assert_eq!(pairs.len(), 131);
     let mut deviations = Vec::new();
     for pair in &pairs {
-        let (reader, writer) =
-            (AvroSchema::from_json(pair["reader"].clone()), AvroSchema::from_json(pair["writer"].clone()));
+        let reader = AvroSchema::from_json(pair["reader"].clone());
+        let writer = AvroSchema::from_json(pair["writer"].clone());
         let (Ok(reader), Ok(writer)) = (reader, writer) else { panic!("{pair}") };
         if can_read(&writer, &reader).is_ok() != (pair["compatible"] == true) {
             deviations.push(pair.to_string());
@@ -119,7 +119,8 @@ fn longs_are_encoded_as_everywhere() {
     let text = std::fs::read_to_string(dir.join("io-examples.json")).unwrap();
     let examples: serde_json::Value = serde_json::from_str(&text).unwrap();
     for example in examples["BINARY_ENCODINGS"].as_array().unwrap() {
-        let (value, expected) = (example[0].as_i64().unwrap(), example[1].as_str().unwrap().replace(' ', ""));
+        let value = example[0].as_i64().unwrap();
+        let expected = example[1].as_str().unwrap().replace(' ', "");
         let mut out = Vec::new();
         put_long(&mut out, value);
         assert_eq!(hex::encode(&out), expected);

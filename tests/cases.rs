@@ -59,7 +59,8 @@ fn each_reported_case_is_as_it_should_be() {
         .collect();
     assert!(names.len() >= 21, "{names:?}");
     names.reverse();
-    let (left, wrong) = (Mutex::new(names), Mutex::new(Vec::new()));
+    let left = Mutex::new(names);
+    let wrong = Mutex::new(Vec::new());
     let mut server = Postgres::start().unwrap();
     let databases: Vec<String> = (0..AT_ONCE).map(|_| server.database().unwrap()).collect();
     std::thread::scope(|scope| {

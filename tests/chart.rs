@@ -81,8 +81,8 @@ fn wrong_values_are_refused_with_their_place() {
 #[test]
 fn the_judges_see_what_a_typing_error_does() {
     let dir = tempfile::tempdir().unwrap();
-    let (text, manifests) =
-        (rendered("production")["text"].as_str().unwrap().to_owned(), dir.path().join("m.yaml"));
+    let text = rendered("production")["text"].as_str().unwrap().to_owned();
+    let manifests = dir.path().join("m.yaml");
     let planted = [
         ("  replicas: 3", "  replicas: \"three\"", "replicas"),
         ("readOnlyRootFilesystem: true", "readonlyRootFilesystem: true", "readonlyRootFilesystem"),
@@ -155,7 +155,8 @@ fn the_programs_take_their_configuration() {
 #[test]
 fn declared_files_are_found_in_a_folder_as_kubelet_makes_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, mounted) = (dir.path().join("..2026"), dir.path());
+    let data = dir.path().join("..2026");
+    let mounted = dir.path();
     std::fs::create_dir_all(data.join("channels")).unwrap();
     let map = documents("production")
         .into_iter()

@@ -89,7 +89,8 @@ fn drawn(prometheus: &Prometheus, panel: &Value, (from, to): (u64, u64)) -> Vec<
     let targets = panel["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
     let answers = targets.iter().map(|target| {
         let query = of_everybody(target["expr"].as_str().unwrap(), "10s");
-        let (from, to) = (from.to_string(), to.to_string());
+        let from = from.to_string();
+        let to = to.to_string();
         let (path, span) = if target["instant"] == true {
             ("query", vec![("time", to.as_str())])
         } else {

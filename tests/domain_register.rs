@@ -153,8 +153,8 @@ impl Play {
     }
 
     async fn consume(&mut self, consumer: &str) {
-        let (id, number) =
-            (format!("{consumer}/main").parse().unwrap(), format!("A-{consumer}").parse().unwrap());
+        let id = format!("{consumer}/main").parse().unwrap();
+        let number = format!("A-{consumer}").parse().unwrap();
         let sink: Box<dyn Sink> = match &self.postgres {
             Some(url) => {
                 let table = ReplicaTable::make(url, consumer, "domains").await.unwrap();
@@ -168,14 +168,16 @@ impl Play {
             }
         };
         let status = self.network.consumer(&id, number, sink, Some(CHECK_EVERY)).unwrap();
-        let (checks, consumer) = (Arc::clone(&self.checks), consumer.to_owned());
+        let checks = Arc::clone(&self.checks);
+        let consumer = consumer.to_owned();
         self.network.spawn(keep_checks(status, checks, consumer));
     }
 
     fn take(&mut self, file: &Path) {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         let take = |accepted| {
-            let (format, guard) = (TableFormat::default(), Guard::default());
+            let format = TableFormat::default();
+            let guard = Guard::default();
             tokio::task::block_in_place(|| self.producer.agent.take_file(file, &format, guard, accepted))
                 .unwrap()
         };

@@ -163,7 +163,8 @@ async fn a_repeat_through_another_router(pair: Pair) {
 async fn a_pipelined_agent_that_changes_routers(pair: Pair) {
     let [one, two] = pair.agent(FIRST);
     one.open(None).await.unwrap();
-    let (a, b) = (vec![create("a")], vec![create("b")]);
+    let a = vec![create("a")];
+    let b = vec![create("b")];
     let behind = two.after(&[("a".to_owned(), create("a"))]);
     // Both were on their way; the second took another router and came first.
     let early = behind.send(behind.body(&b).unwrap()).await.unwrap().counted.unwrap();

@@ -47,7 +47,8 @@ fn create(key: &str) -> Vec<u8> {
 impl Play {
     async fn on(nodes: u16) -> Self {
         let kafka = tokio::task::spawn_blocking(move || Kafka::start(nodes.into())).await.unwrap().unwrap();
-        let (brokers, prefix) = (kafka.bootstrap(), "f.".to_owned());
+        let brokers = kafka.bootstrap();
+        let prefix = "f.".to_owned();
         let options = KafkaOptions { brokers, prefix, replication: nodes, security: None };
         let log = Arc::new(KafkaLog::connect(&options).unwrap());
         let network = Network::start_beside("r1", log, agreement(1, "t == \"R\"")).await.unwrap();
@@ -101,10 +102,12 @@ async fn tls_and_sasl_are_a_matter_of_configuration() {
     let kafka = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
     let attempt = async |password: &str| {
         platform::closed::write(&path("password"), password).unwrap();
-        let (mechanism, username) = ("PLAIN".to_owned(), "dit".to_owned());
+        let mechanism = "PLAIN".to_owned();
+        let username = "dit".to_owned();
         let sasl = Sasl { mechanism, username, password_file: path("password") };
         let security = Security { ca: path("ca.pem"), certificate: None, key: None, sasl: Some(sasl) };
-        let (brokers, prefix) = (kafka.bootstrap(), String::new());
+        let brokers = kafka.bootstrap();
+        let prefix = String::new();
         let options = KafkaOptions { brokers, prefix, replication: 1, security: Some(security) };
         let log = KafkaLog::connect(&options).unwrap();
         log.ensure_topic(&TopicSpec { name: "t".to_owned(), partitions: 1, cleanup: Cleanup::KeepAll }).await
@@ -118,7 +121,8 @@ async fn tls_and_sasl_are_a_matter_of_configuration() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_topic_is_read_over_its_gaps() {
     let kafka = tokio::task::spawn_blocking(|| Kafka::start(1)).await.unwrap().unwrap();
-    let (brokers, prefix) = (kafka.bootstrap(), String::new());
+    let brokers = kafka.bootstrap();
+    let prefix = String::new();
     let options = KafkaOptions { brokers, prefix, replication: 1, security: None };
     let log = KafkaLog::connect(&options).unwrap();
     let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
@@ -128,7 +132,8 @@ async fn a_compacted_topic_is_read_over_its_gaps() {
     let alter = ["--bootstrap-server", &bootstrap, "--alter", "--topic", "s", "--add-config", settings];
     kafka.tool("kafka.admin.ConfigCommand", &alter).unwrap();
     let mut writer = log.open_writer("w").await.unwrap();
-    let (partition, mut newest) = (Partition::new(0), BTreeMap::new());
+    let partition = Partition::new(0);
+    let mut newest = BTreeMap::new();
     let began = Instant::now();
     for round in 0.. {
         let records: Vec<Record> = (0..20)
@@ -144,7 +149,9 @@ async fn a_compacted_topic_is_read_over_its_gaps() {
             newest.insert(record.key.unwrap(), (offset, record.value.unwrap()));
         }
         let end = log.bounds("s", partition).await.unwrap().next;
-        let (mut next, mut found, mut count) = (Offset::new(0), BTreeMap::new(), 0);
+        let mut next = Offset::new(0);
+        let mut found = BTreeMap::new();
+        let mut count = 0;
         while next < end {
             let batch = log.read("s", partition, next, 500, Duration::ZERO).await.unwrap();
             assert!(batch.next > next, "a gap must not stop its reader");
@@ -184,7 +191,8 @@ fn threads_do_not_grow_with_partitions() {
 async fn threads_of_a_process_of_its_own() {
     const PARTITIONS: u32 = 60;
     let kafka = tokio::task::spawn_blocking(|| Kafka::start(1)).await.unwrap().unwrap();
-    let (brokers, prefix) = (kafka.bootstrap(), String::new());
+    let brokers = kafka.bootstrap();
+    let prefix = String::new();
     let options = KafkaOptions { brokers, prefix, replication: 1, security: None };
     let log = KafkaLog::connect(&options).unwrap();
     let spec = TopicSpec { name: "t".to_owned(), partitions: PARTITIONS, cleanup: Cleanup::KeepAll };
@@ -255,7 +263,8 @@ async fn the_only_broker_stops_and_comes_back() {
     let is_told = |told: &str, client: &str| {
         told.contains(&format!("dit_router_kafka_brokers_up{{client=\"{client}\"}} 1\n"))
     };
-    let (began, mut told) = (Instant::now(), String::new());
+    let began = Instant::now();
+    let mut told = String::new();
     while !["appender", "reader", "state"].iter().all(|client| is_told(&told, client)) {
         told = Watch::new(play.network.router.core().clone()).metrics().await;
         assert!(began.elapsed() < LIMIT, "{told}");

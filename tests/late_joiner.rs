@@ -93,11 +93,13 @@ fn a_late_joiner_gets_each_key_once_and_then_what_happens() {
     let memory = result["peak_memory_bytes"].as_u64().unwrap();
     assert!(memory < 1 << 30, "{memory} bytes for the whole network and its verification");
     let late = result["replicas"].as_array().unwrap().last().unwrap().clone();
-    let (present, changed) = (late["delivered"]["present"].as_u64(), late["delivered"]["changed"].as_u64());
+    let present = late["delivered"]["present"].as_u64();
+    let changed = late["delivered"]["changed"].as_u64();
     let versions = result["versions"].as_array().unwrap();
     let counts = versions.iter().flat_map(|version| ["create", "update", "delete"].map(|op| &version[op]));
     let happened: u64 = counts.map(|count| count.as_u64().unwrap()).sum();
-    let (present, changed) = (present.unwrap(), changed.unwrap());
+    let present = present.unwrap();
+    let changed = changed.unwrap();
     // How much of the first version the state holds when its pass begins is the materialiser's; the rest comes as
     // what happens, and what the state holds does not come again.
     assert!(present > 0 && changed > 0, "{late}");

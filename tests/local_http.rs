@@ -88,7 +88,9 @@ fn results(answer: &Value) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn single_changes_are_answered_one_by_one_and_survive_a_kill() {
     let play = Play::new();
-    let (_router, producer, _consumer) = (play.run("router"), play.run("producer"), play.run("consumer"));
+    let _router = play.run("router");
+    let producer = play.run("producer");
+    let _consumer = play.run("consumer");
     let row = |k: &str, t: &str, n: Value| json!({"k": k, "t": t, "n": n});
     let items = json!([
         {"op": "c", "row": row("a", "R", json!(1))},
@@ -163,7 +165,9 @@ fn an_endpoint_that_others_could_reach_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reopen_turns_no_single_change_back() {
     let play = Play::new();
-    let (_router, producer, _consumer) = (play.run("router"), play.run("producer"), play.run("consumer"));
+    let _router = play.run("router");
+    let producer = play.run("producer");
+    let _consumer = play.run("consumer");
     play.site.drop_file("1.csv", "k,t,n\na,R,1\nb,R,2\n").unwrap();
     play.until(&[r#"{"k":"a","n":1}"#, r#"{"k":"b","n":2}"#]);
     let change = json!({"op": "u", "row": {"k": "a", "t": "R", "n": 9}});

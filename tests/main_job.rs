@@ -173,7 +173,8 @@ fn encoding_delimiter_guard_and_faults_work_on_ones_own_register() {
     };
     std::fs::write(path("a.csv"), rows(40)).unwrap();
     std::fs::write(path("b.csv"), rows(20)).unwrap();
-    let (first, second) = (path("a.csv"), path("b.csv"));
+    let first = path("a.csv");
+    let second = path("b.csv");
     let mut arguments =
         vec!["demo", "--register", &first, "--then", &second, "--key", "k", "--territory", "t"];
     arguments.extend(["--delimiter", ";", "--encoding", "windows-1257", "--guard", "--output", "json"]);

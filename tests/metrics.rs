@@ -73,7 +73,8 @@ fn every_alert_has_its_cases_and_its_page() {
     assert_eq!(names.len(), 12);
     for name in names {
         let case = format!("alertname: {name}");
-        let (fires, is_silent) = (format!("{case}\n        exp_alerts:"), format!("{case}}}"));
+        let fires = format!("{case}\n        exp_alerts:");
+        let is_silent = format!("{case}}}");
         assert!(cases.contains(&fires) && cases.contains(&is_silent), "{name}: a firing and a silent case");
         assert!(pages.contains(&format!("\n## {name}\n")), "{name} has no section in docs/runbook.md");
         assert!(

@@ -50,7 +50,8 @@ fn the_page_for_a_new_site_is_true() {
 #[cfg(feature = "kafka")]
 #[test]
 fn the_page_for_kafka_and_postgresql_is_true() {
-    let (plain, kafka) = (page("new-site.md"), page("new-site-kafka.md"));
+    let plain = page("new-site.md");
+    let kafka = page("new-site-kafka.md");
     let steps = [step(&plain, 1), step(&plain, 2), step(&kafka, 3), step(&plain, 4), step(&kafka, 5)];
     let database = parts::postgres::Postgres::shared().unwrap();
     let (_, place) = database.split_once('@').unwrap();
@@ -74,7 +75,8 @@ fn type_in(blocks: &str, programs: &str) -> String {
         .current_dir(dir.path())
         .output()
         .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
     let log = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
     assert!(
         output.status.success(),

@@ -136,7 +136,8 @@ async fn another_languages_consumer_reads_events_and_keys() {
     use event_log::kafka::KafkaLog;
     use event_log::kafka_options::KafkaOptions;
     use parts::kafka::Kafka;
-    let (kafka, registry) = (Kafka::start(1).unwrap(), Registry::start().unwrap());
+    let kafka = Kafka::start(1).unwrap();
+    let registry = Registry::start().unwrap();
     let options =
         KafkaOptions { brokers: kafka.bootstrap(), prefix: String::new(), replication: 1, security: None };
     let log = Arc::new(KafkaLog::connect(&options).unwrap());

@@ -72,7 +72,8 @@ impl Play {
         let stop = Arc::clone(stop);
         tokio::spawn(async move {
             publisher.open(None).await.unwrap();
-            let (began, mut count) = (Instant::now(), 0);
+            let began = Instant::now();
+            let mut count = 0;
             let mut ticks = tokio::time::interval(EVERY);
             while !stop.load(Ordering::Relaxed) {
                 ticks.tick().await;
@@ -125,7 +126,8 @@ impl Play {
             acknowledged.keys().map(|number| (number.clone(), 0)).collect();
         let mut handed = 0;
         for line in lines.iter().filter(|line| line["target"] == "dit::handed") {
-            let (number, rows) = (text(line, "agreement"), line["fields"]["rows"].as_u64().unwrap());
+            let number = text(line, "agreement");
+            let rows = line["fields"]["rows"].as_u64().unwrap();
             handed += rows;
             if rows > 0 && acknowledged.get(&number).is_some_and(|acknowledged| at(line) > *acknowledged) {
                 *late.get_mut(&number).unwrap() += 1;

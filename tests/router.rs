@@ -25,7 +25,8 @@ use support::network::{Network, Stream, agreement, refusal, row};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mover_leaves_without_its_new_image_and_enters_without_its_old_one() {
     let mut network = Network::opened().await.unwrap();
-    let (inside, outside) = (row("a", "R"), row("a", "J"));
+    let inside = row("a", "R");
+    let outside = row("a", "J");
     network.publish(Op::Create, "a", None, Some(&inside)).await.unwrap();
     let mut stream = network.stream("9000/main", "earliest").await.unwrap();
     network.publish(Op::Update, "a", Some(&inside), Some(&outside)).await.unwrap();
@@ -40,7 +41,8 @@ async fn a_mover_leaves_without_its_new_image_and_enters_without_its_old_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_joiner_gets_the_state_once_and_then_what_happens() {
     let mut network = Network::opened().await.unwrap();
-    let (one, two) = (row("a", "R"), row("b", "R"));
+    let one = row("a", "R");
+    let two = row("b", "R");
     network.publish(Op::Create, "a", None, Some(&one)).await.unwrap();
     network.publish(Op::Create, "b", None, Some(&two)).await.unwrap();
     network.publish(Op::Delete, "a", Some(&one), None).await.unwrap();
@@ -71,7 +73,8 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
     first.materialised().await.unwrap();
     let mut broken = first.stream("9000/main", "state").await.unwrap();
     broken.until(|word| word == "snapshot").await.unwrap();
-    let (snapshot, published) = (broken.snapshot.clone().unwrap(), first.published());
+    let snapshot = broken.snapshot.clone().unwrap();
+    let published = first.published();
     let before_pass = broken.words.iter().rposition(|word| word == "snapshot").unwrap();
     broken.words.truncate(before_pass);
     assert!(!broken.words.contains(&"end".to_owned()) && !broken.rows().is_empty());
@@ -360,7 +363,8 @@ async fn an_agreement_has_a_bounded_number_of_streams() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_is_told_what_its_rows_come_to_where_its_stream_stands() {
     let mut network = Network::opened().await.unwrap();
-    let (inside, outside) = (row("a", "R"), row("a", "J"));
+    let inside = row("a", "R");
+    let outside = row("a", "J");
     for key in ["a", "b", "c"] {
         network.publish(Op::Create, key, None, Some(&row(key, "R"))).await.unwrap();
     }

@@ -230,13 +230,15 @@ fn by_scope(rows: &str, events: &[Event]) -> BTreeMap<usize, char> {
         "rows": rows, "fields": {"k": "keep"},
     }))
     .unwrap();
-    let (schema, secret) = (AvroSchema::parse(SCHEMA).unwrap(), NetworkSecret::new(vec![1; 32]).unwrap());
+    let schema = AvroSchema::parse(SCHEMA).unwrap();
+    let secret = NetworkSecret::new(vec![1; 32]).unwrap();
     let key = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
     let terms = Terms { agreed: &schema, writer: &schema, age: Age::Same, key: &key, secret: &secret };
     let scope = Scope::compile(&agreement, &terms).unwrap_or_else(|e| panic!("{rows}: {e}"));
     let mut given = BTreeMap::new();
     for (number, (before, after)) in events.iter().enumerate() {
-        let (mut first, mut second) = (Ends::default(), Ends::default());
+        let mut first = Ends::default();
+        let mut second = Ends::default();
         let images = Images {
             before: before.as_ref().map(|image| first.locate(schema.layout(), image).unwrap()),
             after: after.as_ref().map(|image| second.locate(schema.layout(), image).unwrap()),
@@ -299,7 +301,8 @@ async fn scopes_give_what_publications_with_row_filters_give() {
     client.execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')", &[]).await.unwrap();
 
     let mut register: BTreeMap<String, Row> = BTreeMap::new();
-    let (mut events, mut transactions) = (Vec::new(), BTreeMap::new());
+    let mut events = Vec::new();
+    let mut transactions = BTreeMap::new();
     while events.len() < EVENTS {
         let key = format!("k{}", drawn(&mut runner, &(0..KEYS)));
         let after = drawn(&mut runner, &prop::option::weighted(0.85, row()));

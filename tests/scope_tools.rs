@@ -241,7 +241,8 @@ fn shadow(network: &Network, rows: &str, from: &str, seconds: &str) -> reqwest::
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proposed_agreement_is_counted_over_the_log_and_over_what_comes() {
     let mut network = Network::opened().await.unwrap();
-    let (r, j) = (row("a", "R"), row("a", "J"));
+    let r = row("a", "R");
+    let j = row("a", "J");
     network.publish(Op::Create, "a", None, Some(&r)).await.unwrap();
     network.publish(Op::Update, "a", Some(&r), Some(&j)).await.unwrap();
     network.publish(Op::Update, "a", Some(&j), Some(&r)).await.unwrap();

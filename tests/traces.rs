@@ -63,7 +63,8 @@ fn span<'a>(spans: &'a [Received], trace: &str, name: &str) -> &'a Received {
 
 #[test]
 fn one_event_is_one_trace_from_the_file_to_the_row() {
-    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let database = Postgres::shared().unwrap();
     let collector = Collector::start().unwrap();
     let site = site(dir.path(), &database, &collector);
     site.on_kafka(&Kafka::shared(1).unwrap()).unwrap();
@@ -118,7 +119,8 @@ fn one_event_is_one_trace_from_the_file_to_the_row() {
 
 #[tokio::test]
 async fn a_failed_step_is_seen_in_its_trace_and_its_log_line_names_the_trace() {
-    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let database = Postgres::shared().unwrap();
     let collector = Collector::start().unwrap();
     let site = site(dir.path(), &database, &collector);
     let _running = start(&site);
@@ -153,7 +155,8 @@ async fn a_failed_step_is_seen_in_its_trace_and_its_log_line_names_the_trace() {
 
 #[test]
 fn what_is_not_sampled_leaves_no_trace_and_a_wrong_variable_is_refused_by_name() {
-    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let database = Postgres::shared().unwrap();
     let collector = Collector::start().unwrap();
     let mut site = site(dir.path(), &database, &collector);
     site.set_environment("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");

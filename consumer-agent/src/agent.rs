@@ -219,7 +219,9 @@ impl Agent {
         let meter = self.meter.clone();
         // A client of its own: a slow reader would starve other streams of one connection.
         let client = Client::new(&self.router, &self.identity)?;
-        let (number, status, file) = (&self.number, &self.status, self.status_file.as_deref());
+        let number = &self.number;
+        let status = &self.status;
+        let file = self.status_file.as_deref();
         let before = status.borrow().delivered;
         let mut written: Option<tokio::time::Instant> = None;
         let mut on_progress =

@@ -84,20 +84,22 @@ impl Agents {
     }
 
     fn add(&mut self, agreement: &AgreementConfig) -> Result<(), FileSinkError> {
-        let (number, channel) = (agreement.number.clone(), agreement.channel.as_str());
+        let number = agreement.number.clone();
+        let channel = agreement.channel.as_str();
         let dir = self.config.data_dir.join(number.as_str());
         let sink: Box<dyn Sink> = match &agreement.postgres {
             Some(place) => Box::new(PostgresSink::new(place.clone(), number.clone(), channel)),
             None => Box::new(FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, channel)?),
         };
-        let (status_file, meter) =
-            (status_path(&self.config.data_dir, &number), self.metrics.agreement(&number));
+        let status_file = status_path(&self.config.data_dir, &number);
+        let meter = self.metrics.agreement(&number);
         let agent = Agent::new(self.config.router.clone(), self.identity.clone(), number.clone(), sink);
         let agent =
             agent.with_status_file(status_file).with_meter(meter).with_reconciliation(self.config.checks());
         self.statuses.add(agent.status());
         self.requests.push((number, agent.request()));
-        let (stopping, broken) = (self.tasks.stopping(), self.broken.clone());
+        let stopping = self.tasks.stopping();
+        let broken = self.broken.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;

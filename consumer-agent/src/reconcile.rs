@@ -93,7 +93,8 @@ pub async fn reconcile(args: &ReconcileArgs) -> anyhow::Result<bool> {
     if asked.is_empty() {
         bail!("{} has no such agreement", args.config.display());
     }
-    let (mut were_equal, mut compared) = (true, 0);
+    let mut were_equal = true;
+    let mut compared = 0;
     for (number, asked) in asked {
         let outcome = match asked {
             Ok(asked) => asked.answer().await,

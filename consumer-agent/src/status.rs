@@ -139,7 +139,8 @@ impl Status {
         );
         if let Some(reconciled) = &self.reconciled {
             let found = if reconciled.equal { "equal to" } else { "other than" };
-            let (since, rows) = (seconds(reconciled.at), reconciled.rows);
+            let since = seconds(reconciled.at);
+            let rows = reconciled.rows;
             let _ = write!(text, "\n  compared {since} s ago: {found} its part of the register ({rows} rows");
             let _ = match reconciled.repaired {
                 0 => write!(text, ")"),

@@ -135,7 +135,8 @@ impl Honest {
     async fn feel(&mut self, seconds: u64, felt: &mut Felt) -> anyhow::Result<()> {
         let mut turns = tokio::time::interval(PACE);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (turn, before) = (Instant::now(), taken(self.router.id()));
+        let turn = Instant::now();
+        let before = taken(self.router.id());
         while turn.elapsed() < Duration::from_secs(seconds) {
             turns.tick().await;
             let begun = Instant::now();
@@ -216,7 +217,8 @@ async fn attacked(
     felt: &mut Felt,
 ) -> anyhow::Result<String> {
     let site = if is_other { &honest.other } else { &honest.site };
-    let (mut child, counted) = (attacking(kind, site)?, site.path("attempts"));
+    let mut child = attacking(kind, site)?;
+    let counted = site.path("attempts");
     // What it takes to begin is not what it is to stand.
     tokio::time::sleep(BEGINNING).await;
     honest.feel(seconds, felt).await?;
@@ -259,7 +261,8 @@ pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Re
         let slowest = |of: fn(&Felt) -> &Histogram<u64>| {
             Slowest(felt.each_ref().map(|felt| of(felt).value_at_quantile(0.99)))
         };
-        let (changes, connections) = (slowest(|felt| &felt.changes), slowest(|felt| &felt.connections));
+        let changes = slowest(|felt| &felt.changes);
+        let connections = slowest(|felt| &felt.connections);
         let name = kind.to_possible_value().context("a kind")?.get_name().to_owned();
         let [quiet, other, under] = felt.each_ref().map(|felt| 100.0 * felt.router.0 / felt.router.1);
         println!(

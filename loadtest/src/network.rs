@@ -144,9 +144,11 @@ fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()> {
     write(declared.join(format!("channels/{CHANNEL}.json")), &channel)?;
     let mut participants = format!("[[participant]]\nid = \"{PROVIDER}\"\nname = \"provider\"\n");
     let fields: Value = PERMITTED.iter().map(|field| ((*field).to_owned(), json!("keep"))).collect();
-    let (counting, beside) = (scenario.consumers(), scenario.beside);
+    let counting = scenario.consumers();
+    let beside = scenario.beside;
     for index in 0..counting + beside.count() {
-        let (number, consumer) = (agreement_number(index)?, format!("9{index:03}"));
+        let number = agreement_number(index)?;
+        let consumer = format!("9{index:03}");
         participants.push_str(&format!("[[participant]]\nid = \"{consumer}\"\nname = \"{consumer}\"\n"));
         let rows = match index {
             index if index >= counting && index < counting + beside.idle => NOTHING.to_owned(),
@@ -203,16 +205,20 @@ impl Network {
         std::fs::create_dir_all(path.join("consumers"))?;
         let sink = format!("{:?}", scenario.sink).to_lowercase();
         let consumers = |name, numbers: Range<u32>, sink: &str, line: Option<u32>| {
-            let (url, first, count) = (format!("https://{router}"), numbers.start, numbers.len());
+            let url = format!("https://{router}");
+            let first = numbers.start;
+            let count = numbers.len();
             let mut arguments = words(&["consumers", "--router", &url, "--sink", sink, "--pki", "pki"]);
             arguments.extend(["--data".to_owned(), "consumers".to_owned()]);
             arguments.extend([format!("--first={first}"), format!("--count={count}")]);
             arguments.extend(line.map(|rate| format!("--line={rate}")));
             Part::start(name, path, &arguments, &environment)
         };
-        let (counting, others) = (scenario.consumers(), setting.beside);
+        let counting = scenario.consumers();
+        let others = setting.beside;
         let mut beside = Vec::new();
-        let (idle, stalled) = (counting + others.idle, counting + others.idle + others.stalled);
+        let idle = counting + others.idle;
+        let stalled = counting + others.idle + others.stalled;
         for (name, numbers, line) in [
             ("idle consumers", counting..idle, None),
             ("stalled consumers", idle..stalled, Some(0)),

@@ -123,7 +123,8 @@ impl Measured {
 
 fn median(mut all: Vec<f64>) -> Option<f64> {
     all.sort_by(f64::total_cmp);
-    let (low, high) = (all.len().checked_sub(1)? / 2, all.len() / 2);
+    let low = all.len().checked_sub(1)? / 2;
+    let high = all.len() / 2;
     Some(f64::midpoint(*all.get(low)?, *all.get(high)?))
 }
 

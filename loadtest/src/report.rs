@@ -38,7 +38,8 @@ fn mebibytes(bytes: u64) -> String {
 
 /// A few lines.
 pub(crate) fn text(outcome: &Outcome) -> String {
-    let (scenario, summary) = (&outcome.scenario, &outcome.summary);
+    let scenario = &outcome.scenario;
+    let summary = &outcome.summary;
     let mut out = format!("{}: {}\n", scenario.name, scenario.about);
     let rounds = outcome.rounds.len();
     // Writing to a string does not fail.
@@ -93,7 +94,8 @@ pub(crate) fn page(outcome: &Outcome) -> String {
         "<h2>Rounds</h2>\n<table><tr><th>round<th>other, s<th>dit, s<th>other /s<th>dit /s<th>ratio</tr>\n",
     );
     for (number, round) in (1..).zip(&outcome.rounds) {
-        let (other, ours) = (round.other.per_second(), round.ours.per_second());
+        let other = round.other.per_second();
+        let ours = round.ours.per_second();
         let _ = writeln!(
             out,
             "<tr><td>{number}<td>{:.2}<td>{:.2}<td>{}<td>{}<td>{:.2}</tr>",
@@ -116,7 +118,8 @@ pub(crate) fn page(outcome: &Outcome) -> String {
             "<h2>Processes (last round)</h2>\n<table><tr><th>process<th>CPU s<th>most memory</tr>\n",
         );
         for process in last.other.processes.iter().chain(&last.ours.processes) {
-            let (cpu, memory) = (process.taken.cpu_seconds, mebibytes(process.taken.max_rss_bytes));
+            let cpu = process.taken.cpu_seconds;
+            let memory = mebibytes(process.taken.max_rss_bytes);
             let _ = writeln!(out, "<tr><td>{}<td>{cpu:.2}<td>{memory}</tr>", escaped(&process.name));
         }
         out.push_str("</table>\n");
@@ -131,7 +134,9 @@ fn chart(lines: &[(&str, Vec<(f64, f64)>)], across: &[(f64, String)], up: &[(f64
     let mut out = format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\" font-size=\"11\">\n");
     // Writing to a string does not fail.
     for (at, label) in up {
-        let (left, right, y) = (x(0.0), x(1.0), y(*at));
+        let left = x(0.0);
+        let right = x(1.0);
+        let y = y(*at);
         let _ =
             writeln!(out, "<line x1=\"{left}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>");
         let _ = writeln!(
@@ -142,7 +147,8 @@ fn chart(lines: &[(&str, Vec<(f64, f64)>)], across: &[(f64, String)], up: &[(f64
         );
     }
     for (at, label) in across {
-        let (x, y) = (x(*at), HEIGHT - 10.0);
+        let x = x(*at);
+        let y = HEIGHT - 10.0;
         let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{label}</text>");
     }
     for (style, points) in lines {

@@ -131,7 +131,8 @@ async fn measured(
     };
     bar.finish_and_clear();
     ensure!(last.events == events, "{} events arrived of {events}: some came twice", last.events);
-    let (bytes, latencies) = (last.bytes, last.latencies);
+    let bytes = last.bytes;
+    let latencies = last.latencies;
     Ok(Measured { events, seconds: seconds(last.last_at), bytes, latencies, processes: Vec::new(), course })
 }
 
@@ -216,7 +217,8 @@ async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow
 
 async fn post(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
     let answer = request.send().await?;
-    let (status, text) = (answer.status(), answer.text().await?);
+    let status = answer.status();
+    let text = answer.text().await?;
     ensure!(status.is_success() && !text.contains("\"refused\""), "the agent answered {status}: {text}");
     Ok(())
 }
@@ -227,7 +229,8 @@ async fn raw(scenario: &Scenario, broker: &Broker, bar: &ProgressBar) -> anyhow:
     make_topic(&broker.addresses, &topic, scenario.partitions).await?;
     let start = dir.path().join("start");
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let (count, partitions) = (scenario.consumers().to_string(), scenario.partitions.to_string());
+    let count = scenario.consumers().to_string();
+    let partitions = scenario.partitions.to_string();
     let to = ["--brokers", &broker.addresses, "--topic", &topic];
     let mut arguments = words(&["raw-consumers", "--count", &count, "--partitions", &partitions]);
     arguments.extend(words(&to));
@@ -235,7 +238,8 @@ async fn raw(scenario: &Scenario, broker: &Broker, bar: &ProgressBar) -> anyhow:
         arguments.push("--divided".to_owned());
     }
     let mut consumers = Part::start("raw-consumers", dir.path(), &arguments, &[])?;
-    let (events, begin) = (scenario.events().to_string(), start.display().to_string());
+    let events = scenario.events().to_string();
+    let begin = start.display().to_string();
     let mut arguments =
         words(&["raw-producer", "--events", &events, "--municipalities", &count, "--start", &begin]);
     arguments.extend(words(&to));

@@ -70,7 +70,8 @@ async fn again(dir: &Path) -> (Duration, u64, f64) {
     let opened = begin.elapsed();
     let end = log.bounds(TOPIC, P0).await.unwrap().next;
     let begin = Instant::now();
-    let (mut next, mut count) = (Offset::new(0), 0);
+    let mut next = Offset::new(0);
+    let mut count = 0;
     while next < end {
         let batch = log.read(TOPIC, P0, next, 512 * 1024, Duration::ZERO).await.unwrap();
         count += batch.records.len();

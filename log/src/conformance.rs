@@ -22,7 +22,8 @@ fn spec(name: &str, partitions: u32) -> TopicSpec {
 }
 
 async fn all(log: &dyn Log, topic: &str, from: u64) -> Vec<Stored> {
-    let (mut found, mut next) = (Vec::new(), Offset::new(from));
+    let mut found = Vec::new();
+    let mut next = Offset::new(from);
     let end = log.bounds(topic, P0).await.unwrap().next;
     while next < end {
         let batch = log.read(topic, P0, next, 100, Duration::ZERO).await.unwrap();
@@ -173,7 +174,8 @@ async fn readers_of_one_partition_do_not_disturb_each_other(log: &dyn Log) {
         let mut random = seed;
         for _ in 0..30 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (from, partition) = ((random >> 33) % RECORDS, Partition::new((random >> 32) as u32 % 2));
+            let from = (random >> 33) % RECORDS;
+            let partition = Partition::new((random >> 32) as u32 % 2);
             let wait = if random >> 63 == 0 { Duration::ZERO } else { LONG };
             let size = (random >> 40) as usize % 2_000;
             let batch = log.read("t", partition, Offset::new(from), size, wait).await.unwrap();
@@ -209,7 +211,8 @@ async fn what_the_memory_log_acknowledges_is_there_whatever_else_it_does() {
     for seed in 0..20 {
         let log = MemoryLog::new(super::memory::Faults { seed, unknown: 200, cut: 200 });
         log.ensure_topic(&spec("t", 1)).await.unwrap();
-        let (mut acknowledged, mut unknown) = (Vec::new(), 0);
+        let mut acknowledged = Vec::new();
+        let mut unknown = 0;
         for number in 0..50 {
             let batch = [0, 1, 2].map(|part| record("k", &format!("{number}.{part}")));
             match log.append("t", P0, batch.to_vec()).await {

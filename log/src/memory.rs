@@ -181,7 +181,8 @@ impl Log for MemoryLog {
             {
                 let mut state = self.lock();
                 let data = state.partition(topic, partition)?;
-                let (first, next) = (Offset::new(data.first), Offset::new(data.next));
+                let first = Offset::new(data.first);
+                let next = Offset::new(data.next);
                 if from < first {
                     return Err(ReadError::BeforeFirst { wanted: from, first });
                 }

@@ -134,7 +134,8 @@ pub async fn send_json<T: serde::de::DeserializeOwned>(
     request: reqwest::RequestBuilder,
 ) -> Result<T, ClientError> {
     let response = send(request).await?;
-    let (url, status) = (response.url().to_string(), response.status().as_u16());
+    let url = response.url().to_string();
+    let status = response.status().as_u16();
     let body = response.bytes().await.map_err(|e| unreachable_peer(&e))?;
     serde_json::from_slice(&body).map_err(|_| ClientError::Strange { url, status })
 }

@@ -322,7 +322,8 @@ mod tests {
             let key = rcgen::KeyPair::generate().unwrap();
             peer(parameters.self_signed(&key).unwrap().der(), "dit.lv")
         };
-        let (own, other) = ("spiffe://dit.lv/participant/4000/agent/main", "spiffe://dit.lv/operator/anna");
+        let own = "spiffe://dit.lv/participant/4000/agent/main";
+        let other = "spiffe://dit.lv/operator/anna";
         assert!(named(&[own, "spiffe://elsewhere/workload", "https://example.lv"]).is_ok());
         assert!(matches!(named(&[own, other]), Err(PeerError::Ambiguous { count: 2, .. })));
         // One that cannot be read beside it is not passed over.

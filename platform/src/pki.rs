@@ -118,7 +118,8 @@ impl Authority {
             let path = path.display().to_string();
             move |error| PkiError::File { path, error }
         };
-        let (certificate, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+        let certificate = dir.join("ca.pem");
+        let key = dir.join("ca-key.pem");
         if certificate.exists() {
             let certificate_pem = std::fs::read_to_string(&certificate).map_err(file(&certificate))?;
             if let Some(found) = domain_of(&certificate_pem).filter(|found| found != domain) {

@@ -296,10 +296,8 @@ mod tests {
 
     #[test]
     fn what_is_not_built_in_is_refused_by_name_and_only_when_asked_for() {
-        let (endpoint, grpc) = (
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        );
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317");
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
         let refused = asked(&[endpoint, grpc]).unwrap_err();
         assert!(
             refused.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL=grpc: traces go by http/protobuf"),

@@ -206,7 +206,8 @@ impl Agent {
         let codec = ChangeCodec::new(&schema)?;
         let epoch = Epoch::new(platform::random::id()?);
         let outbox = Outbox::open(Arc::clone(&disk), &dir.join("outbox"), epoch, &codec, channel.partitions)?;
-        let (next, folded) = (outbox.next_position(), images.position()?);
+        let next = outbox.next_position();
+        let folded = images.position()?;
         let agent = Self {
             dir,
             disk,

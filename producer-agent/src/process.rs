@@ -173,7 +173,9 @@ async fn take(
     file: &Path,
     accepted: bool,
 ) -> Result<FileReport, NotTaken> {
-    let (taking, format, guard) = (Arc::clone(agent), config.format.clone(), config.guard);
+    let taking = Arc::clone(agent);
+    let format = config.format.clone();
+    let guard = config.guard;
     let path = file.to_owned();
     let task = tokio::task::spawn_blocking(move || taking.take_file(&path, &format, guard, accepted));
     match task.await {
@@ -301,7 +303,8 @@ async fn read(
     folder: &DropFolder,
     file: &Ready,
 ) -> Result<Option<(Taking, Result<bool, String>)>, Dropped> {
-    let (reading, format) = (folder.reading(file), config.format.clone());
+    let reading = folder.reading(file);
+    let format = config.format.clone();
     let task = tokio::task::spawn_blocking(move || {
         let Some(taking) = reading()? else { return Ok::<_, DropError>(None) };
         let is_changes = Agent::is_change_file(taking.path(), &format).map_err(|error| error.to_string());
@@ -400,7 +403,10 @@ fn settle(
 fn tell(report: &FileReport) {
     let counts = report.counts;
     let file = report.file.as_str();
-    let (create, update, delete, parked) = (counts.create, counts.update, counts.delete, counts.parked);
+    let create = counts.create;
+    let update = counts.update;
+    let delete = counts.delete;
+    let parked = counts.parked;
     for remark in &report.remarks {
         tracing::warn!(%file, "{remark}");
     }

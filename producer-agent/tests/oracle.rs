@@ -132,11 +132,13 @@ fn what_python_reads_the_agent_reads_or_refuses() {
     let count = from("DIT_ORACLE").unwrap_or(COUNT);
     println!("seed {seed}: {count} files");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/files.py");
-    let (seed, number) = (seed.to_string(), count.to_string());
+    let seed = seed.to_string();
+    let number = count.to_string();
     let made = Command::new("python3").arg(script).args([&seed, &number]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let dir = tempfile::tempdir().unwrap();
-    let (mut refused, mut seen) = (0, 0);
+    let mut refused = 0;
+    let mut seen = 0;
     for line in String::from_utf8(made.stdout).unwrap().lines() {
         let made: Json = serde_json::from_str(line).unwrap();
         seen += 1;

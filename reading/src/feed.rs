@@ -126,7 +126,8 @@ impl<O: Observer> Feed<O> {
                 Err(error) => {
                     is_doubtful = true;
                     let wait = retry.next_wait();
-                    let (topic, partition) = (&self.source.topic, self.source.partition);
+                    let topic = &self.source.topic;
+                    let partition = self.source.partition;
                     tracing::error!(%topic, %partition, %error, ?wait, "the partition cannot be read");
                     self.fail(error);
                     tokio::time::sleep(wait).await;
@@ -169,7 +170,8 @@ impl<O: Observer> Feed<O> {
             counts.changes += u64::from(matches!(item, Item::Change(_)));
             counts.parked += u64::from(matches!(item, Item::Poison { .. }));
             if let Item::Poison { offset, reason } = item {
-                let (topic, partition) = (&self.source.topic, self.source.partition);
+                let topic = &self.source.topic;
+                let partition = self.source.partition;
                 tracing::error!(%topic, %partition, %offset, %reason, "parked a record that cannot be read");
             }
         }
@@ -183,7 +185,8 @@ impl<O: Observer> Feed<O> {
             ring.push_back(Arc::clone(&chunk));
         }
         self.move_tail(Move::Chunk(&chunk), &|from| {
-            let (next, fold) = (chunk.next, chunk.fold.clone());
+            let next = chunk.next;
+            let fold = chunk.fold.clone();
             Tail { next, fold, changes: from.changes + counts.changes, fault: None }
         });
     }

@@ -42,7 +42,9 @@ impl LocatedChange {
         datum: Vec<u8>,
     ) -> Result<Self, DatumError> {
         let (change, images) = codec.locate(&datum)?;
-        let (op, key, event_at) = (change.op, change.key.to_owned(), change.event_at);
+        let op = change.op;
+        let key = change.key.to_owned();
+        let event_at = change.event_at;
         Ok(Self {
             offset: stored.offset,
             logged_at: stored.logged_at,

@@ -97,7 +97,8 @@ impl RouterConfig {
     pub fn secret(&self, path: &Path) -> Result<NetworkSecret, ConfigError> {
         let file = &self.network_secret;
         let invalid = |problem: String| {
-            let (path, key) = (path.to_owned(), "network_secret".to_owned());
+            let path = path.to_owned();
+            let key = "network_secret".to_owned();
             ConfigError::Invalid { path, key, problem }
         };
         platform::closed::secret(file).map_err(|error| invalid(error.to_string()))?;

@@ -327,7 +327,8 @@ impl Metrics {
             families.parked.with_label_values(&labels);
         }
         let id = self.0.next_stream.fetch_add(1, Ordering::Relaxed);
-        let (number, places) = (agreement.number.clone(), Mutex::default());
+        let number = agreement.number.clone();
+        let places = Mutex::default();
         let stream = Arc::new(Stream { number, begun_at: clock::now(), places });
         self.streams().insert(id, Arc::clone(&stream));
         StreamMeter {

@@ -80,14 +80,16 @@ impl Watch {
         ] {
             family.reset();
         }
-        let (view, now) = (self.core.control.view(), self.core.lease.log_time());
+        let view = self.core.control.view();
+        let now = self.core.lease.log_time();
         let open = self.metrics().open_streams();
         for participant in view.participants.values() {
             gauges.names.with_label_values(&[participant.id.as_str(), &participant.name]).set(1.0);
         }
         for entry in view.agreements.values() {
             let agreement = &entry.agreement;
-            let (labels, streams) = (labels(agreement), of_agreement(&open, &agreement.number));
+            let labels = labels(agreement);
+            let streams = of_agreement(&open, &agreement.number);
             let is_active = entry.status == Status::Active && agreement.is_valid_at(now);
             of(&gauges.active, &labels).set(f64::from(u8::from(is_active)));
             if let Some(end) = agreement.valid_to.filter(|_| entry.status == Status::Active) {
@@ -179,7 +181,8 @@ fn lag(stream: &Stream, running: &Running, now: Millis) -> Lag {
         return Lag { seconds: since(stream.begun_at, clock::now()), records: None };
     }
     let ends = running.feeds.values().map(|feed: &Arc<Feed>| feed.tail().next);
-    let (mut seconds, mut records) = (0.0_f64, 0);
+    let mut seconds = 0.0_f64;
+    let mut records = 0;
     for (passed, end) in places.values().zip(ends) {
         let behind = distance(passed.to, end);
         records += behind;

@@ -41,7 +41,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{few}");
     }
     let place = config.log(path)?;
-    let (log, routers) = (open_log(&place)?, place.routers());
+    let log = open_log(&place)?;
+    let routers = place.routers();
     let declared = config.declared.as_deref().map(Declared::read_each).transpose()?.unwrap_or_default();
     let router = Router::start(Parts {
         log: Arc::clone(&log),

@@ -99,7 +99,8 @@ impl Core {
     /// Folds control, applies what is declared, starts the channels. Where that fails, nothing of it goes on.
     pub async fn start(parts: CoreParts<'_>) -> Result<Self, CoreError> {
         // The streams' ends are the audit's last entries, and their last frames need the lease.
-        let (tasks, last) = (Tasks::new(), Tasks::new());
+        let tasks = Tasks::new();
+        let last = Tasks::new();
         let begun = Self::begin(parts, tasks.clone(), last.clone()).await;
         if begun.is_err() {
             // Its beats would hold shards of the state under a name that nobody serves.
@@ -147,8 +148,8 @@ impl Core {
             tasks,
             last,
         };
-        let (stopping, expiry) =
-            (core.tasks.stopping(), expiry::watch(core.control.clone(), core.lease.clone()));
+        let stopping = core.tasks.stopping();
+        let expiry = expiry::watch(core.control.clone(), core.lease.clone());
         core.tasks.spawn(async move {
             tokio::select! {
                 biased;
@@ -174,7 +175,8 @@ impl Core {
             // Control itself refuses a channel that is not there.
             None => Ok(()),
             Some(entry) => {
-                let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
+                let entry = Arc::clone(entry);
+                let agreement = Arc::new(agreement.clone());
                 Grant::new(&view, entry, agreement, Arc::clone(&self.secret)).map(drop)
             }
         }

@@ -118,7 +118,8 @@ mod tests {
         };
         assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
         let places = PerPartition::filled(1, SnapshotPlace { next: Offset::new(5), end: Offset::new(9) });
-        let (id, begun_at) = (BootstrapId::new([3; 16]), Millis::new(5));
+        let id = BootstrapId::new([3; 16]);
+        let begun_at = Millis::new(5);
         let snapshot = Some(Snapshot { id, begun_at, places, seal: "ab".to_owned() });
         let in_snapshot = Cursor { places: PerPartition::none(), snapshot, ..cursor };
         assert_eq!(in_snapshot.to_string().parse(), Ok(in_snapshot));

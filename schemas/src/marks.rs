@@ -194,7 +194,8 @@ impl Checkpoint {
             items(&mut cursor, limits::MAX_TABLE_ENTRIES * limits::MAX_ENDED_EPOCHS, |cursor| {
                 let at = cursor.at();
                 let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
-                let (epoch, next) = (Epoch::new(id(cursor)?), Sequence::new(offset(cursor)?));
+                let epoch = Epoch::new(id(cursor)?);
+                let next = Sequence::new(offset(cursor)?);
                 let ended = Ended { epoch, next, digest: Digest::new(id(cursor)?) };
                 let entry = entries.get_mut(&writer);
                 let entry =

@@ -24,8 +24,10 @@ impl TraceContext {
     /// Reads a `traceparent`. `None` when it is malformed or not sampled: a trace is advice, and refuses nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
-        let (version, trace_id, span_id, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let version = parts.next()?;
+        let trace_id = parts.next()?;
+        let span_id = parts.next()?;
+        let flags = parts.next()?;
         let is_known = version == "00" && parts.next().is_none();
         // A later version may say more, but begins as ours.
         let is_later = version != "00" && version != "ff" && bytes::<1>(version).is_some();
@@ -47,7 +49,8 @@ impl TraceContext {
 
     /// The other way.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Option<Self> {
-        let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
+        let mut trace_id = [0; 16];
+        let mut span_id = [0; 8];
         trace_id.copy_from_slice(bytes.get(..16)?);
         span_id.copy_from_slice(bytes.get(16..)?);
         Self::new(trace_id, span_id)
@@ -95,7 +98,8 @@ mod tests {
 
     #[test]
     fn what_is_malformed_or_not_sampled_is_no_context() {
-        let (upper, zeros) = (TRACE.to_uppercase(), "0".repeat(32));
+        let upper = TRACE.to_uppercase();
+        let zeros = "0".repeat(32);
         for wrong in [
             String::new(),
             format!("00-{TRACE}-{SPAN}-00"),

@@ -72,7 +72,8 @@ impl Compiler {
             "valid_from": "2026-01-01T00:00:00Z", "history": "full", "schema_version": 1, "rows": rows,
             "fields": {"regcode": "keep", "name": "keep", "territory": "keep", "address": "keep"}}))
         .unwrap();
-        let (agreed, writer) = (&self.schema, &self.schema);
+        let agreed = &self.schema;
+        let writer = &self.schema;
         let terms = Terms { agreed, writer, age: Age::Same, key: &self.key, secret: &self.secret };
         Arc::new(Scope::compile(&agreement, &terms).unwrap())
     }
@@ -104,7 +105,8 @@ impl Events {
             (state >> 33) % bound
         };
         let event = |_| {
-            let (territory, size) = (territory(draw(territories)), i64::try_from(draw(1_000_000)).unwrap());
+            let territory = territory(draw(territories));
+            let size = i64::try_from(draw(1_000_000)).unwrap();
             (row(&territory, size, "+371 20000001"), row(&territory, size, "+371 20000002"))
         };
         let each = (0..4 * DRAWN).map(event).collect();
@@ -204,13 +206,16 @@ fn delays(compiler: &Compiler, index: Index) {
     let current = Mutex::new(Arc::new(index));
     let take = || Arc::clone(&current.lock().unwrap());
     let measure = || {
-        let (mut events, mut worked) = (Events::of(schema(), DRAWN), Duration::ZERO);
+        let mut events = Events::of(schema(), DRAWN);
+        let mut worked = Duration::ZERO;
         let mut took = Vec::with_capacity(1 << 20);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
-            let (own, from) = (own_time(), Instant::now());
+            let own = own_time();
+            let from = Instant::now();
             black_box(events.judge(&take()));
-            let (now, own_now) = (from.elapsed(), own_time());
+            let now = from.elapsed();
+            let own_now = own_time();
             worked = worked.max(own_now.saturating_sub(own));
             took.push(now);
         }
@@ -229,7 +234,8 @@ fn delays(compiler: &Compiler, index: Index) {
     let numbers = AtomicUsize::new(20_000);
     // A hundred a second is more than a country signs in a day; without a pause is what the machine can do.
     for pause in [Duration::from_millis(10), Duration::ZERO] {
-        let (is_over, installed) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let is_over = AtomicBool::new(false);
+        let installed = AtomicUsize::new(0);
         std::thread::scope(|threads| {
             threads.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {

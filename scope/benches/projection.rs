@@ -134,8 +134,8 @@ struct Sides {
 
 impl Sides {
     fn new() -> Self {
-        let (whole, picked) =
-            (AvroSchema::from_json(schema()).unwrap(), AvroSchema::from_json(picked_schema()).unwrap());
+        let whole = AvroSchema::from_json(schema()).unwrap();
+        let picked = AvroSchema::from_json(picked_schema()).unwrap();
         let fields = picked.record().unwrap().record.fields.iter();
         let fields: serde_json::Map<_, _> = fields.map(|field| (field.name.clone(), json!("keep"))).collect();
         let agreement = serde_json::from_value(json!({"number": "A-1", "version": 1, "provider": "1",
@@ -197,7 +197,8 @@ impl Sides {
 
     fn check(&self) {
         let library = self.library();
-        let (mut ends, mut out) = (Ends::default(), Vec::new());
+        let mut ends = Ends::default();
+        let mut out = Vec::new();
         self.plan(&mut ends, &mut out);
         let mut again = Vec::new();
         self.plan_of_located(&ends, &mut again);
@@ -218,7 +219,8 @@ fn projection(criterion: &mut Criterion) {
     sides.check();
     println!("a record of {} bytes", sides.datum.len());
     let library = sides.library();
-    let (mut ends, mut out) = (Ends::default(), Vec::with_capacity(1_024));
+    let mut ends = Ends::default();
+    let mut out = Vec::with_capacity(1_024);
     let mut group = criterion.benchmark_group("projection");
     group.throughput(Throughput::Bytes(u64::try_from(sides.datum.len()).unwrap()));
     group.bench_function("plan", |bencher| bencher.iter(|| sides.plan(&mut ends, &mut out)));

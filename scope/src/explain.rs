@@ -82,8 +82,10 @@ pub fn explain(
     event: &ExplainedEvent<'_>,
 ) -> Result<Explanation, ExplainError> {
     let ExplainedEvent { op, key, before, after } = *event;
-    let (scope, compiled) = (Scope::compile(agreement, terms)?, Compiled::new(agreement, terms)?);
-    let (mut first, mut second) = (Ends::default(), Ends::default());
+    let scope = Scope::compile(agreement, terms)?;
+    let compiled = Compiled::new(agreement, terms)?;
+    let mut first = Ends::default();
+    let mut second = Ends::default();
     let layout = terms.writer.layout();
     let images = Images {
         before: before.map(|bytes| first.locate(layout, bytes)).transpose().map_err(Denial::from)?,
@@ -106,7 +108,8 @@ fn verdict(compiled: &Compiled, terms: &Terms<'_>, image: &[u8]) -> Result<Verdi
     if compiled.is_resolved {
         value = resolve_value(value, &compiled.effective).map_err(|_| Denial::Unresolvable)?;
     }
-    let (truth, clauses) = (compiled.predicate.evaluate(&value), compiled.predicate.clauses(&value));
+    let truth = compiled.predicate.evaluate(&value);
+    let clauses = compiled.predicate.clauses(&value);
     Ok(Verdict { truth, clauses })
 }
 
@@ -141,7 +144,8 @@ mod tests {
     #[test]
     fn a_move_out_of_the_scope_names_the_clause_that_fails() {
         let agreement = agreement_of("t in [\"R\", \"L\"] && k != \"x\"", r#"{"k": "hash", "t": "keep"}"#);
-        let (before, after) = (image(["1", "R", "secret"]), image(["1", "J", "secret"]));
+        let before = image(["1", "R", "secret"]);
+        let after = image(["1", "J", "secret"]);
         let explained = with_terms(SCHEMA, "k", |terms| {
             explain(
                 &agreement,

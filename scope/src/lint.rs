@@ -45,7 +45,8 @@ const fn reason(why: Why) -> &'static str {
 /// Looks at an agreement; refused is what cannot be compiled at all.
 pub fn lint(agreement: &Agreement, terms: &Terms<'_>) -> Result<Vec<Finding>, CompileError> {
     let compiled = Compiled::new(agreement, terms)?;
-    let (predicate, schema) = (&compiled.predicate, &compiled.effective);
+    let predicate = &compiled.predicate;
+    let schema = &compiled.effective;
     let mut findings = Vec::new();
     if predicate.is_never(schema) {
         findings.push(Finding::NeverMatches(predicate.to_string()));

@@ -37,7 +37,8 @@ impl Model {
         before: Option<&[u8]>,
         after: Option<&[u8]>,
     ) -> Result<Option<Outcome>, Denial> {
-        let (before, after) = (self.value(before)?, self.value(after)?);
+        let before = self.value(before)?;
+        let after = self.value(after)?;
         let admits = |image: &Option<Value>| {
             image.as_ref().is_some_and(|image| self.compiled.predicate.evaluate(image) == Truth::True)
         };

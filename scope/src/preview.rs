@@ -65,7 +65,8 @@ pub fn preview(agreement: &Agreement, proposal: &Proposal<'_>, secret: &NetworkS
         let age = if writer == agreed { Age::Same } else { Age::Newer };
         Compiled::new(agreement, &Terms { agreed, writer, age, key, secret })
     };
-    let (now, then) = (under(newest), under(proposed));
+    let now = under(newest);
+    let then = under(proposed);
     let sees = then.as_ref().map_or_else(|_| Vec::new(), |then| seen(agreement, then));
     let change = match (now, then) {
         (Ok(now), Ok(then)) => {
@@ -99,7 +100,9 @@ mod tests {
     fn change(newest: &str, proposed: &str) -> Change {
         let agreement = agreement_of("t == \"a\"", r#"{"k": "keep", "t": "hash"}"#);
         let secret = NetworkSecret::new(vec![1; 32]).unwrap();
-        let (agreed, newest, proposed) = (schema(&format!("{K}, {T}")), schema(newest), schema(proposed));
+        let agreed = schema(&format!("{K}, {T}"));
+        let newest = schema(newest);
+        let proposed = schema(proposed);
         let key = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
         let proposal = Proposal { agreed: &agreed, newest: &newest, proposed: &proposed, key: &key };
         let previewed = preview(&agreement, &proposal, &secret);
@@ -110,7 +113,8 @@ mod tests {
 
     #[test]
     fn what_is_new_is_pending_and_what_goes_suspends() {
-        let (old, wide) = (format!("{K}, {T}"), format!(r#"{K}, {T}, {{"name": "n", "type": "long"}}"#));
+        let old = format!("{K}, {T}");
+        let wide = format!(r#"{K}, {T}, {{"name": "n", "type": "long"}}"#);
         assert_eq!(change(&old, &old), Change::Same);
         assert_eq!(change(&old, &wide), Change::Pending { fields: vec!["n".to_owned()] });
         assert_eq!(change(&wide, &wide), Change::Same, "it was pending before");

@@ -138,9 +138,10 @@ impl Scope {
         hits: Hits,
         are_exact: bool,
     ) -> Result<Option<Permitted<Outcome>>, Denial> {
-        let (mut before, mut after) = (Resolved::default(), Resolved::default());
-        let (before, after) =
-            (self.effective(images.before, &mut before)?, self.effective(images.after, &mut after)?);
+        let mut before = Resolved::default();
+        let mut after = Resolved::default();
+        let before = self.effective(images.before, &mut before)?;
+        let after = self.effective(images.after, &mut after)?;
         let admits = |image: Option<Located<'_>>, is_hit: bool| match image {
             Some(_) if is_hit && are_exact => Ok(true),
             image if is_hit => self.admits(image),

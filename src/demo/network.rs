@@ -243,10 +243,12 @@ impl Network {
             channel: status.channel,
         })?;
         let outbox = agent.outbox();
-        let (epoch, partitions) = (lock(&outbox).epoch(), status.positions.len());
+        let epoch = lock(&outbox).epoch();
+        let partitions = status.positions.len();
         let machine = SendMachine::new(id.clone(), epoch, u32::try_from(partitions)?);
         let mut sender = Sender::new(client, channel.clone(), outbox, machine, agent.folded());
-        let (sent, appended) = (sender.sent(), agent.appended());
+        let sent = sender.sent();
+        let appended = agent.appended();
         let fault = Arc::new(Mutex::new(None));
         let told = Arc::clone(&fault);
         self.spawn(async move {

@@ -89,7 +89,8 @@ impl Progress {
 
 fn line(watched: &Watched) -> String {
     let acknowledged: u64 = watched.sent.iter().map(|sent| sent.borrow().acknowledged).sum();
-    let (mut tally, mut rows) = (Tally::default(), 0);
+    let mut tally = Tally::default();
+    let mut rows = 0;
     for replica in &watched.replicas {
         let status = replica.borrow();
         tally = tally.plus(status.delivered);

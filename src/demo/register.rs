@@ -205,7 +205,8 @@ impl Play {
             versions.push((file.clone(), columns));
         }
         let (_, first) = versions.first().context("there is no file")?;
-        let (schema, columns) = (first.schema(None)?, first.clone());
+        let schema = first.schema(None)?;
+        let columns = first.clone();
         let channel: Channel = serde_json::from_value(json!({
             "name": CHANNEL, "kind": "distribution", "owner": PROVIDER, "partitions": PARTITIONS,
             "key": {"fields": first.key_fields(), "normalise": options.key_normalise},
@@ -449,7 +450,8 @@ impl Play {
         let mut read = Folded::default();
         for ((file, _), report) in self.versions.iter().zip(reports) {
             let header = self.options.header.as_deref();
-            let (key, territory) = (self.options.key.as_slice(), self.options.territory.as_str());
+            let key = self.options.key.as_slice();
+            let territory = self.options.territory.as_str();
             let version = Version { file, header, key, territory };
             if report.taken {
                 let folded = register.fold(&version, &reading, keep_cells)?;

@@ -53,7 +53,8 @@ impl ReplicaTable {
         })?;
         drop(client);
         driver.await?;
-        let (url, schema) = (url.to_owned(), participant.to_owned());
+        let url = url.to_owned();
+        let schema = participant.to_owned();
         let place = PostgresPlace { url, password_file: None, ca: None, schema, table: None };
         Ok(Self { place, name: name.to_owned() })
     }

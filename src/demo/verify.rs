@@ -97,7 +97,8 @@ impl Register {
         let territory = place(&raw.header, version.territory)?;
         // The hashes of each key's rows; none for one that cannot be read.
         let mut found: HashMap<u128, Vec<Option<u128>>> = HashMap::new();
-        let (mut keyless, mut folded) = (false, Folded::default());
+        let mut keyless = false;
+        let mut folded = Folded::default();
         let readable = |row: &RawRow| row.cells().and_then(|cells| key_of(cells, &places, reading));
         for row in raw.rows() {
             keyless |= row.is_broken();

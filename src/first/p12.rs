@@ -40,8 +40,8 @@ pub(super) fn unpack(file: &Path, password_file: Option<&Path>) -> anyhow::Resul
         list.iter().map(|one| certificate(one.as_der())).collect::<String>()
     };
     let path = folder.join(format!("{stem}.pem"));
-    let (key_path, key) =
-        (folder.join(format!("{stem}-key.pem")), pem::encode(&Pem::new("PRIVATE KEY", chain.key())));
+    let key_path = folder.join(format!("{stem}-key.pem"));
+    let key = pem::encode(&Pem::new("PRIVATE KEY", chain.key()));
     check(&key_path, &key)?;
     write(&path, &join(&presented))?;
     write(&key_path, &key)?;

@@ -96,7 +96,8 @@ impl Ground {
         let schema = AvroSchema::from_json(channel.schema.clone())
             .with_context(|| format!("channel {}: its schema", channel.name))?;
         let agreements = agreements.iter().filter(|agreement| agreement.channel == channel.name);
-        let (agreements, suspended) = (agreements.cloned().collect(), BTreeSet::new());
+        let agreements = agreements.cloned().collect();
+        let suspended = BTreeSet::new();
         Ok(Self { agreements, schemas: vec![schema], channel, suspended })
     }
 
@@ -175,7 +176,8 @@ impl Ground {
         (writer, age): (&AvroSchema, Age),
         judge: impl FnOnce(&Terms<'_>) -> T,
     ) -> anyhow::Result<T> {
-        let (agreed, secret) = (self.schema(agreement)?, any_secret()?);
+        let agreed = self.schema(agreement)?;
+        let secret = any_secret()?;
         Ok(judge(&Terms { agreed, writer, age, key: &self.channel.key, secret: &secret }))
     }
 }

@@ -98,7 +98,8 @@ async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
         args.drafts.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
     let channels: BTreeSet<_> = drafts.iter().map(|draft| draft.channel.clone()).collect();
     let grounds = args.ground.read(&channels.into_iter().collect::<Vec<_>>()).await?;
-    let (mut looked, mut found) = (0, 0);
+    let mut looked = 0;
+    let mut found = 0;
     for ground in &grounds {
         let chosen = if drafts.is_empty() { &ground.agreements } else { &drafts };
         for agreement in chosen.iter().filter(|agreement| agreement.channel == ground.channel.name) {
@@ -149,7 +150,8 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
         };
         let previewed = preview(agreement, &proposal, &ground::any_secret()?);
         suspended += usize::from(matches!(previewed.change, Change::Suspended { .. }));
-        let (number, consumer) = (agreement.number.as_str(), agreement.consumer.as_str());
+        let number = agreement.number.as_str();
+        let consumer = agreement.consumer.as_str();
         match args.json {
             true => {
                 platform::say!(

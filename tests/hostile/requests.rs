@@ -242,7 +242,8 @@ async fn what_is_large_deep_or_packed_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_router_asks_nobody_and_says_no_more_than_it_must() {
     let network = Network::opened().await.unwrap();
-    let (consumer, owner) = (network.client("9000/main").unwrap(), network.client("4000/main").unwrap());
+    let consumer = network.client("9000/main").unwrap();
+    let owner = network.client("4000/main").unwrap();
     // 21: a schema is what stands in the request: no address in it is looked up, and only its channel's owner registers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/schema", listener.local_addr().unwrap());

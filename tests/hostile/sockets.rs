@@ -37,10 +37,12 @@ async fn answered(network: &Network) -> (Duration, Duration) {
 async fn silent_sockets_lock_nobody_out() {
     let network = Network::opened().await.unwrap();
     let (quiet, _) = answered(&network).await;
-    let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let opened = Arc::new(AtomicUsize::new(0));
     let address = network.router.address();
     let flood = tokio::spawn({
-        let (stop, opened) = (Arc::clone(&stop), Arc::clone(&opened));
+        let stop = Arc::clone(&stop);
+        let opened = Arc::clone(&opened);
         async move {
             // Those that are turned away are replaced at once.
             let mut silent = std::collections::VecDeque::new();
@@ -232,7 +234,8 @@ async fn who_goes_on_asking_is_not_read() {
         let known = known.clone();
         asking.spawn(async move {
             let mut requests = known.http2(65_535).await.unwrap();
-            let (mut refused, mut last) = (Vec::new(), Instant::now());
+            let mut refused = Vec::new();
+            let mut last = Instant::now();
             while refused.len() < 3 && last.elapsed() < Duration::from_secs(60) {
                 requests = requests.ready().await.unwrap();
                 let mut ask = |_| requests.send_request(known.request("/v1/me").unwrap(), true).unwrap().0;
@@ -263,11 +266,14 @@ async fn who_goes_on_asking_is_not_read() {
 async fn an_address_whose_handshakes_fail_waits_and_no_other_does() {
     let network = Network::opened().await.unwrap();
     let unknown = attacker(&network, None);
-    let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let failed = Arc::new(AtomicUsize::new(0));
     let begun = Instant::now();
     let mut flood = tokio::task::JoinSet::new();
     for _ in 0..20 {
-        let (unknown, stop, failed) = (unknown.clone(), Arc::clone(&stop), Arc::clone(&failed));
+        let unknown = unknown.clone();
+        let stop = Arc::clone(&stop);
+        let failed = Arc::clone(&failed);
         // A handshake without a certificate is over for the client before the router has refused it.
         flood.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
@@ -283,7 +289,8 @@ async fn an_address_whose_handshakes_fail_waits_and_no_other_does() {
     }
     let (others, longest) = answered(&network).await;
     stop.store(true, Ordering::Relaxed);
-    let (failed, took) = (failed.load(Ordering::Relaxed), begun.elapsed());
+    let failed = failed.load(Ordering::Relaxed);
+    let took = begun.elapsed();
     flood.join_all().await;
     println!(
         "{failed} failures in {took:?}; another address was answered within {others:?}, at most {longest:?}"

@@ -36,7 +36,8 @@ fn typed(seed: i64) -> Vec<u8> {
         put_long(&mut image, seed.wrapping_mul(0x1234_5678_9abc));
     }
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "any number will do")]
-    let (single, double) = (seed as f32 / 3.0 * 1e12, (seed as f64 / 7.0).powi(9));
+    let single = seed as f32 / 3.0 * 1e12;
+    let double = (seed as f64 / 7.0).powi(9);
     image.extend_from_slice(&single.to_le_bytes());
     image.extend_from_slice(&double.to_le_bytes());
     put_bytes(&mut image, &seed.to_be_bytes());

@@ -125,7 +125,8 @@ pub(crate) fn plan(seed: u64, count: usize) -> Vec<Vec<Fault>> {
     };
     let mut rounds: Vec<Vec<Fault>> = Vec::new();
     // Fewer than there are kinds: spread over all of them.
-    let (first, stride) = (draw(all.len()), all.len().div_ceil(count.max(1)));
+    let first = draw(all.len());
+    let stride = all.len().div_ceil(count.max(1));
     let turns = (0..all.len().min(count)).map(|turn| (first + turn * stride.max(1)) % all.len());
     rounds.extend(turns.map(|turn| vec![fault(all[turn], &mut draw)]));
     let mut left = count.saturating_sub(rounds.len());

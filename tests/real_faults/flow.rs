@@ -101,7 +101,8 @@ async fn run(
         for (side, folder) in &folders {
             let changes = changed.get(side).map(Vec::as_slice).unwrap_or_default();
             let text = text(*side, registers.get(side).context("a register")?, changes)?;
-            let (part, name) = (folder.join("next.part"), folder.join(format!("{steps:06}.csv")));
+            let part = folder.join("next.part");
+            let name = folder.join(format!("{steps:06}.csv"));
             std::fs::write(&part, text)?;
             std::fs::rename(&part, name)?;
         }

@@ -162,7 +162,8 @@ impl Run {
 
     /// Waits until every replica shows what was made after this moment.
     async fn recovered(&mut self, kind: &str) -> anyhow::Result<Duration> {
-        let (begun, changes) = (Instant::now(), self.flow.changes());
+        let begun = Instant::now();
+        let changes = self.flow.changes();
         until(&format!("everything is right again after {kind}"), async || {
             self.replicas.are_past(&changes).await
         })

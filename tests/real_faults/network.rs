@@ -100,7 +100,8 @@ impl Network {
         let backends = routers.iter().map(|host| (host.address(), 9443).into()).collect();
         let agents = Balancer::start_at(OWN_ADDRESS.into(), backends).await?;
         let balancer = format!("https://{}", agents.address());
-        let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
+        let dir = dir.to_owned();
+        let dit = PathBuf::from(dit);
         let processes = BTreeMap::new();
         let network = Self { dir, dit, hosts, kafka, postgres, database, processes, _agents: agents };
         network.configure(&authority, &balancer)?;
@@ -182,7 +183,8 @@ impl Network {
     }
 
     fn provider_config(&self, part: Part, side: Side, balancer: &str) -> anyhow::Result<String> {
-        let (address, name) = (self.host(part)?.address(), side.name());
+        let address = self.host(part)?.address();
+        let name = side.name();
         let changes = if side == Side::Local { "\n[format]\noperation_column = \"op\"\n" } else { "" };
         Ok(format!(
             "router = \"{balancer}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{name}\"\nschema = \"schema.avsc\"\n\
@@ -193,7 +195,8 @@ impl Network {
     }
 
     fn consumer_config(&self, part: Part, consumer: &Consumer, balancer: &str) -> anyhow::Result<String> {
-        let (address, name) = (self.host(part)?.address(), consumer.name);
+        let address = self.host(part)?.address();
+        let name = consumer.name;
         let mut text = format!(
             "router = \"{balancer}\"\ndata_dir = \"{name}\"\nobserve_listen = \"{address}:9445\"\n\
              reconcile_every = \"10s\"\n\n{}\n",
@@ -295,7 +298,8 @@ impl Network {
             Harm::CutOff => self.host(fault.part)?.cut_off(),
             Harm::Unheard(other) => self.host(fault.part)?.lose(self.host(other)?),
             Harm::CutFrom(other) => {
-                let (one, other) = (self.host(fault.part)?, self.host(other)?);
+                let one = self.host(fault.part)?;
+                let other = self.host(other)?;
                 one.lose(other)?;
                 other.lose(one)
             }
@@ -310,7 +314,8 @@ impl Network {
             Harm::CutOff => self.host(fault.part)?.join(),
             Harm::Unheard(other) => self.host(fault.part)?.find(self.host(other)?),
             Harm::CutFrom(other) => {
-                let (one, other) = (self.host(fault.part)?, self.host(other)?);
+                let one = self.host(fault.part)?;
+                let other = self.host(other)?;
                 one.find(other)?;
                 other.find(one)
             }

@@ -196,7 +196,8 @@ impl History {
         match self.begun.checked_sub(1) {
             None => self.first.iter().for_each(|cells| row(&cells[0].to_lowercase(), Some(cells))),
             Some(done) => {
-                let (turn, at) = (done / self.commits.len(), done % self.commits.len());
+                let turn = done / self.commits.len();
+                let at = done % self.commits.len();
                 let is_forwards = turn.is_multiple_of(2);
                 let commit =
                     if is_forwards { &self.commits[at] } else { &self.commits[self.commits.len() - 1 - at] };

@@ -74,13 +74,15 @@ impl Verdict {
         if made == counted {
             return;
         }
-        let (wanted, found) = (tally(made), tally(counted));
+        let wanted = tally(made);
+        let found = tally(counted);
         let more = |this: &BTreeMap<Option<u64>, usize>, that: &BTreeMap<Option<u64>, usize>| -> usize {
             this.iter()
                 .map(|(number, count)| count.saturating_sub(that.get(number).copied().unwrap_or(0)))
                 .sum()
         };
-        let (lost, repeated) = (more(&wanted, &found), more(&found, &wanted));
+        let lost = more(&wanted, &found);
+        let repeated = more(&found, &wanted);
         self.lost += lost;
         self.repeated += repeated;
         self.out_of_order += usize::from(lost + repeated == 0);
@@ -151,7 +153,8 @@ pub(crate) async fn judge(
                 verdict.table(&replica.consumer, key, &due(&replica.consumer, story), written);
             }
         }
-        let (found, expected) = (replica.rows(database).await?, expected(replica, register));
+        let found = replica.rows(database).await?;
+        let expected = expected(replica, register);
         ensure!(!expected.is_empty(), "{} is to have no row", replica.name());
         if found != expected {
             verdict.unequal += 1;
@@ -166,7 +169,8 @@ pub(crate) async fn judge(
 
 /// What a consumer is to get of a key's story: numbers of rows, and `None` where the row goes or leaves its part.
 fn due(consumer: &Consumer, story: &[Option<std::sync::Arc<Row>>]) -> Vec<Option<u64>> {
-    let (mut due, mut was_in) = (Vec::new(), false);
+    let mut due = Vec::new();
+    let mut was_in = false;
     for row in story {
         let inside = row.as_ref().filter(|row| consumer.may_have(&row.cells[4], &row.cells[1]));
         if inside.is_some() || was_in {
@@ -191,7 +195,8 @@ fn expected(replica: &Replica, register: &Register) -> BTreeMap<String, serde_js
 
 /// All that counts in a channel's log, by key in order: the change's number, or `None` for a delete.
 async fn log_of(brokers: &str, side: Side) -> anyhow::Result<BTreeMap<String, Vec<Option<u64>>>> {
-    let (brokers, prefix) = (brokers.to_owned(), PREFIX.to_owned());
+    let brokers = brokers.to_owned();
+    let prefix = PREFIX.to_owned();
     let log = KafkaLog::connect(&KafkaOptions { brokers, prefix, replication: 3, security: None })?;
     let topic = format!("dit.{}.log", side.name());
     let cleanup = Cleanup::Retention(DEFAULT_RETENTION);
@@ -206,7 +211,8 @@ async fn log_of(brokers: &str, side: Side) -> anyhow::Result<BTreeMap<String, Ve
     let mut story: BTreeMap<String, Vec<Option<u64>>> = BTreeMap::new();
     for partition in (0..side.partitions()).map(Partition::new) {
         let end = log.bounds(&topic, partition).await?.next;
-        let (mut counter, mut next) = (Counter::default(), Offset::new(0));
+        let mut counter = Counter::default();
+        let mut next = Offset::new(0);
         while next < end {
             let batch = log.read(&topic, partition, next, READ_AT_ONCE, Duration::from_secs(10)).await?;
             ensure!(batch.next > next, "{topic}/{partition} cannot be read at {next}");

@@ -56,7 +56,8 @@ impl Provider {
         });
         let format: TableFormat = platform::config::parse(Path::new("format"), format).unwrap();
         format.check().unwrap();
-        let (agent, files) = (agent.unwrap(), tempfile::tempdir().unwrap());
+        let agent = agent.unwrap();
+        let files = tempfile::tempdir().unwrap();
         Self { files, agent, schema, format, rows: Rows::new(), folded: 0 }
     }
 

@@ -417,7 +417,8 @@ fn of_changes() -> Vec<Situation> {
 
 /// What a hostile reader of this code tried.
 fn of_attacks() -> Vec<Situation> {
-    let (none, one) = (|| json!([]), || json!([{"id": "1", "v": "a"}]));
+    let none = || json!([]);
+    let one = || json!([{"id": "1", "v": "a"}]);
     let full = ("0.csv", "id,v\n1,a\n");
     let double = || json!({"id": "string", "v": "double"});
     let many_digits = format!("{{\"id\":\"1\",\"v\":1.{}1}}\n", "0".repeat(70_000));

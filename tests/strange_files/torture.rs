@@ -52,7 +52,8 @@ impl Writer {
     /// A whole register that nobody has seen: each row tells which one it is of.
     fn register(&mut self) -> Vec<u8> {
         self.round += 1;
-        let (round, count) = (self.round, 1 + self.random.below(MOST_ROWS));
+        let round = self.round;
+        let count = 1 + self.random.below(MOST_ROWS);
         let mut text = "id,v\n".to_owned();
         let mut rows = Rows::new();
         for row in 0..count {

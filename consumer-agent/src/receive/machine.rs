@@ -149,7 +149,8 @@ impl ReceiveMachine {
 
     /// The cursor that a sink keeps with what it applied; `None` before a snapshot was told of.
     pub fn cursor(&self) -> Option<Cursor> {
-        let (log_id, version) = (self.log_id, self.version);
+        let log_id = self.log_id;
+        let version = self.version;
         match &self.snapshot {
             Some(UnderWay { told, .. }) => {
                 let snapshot = Some(told.clone()?);
@@ -353,7 +354,8 @@ mod tests {
         let mut first = machine(None);
         first.on_delivery(&Delivery::SnapshotBegin { bootstrap: SNAPSHOT }).unwrap();
         let places = PerPartition::filled(1, SnapshotPlace { next: Offset::new(4), end: Offset::new(9) });
-        let (begun_at, seal) = (Millis::new(1), "s".to_owned());
+        let begun_at = Millis::new(1);
+        let seal = "s".to_owned();
         let told = Delivery::SnapshotProgress(Snapshot { id: SNAPSHOT, begun_at, places, seal });
         assert_eq!(first.on_delivery(&told), Ok(Received::Nothing));
         let cursor = first.cursor().unwrap();
@@ -378,7 +380,8 @@ mod tests {
         let mut machine = machine(Some(5));
         let progress = |offset| {
             let at = Some(Millis::new(9));
-            let (place, end) = (place(offset), Offset::new(10));
+            let place = place(offset);
+            let end = Offset::new(10);
             Delivery::Progress(Progress { partition: P0, place, freshness: at, end, passed_at: at })
         };
         assert_eq!(machine.behind(), None);

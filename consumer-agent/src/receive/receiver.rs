@@ -239,7 +239,9 @@ impl Stream {
         let mut datums = Datums::new(&block.datums);
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
-        let (mut followed, mut told, mut repaired) = (Vec::new(), None, false);
+        let mut followed = Vec::new();
+        let mut told = None;
+        let mut repaired = false;
         for _ in 0..block.count {
             let at = datums.at();
             let delivery = self.codec.decode(&mut datums)?;
@@ -262,7 +264,8 @@ impl Stream {
             }
         }
         datums.end()?;
-        let (cursor, freshness) = (self.machine.cursor(), self.machine.freshness());
+        let cursor = self.machine.cursor();
+        let freshness = self.machine.freshness();
         let apply = |(partition, step): &(Partition, Stepping)| {
             let step = step.within(Step::Apply, sink.system(), *partition);
             step.with("db.system.name", sink.system())

@@ -81,19 +81,18 @@ impl Reconciler {
     /// Comparisons so often, the first after a share of that, in thousandths; never without it.
     pub fn new(every: Option<Duration>, now: Instant, share: u32) -> Self {
         let due = every.map(|every| now + every * share.min(1_000) / 1_000);
-        let (query, pending, differed, last) = (None, None, None, None);
         Self {
             every,
             due,
             requested: None,
-            query,
+            query: None,
             tries: 0,
-            pending,
-            differed,
+            pending: None,
+            differed: None,
             in_vain: 0,
             repaired: 0,
             bytes: 0,
-            last,
+            last: None,
         }
     }
 
@@ -304,7 +303,8 @@ mod tests {
                     let of = |rows: &Held| {
                         rows.clone().into_iter().filter(|(key, _)| within.of(key).is_some()).collect::<Held>()
                     };
-                    let (told, had) = (of(register), of(replica));
+                    let told = of(register);
+                    let had = of(replica);
                     moved += told.len();
                     if !loses_repairs {
                         replica.retain(|key, _| within.of(key).is_none());
@@ -425,7 +425,8 @@ mod tests {
             let Some(ReconcileQuery::Digests { within, bits }) = reconciler.query(now, spoilt.len()) else {
                 panic!("it asks")
             };
-            let (own, told) = (digests(&spoilt, &within, bits), digests(&register, &within, bits).announce());
+            let own = digests(&spoilt, &within, bits);
+            let told = digests(&register, &within, bits).announce();
             reconciler.on_digests(&own, &told, (Millis::new(1), now)).unwrap()
         };
         assert_eq!(found(), Finding::Resync);

@@ -152,7 +152,8 @@ mod tests {
 
     fn standing() -> Option<Cursor> {
         let place = schemas::cursor::Place { offset: Offset::new(7), checkpoint: Offset::new(0) };
-        let (log_id, version) = (LogId::new([1; 16]), AgreementVersion::new(1));
+        let log_id = LogId::new([1; 16]);
+        let version = AgreementVersion::new(1);
         Some(Cursor { log_id, version, places: PerPartition::filled(1, place), snapshot: None })
     }
 

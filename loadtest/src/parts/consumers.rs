@@ -112,7 +112,9 @@ impl Sink for Measuring {
 /// Receives until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("dit-consumer", Format::Text, "warn")?;
-    let (counter, tasks, mut statuses) = (Counter::new()?, Tasks::new(), Vec::new());
+    let counter = Counter::new()?;
+    let tasks = Tasks::new();
+    let mut statuses = Vec::new();
     let (line, router) = match args.line {
         None => (None, args.router),
         Some(rate) => {

@@ -68,7 +68,8 @@ async fn forward(
     let (mut from_router, mut to_router) = socket.connect(router).await?.into_split();
     let (mut from_consumer, mut to_consumer) = consumer.into_split();
     let down = async {
-        let (mut buffer, mut slowed) = ([0; 4_096], slowed);
+        let mut buffer = [0; 4_096];
+        let mut slowed = slowed;
         loop {
             let many = match *slowed.borrow() {
                 false => buffer.len(),

@@ -41,7 +41,8 @@ pub(crate) struct Args {
 
 /// Receives until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (counter, tasks) = (Counter::new()?, Tasks::new());
+    let counter = Counter::new()?;
+    let tasks = Tasks::new();
     let codec = ChangeCodec::new(&AvroSchema::parse(SCHEMA)?)?;
     let mut consumers = Vec::new();
     for _ in 0..args.count {
@@ -61,7 +62,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let mut threads = Vec::new();
     for (index, consumer) in (0_u64..).zip(consumers) {
-        let (counter, codec, tasks) = (counter.clone(), codec.clone(), tasks.clone());
+        let counter = counter.clone();
+        let codec = codec.clone();
+        let tasks = tasks.clone();
         let own = args.divided.then(|| rows::municipality(index));
         threads
             .push(std::thread::spawn(move || consume(&consumer, &codec, own.as_deref(), &counter, &tasks)));

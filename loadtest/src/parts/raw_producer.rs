@@ -58,7 +58,8 @@ struct Made {
 
 fn make(number: u64, municipalities: u32) -> Made {
     let row = Row::new(number, municipalities, 0);
-    let (key, after) = (row.key(), row.datum());
+    let key = row.key();
+    let after = row.datum();
     let source = Source { kind: "file", name: "load.tsv", position: "", snapshot: true };
     let at = Millis::new(now_micros() / 1_000);
     let change = Change {
@@ -78,7 +79,8 @@ fn make(number: u64, municipalities: u32) -> Made {
 /// Sends everything, then waits to be told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let counter = Counter::new()?;
-    let (telling, work) = (counter.clone(), counter.clone());
+    let telling = counter.clone();
+    let work = counter.clone();
     let sending = tokio::spawn(async move { send(args, work).await });
     telling.tell_until(terminate()).await?;
     sending.await?

@@ -145,7 +145,8 @@ mod tests {
     const LAG: Duration = Duration::from_secs(10);
 
     fn open(disk: &MemoryDisk) -> PartitionLog {
-        let (disk, bytes) = (Arc::new(disk.clone()), 200);
+        let disk = Arc::new(disk.clone());
+        let bytes = 200;
         let options = Options { kind: KIND, segment_bytes: bytes };
         let (store, _) = SegmentStore::open(disk.clone(), Path::new("/p"), options, b"").unwrap();
         PartitionLog::new(disk, store, Cleanup::Compaction { min_lag: LAG }, bytes)
@@ -159,7 +160,8 @@ mod tests {
 
     /// (offset, key, value) of everything that is read in small steps.
     fn all(partition: &PartitionLog) -> Vec<(u64, u8, Option<u8>)> {
-        let (mut found, mut next) = (Vec::new(), Offset::new(0));
+        let mut found = Vec::new();
+        let mut next = Offset::new(0);
         loop {
             let batch = read_now(partition, next, 60).unwrap();
             if batch.next == next {

@@ -172,7 +172,9 @@ impl EmbeddedLog {
         let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(io(dir))
         };
-        let (written, cleaned, every) = (Arc::clone(&tokens), Arc::clone(&topics), options.clean_every);
+        let written = Arc::clone(&tokens);
+        let cleaned = Arc::clone(&topics);
+        let every = options.clean_every;
         let seen = fault.clone();
         let threads = vec![
             thread("log-writer", Box::new(move || write_groups(&written, requests, newest, &seen)))?,
@@ -234,7 +236,8 @@ impl Log for EmbeddedLog {
                     }),
                 };
             }
-            let (disk, bytes) = (&shared.disk, shared.options.segment_bytes);
+            let disk = &shared.disk;
+            let bytes = shared.options.segment_bytes;
             let partitions =
                 open_partitions(disk, &shared.dir, &wanted, bytes).map_err(|e| unavailable(&e))?;
             let json = serde_json::to_vec(&wanted).map_err(|e| unavailable(&e))?;

@@ -55,7 +55,8 @@ impl PartitionLog {
     /// The first offset whose append time is not before `at`.
     pub(super) fn offset_at(&self, at: Millis) -> Result<Offset, TopicError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut low, mut high) = (store.first(), *self.synced.borrow());
+        let mut low = store.first();
+        let mut high = *self.synced.borrow();
         while low < high {
             let middle = low + (high - low) / 2;
             let found = store.at_or_after(middle).map_err(|e| TopicError::Unavailable(e.to_string()))?;

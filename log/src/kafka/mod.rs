@@ -99,7 +99,9 @@ impl KafkaLog {
         let deadline = tokio::time::Instant::now() + SETTLING;
         loop {
             let turn = self.questions.acquire().await.map_err(|_| closed())?;
-            let (reader, asked, question) = (self.catch_up.client(), partition.clone(), question.clone());
+            let reader = self.catch_up.client();
+            let asked = partition.clone();
+            let question = question.clone();
             let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
             drop(turn);
             match answer.map_err(|_| closed())? {

@@ -104,7 +104,8 @@ impl PartitionReaders {
             is_closing: AtomicBool::new(false),
         });
         let serve = |client: &ReadClient| {
-            let (client, shared) = (Arc::clone(client), Arc::clone(&shared));
+            let client = Arc::clone(client);
+            let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.serve(&client))
         };
         let servers = shared.clients.iter().map(serve).collect();
@@ -191,7 +192,8 @@ impl Shared {
     }
 
     fn close(&self, reader: Assigned) {
-        let (client, partition) = (reader.client, reader.partition.clone());
+        let client = reader.client;
+        let partition = reader.partition.clone();
         drop(reader);
         self.unassign(client, &partition);
         self.lock().open.remove(&(client, partition));
@@ -242,8 +244,12 @@ impl PartitionReader {
             shared.lock().open.remove(&(client, partition.clone()));
             shared.freed.notify_waiters();
         })?;
-        let (partition, since) = (partition.clone(), Instant::now());
-        let (position, has_ended, is_alive, fault) = (from, false, false, None);
+        let partition = partition.clone();
+        let since = Instant::now();
+        let position = from;
+        let has_ended = false;
+        let is_alive = false;
+        let fault = None;
         let reader =
             Assigned { client, partition, queue, nonempty, position, has_ended, is_alive, fault, since };
         Ok(Self { reader: Some(reader), shared: Arc::clone(shared) })
@@ -301,7 +307,8 @@ impl Drop for PartitionReader {
 impl Assigned {
     /// What the queue holds, up to a size, an end or a fault.
     fn drain(&mut self, max_bytes: usize) -> Vec<Stored> {
-        let (mut records, mut size) = (Vec::new(), 0);
+        let mut records = Vec::new();
+        let mut size = 0;
         while size < max_bytes.max(1) {
             match self.queue.poll(Duration::ZERO) {
                 Some(Ok(message)) => {

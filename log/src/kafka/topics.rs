@@ -64,7 +64,8 @@ impl Cluster<'_> {
     }
 
     async fn look_at(&self, name: &str) -> Result<Option<Found>, TopicError> {
-        let (reader, asked) = (Arc::clone(&self.reader), name.to_owned());
+        let reader = Arc::clone(&self.reader);
+        let asked = name.to_owned();
         let ask = move || reader.fetch_metadata(Some(&asked), REQUEST_LIMIT);
         let metadata = tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled));
         let metadata = metadata

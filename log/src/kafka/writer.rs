@@ -107,7 +107,8 @@ impl KafkaWriter {
         let mut retry = Retry::new(FIRST_LOOK, LAST_LOOK);
         let deadline = tokio::time::Instant::now() + COMMIT_LIMIT;
         loop {
-            let (reader, partition) = (Arc::clone(&self.reader), partition.clone());
+            let reader = Arc::clone(&self.reader);
+            let partition = partition.clone();
             let ask = move || reader.fetch_watermarks(&partition.topic, partition.number, REQUEST_LIMIT);
             let fault = match tokio::task::spawn_blocking(ask).await {
                 Ok(Ok((_, end))) if offset(end) > last => return Ok(()),

@@ -95,11 +95,13 @@ pub struct Rewrite {
 impl Rewrite {
     /// Begins where a sealed segment begins.
     pub fn begin(disk: &Arc<dyn Disk>, sealed: &Sealed) -> Result<Self, SegmentError> {
-        let (path, first) = (sealed.segment.path.clone(), sealed.first());
+        let path = sealed.segment.path.clone();
+        let first = sealed.first();
         let beside = path.with_extension("seg.new");
         let file = disk.open(&beside).map_err(io_error(&beside))?;
         file.truncate(0).map_err(io_error(&beside))?;
-        let (disk, opened) = (Arc::clone(disk), Arc::clone(&file));
+        let disk = Arc::clone(disk);
+        let opened = Arc::clone(&file);
         let fresh = Fresh { disk, path: beside, file: opened, is_installed: false };
         let header = sealed.segment.header.clone();
         let buffer = Segment::prelude(&sealed.kind, &header);

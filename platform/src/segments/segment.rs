@@ -91,7 +91,8 @@ impl Segment {
             None if is_last && reader.is_torn(total)? => return Ok(None),
             Some(Item::Gap(_)) | None => return Err(SegmentError::Damaged { path: path.to_owned(), at: 10 }),
         };
-        let (mut index, mut count) = (Index::new(first, reader.at), 0);
+        let mut index = Index::new(first, reader.at);
+        let mut count = 0;
         let saved = index::load(disk, path).filter(|saved| {
             saved.index.begin() == index.begin()
                 && saved.length <= total
@@ -130,7 +131,9 @@ impl Segment {
 
     /// Saves the index, so that the next start need not scan what is synced now.
     pub(super) fn save_index(&self, disk: &dyn Disk) -> Result<(), SegmentError> {
-        let (count, length, index) = (self.count, self.length, self.index.clone());
+        let count = self.count;
+        let length = self.length;
+        let index = self.index.clone();
         index::save(disk, &self.path, &Saved { count, length, index })
     }
 

@@ -304,7 +304,8 @@ impl SegmentStore {
 
     /// Cuts off the newest frames, from a position on that lies in the last segment.
     pub fn truncate_from(&mut self, position: u64) -> Result<(), SegmentError> {
-        let (first, next) = (self.segments.back().map_or(0, |s| s.first), self.next());
+        let first = self.segments.back().map_or(0, |s| s.first);
+        let next = self.next();
         if position >= next {
             return Ok(());
         }
@@ -421,7 +422,8 @@ mod tests {
         ) {
             let disk = MemoryDisk::new();
             let (mut store, _) = open(&disk);
-            let (mut written, mut synced) = (Vec::new(), 0);
+            let mut written = Vec::new();
+            let mut synced = 0;
             for (sizes, sync) in steps {
                 let payloads: Vec<Vec<u8>> =
                     sizes.iter().map(|size| vec![u8::try_from(written.len() % 251).unwrap(); *size]).collect();

@@ -232,7 +232,8 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
         let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
         site.agent.take_items(vec![Ok(Item::made(Operation::Put, row))], || Ok(())).unwrap();
     }
-    let (mut stood, mut partition) = (Vec::new(), Partition::new(0));
+    let mut stood = Vec::new();
+    let mut partition = Partition::new(0);
     let epoch = lock(&site.agent.outbox).epoch();
     lock(&site.agent.outbox)
         .for_each(0, &mut |Placed { entry, .. }| {

@@ -185,7 +185,8 @@ mod tests {
             steps in proptest::collection::vec(("[a-d]{1,2}", proptest::option::of(0..9_u8)), 1..40),
         ) {
             let dir = tempfile::tempdir().unwrap();
-            let (sled, memory) = (SledImages::open(dir.path()).unwrap(), MemoryImages::default());
+            let sled = SledImages::open(dir.path()).unwrap();
+            let memory = MemoryImages::default();
             for (position, (key, after)) in steps.into_iter().enumerate() {
                 let folds = [Fold { key: key.clone(), after: after.map(|byte| vec![byte]) }];
                 let position = u64::try_from(position).unwrap() + 1;

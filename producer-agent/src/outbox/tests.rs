@@ -54,7 +54,8 @@ fn a_window_has_one_schema() {
     let mut outbox = open(&disk, 1);
     outbox.append(&codec("R"), &[event(1)]).unwrap();
     outbox.append(&codec("S"), &[event(2)]).unwrap();
-    let (first, second) = (outbox.read(0, 1 << 20).unwrap(), outbox.read(1, 1 << 20).unwrap());
+    let first = outbox.read(0, 1 << 20).unwrap();
+    let second = outbox.read(1, 1 << 20).unwrap();
     assert_eq!((first.entries.len(), second.entries.len()), (1, 1));
     assert_ne!(first.batch_schema, second.batch_schema);
     assert_eq!(second.entries[0].entry.sequence, Sequence::new(1), "the chain does not mind the schema");

@@ -134,7 +134,8 @@ impl SendMachine {
         may_open: bool,
     ) -> Verdict {
         let partition = position.partition;
-        let (agent, epoch) = (self.agent.clone(), self.epoch);
+        let agent = self.agent.clone();
+        let epoch = self.epoch;
         let Some(standing) = self.partitions.get_mut(partition) else {
             return Verdict::Acknowledged { next: Sequence::new(0) };
         };
@@ -186,7 +187,8 @@ mod tests {
             digest: digest::first(EPOCH),
             ended: Vec::new(),
         });
-        let (read_to, state_to) = (Offset::new(0), Offset::new(0));
+        let read_to = Offset::new(0);
+        let state_to = Offset::new(0);
         Position { partition: Partition::new(0), counted, read_to, state_to, state_overtaken: false }
     }
 

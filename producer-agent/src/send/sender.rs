@@ -160,7 +160,8 @@ impl Sender {
         self.machine = machine;
         let path = format!("/v1/channels/{}", self.channel);
         let status: ChannelStatus = send_json(self.client.get(&path).timeout(REQUEST_LIMIT)).await?;
-        let (mut passed, mut ends) = (Vec::new(), Ends::new());
+        let mut passed = Vec::new();
+        let mut ends = Ends::new();
         for position in status.positions {
             let mut position = position;
             while let Verdict::Open { replaces } = self.machine.on_position(&position, |_, _| true, true) {

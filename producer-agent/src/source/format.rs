@@ -105,7 +105,8 @@ impl TableFormat {
     pub fn check(&self) -> Result<(), FormatError> {
         self.encoding()?;
         self.delimiter.map_or(Ok(()), |delimiter| one_byte(delimiter).map(drop))?;
-        let (decimal, group) = (self.decimal_separator, self.group_separator);
+        let decimal = self.decimal_separator;
+        let group = self.group_separator;
         let is_sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '"');
         if is_sign(decimal) || group.is_some_and(|group| is_sign(group) || group == decimal) {
             return Err(FormatError::Separators { decimal, group });

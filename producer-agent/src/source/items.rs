@@ -90,7 +90,8 @@ fn members<'t>(value: &'t RawValue, what: &str) -> Result<Members<'t>, String> {
 
 fn read(value: &RawValue, is_cloud_event: bool) -> Result<Item, String> {
     let data = if is_cloud_event { event_data(value)? } else { value };
-    let (mut op, mut row) = (None, None);
+    let mut op = None;
+    let mut row = None;
     for (name, value) in members(data, "the change")?.0 {
         match &*name {
             "op" => op = Some(operation(value)?),

@@ -141,7 +141,8 @@ impl RowReader {
         match self.encoder.encode(cells) {
             Ok(datum) => match self.keys.derive(&datum) {
                 Ok(key) if datum.len() > limits::MAX_IMAGE_BYTES => {
-                    let (size, limit) = (datum.len(), limits::MAX_IMAGE_BYTES);
+                    let size = datum.len();
+                    let limit = limits::MAX_IMAGE_BYTES;
                     let reason = format!("it has {size} bytes; at most {limit} are taken");
                     Read::Bad { key: Some(key), parked: parked(row.place, None, reason), extent }
                 }

@@ -117,7 +117,8 @@ impl Survey {
                     self.identical = Some((count + 1, line));
                     return Ok(());
                 }
-                let (earlier, is_first) = (*first, !first.repeated && first.kind != Kind::Parked);
+                let earlier = *first;
+                let is_first = !first.repeated && first.kind != Kind::Parked;
                 first.repeated = true;
                 if is_first {
                     self.park(repeat(earlier.place, row.place, &key));
@@ -199,7 +200,8 @@ mod tests {
     }
 
     fn reader_of(schema: &str, spec: &KeySpec) -> RowReader {
-        let (schema, header) = (AvroSchema::parse(schema).unwrap(), ["k".to_owned(), "n".to_owned()]);
+        let schema = AvroSchema::parse(schema).unwrap();
+        let header = ["k".to_owned(), "n".to_owned()];
         RowReader::new(&schema, spec, Columns::Named(&header), &TableFormat::default()).unwrap()
     }
 

@@ -196,7 +196,8 @@ impl Chain {
 
     /// The next entry's bytes; the chain stands behind it afterwards.
     pub fn push(&mut self, at: Millis, event: Event) -> Result<Vec<u8>, serde_json::Error> {
-        let (router, previous) = (self.router.clone(), self.head.clone());
+        let router = self.router.clone();
+        let previous = self.head.clone();
         let entry = Entry { format: FORMAT, router, number: self.next, at, previous, event };
         let bytes = serde_json::to_vec(&entry)?;
         self.next += 1;

@@ -105,7 +105,8 @@ impl Channels {
                 tracing::error!(channel = %name, %error, "the channel cannot be started");
             }
         }
-        let (follow, stopping) = (channels.clone(), tasks.stopping());
+        let follow = channels.clone();
+        let stopping = tasks.stopping();
         tasks.spawn(async move {
             tokio::select! {
                 biased;

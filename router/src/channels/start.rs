@@ -85,10 +85,12 @@ impl Channels {
             let standing = stand(&source, &progress).await?;
             let observer = ChannelObserver::new(Arc::clone(fan_out), self.metrics.reader(&channel.name));
             let feed = Feed::at(source, standing.fold, standing.position, observer);
-            let (reader, shards) = (Arc::clone(&feed), self.shards.clone());
+            let reader = Arc::clone(&feed);
+            let shards = self.shards.clone();
             let standing = progress.clone();
             self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });
-            let (read, reached) = (Arc::clone(&feed), progress.clone());
+            let read = Arc::clone(&feed);
+            let reached = progress.clone();
             self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
             materialised.push(progress);
             feeds.push((feed, end));
@@ -154,7 +156,8 @@ async fn read_for_ever(feed: &Feed, progress: &StateWatch) {
     let mut retry = Retry::default();
     loop {
         let wanted = feed.run().await;
-        let (topic, partition) = (&feed.source().topic, feed.source().partition);
+        let topic = &feed.source().topic;
+        let partition = feed.source().partition;
         match stand(feed.source(), progress).await {
             Ok(Standing { fold, position, .. }) if position > wanted => {
                 tracing::warn!(%topic, %partition, %wanted, %position, "retention has passed this router; it reads on where the state ends");

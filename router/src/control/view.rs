@@ -239,7 +239,9 @@ impl ControlView {
         if agreement.version != expected {
             return rule(format!("the next version is {expected}, not {}", agreement.version));
         }
-        let (agreement, reason, by) = (agreement.clone(), String::new(), by.to_owned());
+        let agreement = agreement.clone();
+        let reason = String::new();
+        let by = by.to_owned();
         let entry = AgreementEntry { agreement, status: Status::Active, reason, by };
         self.agreements.insert(entry.agreement.number.clone(), Arc::new(entry));
         Ok(())
@@ -262,7 +264,9 @@ impl ControlView {
         if status == Status::Expired && existing.agreement.valid_to.is_none_or(|to| at < Millis::from(to)) {
             return rule("it has not reached its last day");
         }
-        let (agreement, reason, by) = (existing.agreement.clone(), reason.to_owned(), by.to_owned());
+        let agreement = existing.agreement.clone();
+        let reason = reason.to_owned();
+        let by = by.to_owned();
         let entry = AgreementEntry { agreement, status, reason, by };
         self.agreements.insert(number.clone(), Arc::new(entry));
         Ok(())

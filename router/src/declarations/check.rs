@@ -96,7 +96,8 @@ fn is_newer(agreement: &Agreement) -> bool {
 }
 
 fn invalid(path: &Path, problem: &impl ToString) -> ConfigError {
-    let (path, key) = (path.to_owned(), "it cannot be declared".to_owned());
+    let path = path.to_owned();
+    let key = "it cannot be declared".to_owned();
     ConfigError::Invalid { path, key, problem: problem.to_string() }
 }
 
@@ -108,7 +109,8 @@ struct Checking {
 
 impl Checking {
     fn fold(&mut self, path: &Path, body: Body) -> Result<(), ConfigError> {
-        let (format, replaces) = (body.format(), self.view.revision(&body.entity()));
+        let format = body.format();
+        let replaces = self.view.revision(&body.entity());
         let change = Change { format, replaces, by: BY.to_owned(), body };
         self.view.apply(&change, platform::clock::now()).map_err(|refusal| invalid(path, &refusal))
     }
@@ -127,7 +129,8 @@ impl Checking {
         let first = Agreement { version: AgreementVersion::new(1), ..agreement.clone() };
         self.fold(path, Body::Agreement(Box::new(first)))?;
         if let Some(entry) = self.view.channels.get(&agreement.channel).filter(|_| !is_newer(agreement)) {
-            let (entry, agreement) = (Arc::clone(entry), Arc::new(agreement.clone()));
+            let entry = Arc::clone(entry);
+            let agreement = Arc::new(agreement.clone());
             let scopes = Grant::new(&self.view, entry, agreement, Arc::clone(&self.secret));
             scopes.map_err(|error| invalid(path, &error))?;
         }
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn files_are_checked_against_each_other_and_the_wrong_one_is_named() {
-        let (problems, passed_over) = (Vec::new(), Vec::new());
+        let problems = Vec::new();
+        let passed_over = Vec::new();
         let good = Checked { participants: 2, channels: 1, agreements: 1, unseen: 0, problems, passed_over };
         assert_eq!(problem(&[]), format!("{good:?}"));
         let later = ("\"schema_version\": 1", "\"schema_version\": 2");

@@ -248,7 +248,8 @@ async fn bring_agreement(
     }
     // What cannot be compiled must not get into control; one without its channel is refused there.
     if let Some(entry) = view.channels.get(&agreement.channel) {
-        let (entry, agreed) = (Arc::clone(entry), Arc::new(agreement.clone()));
+        let entry = Arc::clone(entry);
+        let agreed = Arc::new(agreement.clone());
         Grant::new(&view, entry, agreed, Arc::clone(secret))
             .map_err(|error| DeclaredError::Agreement { number: agreement.number.to_string(), error })?;
     }

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn an_agreement_has_so_many_streams_and_no_more() {
         let admissions = Admissions::default();
-        let (a, b) = ("A".parse().unwrap(), "B".parse().unwrap());
+        let a = "A".parse().unwrap();
+        let b = "B".parse().unwrap();
         let mut open: Vec<Admission> = (0..MAX_STREAMS).map(|_| admissions.admit(&a).unwrap()).collect();
         assert!(admissions.admit(&a).is_err());
         assert!(admissions.admit(&b).is_ok(), "another's streams do not count");
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn an_agreement_begins_streams_so_often_and_no_oftener() {
         let admissions = Admissions::default();
-        let (a, b) = ("A".parse().unwrap(), "B".parse().unwrap());
+        let a = "A".parse().unwrap();
+        let b = "B".parse().unwrap();
         let begun = (0..1_000).filter(|_| admissions.admit(&a).is_ok()).count();
         assert!((200..1_000).contains(&begun), "{begun}");
         assert!(matches!(admissions.admit(&a), Err(TooManyStreams::Begun(_))));

@@ -100,7 +100,8 @@ impl GatedBody {
         self.state = State::Ended;
         self.steps.close();
         let Closed { reason, detail } = closed;
-        let (next, places) = (reason.next(), self.delivered.clone());
+        let next = reason.next();
+        let places = self.delivered.clone();
         match self.encoder.mark(&Delivery::Closing { next, reason, detail, places }) {
             Ok(()) => data(self.encoder.take()),
             Err(error) => {

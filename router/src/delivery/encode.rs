@@ -126,7 +126,8 @@ impl Encoder {
                 let mut cursor = Datum::new(&datum);
                 let delivery = codec.decode(&mut cursor)?;
                 if cursor.left() > 0 {
-                    let (at, extra) = (cursor.at(), cursor.left());
+                    let at = cursor.at();
+                    let extra = cursor.left();
                     return Err(DatumError::Trailing { at, extra }.into());
                 }
                 self.bytes.extend_from_slice(line(codec.derived(), &delivery)?.to_string().as_bytes());
@@ -250,7 +251,9 @@ mod tests {
     #[test]
     fn what_has_no_text_is_told_and_takes_nothing_else_with_it() {
         let mut lines = encoder(Format::Ndjson);
-        let (good, cut, long) = (born(20_000), Vec::new(), [born(1), born(1)].concat());
+        let good = born(20_000);
+        let cut = Vec::new();
+        let long = [born(1), born(1)].concat();
         lines.mark(&event("first", &good)).unwrap();
         assert!(lines.mark(&event("cut", &cut)).is_err(), "its image ends too early");
         lines.mark(&event("second", &good)).unwrap();

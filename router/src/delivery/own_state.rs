@@ -119,7 +119,8 @@ async fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sy
 
 /// An image as the owner asked for it.
 fn in_schema(schema: &AvroSchema, present: &Present) -> Result<Vec<u8>, String> {
-    let (own, image) = (present.codec().subject(), present.image().bytes());
+    let own = present.codec().subject();
+    let image = present.image().bytes();
     if own == schema {
         return Ok(image.to_vec());
     }

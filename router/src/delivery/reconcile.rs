@@ -164,7 +164,8 @@ impl Reconciliation {
     }
 
     fn put_in(&mut self, row: Permitted<Outcome>) -> Result<(), ReconcileError> {
-        let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
+        let key = row.get().key();
+        let image = row.get().after().unwrap_or_default();
         match &mut self.gathered {
             Gathered::Digests(digests) if digests.counts(key) => {
                 digests.add(key, &texts(self.grant.derived(), image)?)
@@ -184,7 +185,8 @@ impl Reconciliation {
     }
 
     fn take_out(&mut self, row: &Permitted<Outcome>) -> Result<(), ReconcileError> {
-        let (key, image) = (row.get().key(), row.get().after().unwrap_or_default());
+        let key = row.get().key();
+        let image = row.get().after().unwrap_or_default();
         match &mut self.gathered {
             Gathered::Digests(digests) if digests.counts(key) => {
                 digests.take_out(key, &texts(self.grant.derived(), image)?);

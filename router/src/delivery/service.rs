@@ -224,7 +224,8 @@ impl Deliveries {
 
     /// The agreement, if it is the caller's and in force now.
     fn entry_in_force(&self, request: &StreamRequest) -> Result<Arc<AgreementEntry>, OpenError> {
-        let (participant, number) = (&request.agent.participant, &request.agreement);
+        let participant = &request.agent.participant;
+        let number = &request.agreement;
         let view = self.control.view();
         let entry = view.agreements.get(number).filter(|entry| entry.agreement.consumer == *participant);
         let entry = entry.ok_or_else(|| OpenError::NoAgreement {
@@ -232,7 +233,8 @@ impl Deliveries {
             number: number.clone(),
         })?;
         if let Some(reason) = entry.verdict(entry.agreement.version) {
-            let (number, detail) = (number.clone(), entry.reason.clone());
+            let number = number.clone();
+            let detail = entry.reason.clone();
             return Err(OpenError::Ended { number, reason, detail });
         }
         if !entry.agreement.is_valid_at(self.lease.log_time()) {
@@ -251,8 +253,10 @@ impl Deliveries {
     ) -> Result<PendingReconciliation, OpenError> {
         let grant = self.grant(running, Arc::clone(agreement))?;
         let (mut answer, answered) = oneshot::channel();
-        let (running, view) = (Arc::clone(running), self.control.watch());
-        let (admissions, stopping) = (self.admissions.clone(), self.tasks.stopping());
+        let running = Arc::clone(running);
+        let view = self.control.watch();
+        let admissions = self.admissions.clone();
+        let stopping = self.tasks.stopping();
         self.tasks.spawn(async move {
             let ready = async {
                 let _turn = admissions.check().await;

@@ -162,7 +162,8 @@ impl Shadow {
 /// Waits for news in any partition, until then; whether more can come.
 async fn moved(followers: &PerPartition<Follower>, until: Instant) -> bool {
     let news = followers.values().map(|follower| {
-        let (mut tail, position) = (follower.feed().watch(), follower.place().offset);
+        let mut tail = follower.feed().watch();
+        let position = follower.place().offset;
         Box::pin(async move {
             let is_news = |tail: &Arc<Tail>| tail.next > position || tail.lost().is_some();
             tail.wait_for(is_news).await.is_ok_and(|tail| tail.lost().is_none())

@@ -140,7 +140,9 @@ impl FanOut {
         }
         let mut by_group: HashMap<_, Option<Vec<Match>>> = HashMap::new();
         let mut schemas = Vec::new();
-        let (mut kept, mut changes, mut lookup) = (0, 0, Lookup::default());
+        let mut kept = 0;
+        let mut changes = 0;
+        let mut lookup = Lookup::default();
         for (item, content) in items.iter().enumerate() {
             let event = match content {
                 Item::Change(event) => event,

@@ -69,7 +69,8 @@ impl Subscriber {
         if let Some(chunk) = self.follower.next().await? {
             return Ok(Next::Chunk(chunk));
         }
-        let (feed, position) = (self.follower.feed(), self.follower.position());
+        let feed = self.follower.feed();
+        let position = self.follower.position();
         self.waits_at = subscription.wait_at(feed.source().partition, position, || feed.tail());
         Ok(Next::Nothing)
     }

@@ -32,14 +32,16 @@ fn scope(rows: &str) -> Arc<Scope> {
     let agreement = json!({"number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c",
         "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
         "schema_version": 1, "rows": rows, "fields": {"k": "keep", "t": "keep"}});
-    let (subject, secret) = (subject(), NetworkSecret::new(vec![1; 32]).unwrap());
+    let subject = subject();
+    let secret = NetworkSecret::new(vec![1; 32]).unwrap();
     let key = KeySpec { fields: vec!["k".to_owned()], normalise: Vec::new() };
     let terms = Terms { agreed: &subject, writer: &subject, age: Age::Same, key: &key, secret: &secret };
     Arc::new(Scope::compile(&serde_json::from_value(agreement).unwrap(), &terms).unwrap())
 }
 
 fn created(offset: u64, territory: &str) -> Item {
-    let (mut image, mut datum) = (Vec::new(), Vec::new());
+    let mut image = Vec::new();
+    let mut datum = Vec::new();
     put_string(&mut image, &offset.to_string());
     put_string(&mut image, territory);
     let at = Millis::new(1);
@@ -76,7 +78,9 @@ fn each_subscription_matches_what_its_scope_admits_from_when_it_is_added() {
     let fan_out = Arc::new(FanOut::default());
     let items: Vec<Item> = [(1, "R"), (2, "J"), (3, "R"), (4, "D")].map(|(at, t)| created(at, t)).into();
     assert!(fan_out.match_items(&items).is_none(), "nobody has a scope");
-    let (mut first, mut second, mut nobody) = (fan_out.subscribe(), fan_out.subscribe(), fan_out.subscribe());
+    let mut first = fan_out.subscribe();
+    let mut second = fan_out.subscribe();
+    let mut nobody = fan_out.subscribe();
     first.add(SCHEMA, &scope("t == \"R\""));
     second.add(SCHEMA, &scope("t != \"R\""));
     let early = fan_out.match_items(&items);
@@ -143,7 +147,9 @@ impl Moving {
         let from = Arc::clone(&self.tail);
         let items = vec![created(from.next.get(), territory)];
         let matches = self.fan_out.match_items(&items);
-        let (first, next, fold) = (from.next, from.next.next(), from.fold.clone());
+        let first = from.next;
+        let next = from.next.next();
+        let fold = from.fold.clone();
         let chunk = Chunk { first, next, items, skipped: 0, fold, note: matches };
         let to = tail(next.get(), from.changes + 1);
         self.fan_out.move_tail(PARTITION, concerned(&chunk), || std::mem::replace(&mut self.tail, to));
@@ -166,7 +172,8 @@ impl Moving {
 #[test]
 fn who_matches_is_notified_from_where_that_begins_and_the_others_wait_on() {
     let mut moving = Moving { fan_out: Arc::default(), tail: tail(1, 0) };
-    let (mut riga, mut jelgava) = (moving.fan_out.subscribe(), moving.fan_out.subscribe());
+    let mut riga = moving.fan_out.subscribe();
+    let mut jelgava = moving.fan_out.subscribe();
     riga.add(SCHEMA, &scope("t == \"R\""));
     jelgava.add(SCHEMA, &scope("t == \"J\""));
     assert_eq!(moving.wait_at(&riga, 1), Some(0));

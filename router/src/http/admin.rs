@@ -169,7 +169,8 @@ async fn set_status(
     Path(number): Path<AgreementNumber>,
     Json(request): Json<StatusRequest>,
 ) -> Result<Json<AgreementStatus>, Refused> {
-    let (operator, asked) = (peer.operator()?, Instant::now());
+    let operator = peer.operator()?;
+    let asked = Instant::now();
     let StatusRequest { status, reason } = request;
     if !reason.chars().any(char::is_alphanumeric) {
         let problem = "the reason has no word; the parties and the audit are told why";

@@ -62,7 +62,8 @@ struct Address {
 
 impl Address {
     fn new() -> Self {
-        let (silent, queued) = (BTreeSet::new(), BTreeSet::new());
+        let silent = BTreeSet::new();
+        let queued = BTreeSet::new();
         Self { silent, queued, turn: Arc::new(Semaphore::new(1)), free_at: Instant::now() }
     }
 
@@ -117,7 +118,8 @@ impl Handshakes {
         if let Some(gone) = waiting.make_room(from).ok()? {
             gone.notify_one();
         }
-        let (id, gone) = (waiting.next, Arc::new(Notify::new()));
+        let id = waiting.next;
+        let gone = Arc::new(Notify::new());
         waiting.next += 1;
         waiting.places.insert(id, (from, Arc::clone(&gone)));
         let address = waiting.addresses.entry(from).or_insert_with(Address::new);
@@ -298,7 +300,8 @@ mod tests {
     #[tokio::test]
     async fn the_first_silent_one_goes_and_others_addresses_keep_theirs() {
         let handshakes = Handshakes::default();
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let one = IpAddr::from([192, 0, 2, 1]);
+        let other = IpAddr::from([192, 0, 2, 2]);
         let honest = handshakes.enter(other).unwrap();
         let silent: Vec<Place> = (0..MAX_OF_ADDRESS).map(|_| handshakes.enter(one).unwrap()).collect();
         let late = handshakes.enter(one).unwrap();
@@ -333,7 +336,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_address_takes_one_step_at_a_time_and_waits_for_nobody_elses() {
         let handshakes = Handshakes::default();
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let one = IpAddr::from([192, 0, 2, 1]);
+        let other = IpAddr::from([192, 0, 2, 2]);
         let [mut held, mut next] = [one; 2].map(|one| handshakes.enter(one).unwrap());
         let turn = held.turn().await.unwrap();
         assert!(
@@ -375,7 +379,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_spoke_and_came_to_nothing_makes_its_address_wait() {
         let handshakes = Handshakes::default();
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let one = IpAddr::from([192, 0, 2, 1]);
+        let other = IpAddr::from([192, 0, 2, 2]);
         for _ in 0..1_000 {
             step(&mut handshakes.enter(one).unwrap(), ()).await.unwrap();
         }

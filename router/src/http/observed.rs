@@ -26,7 +26,8 @@ fn word(method: &Method) -> &'static str {
 /// Passes a request on and counts its answer.
 pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().cloned();
-    let (method, begun) = (request.method().clone(), Instant::now());
+    let method = request.method().clone();
+    let begun = Instant::now();
     let response = next.run(request).await;
     let route = path.as_ref().map_or("other", MatchedPath::as_str);
     let code = response.extensions().get::<ErrorCode>().copied();

@@ -156,7 +156,8 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let local = listener.local_addr().map_err(listen)?;
     let stopping = tasks.stopping();
-    let (slots, handshakes) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Handshakes::default());
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let handshakes = Handshakes::default();
     let server = Server {
         tls,
         domain,
@@ -218,7 +219,8 @@ async fn accept_until(
         };
         match accepted {
             Ok((stream, from)) => {
-                let (server, stopping) = (Arc::clone(&server), tasks.stopping());
+                let server = Arc::clone(&server);
+                let stopping = tasks.stopping();
                 connections.spawn(async move { server.connection(stream, from, stopping).await });
             }
             Err(error) => {
@@ -322,7 +324,8 @@ impl Server {
         let name = certificates.first().ok_or(PeerError::Unreadable).and_then(|c| peer(c, &self.domain));
         let reset = ConnectionReset::default();
         let part = self.shares.enter(name.as_ref().ok());
-        let (is_beyond, pause) = (part.is_beyond, part.pause.clone());
+        let is_beyond = part.is_beyond;
+        let pause = part.pause.clone();
         let app = for_peer(self.app.clone(), PeerName(name), reset.clone());
         let app = app.layer(middleware::from_fn_with_state(part, within_share));
         let asked = Arc::new(AtomicBool::new(false));

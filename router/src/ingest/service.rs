@@ -42,7 +42,8 @@ pub struct Publisher {
 impl Publisher {
     /// Over a router's channels.
     pub fn new(registry: Registry, channels: Channels, metrics: Metrics) -> Self {
-        let (control, codecs) = (registry.control().clone(), BatchCodecs::default());
+        let control = registry.control().clone();
+        let codecs = BatchCodecs::default();
         Self { control, registry, channels, metrics, codecs }
     }
 
@@ -161,7 +162,8 @@ impl Publisher {
         name: &ChannelName,
         records: Vec<Record>,
     ) -> Result<Offset, PublishError> {
-        let (begun, count) = (Instant::now(), records.len());
+        let begun = Instant::now();
+        let count = records.len();
         let last = append(feed, records).await?;
         self.metrics.appended(name, count, begun.elapsed());
         Ok(last)
@@ -200,7 +202,8 @@ impl Publisher {
             Ok(Err(_)) => Err(late("the reader has stopped")),
             Err(_) => {
                 let tail = feed.tail();
-                let (next, waited) = (tail.next, READ_BACK.as_secs());
+                let next = tail.next;
+                let waited = READ_BACK.as_secs();
                 let stands = || format!("the reader stands at {next} of {end} for {waited} s");
                 Err(late(&tail.fault.as_ref().map_or_else(stands, ToString::to_string)))
             }

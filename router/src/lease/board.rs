@@ -72,7 +72,8 @@ const UNDER_WAY: usize = 1_024;
 impl Board {
     /// Before any beat.
     pub fn new(own: Incarnation, now: Moment) -> Self {
-        let (begun, peers) = (BTreeMap::new(), HashMap::new());
+        let begun = BTreeMap::new();
+        let peers = HashMap::new();
         Self { own, since: now, begun, renewed: None, largest: Offset::new(0), peers }
     }
 

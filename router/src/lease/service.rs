@@ -82,7 +82,9 @@ impl Lease {
             clock: Mutex::default(),
             kick: Notify::new(),
         });
-        let (stopping, beater, reader) = (tasks.stopping(), Arc::clone(&shared), Arc::clone(&shared));
+        let stopping = tasks.stopping();
+        let beater = Arc::clone(&shared);
+        let reader = Arc::clone(&shared);
         tasks.spawn(async move {
             tokio::select! {
                 biased;
@@ -204,7 +206,8 @@ impl Shared {
     }
 
     async fn beat(&self, number: u64, applied: Offset) -> Result<(), String> {
-        let (router, incarnation) = (self.name.clone(), self.incarnation.clone());
+        let router = self.name.clone();
+        let incarnation = self.incarnation.clone();
         let beat = Beat { format: FORMAT, router, incarnation, number, applied };
         let value = serde_json::to_vec(&beat).map_err(|e| e.to_string())?;
         let record =

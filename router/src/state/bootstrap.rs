@@ -199,7 +199,8 @@ impl Bootstrap {
             let present = codec
                 .decode_all(datum)
                 .and_then(|change| {
-                    let (image, mut ends) = (change.after.unwrap_or_default().to_vec(), Ends::default());
+                    let image = change.after.unwrap_or_default().to_vec();
+                    let mut ends = Ends::default();
                     ends.locate(codec.subject().layout(), &image)?;
                     Ok(Present {
                         key: change.key.to_owned(),

@@ -127,7 +127,8 @@ impl Standing {
             let fold = Fold::begin(source.kind, log_checkpoint, checkpoint);
             return Ok(Self { fold, position, is_overtaken: false });
         }
-        let (topic, partition) = (&source.topic, source.partition);
+        let topic = &source.topic;
+        let partition = source.partition;
         tracing::error!(%topic, %partition, %position, first = %bounds.first, "state_overtaken: the log lost events that the state had not; the provider's agent reopens the channel");
         // Without a checkpoint in the log the state's own table goes on: what it cannot count waits for the opening.
         let (fold, position) = match source.find_checkpoint().await? {

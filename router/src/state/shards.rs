@@ -36,7 +36,8 @@ impl Shards {
         let tenures = Arc::new((0..SHARDS).map(|_| watch::Sender::new(None)).collect());
         let shards = Self { log, lease, tenures };
         for shard in 0..SHARDS {
-            let (holder, stopping) = (shards.clone(), tasks.stopping());
+            let holder = shards.clone();
+            let stopping = tasks.stopping();
             tasks.spawn(async move {
                 tokio::select! {
                     biased;

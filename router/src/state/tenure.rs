@@ -100,7 +100,8 @@ impl StateWatch {
         let mut back = 4;
         loop {
             let begin = bounds.first.max(Offset::new(bounds.next.get().saturating_sub(back)));
-            let (mut next, mut last) = (begin, None);
+            let mut next = begin;
+            let mut last = None;
             while next < bounds.next {
                 let batch = log.read(&self.topic, self.partition, next, READ_BYTES, Duration::ZERO).await?;
                 if batch.next == next {

@@ -172,7 +172,8 @@ mod tests {
     fn only_null_is_null() {
         let render = |kind: &str, put: &dyn Fn(&mut Vec<u8>)| {
             let text = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":{kind}}}]}}"#);
-            let (schema, mut datum) = (AvroSchema::parse(&text).unwrap(), Vec::new());
+            let schema = AvroSchema::parse(&text).unwrap();
+            let mut datum = Vec::new();
             put(&mut datum);
             let value = decode(&schema, &datum).unwrap();
             super::render(schema.parsed(), &value, &str::to_owned)["a"].clone()

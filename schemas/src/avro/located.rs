@@ -63,7 +63,8 @@ impl Ends {
 impl Placed {
     /// Moves past a datum and keeps where it lies.
     pub fn pass(layout: &Layout, cursor: &mut Cursor<'_>) -> Result<Self, DatumError> {
-        let (start, mut ends) = (cursor.at(), Ends::default());
+        let start = cursor.at();
+        let mut ends = Ends::default();
         ends.pass(layout, cursor)?;
         Ok(Self { range: start..cursor.at(), ends })
     }

@@ -165,8 +165,8 @@ mod tests {
                 r#"{{"name":"m","type":{{"type":"bytes","logicalType":"decimal","precision":12,"scale":2}}}}{more}"#
             ))
         };
-        let (old, new) =
-            (of(""), of(r#",{"name":"n","type":{"type":"enum","name":"E","symbols":["x"]},"default":"x"}"#));
+        let old = of("");
+        let new = of(r#",{"name":"n","type":{"type":"enum","name":"E","symbols":["x"]},"default":"x"}"#);
         for (written, sign) in [(5, 0), (0xfb, 0xff)] {
             let resolved = resolve_datum(&old, &new, &[2, written]).unwrap();
             assert_eq!(resolved, [&[12][..], &[sign; 5], &[written, 0]].concat());

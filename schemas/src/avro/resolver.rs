@@ -33,7 +33,8 @@ enum Source {
 impl Resolver {
     /// The plan for two record schemas; none where it takes values to resolve one into the other.
     pub fn new(writer: &AvroSchema, reader: &AvroSchema) -> Option<Self> {
-        let (from, to) = (writer.record().ok()?, reader.record().ok()?);
+        let from = writer.record().ok()?;
+        let to = reader.record().ok()?;
         let mut fields = Vec::with_capacity(to.fields.len());
         for (field, json) in to.record.fields.iter().zip(to.fields) {
             let kind = json.get("type")?;
@@ -115,7 +116,8 @@ fn is_copied(writer: &Json, reader: &Json) -> bool {
 
 /// Whether two types are one and the same, all of it said here.
 fn is_same(one: &Json, other: &Json) -> bool {
-    let (one, other) = (bare(one), bare(other));
+    let one = bare(one);
+    let other = bare(other);
     one == other && is_whole(&one, &mut Vec::new())
 }
 
@@ -185,7 +187,8 @@ mod tests {
 
     /// What a plan gives; none where there is no plan.
     fn resolved(old: &AvroSchema, new: &AvroSchema, datum: &[u8]) -> Option<Vec<u8>> {
-        let (mut ends, mut out) = (Ends::default(), Vec::new());
+        let mut ends = Ends::default();
+        let mut out = Vec::new();
         let located = ends.locate(old.layout(), datum).unwrap();
         Resolver::new(old, new)?.resolve(located, &mut out).unwrap();
         assert_eq!(resolve_datum(old, new, datum), Ok(out.clone()), "as over values");

@@ -91,7 +91,8 @@ fn plain(text: &str) -> Option<String> {
     };
     let missing = usize::try_from(-point).unwrap_or(0);
     let part = format!("{:0<missing$}{part}", "");
-    let (whole, part) = (whole.trim_start_matches('0'), part.trim_end_matches('0'));
+    let whole = whole.trim_start_matches('0');
+    let part = part.trim_end_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
     Some(match (whole, part) {
         ("0", "") => "0".to_owned(),

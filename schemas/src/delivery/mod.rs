@@ -389,7 +389,8 @@ mod tests {
         let codec = codec();
         let place = Place { offset: Offset::new(7), checkpoint: Offset::new(2) };
         let progress = |at| {
-            let (partition, end) = (Partition::new(1), Offset::new(9));
+            let partition = Partition::new(1);
+            let end = Offset::new(9);
             Delivery::Progress(Progress { partition, place, freshness: at, end, passed_at: at })
         };
         let closing = |reason: CloseReason| Delivery::Closing {

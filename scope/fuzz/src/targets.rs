@@ -100,7 +100,8 @@ pub fn plan(data: &[u8]) {
     let theirs = model.judge(Op::Create, "k", None, Some(datum));
     assert_eq!(ours.is_ok(), theirs.is_ok(), "{ours:?} {theirs:?}");
     let (Ok(ours), Ok(theirs)) = (ours, theirs) else { return };
-    let (ours, theirs) = (ours.as_ref().map(|ours| ours.get()), theirs.as_ref());
+    let ours = ours.as_ref().map(|ours| ours.get());
+    let theirs = theirs.as_ref();
     assert_eq!(ours.is_some(), theirs.is_some());
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return };
     assert_eq!((ours.op(), ours.key(), ours.reason()), (theirs.op(), theirs.key(), theirs.reason()));
@@ -109,7 +110,8 @@ pub fn plan(data: &[u8]) {
     };
     assert!(ours.len() <= datum.len(), "projection makes nothing");
     let value = |bytes: &[u8]| decode(scope.derived(), bytes).expect("what leaves can be read");
-    let (ours, theirs) = (value(ours), value(theirs));
+    let ours = value(ours);
+    let theirs = value(theirs);
     // A number that is none equals nothing, itself neither.
     #[allow(clippy::eq_op)]
     if ours == ours {
@@ -127,7 +129,8 @@ pub fn predicate(data: &[u8]) {
     let again = Predicate::compile(&predicate.to_string(), &ROW);
     assert_eq!(again.as_ref().ok(), Some(&predicate), "{predicate}: {again:?}");
     let filter = Filter::new(&predicate, &ROW);
-    let (is_never, is_always) = (predicate.is_never(&ROW), predicate.is_always(&ROW));
+    let is_never = predicate.is_never(&ROW);
+    let is_always = predicate.is_always(&ROW);
     for row in ROWS {
         let mut ends = Ends::default();
         let truth = filter.truth(ends.locate(ROW.layout(), row).expect("a good row")).expect("a good row");
@@ -164,7 +167,8 @@ pub fn framing(data: &[u8]) {
 
 /// The blocks of a container that arrives in pieces, up to what is wrong with it.
 fn contained(pieces: &[&[u8]]) -> (Vec<Block>, Option<ContainerError>) {
-    let (mut decoder, mut blocks) = (Decoder::new(), Vec::new());
+    let mut decoder = Decoder::new();
+    let mut blocks = Vec::new();
     for piece in pieces {
         decoder.push(piece);
         loop {

@@ -198,7 +198,8 @@ impl Index {
                 tell(GroupId(id), told);
             }
         };
-        let (mut before, mut after) = (lookup.before.iter().peekable(), lookup.after.iter().peekable());
+        let mut before = lookup.before.iter().peekable();
+        let mut after = lookup.after.iter().peekable();
         while let Some(id) = before.peek().into_iter().chain(after.peek()).map(|id| **id).min() {
             let hits = Hits {
                 before: before.next_if(|hit| **hit == id).is_some(),
@@ -209,8 +210,8 @@ impl Index {
             }
         }
         let atoms = &self.scan_list.atoms;
-        let (mut before, mut after) =
-            (images.before.map(|image| atoms.on(image)), images.after.map(|image| atoms.on(image)));
+        let mut before = images.before.map(|image| atoms.on(image));
+        let mut after = images.after.map(|image| atoms.on(image));
         for (id, scanned) in &self.scan_list.each {
             let (hits, are_exact) = match scanned {
                 Scanned::Whole => (Hits { before: true, after: true }, false),

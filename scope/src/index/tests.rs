@@ -68,7 +68,8 @@ proptest! {
         let Case { fields, rules, turns } = case;
         let schema = AvroSchema::from_json(schema(&fields)).unwrap();
         let compiled: Vec<_> = rules.iter().enumerate().map(|(number, rule)| scope(&schema, number, rule)).collect();
-        let (mut index, mut lookup) = (Index::default(), Lookup::default());
+        let mut index = Index::default();
+        let mut lookup = Lookup::default();
         let mut present: Vec<(GroupId, Arc<Scope>)> = Vec::new();
         for Turn { comes, goes, before, after } in turns {
             let kept = index.clone();
@@ -79,7 +80,8 @@ proptest! {
                 index.remove(id);
             }
             prop_assert_eq!((index.len(), kept.len() + 1 - usize::from(goes.is_some())), (present.len(), present.len()));
-            let (mut first, mut second) = (Ends::default(), Ends::default());
+            let mut first = Ends::default();
+            let mut second = Ends::default();
             let locate = |ends: &'_ mut Ends, bytes: &Option<Vec<u8>>| {
                 bytes.as_ref().map(|bytes| ends.locate(schema.layout(), bytes).map(|_| ())).transpose().unwrap();
             };

@@ -156,7 +156,8 @@ fn joined(left: &AccessPredicates, right: &AccessPredicates) -> Option<AccessPre
     };
     let are_two_bounds = lower.is_some() != low.is_some() && upper.is_some() != high.is_some();
     (field == other && are_two_bounds).then(|| {
-        let (lower, upper) = (lower.clone().or(low.clone()), upper.clone().or(high.clone()));
+        let lower = lower.clone().or(low.clone());
+        let upper = upper.clone().or(high.clone());
         let all = vec![AccessPredicate::Range { field: field.clone(), lower, upper }];
         AccessPredicates { all, are_exact: left.are_exact && right.are_exact }
     })

@@ -106,7 +106,8 @@ fn check_limits(text: &str) -> Result<(), PredicateError> {
             ),
         ));
     }
-    let (mut depth, mut unary) = (0_usize, 0_usize);
+    let mut depth = 0_usize;
+    let mut unary = 0_usize;
     // In plain texts the parser does not nest.
     let mut rest = text.char_indices().enumerate();
     while let Some((index, (at, c))) = rest.next() {

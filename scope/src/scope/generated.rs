@@ -266,7 +266,8 @@ fn blocks(item: BoxedStrategy<Vec<u8>>) -> BoxedStrategy<Vec<u8>> {
         .prop_map(|blocks| {
             let mut out = Vec::new();
             for (items, is_sized) in blocks {
-                let (count, bytes) = (i64::try_from(items.len()).unwrap(), items.concat());
+                let count = i64::try_from(items.len()).unwrap();
+                let bytes = items.concat();
                 put_long(&mut out, if is_sized { -count } else { count });
                 if is_sized {
                     put_long(&mut out, i64::try_from(bytes.len()).unwrap());
@@ -326,7 +327,8 @@ fn conditions(name: &str, kind: &Kind) -> Vec<BoxedStrategy<String>> {
     match beside_null(kind) {
         Kind::Text => {
             compare(quoted());
-            let (one, two) = (name.clone(), name.clone());
+            let one = name.clone();
+            let two = name.clone();
             all.push((quoted(), quoted()).prop_map(move |(a, b)| format!("{one} in [{a}, {b}]")).boxed());
             all.push(quoted().prop_map(move |prefix| format!("{two}.startsWith({prefix})")).boxed());
         }

@@ -167,7 +167,8 @@ proptest! {
         let Case { fields, agreement, before, after } = case;
         let Engines { schema, scope, model } = engines(&fields, &agreement);
         let op = op(before.is_some(), after.is_some());
-        let (before, after) = (before.as_deref(), after.as_deref());
+        let before = before.as_deref();
+        let after = after.as_deref();
         let ours = judged(&scope, &schema, (op, "k"), before, after).unwrap();
         let expected = model.judge(op, "k", before, after).unwrap();
         let (Some(ours), Some(expected)) = (&ours, &expected) else {
@@ -190,7 +191,8 @@ proptest! {
     fn the_replica_equation_holds_at_every_prefix((case, history) in history()) {
         let Engines { schema, scope, model } = engines(&case.fields, &case.agreement);
         let said = |bytes: &[u8]| said(&decode(scope.derived(), bytes).unwrap());
-        let (mut register, mut replica) = (BTreeMap::<usize, Vec<u8>>::new(), BTreeMap::new());
+        let mut register = BTreeMap::<usize, Vec<u8>>::new();
+        let mut replica = BTreeMap::new();
         for (number, after) in history {
             let before = match &after {
                 Some(image) => register.insert(number, image.clone()),
@@ -199,7 +201,8 @@ proptest! {
             if before.is_none() && after.is_none() {
                 continue;
             }
-            let (op, key) = (op(before.is_some(), after.is_some()), format!("k{number}"));
+            let op = op(before.is_some(), after.is_some());
+            let key = format!("k{number}");
             let given = judged(&scope, &schema, (op, &key), before.as_deref(), after.as_deref()).unwrap();
             if let Some(given) = given {
                 match &given.after {
@@ -227,9 +230,11 @@ proptest! {
         let secret = NetworkSecret::new(vec![1; 32]).unwrap();
         let key = KeySpec { fields: vec!["f0".to_owned()], normalise: vec![] };
         let terms = Terms { agreed: &agreed, writer: &writer, age: Age::Older, key: &key, secret: &secret };
-        let (scope, model) = (Scope::compile(&agreement, &terms).unwrap(), Model::compile(&agreement, &terms).unwrap());
+        let scope = Scope::compile(&agreement, &terms).unwrap();
+        let model = Model::compile(&agreement, &terms).unwrap();
         let op = op(case.before.is_some(), case.after.is_some());
-        let (before, after) = (case.before.as_deref(), case.after.as_deref());
+        let before = case.before.as_deref();
+        let after = case.after.as_deref();
         let ours = judged(&scope, &writer, (op, "k"), before, after);
         let expected = model.judge(op, "k", before, after);
         let word = |outcome: Option<Outcome>| outcome.map(|outcome| {

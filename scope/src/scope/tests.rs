@@ -24,7 +24,8 @@ fn agreement(rows: &str, fields: serde_json::Value) -> Agreement {
 fn compile_with(agreement: &Agreement, writer: &str, age: Age) -> Result<Scope, CompileError> {
     let secret = NetworkSecret::new(vec![1; 32]).unwrap_or_else(|e| panic!("{e}"));
     let key = KeySpec { fields: vec!["code".to_owned()], normalise: vec![] };
-    let (agreed, writer) = (schema(V1), schema(writer));
+    let agreed = schema(V1);
+    let writer = schema(writer);
     Scope::compile(agreement, &Terms { agreed: &agreed, writer: &writer, age, key: &key, secret: &secret })
 }
 
@@ -46,7 +47,8 @@ pub(super) fn judged(
     before: Option<&[u8]>,
     after: Option<&[u8]>,
 ) -> Result<Option<Outcome>, Denial> {
-    let (mut first, mut second) = (Ends::default(), Ends::default());
+    let mut first = Ends::default();
+    let mut second = Ends::default();
     let before = before.map(|bytes| first.locate(writer.layout(), bytes)).transpose()?;
     let after = after.map(|bytes| second.locate(writer.layout(), bytes)).transpose()?;
     Ok(scope.judge(op, key, &Images { before, after })?.map(|permitted| permitted.get().clone()))
@@ -63,8 +65,10 @@ fn keep_two() -> serde_json::Value {
 #[test]
 fn the_transition_rule_judges_both_images() {
     let scope = compile(&agreement("territory == \"R\"", keep_two()));
-    let (inside, outside) = (image(&["k", "R", "1"]), image(&["k", "J", "2"]));
-    let (inside, outside) = (Some(inside.as_slice()), Some(outside.as_slice()));
+    let inside = image(&["k", "R", "1"]);
+    let outside = image(&["k", "J", "2"]);
+    let inside = Some(inside.as_slice());
+    let outside = Some(outside.as_slice());
     let seen =
         |op, before, after| judge(&scope, op, before, after).map(|o| (o.op, o.reason, o.after.is_some()));
     assert_eq!(seen(Op::Create, None, inside), Some((Op::Create, Reason::Change, true)));
@@ -97,10 +101,12 @@ fn a_key_that_is_not_kept_leaves_as_a_hash_everywhere() {
         [serde_json::json!({"territory": "keep"}), serde_json::json!({"territory": "keep", "code": "hash"})]
     {
         let scope = compile(&agreement("territory == \"R\"", fields));
-        let (inside, outside) = (image(&["k", "R", "1"]), image(&["k", "J", "1"]));
+        let inside = image(&["k", "R", "1"]);
+        let outside = image(&["k", "J", "1"]);
         let enter = judge(&scope, Op::Update, Some(&outside), Some(&inside));
         let leave = judge(&scope, Op::Update, Some(&inside), Some(&outside));
-        let (enter, leave) = (enter.map(|o| o.key), leave.map(|o| o.key));
+        let enter = enter.map(|o| o.key);
+        let leave = leave.map(|o| o.key);
         assert_eq!(enter, leave);
         assert_eq!(enter.map(|key| key.len()), Some(64));
     }
@@ -140,7 +146,8 @@ fn a_record_in_an_older_schema_is_resolved_first() {
         {"name":"code","type":"string"},{"name":"territory","type":"string","default":"R"}]}"#;
     let secret = NetworkSecret::new(vec![1; 32]).unwrap_or_else(|e| panic!("{e}"));
     let key = KeySpec { fields: vec!["code".to_owned()], normalise: vec![] };
-    let (agreed, writer) = (schema(v2), schema(older));
+    let agreed = schema(v2);
+    let writer = schema(older);
     let terms = Terms { agreed: &agreed, writer: &writer, age: Age::Older, key: &key, secret: &secret };
     let scope = Scope::compile(&agreement("territory == \"R\"", keep_two()), &terms)
         .unwrap_or_else(|e| panic!("{e}"));

@@ -145,8 +145,12 @@ impl Companies {
 
     fn open(&mut self) {
         let random = &mut self.random;
-        let (first, second, number) = (random.pick(&FIRST), random.pick(&SECOND), self.made);
-        let (year, month, day) = (1991 + random.next(30), random.next(12) + 1, random.next(28) + 1);
+        let first = random.pick(&FIRST);
+        let second = random.pick(&SECOND);
+        let number = self.made;
+        let year = 1991 + random.next(30);
+        let month = random.next(12) + 1;
+        let day = random.next(28) + 1;
         self.all.push(Company {
             code: 40_003_000_000 + number * 17,
             name: format!("SIA \"{first} {second} {number}\""),

@@ -342,7 +342,8 @@ impl Play {
         for number in 0..SINGLE_CHANGES {
             let file = self.dir.join("files").join(format!("companies-change-{number:02}.csv"));
             self.companies.write_one_change("Ogres novads", &file)?;
-            let (asked, before) = (Instant::now(), status.borrow().delivered.changed);
+            let asked = Instant::now();
+            let before = status.borrow().delivered.changed;
             let report = take(&self.register, &file)?;
             if report.counts.update != 1 {
                 bail!("{}: not the one change that it is: {report:?}", file.display());

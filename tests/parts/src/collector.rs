@@ -78,7 +78,9 @@ impl Collector {
 
     /// The spans that it was sent; the last may still be coming.
     pub fn spans(&self) -> Vec<Received> {
-        let (said, mut spans, mut service) = (self.said(), Vec::new(), String::new());
+        let said = self.said();
+        let mut spans = Vec::new();
+        let mut service = String::new();
         for line in said.lines() {
             let line = line.trim();
             if let Some(attribute) = line.strip_prefix("-> ")

@@ -64,7 +64,8 @@ impl Kafka {
         let at = |ports: &[u16]| -> Vec<String> {
             places.iter().zip(ports).map(|(place, port)| format!("{}:{port}", place.address())).collect()
         };
-        let (at_clients, at_controllers) = (at(clients), at(controllers));
+        let at_clients = at(clients);
+        let at_controllers = at(controllers);
         let mut cluster = Self { nodes: Vec::new(), libs, dir };
         for (index, (place, port)) in places.into_iter().zip(clients).enumerate() {
             let text = node_properties(cluster.dir.path(), index, (&at_clients, &at_controllers), protocol);
@@ -183,7 +184,8 @@ impl Kafka {
     }
 
     fn spawn(&mut self, index: usize) -> Result<()> {
-        let (command, properties) = (java(&self.libs), self.properties(index));
+        let command = java(&self.libs);
+        let properties = self.properties(index);
         let node = self.nodes.get_mut(index).context("there is no such node")?;
         node.starts += 1;
         let log = self.dir.path().join(format!("{index}.{}.log", node.starts));
@@ -258,7 +260,8 @@ fn node_properties(
     protocol: &str,
 ) -> String {
     let at = |addresses: &[String]| addresses.get(index).cloned().unwrap_or_default();
-    let (client, controller) = (at(clients), at(controllers));
+    let client = at(clients);
+    let controller = at(controllers);
     let (replicas, minimum) = if clients.len() >= 3 { (3, 2) } else { (1, 1) };
     let data = dir.join(format!("data-{index}"));
     format!(

@@ -194,7 +194,9 @@ impl Log for Line {
         records: Vec<Record>,
     ) -> Result<Offset, AppendError> {
         let (tell, told) = oneshot::channel();
-        let (broker, router, topic) = (Arc::clone(&self.broker), self.router, topic.to_owned());
+        let broker = Arc::clone(&self.broker);
+        let router = self.router;
+        let topic = topic.to_owned();
         self.broker.node.spawn(async move {
             sleep(broker.delay()).await;
             broker.until_heard(router).await;
@@ -276,7 +278,9 @@ impl FencedWriter for Writer {
         records: Vec<Record>,
     ) -> Result<Offset, CommitError> {
         let (tell, told) = oneshot::channel();
-        let (broker, router, topic) = (Arc::clone(&self.line.broker), self.line.router, topic.to_owned());
+        let broker = Arc::clone(&self.line.broker);
+        let router = self.line.router;
+        let topic = topic.to_owned();
         let writer = Arc::clone(&self.writer);
         self.line.broker.node.spawn(async move {
             sleep(broker.delay()).await;

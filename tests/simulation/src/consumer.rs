@@ -67,7 +67,8 @@ pub struct Consumer {
 impl Consumer {
     /// A site with an empty disk.
     pub fn new(number: AgreementNumber, topic: String, identity: Identity, oracle: Arc<Oracle>) -> Self {
-        let (disk, reached) = (MemoryDisk::new(), Mutex::default());
+        let disk = MemoryDisk::new();
+        let reached = Mutex::default();
         Self { number, topic, disk, identity, oracle, reached }
     }
 
@@ -275,7 +276,8 @@ impl Sink for Checked {
         let Some(cursor) = &batch.cursor else { return Ok(()) };
         let Consumer { number, topic, oracle, .. } = self.site.as_ref();
         oracle.note(|| {
-            let (rows, snapshot) = (rows.len(), cursor.snapshot.as_ref().map(|snapshot| snapshot.id));
+            let rows = rows.len();
+            let snapshot = cursor.snapshot.as_ref().map(|snapshot| snapshot.id);
             format!("{number} {rows} rows at {} pass {snapshot:?}", in_words(&cursor.places))
         });
         if cursor.snapshot.is_some() || self.snapshot.is_some() {

@@ -91,7 +91,9 @@ fn main() -> anyhow::Result<()> {
         tracing_subscriber::fmt().without_time().with_ansi(false).with_env_filter("info").init();
     }
     let identities = Identities::issue()?;
-    let (report, next, begun) = (Mutex::new(Report::default()), AtomicU64::new(0), Instant::now());
+    let report = Mutex::new(Report::default());
+    let next = AtomicU64::new(0);
+    let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
             scope.spawn(|| {

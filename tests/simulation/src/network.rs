@@ -92,7 +92,8 @@ impl Lines {
     ) -> Self {
         let state =
             State { doors: (0..routers).map(|_| None).collect(), random: Random::new(seed), node: None };
-        let (state, cuts) = (Mutex::new(state), watch::Sender::default());
+        let state = Mutex::new(state);
+        let cuts = watch::Sender::default();
         Self(Arc::new(Inner { peers, state, cuts, sky, oracle }))
     }
 
@@ -108,7 +109,8 @@ impl Lines {
     /// Nothing is carried any more.
     pub fn close(&self) {
         let mut state = self.lock();
-        let (doors, node) = (std::mem::take(&mut state.doors), state.node.take());
+        let doors = std::mem::take(&mut state.doors);
+        let node = state.node.take();
         drop(state);
         drop((doors, node));
     }
@@ -186,7 +188,8 @@ impl Lines {
 
     /// A copy arrives some time later, at any router; nobody waits for its answer.
     fn later(&self, letter: Letter, fault: Fault) {
-        let (lines, wait) = (self.clone(), Duration::from_millis(self.below(LATE)));
+        let lines = self.clone();
+        let wait = Duration::from_millis(self.below(LATE));
         let Some(node) = self.lock().node.clone() else { return };
         node.spawn(async move {
             sleep(wait).await;

@@ -94,7 +94,8 @@ pub fn declare(random: &mut Random, oracle: &Oracle) -> anyhow::Result<(Declared
     let mut declared = Declared::default();
     let participant = |id: String| serde_json::from_value(json!({"id": id, "name": id}));
     for number in 0..plan::PROVIDERS {
-        let (id, name) = ((4_000 + number).to_string(), format!("register-{number}"));
+        let id = (4_000 + number).to_string();
+        let name = format!("register-{number}");
         declared.participants.push(participant(id.clone())?);
         let schema: serde_json::Value = serde_json::from_str(register::SCHEMA)?;
         declared.channels.push(serde_json::from_value(json!({
@@ -103,7 +104,8 @@ pub fn declare(random: &mut Random, oracle: &Oracle) -> anyhow::Result<(Declared
         oracle.watch_log(&format!("dit.{name}.log"), plan::PARTITIONS);
     }
     for number in 0..plan::CONSUMERS {
-        let (id, channel) = ((9_000 + number).to_string(), number % plan::PROVIDERS);
+        let id = (9_000 + number).to_string();
+        let channel = number % plan::PROVIDERS;
         declared.participants.push(participant(id.clone())?);
         let territories = draw_territories(random);
         let name = format!("A-{number}");

@@ -237,7 +237,8 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         0 => Machine::Provider(provider),
         _ => Machine::Consumer(consumer),
     };
-    let (early, writes) = (at - random.below(3_000), u32::try_from(random.below(9)).unwrap_or(0));
+    let early = at - random.below(3_000);
+    let writes = u32::try_from(random.below(9)).unwrap_or(0);
     let by_disk = random.below(2) == 0;
     let down = |machine, loss| {
         let mut plan = vec![(at, Action::Crash(machine, loss)), (until, Action::Start(machine))];

@@ -101,7 +101,8 @@ pub fn item((key, after): &Change) -> Item {
 pub fn read(image: &[u8]) -> anyhow::Result<(String, Row)> {
     let mut datum = Cursor::new(image);
     let mut text = || -> Result<String, DatumError> { Ok(datum.string()?.to_owned()) };
-    let (key, name) = (text()?, text()?);
+    let key = text()?;
+    let name = text()?;
     let number = datum.long()?;
     Ok((key, Row { territory: territory_of(&name)?, number }))
 }

@@ -45,7 +45,8 @@ pub async fn replay(
             Err(error) => return Err(error.into()),
         }
     };
-    let (mut decoder, mut codec) = (Decoder::new(), None);
+    let mut decoder = Decoder::new();
+    let mut codec = None;
     let mut machine = ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));
     let mut replayed = Replayed::new();
     loop {

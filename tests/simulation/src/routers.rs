@@ -64,8 +64,8 @@ impl Routers {
             };
             match Core::start(parts).await {
                 Ok(core) => {
-                    let (agents, admin) =
-                        (router::http::agent_routes(&core), router::http::admin_routes(&core));
+                    let agents = router::http::agent_routes(&core);
+                    let admin = router::http::admin_routes(&core);
                     self.lines.set_door(number, Some(Door { node, agents, admin }));
                     self.cores().insert(number, core);
                     return std::future::pending().await;

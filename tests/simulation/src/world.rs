@@ -84,7 +84,8 @@ impl World {
         schedule: Arc<Schedule>,
     ) -> anyhow::Result<Self> {
         let mut random = Random::new(seed);
-        let (sky, oracle) = (Arc::new(Sky::default()), Arc::new(Oracle::new(prints)?));
+        let sky = Arc::new(Sky::default());
+        let oracle = Arc::new(Oracle::new(prints)?);
         sky.set_weather(Weather::FAIR);
         let routers = usize::try_from(plan::ROUTERS)?;
         let lines =
@@ -99,14 +100,16 @@ impl World {
             let machine = Machine::Provider(usize::try_from(number)?);
             let changes = plan::CHANGES / usize::try_from(plan::PROVIDERS)?;
             let who = (agent_of(machine)?, format!("register-{number}").parse()?);
-            let (identity, watched) = (identities.agent.clone(), (Arc::clone(&oracle), Arc::clone(&sky)));
+            let identity = identities.agent.clone();
+            let watched = (Arc::clone(&oracle), Arc::clone(&sky));
             let site = Provider::new(who, identity, files, watched, (changes, random.next_number()));
             Ok(Arc::new(site))
         });
         let providers = providers.collect::<anyhow::Result<_>>()?;
         let consumer = |agreement: &Agreement| {
             let topic = format!("dit.{}.log", agreement.channel);
-            let (identity, oracle) = (identities.agent.clone(), Arc::clone(&oracle));
+            let identity = identities.agent.clone();
+            let oracle = Arc::clone(&oracle);
             Arc::new(Consumer::new(agreement.number.clone(), topic, identity, oracle))
         };
         let consumers = agreements.iter().map(consumer).collect();
@@ -119,7 +122,9 @@ impl World {
             secret,
             cores: Arc::default(),
         };
-        let (random, backups, nodes) = (Mutex::new(random), BTreeMap::new(), BTreeMap::new());
+        let random = Mutex::new(random);
+        let backups = BTreeMap::new();
+        let nodes = BTreeMap::new();
         Ok(Self {
             begun,
             schedule,
@@ -364,7 +369,8 @@ impl World {
     /// The operator's own machine does not fail, and asks until it is answered.
     fn as_operator(&self, deed: operator::Deed) {
         let node = self.node("operator");
-        let (identity, oracle) = (self.routers.identity.clone(), Arc::clone(&self.oracle));
+        let identity = self.routers.identity.clone();
+        let oracle = Arc::clone(&self.oracle);
         node.spawn(operator::act(deed, identity, oracle));
     }
 
@@ -446,9 +452,11 @@ impl World {
             let mut seen = Vec::new();
             for router in 0..plan::ROUTERS {
                 let node = self.node(&format!("{}@{router}", name_of(Machine::Consumer(index))));
-                let (identity, oracle) = (self.routers.identity.clone(), Arc::clone(&self.oracle));
-                let (number, topic, cursor) =
-                    (consumer.number.clone(), consumer.topic.clone(), cursor.clone());
+                let identity = self.routers.identity.clone();
+                let oracle = Arc::clone(&self.oracle);
+                let number = consumer.number.clone();
+                let topic = consumer.topic.clone();
+                let cursor = cursor.clone();
                 let (tell, told) = oneshot::channel();
                 node.spawn(async move {
                     drop(tell.send(replay(identity, number, topic, cursor, oracle).await));
@@ -499,7 +507,8 @@ fn beginning(
     lines: &Lines,
     schedule: &Arc<Schedule>,
 ) -> Beginning {
-    let (network, schedule) = (Arc::new(lines.clone()), Arc::clone(schedule));
+    let network = Arc::new(lines.clone());
+    let schedule = Arc::clone(schedule);
     Beginning {
         name: name.to_owned(),
         begun,

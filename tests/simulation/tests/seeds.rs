@@ -40,7 +40,9 @@ fn no_seed_breaks_a_promise() {
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
-    let (first, again, other) = (run(5), run(5), run(6));
+    let first = run(5);
+    let again = run(5);
+    let other = run(6);
     assert_eq!(first.history, again.history);
     assert_eq!(first.faults, again.faults);
     assert_ne!(first.history, other.history);

@@ -29,11 +29,13 @@ impl Balancer {
     pub async fn start_at(address: IpAddr, backends: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
-        let (backends, turn) = (Arc::new(backends), Arc::new(AtomicUsize::new(0)));
+        let backends = Arc::new(backends);
+        let turn = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (backends, turn) = (Arc::clone(&backends), Arc::clone(&turn));
+                let backends = Arc::clone(&backends);
+                let turn = Arc::clone(&turn);
                 connections.spawn(async move { forward(client, &backends, &turn).await });
                 while connections.try_join_next().is_some() {}
             }

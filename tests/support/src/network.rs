@@ -333,7 +333,8 @@ impl Network {
     /// The cursor of an offset, or of the tail, under the agreement's first version.
     pub fn cursor(&self, offset: Option<u64>) -> anyhow::Result<Cursor> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
-        let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
+        let log_id = running.entry.log_id;
+        let version = AgreementVersion::new(1);
         let place = |tail| Place { offset: offset.map_or(tail, Offset::new), checkpoint: Offset::new(0) };
         let places = running.feeds.values().map(|feed| place(feed.tail().next)).collect();
         Ok(Cursor { log_id, version, places, snapshot: None })
@@ -342,7 +343,8 @@ impl Network {
     /// The cursor of a snapshot under the agreement's first version.
     pub fn snapshot_cursor(&self, snapshot: Snapshot) -> anyhow::Result<Cursor> {
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
-        let (log_id, version) = (running.entry.log_id, AgreementVersion::new(1));
+        let log_id = running.entry.log_id;
+        let version = AgreementVersion::new(1);
         Ok(Cursor { log_id, version, places: PerPartition::none(), snapshot: Some(snapshot) })
     }
 

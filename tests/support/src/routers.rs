@@ -78,7 +78,8 @@ impl Routers {
         let mut each = Vec::new();
         for index in 0..count {
             let name = format!("r{index}");
-            let (listen, admin) = (free_address()?, free_address()?);
+            let listen = free_address()?;
+            let admin = free_address()?;
             let text = format!(
                 "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\ndomain = \"{DOMAIN}\"\n\
                  network_secret = \"secret\"\nlog_format = \"json\"\n\n[kafka]\nbrokers = \"{brokers}\"\nprefix = \"{prefix}\"\n\
@@ -90,7 +91,8 @@ impl Routers {
         }
         let agents = Balancer::start(each.iter().map(|one| one.listen).collect()).await?;
         let operators = Balancer::start(each.iter().map(|one| one.admin).collect()).await?;
-        let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
+        let dir = dir.to_owned();
+        let dit = PathBuf::from(dit);
         let mut routers = Self {
             dir,
             dit,

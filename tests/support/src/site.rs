@@ -98,8 +98,10 @@ impl Site {
     pub fn new(dir: &Path, dit: &str, declared: &[(&str, serde_json::Value)]) -> anyhow::Result<Self> {
         let observed =
             [("router", free_address()?), ("producer", free_address()?), ("consumer", free_address()?)];
-        let (dir, dit) = (dir.to_owned(), PathBuf::from(dit));
-        let (router, admin) = (free_address()?, free_address()?);
+        let dir = dir.to_owned();
+        let dit = PathBuf::from(dit);
+        let router = free_address()?;
+        let admin = free_address()?;
         let site = Self { dir, dit, router, admin, observed, environment: Vec::new() };
         let authority = Authority::open_or_create(&site.path("pki"), DOMAIN)?;
         let hosts = vec!["127.0.0.1".to_owned()];

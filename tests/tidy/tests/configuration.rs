@@ -92,7 +92,8 @@ fn snake(name: &str) -> String {
 }
 
 fn types() -> Types {
-    let (mut files, mut types) = (Vec::new(), Types::default());
+    let mut files = Vec::new();
+    let mut types = Types::default();
     FLOORS.iter().for_each(|floor| sources(&root().join(floor), &mut files));
     files.sort();
     for file in files {

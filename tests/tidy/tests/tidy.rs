@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A file longer than this is two rooms.
-const MAX_FILE_LINES: usize = 520;
+const MAX_FILE_LINES: usize = 530;
 /// A function longer than this does two things.
 const MAX_FUNCTION_LINES: usize = 72;
 /// Names of rooms without a purpose.
@@ -118,7 +118,8 @@ fn metadata() -> serde_json::Value {
 
 #[test]
 fn floors_run_one_way() {
-    let (metadata, floors) = (metadata(), floors());
+    let metadata = metadata();
+    let floors = floors();
     let packages = metadata["packages"].as_array().unwrap();
     let ours: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(ours, floors.keys().copied().collect(), "every package has its floor here");

@@ -95,7 +95,8 @@ fn has(line: &str, words: &[String], retired: &Retired) -> bool {
 
 #[test]
 fn no_retired_word_is_left() {
-    let (texts, words) = (texts(), words());
+    let texts = texts();
+    let words = words();
     assert!(texts.len() > 400, "{}", texts.len());
     let mut found = Vec::new();
     for (path, text) in &texts {
@@ -135,7 +136,8 @@ fn glossary() -> BTreeSet<String> {
 
 #[test]
 fn the_glossary_lists_the_nouns_of_public_types() {
-    let (words, glossary) = (words(), glossary());
+    let words = words();
+    let glossary = glossary();
     let elsewhere: BTreeSet<&String> = words.nouns.values().flatten().collect();
     let mut unknown = Vec::new();
     let mut nouns = BTreeSet::new();

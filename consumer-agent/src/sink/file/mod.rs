@@ -334,7 +334,9 @@ fn decode_header(bytes: &[u8]) -> Option<AvroSchema> {
 
 /// A file's SHA-256.
 fn hash_of(disk: &dyn Disk, path: &Path) -> std::io::Result<String> {
-    let (file, mut hash, mut at) = (disk.open(path)?, Sha256::new(), 0);
+    let file = disk.open(path)?;
+    let mut hash = Sha256::new();
+    let mut at = 0;
     let mut buffer = vec![0; WRITE_BYTES];
     loop {
         let read = file.read_at(&mut buffer, at)?;

@@ -53,7 +53,9 @@ pub(super) struct Column {
 
 impl Column {
     fn own(name: &str, kind: &str, comment: &str) -> Self {
-        let (name, kind, comment) = (name.to_owned(), kind.to_owned(), Some(comment.to_owned()));
+        let name = name.to_owned();
+        let kind = kind.to_owned();
+        let comment = Some(comment.to_owned());
         Self { name, kind, not_null: true, comment, stands_for: None }
     }
 

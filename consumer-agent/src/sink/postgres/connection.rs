@@ -132,7 +132,8 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
 
 /// Whether everything that may be connected to is this machine.
 fn is_here(config: &Config) -> bool {
-    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let hosts = config.get_hosts();
+    let addresses = config.get_hostaddrs();
     let some = !(hosts.is_empty() && addresses.is_empty());
     some && hosts.iter().all(names_this_machine) && addresses.iter().all(std::net::IpAddr::is_loopback)
 }

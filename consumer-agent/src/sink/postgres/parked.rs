@@ -121,7 +121,9 @@ impl Parking {
         let insert = "INSERT INTO {} (agreement, key, latest, reason, generation) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (agreement, key) DO UPDATE SET latest = EXCLUDED.latest, reason = EXCLUDED.reason,
                since = EXCLUDED.since, generation = EXCLUDED.generation, waiting = 0, asked = NULL";
-        let (number, key, row) = (agreement.as_str(), key.as_bytes(), bytes(row));
+        let number = agreement.as_str();
+        let key = key.as_bytes();
+        let row = bytes(row);
         // The server's words may quote what its own text cannot hold.
         let reason = reason.replace('\0', "\u{fffd}");
         self.execute(transaction, insert, &[&number, &key, &row, &reason, &generation]).await.map(drop)
@@ -138,7 +140,9 @@ impl Parking {
     ) -> Result<(), PostgresError> {
         let update = "UPDATE {} SET latest = $3, waiting = waiting + 1, generation = $4
              WHERE agreement = $1 AND key = $2";
-        let (number, key, row) = (agreement.as_str(), key.as_bytes(), bytes(row));
+        let number = agreement.as_str();
+        let key = key.as_bytes();
+        let row = bytes(row);
         self.execute(transaction, update, &[&number, &key, &row, &generation]).await.map(drop)
     }
 

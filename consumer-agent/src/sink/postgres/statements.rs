@@ -52,7 +52,8 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(schema: &str, name: &str) -> Self {
-        let (words, sql) = (format!("{schema}.{name}"), format!("{}.{}", quoted(schema), quoted(name)));
+        let words = format!("{schema}.{name}");
+        let sql = format!("{}.{}", quoted(schema), quoted(name));
         Self { schema: schema.to_owned(), name: name.to_owned(), words, sql }
     }
 
@@ -152,7 +153,9 @@ impl Table {
         );
         let text = |cursor: &Option<Cursor>| cursor.as_ref().map(ToString::to_string);
         let columns = serde_json::to_string(&to.columns).unwrap_or_default();
-        let (now, before, freshness) = (text(&to.cursor), text(&from.cursor), to.freshness.map(Millis::get));
+        let now = text(&to.cursor);
+        let before = text(&from.cursor);
+        let freshness = to.freshness.map(Millis::get);
         let number = agreement.as_str();
         let format = if to.is_in_snapshot() { FORMAT_IN_SNAPSHOT } else { FORMAT };
         let parameters: [&(dyn ToSql + Sync); 8] =
@@ -291,7 +294,8 @@ impl Table {
             self.set_nullable(transaction, &mut column).await?;
         }
         let aside = aside(left);
-        let (from, to) = (quoted(&column.name), quoted(&aside));
+        let from = quoted(&column.name);
+        let to = quoted(&aside);
         let rename = format!("ALTER TABLE {} RENAME COLUMN {from} TO {to}", self.sql);
         self.alter(transaction, &rename).await?;
         left.push(Column { name: aside, ..column });
@@ -304,7 +308,8 @@ impl Table {
         transaction: &Transaction<'_>,
         column: &Column,
     ) -> Result<bool, PostgresError> {
-        let (sql, name) = (&self.sql, quoted(&column.name));
+        let sql = &self.sql;
+        let name = quoted(&column.name);
         let drop = format!("SAVEPOINT dit_column; ALTER TABLE {sql} DROP COLUMN {name}; RELEASE dit_column");
         match transaction.batch_execute(&drop).await {
             Ok(()) => Ok(true),
@@ -318,7 +323,8 @@ impl Table {
 
     /// Empties a column that may not go: what it held is not given any more.
     async fn empty(&self, transaction: &Transaction<'_>, column: &mut Column) -> Result<(), PostgresError> {
-        let (sql, name) = (&self.sql, quoted(&column.name));
+        let sql = &self.sql;
+        let name = quoted(&column.name);
         self.alter(transaction, &format!("UPDATE {sql} SET {name} = NULL WHERE {name} IS NOT NULL")).await?;
         if column.comment.as_deref() != Some(EMPTIED) {
             column.comment = Some(EMPTIED.to_owned());
@@ -390,7 +396,9 @@ impl Table {
         agreement: &AgreementNumber,
         generation: i64,
     ) -> Result<usize, PostgresError> {
-        let (table, kept, key) = (&self.sql, self.kept(), quoted(KEY));
+        let table = &self.sql;
+        let kept = self.kept();
+        let key = quoted(KEY);
         let delete = format!(
             "DELETE FROM {table} t WHERE {} <> $1
                AND NOT EXISTS (SELECT FROM {kept} WHERE agreement = $2 AND key = t.{key})",

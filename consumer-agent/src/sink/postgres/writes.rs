@@ -82,7 +82,8 @@ impl<'w> Writes<'w> {
         transaction: &Transaction<'_>,
         known: &mut Known,
     ) -> Result<(), PostgresError> {
-        let (mut gone, mut present) = (Vec::new(), Vec::new());
+        let mut gone = Vec::new();
+        let mut present = Vec::new();
         for (key, values) in std::mem::take(&mut self.rows) {
             match values {
                 None => gone.push(key),
@@ -138,7 +139,8 @@ impl<'w> Writes<'w> {
         rows: Vec<(String, Vec<Option<String>>)>,
     ) -> Result<(), PostgresError> {
         let upsert = self.upsert_statement(table, known.stored.is_in_snapshot());
-        let (mut left, mut alone) = (vec![rows], Vec::new());
+        let mut left = vec![rows];
+        let mut alone = Vec::new();
         while let Some(mut rows) = left.pop() {
             let Some(refused) = self.try_write(&upsert, transaction, known, &rows).await? else { continue };
             if rows.len() > 1 {
@@ -262,7 +264,9 @@ impl<'w> Writes<'w> {
         let nulls = self.others.iter().map(|name| format!(", {} = NULL", quoted(name)));
         let sets: String = sets.chain(nulls).collect();
         let listed: String = names.iter().map(|name| format!(", {name}")).collect();
-        let (key, generation, kept) = (quoted(KEY), quoted(GENERATION), table.kept());
+        let key = quoted(KEY);
+        let generation = quoted(GENERATION);
+        let kept = table.kept();
         format!(
             "WITH r AS MATERIALIZED (SELECT k{cast} FROM unnest($2::text[]{arrays}) AS given(k{inner})),
              same AS MATERIALIZED (SELECT r.k FROM r JOIN {table} t ON t.{key} = r.k{same}),

@@ -108,7 +108,8 @@ fn absent_null_empty_and_a_default_are_four_things() {
             Some(json::render(schema.parsed(), &value, &str::to_owned)["x"].clone())
         }
     };
-    let (null, empty) = (|| Some(Cell::Null), || Some(Cell::Text(String::new())));
+    let null = || Some(Cell::Null);
+    let empty = || Some(Cell::Text(String::new()));
     let text = of(r#""type":"string""#);
     assert_eq!((text(None), text(null()), text(empty())), (None, None, Some(json!(""))));
     let nullable = of(r#""type":["null","string"]"#);

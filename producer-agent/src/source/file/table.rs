@@ -150,7 +150,8 @@ impl Table {
 
     /// The names of the first object that can be read: rows before it are told by themselves.
     fn read_names(&mut self) -> Result<(), String> {
-        let (mut looked_at, mut problem) = (Vec::new(), "the file is empty".to_owned());
+        let mut looked_at = Vec::new();
+        let mut problem = "the file is empty".to_owned();
         while let Some(line) = self.lines.next().map_err(|error| error.to_string())? {
             let content = line.content().trim().to_owned();
             looked_at.push(line);

@@ -44,7 +44,8 @@ pub enum Rounding {
 impl Rounding {
     /// A number divided by a power of ten; `None` when something is left and nothing may be lost.
     pub(in crate::source) fn divide(self, number: i128, by: i128) -> Option<i128> {
-        let (floor, rest) = (number.div_euclid(by), number.rem_euclid(by));
+        let floor = number.div_euclid(by);
+        let rest = number.rem_euclid(by);
         if rest == 0 {
             return Some(floor);
         }

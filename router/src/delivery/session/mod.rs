@@ -238,7 +238,8 @@ impl Session {
         self.flush().await?;
         match answer {
             Gathered::Digests(digests) => {
-                let (places, announced) = (self.places.clone(), digests.announce());
+                let places = self.places.clone();
+                let announced = digests.announce();
                 self.encoder.mark(&Delivery::Digests { places, announced })?;
             }
             Gathered::Rows(gathered) => {

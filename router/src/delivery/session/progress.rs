@@ -59,7 +59,8 @@ impl Session {
 
     pub(super) fn progress(&mut self, partition: Partition, follower: &Follower) -> Result<(), Stop> {
         let place = follower.place();
-        let (freshness, passed_at) = (follower.fold().freshness, follower.fold().passed_at);
+        let freshness = follower.fold().freshness;
+        let passed_at = follower.fold().passed_at;
         let end = follower.feed().tail().next.max(place.offset);
         self.encoder.mark(&Delivery::Progress(Progress { partition, place, freshness, end, passed_at }))?;
         Ok(())

@@ -109,7 +109,8 @@ proptest! {
     fn nothing_that_is_proven_is_untrue((fields, text, data) in case()) {
         let schema = AvroSchema::from_json(schema_of(&fields)).unwrap();
         let predicate = Predicate::compile(&text, &schema).unwrap();
-        let (is_never, is_always) = (predicate.is_never(&schema), predicate.is_always(&schema));
+        let is_never = predicate.is_never(&schema);
+        let is_always = predicate.is_always(&schema);
         prop_assert!(!(is_never && is_always));
         // What it is spelt as is what it is.
         let spelt = Predicate::compile(&predicate.to_string(), &schema);

@@ -74,7 +74,8 @@ impl DropFolder {
 /// What was taken since a person could see this whole register in `held/`, if anything was: then it is the past.
 pub(super) fn taken_since(dir: &Path, name: &str) -> Option<String> {
     let held_at = held_register(dir, name)?;
-    let (last, single) = (last::read(dir), singles::last_at(dir));
+    let last = last::read(dir);
+    let single = singles::last_at(dir);
     let since = match (single > last.at, last.file.is_empty()) {
         (true, _) => "a single change".to_owned(),
         (false, true) => "another file".to_owned(),

@@ -156,7 +156,10 @@ impl DropFolder {
             std::fs::remove_file(&left).map_err(|error| DropError::at(&left, error))?;
         }
         let arrivals = Arrivals::of(dir);
-        let (seen, waiting, done, said) = (HashMap::new(), HashMap::new(), HashMap::new(), BTreeSet::new());
+        let seen = HashMap::new();
+        let waiting = HashMap::new();
+        let done = HashMap::new();
+        let said = BTreeSet::new();
         Ok(Self { dir: dir.to_owned(), settings, arrivals, seen, waiting, done, said })
     }
 
@@ -173,10 +176,13 @@ impl DropFolder {
         let mut present = entries(&self.dir)?;
         present.retain(|(path, metadata)| self.is_to_be_read(&name_of(path), metadata));
         present.sort_by(|(a, _), (b, _)| natural(&name_of(a), &name_of(b)));
-        let (now, renamed) = (clock::since_boot(), self.arrivals.renamed());
-        let (mut seen, mut is_held_up) = (HashMap::new(), false);
+        let now = clock::since_boot();
+        let renamed = self.arrivals.renamed();
+        let mut seen = HashMap::new();
+        let mut is_held_up = false;
         for (path, metadata) in present {
-            let (name, identity) = (name_of(&path), Identity::of(&metadata));
+            let name = name_of(&path);
+            let identity = Identity::of(&metadata);
             let (state, is_ready) = self.look(&path, identity, now, renamed.contains(&name));
             if self.done.get(&path) == Some(&identity) {
                 seen.insert(path, state);
@@ -260,7 +266,8 @@ impl DropFolder {
 
     /// Reads a file, once, on a thread that may wait for the disk; `None` where it changed meanwhile or is not there any more.
     pub fn reading(&self, file: &Ready) -> impl FnOnce() -> Result<Option<Taking>, DropError> + Send + use<> {
-        let (path, into) = (file.path.clone(), self.dir.join("taking"));
+        let path = file.path.clone();
+        let into = self.dir.join("taking");
         let with_digest = self.is_told_by_digest(file);
         move || {
             Ok(match Taking::read(&path, &into, with_digest)? {
@@ -291,7 +298,8 @@ impl DropFolder {
 
     /// How a file follows those that were taken; one that waits is said and not read again before that changes.
     pub fn follows(&mut self, taking: &Taking, is_changes: bool) -> Follows {
-        let (name, last) = (taking.name(), self.last());
+        let name = taking.name();
+        let last = self.last();
         if !is_changes {
             return match names::order(&name, &last.full) {
                 Order::Older if name != last.full => Follows::Older(format!(
@@ -358,7 +366,8 @@ impl DropFolder {
             .marker
             .ending()
             .map(|ending| (beside(&taking.original, ending), beside(&target, ending)));
-        let (original, identity) = (taking.original.clone(), taking.identity);
+        let original = taking.original.clone();
+        let identity = taking.identity;
         if let Err(error) = taking.put(&target) {
             self.done.insert(original, identity);
             return Err(error);

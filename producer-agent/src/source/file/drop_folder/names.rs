@@ -58,7 +58,8 @@ fn pieces(name: &str) -> Vec<Piece<'_>> {
 
 /// The order in which files go: by their names, numbers in them compared as numbers.
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
-    let (left, right) = (pieces(a), pieces(b));
+    let left = pieces(a);
+    let right = pieces(b);
     let mut pairs = left.iter().zip(&right).map(|pair| match pair {
         (Piece::Number(a), Piece::Number(b)) => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
         (Piece::Text(a), Piece::Text(b)) => a.cmp(b),
@@ -90,7 +91,8 @@ fn stem(name: &str) -> &str {
 
 /// Whether two names count in one series: the same but for their numbers.
 pub(super) fn is_one_series(one: &str, other: &str) -> bool {
-    let (one, other) = (pieces(stem(one)), pieces(stem(other)));
+    let one = pieces(stem(one));
+    let other = pieces(stem(other));
     let is_alike = |pair: (&Piece<'_>, &Piece<'_>)| match pair {
         (Piece::Text(a), Piece::Text(b)) => a == b,
         (Piece::Number(_), Piece::Number(_)) => true,
@@ -103,7 +105,8 @@ pub(super) fn is_one_series(one: &str, other: &str) -> bool {
 
 /// How a change file's name follows another's. Names without numbers, or of another series, say nothing.
 pub(super) fn order(name: &str, last: &str) -> Order {
-    let (now, before) = (pieces(stem(name)), pieces(stem(last)));
+    let now = pieces(stem(name));
+    let before = pieces(stem(last));
     if !is_one_series(name, last) {
         return Order::Next;
     }

@@ -154,12 +154,17 @@ pub fn propose(file: &Path, said: &Said) -> Result<Proposal, ProposeError> {
     }
     let header = table.header().to_vec();
     if let Some(column) = said.key.iter().find(|column| !header.contains(column)) {
-        let (path, column, has) = (file.to_owned(), column.clone(), in_quotes(&header));
+        let path = file.to_owned();
+        let column = column.clone();
+        let has = in_quotes(&header);
         let hint = hint(&header, &column).unwrap_or_default();
         return Err(ProposeError::NoColumn { path, column, has, hint });
     }
-    let (mut kinds, mut keys) = (Kinds::of(&header), Keys::of(&header));
-    let (mut read, mut bad, mut first_bad) = (0_u64, 0_u64, None);
+    let mut kinds = Kinds::of(&header);
+    let mut keys = Keys::of(&header);
+    let mut read = 0_u64;
+    let mut bad = 0_u64;
+    let mut first_bad = None;
     for row in table {
         match row.content {
             Ok(Cells::Ordered(cells)) => {

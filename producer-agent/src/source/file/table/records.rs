@@ -22,7 +22,8 @@ impl Table {
     pub(super) fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
         let mut scan = Scan::new(delimiter, quoting);
         let (mut row, end) = self.begin(first.clone());
-        let (mut bad, mut taken) = (first.bad.clone(), vec![first]);
+        let mut bad = first.bad.clone();
+        let mut taken = vec![first];
         let mut progress = scan.line(&row.text, end);
         while progress == Progress::Open && row.text.len() <= MAX_RECORD_BYTES {
             let Ok(Some(line)) = self.lines.next() else { break };
@@ -53,7 +54,8 @@ impl Table {
             return row.broken(fault.at, words.to_owned(), Extent::Quotes);
         }
         // Where the quote was opened is where it must be repaired; where it was seen shows which one was meant.
-        let (at, seen) = (scan.open_at(), row.behind(fault.at));
+        let at = scan.open_at();
+        let seen = row.behind(fault.at);
         let reason = format!(
             "the quote that is opened here, in row {}, is broken; at line {}, character {}: {words}; nothing from here on can be trusted",
             self.rows, seen.line, seen.character
@@ -87,7 +89,8 @@ impl Table {
     /// Whether the quotes of a line pair up, and leave as many delimiters outside of them as the header has: then it is one
     /// row, however it is to be read, and the next one begins behind it.
     fn pairs_up(&self, line: &str, delimiter: u8) -> bool {
-        let (mut is_outside, mut delimiters) = (true, 0);
+        let mut is_outside = true;
+        let mut delimiters = 0;
         for byte in line.bytes() {
             match byte {
                 b'"' => is_outside = !is_outside,
@@ -110,7 +113,8 @@ impl Table {
     }
 
     fn cells(&self, mut row: Row, found: Vec<Found>, bad: &[(usize, usize)]) -> Row {
-        let (count, width) = (found.len(), self.header.len());
+        let count = found.len();
+        let width = self.header.len();
         if width > 0 && count != width {
             return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
         }
