@@ -17,13 +17,13 @@ use scope::predicate::Truth;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::scope::{Ground, GroundArgs, named};
+use crate::scope::{ChannelContext, ChannelContextArgs, named};
 
 /// `dit explain`.
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
     #[command(flatten)]
-    ground: GroundArgs,
+    context: ChannelContextArgs,
     /// The event's channel.
     #[arg(long)]
     channel: ChannelName,
@@ -65,21 +65,21 @@ struct Line<'a> {
 /// Explains; whether an agreement was found, and each has decided.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
     let event: EventFile = config::load_json(&args.event)?;
-    let grounds = args.ground.read(std::slice::from_ref(&args.channel)).await?;
-    let ground = grounds.into_iter().find(|ground| ground.channel.name == args.channel);
-    let ground = ground.with_context(|| format!("there is no channel {}", args.channel))?;
-    let event = Event::read(event, &ground).with_context(|| args.event.display().to_string())?;
+    let contexts = args.context.read(std::slice::from_ref(&args.channel)).await?;
+    let context = contexts.into_iter().find(|context| context.channel.name == args.channel);
+    let context = context.with_context(|| format!("there is no channel {}", args.channel))?;
+    let event = Event::read(event, &context).with_context(|| args.event.display().to_string())?;
     let mut found = false;
     let mut is_decided = true;
-    for agreement in &ground.agreements {
+    for agreement in &context.agreements {
         let is_asked = args.participant.as_ref().is_none_or(|asked| *asked == agreement.consumer)
             && args.agreement.as_ref().is_none_or(|asked| *asked == agreement.number);
         if !is_asked {
             continue;
         }
         found = true;
-        let newest = ground.newest()?;
-        let age = if newest == ground.schema(agreement)? { Age::Same } else { Age::Newer };
+        let newest = context.newest()?;
+        let age = if newest == context.schema(agreement)? { Age::Same } else { Age::Newer };
         let asked = ExplainedEvent {
             op: event.op,
             key: &event.key,
@@ -87,10 +87,10 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
             after: event.after.as_deref(),
         };
         let explained =
-            ground.with_writer(agreement, (newest, age), |terms| explain(agreement, terms, &asked))?;
+            context.with_writer(agreement, newest, age, |terms| explain(agreement, terms, &asked))?;
         let Agreement { number, version, consumer, .. } = agreement;
         let whose =
-            format!("{number} version {version} for {consumer}{}", ground.idle_in_brackets(agreement));
+            format!("{number} version {version} for {consumer}{}", context.idle_in_brackets(agreement));
         is_decided &= explained.is_ok();
         if args.json {
             let (explanation, error) = match explained {
@@ -101,7 +101,7 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
                 agreement: number,
                 version: *version,
                 consumer,
-                idle: ground.idle(agreement),
+                idle: context.idle(agreement),
                 explanation,
                 error,
             };
@@ -127,10 +127,10 @@ struct Event {
 }
 
 impl Event {
-    fn read(file: EventFile, ground: &Ground) -> anyhow::Result<Self> {
-        let schema = ground.newest()?;
+    fn read(file: EventFile, context: &ChannelContext) -> anyhow::Result<Self> {
+        let schema = context.newest()?;
         let image = |row: Option<Box<RawValue>>, which: &str| {
-            let read = row.map(|row| read_row(schema, &ground.channel.key, &row)).transpose();
+            let read = row.map(|row| read_row(schema, &context.channel.key, &row)).transpose();
             read.map_err(|problem| anyhow::anyhow!("{which}: {problem}"))
         };
         let before = image(file.before, "before")?;

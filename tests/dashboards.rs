@@ -85,7 +85,7 @@ fn ask(prometheus: &Prometheus, query: &str) -> anyhow::Result<usize> {
 }
 
 /// What a panel would be given to draw: by target, Prometheus' results of now or of all the time that was watched.
-fn drawn(prometheus: &Prometheus, panel: &Value, (from, to): (u64, u64)) -> Vec<Value> {
+fn drawn(prometheus: &Prometheus, panel: &Value, from: u64, to: u64) -> Vec<Value> {
     let targets = panel["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
     let answers = targets.iter().map(|target| {
         let query = of_everybody(target["expr"].as_str().unwrap(), "10s");
@@ -114,15 +114,15 @@ fn keep_answers(prometheus: &Prometheus, dir: &Path, mut live: impl FnMut()) {
     }
     let streams = "sum(dit_router_streams_open) > 0";
     eventually("the stream is open, as Prometheus sees it", || Ok(ask(prometheus, streams)? > 0)).unwrap();
-    let span = (from, now() + 1);
+    let until = now() + 1;
     std::fs::create_dir_all(dir).unwrap();
     for name in DASHBOARDS {
         let dashboard = dashboard(name);
         let panels = dashboard["panels"].as_array().unwrap().iter();
-        let answers: serde_json::Map<_, _> =
-            panels.map(|panel| (panel["id"].to_string(), drawn(prometheus, panel, span).into())).collect();
-        let kept =
-            serde_json::json!({"dashboard": dashboard, "answers": answers, "from": span.0, "to": span.1});
+        let answers: serde_json::Map<_, _> = panels
+            .map(|panel| (panel["id"].to_string(), drawn(prometheus, panel, from, until).into()))
+            .collect();
+        let kept = serde_json::json!({"dashboard": dashboard, "answers": answers, "from": from, "to": until});
         std::fs::write(dir.join(format!("{name}.json")), kept.to_string()).unwrap();
     }
 }

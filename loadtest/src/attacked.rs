@@ -212,7 +212,8 @@ impl std::fmt::Display for Slowest {
 /// Feels one turn under an attack; how many attempts there were.
 async fn attacked(
     honest: &mut Honest,
-    (kind, is_other): (Kind, bool),
+    kind: Kind,
+    is_other: bool,
     seconds: u64,
     felt: &mut Felt,
 ) -> anyhow::Result<String> {
@@ -255,8 +256,8 @@ pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Re
         let mut attempts = String::new();
         for _ in 0..rounds {
             honest.feel(seconds, quiet).await?;
-            attacked(&mut honest, (*kind, true), seconds, other).await?;
-            attempts = attacked(&mut honest, (*kind, false), seconds, under).await?;
+            attacked(&mut honest, *kind, true, seconds, other).await?;
+            attempts = attacked(&mut honest, *kind, false, seconds, under).await?;
         }
         let slowest = |of: fn(&Felt) -> &Histogram<u64>| {
             Slowest(felt.each_ref().map(|felt| of(felt).value_at_quantile(0.99)))

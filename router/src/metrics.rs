@@ -506,3 +506,11 @@ impl ConnectionMeter {
         self.metrics.break_promise(Promise::Revocation);
     }
 }
+
+#[cfg(test)]
+impl Metrics {
+    /// Frames that were handed over too late.
+    pub(crate) fn late_writes(&self) -> u64 {
+        self.0.agreements.late_writes.with_label_values::<&str>(&[]).get()
+    }
+}

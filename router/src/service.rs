@@ -16,7 +16,7 @@ use scope::secret::NetworkSecret;
 
 use crate::audit::service::Audit;
 use crate::channels::Channels;
-use crate::channels::start::StartError;
+use crate::channels::start::ChannelStartError;
 use crate::control::service::Control;
 use crate::declarations::{Declared, DeclaredError};
 use crate::delivery::service::{Deliveries, DeliveriesParts};
@@ -62,7 +62,7 @@ pub enum CoreError {
     Declared(#[from] DeclaredError),
     /// A channel.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] ChannelStartError),
     /// A metric.
     #[error(transparent)]
     Metrics(#[from] MetricsError),

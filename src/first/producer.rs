@@ -67,7 +67,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let files = [
         (format!("{name}.avsc"), serde_json::to_string_pretty(&schema)?),
         (format!("{name}.channel.json"), serde_json::to_string_pretty(&declaration)?),
-        ("producer.toml".to_owned(), configuration(args, &proposal, (&domain, &identity))?),
+        ("producer.toml".to_owned(), configuration(args, &proposal, &domain, &identity)?),
     ];
     if let Some(there) = files.iter().map(|(name, _)| args.out.join(name)).find(|path| path.exists()) {
         bail!("{} is there already; nothing was written. Say --out with another folder", there.display());
@@ -100,7 +100,8 @@ fn record_name(channel: &str) -> String {
 fn configuration(
     args: &InitArgs,
     proposal: &Proposal,
-    (domain, identity): (&str, &IdentityFiles),
+    domain: &str,
+    identity: &IdentityFiles,
 ) -> anyhow::Result<String> {
     let mut text = format!(
         "# The producer agent of channel {}, proposed from {:?}.\n",

@@ -2,7 +2,7 @@
 //!
 //! Owns the words of lint and diff. It decides nothing, and changes nothing.
 
-mod ground;
+mod channel_context;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use scope::lint::lint;
 use scope::preview::{Change, Previewed, Proposal, preview};
 use serde::Serialize;
 
-pub use ground::{Ground, GroundArgs};
+pub use channel_context::{ChannelContext, ChannelContextArgs};
 
 /// `dit scope`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ enum ScopeCommand {
 #[derive(Debug, clap::Args)]
 struct LintArgs {
     #[command(flatten)]
-    ground: GroundArgs,
+    context: ChannelContextArgs,
     /// Agreements that are not declared yet, as JSON; without any, all that are there.
     drafts: Vec<PathBuf>,
 }
@@ -51,7 +51,7 @@ struct LintArgs {
 #[derive(Debug, clap::Args)]
 struct DiffArgs {
     #[command(flatten)]
-    ground: GroundArgs,
+    context: ChannelContextArgs,
     /// The channel.
     #[arg(long)]
     channel: ChannelName,
@@ -97,14 +97,14 @@ async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
     let drafts: Vec<Agreement> =
         args.drafts.iter().map(|path| config::load_json(path)).collect::<Result<_, _>>()?;
     let channels: BTreeSet<_> = drafts.iter().map(|draft| draft.channel.clone()).collect();
-    let grounds = args.ground.read(&channels.into_iter().collect::<Vec<_>>()).await?;
+    let contexts = args.context.read(&channels.into_iter().collect::<Vec<_>>()).await?;
     let mut looked = 0;
     let mut found = 0;
-    for ground in &grounds {
-        let chosen = if drafts.is_empty() { &ground.agreements } else { &drafts };
-        for agreement in chosen.iter().filter(|agreement| agreement.channel == ground.channel.name) {
+    for context in &contexts {
+        let chosen = if drafts.is_empty() { &context.agreements } else { &drafts };
+        for agreement in chosen.iter().filter(|agreement| agreement.channel == context.channel.name) {
             looked += 1;
-            let words = match ground.with_terms(agreement, |terms| lint(agreement, terms))? {
+            let words = match context.with_terms(agreement, |terms| lint(agreement, terms))? {
                 Ok(findings) => findings.iter().map(ToString::to_string).collect(),
                 Err(refused) => vec![format!("refused: {refused}")],
             };
@@ -113,7 +113,7 @@ async fn run_lint(args: LintArgs) -> anyhow::Result<bool> {
         }
     }
     if let Some(draft) =
-        drafts.iter().find(|draft| !grounds.iter().any(|ground| ground.channel.name == draft.channel))
+        drafts.iter().find(|draft| !contexts.iter().any(|context| context.channel.name == draft.channel))
     {
         anyhow::bail!("agreement {}: there is no channel {}", draft.number, draft.channel);
     }
@@ -136,19 +136,19 @@ struct DiffLine<'a> {
 async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
     let proposed =
         AvroSchema::parse(&config::read(&args.schema)?).with_context(|| args.schema.display().to_string())?;
-    let grounds = args.ground.read(std::slice::from_ref(&args.channel)).await?;
-    let ground = grounds.into_iter().find(|ground| ground.channel.name == args.channel);
-    let ground = ground.with_context(|| format!("there is no channel {}", args.channel))?;
-    let refused = ground.refuses(&proposed).with_context(|| args.schema.display().to_string())?;
+    let contexts = args.context.read(std::slice::from_ref(&args.channel)).await?;
+    let context = contexts.into_iter().find(|context| context.channel.name == args.channel);
+    let context = context.with_context(|| format!("there is no channel {}", args.channel))?;
+    let refused = context.refuses(&proposed).with_context(|| args.schema.display().to_string())?;
     let mut suspended = 0;
-    for agreement in &ground.agreements {
+    for agreement in &context.agreements {
         let proposal = Proposal {
-            agreed: ground.schema(agreement)?,
-            newest: ground.newest()?,
+            agreed: context.schema(agreement)?,
+            newest: context.newest()?,
             proposed: &proposed,
-            key: &ground.channel.key,
+            key: &context.channel.key,
         };
-        let previewed = preview(agreement, &proposal, &ground::any_secret()?);
+        let previewed = preview(agreement, &proposal, &channel_context::any_secret()?);
         suspended += usize::from(matches!(previewed.change, Change::Suspended { .. }));
         let number = agreement.number.as_str();
         let consumer = agreement.consumer.as_str();
@@ -166,14 +166,14 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
             false => {
                 platform::say!(
                     "{number} for {consumer}{}: {}",
-                    ground.idle_in_brackets(agreement),
+                    context.idle_in_brackets(agreement),
                     in_words(&previewed)
                 );
             }
         }
     }
     if !args.json {
-        platform::say!("{} agreement(s), {suspended} would be suspended", ground.agreements.len());
+        platform::say!("{} agreement(s), {suspended} would be suspended", context.agreements.len());
         if let Some(why) = &refused {
             platform::say!(
                 "NOT TO BE REGISTERED, unless the router's compatibility is set to less than BACKWARD: {why}"

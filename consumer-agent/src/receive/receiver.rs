@@ -18,7 +18,7 @@ use schemas::per_partition::PerPartition;
 use schemas::reconcile::{AnnouncedDigests, ReconcileQuery};
 
 use super::machine::{Closed, ProtocolError, ReceiveMachine, Received};
-use super::reconciler::{Finding, Reconciled, Reconciler, Unasked};
+use super::reconciler::{Finding, Now, Reconciled, Reconciler, Unasked};
 use super::repair::{self, Repair};
 use super::request::ReconcileRequest;
 use crate::sink::error::SinkError;
@@ -313,7 +313,7 @@ async fn compare(
         return Err(Unasked.into());
     };
     let own = repair::digests(sink, &within, bits).await?;
-    let now = (platform::clock::now(), tokio::time::Instant::now());
+    let now = Now { wall: platform::clock::now(), instant: tokio::time::Instant::now() };
     Ok(match reconciler.on_digests(&own, announced, now)? {
         Finding::Over(_) => None,
         Finding::QueryOn => Some(Ended::ToQuery),

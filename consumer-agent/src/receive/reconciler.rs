@@ -58,6 +58,15 @@ pub enum Finding {
 #[error("it answers a query that was not asked")]
 pub struct Unasked;
 
+/// The present, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For people.
+    pub wall: Millis,
+    /// For waits.
+    pub instant: Instant,
+}
+
 /// The comparisons of one replica.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -139,7 +148,7 @@ impl Reconciler {
         &mut self,
         own: &RangeDigests,
         told: &AnnouncedDigests,
-        at: (Millis, Instant),
+        at: Now,
     ) -> Result<Finding, Unasked> {
         let Some(ReconcileQuery::Digests { within, bits }) = self.query.take() else { return Err(Unasked) };
         let numbers = own.differing(told).ok_or(Unasked)?;
@@ -227,20 +236,20 @@ impl Reconciler {
     }
 
     /// It is to be received anew; not again for one request, which has its answer then.
-    fn resync(&mut self, rows: u64, at: (Millis, Instant)) -> Finding {
+    fn resync(&mut self, rows: u64, at: Now) -> Finding {
         match self.requested {
             Some(0) => return Finding::Over(self.over(false, rows, at)),
             Some(left) => self.requested = Some(left - 1),
             None => {}
         }
-        self.next(at.1);
+        self.next(at.instant);
         Finding::Resync
     }
 
-    fn over(&mut self, equal: bool, rows: u64, (at, now): (Millis, Instant)) -> Reconciled {
+    fn over(&mut self, equal: bool, rows: u64, now: Now) -> Reconciled {
         self.requested = None;
-        self.next(now);
-        let reconciled = Reconciled { at, equal, rows, repaired: self.repaired, bytes: self.bytes };
+        self.next(now.instant);
+        let reconciled = Reconciled { at: now.wall, equal, rows, repaired: self.repaired, bytes: self.bytes };
         self.last = Some(reconciled);
         reconciled
     }
@@ -294,7 +303,10 @@ mod tests {
                 ReconcileQuery::Digests { within, bits } => {
                     let told = digests(register, &within, bits).announce();
                     let own = digests(replica, &within, bits);
-                    match reconciler.on_digests(&own, &told, (Millis::new(1), now)).unwrap() {
+                    match reconciler
+                        .on_digests(&own, &told, Now { wall: Millis::new(1), instant: now })
+                        .unwrap()
+                    {
                         Finding::QueryOn => {}
                         over => return (moved, over),
                     }
@@ -376,7 +388,11 @@ mod tests {
         let told = RangeDigests::new(Ranges::whole(), 0).announce();
         assert!(
             reconciler
-                .on_digests(&RangeDigests::new(Ranges::whole(), 0), &told, (Millis::new(0), now))
+                .on_digests(
+                    &RangeDigests::new(Ranges::whole(), 0),
+                    &told,
+                    Now { wall: Millis::new(0), instant: now }
+                )
                 .is_err()
         );
     }
@@ -394,7 +410,9 @@ mod tests {
             panic!("it asks again")
         };
         let digests = digests(&Held::new(), &within, bits);
-        let found = reconciler.on_digests(&digests, &digests.announce(), (Millis::new(1), now)).unwrap();
+        let found = reconciler
+            .on_digests(&digests, &digests.announce(), Now { wall: Millis::new(1), instant: now })
+            .unwrap();
         assert!(matches!(found, Finding::Over(Reconciled { equal: true, .. })));
         assert_eq!((reconciler.due(), reconciler.query(now, 0)), (None, None));
         // Whom nobody answers gives up, and so does one whose streams are closed for a resync again and again.
@@ -427,7 +445,7 @@ mod tests {
             };
             let own = digests(&spoilt, &within, bits);
             let told = digests(&register, &within, bits).announce();
-            reconciler.on_digests(&own, &told, (Millis::new(1), now)).unwrap()
+            reconciler.on_digests(&own, &told, Now { wall: Millis::new(1), instant: now }).unwrap()
         };
         assert_eq!(found(), Finding::Resync);
         assert!(matches!(found(), Finding::Over(Reconciled { equal: false, rows: 10_000, .. })));

@@ -182,7 +182,7 @@ impl Agent {
                 let place = (window.epoch, partition);
                 let end = match known.get(&place) {
                     Some(end) => *end,
-                    None => *known.entry(place).or_insert(self.end_of(place, ends)?),
+                    None => *known.entry(place).or_insert(self.end_of(window.epoch, partition, ends)?),
                 };
                 if end.at.is_some_and(|end| placed.entry.sequence < end) {
                     continue;
@@ -199,7 +199,7 @@ impl Agent {
     }
 
     /// Where one of our epochs ended in a partition, by the log's word.
-    fn end_of(&self, (epoch, partition): (Epoch, Partition), ends: &Ends) -> Result<EndOf, AgentError> {
+    fn end_of(&self, epoch: Epoch, partition: Partition, ends: &Ends) -> Result<EndOf, AgentError> {
         let mut since = ends.get(&partition).into_iter().flatten().skip_while(|ended| ended.epoch != epoch);
         let Some(ended) = since.next() else { return Ok(EndOf { at: None, is_open: true }) };
         let is_known = lock(&self.outbox).stood_at(partition, ended)?;

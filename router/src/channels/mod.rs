@@ -16,7 +16,7 @@ use schemas::ids::{ChannelName, Partition};
 use schemas::per_partition::PerPartition;
 use tokio::sync::{Semaphore, watch};
 
-use self::start::StartError;
+use self::start::ChannelStartError;
 use crate::control::view::ChannelEntry;
 use crate::fanout::FanOut;
 use crate::fanout::observer::Feed;
@@ -84,7 +84,7 @@ impl Channels {
         lease: Lease,
         metrics: Metrics,
         tasks: &Tasks,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, ChannelStartError> {
         let control = registry.control();
         let channels = Self {
             codecs: Arc::new(RegistryCodecs::new(registry.clone())),
@@ -172,7 +172,7 @@ impl Channels {
         }
     }
 
-    async fn start_channel(&self, entry: Arc<ChannelEntry>) -> Result<(), StartError> {
+    async fn start_channel(&self, entry: Arc<ChannelEntry>) -> Result<(), ChannelStartError> {
         // What was started is stopped again when a later partition cannot be.
         let running = self.tasks.child();
         let fan_out = Arc::default();

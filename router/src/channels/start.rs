@@ -30,7 +30,7 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
 
 /// Why a channel could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum ChannelStartError {
     /// Its topics.
     #[error(transparent)]
     Topic(#[from] TopicError),
@@ -53,7 +53,7 @@ impl Channels {
         entry: &ChannelEntry,
         fan_out: &Arc<FanOut>,
         running: &Tasks,
-    ) -> Result<Started, StartError> {
+    ) -> Result<Started, ChannelStartError> {
         let channel = &entry.channel;
         let log_topic = TopicSpec {
             name: channel.log_topic(),
@@ -119,7 +119,11 @@ impl Channels {
     }
 
     /// Checkpoint 0 is the first record of every partition: it carries the log's id.
-    async fn begin_partition(&self, source: &PartitionSource, state_topic: &str) -> Result<(), StartError> {
+    async fn begin_partition(
+        &self,
+        source: &PartitionSource,
+        state_topic: &str,
+    ) -> Result<(), ChannelStartError> {
         let bounds = self.log.bounds(&source.topic, source.partition).await?;
         if bounds.next == Offset::new(0) {
             let state = self.log.bounds(state_topic, source.partition).await?;

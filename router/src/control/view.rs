@@ -329,7 +329,8 @@ pub(crate) mod tests {
         Body::Channel { channel: serde_json::from_value(json).unwrap(), log_id: LogId::new([1; 16]) }
     }
 
-    fn agreement(version: u32, consumer: &str) -> Body {
+    /// Agreement A on channel c, from 1 to another participant.
+    pub(crate) fn agreement(version: u32, consumer: &str) -> Body {
         let json = serde_json::json!({"number": "A", "version": version, "provider": "1", "consumer": consumer,
             "channel": "c", "purpose": "p", "legal_basis": "l", "valid_from": "1970-01-01T00:00:00Z",
             "valid_to": "1970-01-02T00:00:00Z", "history": "full", "schema_version": 1, "rows": "true",
@@ -337,13 +338,19 @@ pub(crate) mod tests {
         Body::Agreement(Box::new(serde_json::from_value(json).unwrap()))
     }
 
-    fn status(status: Status) -> Body {
+    /// A status of agreement A.
+    pub(crate) fn status(status: Status) -> Body {
         Body::AgreementStatus { number: "A".parse().unwrap(), status, reason: "r".to_owned() }
+    }
+
+    /// What a network with agreement A in version 1 is made of.
+    pub(crate) fn bodies() -> [Body; 4] {
+        [participant("1"), participant("2"), channel(), agreement(1, "2")]
     }
 
     fn ready() -> ControlView {
         let mut view = ControlView::default();
-        for body in [participant("1"), participant("2"), channel(), agreement(1, "2")] {
+        for body in bodies() {
             apply(&mut view, body).unwrap();
         }
         view

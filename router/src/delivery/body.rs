@@ -183,3 +183,6 @@ impl Body for GatedBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

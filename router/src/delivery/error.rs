@@ -9,7 +9,7 @@ use schemas::ids::{AgreementNumber, ChannelName, ParticipantId};
 use schemas::time::Millis;
 
 use super::admissions::TooManyStreams;
-use super::start::StartError;
+use super::start::StartPositionError;
 use crate::audit::service::AuditError;
 use crate::channels::{NotAtWork, READINGS_AT_ONCE};
 use crate::grants::GrantError;
@@ -59,7 +59,7 @@ pub enum OpenError {
     Grant(#[from] GrantError),
     /// Where it was asked to begin.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] StartPositionError),
     /// The schema of what would leave.
     #[error(transparent)]
     Schema(#[from] SchemaError),

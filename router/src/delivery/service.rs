@@ -31,13 +31,13 @@ use super::own_state::{OwnState, StateBlocks};
 use super::reconcile::{PendingReconciliation, Reconciliation};
 use super::session::{QUEUE_FRAMES, Session, SessionParts};
 use super::shadow::{Shadow, ShadowError};
-use super::start::{Beginning, StartError, StartPosition, begin};
+use super::start::{Beginning, StartPosition, StartPositionError, begin};
 use crate::audit::chain::Event;
 use crate::audit::service::Audit;
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::control::view::AgreementEntry;
-use crate::grants::Grant;
+use crate::grants::{Grant, GrantError};
 use crate::lease::service::Lease;
 use crate::metrics::Metrics;
 
@@ -115,7 +115,7 @@ impl Deliveries {
         self.until_known(&request).await?;
         let entry = self.entry_in_force(&request)?;
         if request.reconcile.is_some() && !request.from.is_in_log() {
-            return Err(StartError::CheckWithoutCursor.into());
+            return Err(StartPositionError::ReconcileWithoutCursor.into());
         }
         let running = self.channels.at_work(&entry.agreement.channel).await?;
         let agreement = Arc::new(entry.agreement.clone());
@@ -202,11 +202,7 @@ impl Deliveries {
         shadow.run(followers, is_live, within).await
     }
 
-    fn grant(
-        &self,
-        running: &Running,
-        agreement: Arc<Agreement>,
-    ) -> Result<Grant, crate::grants::GrantError> {
+    fn grant(&self, running: &Running, agreement: Arc<Agreement>) -> Result<Grant, GrantError> {
         let view = self.control.view();
         Grant::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&self.secret))
     }

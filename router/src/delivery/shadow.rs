@@ -17,7 +17,7 @@ use schemas::publish::ShadowCounts;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::start::StartError;
+use super::start::StartPositionError;
 use crate::audit::service::AuditError;
 use crate::control::view::ControlView;
 use crate::fanout::observer::Chunk;
@@ -41,7 +41,7 @@ pub enum ShadowError {
     NoChannel(ChannelName),
     /// Where the log was asked to be judged from.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] StartPositionError),
     /// Counts of a state would tell who is in it.
     #[error("from is earliest, latest or a time")]
     NotTheLog,

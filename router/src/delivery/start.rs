@@ -40,7 +40,7 @@ pub enum StartPosition {
 
 /// Why a stream cannot begin there.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum StartPositionError {
     /// Neither a word, nor a time, nor a cursor.
     #[error("from={0:?} is none of state, earliest, latest, a time with its offset, or a cursor")]
     Unreadable(String),
@@ -68,7 +68,7 @@ pub enum StartError {
     },
     /// A reconciliation without a place in the log.
     #[error("reconcile= needs from= a cursor that stands in the log, not in a snapshot")]
-    CheckWithoutCursor,
+    ReconcileWithoutCursor,
     /// A snapshot that no router began.
     #[error("the cursor's pass was not begun by a router of this network; begin again with from=state")]
     Unsealed,
@@ -97,7 +97,7 @@ pub enum StartError {
     Random(#[from] platform::random::NoRandomness),
 }
 
-impl From<ReaderError> for StartError {
+impl From<ReaderError> for StartPositionError {
     fn from(error: ReaderError) -> Self {
         match error {
             ReaderError::TooOld { .. } => Self::TooOld(error.to_string()),
@@ -122,7 +122,7 @@ impl std::fmt::Display for StartPosition {
 
 impl StartPosition {
     /// Reads the parameter.
-    pub fn parse(text: &str) -> Result<Self, StartError> {
+    pub fn parse(text: &str) -> Result<Self, StartPositionError> {
         match text {
             "state" => Ok(Self::State),
             "earliest" => Ok(Self::Earliest),
@@ -130,7 +130,7 @@ impl StartPosition {
             cursor if cursor.starts_with("c1.") => Ok(Self::Cursor(cursor.parse()?)),
             other => match other.parse::<jiff::Timestamp>() {
                 Ok(at) => Ok(Self::Time(at.into())),
-                Err(_) => Err(StartError::Unreadable(other.chars().take(80).collect())),
+                Err(_) => Err(StartPositionError::Unreadable(other.chars().take(80).collect())),
             },
         }
     }
@@ -167,10 +167,10 @@ pub async fn begin(
     agreement: &Agreement,
     secret: &NetworkSecret,
     from: StartPosition,
-) -> Result<Beginning, StartError> {
+) -> Result<Beginning, StartPositionError> {
     check_history(agreement, &from)?;
     if let Some(fault) = running.feeds.values().find_map(|feed| feed.tail().lost()) {
-        return Err(StartError::Lost(fault));
+        return Err(StartPositionError::Lost(fault));
     }
     let log_id = running.entry.log_id;
     let mut followers = Vec::with_capacity(running.feeds.len());
@@ -209,7 +209,7 @@ pub async fn begin(
         StartPosition::Cursor(Cursor { snapshot: Some(snapshot), log_id, version, .. }) => {
             check_cursor(running, agreement, log_id, version, snapshot.places.len()).await?;
             if snapshot.seal != seal(secret, agreement, log_id, &snapshot) {
-                return Err(StartError::Unsealed);
+                return Err(StartPositionError::Unsealed);
             }
             if platform::clock::now().since(snapshot.begun_at) > BOOTSTRAP_BOUND_MS - CLOCKS_APART_MS {
                 return Err(BootstrapError::Overtaken.into());
@@ -234,10 +234,10 @@ pub async fn begin(
 
 /// `history` bounds past events; the present state is part of every agreement, and so is going on from a cursor
 /// that was reached under it.
-fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), StartError> {
+fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), StartPositionError> {
     let denied = || {
         let words = serde_json::to_string(&agreement.history).unwrap_or_default();
-        Err(StartError::History(words))
+        Err(StartPositionError::History(words))
     };
     match (from, &agreement.history) {
         (StartPosition::Earliest | StartPosition::Time(_), History::None) => denied(),
@@ -248,7 +248,7 @@ fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), Star
 
 /// A cursor is made of numbers that its consumer could choose: it may not reach further back than the agreement's
 /// own beginning, or its history's.
-async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Result<(), StartError> {
+async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Result<(), StartPositionError> {
     let floor = match agreement.history {
         History::Full => return Ok(()),
         History::None => agreement.valid_from,
@@ -257,7 +257,10 @@ async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Resu
     let source = feed.source();
     let first = source.log.offset_at(&source.topic, source.partition, floor.into()).await;
     if offset < first.map_err(ReaderError::from)? {
-        return Err(StartError::History(format!("{:?}; the cursor lies before it", agreement.history)));
+        return Err(StartPositionError::History(format!(
+            "{:?}; the cursor lies before it",
+            agreement.history
+        )));
     }
     Ok(())
 }
@@ -270,7 +273,7 @@ fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, snapshot: 
 
 /// Whether a snapshot would give the whole register: each partition's state has passed its provider's word on
 /// how fresh it is, which follows a file that was taken.
-async fn is_whole(running: &Running) -> Result<bool, StartError> {
+async fn is_whole(running: &Running) -> Result<bool, StartPositionError> {
     for (feed, progress) in running.feeds.values().zip(running.materialised.values()) {
         let last = progress.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
         if last.is_none_or(|mark| mark.checkpoint.freshness.is_none()) {
@@ -286,17 +289,23 @@ async fn check_cursor(
     log_id: LogId,
     version: AgreementVersion,
     places: usize,
-) -> Result<(), StartError> {
+) -> Result<(), StartPositionError> {
     let expected = running.entry.log_id;
     // A snapshot of a state that is empty so far would empty the replica.
     if log_id != expected && !is_whole(running).await? {
-        return Err(StartError::Incomplete { found: log_id.to_string(), expected: expected.to_string() });
+        return Err(StartPositionError::Incomplete {
+            found: log_id.to_string(),
+            expected: expected.to_string(),
+        });
     }
     if log_id != expected || places != running.feeds.len() {
-        return Err(StartError::Foreign { found: log_id.to_string(), expected: expected.to_string() });
+        return Err(StartPositionError::Foreign {
+            found: log_id.to_string(),
+            expected: expected.to_string(),
+        });
     }
     if version != agreement.version {
-        return Err(StartError::OtherVersion(version.get(), agreement.version.get()));
+        return Err(StartPositionError::OtherVersion(version.get(), agreement.version.get()));
     }
     Ok(())
 }
@@ -310,7 +319,7 @@ mod tests {
         assert_eq!(StartPosition::parse("state").ok(), Some(StartPosition::State));
         let at = StartPosition::parse("2026-01-01T00:00:00+02:00").ok();
         assert_eq!(at, Some(StartPosition::Time(Millis::new(1_767_218_400_000))));
-        assert!(matches!(StartPosition::parse("c1.zz"), Err(StartError::Cursor(_))));
-        assert!(matches!(StartPosition::parse("2026-01-01"), Err(StartError::Unreadable(_))));
+        assert!(matches!(StartPosition::parse("c1.zz"), Err(StartPositionError::Cursor(_))));
+        assert!(matches!(StartPosition::parse("2026-01-01"), Err(StartPositionError::Unreadable(_))));
     }
 }

@@ -18,7 +18,7 @@ use crate::control::view::Refusal;
 use crate::declarations::DeclaredError;
 use crate::delivery::error::{OpenError, OwnStateError};
 use crate::delivery::shadow::ShadowError;
-use crate::delivery::start::StartError;
+use crate::delivery::start::StartPositionError;
 use crate::grants::GrantError;
 use crate::ingest::batch::BatchError;
 use crate::ingest::error::PublishError;
@@ -156,22 +156,24 @@ fn publish_code(error: &PublishError) -> ErrorCode {
     }
 }
 
-fn start_code(error: &StartError) -> ErrorCode {
+fn start_code(error: &StartPositionError) -> ErrorCode {
     match error {
-        StartError::Unreadable(_) | StartError::CheckWithoutCursor => ErrorCode::RequestMalformed,
-        StartError::Cursor(_) => ErrorCode::CursorMalformed,
-        StartError::Foreign { .. } | StartError::OtherVersion(..) | StartError::Unsealed => {
-            ErrorCode::CursorForeign
+        StartPositionError::Unreadable(_) | StartPositionError::ReconcileWithoutCursor => {
+            ErrorCode::RequestMalformed
         }
-        StartError::Incomplete { .. } => ErrorCode::RegisterIncomplete,
-        StartError::History(_) => ErrorCode::HistoryDenied,
-        StartError::TooOld(_) => ErrorCode::CursorTooOld,
-        StartError::Lost(_) => ErrorCode::LostTopic,
-        StartError::Reader(error) => reader_code(error),
-        StartError::Bootstrap(BootstrapError::Overtaken) => ErrorCode::CursorTooOld,
-        StartError::Bootstrap(BootstrapError::StateOvertaken { .. }) => ErrorCode::StateOvertaken,
-        StartError::Bootstrap(_) => ErrorCode::Unavailable,
-        StartError::Random(_) => ErrorCode::Internal,
+        StartPositionError::Cursor(_) => ErrorCode::CursorMalformed,
+        StartPositionError::Foreign { .. }
+        | StartPositionError::OtherVersion(..)
+        | StartPositionError::Unsealed => ErrorCode::CursorForeign,
+        StartPositionError::Incomplete { .. } => ErrorCode::RegisterIncomplete,
+        StartPositionError::History(_) => ErrorCode::HistoryDenied,
+        StartPositionError::TooOld(_) => ErrorCode::CursorTooOld,
+        StartPositionError::Lost(_) => ErrorCode::LostTopic,
+        StartPositionError::Reader(error) => reader_code(error),
+        StartPositionError::Bootstrap(BootstrapError::Overtaken) => ErrorCode::CursorTooOld,
+        StartPositionError::Bootstrap(BootstrapError::StateOvertaken { .. }) => ErrorCode::StateOvertaken,
+        StartPositionError::Bootstrap(_) => ErrorCode::Unavailable,
+        StartPositionError::Random(_) => ErrorCode::Internal,
     }
 }
 
@@ -207,7 +209,7 @@ refused_from! {
     RegisterError => register_code;
     PublishError => publish_code;
     ReconcileQueryError => |_| ErrorCode::RequestMalformed;
-    StartError => start_code;
+    StartPositionError => start_code;
     GrantError => grant_code;
     ShadowError => |error| match error {
         ShadowError::Reader(error) => reader_code(error),

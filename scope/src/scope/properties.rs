@@ -169,7 +169,7 @@ proptest! {
         let op = op(before.is_some(), after.is_some());
         let before = before.as_deref();
         let after = after.as_deref();
-        let ours = judged(&scope, &schema, (op, "k"), before, after).unwrap();
+        let ours = judged(&scope, &schema, op, "k", before, after).unwrap();
         let expected = model.judge(op, "k", before, after).unwrap();
         let (Some(ours), Some(expected)) = (&ours, &expected) else {
             prop_assert_eq!(ours, expected, "{}", agreement.rows);
@@ -203,7 +203,7 @@ proptest! {
             }
             let op = op(before.is_some(), after.is_some());
             let key = format!("k{number}");
-            let given = judged(&scope, &schema, (op, &key), before.as_deref(), after.as_deref()).unwrap();
+            let given = judged(&scope, &schema, op, &key, before.as_deref(), after.as_deref()).unwrap();
             if let Some(given) = given {
                 match &given.after {
                     Some(image) => replica.insert(given.key, said(image)),
@@ -235,7 +235,7 @@ proptest! {
         let op = op(case.before.is_some(), case.after.is_some());
         let before = case.before.as_deref();
         let after = case.after.as_deref();
-        let ours = judged(&scope, &writer, (op, "k"), before, after);
+        let ours = judged(&scope, &writer, op, "k", before, after);
         let expected = model.judge(op, "k", before, after);
         let word = |outcome: Option<Outcome>| outcome.map(|outcome| {
             let row = outcome.after.map(|bytes| said(&decode(scope.derived(), &bytes).unwrap()));
@@ -258,7 +258,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let Engines { schema, scope, model } = engines(&fields, &agreement);
-        let ours = judged(&scope, &schema, (Op::Create, "k"), None, Some(&bytes));
+        let ours = judged(&scope, &schema, Op::Create, "k", None, Some(&bytes));
         let expected = model.judge(Op::Create, "k", None, Some(&bytes));
         prop_assert_eq!(ours.is_ok(), expected.is_ok(), "{:?} {:?}", ours, expected);
         if let (Ok(Some(ours)), Ok(Some(expected))) = (ours, expected) {
@@ -274,7 +274,7 @@ proptest! {
         let Engines { schema, scope, .. } = engines(&fields, &agreement);
         let mut image = Vec::new();
         (0..6).for_each(|field| schemas::avro::binary::put_string(&mut image, &format!("CANARY{field}")));
-        let outcome = judged(&scope, &schema, (Op::Create, "k"), None, Some(&image)).unwrap();
+        let outcome = judged(&scope, &schema, Op::Create, "k", None, Some(&image)).unwrap();
         let Some(bytes) = outcome.and_then(|outcome| outcome.after) else { return Ok(()) };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         for field in 0..6 {
@@ -290,13 +290,13 @@ proptest! {
         "true".clone_into(&mut agreement.rows);
         let Engines { schema, scope, .. } = engines(&fields, &agreement);
         let Some(image) = after else { return Ok(()) };
-        let once = judged(&scope, &schema, (Op::Create, "k"), None, Some(&image)).unwrap().and_then(|o| o.after);
+        let once = judged(&scope, &schema, Op::Create, "k", None, Some(&image)).unwrap().and_then(|o| o.after);
         let secret = NetworkSecret::new(vec![1; 32]).unwrap();
         let key = KeySpec { fields: vec!["f0".to_owned()], normalise: vec![] };
         let derived = scope.derived().clone();
         let terms = Terms { agreed: &derived, writer: &derived, age: Age::Same, key: &key, secret: &secret };
         let again = Scope::compile(&agreement, &terms).unwrap();
-        let twice = judged(&again, &derived, (Op::Create, "k"), None, once.as_deref()).unwrap().and_then(|o| o.after);
+        let twice = judged(&again, &derived, Op::Create, "k", None, once.as_deref()).unwrap().and_then(|o| o.after);
         prop_assert_eq!(once, twice);
     }
 }

@@ -43,7 +43,8 @@ fn image(texts: &[&str]) -> Vec<u8> {
 pub(super) fn judged(
     scope: &Scope,
     writer: &AvroSchema,
-    (op, key): (Op, &str),
+    op: Op,
+    key: &str,
     before: Option<&[u8]>,
     after: Option<&[u8]>,
 ) -> Result<Option<Outcome>, Denial> {
@@ -55,7 +56,7 @@ pub(super) fn judged(
 }
 
 fn judge(scope: &Scope, op: Op, before: Option<&[u8]>, after: Option<&[u8]>) -> Option<Outcome> {
-    judged(scope, &schema(V1), (op, "k"), before, after).unwrap_or_else(|e| panic!("{e}"))
+    judged(scope, &schema(V1), op, "k", before, after).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn keep_two() -> serde_json::Value {
@@ -121,7 +122,7 @@ fn a_newer_schema_may_add_and_rename_with_an_alias_but_not_lose_or_retype() {
         {"name":"county","aliases":["territory"],"type":"string"},{"name":"code","doc":"d","type":"string"}]}"#;
     let scope = compile_with(&agreed, renamed, Age::Newer).unwrap_or_else(|e| panic!("{e}"));
     let after = image(&["n", "R", "k"]);
-    let outcome = judged(&scope, &schema(renamed), (Op::Create, "k"), None, Some(&after));
+    let outcome = judged(&scope, &schema(renamed), Op::Create, "k", None, Some(&after));
     let bytes = outcome.unwrap_or_else(|e| panic!("{e}")).and_then(|outcome| outcome.after);
     assert_eq!(bytes, Some(image(&["k", "R"])), "in the agreement's own order and names");
     assert_eq!(scope.pending(), ["new"]);
@@ -151,7 +152,7 @@ fn a_record_in_an_older_schema_is_resolved_first() {
     let terms = Terms { agreed: &agreed, writer: &writer, age: Age::Older, key: &key, secret: &secret };
     let scope = Scope::compile(&agreement("territory == \"R\"", keep_two()), &terms)
         .unwrap_or_else(|e| panic!("{e}"));
-    let outcome = judged(&scope, &writer, (Op::Create, "k"), None, Some(&image(&["k"])));
+    let outcome = judged(&scope, &writer, Op::Create, "k", None, Some(&image(&["k"])));
     assert_eq!(outcome.map(|outcome| outcome.and_then(|o| o.after)), Ok(Some(image(&["k", "R"]))));
 }
 
@@ -182,7 +183,7 @@ proptest! {
                 (Some(_), Some(_)) => Op::Update,
                 (Some(_), None) => Op::Delete,
             };
-            let judged = judged(&scope, &schema(V1), (op, &key), before.as_deref(), after.as_deref());
+            let judged = judged(&scope, &schema(V1), op, &key, before.as_deref(), after.as_deref());
             match judged.unwrap_or_else(|e| panic!("{e}")) {
                 Some(Outcome { after: Some(row), key, .. }) => { replica.insert(key, row); }
                 Some(Outcome { after: None, key, .. }) => { replica.remove(&key); }

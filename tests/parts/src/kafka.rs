@@ -68,7 +68,7 @@ impl Kafka {
         let at_controllers = at(controllers);
         let mut cluster = Self { nodes: Vec::new(), libs, dir };
         for (index, (place, port)) in places.into_iter().zip(clients).enumerate() {
-            let text = node_properties(cluster.dir.path(), index, (&at_clients, &at_controllers), protocol);
+            let text = node_properties(cluster.dir.path(), index, &at_clients, &at_controllers, protocol);
             fs::write(cluster.properties(index), text + properties)?;
             cluster.format(index, &at_controllers)?;
             cluster.nodes.push(Node { place, port: *port, starts: 0, server: None });
@@ -256,7 +256,8 @@ fn copy_jars(into: &Path, wanted: &[(&str, &str, &str)]) -> Result<()> {
 fn node_properties(
     dir: &Path,
     index: usize,
-    (clients, controllers): (&[String], &[String]),
+    clients: &[String],
+    controllers: &[String],
     protocol: &str,
 ) -> String {
     let at = |addresses: &[String]| addresses.get(index).cloned().unwrap_or_default();

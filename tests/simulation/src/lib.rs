@@ -33,7 +33,7 @@ pub fn run(seed: u64, prints: bool, identities: &Identities) -> anyhow::Result<O
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let schedule = Schedule::new(seed);
     let main =
-        async { World::new((seed, prints), identities, files.path(), Arc::clone(&schedule))?.run().await };
+        async { World::new(seed, prints, identities, files.path(), Arc::clone(&schedule))?.run().await };
     let outcome = runtime.block_on(schedule.run(main));
     // Tasks know their schedule: what is left of them would stay for ever.
     runtime.block_on(async { schedule.clear() });

@@ -114,7 +114,7 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
         // One of each kind first: no seed is without a kind of its own accord.
         let kind = u64::try_from(number).ok().filter(|kind| *kind < KINDS);
         let kind = kind.unwrap_or_else(|| random.below(KINDS));
-        plan.extend(fault(kind, (at, until), random));
+        plan.extend(fault(kind, at, until, random));
     }
     plan.push((revocation(&plan, random), Action::Revoke(2)));
     plan.extend(unheard_revocation(4, random));
@@ -197,7 +197,8 @@ fn haunted(provider: usize, router: usize, at: u64, random: &mut Random) -> Vec<
 /// is replaced by a copy of the first one.
 fn replaced(
     provider: usize,
-    (at, until): (u64, u64),
+    at: u64,
+    until: u64,
     down: Vec<(u64, Action)>,
     random: &mut Random,
 ) -> Vec<(u64, Action)> {
@@ -229,7 +230,7 @@ fn pick(random: &mut Random, count: u64) -> usize {
     usize::try_from(random.below(count)).unwrap_or(0)
 }
 
-fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, Action)> {
+fn fault(kind: u64, at: u64, until: u64, random: &mut Random) -> Vec<(u64, Action)> {
     let router = pick(random, ROUTERS);
     let provider = pick(random, PROVIDERS);
     let consumer = pick(random, CONSUMERS);
@@ -277,7 +278,7 @@ fn fault(kind: u64, (at, until): (u64, u64), random: &mut Random) -> Vec<(u64, A
         }
         14 => haunted(provider, router, at, random),
         15 => outlived(router, at, random),
-        16 => replaced(provider, (at, until), down(Machine::Provider(provider), Loss::Folder), random),
+        16 => replaced(provider, at, until, down(Machine::Provider(provider), Loss::Folder), random),
         _ => vec![(at, Action::Poison(provider, u32::try_from(router).unwrap_or(0)))],
     }
 }

@@ -87,15 +87,30 @@ pub struct Provider {
     random: Mutex<Random>,
 }
 
+/// What a provider's site is made of.
+pub struct ProviderParts<'p> {
+    /// Whose agent it has.
+    pub id: AgentId,
+    /// Its channel.
+    pub channel: ChannelName,
+    /// Its certificate.
+    pub identity: Identity,
+    /// The folder of registers.
+    pub files: &'p Path,
+    /// Who judges.
+    pub oracle: Arc<Oracle>,
+    /// What goes wrong.
+    pub sky: Arc<Sky>,
+    /// How many changes it makes.
+    pub changes: usize,
+    /// The seed of its register.
+    pub seed: u64,
+}
+
 impl Provider {
-    /// A site with so many changes to make.
-    pub fn new(
-        (id, channel): (AgentId, ChannelName),
-        identity: Identity,
-        files: &Path,
-        (oracle, sky): (Arc<Oracle>, Arc<Sky>),
-        (changes, seed): (usize, u64),
-    ) -> Self {
+    /// A site that has made no change yet.
+    pub fn new(parts: ProviderParts<'_>) -> Self {
+        let ProviderParts { id, channel, identity, files, oracle, sky, changes, seed } = parts;
         Self {
             id,
             files: files.join(format!("{channel}.csv")),

@@ -28,7 +28,7 @@ use crate::operator;
 use crate::oracle::Oracle;
 use crate::parties::{Identities, agent_of, declare, draw_territories, name_of, peers, rule, sites};
 use crate::plan::{self, Action, Loss, Machine};
-use crate::provider::Provider;
+use crate::provider::{Provider, ProviderParts};
 use crate::replay::replay;
 use crate::routers::Routers;
 
@@ -78,7 +78,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// A network that has not begun to work.
     pub fn new(
-        (seed, prints): (u64, bool),
+        seed: u64,
+        prints: bool,
         identities: &Identities,
         files: &Path,
         schedule: Arc<Schedule>,
@@ -99,10 +100,16 @@ impl World {
         let providers = (0..plan::PROVIDERS).map(|number| {
             let machine = Machine::Provider(usize::try_from(number)?);
             let changes = plan::CHANGES / usize::try_from(plan::PROVIDERS)?;
-            let who = (agent_of(machine)?, format!("register-{number}").parse()?);
-            let identity = identities.agent.clone();
-            let watched = (Arc::clone(&oracle), Arc::clone(&sky));
-            let site = Provider::new(who, identity, files, watched, (changes, random.next_number()));
+            let site = Provider::new(ProviderParts {
+                id: agent_of(machine)?,
+                channel: format!("register-{number}").parse()?,
+                identity: identities.agent.clone(),
+                files,
+                oracle: Arc::clone(&oracle),
+                sky: Arc::clone(&sky),
+                changes,
+                seed: random.next_number(),
+            });
             Ok(Arc::new(site))
         });
         let providers = providers.collect::<anyhow::Result<_>>()?;

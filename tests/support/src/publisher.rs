@@ -30,12 +30,14 @@ pub fn datum(op: Op, key: &str, before: Option<&[u8]>, after: Option<&[u8]>) -> 
 
 /// A batch's body: datums that begin at a place of an epoch.
 pub fn body(epoch: Epoch, next: Sequence, digest: Digest, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-    body_of(SCHEMA, (epoch, next, digest), datums)
+    body_of(SCHEMA, epoch, next, digest, datums)
 }
 
 fn body_of(
     schema: &str,
-    (epoch, next, digest): (Epoch, Sequence, Digest),
+    epoch: Epoch,
+    next: Sequence,
+    digest: Digest,
     datums: &[Vec<u8>],
 ) -> anyhow::Result<Vec<u8>> {
     let codec = ChangeCodec::new(&AvroSchema::parse(schema)?)?;
@@ -90,7 +92,7 @@ impl Publisher {
 
     /// The next batch's body; nothing is moved on.
     pub fn body(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-        body_of(&self.schema, (self.epoch, self.next, self.digest), datums)
+        body_of(&self.schema, self.epoch, self.next, self.digest, datums)
     }
 
     /// The place behind these datums, whose keys are given.

@@ -36,7 +36,7 @@ struct One {
 impl Routers {
     /// Starts so many, on topics with a prefix of their own. `dit` is the command's path.
     pub async fn start(dir: &Path, dit: &str, brokers: &str, count: usize) -> anyhow::Result<Self> {
-        Self::start_with(dir, dit, brokers, count, ("info", "")).await
+        Self::start_with(dir, dit, brokers, count, "info", "").await
     }
 
     /// The same before an external schema registry.
@@ -48,7 +48,7 @@ impl Routers {
         registry: &str,
     ) -> anyhow::Result<Self> {
         let table = format!("[registry]\nurl = \"{registry}\"\n\n");
-        Self::start_with(dir, dit, brokers, count, ("info", &table)).await
+        Self::start_with(dir, dit, brokers, count, "info", &table).await
     }
 
     /// The same, with log lines of JSON that a filter chooses.
@@ -59,7 +59,7 @@ impl Routers {
         count: usize,
         filter: &str,
     ) -> anyhow::Result<Self> {
-        Self::start_with(dir, dit, brokers, count, (filter, "")).await
+        Self::start_with(dir, dit, brokers, count, filter, "").await
     }
 
     async fn start_with(
@@ -67,7 +67,8 @@ impl Routers {
         dit: &str,
         brokers: &str,
         count: usize,
-        (filter, more): (&str, &str),
+        filter: &str,
+        more: &str,
     ) -> anyhow::Result<Self> {
         let authority = Authority::open_or_create(&dir.join("pki"), DOMAIN)?;
         let secret = hex::encode(platform::random::bytes::<32>()?);

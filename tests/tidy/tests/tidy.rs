@@ -202,6 +202,53 @@ fn no_function_does_two_things() {
     }
 }
 
+/// A function takes inputs with names: several in one tuple are a struct without a name.
+#[test]
+fn no_input_is_a_tuple() {
+    let mut wrong = Vec::new();
+    for (path, text) in all_sources() {
+        let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", shown(&path)));
+        for function in functions(&parsed.items) {
+            let is_tuple =
+                |input: &&syn::FnArg| matches!(input, syn::FnArg::Typed(typed) if is_named_tuple(typed));
+            if function.inputs.iter().any(|input| is_tuple(&input)) {
+                wrong.push(format!("{}: {}", shown(&path), function.ident));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn is_named_tuple(input: &syn::PatType) -> bool {
+    matches!((&*input.pat, &*input.ty), (syn::Pat::Tuple(_), syn::Type::Tuple(_)))
+}
+
+/// The functions of some items, and of what is inside them.
+fn functions(items: &[syn::Item]) -> Vec<&syn::Signature> {
+    fn of(item: &syn::Item) -> Vec<&syn::Signature> {
+        match item {
+            syn::Item::Fn(function) => vec![&function.sig],
+            syn::Item::Impl(block) => block
+                .items
+                .iter()
+                .filter_map(
+                    |item| if let syn::ImplItem::Fn(function) = item { Some(&function.sig) } else { None },
+                )
+                .collect(),
+            syn::Item::Trait(block) => block
+                .items
+                .iter()
+                .filter_map(
+                    |item| if let syn::TraitItem::Fn(function) = item { Some(&function.sig) } else { None },
+                )
+                .collect(),
+            syn::Item::Mod(module) => module.content.iter().flat_map(|(_, items)| functions(items)).collect(),
+            _ => Vec::new(),
+        }
+    }
+    items.iter().flat_map(of).collect()
+}
+
 #[test]
 fn no_file_is_dead() {
     let files = all_sources();

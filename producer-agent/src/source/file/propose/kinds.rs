@@ -57,7 +57,7 @@ pub(super) struct Found {
     pub(super) decimal_separator: Option<char>,
 }
 
-fn kind_of(way: Way, (precision, scale): (usize, usize)) -> Json {
+fn kind_of(way: Way, precision: usize, scale: usize) -> Json {
     match way {
         Way::Boolean => json!("boolean"),
         Way::Whole => json!("long"),
@@ -71,7 +71,7 @@ fn kind_of(way: Way, (precision, scale): (usize, usize)) -> Json {
 
 impl Tried {
     fn new(way: Way) -> Option<Self> {
-        let kind = kind_of(way, (MOST_DIGITS, MOST_SCALE));
+        let kind = kind_of(way, MOST_DIGITS, MOST_SCALE);
         let schema = json!({"type": "record", "name": "R", "fields": [{"name": "c", "type": kind}]});
         let mut format = TableFormat::default();
         match way {
@@ -164,7 +164,7 @@ impl Kinds {
             let is_open = !key.contains(name) && !tally.is_code();
             let way = ways.iter().find(|way| is_open && tally.has(**way));
             let most = tally.digits.map_or(0, |(_, most)| most);
-            let kind = way.map(|way| kind_of(*way, (PRECISION.max(most + 2), tally.scale)));
+            let kind = way.map(|way| kind_of(*way, PRECISION.max(most + 2), tally.scale));
             let (kind, default) = match (kind, tally.empty) {
                 (None, _) => (json!("string"), Some(json!(""))),
                 (Some(kind), 0) => (kind, None),

@@ -24,7 +24,7 @@ use scope::secret::NetworkSecret;
 
 /// Where to look.
 #[derive(Debug, clap::Args)]
-pub struct GroundArgs {
+pub struct ChannelContextArgs {
     /// A folder of declarations, as a router's configuration names it.
     #[arg(long, value_name = "DIR", required_unless_present = "router")]
     declared: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct GroundArgs {
 
 /// A channel, its schemas, and the agreements on it that are not over.
 #[derive(Debug)]
-pub struct Ground {
+pub struct ChannelContext {
     /// The channel.
     pub channel: Channel,
     /// Its agreements.
@@ -54,9 +54,9 @@ pub(super) fn any_secret() -> anyhow::Result<NetworkSecret> {
     Ok(NetworkSecret::new(vec![0; 32])?)
 }
 
-impl GroundArgs {
+impl ChannelContextArgs {
     /// The channels that are there; of a router those that are named.
-    pub async fn read(&self, channels: &[ChannelName]) -> anyhow::Result<Vec<Ground>> {
+    pub async fn read(&self, channels: &[ChannelName]) -> anyhow::Result<Vec<ChannelContext>> {
         match (&self.declared, &self.router, &self.identity) {
             (Some(dir), _, _) => {
                 let Declared { channels, agreements, .. } = Declared::read(dir)?;
@@ -69,7 +69,7 @@ impl GroundArgs {
                         agreement.channel
                     );
                 }
-                channels.into_iter().map(|channel| Ground::declared(channel, &agreements)).collect()
+                channels.into_iter().map(|channel| ChannelContext::declared(channel, &agreements)).collect()
             }
             (None, Some(router), Some(identity)) => {
                 anyhow::ensure!(
@@ -78,20 +78,20 @@ impl GroundArgs {
                 );
                 let identity = Identity::load(&IdentityFiles::beside(identity))?;
                 let client = Client::new(router, &identity)?;
-                let mut grounds = Vec::new();
+                let mut contexts = Vec::new();
                 for channel in channels {
                     let path = format!("/v1/channels/{channel}/agreements");
                     let told = send_json::<ChannelAgreements>(client.get(&path)).await;
-                    grounds.push(Ground::told(told.with_context(|| format!("channel {channel}"))?)?);
+                    contexts.push(ChannelContext::told(told.with_context(|| format!("channel {channel}"))?)?);
                 }
-                Ok(grounds)
+                Ok(contexts)
             }
             (None, _, _) => anyhow::bail!("give --declared, or --router with --identity"),
         }
     }
 }
 
-impl Ground {
+impl ChannelContext {
     fn declared(channel: Channel, agreements: &[Agreement]) -> anyhow::Result<Self> {
         let schema = AvroSchema::from_json(channel.schema.clone())
             .with_context(|| format!("channel {}: its schema", channel.name))?;
@@ -166,14 +166,15 @@ impl Ground {
         judge: impl FnOnce(&Terms<'_>) -> T,
     ) -> anyhow::Result<T> {
         let schema = self.schema(agreement)?;
-        self.with_writer(agreement, (schema, Age::Same), judge)
+        self.with_writer(agreement, schema, Age::Same, judge)
     }
 
     /// Judges an agreement on records in another schema.
     pub fn with_writer<T>(
         &self,
         agreement: &Agreement,
-        (writer, age): (&AvroSchema, Age),
+        writer: &AvroSchema,
+        age: Age,
         judge: impl FnOnce(&Terms<'_>) -> T,
     ) -> anyhow::Result<T> {
         let agreed = self.schema(agreement)?;
