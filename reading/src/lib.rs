@@ -12,3 +12,6 @@ pub mod follower;
 pub mod located;
 pub mod source;
 pub mod tail;
+
+#[cfg(test)]
+mod tests;
