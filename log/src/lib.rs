@@ -23,7 +23,6 @@ use schemas::time::Millis;
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Its name.
     pub name: String,
     /// How many partitions; never changes.
     pub partitions: u32,
@@ -52,7 +51,6 @@ pub struct Stored {
     pub offset: Offset,
     /// When the log took it, by the log's clock.
     pub logged_at: Millis,
-    /// The record.
     pub record: Record,
 }
 
@@ -89,12 +87,7 @@ pub enum TopicError {
     },
     /// No such topic or partition.
     #[error("there is no partition {partition} of topic {topic}")]
-    Unknown {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: Partition,
-    },
+    Unknown { topic: String, partition: Partition },
     /// The log cannot be reached, or its files cannot be used.
     #[error("the log cannot be used: {0}")]
     Unavailable(String),

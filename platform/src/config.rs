@@ -32,7 +32,6 @@ pub enum ConfigError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The key.
         key: String,
         /// What is wrong and what to write.
         problem: String,

@@ -92,7 +92,6 @@ pub enum Peer {
     Agent(AgentId),
     /// An operator of the network, who may use the admin API.
     Operator(String),
-    /// A router.
     Router(String),
 }
 

@@ -58,11 +58,9 @@ pub enum PkiError {
 pub enum Subject {
     /// An agent of a participant.
     Agent(AgentId),
-    /// An operator.
     Operator(String),
     /// A router, with the DNS names and addresses that it is reached by.
     Router {
-        /// Its name.
         name: String,
         /// DNS names and IP addresses.
         hosts: Vec<String>,
@@ -93,7 +91,6 @@ pub struct Authority {
 /// A certificate and its key, as PEM.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The certificate.
     pub certificate_pem: String,
     /// The private key.
     pub key_pem: String,

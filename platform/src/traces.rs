@@ -37,7 +37,6 @@ pub enum TraceError {
         "{variable}={value}: traces go by http/protobuf only; leave it out, and give the collector's HTTP port"
     )]
     Protocol {
-        /// The variable.
         variable: &'static str,
         /// What it says.
         value: String,

@@ -44,7 +44,6 @@ pub enum AgentError {
     /// The file and the channel.
     #[error("{file}: {error}")]
     Fit {
-        /// The file.
         file: String,
         /// What does not fit.
         error: FitError,
@@ -55,7 +54,6 @@ pub enum AgentError {
     /// It is not whole, or nothing in it can be relied on.
     #[error("{file}: {problem}; nothing of it was taken: correct it and drop it again")]
     Unreliable {
-        /// The file.
         file: String,
         /// What was seen, and where.
         problem: String,
@@ -87,7 +85,6 @@ pub enum AgentError {
         path: PathBuf,
         /// Its channel.
         found: String,
-        /// Its log.
         log: LogId,
         /// This channel.
         wanted: String,
@@ -135,9 +132,7 @@ struct IdentityFile {
 pub struct Opening {
     /// Its folder.
     pub dir: PathBuf,
-    /// The disk.
     pub disk: Arc<dyn Disk>,
-    /// The images.
     pub images: Box<dyn ImageStore>,
     /// The channel's declaration.
     pub channel: Channel,

@@ -67,7 +67,6 @@ pub enum EndpointError {
     /// The address.
     #[error("[http] listen = \"{address}\": {error}")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// What the system said.
         error: std::io::Error,
@@ -75,7 +74,6 @@ pub enum EndpointError {
     /// The socket.
     #[error("[http] socket = \"{path}\": {error}")]
     Socket {
-        /// Its path.
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,

@@ -43,7 +43,6 @@ pub struct Place<'p> {
 
 /// An agent at work.
 pub struct Started {
-    /// The agent.
     pub agent: Agent,
     /// What sends for it.
     pub sender: Sender,
@@ -101,7 +100,6 @@ pub enum StartError {
         "channel {channel} is sent by {other}; one agent sends at a time. If that one is gone for good, set take_over = true"
     )]
     SentByAnother {
-        /// The channel.
         channel: ChannelName,
         /// Who sends it.
         other: AgentId,

@@ -19,14 +19,12 @@ pub enum Item {
     Change(Arc<LocatedChange>),
     /// A record that counts but cannot be read: parked by name, for nobody.
     Poison {
-        /// Its offset.
         offset: Offset,
         /// Why.
         reason: String,
     },
     /// Everybody starts over.
     Resync {
-        /// Its offset.
         offset: Offset,
         /// Why.
         reason: String,

@@ -16,9 +16,7 @@ pub enum ReaderError {
         "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare a channel of another name, with new agreements"
     )]
     LostTopic {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: Partition,
         /// What was seen.
         why: String,

@@ -16,7 +16,6 @@ use schemas::time::Millis;
 pub enum Meaning<'r> {
     /// A change event that counts.
     Change {
-        /// Its schema.
         schema: SchemaId,
         /// Its bare datum.
         datum: &'r [u8],

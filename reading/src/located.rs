@@ -18,7 +18,6 @@ pub struct LocatedChange {
     pub offset: Offset,
     /// When the log took it.
     pub logged_at: Millis,
-    /// Its schema.
     pub schema: SchemaId,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,

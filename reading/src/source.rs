@@ -23,13 +23,11 @@ use crate::located::LocatedChange;
 /// What it takes to read a partition of a channel.
 #[derive(Clone)]
 pub struct PartitionSource {
-    /// The log.
     pub log: Arc<dyn Log>,
     /// The codecs of the values.
     pub codecs: Arc<dyn Codecs>,
     /// The log topic.
     pub topic: String,
-    /// The partition.
     pub partition: Partition,
     /// How writers are told apart.
     pub kind: ChannelKind,

@@ -51,7 +51,6 @@ pub enum Routers {
 
 /// What a router is made of.
 pub struct Parts {
-    /// The log.
     pub log: Arc<dyn Log>,
     /// How many routers it has.
     pub routers: Routers,

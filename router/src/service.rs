@@ -33,7 +33,6 @@ const AUDIT_DRAIN: Duration = Duration::from_secs(2);
 
 /// What a core is made of.
 pub struct CoreParts<'p> {
-    /// The log.
     pub log: Arc<dyn Log>,
     /// How many routers it has.
     pub routers: Routers,

@@ -97,7 +97,6 @@ pub struct Change<'a> {
 pub struct PlacedImages {
     /// Before the event.
     pub before: Option<Placed>,
-    /// After it.
     pub after: Option<Placed>,
 }
 
@@ -106,7 +105,6 @@ pub struct PlacedImages {
 pub struct Images<'a> {
     /// Before the event.
     pub before: Option<Located<'a>>,
-    /// After it.
     pub after: Option<Located<'a>>,
 }
 

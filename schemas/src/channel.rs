@@ -63,7 +63,6 @@ pub enum ChannelError {
     /// A field's classification is none.
     #[error("field {field}: classification {found} is none of public, restricted, personal, special")]
     Classification {
-        /// The field.
         field: String,
         /// What stands there.
         found: String,

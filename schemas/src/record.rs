@@ -101,7 +101,6 @@ impl Kind {
 pub struct Provenance {
     /// The sending agent.
     pub agent: AgentId,
-    /// Its epoch.
     pub epoch: Epoch,
     /// The readable place.
     pub sequence: Sequence,

@@ -52,7 +52,6 @@ pub enum CompileError {
     /// A transform does not fit its field.
     #[error("field {field:?}: {why}")]
     Transform {
-        /// The field.
         field: String,
         /// What the transform takes.
         why: &'static str,

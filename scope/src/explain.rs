@@ -67,7 +67,6 @@ pub struct Explanation {
 pub struct ExplainedEvent<'e> {
     /// What happened.
     pub op: Op,
-    /// The key.
     pub key: &'e str,
     /// The image before, in the terms' writer schema.
     pub before: Option<&'e [u8]>,

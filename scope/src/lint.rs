@@ -26,7 +26,6 @@ pub enum Finding {
         "field {field:?} is part of the key and {how}: the consumer gets keys as hashes, and cannot join them with anything else"
     )]
     HashedKey {
-        /// The field.
         field: String,
         /// What the agreement says of it.
         how: &'static str,

@@ -26,7 +26,6 @@ use crate::transform::FieldRule;
 pub struct Rows {
     /// Before the event.
     pub before: Option<Permitted<Outcome>>,
-    /// After it.
     pub after: Option<Permitted<Outcome>>,
 }
 

@@ -57,7 +57,6 @@ pub struct Network {
 
 /// A producer agent at work.
 pub struct Producer {
-    /// The agent.
     pub agent: ProducerAgent,
     /// Why it does not send any more.
     fault: Arc<Mutex<Option<String>>>,

@@ -22,7 +22,6 @@ pub struct ReplicaVerdict {
     pub participant: String,
     /// Its territory; `None` for one that has all.
     pub territory: Option<String>,
-    /// The channel.
     pub channel: String,
     /// Rows that it holds.
     pub rows: usize,
@@ -41,7 +40,6 @@ pub struct Consumer {
     pub participant: String,
     /// Its territory; `None` where it has all.
     pub territory: Option<String>,
-    /// The channel.
     pub channel: ChannelName,
     /// Where its files are.
     pub dir: PathBuf,
@@ -130,7 +128,6 @@ fn is_settled(dir: &Path, ends: &[Offset], version: u32) -> bool {
 /// One file's counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VersionVerdict {
-    /// The file.
     pub file: String,
     /// New keys.
     pub create: u64,

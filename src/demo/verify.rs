@@ -16,7 +16,6 @@ use super::raw::{Raw, RawRow, Reading};
 /// One version's file, and whether its changes counted.
 #[derive(Debug, Clone)]
 pub struct Version<'a> {
-    /// The file.
     pub file: &'a Path,
     /// Its header, when the file has none of its own.
     pub header: Option<&'a [String]>,

@@ -39,9 +39,7 @@ pub struct ChannelContextArgs {
 /// A channel, its schemas, and the agreements on it that are not over.
 #[derive(Debug)]
 pub struct ChannelContext {
-    /// The channel.
     pub channel: Channel,
-    /// Its agreements.
     pub agreements: Vec<Agreement>,
     /// The subject's schemas, by version from 1.
     schemas: Vec<AvroSchema>,

@@ -101,7 +101,6 @@ pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Reconcile
 pub struct Receiving<'r> {
     /// To the router; a client of its own.
     pub client: &'r Client,
-    /// The agreement.
     pub number: &'r AgreementNumber,
     /// Where to begin; with the state without it.
     pub cursor: Option<Cursor>,

@@ -5,16 +5,12 @@
 pub enum Effect {
     /// The row of a key is this image.
     Upsert {
-        /// The key.
         key: String,
         /// A datum of the stream's derived schema.
         image: Vec<u8>,
     },
     /// The key has no row.
-    Remove {
-        /// The key.
-        key: String,
-    },
+    Remove { key: String },
     /// A snapshot begins: what follows is a replica of its own until the end mark.
     BeginSnapshot,
     /// The snapshot has ended: its rows are the replica.

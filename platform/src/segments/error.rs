@@ -59,7 +59,6 @@ pub enum SegmentError {
     /// Larger than a frame may be; nothing was appended.
     #[error("a record of {size} bytes is larger than a segment takes ({limit})")]
     TooLarge {
-        /// Its size.
         size: usize,
         /// The largest that is taken.
         limit: usize,

@@ -17,7 +17,6 @@ pub enum TokenError {
     /// The file.
     #[error("{path}: {error}")]
     Io {
-        /// Its path.
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,

@@ -9,7 +9,6 @@ pub mod sled_store;
 /// A change of one key's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fold {
-    /// The key.
     pub key: String,
     /// The image after; `None` removes the key.
     pub after: Option<Vec<u8>>,

@@ -11,7 +11,6 @@ use schemas::trace::TraceContext;
 pub enum Content {
     /// A change event: its key and bare datum.
     Change {
-        /// The key.
         key: String,
         /// The datum of the envelope.
         datum: Vec<u8>,

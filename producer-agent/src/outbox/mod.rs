@@ -56,7 +56,6 @@ pub enum OutboxError {
     /// An entry is not ours.
     #[error("outbox entry {position} cannot be read: {error}")]
     Entry {
-        /// Its position.
         position: u64,
         /// What is wrong.
         error: DatumError,
@@ -78,7 +77,6 @@ pub enum OutboxError {
 pub struct Placed {
     /// Its position in the outbox.
     pub position: u64,
-    /// The entry.
     pub entry: Entry,
 }
 

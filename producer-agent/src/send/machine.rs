@@ -31,7 +31,6 @@ pub enum Doubt {
     /// Somebody opened another epoch after ours.
     #[error("partition {partition} was opened by {agent} in another epoch")]
     Voided {
-        /// The partition.
         partition: Partition,
         /// By whom.
         agent: AgentId,
@@ -39,7 +38,6 @@ pub enum Doubt {
     /// The log stands where our outbox never stood: the folder was restored from a backup, or cloned.
     #[error("restored_folder: partition {partition} stands at {next}, which this outbox does not know")]
     RestoredFolder {
-        /// The partition.
         partition: Partition,
         /// Where the log stands.
         next: Sequence,
@@ -50,7 +48,6 @@ pub enum Doubt {
          was the router restored from a copy?"
     )]
     LogWentBack {
-        /// The partition.
         partition: Partition,
         /// Where the log stands.
         next: Sequence,
@@ -59,10 +56,7 @@ pub enum Doubt {
     },
     /// The router's log lost events that the channel's state had not.
     #[error("state_overtaken: the state of partition {partition} lacks events that the log has lost")]
-    StateOvertaken {
-        /// The partition.
-        partition: Partition,
-    },
+    StateOvertaken { partition: Partition },
 }
 
 impl Doubt {

@@ -52,14 +52,12 @@ pub enum FitError {
 pub enum Read {
     /// A key and its image.
     Good {
-        /// The key.
         key: Key,
         /// The image.
         datum: Vec<u8>,
     },
     /// Set aside; the key where it can be read.
     Bad {
-        /// The key.
         key: Option<Key>,
         /// Why.
         parked: Parked,

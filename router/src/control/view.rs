@@ -77,11 +77,9 @@ impl AgreementEntry {
 /// A registered schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// Its id.
     pub id: SchemaId,
     /// The subject that registered it first.
     pub subject: String,
-    /// The schema.
     pub schema: AvroSchema,
 }
 
@@ -98,9 +96,7 @@ pub enum Refusal {
     /// Another change came first.
     #[error("{entity} is at revision {current}, the change replaces {replaces}; look again and repeat it")]
     Conflict {
-        /// The entity.
         entity: String,
-        /// Its revision.
         current: Revision,
         /// What the change names.
         replaces: Revision,

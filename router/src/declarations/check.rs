@@ -21,11 +21,8 @@ use crate::grants::Grant;
 /// What a folder holds.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// Participants.
     pub participants: usize,
-    /// Channels.
     pub channels: usize,
-    /// Agreements.
     pub agreements: usize,
     /// Of these, written against a schema that only a router can know: their rows and fields were not checked.
     pub unseen: usize,

@@ -80,7 +80,6 @@ pub enum DeclaredError {
     /// An agreement cannot be compiled.
     #[error("agreement {number}: {error}")]
     Agreement {
-        /// Its number.
         number: String,
         /// Why.
         error: GrantError,

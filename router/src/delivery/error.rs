@@ -30,7 +30,6 @@ pub enum OpenError {
     /// The agreement is not in force any more.
     #[error("agreement {number} is {}: {detail}", reason.as_str())]
     Ended {
-        /// The agreement.
         number: AgreementNumber,
         /// Why.
         reason: CloseReason,
@@ -40,7 +39,6 @@ pub enum OpenError {
     /// The agreement is not in force yet.
     #[error("agreement {number} is in force only from {from}")]
     NotYet {
-        /// The agreement.
         number: AgreementNumber,
         /// From when on.
         from: Millis,

@@ -59,7 +59,6 @@ pub enum Gathered {
 
 /// Rows of some ranges.
 pub struct GatheredRows {
-    /// The ranges.
     pub within: Ranges,
     /// By range and key as the consumer has it.
     pub rows: BTreeMap<u32, BTreeMap<String, Permitted<Outcome>>>,

@@ -37,7 +37,6 @@ impl Generation {
 /// A group of equal scopes, and since when the subscription is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
-    /// The group.
     pub group: GroupId,
     /// Chunks of earlier generations were not matched for it.
     pub since: Generation,

@@ -68,7 +68,6 @@ pub struct Subscription {
 pub enum Concerned<'m> {
     /// Everybody.
     All,
-    /// Nobody.
     Nobody,
     /// Those who have matches in a chunk, and those whom it was not matched for.
     MatchedBy(&'m ChunkMatches),
@@ -78,10 +77,7 @@ pub enum Concerned<'m> {
 #[derive(Debug)]
 pub enum Polled {
     /// There was nothing for it up to here.
-    Nothing {
-        /// The tail.
-        until: Arc<Tail>,
-    },
+    Nothing { until: Arc<Tail> },
     /// There is something for it.
     Notified {
         /// Not before here.

@@ -61,7 +61,6 @@ pub enum ServeError {
     /// The address.
     #[error("{address}: cannot listen: {error}")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// What the system said.
         error: std::io::Error,

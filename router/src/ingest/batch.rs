@@ -68,7 +68,6 @@ pub enum BatchError {
     EventTooLarge {
         /// Counted from 0 in the batch.
         index: usize,
-        /// Its size.
         size: usize,
     },
 }

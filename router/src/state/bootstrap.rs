@@ -50,9 +50,7 @@ pub enum BootstrapError {
 /// One key's present image.
 #[derive(Debug)]
 pub struct Present {
-    /// The key.
     pub key: String,
-    /// Its schema.
     pub schema: SchemaId,
     codec: Arc<ChangeCodec>,
     image: Vec<u8>,

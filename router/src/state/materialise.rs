@@ -66,7 +66,6 @@ pub enum StateError {
 struct Present {
     /// The image's hash.
     image: u128,
-    /// Its schema.
     schema: SchemaId,
     /// Where its record stands.
     place: Place,

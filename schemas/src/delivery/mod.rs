@@ -89,7 +89,6 @@ pub struct Event<'a> {
 /// How far a stream has got in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// The partition.
     pub partition: Partition,
     /// Where the consumer stands in it.
     pub place: Place,
@@ -104,7 +103,6 @@ pub struct Progress {
 /// What a stream carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery<'a> {
-    /// An event.
     Event(Event<'a>),
     /// A snapshot begins: stamp every row with this id.
     SnapshotBegin {

@@ -12,7 +12,6 @@ use super::expression::{Expression, FieldPath, Operand, Predicate};
 /// A part of a predicate on an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Clause {
-    /// Its text.
     pub text: String,
     /// What it comes to.
     pub truth: Truth,

@@ -27,7 +27,6 @@ const MOST_WORK: usize = 65_536;
 pub struct Superfluous {
     /// Its text.
     pub clause: String,
-    /// Why.
     pub why: Why,
 }
 

@@ -32,7 +32,6 @@ pub(super) struct Part {
     pub(super) territory: Option<&'static str>,
     /// Who provides.
     pub(super) provider: &'static str,
-    /// The channel.
     pub(super) channel: &'static str,
     /// What for, and by which law.
     pub(super) purpose: (&'static str, &'static str),

@@ -91,9 +91,7 @@ pub struct Outcome {
     pub versions: Vec<VersionVerdict>,
     /// By consumer.
     pub replicas: Vec<ReplicaVerdict>,
-    /// The revocation.
     pub revoked: Revocation,
-    /// The latency.
     pub latency: Latency,
     /// Seconds from the start to the verified end.
     pub seconds: f64,

@@ -28,9 +28,7 @@ pub struct Collector {
 pub struct Received {
     /// `service.name` of the process that sent it.
     pub service: String,
-    /// Its name.
     pub name: String,
-    /// Its trace.
     pub trace: String,
     /// Its own id.
     pub id: String,

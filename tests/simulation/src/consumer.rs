@@ -53,11 +53,9 @@ pub struct Reached {
 
 /// A consumer's site.
 pub struct Consumer {
-    /// Its agreement.
     pub number: AgreementNumber,
     /// The topic of its channel's log.
     pub topic: String,
-    /// Its disk.
     pub disk: MemoryDisk,
     identity: Identity,
     oracle: Arc<Oracle>,

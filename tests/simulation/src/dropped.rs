@@ -52,7 +52,6 @@ impl Writing {
 pub struct Dropping<'a> {
     /// The folder.
     pub dir: &'a Path,
-    /// The agent.
     pub agent: &'a Agent,
     /// Nobody is there to accept what it holds.
     pub guard: Guard,

@@ -41,7 +41,6 @@ pub enum Machine {
 /// What a crash takes beside what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
-    /// Nothing.
     Nothing,
     /// A provider's images.
     Images,
@@ -56,7 +55,6 @@ pub enum Loss {
 pub enum Late {
     /// Control and leases: the channels' events come in time.
     Control,
-    /// All of it.
     All,
 }
 

@@ -71,13 +71,9 @@ pub struct Account {
 
 /// A provider's site.
 pub struct Provider {
-    /// Its agent.
     pub id: AgentId,
-    /// Its channel.
     pub channel: ChannelName,
-    /// Its disk.
     pub disk: MemoryDisk,
-    /// Its images.
     pub images: Images,
     identity: Identity,
     files: PathBuf,
@@ -91,7 +87,6 @@ pub struct Provider {
 pub struct ProviderParts<'p> {
     /// Whose agent it has.
     pub id: AgentId,
-    /// Its channel.
     pub channel: ChannelName,
     /// Its certificate.
     pub identity: Identity,

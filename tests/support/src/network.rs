@@ -38,7 +38,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The network.
 pub struct Network {
-    /// The router.
     pub router: Router,
     /// The authority that everybody trusts.
     pub authority: Authority,

@@ -59,7 +59,6 @@ pub struct Publisher {
     client: Client,
     schema: String,
     epoch: Epoch,
-    /// The next sequence.
     pub next: Sequence,
     /// The digest before it.
     pub digest: Digest,

@@ -24,7 +24,6 @@ pub enum FileSinkError {
         "the sink's record {position} cannot be read: {problem}; set the folder aside, the agent resyncs"
     )]
     Record {
-        /// Its position.
         position: u64,
         /// What is wrong.
         problem: String,

@@ -93,24 +93,19 @@ pub enum PostgresError {
         "table {table} would have {count} columns, PostgreSQL takes at most {MOST_COLUMNS}: receive into files, or name fewer fields in the agreement"
     )]
     ManyColumns {
-        /// The table.
         table: String,
         /// How many.
         count: usize,
     },
     /// Another agent has written.
     #[error("another agent writes table {table}: its cursor is not where this one left it; stop one of them")]
-    Moved {
-        /// The table.
-        table: String,
-    },
+    Moved { table: String },
     /// The table refuses more than single rows.
     #[error(
         "table {table} refuses more than {} keys, the last: {reason}; see what constrains the table, and `dit parked list`",
         parked::LIMIT
     )]
     ManyParked {
-        /// The table.
         table: String,
         /// What the server said.
         reason: String,
@@ -118,7 +113,6 @@ pub enum PostgresError {
     /// What stands in `dit_replica` cannot be read.
     #[error("the line of {table} in dit_replica cannot be read: {problem}; drop the table and the line")]
     Line {
-        /// The table.
         table: String,
         /// What is wrong.
         problem: String,

@@ -11,7 +11,6 @@ pub enum HeaderError {
     /// A field has no column and no default.
     #[error("no column for field {field:?} (looked for {looked}); the file has {found}{hint}")]
     Missing {
-        /// The field.
         field: String,
         /// The names that would do.
         looked: String,
@@ -23,7 +22,6 @@ pub enum HeaderError {
     /// Two columns for one field.
     #[error("columns {first:?} and {second:?} both stand for field {field:?}")]
     Twice {
-        /// The field.
         field: String,
         /// One column.
         first: String,
