@@ -134,7 +134,7 @@ fn a_table_with_one_row_in_a_hundred_altered_is_repaired_without_a_full_download
     let doubled = "SELECT FROM register WHERE x::numeric % 1 <> 0.5 OR dit_key <> k";
     assert_eq!(table.1.block_on(table.0.query(doubled, &[])).unwrap().len(), 0);
     let snapshots = site.log("consumer").matches("received anew").count();
-    assert_eq!(snapshots, 0, "it was no snapshot from the state\n{}", logs());
+    assert_eq!(snapshots, 0, "it was no snapshot\n{}", logs());
     let wrong = metric(&site, "dit_consumer_repaired_rows_total");
     let bytes = metric(&site, "dit_consumer_reconcile_bytes_total") - before;
     // Less than what a snapshot brings: a row's values alone, without frames.

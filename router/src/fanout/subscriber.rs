@@ -1,6 +1,6 @@
 //! One stream's way along a partition: a follower that waits at the tail while nothing there is for it.
 //!
-//! Owns when that is so. What snapshots while it waits is neither read nor judged again: the fan-out has matched it for everybody,
+//! Owns when that is so. What goes by while it waits is neither read nor judged again: the fan-out has matched it for everybody,
 //! and would have notified. When somebody polls, its place goes on all the same.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! `from=state`: each key's present image once, then the log from the checkpoint that the state speaks for.
 //!
-//! Owns the two snapshots of one partition: learn each key's last record up to the last committed checkpoint, then
-//! give only those. A single pass that filters images leaves rows for ever and repeats keys (protocols, 4).
+//! Owns the two readings of one partition's state: learn each key's last record up to the last committed checkpoint, then
+//! give only those. A single reading that filters images leaves rows for ever and repeats keys (protocols, 4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// The second pass over one partition's state, and the place in the log that follows it.
+/// The second reading of one partition's state, and the place in the log that follows it.
 pub struct Bootstrap {
     feed: Arc<Feed>,
     topic: String,
@@ -97,7 +97,7 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The first snapshot: fixes the last committed checkpoint and learns each key's last record up to it.
+    /// The first reading: fixes the last committed checkpoint and learns each key's last record up to it.
     pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
         Self::learn(feed, topic, None).await
     }
