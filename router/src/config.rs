@@ -11,8 +11,8 @@ use platform::identity::IdentityFiles;
 use scope::secret::NetworkSecret;
 use serde::Deserialize;
 
-use crate::Routers;
 use crate::registry::external::RegistryOptions;
+use crate::service::Routers;
 
 /// `router.toml`.
 #[derive(Debug, Deserialize)]

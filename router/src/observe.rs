@@ -13,11 +13,11 @@ use schemas::agreement::Status;
 use schemas::ids::{AgreementNumber, Offset, Partition};
 use schemas::time::Millis;
 
-use crate::Core;
 use crate::channels::Running;
 use crate::control::service::TOPIC as CONTROL_TOPIC;
 use crate::fanout::observer::Feed;
 use crate::metrics::{Metrics, Stream, labels, of};
+use crate::service::Core;
 
 /// How long the log may take to answer: what watches gives up after about ten seconds.
 const LOG_LIMIT: Duration = Duration::from_secs(3);

@@ -16,7 +16,7 @@ use crate::config::{LogPlace, RouterConfig};
 use crate::declarations::Declared;
 use crate::http::server::MAX_SOCKETS;
 use crate::registry::external::External;
-use crate::{Parts, Router, Watched};
+use crate::serving::{Parts, Router, Watched};
 
 /// Files of logs and folders, and connections to other servers, that a router may have open beside its listeners' sockets.
 const OTHER_FILES: u64 = 4_096;

@@ -20,16 +20,25 @@ use crate::channels::start::ChannelStartError;
 use crate::control::service::Control;
 use crate::declarations::{Declared, DeclaredError};
 use crate::delivery::service::{Deliveries, DeliveriesParts};
+use crate::expiry;
 use crate::grants::{Grant, GrantError};
 use crate::ingest::service::Publisher;
 use crate::lease::service::Lease;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::external::External;
-use crate::{Routers, expiry};
 
 /// The audit may write its last entries even where the streams used up the time to stop.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
+
+/// How many routers a log may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routers {
+    /// One, and the log itself sees to it: the embedded log's lock.
+    One,
+    /// Any number, each under a lease: Kafka.
+    Several,
+}
 
 /// What a core is made of.
 pub struct CoreParts<'p> {

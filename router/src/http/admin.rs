@@ -18,7 +18,6 @@ use serde::Deserialize;
 
 use super::problem::Refused;
 use super::server::PeerName;
-use crate::Core;
 use crate::audit;
 use crate::audit::service::AuditPage;
 use crate::control::change::{Body, Participant};
@@ -28,6 +27,7 @@ use crate::declarations::declare_channel;
 use crate::delivery::service::ShadowRequest;
 use crate::delivery::shadow::ShadowError;
 use crate::delivery::start::StartPosition;
+use crate::service::Core;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Core>> {

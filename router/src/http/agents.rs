@@ -21,11 +21,11 @@ use serde::Deserialize;
 
 use super::problem::Refused;
 use super::server::PeerName;
-use crate::Core;
 use crate::control::view::{AgreementEntry, Registered};
 use crate::delivery::encode::Format;
 use crate::delivery::service::StreamRequest;
 use crate::delivery::start::StartPosition;
+use crate::service::Core;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Core>> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::middleware;
 
-use crate::Core;
+use crate::service::Core;
 
 /// The routes that agents may use.
 pub fn agent_routes(core: &Core) -> axum::Router {

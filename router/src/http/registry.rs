@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 
 use super::problem::Refused;
 use super::server::PeerName;
-use crate::Core;
 use crate::control::view::ControlView;
 use crate::registry::RegisterError;
 use crate::registry::external::ExternalError;
+use crate::service::Core;
 
 /// The routes, below `/registry`.
 pub fn routes() -> Router<Arc<Core>> {

@@ -56,15 +56,21 @@ fn read_folder(folder: &Path, module: &mut ModulePath, shown_from: &Path, source
     }
 }
 
+/// The rooms of a crate: the modules right below its root, but for tests.
+pub(crate) fn rooms(sources: &[Source]) -> BTreeSet<String> {
+    let krate = Crate::of(&parsed(sources));
+    let others = sources.iter().filter(|source| !krate.is_test(&source.module));
+    others.filter_map(|source| source.module.first().cloned()).collect()
+}
+
+fn parsed(sources: &[Source]) -> Vec<(&Source, syn::File)> {
+    sources.iter().map(|source| (source, syn::parse_file(&source.text).unwrap())).collect()
+}
+
 /// All imports between different modules of one crate, without those of its tests.
 pub(crate) fn imports(sources: &[Source]) -> BTreeSet<Import> {
-    let parsed: Vec<_> =
-        sources.iter().map(|source| (source, syn::parse_file(&source.text).unwrap())).collect();
-    let mut krate = Crate::default();
-    for (source, file) in &parsed {
-        krate.modules.insert(source.module.clone());
-        krate.learn(&source.module, &file.items);
-    }
+    let parsed = parsed(sources);
+    let krate = Crate::of(&parsed);
     let mut found = BTreeSet::new();
     for (source, file) in &parsed {
         if krate.is_test(&source.module) {
@@ -90,6 +96,15 @@ struct Crate {
 }
 
 impl Crate {
+    fn of(parsed: &[(&Source, syn::File)]) -> Self {
+        let mut krate = Self::default();
+        for (source, file) in parsed {
+            krate.modules.insert(source.module.clone());
+            krate.learn(&source.module, &file.items);
+        }
+        krate
+    }
+
     fn learn(&mut self, module: &ModulePath, items: &[Item]) {
         for item in items {
             match item {

@@ -118,11 +118,11 @@ fn rooms_import_what_the_table_allows_and_nothing_else() {
                 imported.join("::")
             ));
         }
-        let there: BTreeSet<_> = sources.iter().filter_map(|source| room(&source.module)).collect();
-        for gone in rooms.keys().filter(|room| !there.contains(room)) {
+        let there = imports::rooms(&sources);
+        for gone in rooms.keys().filter(|room| !there.contains(*room)) {
             wrong.push(format!("rooms.toml: {name} has no room `{gone}`"));
         }
-        for absent in there.iter().filter(|room| !rooms.contains_key(**room)) {
+        for absent in there.iter().filter(|room| !rooms.contains_key(*room)) {
             wrong.push(format!("rooms.toml: {name}'s room `{absent}` is missing"));
         }
     }
