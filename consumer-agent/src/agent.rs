@@ -117,7 +117,7 @@ impl Agent {
                 tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
             }
             let step = recovery.on_end(stream_end(&outcome), advance);
-            self.log_end(&outcome, step);
+            self.log_end(&outcome, step, recovery.owes_a_resync());
             let (phase, wait) = match step {
                 Step::Again { phase, wait } => (phase, Some(wait)),
                 Step::Over(phase) => (Some(phase), None),
@@ -172,7 +172,7 @@ impl Agent {
     }
 
     /// Says in the agent's log how a stream was over.
-    fn log_end(&self, outcome: &Result<Ended, ReceiveError>, step: Step) {
+    fn log_end(&self, outcome: &Result<Ended, ReceiveError>, step: Step, owes_a_resync: bool) {
         let agreement = &self.number;
         match (outcome, step) {
             (Ok(Ended::ToQuery), _) => {}
@@ -187,6 +187,9 @@ impl Agent {
             }
             (Err(error), Step::Again { wait: Wait::Long, .. }) => {
                 tracing::warn!(%agreement, %error, "waits for the agreement, and keeps its replica as it is");
+            }
+            (Err(error), _) if owes_a_resync => {
+                tracing::warn!(%agreement, %error, "begins again from the state");
             }
             (Err(error), _) => tracing::warn!(%agreement, %error, "the stream broke; it is begun again"),
         }

@@ -93,6 +93,11 @@ impl Recovery {
         standing.filter(|_| self.start == Start::Cursor)
     }
 
+    /// Whether the replica has to be received anew.
+    pub fn owes_a_resync(&self) -> bool {
+        self.start == Start::State
+    }
+
     /// A stream is over.
     pub fn on_end(&mut self, end: StreamEnd, advance: Advance) -> Step {
         // A snapshot that came to its end need not be made again because the stream broke later; one that did not may be
@@ -162,7 +167,8 @@ mod tests {
         let mut recovery = Recovery::default();
         let play = |(end, advance): &(StreamEnd, Advance)| {
             let step = recovery.on_end(*end, *advance);
-            (step, recovery.start(standing()).is_none())
+            assert_eq!(recovery.start(standing()).is_none(), recovery.owes_a_resync());
+            (step, recovery.owes_a_resync())
         };
         script.iter().map(play).collect()
     }
