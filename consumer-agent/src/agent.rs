@@ -116,24 +116,26 @@ impl Agent {
             if !matches!(outcome, Ok(Ended::ToQuery)) && reconciler.on_broken(Instant::now()) {
                 tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
             }
-            let step = recovery.on_end(stream_end(&outcome), advance);
-            self.log_end(&outcome, step, recovery.owes_a_resync());
-            let (phase, wait) = match step {
-                Step::Again { phase, wait } => (phase, Some(wait)),
-                Step::Over(phase) => (Some(phase), None),
-            };
-            if let Some(phase) = phase {
-                self.tell(phase, self.in_words(&outcome, step));
-            }
-            let Some(wait) = wait else { return self.status.borrow().clone() };
-            if matches!(wait, Wait::Not | Wait::First) {
+            let end = stream_end(&outcome);
+            let step = recovery.on_end(end, advance);
+            if outcome.is_ok() {
+                // The router has answered: what broke before is over.
                 retry.reset();
             }
-            let wait = match wait {
-                Wait::Not => Duration::ZERO,
-                Wait::First | Wait::Next => retry.next_wait(),
-                Wait::Long => NOT_ACTIVE_WAIT,
+            let wait = match step {
+                Step::Over(_) | Step::Again { wait: Wait::Not, .. } => Duration::ZERO,
+                Step::Again { wait: Wait::Backoff, .. } => retry.next_wait(),
+                Step::Again { wait: Wait::Long, .. } => NOT_ACTIVE_WAIT,
             };
+            self.log_end(&outcome, end, step, wait);
+            match step {
+                Step::Over(phase) => {
+                    self.tell(phase, self.in_words(&outcome, step));
+                    return self.status.borrow().clone();
+                }
+                Step::Again { phase: Some(phase), .. } => self.tell(phase, self.in_words(&outcome, step)),
+                Step::Again { phase: None, .. } => {}
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -171,8 +173,8 @@ impl Agent {
         }
     }
 
-    /// Says in the agent's log how a stream was over.
-    fn log_end(&self, outcome: &Result<Ended, ReceiveError>, step: Step, owes_a_resync: bool) {
+    /// Says in the agent's log how a stream was over, and how long it waits for the next one.
+    fn log_end(&self, outcome: &Result<Ended, ReceiveError>, end: StreamEnd, step: Step, wait: Duration) {
         let agreement = &self.number;
         match (outcome, step) {
             (Ok(Ended::ToQuery), _) => {}
@@ -186,12 +188,12 @@ impl Agent {
                 tracing::error!(%agreement, %error, "the replica cannot be written");
             }
             (Err(error), Step::Again { wait: Wait::Long, .. }) => {
-                tracing::warn!(%agreement, %error, "waits for the agreement, and keeps its replica as it is");
+                tracing::warn!(%agreement, %error, ?wait, "waits, and keeps its replica as it is");
             }
-            (Err(error), _) if owes_a_resync => {
-                tracing::warn!(%agreement, %error, "begins again from the state");
+            (Err(error), _) if end.is_refused_cursor() => {
+                tracing::warn!(%agreement, %error, ?wait, "begins again from the state");
             }
-            (Err(error), _) => tracing::warn!(%agreement, %error, "the stream broke; it is begun again"),
+            (Err(error), _) => tracing::warn!(%agreement, %error, ?wait, "the stream broke"),
         }
     }
 

@@ -39,6 +39,16 @@ pub enum StreamEnd {
     Broken,
 }
 
+impl StreamEnd {
+    /// Whether the router does not take the cursor: the replica has to be received anew.
+    pub const fn is_refused_cursor(self) -> bool {
+        matches!(
+            self,
+            Self::Refused(ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed)
+        )
+    }
+}
+
 /// What a stream did to the replica before it was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
@@ -51,12 +61,10 @@ pub struct Advance {
 /// How long the agent waits before the next stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all: the router has answered, and there is something to go on with.
+    /// Not at all: there is something to go on with.
     Not,
-    /// The first step of the backoff: the router has answered.
-    First,
-    /// The next step of the backoff.
-    Next,
+    /// The next step of the backoff, which begins anew when the router has answered.
+    Backoff,
     /// As long as a person or an agreement may take.
     Long,
 }
@@ -93,11 +101,6 @@ impl Recovery {
         standing.filter(|_| self.start == Start::Cursor)
     }
 
-    /// Whether the replica has to be received anew.
-    pub fn owes_a_resync(&self) -> bool {
-        self.start == Start::State
-    }
-
     /// A stream is over.
     pub fn on_end(&mut self, end: StreamEnd, advance: Advance) -> Step {
         // A snapshot that came to its end need not be made again because the stream broke later; one that did not may be
@@ -113,18 +116,16 @@ impl Recovery {
             StreamEnd::Closed { next, .. } => {
                 self.start = if next == Next::Resync { Start::State } else { Start::Cursor };
                 match next {
-                    Next::Continue => again(None, Wait::First),
+                    Next::Continue => again(None, Wait::Backoff),
                     Next::Resync => again(None, Wait::Not),
                     Next::Stop => again(Some(Phase::Waiting), Wait::Long),
                 }
             }
             StreamEnd::Sink(SinkErrorClass::Poisoned) => Step::Over(Phase::Broken),
             StreamEnd::Sink(SinkErrorClass::Person) => again(Some(Phase::Stuck), Wait::Long),
-            StreamEnd::Refused(
-                ErrorCode::CursorTooOld | ErrorCode::CursorForeign | ErrorCode::CursorMalformed,
-            ) => {
+            end if end.is_refused_cursor() => {
                 self.start = Start::State;
-                again(Some(Phase::Connecting), Wait::Next)
+                again(Some(Phase::Connecting), Wait::Backoff)
             }
             // A register that is incomplete empties nothing: the replica stays as it is.
             StreamEnd::Refused(
@@ -134,7 +135,7 @@ impl Recovery {
                 | ErrorCode::NotPermitted,
             ) => again(Some(Phase::Waiting), Wait::Long),
             StreamEnd::Refused(_) | StreamEnd::Sink(SinkErrorClass::Transient) | StreamEnd::Broken => {
-                again(Some(Phase::Connecting), Wait::Next)
+                again(Some(Phase::Connecting), Wait::Backoff)
             }
         }
     }
@@ -167,8 +168,7 @@ mod tests {
         let mut recovery = Recovery::default();
         let play = |(end, advance): &(StreamEnd, Advance)| {
             let step = recovery.on_end(*end, *advance);
-            assert_eq!(recovery.start(standing()).is_none(), recovery.owes_a_resync());
-            (step, recovery.owes_a_resync())
+            (step, recovery.start(standing()).is_none())
         };
         script.iter().map(play).collect()
     }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_resync_is_owed_until_a_snapshot_has_begun_to_be_kept() {
-        let broken = again(Some(Phase::Connecting), Wait::Next);
+        let broken = again(Some(Phase::Connecting), Wait::Backoff);
         let script = [
             (closed(Next::Resync), LIVE),
             (StreamEnd::Broken, STOOD_STILL),
@@ -204,7 +204,7 @@ mod tests {
             let steps =
                 play(&[(StreamEnd::Refused(code), STOOD_STILL), (closed(Next::Continue), STOOD_STILL)]);
             let expected =
-                [(again(Some(Phase::Connecting), Wait::Next), true), (again(None, Wait::First), false)];
+                [(again(Some(Phase::Connecting), Wait::Backoff), true), (again(None, Wait::Backoff), false)];
             assert_eq!(steps, expected);
         }
     }

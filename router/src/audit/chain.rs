@@ -75,7 +75,7 @@ pub enum Event {
         status: Status,
         /// Why.
         reason: String,
-        /// Who made it so; a router, where it saw a date snapshot.
+        /// Who made it so; a router, where it saw a date go by.
         #[serde(default)]
         by: String,
         /// Control is applied up to here.

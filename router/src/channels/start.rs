@@ -81,18 +81,18 @@ impl Channels {
             self.begin_partition(&source, &state_topic.name).await?;
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
             // The log behind the state's checkpoint is folded already: a start reads only what came after it.
-            let progress = StateWatch::new(&state_topic.name, source.partition);
-            let standing = stand(&source, &progress).await?;
+            let state = StateWatch::new(&state_topic.name, source.partition);
+            let standing = stand(&source, &state).await?;
             let observer = ChannelObserver::new(Arc::clone(fan_out), self.metrics.reader(&channel.name));
             let feed = Feed::at(source, standing.fold, standing.position, observer);
             let reader = Arc::clone(&feed);
             let shards = self.shards.clone();
-            let standing = progress.clone();
+            let standing = state.clone();
             self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });
             let read = Arc::clone(&feed);
-            let reached = progress.clone();
+            let reached = state.clone();
             self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
-            materialised.push(progress);
+            materialised.push(state);
             feeds.push((feed, end));
         }
         // Nobody is answered from a table that stands in the past: a replaying tail is no tail yet.
@@ -144,25 +144,25 @@ impl Channels {
 }
 
 /// Where a reader begins that knows nothing yet: where the state ends.
-async fn stand(source: &PartitionSource, progress: &StateWatch) -> Result<Standing, materialise::StateError> {
-    let last = progress.look(source.log.as_ref()).await?;
+async fn stand(source: &PartitionSource, state: &StateWatch) -> Result<Standing, materialise::StateError> {
+    let last = state.look(source.log.as_ref()).await?;
     let standing = Standing::at(source, last).await?;
     // The provider is told before anybody has written it into the state.
     if standing.is_overtaken {
-        progress.advance(StateProgress { to: standing.position, overtaken: Some(standing.position) });
+        state.advance(StateProgress { to: standing.position, overtaken: Some(standing.position) });
     }
     Ok(standing)
 }
 
 /// Reads a partition. A router that was cut off for longer than the log holds its records begins again where the state
 /// ends.
-async fn read_for_ever(feed: &Feed, progress: &StateWatch) {
+async fn read_for_ever(feed: &Feed, state: &StateWatch) {
     let mut retry = Retry::default();
     loop {
         let wanted = feed.run().await;
         let topic = &feed.source().topic;
         let partition = feed.source().partition;
-        match stand(feed.source(), progress).await {
+        match stand(feed.source(), state).await {
             Ok(Standing { fold, position, .. }) if position > wanted => {
                 tracing::warn!(%topic, %partition, %wanted, %position, "retention has passed this router; it reads on where the state ends");
                 retry.reset();

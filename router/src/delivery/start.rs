@@ -274,8 +274,8 @@ fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, snapshot: 
 /// Whether a snapshot would give the whole register: each partition's state has passed its provider's word on
 /// how fresh it is, which follows a file that was taken.
 async fn is_whole(running: &Running) -> Result<bool, StartPositionError> {
-    for (feed, progress) in running.feeds.values().zip(running.materialised.values()) {
-        let last = progress.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
+    for (feed, state) in running.feeds.values().zip(running.materialised.values()) {
+        let last = state.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
         if last.is_none_or(|mark| mark.checkpoint.freshness.is_none()) {
             return Ok(false);
         }

@@ -54,8 +54,8 @@ impl Publisher {
             self.catch_up(feed).await?;
         }
         // Another router may write the state: what it has written is there for all to see.
-        for progress in running.materialised.values() {
-            self.look(progress).await?;
+        for state in running.materialised.values() {
+            self.look(state).await?;
         }
         let positions = Partition::all(running.entry.channel.partitions)
             .map(|partition| position(&running, agent, partition))
@@ -169,8 +169,8 @@ impl Publisher {
         Ok(last)
     }
 
-    async fn look(&self, progress: &StateWatch) -> Result<(), PublishError> {
-        let looked = progress.look(self.channels.log().as_ref()).await;
+    async fn look(&self, state: &StateWatch) -> Result<(), PublishError> {
+        let looked = state.look(self.channels.log().as_ref()).await;
         looked.map(drop).map_err(|error| PublishError::NotReadBack(error.to_string()))
     }
 
@@ -185,9 +185,9 @@ impl Publisher {
         self.until_read(feed(running, partition)?, last.next()).await?;
         self.metrics.read_back(appended.elapsed());
         // Whether the provider has reopened may be known by another router first.
-        let progress = running.materialised.get(partition);
-        if let Some(progress) = progress.filter(|state| state.progress().overtaken.is_some()) {
-            self.look(progress).await?;
+        let state = running.materialised.get(partition);
+        if let Some(state) = state.filter(|state| state.progress().overtaken.is_some()) {
+            self.look(state).await?;
         }
         position(running, agent, partition)
             .ok_or_else(|| PublishError::PartitionUnknown(running.entry.channel.name.clone(), partition))

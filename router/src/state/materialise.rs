@@ -87,7 +87,7 @@ pub struct Materialiser {
     follower: Follower,
     /// By hash of key.
     present: HashMap<u128, Present>,
-    progress: StateWatch,
+    state: StateWatch,
     /// See [`StateMark::overtaken`].
     overtaken: Option<Offset>,
     since_checkpoint: u64,
@@ -149,12 +149,8 @@ struct Group {
 
 impl Materialiser {
     /// Stands at where the state ends; the tenure's writer is fenced in already.
-    pub async fn stand(
-        feed: Arc<Feed>,
-        tenure: Arc<Tenure>,
-        progress: StateWatch,
-    ) -> Result<Self, StateError> {
-        let (present, last) = read_state(feed.source(), progress.topic()).await?;
+    pub async fn stand(feed: Arc<Feed>, tenure: Arc<Tenure>, state: StateWatch) -> Result<Self, StateError> {
+        let (present, last) = read_state(feed.source(), state.topic()).await?;
         let mut overtaken = last.as_ref().and_then(|mark| mark.overtaken);
         let Standing { mut fold, mut position, is_overtaken } = Standing::at(feed.source(), last).await?;
         if is_overtaken {
@@ -170,7 +166,7 @@ impl Materialiser {
             tenure,
             follower,
             present,
-            progress,
+            state,
             overtaken,
             // What came before the start may not have had its checkpoint yet.
             since_checkpoint: 1,
@@ -188,7 +184,7 @@ impl Materialiser {
     }
 
     fn tell(&self) {
-        self.progress.advance(StateProgress { to: self.follower.place().offset, overtaken: self.overtaken });
+        self.state.advance(StateProgress { to: self.follower.place().offset, overtaken: self.overtaken });
     }
 
     /// Materialises until something fails; who goes on stands anew.
@@ -298,10 +294,8 @@ impl Materialiser {
             Place::Pending(index) => pending.get(index).cloned(),
             Place::State(offset) => {
                 let source = self.feed.source();
-                let read = source
-                    .log
-                    .read(self.progress.topic(), source.partition, offset, 1, Duration::ZERO)
-                    .await?;
+                let read =
+                    source.log.read(self.state.topic(), source.partition, offset, 1, Duration::ZERO).await?;
                 read.records.into_iter().find(|stored| stored.offset == offset).map(|stored| stored.record)
             }
         };
@@ -334,7 +328,7 @@ impl Materialiser {
         while records.peek().is_some() {
             let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            let last = self.tenure.commit(self.progress.topic(), partition, batch).await?;
+            let last = self.tenure.commit(self.state.topic(), partition, batch).await?;
             offsets.extend((0..count).rev().map(|back| Offset::new(last.get().saturating_sub(back))));
         }
         Ok(offsets)

@@ -91,8 +91,8 @@ impl Shards {
     }
 
     /// Materialises a partition whenever this router holds its shard.
-    pub async fn materialise(&self, feed: Arc<Feed>, progress: StateWatch) {
-        let Some(holder) = self.tenures.get(shard_of(progress.topic(), feed.source().partition)) else {
+    pub async fn materialise(&self, feed: Arc<Feed>, state: StateWatch) {
+        let Some(holder) = self.tenures.get(shard_of(state.topic(), feed.source().partition)) else {
             return;
         };
         let mut holder = holder.subscribe();
@@ -103,7 +103,7 @@ impl Shards {
             };
             let Some(tenure) = held else { continue };
             let work = async {
-                let stand = Materialiser::stand(Arc::clone(&feed), Arc::clone(&tenure), progress.clone());
+                let stand = Materialiser::stand(Arc::clone(&feed), Arc::clone(&tenure), state.clone());
                 stand.await?.run().await
             };
             let ended = tokio::select! {
@@ -122,11 +122,11 @@ impl Shards {
                     }
                 }
                 Err(StateError::Commit(CommitError::Fenced)) => {
-                    tracing::warn!(topic = progress.topic(), "another router writes this state now");
+                    tracing::warn!(topic = state.topic(), "another router writes this state now");
                 }
                 Err(error) => {
                     let wait = retry.next_wait();
-                    tracing::error!(topic = progress.topic(), %error, ?wait, "the state cannot be written");
+                    tracing::error!(topic = state.topic(), %error, ?wait, "the state cannot be written");
                     tokio::time::sleep(wait).await;
                 }
             }

@@ -276,7 +276,7 @@ impl Sink for Checked {
         oracle.note(|| {
             let rows = rows.len();
             let snapshot = cursor.snapshot.as_ref().map(|snapshot| snapshot.id);
-            format!("{number} {rows} rows at {} pass {snapshot:?}", in_words(&cursor.places))
+            format!("{number} {rows} rows at {} snapshot {snapshot:?}", in_words(&cursor.places))
         });
         if cursor.snapshot.is_some() || self.snapshot.is_some() {
             return Ok(());

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use syn::{Attribute, Expr, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Type};
+use tidy::{root, sources};
 
 /// Each file of a process, and the type that reads it.
 const FILES: [(&str, &str); 3] = [
@@ -19,10 +19,6 @@ const FILES: [(&str, &str); 3] = [
 /// Folders whose types a configuration may be made of.
 const FLOORS: [&str; 5] =
     ["platform/src", "log/src", "router/src", "producer-agent/src", "consumer-agent/src"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
 
 /// One key, as its field says.
 struct Key {
@@ -37,17 +33,6 @@ struct Key {
 struct Types {
     tables: BTreeMap<String, Vec<Key>>,
     words: BTreeMap<String, Vec<String>>,
-}
-
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            found.push(path);
-        }
-    }
 }
 
 /// What an attribute has within its brackets.
@@ -92,9 +77,8 @@ fn snake(name: &str) -> String {
 }
 
 fn types() -> Types {
-    let mut files = Vec::new();
+    let mut files: Vec<_> = FLOORS.iter().flat_map(|floor| sources(&root().join(floor)).unwrap()).collect();
     let mut types = Types::default();
-    FLOORS.iter().for_each(|floor| sources(&root().join(floor), &mut files));
     files.sort();
     for file in files {
         for item in syn::parse_file(&std::fs::read_to_string(&file).unwrap()).unwrap().items {

@@ -13,8 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tidy::{root, sources};
+
 /// A file longer than this is two rooms.
-const MAX_FILE_LINES: usize = 530;
+const MAX_FILE_LINES: usize = 520;
 /// A function longer than this does two things.
 const MAX_FUNCTION_LINES: usize = 72;
 /// Names of rooms without a purpose.
@@ -80,27 +82,9 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
 /// Packages that a pure floor must never depend on.
 const IMPURE: [&str; 6] = ["tokio", "rdkafka", "axum", "reqwest", "hyper", "sled"];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && name != "target" {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 fn all_sources() -> Vec<(PathBuf, String)> {
-    let mut files = Vec::new();
-    sources(&root(), &mut files);
-    files.sort();
-    files.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+    let files = sources(root()).unwrap().into_iter();
+    files.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
 fn shown(path: &Path) -> String {
@@ -298,7 +282,7 @@ fn every_planted_bug_fits_the_sources() {
         assert!(checked.status.success(), "{}: {said}", shown(&patch));
         count += 1;
     }
-    assert!(count >= 18, "{count}");
+    assert_eq!(count, 20, "a planted bug more or less: say it here");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use tidy::root;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,10 +34,6 @@ const FLOORS: [&str; 8] =
 /// Files that speak of retired words: the list, the decision, and the history.
 const SPEAK_OF_THEM: [&str; 3] =
     ["tests/tidy/words.toml", "tests/tidy/tests/words.rs", "docs/adr/0022-rooms-that-import-one-way.md"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
 
 fn words() -> Words {
     toml::from_str(&std::fs::read_to_string(root().join("tests/tidy/words.toml")).unwrap()).unwrap()

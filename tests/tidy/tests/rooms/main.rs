@@ -16,15 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use tidy::root;
 
 use self::imports::{Import, ModulePath, Source, imports, read_sources};
 
 /// Of each room of one crate, from the ground up: the rooms that it may import.
 type Rooms = IndexMap<String, Vec<String>>;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
 
 /// The table, by crate.
 fn table() -> IndexMap<String, Rooms> {
@@ -109,7 +106,7 @@ fn reach(module: &ModulePath, beside: &BTreeMap<ModulePath, BTreeSet<ModulePath>
 fn rooms_import_what_the_table_allows_and_nothing_else() {
     let mut wrong = Vec::new();
     for (name, rooms) in table() {
-        let sources = read_sources(&folder(&name), &root());
+        let sources = read_sources(&folder(&name), root());
         let imports = imports(&sources);
         for Import { importer, imported, file } in crossings(&rooms, &imports) {
             wrong.push(format!(
@@ -133,7 +130,7 @@ fn rooms_import_what_the_table_allows_and_nothing_else() {
 fn the_table_runs_from_the_ground_up_and_allows_nothing_that_nobody_uses() {
     let mut wrong = Vec::new();
     for (name, rooms) in table() {
-        let imports = imports(&read_sources(&folder(&name), &root()));
+        let imports = imports(&read_sources(&folder(&name), root()));
         let used: BTreeSet<_> =
             imports.iter().map(|import| (room(&import.importer), room(&import.imported))).collect();
         for (index, (importer, allowed)) in rooms.iter().enumerate() {
@@ -153,11 +150,11 @@ fn the_table_runs_from_the_ground_up_and_allows_nothing_that_nobody_uses() {
 #[test]
 fn no_crate_has_a_circle() {
     let mut found = Vec::new();
-    crates(&root(), &mut found);
+    crates(root(), &mut found);
     assert!(found.len() > 12, "{found:?}");
     let mut wrong = Vec::new();
     for folder in found {
-        for circle in circles(&imports(&read_sources(&folder, &root()))) {
+        for circle in circles(&imports(&read_sources(&folder, root()))) {
             let modules: Vec<_> = circle.iter().map(|module| module.join("::")).collect();
             wrong.push(format!("{}: {}", folder.strip_prefix(root()).unwrap().display(), modules.join(", ")));
         }
@@ -167,7 +164,7 @@ fn no_crate_has_a_circle() {
 
 /// The sources of a crate with some lines added to one of its files.
 fn with_lines(name: &str, file: &str, lines: &str) -> Vec<Source> {
-    let mut sources = read_sources(&folder(name), &root());
+    let mut sources = read_sources(&folder(name), root());
     let source = sources.iter_mut().find(|source| source.file == file).unwrap();
     source.text.push_str(lines);
     sources
@@ -189,7 +186,7 @@ fn planted_crossings_are_found() {
     ];
     for (name, file, lines, room) in planted {
         let rooms = &table()[name];
-        let whole = imports(&read_sources(&folder(name), &root()));
+        let whole = imports(&read_sources(&folder(name), root()));
         let with = imports(&with_lines(name, file, lines));
         assert!(crossings(rooms, &whole).is_empty(), "{name} is clean before");
         let found = crossings(rooms, &with);
@@ -201,7 +198,7 @@ fn planted_crossings_are_found() {
 #[test]
 fn a_planted_circle_is_found() {
     let name = "router";
-    let clean = circles(&imports(&read_sources(&folder(name), &root())));
+    let clean = circles(&imports(&read_sources(&folder(name), root())));
     let with = with_lines(name, "router/src/delivery/gate.rs", "\npub use super::body::planted;\n");
     let found = circles(&imports(&with));
     assert_eq!(found.len(), clean.len() + 1, "{found:?}");
