@@ -53,7 +53,7 @@ impl Table {
         if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
             return row.broken(fault.at, words.to_owned(), Extent::Quotes);
         }
-        // Where the quote was opened is where it must be repaired; where it was seen shows which one was meant.
+        // Where the quote was opened is where it must be corrected; where it was seen shows which one was meant.
         let at = scan.open_at();
         let seen = row.behind(fault.at);
         let reason = format!(
