@@ -46,23 +46,52 @@ fn play(cases: &Path, name: &str, database: &str) -> Option<String> {
     (!is_ok).then(|| format!("{name}:\n{said}"))
 }
 
+/// How much longer a case waits where it hands over a large register: its waits are those of an optimised build.
+const PATIENCE: f64 = 2.0;
+
+/// A copy of a case that hands over a large register, with longer waits; nothing for any other case.
+fn patient(cases: &Path, name: &str) -> Option<tempfile::TempDir> {
+    let text = std::fs::read_to_string(cases.join(name).join("case.json")).unwrap();
+    let mut case: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let steps = case.get_mut("steps")?.as_array_mut().unwrap();
+    if !steps.iter().any(|step| step.get("generate").is_some()) {
+        return None;
+    }
+    for sleep in steps.iter_mut().filter_map(|step| step.get_mut("sleep")) {
+        *sleep = serde_json::json!(sleep.as_f64().unwrap() * PATIENCE);
+    }
+    let copy = tempfile::tempdir().unwrap();
+    let folder = copy.path().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(cases.join("run.py"), copy.path().join("run.py")).unwrap();
+    for file in real_data::files_in(&cases.join(name)).unwrap() {
+        std::fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(folder.join("case.json"), case.to_string()).unwrap();
+    Some(copy)
+}
+
 #[test]
 fn each_reported_case_is_as_it_should_be() {
     let Some(cases) = real_data::folder("the reported cases", "../cases").filter(|dir| dir.is_dir()) else {
         return;
     };
-    let mut names: Vec<String> = real_data::folders_in(&cases)
-        .unwrap()
-        .into_iter()
-        .filter(|folder: &PathBuf| folder.join("case.json").exists())
-        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
-        .collect();
+    let folders = real_data::folders_in(&cases).unwrap().into_iter();
+    let name = |folder: PathBuf| folder.file_name().unwrap().to_string_lossy().into_owned();
+    let names: Vec<String> = folders.filter(|folder| folder.join("case.json").exists()).map(name).collect();
     assert!(names.len() >= 21, "{names:?}");
-    names.reverse();
-    let left = Mutex::new(names);
-    let wrong = Mutex::new(Vec::new());
     let mut server = Postgres::start().unwrap();
     let databases: Vec<String> = (0..AT_ONCE).map(|_| server.database().unwrap()).collect();
+    let wrong = Mutex::new(Vec::new());
+    let mut left = Vec::new();
+    for name in names.into_iter().rev() {
+        match patient(&cases, &name) {
+            // A large register has the machine for itself.
+            Some(copy) => wrong.lock().unwrap().extend(play(copy.path(), &name, &databases[0])),
+            None => left.push(name),
+        }
+    }
+    let left = Mutex::new(left);
     std::thread::scope(|scope| {
         for database in &databases {
             scope.spawn(|| {

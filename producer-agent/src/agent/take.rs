@@ -64,7 +64,7 @@ impl Agent {
         if let Some(problem) = survey.refused {
             return Err(unreliable(problem));
         }
-        let held = guard.holds(&survey.counts, self.images.count()?);
+        let held = guard.holds(&survey.counts, survey.known);
         let taken = held.is_none() || accepted;
         if taken {
             self.emit_register(path, format, &reader, &survey, &file)?;
@@ -143,7 +143,7 @@ impl Agent {
                 emitter.put(key.as_str(), Some(datum), row.place.line)?;
             }
         }
-        if survey.deletes_held.is_none() {
+        if survey.counts.delete > 0 {
             for key in self.absent(survey)? {
                 emitter.put(&key, None, 0)?;
             }

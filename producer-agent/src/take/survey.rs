@@ -53,6 +53,8 @@ pub struct Survey {
     pub counts: Counts,
     /// Rows that were read, good or not.
     pub rows: u64,
+    /// Keys that had an image before the file.
+    pub known: u64,
     /// Rows that stand there again, cell for cell the same, and the line of the first.
     pub identical: Option<(u64, u64)>,
     /// The rows set aside.
@@ -157,10 +159,13 @@ impl Survey {
             }
         }
         let mut absent = 0;
+        let mut known = 0;
         images.for_each(&mut |key, _| {
+            known += 1;
             absent += u64::from(self.is_absent(key));
             true
         })?;
+        self.known = known;
         self.counts.delete = if self.deletes_held.is_some() { 0 } else { absent };
         self.parked.sort_by_key(|parked| parked.place.byte);
         Ok(())
@@ -230,6 +235,7 @@ mod tests {
         let file = rows(&[["c", "4"], ["d", "5"], ["a", "1"]]);
         let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
         assert_eq!(survey.counts, Counts { create: 1, update: 1, delete: 1, same: 1, parked: 0 });
+        assert_eq!(survey.known, 3);
         assert!(survey.is_absent("b") && survey.changes("c") && survey.changes("d") && !survey.changes("a"));
     }
 
