@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use platform::{config, shown};
-use producer_agent::source::items::read_row;
+use producer_agent::source::http::read_row;
 use schemas::agreement::Agreement;
 use schemas::change::Op;
 use schemas::delivery::Reason;

@@ -28,6 +28,7 @@ use dit::demo::tables::ReplicaTable;
 use parts::registry::Registry;
 use platform::client::send_json;
 use platform::segments::disk::RealDisk;
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::file::table::Table;
 use producer_agent::source::format::TableFormat;
 use producer_agent::take::guard::Guard;
@@ -178,8 +179,8 @@ impl Play {
         let take = |accepted| {
             let format = TableFormat::default();
             let guard = Guard::default();
-            tokio::task::block_in_place(|| self.producer.agent.take_file(file, &format, guard, accepted))
-                .unwrap()
+            let source = FileSource::open(file, &format).unwrap();
+            tokio::task::block_in_place(|| self.producer.agent.take(&source, guard, accepted)).unwrap()
         };
         let report = take(false);
         assert!(report.parked.is_empty() && report.deletes_held.is_none(), "{name}: {:?}", report.parked);

@@ -3,14 +3,13 @@
 //! Owns the order of things: events are synced in the outbox first, then folded into the images with the outbox
 //! position that they reflect; a file is "taken" only after both. The guard stands before the first event.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use platform::clock::since_boot;
 use platform::segments::SegmentError;
-use platform::segments::checked_file;
 use platform::segments::disk::Disk;
 use schemas::avro::binary::DatumError;
 use schemas::avro::resolution::{ResolveError, resolve_datum};
@@ -18,18 +17,15 @@ use schemas::avro::schema::{AvroSchema, SchemaError};
 use schemas::change::ChangeCodec;
 use schemas::channel::Channel;
 use schemas::ids::{Epoch, LogId};
-use serde::{Deserialize, Serialize};
+use schemas::key::KeyError;
 use tokio::sync::watch;
 
-use self::emit::{Emitter, Origin, looked_at_now};
+use crate::folder::{self, FolderError};
 use crate::image::{Fold, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::file::drop_folder::DropError;
-use crate::source::file::table::TableError;
-use crate::source::items::{Item, ItemReader, ItemResult};
-use crate::source::reader::FitError;
+use crate::source::port::SourceError;
 
-const IDENTITY_KIND: &[u8; 4] = b"iden";
 /// Events that share one sync of the outbox.
 const GROUP: usize = 1_000;
 /// Single changes leave the images unsynced for so long: a sync costs more than all else that is done for one.
@@ -38,26 +34,12 @@ const SYNC_IMAGES_EVERY: Duration = Duration::from_secs(1);
 /// Why a file was not taken, or the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The file.
+    /// What was handed over is wrong, and another file may be taken.
     #[error(transparent)]
-    Table(#[from] TableError),
-    /// The file and the channel.
-    #[error("{file}: {error}")]
-    Fit {
-        file: String,
-        /// What does not fit.
-        error: FitError,
-    },
+    Source(#[from] SourceError),
     /// The folder that files are dropped into.
     #[error(transparent)]
     Drop(#[from] DropError),
-    /// It is not whole, or nothing in it can be relied on.
-    #[error("{file}: {problem}; nothing of it was taken: correct it and drop it again")]
-    Unreliable {
-        file: String,
-        /// What was seen, and where.
-        problem: String,
-    },
     /// The images.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -70,33 +52,18 @@ pub enum AgentError {
     /// The schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// A row of the channel's state has no key.
+    #[error("the channel's state: the channel's key: {0}")]
+    Key(#[from] KeyError),
     /// An image cannot be brought to the new schema.
     #[error("an image: {0}")]
     Resolve(#[from] ResolveError),
     /// An image cannot be read.
     #[error("an image cannot be read: {0}")]
     Datum(#[from] DatumError),
-    /// The folder is another channel's.
-    #[error(
-        "{path} belongs to channel {found}, log {log}; this agent is for {wanted}. Give each channel its own folder"
-    )]
-    OtherChannel {
-        /// The folder.
-        path: PathBuf,
-        /// Its channel.
-        found: String,
-        log: LogId,
-        /// This channel.
-        wanted: String,
-    },
-    /// The folder lost its identity but not its contents, or the other way.
-    #[error("{path}: {problem}; the agent must reopen")]
-    Doubtful {
-        /// The folder.
-        path: PathBuf,
-        /// What was seen.
-        problem: String,
-    },
+    /// Its own folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
@@ -114,18 +81,8 @@ impl AgentError {
 
     /// Whether it is the file that is wrong, and another one may be taken.
     pub const fn is_of_the_file(&self) -> bool {
-        matches!(self, Self::Table(_) | Self::Fit { .. } | Self::Unreliable { .. })
+        matches!(self, Self::Source(_))
     }
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct IdentityFile {
-    channel: String,
-    log_id: LogId,
-    /// Images that reflect less are none: the last reopen took them from the channel's state, and the outbox alone
-    /// cannot make them again.
-    #[serde(default)]
-    images_from: u64,
 }
 
 /// What an agent of one channel is opened with.
@@ -161,7 +118,7 @@ pub struct Agent {
 
 impl Agent {
     /// Opens the agent's folder, or begins one there; folds into the images what the outbox is ahead. Images that
-    /// do not fit the outbox, and a reopen that did not come to its end, are [`AgentError::Doubtful`].
+    /// do not fit the outbox, and a reopen that did not come to its end, are [`FolderError::Doubtful`].
     pub fn open(opening: Opening) -> Result<Self, AgentError> {
         let dir = opening.dir.clone();
         let (agent, images_from) = Self::open_any(opening)?;
@@ -171,18 +128,15 @@ impl Agent {
         };
         let folded = agent.images.position()?;
         if reopen::marker(agent.disk.as_ref(), &dir)?.is_some() {
-            return Err(AgentError::Doubtful {
-                path: dir,
-                problem: "an earlier reopen did not end".to_owned(),
-            });
+            return Err(FolderError::doubtful(&dir, "an earlier reopen did not end".to_owned()).into());
         }
         if lock(&agent.outbox).batch_schema() != agent.codec.batch_schema().text() {
             let problem = "the subject's schema is another than the images' and the outbox's".to_owned();
-            return Err(AgentError::Doubtful { path: dir, problem });
+            return Err(FolderError::doubtful(&dir, problem).into());
         }
         if images_from.is_some_and(|from| folded < first.max(from)) || folded > next {
             let problem = format!("the images reflect position {folded}, the outbox holds {first} to {next}");
-            return Err(AgentError::Doubtful { path: dir, problem });
+            return Err(FolderError::doubtful(&dir, problem).into());
         }
         agent.catch_up(folded)?;
         Ok(agent)
@@ -197,7 +151,7 @@ impl Agent {
     fn open_any(opening: Opening) -> Result<(Self, Option<u64>), AgentError> {
         let Opening { dir, disk, images, channel, log_id, schema } = opening;
         disk.create_dir(&dir).map_err(|error| SegmentError::Io { path: dir.clone(), error })?;
-        let images_from = check_identity(disk.as_ref(), &dir, &channel, log_id)?;
+        let images_from = folder::enter(disk.as_ref(), &dir, &channel, log_id)?;
         let codec = ChangeCodec::new(&schema)?;
         let epoch = Epoch::new(platform::random::id()?);
         let outbox = Outbox::open(Arc::clone(&disk), &dir.join("outbox"), epoch, &codec, channel.partitions)?;
@@ -307,80 +261,6 @@ impl Agent {
         self.codec = ChangeCodec::new(schema)?;
         Ok(())
     }
-
-    /// Takes single changes in order; a result for each, once all that were taken are in the outbox. `about_to_take` is
-    /// called before the first that is not refused.
-    pub fn take_items(
-        &self,
-        items: Vec<Result<Item, String>>,
-        about_to_take: impl FnOnce() -> Result<(), DropError>,
-    ) -> Result<Vec<ItemResult>, AgentError> {
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = ItemReader::new(self.schema(), &self.channel.key);
-        let mut emitter = Emitter::new(self, Origin::Http);
-        let mut results = Vec::with_capacity(items.len());
-        let mut about_to_take = Some(about_to_take);
-        for item in items {
-            let read = item.and_then(|item| reader.as_ref().map_err(Clone::clone)?.read(item));
-            results.push(match read {
-                Err(reason) => ItemResult::Refused { reason },
-                Ok((key, after)) => {
-                    about_to_take.take().map_or(Ok(()), |about_to_take| about_to_take())?;
-                    match emitter.put(&key, after, 0)? {
-                        true => ItemResult::Taken { key },
-                        false => ItemResult::Unchanged { key },
-                    }
-                }
-            });
-        }
-        emitter.finish_items()?;
-        Ok(results)
-    }
-
-    /// The source says that nothing else has changed up to now.
-    pub fn take_freshness(&self) -> Result<(), AgentError> {
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of an empty register nothing is said: in a log that is new, it may just not be there yet (ADR 0020).
-        if self.images.count()? == 0 {
-            return Ok(());
-        }
-        Emitter::new(self, Origin::Http).finish(Some(looked_at_now()))
-    }
-}
-
-impl IdentityFile {
-    fn new(channel: &Channel, log_id: LogId, images_from: u64) -> Self {
-        Self { channel: channel.name.to_string(), log_id, images_from }
-    }
-
-    fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), AgentError> {
-        let doubtful = |problem: String| AgentError::Doubtful { path: dir.to_owned(), problem };
-        let bytes = serde_json::to_vec(self).map_err(|e| doubtful(e.to_string()))?;
-        Ok(checked_file::write(disk, &dir.join("identity"), IDENTITY_KIND, &bytes)?)
-    }
-}
-
-/// From where on the folder's images are whole; `None` where it has not been this channel's before.
-fn check_identity(
-    disk: &dyn Disk,
-    dir: &Path,
-    channel: &Channel,
-    log_id: LogId,
-) -> Result<Option<u64>, AgentError> {
-    let doubtful = |problem: String| AgentError::Doubtful { path: dir.to_owned(), problem };
-    let Some(bytes) = checked_file::read(disk, &dir.join("identity"), IDENTITY_KIND)? else {
-        return IdentityFile::new(channel, log_id, 0).write(disk, dir).map(|()| None);
-    };
-    let found: IdentityFile = serde_json::from_slice(&bytes).map_err(|e| doubtful(e.to_string()))?;
-    if found.channel == channel.name.as_str() && found.log_id == log_id {
-        return Ok(Some(found.images_from));
-    }
-    Err(AgentError::OtherChannel {
-        path: dir.to_owned(),
-        found: found.channel,
-        log: found.log_id,
-        wanted: format!("{}, log {log_id}", channel.name),
-    })
 }
 
 mod emit;

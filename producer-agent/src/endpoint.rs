@@ -29,7 +29,7 @@ use self::admission::Admission;
 use crate::agent::{Agent, AgentError};
 use crate::observe::Watch;
 use crate::source::file::drop_folder::Singles;
-use crate::source::items;
+use crate::source::http::{RequestSource, items};
 
 /// The `[http]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -242,7 +242,8 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
     }
     let singles = shared.singles.clone();
-    let take = move |agent: &Agent| agent.take_items(items, || singles.about_to_take());
+    let request = RequestSource::new(items);
+    let take = move |agent: &Agent| agent.take_singles(&request, || singles.about_to_take());
     match with_agent(&shared, take).await {
         Ok(results) => {
             shared.watch.metrics().took_items(&results);

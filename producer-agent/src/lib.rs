@@ -6,7 +6,9 @@
 pub mod agent;
 pub mod config;
 pub mod endpoint;
+pub mod folder;
 pub mod image;
+mod intake;
 pub mod metrics;
 pub mod observe;
 pub mod outbox;

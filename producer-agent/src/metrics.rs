@@ -11,7 +11,7 @@ use platform::metrics::{Meter, MetricsError, Vitals};
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
 use crate::source::file::drop_folder::Fate;
-use crate::source::items::ItemResult;
+use crate::source::http::items::ItemResult;
 use crate::start::Reopened;
 use crate::take::report::FileReport;
 

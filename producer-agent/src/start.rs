@@ -16,6 +16,7 @@ use schemas::publish::ChannelStatus;
 
 use crate::agent::reopen::StateError;
 use crate::agent::{Agent, AgentError, Opening};
+use crate::folder::FolderError;
 use crate::image::{ImageError, ImageStore};
 use crate::outbox::lock;
 use crate::send::machine::{Doubt, SendMachine};
@@ -142,7 +143,7 @@ pub async fn start(
     };
     let (mut agent, is_doubtful) = match Agent::open(opening()?) {
         Ok(agent) => (agent, false),
-        Err(error @ AgentError::Doubtful { .. }) => {
+        Err(AgentError::Folder(error @ FolderError::Doubtful { .. })) => {
             tracing::error!(%error, "the folder is in doubt");
             (Agent::open_doubtful(opening()?)?, true)
         }

@@ -15,6 +15,7 @@ use consumer_agent::sink::postgres::MOST_FIELDS;
 use platform::segments::disk::RealDisk;
 use platform::shown;
 use producer_agent::source::cells::in_quotes;
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
 use producer_agent::source::place::Place;
 use producer_agent::take::guard::Guard;
@@ -356,8 +357,9 @@ impl Play {
         self.options.begun.send_replace(index + 1);
         let guard = Guard::default();
         let accepted = !self.options.guard;
-        let report =
-            tokio::task::block_in_place(|| producer.agent.take_file(&file, &self.format, guard, accepted))?;
+        let report = tokio::task::block_in_place(|| {
+            producer.agent.take(&FileSource::open(&file, &self.format)?, guard, accepted)
+        })?;
         let counts = report.counts;
         self.progress.say(format!(
             "{}: {} created, {} updated, {} deleted, {} unchanged, {} parked{}",

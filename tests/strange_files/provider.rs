@@ -10,6 +10,7 @@ use platform::segments::memory_disk::MemoryDisk;
 use producer_agent::agent::{Agent, AgentError, Opening};
 use producer_agent::image::memory::MemoryImages;
 use producer_agent::outbox::{Content, lock};
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
 use producer_agent::take::guard::Guard;
 use producer_agent::take::report::FileReport;
@@ -74,7 +75,8 @@ impl Provider {
     }
 
     pub(crate) fn take_path(&mut self, path: &Path) -> Result<FileReport, AgentError> {
-        let report = self.agent.take_file(path, &self.format, OPEN, true);
+        let source = FileSource::open(path, &self.format).map_err(AgentError::from);
+        let report = source.and_then(|source| self.agent.take(&source, OPEN, true));
         self.fold();
         report
     }

@@ -7,12 +7,13 @@ use std::sync::LazyLock;
 
 use producer_agent::image::memory::MemoryImages;
 use producer_agent::source::cells::{Cell, Cells, Columns, RowEncoder};
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::file::table::Table;
 use producer_agent::source::format::{Quoting, TableFormat};
-use producer_agent::source::items;
-use producer_agent::source::reader::RowReader;
+use producer_agent::source::http::{items, read_row};
+use producer_agent::source::port::{Content, Source};
 use producer_agent::source::row::Row;
-use producer_agent::take::changes::{Changes, OperationAt};
+use producer_agent::take::changes::{Change, Changes};
 use schemas::avro::json;
 use schemas::avro::schema::AvroSchema;
 use schemas::key::KeySpec;
@@ -48,11 +49,15 @@ fn schema_of(kind: &str) -> AvroSchema {
 static SCHEMAS: LazyLock<Vec<AvroSchema>> =
     LazyLock::new(|| KINDS.iter().map(|kind| schema_of(kind)).collect());
 
-/// A file's rows, with their header.
-fn table(bytes: &[u8], format: &TableFormat) -> Option<Table> {
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".csv").tempfile().expect("a file");
     file.write_all(bytes).expect("a disk");
-    Table::open(file.path(), format).ok()
+    file
+}
+
+/// A file's rows, with their header.
+fn table(bytes: &[u8], format: &TableFormat) -> Option<Table> {
+    Table::open(file(bytes).path(), format).ok()
 }
 
 /// Bytes as delimited text: the rows are those that the `csv` crate reads, up to the first that is refused.
@@ -132,12 +137,13 @@ pub fn changes(bytes: &[u8]) {
     let schema = &SCHEMAS[usize::from(*kind) % SCHEMAS.len()];
     let format = TableFormat { operation_column: Some("op".to_owned()), ..TableFormat::default() };
     let text = [b"op,k,x\n", rows].concat();
-    let Some(mut table) = table(&text, &format) else { return };
+    let file = file(&text);
+    let Ok(source) = FileSource::open(file.path(), &format) else { return };
+    assert_eq!(source.content(), Content::Changes);
     let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
-    let reader = RowReader::new(schema, &spec, table.columns(), &format).expect("a reader");
-    let changes = Changes::read(&mut table, &reader, &OperationAt::Column(0), &MemoryImages::default())
-        .expect("images");
-    for (line, key, after) in changes.rows {
+    let mut rows = source.rows(schema, &spec).expect("a reader");
+    let changes = Changes::read(rows.as_mut(), &MemoryImages::default()).expect("images");
+    for Change { line, key, after } in changes.rows {
         assert!(line > 1 && !key.is_empty());
         if let Some(datum) = after {
             json::decode(schema, &datum).expect("a datum that its own schema reads");
@@ -163,7 +169,7 @@ pub fn items(bytes: &[u8]) {
     }
     if let Ok(row) = serde_json::from_slice(body) {
         let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
-        if let Ok((key, datum)) = items::read_row(schema, &spec, row) {
+        if let Ok((key, datum)) = read_row(schema, &spec, row) {
             assert!(!key.is_empty());
             json::decode(schema, &datum).expect("a datum that its own schema reads");
         }

@@ -15,6 +15,7 @@ use schemas::partition;
 use super::{Agent, AgentError, GROUP};
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
+use crate::source::port as sources;
 
 /// Bytes of events that share one sync: rows may be large, and a group is in memory three times.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
@@ -26,34 +27,26 @@ pub(super) fn looked_at_now() -> Freshness {
 
 /// What events are made from; each event's source block says so.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Origin<'a> {
-    /// A file that holds the whole register, by its name.
-    Register(&'a str),
-    /// A file of changes, by its name.
-    Changes(&'a str),
-    /// Single changes over local HTTP.
-    Http,
-    /// Events that did not count, made again.
-    Reopen,
+pub(super) struct Origin<'a> {
+    kind: &'static str,
+    name: &'a str,
+    /// Whether a whole register was compared. All other sources say themselves what has changed.
+    is_snapshot: bool,
 }
 
 impl<'a> Origin<'a> {
-    const fn kind(self) -> &'static str {
-        match self {
-            Self::Register(_) => "file",
-            Self::Changes(_) => "change_file",
-            Self::Http => "http",
-            Self::Reopen => "reopen",
-        }
+    /// Events that did not count, made again.
+    pub(super) const REOPEN: Self = Self { kind: "reopen", name: "", is_snapshot: false };
+    /// A local system's word on freshness: there are no events.
+    pub(super) const WORD: Self = Self { kind: "http", name: "", is_snapshot: false };
+
+    pub(super) fn of(source: &'a (dyn sources::Source + 'a)) -> Self {
+        let is_snapshot = source.content() == sources::Content::Register;
+        Self { kind: source.kind(), name: source.name(), is_snapshot }
     }
 
-    fn source(self, position: &'a str) -> Source<'a> {
-        let name = match self {
-            Self::Register(name) | Self::Changes(name) => name,
-            Self::Http | Self::Reopen => "",
-        };
-        // Only a whole register is compared: all others say themselves what has changed.
-        Source { kind: self.kind(), name, position, snapshot: matches!(self, Self::Register(_)) }
+    const fn source(self, position: &'a str) -> Source<'a> {
+        Source { kind: self.kind, name: self.name, position, snapshot: self.is_snapshot }
     }
 }
 
@@ -120,7 +113,7 @@ impl<'a> Emitter<'a> {
         let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
         let (followed, trace) = Stepping::create(self.agent.channel.name.as_str(), partition).unzip();
         self.followed
-            .extend(followed.map(|step| (partition, step.with("dit.source.kind", self.origin.kind()))));
+            .extend(followed.map(|step| (partition, step.with("dit.source.kind", self.origin.kind))));
         self.contents.push((partition, Content::Change { key: key.to_owned(), datum, trace }));
         self.pending.insert(key.to_owned(), after.clone());
         self.folds.push(Fold { key: key.to_owned(), after });

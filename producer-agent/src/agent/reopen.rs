@@ -18,7 +18,8 @@ use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
 use super::emit::{Emitter, Origin, looked_at_now};
-use super::{Agent, AgentError, GROUP, IdentityFile};
+use super::{Agent, AgentError, GROUP};
+use crate::folder;
 use crate::image::Fold;
 use crate::outbox::{Content, lock};
 
@@ -147,8 +148,7 @@ impl Agent {
     }
 
     fn take_state(&self, schema: &AvroSchema, block: &Block) -> Result<(), AgentError> {
-        let fit = |error| AgentError::Fit { file: "the channel's state".to_owned(), error };
-        let keys = KeyDeriver::new(&self.channel.key, self.schema()).map_err(|e| fit(e.into()))?;
+        let keys = KeyDeriver::new(&self.channel.key, self.schema())?;
         let mut folds = Vec::with_capacity(block.count);
         let mut cursor = schemas::avro::binary::Cursor::new(&block.datums);
         for _ in 0..block.count {
@@ -158,7 +158,7 @@ impl Agent {
                 true => cursor.since(start).to_vec(),
                 false => resolve_datum(schema, self.schema(), cursor.since(start))?,
             };
-            let key = keys.derive(&image).map_err(|e| fit(e.into()))?;
+            let key = keys.derive(&image)?;
             folds.push(Fold { key: key.as_str().to_owned(), after: Some(image) });
         }
         for group in folds.chunks(GROUP) {
@@ -220,7 +220,7 @@ impl Agent {
             outbox.next_position()
         };
         self.images.apply(&[], start)?;
-        let mut emitter = Emitter::new(self, Origin::Reopen);
+        let mut emitter = Emitter::new(self, Origin::REOPEN);
         if marker.park || is_open {
             self.park_events(&events)?;
         } else {
@@ -234,7 +234,7 @@ impl Agent {
         let position = self.images.position()?;
         self.sync_images(position)?;
         self.appended.send_replace(lock(&self.outbox).next_position());
-        IdentityFile::new(&self.channel, self.log_id, position).write(self.disk.as_ref(), &self.dir)?;
+        folder::claim(self.disk.as_ref(), &self.dir, &self.channel, self.log_id, position)?;
         // From here on a crash must make again what was just made: the old events go.
         let until = lock(&self.outbox).next_position();
         self.write_marker(Marker { from: start, until, park: false })?;

@@ -10,8 +10,10 @@ use schemas::table::Ended;
 use super::*;
 use crate::image::memory::MemoryImages;
 use crate::outbox::{Placed, lock};
+use crate::source::file::source::FileSource;
 use crate::source::format::TableFormat;
-use crate::source::items::Operation;
+use crate::source::http::RequestSource;
+use crate::source::http::items::{Item, Operation};
 use crate::take::counts::Counts;
 use crate::take::guard::Guard;
 use crate::take::report::FileReport;
@@ -44,6 +46,10 @@ fn open(disk: &MemoryDisk, images: Box<dyn ImageStore>) -> Result<Agent, AgentEr
     })
 }
 
+fn plain(path: &std::path::Path) -> FileSource {
+    FileSource::open(path, &TableFormat::default()).unwrap()
+}
+
 fn site() -> Site {
     let disk = MemoryDisk::new();
     let agent = open(&disk, Box::new(MemoryImages::default())).unwrap();
@@ -54,7 +60,7 @@ impl Site {
     fn take(&self, text: &str, accepted: bool) -> FileReport {
         let path = self.files.path().join("register.csv");
         std::fs::write(&path, text).unwrap();
-        self.agent.take_file(&path, &TableFormat::default(), Guard::default(), accepted).unwrap()
+        self.agent.take(&plain(&path), Guard::default(), accepted).unwrap()
     }
 
     fn events(&self) -> Vec<(String, &'static str)> {
@@ -122,7 +128,7 @@ fn a_change_file_is_taken_row_by_row() {
     let path = site.files.path().join("changes.csv");
     std::fs::write(&path, "op,k,v\nu,a,9\nd,b,2\nc,b,5\nd,zz,0\nx,c,3\nu,a,8\n").unwrap();
     let format = TableFormat { operation_column: Some("op".to_owned()), ..TableFormat::default() };
-    let report = site.agent.take_file(&path, &format, Guard::default(), true).unwrap();
+    let report = site.agent.take(&FileSource::open(&path, &format).unwrap(), Guard::default(), true).unwrap();
     assert_eq!(report.counts, Counts { create: 1, update: 2, delete: 1, same: 0, parked: 2 });
     assert_eq!(report.parked.iter().map(|parked| parked.place.line).collect::<Vec<_>>(), [5, 6]);
     let changes: Vec<_> = site.events().into_iter().filter(|(key, _)| key != "c").collect();
@@ -131,7 +137,7 @@ fn a_change_file_is_taken_row_by_row() {
     assert_eq!(site.agent.register_size().unwrap(), 3);
     let row = serde_json::json!({"k": "a"}).as_object().unwrap().clone();
     let item = Item::made(Operation::Delete, row);
-    site.agent.take_items(vec![Ok(item)], || Ok(())).unwrap();
+    site.agent.take_singles(&RequestSource::new(vec![Ok(item)]), || Ok(())).unwrap();
     let of = |kind: &str, name: &str, is_compared| (kind.to_owned(), name.to_owned(), is_compared);
     let changed = of("change_file", "changes.csv", false);
     assert_eq!(
@@ -148,7 +154,7 @@ fn images_that_are_behind_catch_up_from_the_outbox() {
     let reopened = open(&site.disk, Box::new(MemoryImages::default())).unwrap();
     assert_eq!(reopened.register_size().unwrap(), 2, "from an outbox that still holds everything");
     let path = site.files.path().join("register.csv");
-    let report = reopened.take_file(&path, &TableFormat::default(), Guard::default(), false).unwrap();
+    let report = reopened.take(&plain(&path), Guard::default(), false).unwrap();
     assert_eq!(report.counts, Counts { same: 2, ..Counts::default() }, "a file taken twice is taken once");
 }
 
@@ -157,7 +163,10 @@ fn images_ahead_of_the_outbox_are_doubtful() {
     let site = site();
     let images = MemoryImages::default();
     images.apply(&[], 99).unwrap();
-    assert!(matches!(open(&site.disk, Box::new(images)), Err(AgentError::Doubtful { .. })));
+    assert!(matches!(
+        open(&site.disk, Box::new(images)),
+        Err(AgentError::Folder(FolderError::Doubtful { .. }))
+    ));
 }
 
 #[test]
@@ -171,7 +180,7 @@ fn a_folder_belongs_to_one_channel_and_one_log() {
         log_id: LogId::new([8; 16]),
         schema: AvroSchema::parse(SCHEMA).unwrap(),
     });
-    assert!(matches!(opened, Err(AgentError::OtherChannel { .. })));
+    assert!(matches!(opened, Err(AgentError::Folder(FolderError::OtherChannel { .. }))));
 }
 
 #[test]
@@ -192,7 +201,7 @@ fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
     let path = site.files.path().join("register.csv");
     let rows = (1..3_000).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},b\n"));
     std::fs::write(&path, rows).unwrap();
-    let take = || site.agent.take_file(&path, &TableFormat::default(), Guard::default(), true);
+    let take = || site.agent.take(&plain(&path), Guard::default(), true);
     // Some groups of the file fit, the next one does not.
     site.disk.set_room(Some(150_000));
     let error = take().unwrap_err();
@@ -214,7 +223,7 @@ fn changes_that_are_all_refused_leave_no_mark() {
             marks.set(marks.get() + 1);
             Ok(())
         };
-        site.agent.take_items(items, mark).unwrap().len()
+        site.agent.take_singles(&RequestSource::new(items), mark).unwrap().len()
     };
     let put = |key: &str| {
         let row = serde_json::json!({"k": key, "v": "1"}).as_object().cloned().unwrap();
@@ -230,7 +239,8 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     let site = site();
     for value in ["1", "2", "3"] {
         let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
-        site.agent.take_items(vec![Ok(Item::made(Operation::Put, row))], || Ok(())).unwrap();
+        let request = RequestSource::new(vec![Ok(Item::made(Operation::Put, row))]);
+        site.agent.take_singles(&request, || Ok(())).unwrap();
     }
     let mut stood = Vec::new();
     let mut partition = Partition::new(0);
@@ -308,5 +318,5 @@ fn images_from_the_state_cannot_be_made_again_from_an_outbox_that_began_empty() 
     site.agent.images.apply(&[image("2")], 0).unwrap();
     site.agent.end_reopen(marker, Epoch::new([9; 16]), &BTreeMap::new()).unwrap();
     let lost = open(&site.disk, Box::new(MemoryImages::default()));
-    assert!(matches!(lost, Err(AgentError::Doubtful { .. })));
+    assert!(matches!(lost, Err(AgentError::Folder(FolderError::Doubtful { .. }))));
 }

@@ -6,9 +6,10 @@
 pub mod cells;
 pub mod file;
 pub mod format;
-pub mod items;
+pub mod http;
 mod objects;
 pub mod place;
+pub mod port;
 pub mod reader;
 pub mod row;
 pub mod values;

@@ -17,6 +17,8 @@ pub struct Place {
 }
 
 impl Place {
+    /// Of what stands in no file.
+    pub const NONE: Self = Self { line: 0, character: 0, byte: 0 };
     /// Where a file begins.
     pub const START: Self = Self { line: 1, character: 1, byte: 0 };
 

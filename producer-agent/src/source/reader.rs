@@ -5,24 +5,12 @@
 use schemas::avro::schema::AvroSchema;
 use schemas::key::{Key, KeyDeriver, KeyError, KeySpec};
 use schemas::limits;
-use serde::Serialize;
 
 use super::cells::{Cells, Columns, HeaderError, RowEncoder};
 use super::format::TableFormat;
 use super::place::Place;
-use super::row::{Bad, Extent, Row};
-
-/// A row that was set aside, with its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Parked {
-    /// Where what is wrong begins.
-    #[serde(flatten)]
-    pub place: Place,
-    /// The column, where one is to blame.
-    pub column: Option<String>,
-    /// What is wrong.
-    pub reason: String,
-}
+use super::port::SourceRow;
+use super::row::{Bad, Extent, Parked, Row};
 
 /// Reads rows of one file as keys and datums.
 #[derive(Debug, Clone)]
@@ -45,25 +33,6 @@ pub enum FitError {
     /// The channel's schema.
     #[error(transparent)]
     Schema(#[from] schemas::avro::schema::SchemaError),
-}
-
-/// What a row gave.
-#[derive(Debug)]
-pub enum Read {
-    /// A key and its image.
-    Good {
-        key: Key,
-        /// The image.
-        datum: Vec<u8>,
-    },
-    /// Set aside; the key where it can be read.
-    Bad {
-        key: Option<Key>,
-        /// Why.
-        parked: Parked,
-        /// How far it reaches.
-        extent: Extent,
-    },
 }
 
 /// Reads the key alone: of a row that cannot be read, or of which nothing else is told.
@@ -126,34 +95,38 @@ impl RowReader {
     }
 
     /// Reads one row.
-    pub fn read(&self, row: &Row) -> Read {
-        let parked = |place, column, reason: String| Parked { place, column, reason };
-        let cells = match &row.content {
-            Ok(cells) => cells,
+    pub fn read(&self, row: &Row) -> SourceRow {
+        match &row.content {
+            Ok(cells) => self.read_cells(cells, row.place, |index| row.place_of(index)),
             Err(Bad { place, reason, extent }) => {
-                let parked = parked(*place, None, reason.clone());
-                return Read::Bad { key: None, parked, extent: *extent };
+                let parked = Parked { place: *place, column: None, reason: reason.clone() };
+                SourceRow::Parked { key: None, parked, extent: *extent }
+            }
+        }
+    }
+
+    /// Reads the cells of a row that stands at `place`; `place_of` says where its nth cell stands.
+    pub fn read_cells(&self, cells: &Cells, place: Place, place_of: impl Fn(usize) -> Place) -> SourceRow {
+        let set_aside = |key, place, column, reason| {
+            let parked = Parked { place, column, reason };
+            SourceRow::Parked { key, parked, extent: Extent::Row }
+        };
+        let datum = match self.encoder.encode(cells) {
+            Ok(datum) => datum,
+            Err(error) => {
+                let place = error.index.map_or(place, place_of);
+                return set_aside(self.key.read(cells), place, Some(error.column), error.problem);
             }
         };
-        let extent = Extent::Row;
-        match self.encoder.encode(cells) {
-            Ok(datum) => match self.keys.derive(&datum) {
-                Ok(key) if datum.len() > limits::MAX_IMAGE_BYTES => {
-                    let size = datum.len();
-                    let limit = limits::MAX_IMAGE_BYTES;
-                    let reason = format!("it has {size} bytes; at most {limit} are taken");
-                    Read::Bad { key: Some(key), parked: parked(row.place, None, reason), extent }
-                }
-                Ok(key) => Read::Good { key, datum },
-                Err(error) => {
-                    Read::Bad { key: None, parked: parked(row.place, None, error.to_string()), extent }
-                }
-            },
-            Err(error) => {
-                let place = error.index.map_or(row.place, |index| row.place_of(index));
-                let parked = parked(place, Some(error.column), error.problem);
-                Read::Bad { key: self.key.read(cells), parked, extent }
+        match self.keys.derive(&datum) {
+            Ok(key) if datum.len() > limits::MAX_IMAGE_BYTES => {
+                let size = datum.len();
+                let limit = limits::MAX_IMAGE_BYTES;
+                let reason = format!("it has {size} bytes; at most {limit} are taken");
+                set_aside(Some(key), place, None, reason)
             }
+            Ok(key) => SourceRow::Present { place, key, datum },
+            Err(error) => set_aside(None, place, None, error.to_string()),
         }
     }
 }

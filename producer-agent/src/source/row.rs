@@ -1,5 +1,7 @@
 //! A row as a source gives it: its cells with their place, or what is wrong and how far that reaches.
 
+use serde::Serialize;
+
 use super::cells::Cells;
 use super::place::{Place, Widths};
 
@@ -27,6 +29,28 @@ pub struct Bad {
     pub extent: Extent,
 }
 
+/// A row that was set aside, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parked {
+    /// Where what is wrong begins.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The column, where one is to blame.
+    pub column: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Parked {
+    /// What is wrong, with the column where one is to blame.
+    pub fn in_words(&self) -> String {
+        match &self.column {
+            Some(column) => format!("{column}: {}", self.reason),
+            None => self.reason.clone(),
+        }
+    }
+}
+
 /// One row.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -40,12 +64,6 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row that stands in no file.
-    pub fn of(cells: Cells) -> Self {
-        let widths = Widths::new(encoding_rs::UTF_8, Vec::new());
-        Self { place: Place::START, content: Ok(cells), text: String::new(), starts: Vec::new(), widths }
-    }
-
     /// Where one of its cells begins.
     pub fn place_of(&self, index: usize) -> Place {
         self.starts.get(index).map_or(self.place, |start| self.behind(*start))

@@ -1,71 +1,61 @@
-//! A change file: rows with an operation column, each one change, in order.
+//! Changes as a source gives them: each row one change, in order.
 //!
-//! Owns the reading of operations and what they are on top of the images. A row that makes no sense is parked; its
-//! key keeps its image.
+//! Owns what they are on top of the images. A row that makes no sense is parked; its key keeps its image.
 
 use std::collections::HashMap;
 
 use super::counts::Counts;
 use crate::image::{ImageError, ImageStore};
-use crate::source::cells::{Cell, Cells};
-use crate::source::reader::{Parked, Read, RowReader};
-use crate::source::row::{Extent, Row};
+use crate::source::port::{Rows, SourceRow};
+use crate::source::row::{Extent, Parked};
 
-/// Where a row's operation stands.
+/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OperationAt {
-    /// In a column.
-    Column(usize),
-    /// In the member of this name.
-    Member(String),
+pub struct Change {
+    /// Where it stands in its source.
+    pub line: u64,
+    pub key: String,
+    /// The image after; `None` for a delete.
+    pub after: Option<Vec<u8>>,
 }
 
-impl OperationAt {
-    fn read<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
-        let cell = match self {
-            Self::Column(index) => cells.get(*index),
-            Self::Member(name) => cells.member(name),
-        };
-        match cell? {
-            Cell::Plain(text) | Cell::Text(text) => Some(text.as_str()),
-            _ => None,
-        }
-    }
-}
-
-/// What a change file says.
+/// What a source of changes says.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Line, key, and the image after; `None` for a delete.
-    pub rows: Vec<(u64, String, Option<Vec<u8>>)>,
+    /// In order.
+    pub rows: Vec<Change>,
     /// How many rows do what.
     pub counts: Counts,
     /// The rows set aside.
     pub parked: Vec<Parked>,
-    /// Why nothing of the file can be taken: which changes it has, and in which order, is not sure.
+    /// Why nothing of the source can be taken: which changes it has, and in which order, is not sure.
     pub refused: Option<String>,
 }
 
 impl Changes {
     /// Reads all rows.
-    pub fn read(
-        rows: impl Iterator<Item = Row>,
-        reader: &RowReader,
-        operation: &OperationAt,
-        images: &dyn ImageStore,
-    ) -> Result<Self, ImageError> {
+    pub fn read(rows: &mut dyn Rows, images: &dyn ImageStore) -> Result<Self, ImageError> {
         let mut changes = Self::default();
         // What the rows before this one made of a key.
         let mut present: HashMap<String, bool> = HashMap::new();
-        for row in rows {
-            let Some((key, after)) = changes.row(&row, reader, operation) else { continue };
+        for given in rows {
+            let (place, key, after) = match given {
+                SourceRow::Present { place, key, datum } => (place, key, Some(datum)),
+                SourceRow::Deleted { place, key } => (place, key, None),
+                SourceRow::Parked { parked, extent, .. } => {
+                    changes.set_aside(parked, extent);
+                    continue;
+                }
+            };
+            let key = key.as_str().to_owned();
             let known = match present.get(&key) {
                 Some(known) => *known,
                 None => images.get(&key)?.is_some(),
             };
             let counter = match (&after, known) {
                 (None, false) => {
-                    changes.park(&row, "it deletes a key that is not there");
+                    let reason = "it deletes a key that is not there".to_owned();
+                    changes.set_aside(Parked { place, column: None, reason }, Extent::Row);
                     continue;
                 }
                 (None, true) => &mut changes.counts.delete,
@@ -74,45 +64,15 @@ impl Changes {
             };
             *counter += 1;
             present.insert(key.clone(), after.is_some());
-            changes.rows.push((row.place.line, key, after));
+            changes.rows.push(Change { line: place.line, key, after });
         }
         Ok(changes)
     }
 
-    /// A row's key and its image afterwards; `None` where it is set aside.
-    fn row(&mut self, row: &Row, reader: &RowReader, at: &OperationAt) -> Option<(String, Option<Vec<u8>>)> {
-        if let Ok(cells) = &row.content {
-            match at.read(cells) {
-                Some("c" | "u") => {}
-                // Nothing but the key is looked at: the other cells may be empty, or not there.
-                Some("d") => {
-                    let key = reader.key(cells);
-                    if key.is_none() {
-                        self.park(row, "the key of what it deletes cannot be read");
-                    }
-                    return key.map(|key| (key.as_str().to_owned(), None));
-                }
-                _ => {
-                    self.park(row, "its operation is none of c, u, d");
-                    return None;
-                }
-            }
+    fn set_aside(&mut self, parked: Parked, extent: Extent) {
+        if extent != Extent::Row {
+            self.refused.get_or_insert_with(|| format!("line {}: {}", parked.place.line, parked.reason));
         }
-        match reader.read(row) {
-            Read::Good { key, datum } => Some((key.as_str().to_owned(), Some(datum))),
-            Read::Bad { parked, extent, .. } => {
-                if extent != Extent::Row {
-                    self.refused
-                        .get_or_insert_with(|| format!("line {}: {}", parked.place.line, parked.reason));
-                }
-                self.counts.park(parked, &mut self.parked);
-                None
-            }
-        }
-    }
-
-    fn park(&mut self, row: &Row, reason: &str) {
-        let parked = Parked { place: row.place, column: None, reason: reason.to_owned() };
         self.counts.park(parked, &mut self.parked);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::source::reader::Parked;
+use crate::source::row::Parked;
 
 /// Rows set aside that are named; more are counted. A file of nothing else may not fill the memory.
 const MOST_NAMED: usize = 100_000;

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::counts::Counts;
-use crate::source::reader::Parked;
+use crate::source::row::Parked;
 
 /// What became of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct FileReport {
     /// Its name.
     pub file: String,

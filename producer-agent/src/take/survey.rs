@@ -3,7 +3,7 @@
 //! Owns the survey (one reading: keys, repeats, counts, what is parked) and the rule that a row which cannot be
 //! read never counts as absent. Emitting is the agent's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use schemas::digest::hash128;
 use schemas::key::Key;
@@ -11,8 +11,8 @@ use schemas::key::Key;
 use super::counts::Counts;
 use crate::image::{ImageError, ImageStore};
 use crate::source::place::Place;
-use crate::source::reader::{Parked, Read, RowReader};
-use crate::source::row::{Extent, Row};
+use crate::source::port::{Rows, SourceRow};
+use crate::source::row::{Extent, Parked};
 
 /// What a key does, as far as one row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,6 @@ struct Seen {
     repeated: bool,
 }
 
-/// Names of members without a field that a report shows.
-const NAMED: usize = 40;
-
 fn repeat(place: Place, other: Place, key: &Key) -> Parked {
     let key = key.as_str();
     Parked {
@@ -51,16 +48,12 @@ pub struct Survey {
     seen: HashMap<u128, Seen>,
     /// How many rows do what.
     pub counts: Counts,
-    /// Rows that were read, good or not.
-    pub rows: u64,
     /// Keys that had an image before the file.
     pub known: u64,
     /// Rows that stand there again, cell for cell the same, and the line of the first.
     pub identical: Option<(u64, u64)>,
     /// The rows set aside.
     pub parked: Vec<Parked>,
-    /// Members that stand for no field.
-    pub unknown: BTreeSet<String>,
     /// Why the file's deletes are held: a row whose key cannot be read may be any of the absent ones.
     pub deletes_held: Option<String>,
     /// Why the file cannot be taken at all: it is not whole.
@@ -68,52 +61,50 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks through a file once.
-    pub fn of(
-        rows: impl Iterator<Item = Row>,
-        reader: &RowReader,
-        images: &dyn ImageStore,
-    ) -> Result<Self, ImageError> {
+    /// Looks through the rows of a whole register once.
+    pub fn of(rows: &mut dyn Rows, images: &dyn ImageStore) -> Result<Self, ImageError> {
         let mut survey = Self::default();
-        for row in rows {
-            survey.row(&row, reader, images)?;
+        for given in rows {
+            survey.row(given, images)?;
         }
         survey.count(images)?;
         Ok(survey)
     }
 
-    fn row(&mut self, row: &Row, reader: &RowReader, images: &dyn ImageStore) -> Result<(), ImageError> {
-        self.rows += 1;
-        if let Some(name) = row.content.as_ref().ok().and_then(|cells| reader.unknown(cells))
-            && self.unknown.len() < NAMED
-        {
-            self.unknown.insert(name.to_owned());
-        }
-        let (key, kind, image) = match reader.read(row) {
-            Read::Good { key, datum } => {
+    fn row(&mut self, given: SourceRow, images: &dyn ImageStore) -> Result<(), ImageError> {
+        let (place, key, kind, image) = match given {
+            SourceRow::Present { place, key, datum } => {
                 let kind = match images.get(key.as_str())? {
                     None => Kind::Create,
                     Some(image) if image == datum => Kind::Same,
                     Some(_) => Kind::Update,
                 };
-                (key, kind, hash128(&datum))
+                (place, key, kind, hash128(&datum))
             }
-            Read::Bad { key: Some(key), parked, .. } => {
+            // A register that says of a row that it is gone is none.
+            SourceRow::Deleted { place, key } => {
+                let reason = "it says that a row is gone; a whole register leaves it out".to_owned();
+                self.refused.get_or_insert_with(|| format!("line {}: {reason}", place.line));
+                self.park(Parked { place, column: None, reason });
+                (place, key, Kind::Parked, 0)
+            }
+            SourceRow::Parked { key: Some(key), parked, .. } => {
+                let place = parked.place;
                 self.park(parked);
-                (key, Kind::Parked, 0)
+                (place, key, Kind::Parked, 0)
             }
-            Read::Bad { key: None, parked, extent } => {
+            SourceRow::Parked { key: None, parked, extent } => {
                 self.hold(&parked, extent);
                 self.park(parked);
                 return Ok(());
             }
         };
         match self.seen.entry(hash128(key.as_str().as_bytes())) {
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(Seen { kind, image, place: row.place, repeated: false });
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(Seen { kind, image, place, repeated: false });
             }
-            std::collections::hash_map::Entry::Occupied(mut place) => {
-                let first = place.get_mut();
+            std::collections::hash_map::Entry::Occupied(mut entry) => {
+                let first = entry.get_mut();
                 if kind != Kind::Parked && first.kind == kind && first.image == image && !first.repeated {
                     let (count, line) = self.identical.unwrap_or((0, first.place.line));
                     self.identical = Some((count + 1, line));
@@ -123,10 +114,10 @@ impl Survey {
                 let is_first = !first.repeated && first.kind != Kind::Parked;
                 first.repeated = true;
                 if is_first {
-                    self.park(repeat(earlier.place, row.place, &key));
+                    self.park(repeat(earlier.place, place, &key));
                 }
                 if kind != Kind::Parked {
-                    self.park(repeat(row.place, earlier.place, &key));
+                    self.park(repeat(place, earlier.place, &key));
                 }
             }
         }
@@ -192,48 +183,44 @@ mod tests {
     use super::*;
     use crate::image::Fold;
     use crate::image::memory::MemoryImages;
-    use crate::source::cells::Cell;
-    use crate::source::cells::{Cells, Columns};
+    use crate::source::file::source::FileSource;
     use crate::source::format::TableFormat;
+    use crate::source::port::Source;
 
     const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
         {"name":"k","type":"string"},{"name":"n","type":"long"}]}"#;
 
-    fn reader() -> RowReader {
-        let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
-        reader_of(SCHEMA, &spec)
+    /// What becomes of each row of a file of these.
+    fn with_rows<T>(schema: &str, rows: &[[&str; 2]], then: impl FnOnce(&mut dyn Rows) -> T) -> T {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.csv");
+        let lines = rows.iter().map(|[k, n]| format!("{k},{n}\n"));
+        std::fs::write(&path, "k,n\n".to_owned() + &lines.collect::<String>()).unwrap();
+        let source = FileSource::open(&path, &TableFormat::default()).unwrap();
+        let key = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
+        let mut rows = source.rows(&AvroSchema::parse(schema).unwrap(), &key).unwrap();
+        then(rows.as_mut())
     }
 
-    fn reader_of(schema: &str, spec: &KeySpec) -> RowReader {
-        let schema = AvroSchema::parse(schema).unwrap();
-        let header = ["k".to_owned(), "n".to_owned()];
-        RowReader::new(&schema, spec, Columns::Named(&header), &TableFormat::default()).unwrap()
-    }
-
-    fn rows(rows: &[[&str; 2]]) -> Vec<Row> {
-        let row = |(cells, line): (&[&str; 2], u64)| {
-            let mut row =
-                Row::of(Cells::Ordered(cells.iter().map(|c| Cell::Plain((*c).to_owned())).collect()));
-            row.place = Place { line, byte: line, ..Place::START };
-            row
-        };
-        rows.iter().zip(2..).map(row).collect()
+    fn survey(rows: &[[&str; 2]], images: &MemoryImages) -> Survey {
+        with_rows(SCHEMA, rows, |rows| Survey::of(rows, images).unwrap())
     }
 
     fn images(known: &[[&str; 2]]) -> MemoryImages {
         let images = MemoryImages::default();
-        for row in rows(known) {
-            let Read::Good { key, datum } = reader().read(&row) else { panic!("{row:?}") };
-            images.apply(&[Fold { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
-        }
+        with_rows(SCHEMA, known, |rows| {
+            for given in rows {
+                let SourceRow::Present { key, datum, .. } = given else { panic!("{given:?}") };
+                images.apply(&[Fold { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
+            }
+        });
         images
     }
 
     #[test]
     fn a_file_is_compared_in_any_order() {
         let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
-        let file = rows(&[["c", "4"], ["d", "5"], ["a", "1"]]);
-        let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
+        let survey = survey(&[["c", "4"], ["d", "5"], ["a", "1"]], &images);
         assert_eq!(survey.counts, Counts { create: 1, update: 1, delete: 1, same: 1, parked: 0 });
         assert_eq!(survey.known, 3);
         assert!(survey.is_absent("b") && survey.changes("c") && survey.changes("d") && !survey.changes("a"));
@@ -242,8 +229,7 @@ mod tests {
     #[test]
     fn a_parked_row_is_never_absent_and_every_row_of_a_repeated_key_is_parked() {
         let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
-        let file = rows(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]]);
-        let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
+        let survey = survey(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]], &images);
         assert_eq!(survey.counts, Counts { create: 0, update: 0, delete: 0, same: 1, parked: 4 });
         let lines: Vec<_> = survey.parked.iter().map(|p| (p.place.line, p.column.as_deref())).collect();
         assert_eq!(lines, [(2, Some("n")), (3, None), (4, None), (5, None)]);
@@ -252,9 +238,10 @@ mod tests {
     #[test]
     fn the_same_row_twice_is_one_row() {
         let images = images(&[["a", "1"]]);
-        let file =
-            rows(&[["a", "1"], ["b", "2"], ["a", "1"], ["b", "2"], ["c", "3"], ["c", "4"], ["b", "2"]]);
-        let survey = Survey::of(file.into_iter(), &reader(), &images).unwrap();
+        let survey = survey(
+            &[["a", "1"], ["b", "2"], ["a", "1"], ["b", "2"], ["c", "3"], ["c", "4"], ["b", "2"]],
+            &images,
+        );
         assert_eq!(survey.counts, Counts { create: 1, same: 1, parked: 2, ..Counts::default() });
         assert_eq!(survey.identical, Some((3, 2)));
         assert!(
@@ -264,13 +251,11 @@ mod tests {
 
     #[test]
     fn a_row_that_the_log_could_not_take_is_parked_and_not_absent() {
-        let spec = KeySpec { fields: vec!["k".to_owned()], normalise: vec![] };
         let schema = SCHEMA.replace("long", "string");
-        let reader = reader_of(&schema, &spec);
         let images = MemoryImages::default();
         images.apply(&[Fold { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) }], 0).unwrap();
         let large = "x".repeat(limits::MAX_IMAGE_BYTES);
-        let survey = Survey::of(rows(&[["a", &large]]).into_iter(), &reader, &images).unwrap();
+        let survey = with_rows(&schema, &[["a", &large]], |rows| Survey::of(rows, &images).unwrap());
         assert_eq!(survey.counts, Counts { parked: 1, ..Counts::default() });
         assert!(survey.parked[0].reason.contains("at most 440000"));
     }
@@ -278,7 +263,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_read_holds_the_deletes() {
         let images = images(&[["a", "1"], ["b", "2"]]);
-        let survey = Survey::of(rows(&[["a", "1"], ["", "2"]]).into_iter(), &reader(), &images).unwrap();
+        let survey = survey(&[["a", "1"], ["", "2"]], &images);
         assert_eq!(survey.counts.delete, 0);
         assert!(survey.deletes_held.is_some_and(|why| why.contains("line 3")));
     }

@@ -18,6 +18,7 @@ use consumer_agent::phase::Phase;
 use consumer_agent::sink::Sink;
 use consumer_agent::sink::file::FileSink;
 use platform::segments::disk::RealDisk;
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
 use producer_agent::take::guard::Guard;
 use producer_agent::take::report::FileReport;
@@ -428,8 +429,9 @@ fn take(producer: &Producer, file: &Path) -> anyhow::Result<FileReport> {
         operation_column: Some(OPERATION.to_owned()),
         ..TableFormat::default()
     };
-    let report =
-        tokio::task::block_in_place(|| producer.agent.take_file(file, &format, Guard::default(), false))?;
+    let report = tokio::task::block_in_place(|| {
+        producer.agent.take(&FileSource::open(file, &format)?, Guard::default(), false)
+    })?;
     match (&report.guard, report.parked.first()) {
         (Some(why), _) => bail!("{}: held by the guard: {why}", file.display()),
         (_, Some(parked)) => bail!("{}, line {}: {}", file.display(), parked.place.line, parked.reason),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use jiff::SignedDuration;
-use producer_agent::agent::Agent;
+use producer_agent::agent::{Agent, AgentError};
 use producer_agent::source::file::drop_folder::{DropFolder, DropSettings, Fate, Marker, Ready, Taking};
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
 use producer_agent::take::guard::Guard;
 
@@ -131,7 +132,8 @@ impl Dropping<'_> {
         let taking: Taking = folder.reading(file)()?.context("the file changed while nobody wrote")?;
         meanwhile()?;
         folder.forget_last()?;
-        let fate = match self.agent.take_file(taking.path(), &format, self.guard, true) {
+        let taken = FileSource::open(taking.path(), &format).map_err(AgentError::from);
+        let fate = match taken.and_then(|source| self.agent.take(&source, self.guard, true)) {
             Ok(report) => {
                 ensure!(report.parked.is_empty(), "rows are parked: {report:?}");
                 folder.remember(&taking, true)?;

@@ -18,8 +18,10 @@ use producer_agent::agent::Agent;
 use producer_agent::image::{ImageError, ImageStore};
 use producer_agent::outbox::lock;
 use producer_agent::send::sender::{SendError, Sent};
+use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
-use producer_agent::source::items::ItemResult;
+use producer_agent::source::http::RequestSource;
+use producer_agent::source::http::items::ItemResult;
 use producer_agent::start::{self, Place, Started};
 use producer_agent::take::guard::Guard;
 use schemas::avro::schema::AvroSchema;
@@ -201,7 +203,7 @@ impl Provider {
     /// The whole register is compared with what the agent knows of it.
     fn compare(&self, agent: &Agent) -> anyhow::Result<()> {
         std::fs::write(&self.files, self.account().register.as_file())?;
-        let report = agent.take_file(&self.files, &TableFormat::default(), NO_GUARD, true)?;
+        let report = agent.take(&FileSource::open(&self.files, &TableFormat::default())?, NO_GUARD, true)?;
         anyhow::ensure!(report.taken && report.parked.is_empty(), "not compared: {report:?}");
         // The file has what was under way, too.
         self.account().give_up_order();
@@ -218,7 +220,7 @@ impl Provider {
                 continue;
             }
             let items = group.iter().map(|change| Ok(register::item(change))).collect();
-            for result in agent.take_items(items, || Ok(()))? {
+            for result in agent.take_singles(&RequestSource::new(items), || Ok(()))? {
                 anyhow::ensure!(!matches!(result, ItemResult::Refused { .. }), "refused: {result:?}");
             }
             self.taken();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use platform::simulation::random::Random;
-use producer_agent::source::items::{Item, Operation};
+use producer_agent::source::http::items::{Item, Operation};
 use schemas::avro::binary::{Cursor, DatumError};
 use serde_json::{Value as Json, json};
 

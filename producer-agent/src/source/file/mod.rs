@@ -6,6 +6,7 @@ mod delimited;
 pub mod drop_folder;
 pub mod propose;
 mod sniff;
+pub mod source;
 pub mod table;
 mod text;
 mod trailer;

@@ -26,7 +26,7 @@ pub use self::marks::Marker;
 use self::names::{Order, PARKED, REPORT, is_unfinished, natural};
 pub use self::singles::Singles;
 use self::taking::{Copied, Identity};
-use crate::source::reader::Parked;
+use crate::source::row::Parked;
 
 pub use self::accept::AcceptError;
 pub use self::taking::Taking;

@@ -1,19 +1,13 @@
 //! Single changes that a local system hands over: JSON of our own, or CloudEvents around it.
 //!
-//! Owns the shape of an item and what becomes of it on top of the images. One item that makes no sense is refused by
-//! itself; the others go on.
+//! Owns the shape of an item, and what its sender is told of it.
 
-use schemas::avro::schema::AvroSchema;
-use schemas::key::KeySpec;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
-use super::cells::{Cell, Cells, Columns};
-use super::format::TableFormat;
-use super::objects::{self, Members};
-use super::reader::{Read, RowReader};
-use super::row::Row;
+use crate::source::cells::{Cell, Cells};
+use crate::source::objects::{self, Members};
 
 /// What a change does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,46 +121,6 @@ fn event_data(value: &RawValue) -> Result<&RawValue, String> {
         }
     }
     of("data").ok_or_else(|| "the CloudEvent has no data".to_owned())
-}
-
-/// A key, and its row where there is one afterwards.
-pub(crate) type Change = (String, Option<Vec<u8>>);
-
-/// Reads items into changes.
-pub(crate) struct ItemReader(RowReader);
-
-impl ItemReader {
-    pub(crate) fn new(schema: &AvroSchema, spec: &KeySpec) -> Result<Self, String> {
-        let reader = RowReader::new(schema, spec, Columns::Open, &TableFormat::default());
-        reader.map(Self).map_err(|error| error.to_string())
-    }
-
-    pub(crate) fn read(&self, item: Item) -> Result<Change, String> {
-        if let Some(column) = self.0.unknown(&item.row) {
-            return Err(format!("the schema has no field {column:?}"));
-        }
-        if item.op == Operation::Delete {
-            let key = self.0.key(&item.row).ok_or("the key cannot be made of the row's fields")?;
-            return Ok((key.as_str().to_owned(), None));
-        }
-        match self.0.read(&Row::of(item.row)) {
-            Read::Good { key, datum } => Ok((key.as_str().to_owned(), Some(datum))),
-            Read::Bad { parked, .. } => Err(match parked.column {
-                Some(column) => format!("{column}: {}", parked.reason),
-                None => parked.reason,
-            }),
-        }
-    }
-}
-
-/// A row's key and its datum, from an object of plain values, as a local system hands it over.
-pub fn read_row(schema: &AvroSchema, spec: &KeySpec, row: &RawValue) -> Result<(String, Vec<u8>), String> {
-    let (cells, _) = objects::cells(row.get()).map_err(|error| error.to_string())?;
-    let item = Item { op: Operation::Put, row: Cells::Members(cells) };
-    match ItemReader::new(schema, spec)?.read(item)? {
-        (key, Some(datum)) => Ok((key, datum)),
-        (_, None) => Err("the row has no values".to_owned()),
-    }
 }
 
 #[cfg(test)]

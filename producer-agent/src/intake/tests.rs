@@ -1,13 +1,15 @@
-//! The agent's loop over its drop folder: one bad file never stops the rest.
+//! The intake over its drop folder: one bad file never stops the rest.
 
 use platform::pki::{Authority, Subject};
 use platform::segments::memory_disk::MemoryDisk;
+use schemas::avro::schema::AvroSchema;
 use schemas::ids::LogId;
 
 use super::*;
 use crate::agent::Opening;
-use crate::image::Fold;
 use crate::image::memory::MemoryImages;
+use crate::image::{Fold, ImageError, ImageStore};
+use crate::metrics::Metrics;
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
@@ -49,7 +51,7 @@ impl ImageStore for Breaks {
 struct Site {
     dir: tempfile::TempDir,
     config: ProducerConfig,
-    watch: Watch,
+    watch: Arc<Watch>,
     agent: Arc<Agent>,
     folder: DropFolder,
 }
@@ -63,7 +65,7 @@ impl Site {
              [drop]\nstill_for = \"0s\"\n{more}",
             dir.path().join("drop")
         );
-        let config: ProducerConfig = config::parse(Path::new("producer.toml"), &text).unwrap();
+        let config: ProducerConfig = platform::config::parse(Path::new("producer.toml"), &text).unwrap();
         let subject = Subject::Agent("1/main".parse().unwrap());
         let identity = Authority::new("d").unwrap().identity(&subject).unwrap();
         let watch = Watch::new(Metrics::new(&identity, Vec::new()).unwrap(), &config.drop_dir);
@@ -79,6 +81,7 @@ impl Site {
             log_id: LogId::new([7; 16]),
             schema: AvroSchema::parse(SCHEMA).unwrap(),
         });
+        let watch = Arc::new(watch);
         Self { dir, config, watch, agent: Arc::new(agent.unwrap()), folder }
     }
 
@@ -88,13 +91,14 @@ impl Site {
 
     /// Takes what is there; whether the agent must begin anew.
     async fn look(&mut self) -> bool {
+        let intake = Intake { config: &self.config, watch: &self.watch, agent: Arc::clone(&self.agent) };
         self.folder.ready().unwrap();
         for file in self.folder.ready().unwrap() {
-            match dropped(&self.config, &self.watch, &self.agent, &mut self.folder, &file).await {
+            match intake.dropped(&mut self.folder, &file).await {
                 Ok(_) => {}
-                Err(Dropped::Agent(Unwatched::BeginAnew)) => return true,
-                Err(Dropped::Agent(Unwatched::Failed(error))) => panic!("{error:#}"),
-                Err(Dropped::Folder(error)) => panic!("{error}"),
+                Err(NotSettled::Ended(IntakeEnded::BeginAnew)) => return true,
+                Err(NotSettled::Ended(IntakeEnded::Failed(error))) => panic!("{error:#}"),
+                Err(NotSettled::Folder(error)) => panic!("{error}"),
             }
         }
         false

@@ -1,0 +1,327 @@
+//! The intake: from the drop folder and the local endpoint to the agent.
+//!
+//! Owns the loop over dropped files: which is taken next, what becomes of it and what a person is told. One bad file never
+//! stops the rest. A file is moved only after all of it is safe in the outbox.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::segments::disk::RealDisk;
+use platform::shutdown::Tasks;
+
+use crate::agent::{Agent, AgentError};
+use crate::config::ProducerConfig;
+use crate::observe::Watch;
+use crate::source::cells::in_quotes;
+use crate::source::file::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Singles, Taking};
+use crate::source::file::source::FileSource;
+use crate::source::port::{Content, Source};
+use crate::start;
+use crate::take::report::FileReport;
+
+/// Parked rows that a report shows; the file beside it has all of them.
+const REPORTED_ROWS: usize = 1_000;
+/// How often the drop folder is looked at: a nightly file can wait this long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Brings what a registry hands over to one agent.
+pub(crate) struct Intake<'i> {
+    pub(crate) config: &'i ProducerConfig,
+    pub(crate) watch: &'i Arc<Watch>,
+    pub(crate) agent: Arc<Agent>,
+}
+
+/// Why the intake has ended.
+pub(crate) enum IntakeEnded {
+    /// What the agent keeps in memory may be wrong: it begins anew from its disk.
+    BeginAnew,
+    /// It cannot go on.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for IntakeEnded {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Why a file was not taken.
+enum NotTaken {
+    /// The file is wrong: it is refused by name.
+    Refused(String),
+    /// Something broke while it was read: it is refused, and the agent begins anew.
+    Broke(String),
+    /// The disk does not take more now.
+    Waits(AgentError),
+    /// The agent itself cannot go on.
+    Stuck(AgentError),
+}
+
+/// Why a dropped file was not done with.
+enum NotSettled {
+    /// The folder: the file is tried again.
+    Folder(DropError),
+    Ended(IntakeEnded),
+}
+
+impl From<DropError> for NotSettled {
+    fn from(error: DropError) -> Self {
+        Self::Folder(error)
+    }
+}
+
+/// Whether the file behind one may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Goes,
+    /// It waits for the disk, too.
+    Waits,
+}
+
+/// A file that was read, and what it has.
+struct ReadFile {
+    taking: Taking,
+    content: Result<Content, String>,
+}
+
+impl Intake<'_> {
+    /// Takes changes at the local endpoint, and files in the drop folder.
+    pub(crate) async fn run(&self, is_reopened: bool, endpoint: &Tasks) -> Result<(), IntakeEnded> {
+        let folder = DropFolder::open(&self.config.drop_dir, self.config.drop.clone())?;
+        // Before anything else is taken: a single change that came meanwhile is younger than the register it would be compared with.
+        if is_reopened {
+            self.compare_again(&folder).await?;
+            start::end_comparison(&RealDisk, &self.config.data_dir)?;
+        }
+        if let Some(http) = &self.config.http {
+            let singles = Singles::beside(&self.config.drop_dir);
+            let agent = Arc::clone(&self.agent);
+            crate::endpoint::listen(http, agent, singles, Arc::clone(self.watch), endpoint).await?;
+        }
+        self.watch_folder(folder).await
+    }
+
+    /// The last step of a reopen: what the source says is compared once more with what the channel holds.
+    async fn compare_again(&self, folder: &DropFolder) -> Result<(), IntakeEnded> {
+        let Some(file) = folder.last_full() else {
+            tracing::warn!("there is no whole register to compare with; drop one when there is");
+            return Ok(());
+        };
+        match self.take(&file, false).await {
+            Ok(report) => {
+                tell(&report);
+                if !report.taken {
+                    folder.hold_copy(&file)?;
+                }
+            }
+            Err(NotTaken::Refused(problem) | NotTaken::Broke(problem)) => {
+                tracing::error!(%problem, "the last whole register cannot be compared again; drop a new one");
+            }
+            Err(NotTaken::Waits(error) | NotTaken::Stuck(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn watch_folder(&self, mut folder: DropFolder) -> Result<(), IntakeEnded> {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            looks.tick().await;
+            let files = match folder.ready() {
+                Ok(files) => files,
+                Err(error) => {
+                    tracing::error!(%error, "the drop folder cannot be looked at; it is made and looked at again");
+                    // Somebody has removed it, perhaps to make it anew.
+                    if let Ok(again) = DropFolder::open(&self.config.drop_dir, self.config.drop.clone()) {
+                        folder = again;
+                    }
+                    continue;
+                }
+            };
+            for file in files {
+                match self.dropped(&mut folder, &file).await {
+                    Ok(Next::Goes) => {}
+                    Ok(Next::Waits) => break,
+                    Err(NotSettled::Folder(error)) => {
+                        tracing::error!(%error, "a dropped file waits; it is tried again");
+                        break;
+                    }
+                    Err(NotSettled::Ended(ended)) => return Err(ended),
+                }
+            }
+        }
+    }
+
+    /// Takes one file, and settles it.
+    async fn dropped(&self, folder: &mut DropFolder, file: &Ready) -> Result<Next, NotSettled> {
+        let Some(ReadFile { taking, content }) = self.read(folder, file).await? else {
+            return Ok(Next::Goes);
+        };
+        let content = match folder.check_mark(file, &taking).and(content) {
+            Ok(content) => content,
+            Err(problem) => return self.refuse(folder, file, taking, &problem),
+        };
+        let follows = match file.is_accepted {
+            false => folder.follows(&taking, content == Content::Changes),
+            // It was accepted before something else was taken.
+            true => folder.is_outdated(&taking).map_or(Follows::Next, Follows::Older),
+        };
+        match follows {
+            Follows::Next => {}
+            Follows::Waits => {
+                self.watch.waits(folder.waiting());
+                taking.leave();
+                return Ok(Next::Goes);
+            }
+            Follows::Older(why) => return self.hold(folder, taking, content, &why),
+        }
+        folder.forget_last()?;
+        match self.take(taking.path(), file.is_accepted).await {
+            Ok(report) => self.settle(folder, taking, report),
+            Err(NotTaken::Refused(problem)) => self.refuse(folder, file, taking, &problem),
+            Err(NotTaken::Broke(problem)) => {
+                self.refuse(folder, file, taking, &problem)?;
+                Err(NotSettled::Ended(IntakeEnded::BeginAnew))
+            }
+            Err(NotTaken::Waits(error)) => {
+                // The file stays where it is; what of it is in the outbox already is found unchanged next time.
+                tracing::error!(%error, file = %taking.name(), "the file waits until the disk takes more");
+                taking.leave();
+                Ok(Next::Waits)
+            }
+            Err(NotTaken::Stuck(error)) => {
+                taking.leave();
+                Err(NotSettled::Ended(error.into()))
+            }
+        }
+    }
+
+    /// Reads one file and looks what it has; none where it changed under reading.
+    async fn read(&self, folder: &DropFolder, file: &Ready) -> Result<Option<ReadFile>, NotSettled> {
+        let reading = folder.reading(file);
+        let format = self.config.format.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let Some(taking) = reading()? else { return Ok::<_, DropError>(None) };
+            let source = FileSource::open(taking.path(), &format);
+            let content = source.map(|source| source.content()).map_err(|error| error.to_string());
+            Ok(Some(ReadFile { taking, content }))
+        });
+        match task.await {
+            Ok(read) => Ok(read?),
+            Err(error) => {
+                let error = anyhow::Error::from(error).context("reading a dropped file");
+                Err(NotSettled::Ended(error.into()))
+            }
+        }
+    }
+
+    /// Hands a file to the agent, on a thread that may wait for the disk.
+    async fn take(&self, file: &Path, accepted: bool) -> Result<FileReport, NotTaken> {
+        let agent = Arc::clone(&self.agent);
+        let format = self.config.format.clone();
+        let guard = self.config.guard;
+        let path = file.to_owned();
+        let task = tokio::task::spawn_blocking(move || {
+            agent.take(&FileSource::open(&path, &format)?, guard, accepted)
+        });
+        match task.await {
+            Ok(Ok(report)) => Ok(report),
+            Ok(Err(error)) if error.is_of_the_file() => Err(NotTaken::Refused(error.to_string())),
+            Ok(Err(error)) if error.is_passing() => Err(NotTaken::Waits(error)),
+            Ok(Err(error)) => Err(NotTaken::Stuck(error)),
+            Err(_) => Err(NotTaken::Broke(
+                "the agent's own code failed on it (a defect: please report it); nothing more of it is taken"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn refuse(
+        &self,
+        folder: &mut DropFolder,
+        file: &Ready,
+        taking: Taking,
+        problem: &str,
+    ) -> Result<Next, NotSettled> {
+        // The copy's own place says nothing to whoever dropped it.
+        let copy = taking.path().display().to_string();
+        let problem = problem.replace(&copy, &file.path.display().to_string());
+        tracing::error!(file = %taking.name(), problem = %problem, "the file was refused");
+        self.watch.metrics().settled_file(Fate::Refused);
+        folder.settle(taking, Fate::Refused, &serde_json::json!({"refused": problem}))?;
+        Ok(Next::Goes)
+    }
+
+    /// Puts a file that comes too late where a person looks at it.
+    fn hold(
+        &self,
+        folder: &mut DropFolder,
+        taking: Taking,
+        content: Content,
+        why: &str,
+    ) -> Result<Next, NotSettled> {
+        tracing::warn!(file = %taking.name(), %why, "held; look at it, then: dit producer accept");
+        self.watch.metrics().settled_file(Fate::Held);
+        let is_full = content == Content::Register;
+        let report =
+            serde_json::json!({"file": taking.name(), "is_full": is_full, "taken": false, "guard": why});
+        folder.settle(taking, Fate::Held, &report)?;
+        Ok(Next::Goes)
+    }
+
+    fn settle(
+        &self,
+        folder: &mut DropFolder,
+        taking: Taking,
+        mut report: FileReport,
+    ) -> Result<Next, NotSettled> {
+        tell(&report);
+        self.watch.metrics().took_file(&report);
+        let fate = if report.taken { Fate::Taken } else { Fate::Held };
+        folder.name_parked(&taking, fate, &report.parked)?;
+        report.parked.truncate(REPORTED_ROWS);
+        if report.taken {
+            self.watch.took(&report);
+            folder.remember(&taking, report.is_full)?;
+            self.watch.waits(folder.waiting());
+        }
+        let report = serde_json::to_value(&report).unwrap_or_default();
+        folder.settle(taking, fate, &report)?;
+        Ok(Next::Goes)
+    }
+}
+
+/// Says in the log what became of a file.
+fn tell(report: &FileReport) {
+    let counts = report.counts;
+    let file = report.file.as_str();
+    let create = counts.create;
+    let update = counts.update;
+    let delete = counts.delete;
+    let parked = counts.parked;
+    for remark in &report.remarks {
+        tracing::warn!(%file, "{remark}");
+    }
+    if !report.ignored_columns.is_empty() {
+        let columns = in_quotes(&report.ignored_columns);
+        tracing::info!(%file, "columns that stand for no field are not read: {columns}");
+    }
+    if parked > 0 {
+        let first = report.parked.first();
+        let line = first.map_or(0, |row| row.place.line);
+        let reason = first.map(|row| row.reason.clone()).unwrap_or_default();
+        tracing::warn!(%file, "{parked} row(s) are parked, the first at line {line}: {reason}");
+    }
+    match (&report.guard, report.taken) {
+        (Some(why), false) => {
+            tracing::warn!(%file, %why, "held by the guard; look at it, then: dit producer accept");
+        }
+        _ => tracing::info!(%file, create, update, delete, parked, "taken"),
+    }
+    if let (Some(why), true) = (&report.deletes_held, report.taken) {
+        tracing::warn!(%file, "taken in part: no row is deleted by it, as {why}; correct the source, or say trailer in [format]");
+    }
+}
+
+#[cfg(test)]
+mod tests;

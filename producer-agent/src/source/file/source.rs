@@ -1,0 +1,206 @@
+//! A file as a source: the whole register, or changes where its header says an operation.
+//!
+//! Owns where a change file's operations stand, and what is to be said of a file's columns and quotes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use schemas::avro::schema::AvroSchema;
+use schemas::key::{Key, KeySpec};
+
+use super::table::{Table, TableError};
+use crate::source::cells::{Cell, Cells, Columns};
+use crate::source::format::TableFormat;
+use crate::source::place::Place;
+use crate::source::port::{Content, Notes, Rows, Source, SourceError, SourceRow};
+use crate::source::reader::{FitError, RowReader};
+use crate::source::row::{Extent, Parked, Row};
+
+/// Names of members without a field that are told.
+const NAMED: usize = 40;
+
+/// A file that changes no more.
+#[derive(Debug, Clone)]
+pub struct FileSource {
+    path: PathBuf,
+    name: String,
+    format: TableFormat,
+    operation: Option<OperationAt>,
+}
+
+/// A file that does not fit its channel.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {error}")]
+struct Misfit {
+    name: String,
+    error: FitError,
+}
+
+/// Where a row's operation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum OperationAt {
+    /// In a column.
+    Column(usize),
+    /// In the member of this name.
+    Member(String),
+}
+
+impl From<TableError> for SourceError {
+    fn from(error: TableError) -> Self {
+        Self::Unfit(Box::new(error))
+    }
+}
+
+impl FileSource {
+    /// Looks at a file's head: whether it is the whole register, or changes.
+    pub fn open(path: &Path, format: &TableFormat) -> Result<Self, SourceError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let table = Table::open(path, format)?;
+        let operation = OperationAt::find(&table, format)
+            .map_err(|problem| SourceError::Unreliable { name: name.clone(), problem })?;
+        Ok(Self { path: path.to_owned(), name, format: format.clone(), operation })
+    }
+}
+
+impl Source for FileSource {
+    fn kind(&self) -> &'static str {
+        match self.content() {
+            Content::Register => "file",
+            Content::Changes => "change_file",
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn content(&self) -> Content {
+        if self.operation.is_some() { Content::Changes } else { Content::Register }
+    }
+
+    fn rows(&self, schema: &AvroSchema, key: &KeySpec) -> Result<Box<dyn Rows + '_>, SourceError> {
+        let table = Table::open(&self.path, &self.format)?;
+        let misfit = |error| SourceError::Unfit(Box::new(Misfit { name: self.name.clone(), error }));
+        let reader = RowReader::new(schema, key, table.columns(), &self.format).map_err(misfit)?;
+        Ok(Box::new(FileRows { source: self, table, reader, unknown: BTreeSet::new() }))
+    }
+}
+
+impl OperationAt {
+    /// Where a change file's operations stand; none in a whole register.
+    fn find(table: &Table, format: &TableFormat) -> Result<Option<Self>, String> {
+        let Some(name) = format.operation_column.as_ref() else { return Ok(None) };
+        let bare = |column: &str| column.trim().to_lowercase();
+        let mut alike = table.header().iter().enumerate().filter(|(_, column)| bare(column) == bare(name));
+        match (alike.next(), alike.next()) {
+            (None, _) => Ok(None),
+            (Some((place, column)), None) if column == name => Ok(Some(match table.columns() {
+                Columns::Named(_) => Self::Column(place),
+                Columns::Open => Self::Member(name.clone()),
+            })),
+            // Read as a register, a change file would delete all that it does not name.
+            (Some((_, column)), None) => {
+                Err(format!("it has a column {column:?}, operation_column is {name:?}: write them alike"))
+            }
+            (Some(_), Some(_)) => Err(format!("the operation column {name:?} stands there twice")),
+        }
+    }
+
+    fn read<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
+        let cell = match self {
+            Self::Column(index) => cells.get(*index),
+            Self::Member(name) => cells.member(name),
+        };
+        match cell? {
+            Cell::Plain(text) | Cell::Text(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+}
+
+/// A file's rows, from its first on.
+struct FileRows<'s> {
+    source: &'s FileSource,
+    table: Table,
+    reader: RowReader,
+    /// Members that stand for no field.
+    unknown: BTreeSet<String>,
+}
+
+impl FileRows<'_> {
+    fn of_register(&mut self, row: &Row) -> SourceRow {
+        if let Ok(cells) = &row.content
+            && let Some(name) = self.reader.unknown(cells)
+        {
+            if Some(name) == self.source.format.operation_column.as_deref() {
+                let reason =
+                    format!("it has {name:?}, the first has not: which rows are changes is not sure");
+                return set_aside(row.place, None, reason, Extent::File);
+            }
+            if self.unknown.len() < NAMED {
+                self.unknown.insert(name.to_owned());
+            }
+        }
+        self.reader.read(row)
+    }
+
+    fn of_changes(&self, row: &Row, operation: &OperationAt) -> SourceRow {
+        let Ok(cells) = &row.content else { return self.reader.read(row) };
+        let place = row.place;
+        match operation.read(cells) {
+            Some("c" | "u") => self.reader.read(row),
+            // Nothing but the key is looked at: the other cells may be empty, or not there.
+            Some("d") => match self.reader.key(cells) {
+                Some(key) => SourceRow::Deleted { place, key },
+                None => {
+                    let reason = "the key of what it deletes cannot be read".to_owned();
+                    set_aside(place, None, reason, Extent::Row)
+                }
+            },
+            _ => {
+                let reason = "its operation is none of c, u, d".to_owned();
+                set_aside(place, self.reader.key(cells), reason, Extent::Row)
+            }
+        }
+    }
+}
+
+fn set_aside(place: Place, key: Option<Key>, reason: String, extent: Extent) -> SourceRow {
+    SourceRow::Parked { key, parked: Parked { place, column: None, reason }, extent }
+}
+
+impl Iterator for FileRows<'_> {
+    type Item = SourceRow;
+
+    fn next(&mut self) -> Option<SourceRow> {
+        let row = self.table.next()?;
+        Some(match &self.source.operation {
+            None => self.of_register(&row),
+            Some(operation) => self.of_changes(&row, operation),
+        })
+    }
+}
+
+impl Rows for FileRows<'_> {
+    fn notes(&self) -> Notes {
+        let mut remarks = Vec::new();
+        if let Some((count, place)) = self.table.loose() {
+            remarks.push(format!(
+                "{count} row(s) have a quote within a cell that is not quoted, taken as it stands; the first at line {}, character {}",
+                place.line, place.character
+            ));
+        }
+        if let Some((count, place)) = self.table.rows_in_quotes() {
+            remarks.push(format!(
+                "{count} row(s) have quotes around lines that look like rows, taken as text; the first at line {}, character {}: look whether a quote is missing there",
+                place.line, place.character
+            ));
+        }
+        let is_operation = |column: &&String| {
+            self.source.operation.is_some() && Some(*column) == self.source.format.operation_column.as_ref()
+        };
+        let ignored = self.reader.ignored().iter().filter(|column| !is_operation(column));
+        let ignored_columns = ignored.chain(&self.unknown).cloned().collect();
+        Notes { rows: self.table.rows(), remarks, ignored_columns }
+    }
+}

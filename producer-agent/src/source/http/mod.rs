@@ -1,0 +1,112 @@
+//! A local request as a source: single changes that a system beside the agent hands over.
+//!
+//! Owns what a request's changes are as rows. One that makes no sense is set aside by itself; the others go on. Listening
+//! and answering are the endpoint's.
+
+pub mod items;
+
+use schemas::avro::schema::AvroSchema;
+use schemas::key::KeySpec;
+use serde_json::value::RawValue;
+
+use self::items::{Item, Operation};
+use super::cells::{Cells, Columns};
+use super::format::TableFormat;
+use super::objects;
+use super::place::Place;
+use super::port::{Content, Notes, Rows, Source, SourceError, SourceRow};
+use super::reader::RowReader;
+use super::row::{Extent, Parked};
+
+/// The changes of one request, in order.
+#[derive(Debug, Clone)]
+pub struct RequestSource {
+    items: Vec<Result<Item, String>>,
+}
+
+impl RequestSource {
+    /// A request's changes; a wrong one is there with what is wrong.
+    pub const fn new(items: Vec<Result<Item, String>>) -> Self {
+        Self { items }
+    }
+}
+
+impl Source for RequestSource {
+    fn kind(&self) -> &'static str {
+        "http"
+    }
+
+    fn name(&self) -> &'static str {
+        ""
+    }
+
+    fn content(&self) -> Content {
+        Content::Changes
+    }
+
+    fn rows(&self, schema: &AvroSchema, key: &KeySpec) -> Result<Box<dyn Rows + '_>, SourceError> {
+        let reader = reader(schema, key);
+        Ok(Box::new(RequestRows { items: self.items.iter(), reader, rows: 0 }))
+    }
+}
+
+fn reader(schema: &AvroSchema, key: &KeySpec) -> Result<RowReader, String> {
+    RowReader::new(schema, key, Columns::Open, &TableFormat::default()).map_err(|error| error.to_string())
+}
+
+/// A request's changes as rows.
+struct RequestRows<'s> {
+    items: std::slice::Iter<'s, Result<Item, String>>,
+    /// Or why the channel takes no single changes: each is told so.
+    reader: Result<RowReader, String>,
+    rows: u64,
+}
+
+impl Iterator for RequestRows<'_> {
+    type Item = SourceRow;
+
+    fn next(&mut self) -> Option<SourceRow> {
+        let item = self.items.next()?;
+        self.rows += 1;
+        Some(match (item, &self.reader) {
+            (Ok(item), Ok(reader)) => read(reader, item),
+            (Err(reason), _) | (_, Err(reason)) => set_aside(reason.clone()),
+        })
+    }
+}
+
+impl Rows for RequestRows<'_> {
+    fn notes(&self) -> Notes {
+        Notes { rows: self.rows, ..Notes::default() }
+    }
+}
+
+fn set_aside(reason: String) -> SourceRow {
+    let parked = Parked { place: Place::NONE, column: None, reason };
+    SourceRow::Parked { key: None, parked, extent: Extent::Row }
+}
+
+fn read(reader: &RowReader, item: &Item) -> SourceRow {
+    if let Some(column) = reader.unknown(&item.row) {
+        return set_aside(format!("the schema has no field {column:?}"));
+    }
+    let place = Place::NONE;
+    match item.op {
+        Operation::Put => reader.read_cells(&item.row, place, |_| place),
+        Operation::Delete => match reader.key(&item.row) {
+            Some(key) => SourceRow::Deleted { place, key },
+            None => set_aside("the key cannot be made of the row's fields".to_owned()),
+        },
+    }
+}
+
+/// A row's key and its datum, from an object of plain values, as a local system hands it over.
+pub fn read_row(schema: &AvroSchema, key: &KeySpec, row: &RawValue) -> Result<(String, Vec<u8>), String> {
+    let (cells, _) = objects::cells(row.get()).map_err(|error| error.to_string())?;
+    let item = Item { op: Operation::Put, row: Cells::Members(cells) };
+    match read(&reader(schema, key)?, &item) {
+        SourceRow::Present { key, datum, .. } => Ok((key.as_str().to_owned(), datum)),
+        SourceRow::Deleted { .. } => Err("the row has no values".to_owned()),
+        SourceRow::Parked { parked, .. } => Err(parked.in_words()),
+    }
+}
