@@ -70,7 +70,7 @@ async fn a_late_joiner_on_kafka_and_into_postgresql() {
     drop(killing.await.unwrap());
     assert!(outcome.equal);
     let late = outcome.replicas.last().unwrap();
-    // How much is in the state when its pass begins is the materialiser's; the rest comes as what happens.
+    // How much is in the state when its snapshot begins is the materialiser's; the rest comes as what happens.
     let present = usize::try_from(late.delivered.present).unwrap();
     assert!(present > 0 && late.delivered.changed > 0 && present <= before.max(after), "{late:?}");
 }
@@ -100,7 +100,7 @@ fn a_late_joiner_gets_each_key_once_and_then_what_happens() {
     let happened: u64 = counts.map(|count| count.as_u64().unwrap()).sum();
     let present = present.unwrap();
     let changed = changed.unwrap();
-    // How much of the first version the state holds when its pass begins is the materialiser's; the rest comes as
+    // How much of the first version the state holds when its snapshot begins is the materialiser's; the rest comes as
     // what happens, and what the state holds does not come again.
     assert!(present > 0 && changed > 0, "{late}");
     assert!(late["rows"].as_u64().unwrap() <= present + changed && present + changed <= happened, "{late}");

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use platform::client::{Client, ClientError, send_json};
+use platform::client::{Client, send_json};
 use platform::segments::SegmentError;
 use platform::segments::checked_file;
 use platform::segments::disk::Disk;
@@ -14,13 +14,12 @@ use schemas::avro::schema::AvroSchema;
 use schemas::ids::{AgentId, ChannelName, Epoch};
 use schemas::publish::ChannelStatus;
 
-use crate::agent::reopen::StateError;
 use crate::agent::{Agent, AgentError, Opening};
 use crate::folder::FolderError;
 use crate::image::{ImageError, ImageStore};
 use crate::outbox::lock;
 use crate::send::machine::{Doubt, SendMachine};
-use crate::send::sender::{REQUEST_LIMIT, ReopenError, SendError, Sender};
+use crate::send::sender::{REQUEST_LIMIT, ReadStateError, SendError, Sender};
 
 const MARK_KIND: &[u8; 4] = b"mark";
 
@@ -75,27 +74,21 @@ impl Reopened {
 /// Why an agent could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The router.
-    #[error(transparent)]
-    Client(#[from] ClientError),
     /// The router, or the outbox.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// The channel's state.
+    #[error(transparent)]
+    State(#[from] ReadStateError),
     /// The images.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The folder.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// The reopen.
-    #[error(transparent)]
-    Reopen(#[from] ReopenError),
     /// The mark of a reopen.
     #[error("the mark of a reopen: {0}")]
     Mark(#[from] SegmentError),
-    /// No randomness for an epoch.
-    #[error(transparent)]
-    Random(#[from] platform::random::NoRandomness),
     /// Another agent sends the channel.
     #[error(
         "channel {channel} is sent by {other}; one agent sends at a time. If that one is gone for good, set take_over = true"
@@ -110,13 +103,9 @@ pub enum StartError {
 impl StartError {
     /// Whether the router, not this agent, is in the way.
     pub fn is_retryable(&self) -> bool {
-        let of_send = |error: &SendError| matches!(error, SendError::Client(client) if client.is_retryable());
         match self {
-            Self::Client(client) => client.is_retryable(),
-            Self::Send(send) => of_send(send),
-            Self::Reopen(ReopenError::Client(client)) => client.is_retryable(),
-            Self::Reopen(ReopenError::Send(send)) => of_send(send),
-            Self::Reopen(ReopenError::State(StateError::Cut)) => true,
+            Self::Send(error) => error.is_retryable(),
+            Self::State(error) => error.is_retryable(),
             _ => false,
         }
     }
@@ -130,7 +119,7 @@ pub async fn start(
     tell: &(dyn Fn(&Reopened) + Sync),
 ) -> Result<Started, StartError> {
     let request = client.get(&format!("/v1/channels/{}", place.channel)).timeout(REQUEST_LIMIT);
-    let status: ChannelStatus = send_json(request).await?;
+    let status: ChannelStatus = send_json(request).await.map_err(SendError::from)?;
     let opening = || -> Result<Opening, StartError> {
         Ok(Opening {
             dir: place.dir.to_owned(),
@@ -200,7 +189,7 @@ async fn reopen(
     partitions: u32,
     is_restored: bool,
 ) -> Result<(), StartError> {
-    let epoch = Epoch::new(platform::random::id()?);
+    let epoch = Epoch::new(platform::random::id().map_err(SendError::from)?);
     let marker = agent.begin_reopen(sender.first_unacknowledged()?, is_restored)?;
     let ends = sender.reopen(SendMachine::new(id.clone(), epoch, partitions)).await?;
     sender.read_state(agent).await?;

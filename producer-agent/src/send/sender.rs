@@ -18,8 +18,8 @@ use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put
 use tokio::sync::watch;
 
 use super::machine::{Doubt, SendMachine, Verdict};
+use crate::agent::Agent;
 use crate::agent::reopen::{Ends, OwnState, StateError};
-use crate::agent::{Agent, AgentError};
 use crate::outbox::{Content, OutboxError, Placed, SharedOutbox, Window, lock};
 
 /// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
@@ -51,24 +51,32 @@ pub enum SendError {
     Random(#[from] platform::random::NoRandomness),
 }
 
-/// Why a reopen did not come to its end; it is begun anew.
+impl SendError {
+    /// Whether the router is in the way, and the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_retryable())
+    }
+}
+
+/// Why the channel's state was not read to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum ReopenError {
-    /// The router.
-    #[error(transparent)]
-    Send(#[from] SendError),
+pub enum ReadStateError {
     /// The router.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The channel's state.
+    /// What it sent, or the agent's images.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The agent's folder.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
-    /// No randomness for an epoch.
-    #[error(transparent)]
-    Random(#[from] platform::random::NoRandomness),
+}
+
+impl ReadStateError {
+    /// Whether the router is in the way, and the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_retryable(),
+            Self::State(error) => matches!(error, StateError::Cut),
+        }
+    }
 }
 
 /// Where sending stands, for whoever waits.
@@ -187,7 +195,7 @@ impl Sender {
     }
 
     /// Reads the channel's own state into the agent's images.
-    pub async fn read_state(&self, agent: &Agent) -> Result<(), ReopenError> {
+    pub async fn read_state(&self, agent: &Agent) -> Result<(), ReadStateError> {
         let path = format!("/v1/channels/{}/state", self.channel);
         // A router that falls silent is left: the state is read again from its beginning.
         let within = |_| StateError::Cut;

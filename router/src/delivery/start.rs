@@ -70,7 +70,7 @@ pub enum StartPositionError {
     #[error("reconcile= needs from= a cursor that stands in the log, not in a snapshot")]
     ReconcileWithoutCursor,
     /// A snapshot that no router began.
-    #[error("the cursor's pass was not begun by a router of this network; begin again with from=state")]
+    #[error("the cursor's snapshot was not begun by a router of this network; begin again with from=state")]
     Unsealed,
     /// A cursor of another version.
     #[error(

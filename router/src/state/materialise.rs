@@ -420,3 +420,6 @@ async fn read_present(source: &PartitionSource, value: &[u8], offset: Offset) ->
     let image = hash128(codec.decode_all(datum)?.after.unwrap_or_default());
     Ok(Present { image, schema, place: Place::State(offset) })
 }
+
+#[cfg(test)]
+mod tests;

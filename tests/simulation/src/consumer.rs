@@ -137,7 +137,7 @@ struct Checked {
     site: Arc<Consumer>,
     inner: FileSink,
     derived: Option<AvroSchema>,
-    /// The number of each key's last change, as far as this stream or its pass has told.
+    /// The number of each key's last change, as far as this stream or its snapshot has told.
     last: BTreeMap<String, i64>,
     /// Keys of the snapshot that is under way.
     snapshot: Option<BTreeSet<String>>,
