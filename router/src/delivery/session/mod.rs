@@ -292,3 +292,6 @@ impl Session {
         self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
     }
 }
+
+#[cfg(test)]
+mod tests;
