@@ -22,7 +22,6 @@ use crate::receive::reconciler::Reconciled;
 pub struct Status {
     /// The version of this form; 1.
     pub format: u32,
-    /// The agreement.
     pub agreement: AgreementNumber,
     /// In a word.
     pub phase: Phase,

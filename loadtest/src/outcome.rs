@@ -54,7 +54,6 @@ pub(crate) struct Measured {
 /// A process's part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Process {
-    /// What it is.
     pub(crate) name: String,
     /// What it took during the measurement (CPU), and at most since its start (memory).
     #[serde(flatten)]

@@ -32,7 +32,6 @@ pub enum ClientError {
     /// An answer that is not ours.
     #[error("{url}: answered {status} in a form that dit does not use; is this a dit router?")]
     Strange {
-        /// Where.
         url: String,
         /// The HTTP status.
         status: u16,

@@ -16,7 +16,6 @@ const BEYOND_OWNER: u32 = 0o077;
 #[derive(Debug, thiserror::Error)]
 #[error("{path} can be read by others on this machine (mode {mode:o}): chmod 600 {path}")]
 pub struct Open {
-    /// The file.
     pub path: PathBuf,
     /// Its permissions.
     pub mode: u32,
@@ -44,7 +43,6 @@ pub enum PasswordError {
     /// The file.
     #[error("{path}: {error}")]
     File {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         error: io::Error,
@@ -64,10 +62,7 @@ pub fn password(path: &Path) -> Result<String, PasswordError> {
 pub enum HoldError {
     /// Another process works in it.
     #[error("{path}: another process works in this folder; each needs one of its own")]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// The system has no answer.
     #[error("{path}: {error}")]
     Unsure {

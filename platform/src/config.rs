@@ -12,7 +12,6 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: cannot be read: {error}")]
     Unreadable {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,
@@ -20,17 +19,14 @@ pub enum ConfigError {
     /// Not what the keys' types say.
     #[error("{path}, line {line}: {problem}")]
     Malformed {
-        /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What is wrong.
         problem: String,
     },
     /// Well-formed, but it cannot be.
     #[error("{path}: {key}: {problem}")]
     Invalid {
-        /// The file.
         path: PathBuf,
         key: String,
         /// What is wrong and what to write.

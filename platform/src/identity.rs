@@ -49,16 +49,10 @@ impl IdentityFiles {
 pub enum IdentityError {
     /// A file cannot be read as PEM.
     #[error("{path}: {problem}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    File { path: PathBuf, problem: String },
     /// Our own certificate has run out.
     #[error("{path}: the certificate was good until {until}; have a new one issued and put it there")]
     Expired {
-        /// The file.
         path: PathBuf,
         /// Its last moment.
         until: String,

@@ -20,7 +20,6 @@ use crate::shutdown::Tasks;
 /// One thing that a process needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What it is.
     pub name: &'static str,
     /// What is wrong with it.
     pub fault: Option<String>,

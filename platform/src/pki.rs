@@ -46,7 +46,6 @@ pub enum PkiError {
     /// A file could not be written or read.
     #[error("{path}: {error}")]
     File {
-        /// The file.
         path: String,
         /// What the system said.
         error: std::io::Error,

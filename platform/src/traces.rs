@@ -36,11 +36,7 @@ pub enum TraceError {
     #[error(
         "{variable}={value}: traces go by http/protobuf only; leave it out, and give the collector's HTTP port"
     )]
-    Protocol {
-        variable: &'static str,
-        /// What it says.
-        value: String,
-    },
+    Protocol { variable: &'static str, value: String },
     /// An exporter that is not built in.
     #[error("OTEL_TRACES_EXPORTER={0}: it may be \"otlp\" or \"none\"")]
     Exporter(String),

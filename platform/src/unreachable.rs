@@ -4,7 +4,6 @@
 #[derive(Debug, thiserror::Error)]
 #[error("{url}: {problem}")]
 pub struct Unreachable {
-    /// Where.
     pub url: String,
     /// Why, with its causes.
     pub problem: String,

@@ -18,17 +18,9 @@ pub enum Item {
     /// A change event that counts.
     Change(Arc<LocatedChange>),
     /// A record that counts but cannot be read: parked by name, for nobody.
-    Poison {
-        offset: Offset,
-        /// Why.
-        reason: String,
-    },
+    Poison { offset: Offset, reason: String },
     /// Everybody starts over.
-    Resync {
-        offset: Offset,
-        /// Why.
-        reason: String,
-    },
+    Resync { offset: Offset, reason: String },
 }
 
 /// A stretch of a partition, folded; `N` is what an observer notes of it.

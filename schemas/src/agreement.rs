@@ -53,7 +53,6 @@ pub struct Agreement {
     pub provider: ParticipantId,
     /// Who may have it.
     pub consumer: ParticipantId,
-    /// The channel.
     pub channel: ChannelName,
     /// What for.
     pub purpose: String,

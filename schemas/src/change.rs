@@ -76,7 +76,6 @@ pub struct Source<'a> {
 /// A change event around borrowed images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change<'a> {
-    /// What happened.
     pub op: Op,
     /// The subject's key.
     pub key: &'a str,

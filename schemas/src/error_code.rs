@@ -215,7 +215,6 @@ pub struct Problem {
     pub kind: String,
     /// The HTTP status.
     pub status: u16,
-    /// The code.
     pub code: ErrorCode,
     /// What went wrong and what to do about it, for a person.
     pub detail: String,

@@ -80,7 +80,6 @@ pub struct Counted {
 /// The table's word on one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The partition.
     pub partition: Partition,
     /// `None` while nobody has opened it.
     pub counted: Option<Counted>,

@@ -103,16 +103,12 @@ impl FromStr for Ranges {
 pub enum ReconcileQuery {
     /// The digests of finer ranges within some.
     Digests {
-        /// Where.
         within: Ranges,
         /// How fine.
         bits: u8,
     },
     /// All rows of some ranges.
-    Rows {
-        /// Which.
-        within: Ranges,
-    },
+    Rows { within: Ranges },
 }
 
 impl ReconcileQuery {

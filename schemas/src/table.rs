@@ -51,7 +51,6 @@ impl Writer {
 /// Where an epoch ended that was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// The epoch.
     pub epoch: Epoch,
     /// The sequence that would have counted next; everything below counts.
     pub next: Sequence,

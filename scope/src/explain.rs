@@ -65,7 +65,6 @@ pub struct Explanation {
 /// An event whose decision is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct ExplainedEvent<'e> {
-    /// What happened.
     pub op: Op,
     pub key: &'e str,
     /// The image before, in the terms' writer schema.

@@ -17,10 +17,7 @@ pub enum Change {
     /// It gives what it gave, of the same fields.
     Same,
     /// It gives what it gave; these fields are new, and denied until a version of it names them.
-    Pending {
-        /// Their names.
-        fields: Vec<String>,
-    },
+    Pending { fields: Vec<String> },
     /// It is suspended before the first event of that schema, for this reason.
     Suspended {
         /// Why, and what repairs it.

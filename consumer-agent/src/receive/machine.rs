@@ -28,7 +28,6 @@ pub enum Received {
 pub struct Closed {
     /// What comes next.
     pub next: Next,
-    /// Why.
     pub reason: CloseReason,
     /// For people.
     pub detail: String,

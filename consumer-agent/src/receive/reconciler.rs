@@ -30,7 +30,6 @@ const RESYNCS_OF_A_REQUEST: u32 = 1;
 /// How the last comparison ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciled {
-    /// When.
     pub at: Millis,
     /// Whether the replica equals its part of the register now.
     pub equal: bool,

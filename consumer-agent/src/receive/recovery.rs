@@ -26,7 +26,6 @@ pub enum StreamEnd {
     ToQuery,
     /// The router closed it.
     Closed {
-        /// Why.
         reason: CloseReason,
         /// What comes next.
         next: Next,

@@ -77,12 +77,7 @@ pub enum OpenError {
     },
     /// A topic's description cannot be read.
     #[error("{path}: is not a topic's description: {problem}")]
-    Topic {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    Topic { path: PathBuf, problem: String },
 }
 
 /// A topic's description and its partitions.

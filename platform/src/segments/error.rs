@@ -11,7 +11,6 @@ pub enum SegmentError {
     /// The system refused.
     #[error("{path}: {error}")]
     Io {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,
@@ -19,7 +18,6 @@ pub enum SegmentError {
     /// Written by a newer version.
     #[error("{path}: written in format {found}, this binary knows formats up to {FORMAT}; use a newer dit")]
     NewerFormat {
-        /// The file.
         path: PathBuf,
         /// Its version.
         found: u16,
@@ -27,7 +25,6 @@ pub enum SegmentError {
     /// Not a segment file of this kind.
     #[error("{path}: is not a dit {kind} file")]
     Foreign {
-        /// The file.
         path: PathBuf,
         /// What it should be.
         kind: String,
@@ -35,7 +32,6 @@ pub enum SegmentError {
     /// Bytes changed after they were written.
     #[error("{path}: damaged at byte {at}, and more follows; restore the file or set the folder aside")]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// Byte within it.
         at: u64,
@@ -43,7 +39,6 @@ pub enum SegmentError {
     /// A segment is missing in between.
     #[error("{path}: begins at {first}, but the segment before it ends at {expected}; a file is missing")]
     Gap {
-        /// The file.
         path: PathBuf,
         /// Its first position.
         first: u64,

@@ -19,16 +19,10 @@ pub struct Fold {
 pub enum ImageError {
     /// The store refused or panicked.
     #[error("the image store at {path} cannot be used: {problem}")]
-    Store {
-        /// The folder.
-        path: String,
-        /// What happened.
-        problem: String,
-    },
+    Store { path: String, problem: String },
     /// Written by a newer version.
     #[error("the image store at {path} has format {found}; use a newer dit")]
     NewerFormat {
-        /// The folder.
         path: String,
         /// Its version.
         found: u32,

@@ -55,7 +55,6 @@ pub struct Entry {
     pub sequence: Sequence,
     /// The digest after it.
     pub digest: Digest,
-    /// What it is.
     pub content: Content,
 }
 

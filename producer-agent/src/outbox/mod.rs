@@ -30,7 +30,6 @@ pub const DEFAULT_WATERMARK: u64 = 8 * 1024 * 1024 * 1024;
 /// Where a partition's chain stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainPlace {
-    /// The next sequence.
     pub next: Sequence,
     /// The digest after the one before.
     pub digest: Digest,
@@ -55,11 +54,7 @@ pub enum OutboxError {
     Header(String),
     /// An entry is not ours.
     #[error("outbox entry {position} cannot be read: {error}")]
-    Entry {
-        position: u64,
-        /// What is wrong.
-        error: DatumError,
-    },
+    Entry { position: u64, error: DatumError },
     /// The source is refused before the disk is full.
     #[error(
         "the outbox holds {held} bytes, its watermark is {watermark}; the router has not acknowledged for too long"

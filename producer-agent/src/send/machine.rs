@@ -30,11 +30,7 @@ pub enum Verdict {
 pub enum Doubt {
     /// Somebody opened another epoch after ours.
     #[error("partition {partition} was opened by {agent} in another epoch")]
-    Voided {
-        partition: Partition,
-        /// By whom.
-        agent: AgentId,
-    },
+    Voided { partition: Partition, agent: AgentId },
     /// The log stands where our outbox never stood: the folder was restored from a backup, or cloned.
     #[error("restored_folder: partition {partition} stands at {next}, which this outbox does not know")]
     RestoredFolder {

@@ -21,7 +21,6 @@ pub enum Extent {
 /// Why a row cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bad {
-    /// Where.
     pub place: Place,
     /// What is wrong, without a value.
     pub reason: String,
@@ -37,7 +36,6 @@ pub struct Parked {
     pub place: Place,
     /// The column, where one is to blame.
     pub column: Option<String>,
-    /// What is wrong.
     pub reason: String,
 }
 

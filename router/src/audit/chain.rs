@@ -44,7 +44,6 @@ pub enum Event {
         version: AgreementVersion,
         /// Whose agent.
         agent: AgentId,
-        /// Why.
         reason: String,
         /// Nothing behind these places was sent, by partition; none of the log where they are empty.
         places: PerPartition<Place>,
@@ -54,7 +53,6 @@ pub enum Event {
     },
     /// A version of an agreement came into force at this router.
     Version {
-        /// The agreement.
         agreement: AgreementNumber,
         /// Its version.
         version: AgreementVersion,
@@ -69,11 +67,9 @@ pub enum Event {
     },
     /// An agreement was suspended, resumed, revoked, or expired, and that bites at this router.
     Status {
-        /// The agreement.
         agreement: AgreementNumber,
         /// What it is now.
         status: Status,
-        /// Why.
         reason: String,
         /// Who made it so; a router, where it saw a date go by.
         #[serde(default)]
@@ -83,9 +79,7 @@ pub enum Event {
     },
     /// An operator had a proposed agreement counted over a channel; no row left.
     Shadowed {
-        /// Who.
         operator: String,
-        /// The channel.
         channel: ChannelName,
         /// What was asked of its rows.
         rows: String,
@@ -143,7 +137,6 @@ pub struct Entry {
     pub at: Millis,
     /// The hash of the entry before it, hexadecimal; of nothing for the first.
     pub previous: String,
-    /// What happened.
     pub event: Event,
 }
 

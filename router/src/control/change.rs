@@ -57,7 +57,6 @@ pub enum Body {
     Agreement(Box<Agreement>),
     /// An agreement is suspended, resumed, revoked or expires.
     AgreementStatus {
-        /// Which.
         number: AgreementNumber,
         /// To what.
         status: Status,
@@ -66,9 +65,7 @@ pub enum Body {
     },
     /// A schema becomes the next version of a registry subject.
     Schema {
-        /// The subject.
         subject: String,
-        /// The schema.
         schema: serde_json::Value,
         /// The id that an external registry gave it (format 2); without it, the next one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +75,6 @@ pub enum Body {
     Compatibility {
         /// The subject; empty for the default.
         subject: String,
-        /// The level.
         level: Level,
     },
     /// A router's audit chain has grown.

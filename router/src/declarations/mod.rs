@@ -28,7 +28,6 @@ const BY: &str = "declared";
 pub struct Skipped {
     /// Its file, or its own name.
     pub what: String,
-    /// Why.
     pub problem: String,
 }
 
@@ -79,11 +78,7 @@ pub enum DeclaredError {
     Register(#[from] RegisterError),
     /// An agreement cannot be compiled.
     #[error("agreement {number}: {error}")]
-    Agreement {
-        number: String,
-        /// Why.
-        error: GrantError,
-    },
+    Agreement { number: String, error: GrantError },
     /// No randomness for a log id.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),

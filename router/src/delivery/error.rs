@@ -24,14 +24,12 @@ pub enum OpenError {
     NoAgreement {
         /// Who asked.
         participant: ParticipantId,
-        /// For which.
         number: AgreementNumber,
     },
     /// The agreement is not in force any more.
     #[error("agreement {number} is {}: {detail}", reason.as_str())]
     Ended {
         number: AgreementNumber,
-        /// Why.
         reason: CloseReason,
         /// For people.
         detail: String,

@@ -34,7 +34,6 @@ pub enum Verdict {
 /// Why a gate is closed, with words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// Why.
     pub reason: CloseReason,
     /// For people.
     pub detail: String,

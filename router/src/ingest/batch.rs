@@ -50,7 +50,6 @@ pub enum BatchError {
     Change {
         /// Counted from 0 in the batch.
         index: usize,
-        /// What is wrong.
         error: ChangeError,
     },
     /// A record belongs elsewhere.

@@ -80,7 +80,6 @@ impl Present {
 pub struct Unreadable {
     /// Its offset in the state topic.
     pub offset: Offset,
-    /// Why.
     pub reason: String,
 }
 

@@ -18,7 +18,6 @@ pub enum DatumError {
     Invalid {
         /// Byte within the datum.
         at: usize,
-        /// What is wrong.
         what: &'static str,
     },
     /// Bytes are left after the value.

@@ -43,7 +43,6 @@ pub enum ContainerError {
     Block {
         /// Counted from 0.
         block: usize,
-        /// What is wrong.
         what: &'static str,
     },
     /// The file ends inside a header or block.

@@ -177,7 +177,6 @@ impl Eq for AvroSchema {}
 pub struct RecordView<'a> {
     /// Full name.
     pub name: String,
-    /// apache-avro's record.
     pub record: &'a apache_avro::schema::RecordSchema,
     /// The fields' JSON, in the same order.
     pub fields: &'a [Value],

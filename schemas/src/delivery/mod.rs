@@ -138,7 +138,6 @@ pub enum Delivery<'a> {
     Closing {
         /// What the consumer does next.
         next: Next,
-        /// Why.
         reason: CloseReason,
         /// For people.
         detail: String,

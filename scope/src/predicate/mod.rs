@@ -30,7 +30,6 @@ pub(crate) use value::{Field, Key};
 pub struct PredicateError {
     /// Counted from 1, in characters of the text.
     pub at: usize,
-    /// What is wrong.
     pub problem: String,
     /// What to write instead.
     pub remedy: String,

@@ -51,7 +51,6 @@ impl Writing {
 
 /// A folder and who takes what lies there.
 pub struct Dropping<'a> {
-    /// The folder.
     pub dir: &'a Path,
     pub agent: &'a Agent,
     /// Nobody is there to accept what it holds.

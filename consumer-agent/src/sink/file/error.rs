@@ -14,7 +14,6 @@ pub enum FileSinkError {
     /// A file could not be written.
     #[error("{path}: {error}")]
     Io {
-        /// The file.
         path: String,
         /// What the system said.
         error: std::io::Error,
@@ -23,11 +22,7 @@ pub enum FileSinkError {
     #[error(
         "the sink's record {position} cannot be read: {problem}; set the folder aside, the agent resyncs"
     )]
-    Record {
-        position: u64,
-        /// What is wrong.
-        problem: String,
-    },
+    Record { position: u64, problem: String },
     /// A row cannot be written as text.
     #[error(transparent)]
     Row(#[from] DatumError),

@@ -85,7 +85,6 @@ pub enum PostgresError {
     Altered {
         /// Its name.
         table: String,
-        /// What differs.
         differences: Vec<String>,
     },
     /// More than a table can have.
@@ -112,11 +111,7 @@ pub enum PostgresError {
     },
     /// What stands in `dit_replica` cannot be read.
     #[error("the line of {table} in dit_replica cannot be read: {problem}; drop the table and the line")]
-    Line {
-        table: String,
-        /// What is wrong.
-        problem: String,
-    },
+    Line { table: String, problem: String },
 }
 
 impl PostgresError {

@@ -24,7 +24,6 @@ pub enum TableError {
     /// The system refused.
     #[error("{path}: {error}")]
     Io {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,
@@ -35,19 +34,13 @@ pub enum TableError {
     /// It is something else.
     #[error("{path}: {problem}")]
     NoTable {
-        /// The file.
         path: PathBuf,
         /// What it is, and what to drop instead.
         problem: String,
     },
     /// Its header cannot be read.
     #[error("{path}: its header line cannot be read: {problem}")]
-    Header {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    Header { path: PathBuf, problem: String },
 }
 
 type Text = Lines<Chain<Cursor<Vec<u8>>, File>>;

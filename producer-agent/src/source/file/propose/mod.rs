@@ -41,7 +41,6 @@ pub enum ProposeError {
     /// The file.
     #[error("{path}: {error}")]
     Unreadable {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,
@@ -52,7 +51,6 @@ pub enum ProposeError {
     /// A column of the key that is not there.
     #[error("{path}: there is no column {column:?}; it has {has}{hint}")]
     NoColumn {
-        /// The file.
         path: PathBuf,
         /// What was said.
         column: String,
@@ -64,7 +62,6 @@ pub enum ProposeError {
     /// Not one row.
     #[error("{path}: none of its {rows} row(s) can be read{first}")]
     NoRow {
-        /// Which.
         path: PathBuf,
         /// How many there are.
         rows: u64,
@@ -74,7 +71,6 @@ pub enum ProposeError {
     /// No column, nor several together, tell rows apart.
     #[error("{path}: neither a column nor two or three together tell its {rows} rows apart; say the key")]
     NoKey {
-        /// Which.
         path: PathBuf,
         /// How many there are.
         rows: u64,
