@@ -31,7 +31,7 @@ pub struct ProducerConfig {
     pub schema: PathBuf,
     /// The agent's own folder: images and outbox.
     pub data_dir: PathBuf,
-    /// The folder that full files are dropped into.
+    /// The folder that files are dropped into.
     pub drop_dir: PathBuf,
     /// Whether to take the channel over from another agent of this participant that is gone for good; `false` by default.
     #[serde(default)]

@@ -50,8 +50,8 @@ pub struct TableFormat {
     pub group_separator: Option<char>,
     /// What becomes of digits that a field cannot hold; `refuse` by default.
     pub rounding: Rounding,
-    /// The last line of a whole file, with `{rows}` where it counts them, such as `({rows} rows affected)`. A file
-    /// without it is not whole and is refused.
+    /// The last line of a whole file, such as `({rows} rows affected)`; `{rows}` stands for its count of rows and must be
+    /// there. A file without this line is not whole and is refused.
     pub trailer: Option<String>,
 }
 
