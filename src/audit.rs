@@ -107,7 +107,7 @@ impl Reading {
                 let router = &head.router;
                 let next = head.next;
                 self.problems
-                    .push(format!("{router}: control knows another head of its first {next} entries"));
+                    .push(format!("{router}: control has another head for its first {next} entries; entries were changed or are missing"));
             }
         }
     }

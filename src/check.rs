@@ -54,7 +54,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
     let in_force: Vec<AgreementStatus> = send_json(client.get("/v1/agreements")).await?;
     let folders: Vec<&PathBuf> = args.files.iter().filter(|file| file.is_dir()).collect();
     if folders.is_empty() {
-        bail!("--router compares a folder of declarations; name it");
+        bail!("--router needs a folder of declarations to compare; name the folder");
     }
     for folder in folders {
         let drift = drift(&Declared::read(folder)?, &in_force);
@@ -80,6 +80,11 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
             None if status.status == Status::Active => {
                 lines.push(format!("{number} is in force and not declared: revoke it, or declare it"));
             }
+            // It has ended for good, whatever version is declared.
+            Some(_) if matches!(status.status, Status::Revoked | Status::Expired) => lines.push(format!(
+                "{number} is declared, but it is {} at the router: the file has no effect",
+                status.status
+            )),
             Some(agreement) if agreement.version > status.agreement.version => lines.push(format!(
                 "{number} is declared in version {}, in force is {}: the router takes it at its next start",
                 agreement.version, status.agreement.version
@@ -88,12 +93,9 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
                 "{number} is declared in version {}, in force is {}: the file is old",
                 agreement.version, status.agreement.version
             )),
-            Some(_) if matches!(status.status, Status::Revoked | Status::Suspended | Status::Expired) => {
-                lines.push(format!(
-                    "{number} is declared, and {} there: the file gives nothing",
-                    status.status
-                ));
-            }
+            Some(_) if status.status == Status::Suspended => lines.push(format!(
+                "{number} is declared, but it is suspended at the router: the file has no effect"
+            )),
             Some(agreement) if *agreement != status.agreement => {
                 lines.push(format!(
                     "{number} is declared otherwise than it is in force, in the same version: raise it"
@@ -201,7 +203,7 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
     } else {
         let found: Vec<&str> = keys.keys().map(String::as_str).collect();
         bail!(
-            "{}: its keys ({}) are no router's, producer's or consumer's",
+            "{}: its keys ({}) fit no router, producer or consumer configuration",
             file.display(),
             found.join(", ")
         );

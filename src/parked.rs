@@ -106,6 +106,11 @@ async fn ask(chosen: &Chosen, decision: Decision) -> anyhow::Result<bool> {
     for (number, place) in chosen.replicas.places()? {
         asked += decide(&place, &number, decision, keys).await?;
     }
-    platform::say!("{asked} row(s); the agent does it with its next batch, within seconds while it runs");
+    match asked {
+        0 => platform::say!("no such row is parked; the agent has nothing to do"),
+        _ => platform::say!(
+            "{asked} row(s); the agent does it with its next batch, within seconds while it runs"
+        ),
+    }
     Ok(asked > 0)
 }

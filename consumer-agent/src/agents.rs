@@ -128,7 +128,7 @@ impl Agents {
                 match std::fs::remove_file(&mark) {
                     Ok(()) => request.give(),
                     Err(error) => {
-                        tracing::warn!(path = %mark.display(), %error, "the mark cannot be removed");
+                        tracing::warn!(path = %mark.display(), %error, "no comparison begins: the agent cannot remove the file that asks for it");
                     }
                 }
             }
@@ -150,14 +150,14 @@ impl Agents {
         let new: Vec<&AgreementConfig> = config.agreement.iter().filter(is_new).collect();
         if new.is_empty() {
             tracing::info!(
-                "the configuration was changed; what is no new agreement takes effect at the next start"
+                "the configuration was changed, but has no new agreement; other changes take effect at the next start"
             );
         }
         for agreement in new {
             match self.add(agreement) {
                 Ok(()) => tracing::info!(agreement = %agreement.number, "begins to receive it"),
                 Err(error) => {
-                    tracing::error!(agreement = %agreement.number, %error, "cannot begin to receive it: look at it, and start the agent again");
+                    tracing::error!(agreement = %agreement.number, %error, "cannot begin to receive this agreement; remove the cause, then restart the agent");
                 }
             }
         }

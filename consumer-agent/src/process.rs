@@ -63,7 +63,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
     }
     match fault {
-        Some(fault) => bail!("a replica can be used again only by a new start: {fault}"),
+        Some(fault) => bail!("a replica's store has failed; restart the agent: {fault}"),
         None => Ok(()),
     }
 }

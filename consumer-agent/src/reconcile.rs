@@ -56,7 +56,7 @@ impl Asked {
                 return Ok(reconciled);
             }
             if self.mark.exists() && self.begun.elapsed() > TAKEN_LIMIT {
-                bail!("nobody takes the request up; is the agent running?");
+                bail!("no agent takes the request; is the agent running?");
             }
             if status.phase == Phase::Ended {
                 bail!("it has ended: there is nothing to compare with");

@@ -104,7 +104,7 @@ impl Status {
             Phase::Streaming => "receiving",
             Phase::Waiting => "waiting for the agreement",
             Phase::Ended => "ended: purge what this agreement gave",
-            Phase::Stuck => "waiting for a person: its replica cannot be written",
+            Phase::Stuck => "the replica cannot be written; a person must correct this",
             Phase::Broken => "its disk has failed: start the agent again",
         };
         let seconds = |at: Millis| now.since(at) / 1_000;

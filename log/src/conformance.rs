@@ -209,7 +209,8 @@ async fn the_memory_log_compacts_and_expires_under_its_readers() {
 #[tokio::test]
 async fn what_the_memory_log_acknowledges_is_there_whatever_else_it_does() {
     for seed in 0..20 {
-        let log = MemoryLog::new(super::memory::Faults { seed, unknown: 200, cut: 200 });
+        let log = MemoryLog::default();
+        log.misbehave(super::memory::Faults { seed, unknown: 200, cut: 200 });
         log.ensure_topic(&spec("t", 1)).await.unwrap();
         let mut acknowledged = Vec::new();
         let mut unknown = 0;

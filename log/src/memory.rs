@@ -42,6 +42,7 @@ struct State {
     topics: HashMap<String, (TopicSpec, PerPartition<PartitionData>)>,
     writers: HashMap<String, u64>,
     random: u64,
+    faults: Faults,
 }
 
 /// A log in memory; clones share it.
@@ -49,20 +50,19 @@ struct State {
 pub struct MemoryLog {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
-    faults: Faults,
 }
 
 impl Default for MemoryLog {
     fn default() -> Self {
-        Self::new(Faults::default())
+        Self { state: Arc::default(), changed: watch::Sender::new(0) }
     }
 }
 
 impl MemoryLog {
-    /// An empty log.
-    pub fn new(faults: Faults) -> Self {
-        let state = State { random: faults.seed, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(0), faults }
+    /// From now on it misbehaves so often.
+    pub fn misbehave(&self, faults: Faults) {
+        let mut state = self.lock();
+        (state.random, state.faults) = (faults.seed, faults);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -153,7 +153,8 @@ impl Log for MemoryLog {
         check_sizes(&records)?;
         let (cut, unknown) = {
             let mut state = self.lock();
-            (state.chance(self.faults.cut), state.chance(self.faults.unknown))
+            let faults = state.faults;
+            (state.chance(faults.cut), state.chance(faults.unknown))
         };
         if let Some(random) = cut {
             let keep = usize::try_from(random).unwrap_or(0) % (records.len() + 1);

@@ -89,7 +89,7 @@ pub fn hold(folder: &Path, name: &str) -> Result<File, HoldError> {
 pub fn hold_if_sure(folder: &Path) -> Result<Option<File>, HoldError> {
     match hold(folder, ".lock") {
         Err(error @ HoldError::Unsure { .. }) => {
-            tracing::warn!(%error, "whether another agent works in this folder is not known");
+            tracing::warn!(%error, "the folder cannot be locked; make sure that no other agent works in it");
             Ok(None)
         }
         held => held.map(Some),
@@ -128,7 +128,7 @@ fn close(path: &Path, deeper: u32) -> u64 {
         match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & !BEYOND_OWNER)) {
             Ok(()) => closed += 1,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "others can read this, and it cannot be closed")
+                tracing::warn!(path = %path.display(), %error, "other users can read this, and dit cannot remove their rights; its owner must do it")
             }
         }
     }

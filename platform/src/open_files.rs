@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// The system does not let the process open as many as it may need.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "at most {allowed} files and sockets may be open, and {needed} may be needed: connections beyond them wait; raise \
+    "this process may open {allowed} files and sockets, but it may need {needed}; further connections wait; raise \
      LimitNOFILE of the unit, or `ulimit -Hn`"
 )]
 pub struct TooFew {

@@ -56,7 +56,7 @@ pub enum AgentError {
     #[error("the channel's state: the channel's key: {0}")]
     Key(#[from] KeyError),
     /// An image cannot be brought to the new schema.
-    #[error("an image: {0}")]
+    #[error("an image cannot be converted to the new schema: {0}")]
     Resolve(#[from] ResolveError),
     /// An image cannot be read.
     #[error("an image cannot be read: {0}")]
@@ -131,7 +131,8 @@ impl Agent {
             return Err(FolderError::doubtful(&dir, "an earlier reopen did not end".to_owned()).into());
         }
         if lock(&agent.outbox).batch_schema() != agent.codec.batch_schema().text() {
-            let problem = "the subject's schema is another than the images' and the outbox's".to_owned();
+            let problem =
+                "the subject's schema differs from the schema of the images and the outbox".to_owned();
             return Err(FolderError::doubtful(&dir, problem).into());
         }
         if images_from.is_some_and(|from| folded < first.max(from)) || folded > next {

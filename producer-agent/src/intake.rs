@@ -130,7 +130,7 @@ impl Intake<'_> {
             let files = match folder.ready() {
                 Ok(files) => files,
                 Err(error) => {
-                    tracing::error!(%error, "the drop folder cannot be looked at; it is made and looked at again");
+                    tracing::error!(%error, "the drop folder cannot be read; the agent makes it if it is missing, and looks again");
                     // Somebody has removed it, perhaps to make it anew.
                     if let Ok(again) = DropFolder::open(&self.config.drop_dir, self.config.drop.clone()) {
                         folder = again;

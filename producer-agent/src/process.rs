@@ -79,14 +79,14 @@ async fn work(
             outcome = sender.run(appended) => match outcome {
                 // At its start the agent reopens what is in doubt.
                 Err(SendError::Doubt(doubt)) => {
-                    tracing::error!(%doubt, "begins anew once no file is being taken");
+                    tracing::error!(%doubt, "the folder does not fit the log; the agent starts anew once no file is being taken");
                     None
                 }
                 outcome => Some(outcome.context("sending has stopped")),
             },
             outcome = intake.run(is_reopened, &endpoint) => match outcome {
                 Err(IntakeEnded::BeginAnew) => {
-                    tracing::error!("begins anew from what is on its disk");
+                    tracing::error!("the agent's own code failed on a file; the agent starts anew from what is on its disk");
                     None
                 }
                 Err(IntakeEnded::Failed(error)) => Some(Err(error)),

@@ -87,7 +87,7 @@ pub enum StartError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     /// The mark of a reopen.
-    #[error("the mark of a reopen: {0}")]
+    #[error("the file that marks a reopen cannot be written: {0}")]
     Mark(#[from] SegmentError),
     /// Another agent sends the channel.
     #[error(

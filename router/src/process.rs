@@ -65,7 +65,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let fault = tokio::select! {
         biased;
         () = stop => None,
-        fault = log.failed() => Some(format!("the log can be used again only by a new start: {fault}")),
+        fault = log.failed() => Some(format!("the log has failed; restart the router: {fault}")),
         fault = router.core().control.failed() => Some(fault),
     };
     tracing::info!("stopping");

@@ -65,7 +65,7 @@ pub enum RouterError {
     Serve(#[from] ServeError),
     /// Its certificate is another's.
     #[error(
-        "[identity] certificate: it is no router's of this domain ({0}); make one with: dit pki --router name=host"
+        "[identity] certificate: it names no router of this domain ({0}); make one with: dit pki --router name=host"
     )]
     NoRouter(String),
 }

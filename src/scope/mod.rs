@@ -220,7 +220,7 @@ fn counted(counts: &ShadowCounts) -> String {
             Some(version) => {
                 format!("  beside version {version}, which stands: {gained} event(s) more, {lost} fewer")
             }
-            None => "  nothing of its number stands now: all that it gives is more".to_owned(),
+            None => "  no agreement of this number stands now: all that it gives is new".to_owned(),
         },
     ];
     if *parked > 0 {

@@ -255,7 +255,7 @@ impl Agent {
             .iter()
             .map(|(key, _, datum)| serde_json::json!({"key": key, "event": hex::encode(datum)}).to_string())
             .collect();
-        tracing::error!(count = events.len(), file = %name, "parked the unacknowledged events of a restored folder");
+        tracing::error!(count = events.len(), file = %name, "the folder was restored from a copy; its unacknowledged events are parked in this file");
         Ok(checked_file::replace(self.disk.as_ref(), &self.dir.join(name), lines.join("\n").as_bytes())?)
     }
 }

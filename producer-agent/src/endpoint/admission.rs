@@ -25,7 +25,7 @@ pub enum TokenError {
     #[error(transparent)]
     Open(#[from] closed::Open),
     /// It says nothing.
-    #[error("{0} is empty: remove it, and one is made")]
+    #[error("{0} is empty; remove the file, and the agent makes a new token at its next start")]
     Empty(PathBuf),
     /// No randomness.
     #[error(transparent)]

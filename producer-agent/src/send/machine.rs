@@ -32,7 +32,10 @@ pub enum Doubt {
     #[error("partition {partition} was opened by {agent} in another epoch")]
     Voided { partition: Partition, agent: AgentId },
     /// The log stands where our outbox never stood: the folder was restored from a backup, or cloned.
-    #[error("restored_folder: partition {partition} stands at {next}, which this outbox does not know")]
+    #[error(
+        "restored_folder: the log of partition {partition} stands at {next}, which this outbox does not know: \
+         was the folder restored from a copy?"
+    )]
     RestoredFolder {
         partition: Partition,
         /// Where the log stands.

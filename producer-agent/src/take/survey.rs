@@ -83,7 +83,7 @@ impl Survey {
             }
             // A register that says of a row that it is gone is none.
             SourceRow::Deleted { place, key } => {
-                let reason = "it says that a row is gone; a whole register leaves it out".to_owned();
+                let reason = "it deletes a row; a whole register must leave that row out instead".to_owned();
                 self.refused.get_or_insert_with(|| format!("line {}: {reason}", place.line));
                 self.park(Parked { place, column: None, reason });
                 (place, key, Kind::Parked, 0)

@@ -164,14 +164,14 @@ async fn read_for_ever(feed: &Feed, state: &StateWatch) {
         let partition = feed.source().partition;
         match stand(feed.source(), state).await {
             Ok(Standing { fold, position, .. }) if position > wanted => {
-                tracing::warn!(%topic, %partition, %wanted, %position, "retention has passed this router; it reads on where the state ends");
+                tracing::warn!(%topic, %partition, %wanted, %position, "retention removed records that this router had not read; the router reads on where the state ends");
                 retry.reset();
                 feed.move_to(&fold, position);
             }
             outcome => {
                 let wait = retry.next_wait();
                 let error = outcome.err().map(|error| error.to_string());
-                tracing::error!(%topic, %partition, %wanted, ?error, ?wait, "retention has passed this router");
+                tracing::error!(%topic, %partition, %wanted, ?error, ?wait, "retention removed records that this router had not read; it tries again after the wait");
                 feed.fail(ReaderError::TooOld { wanted });
                 tokio::time::sleep(wait).await;
             }

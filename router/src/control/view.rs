@@ -254,7 +254,7 @@ impl ControlView {
         let rule = |text: &str| Err(Refusal::Rule(format!("agreement {number}: {text}")));
         let Some(existing) = self.agreements.get(number) else { return rule("does not exist") };
         if matches!(existing.status, Status::Revoked | Status::Expired) {
-            return rule("it has ended; nothing changes that");
+            return rule("it has ended, and its status cannot change; make a new agreement");
         }
         // The log's own time judges: no router's clock can end an agreement early.
         if status == Status::Expired && existing.agreement.valid_to.is_none_or(|to| at < Millis::from(to)) {

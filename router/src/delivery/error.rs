@@ -60,7 +60,7 @@ pub enum OpenError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// What would leave has a field that the agreement does not name.
-    #[error("field {0:?} is none of the agreement's")]
+    #[error("the agreement does not name field {0:?}")]
     Unnamed(String),
     /// Nothing is sent that was not admitted in the audit.
     #[error(transparent)]
@@ -78,7 +78,7 @@ pub enum OwnStateError {
     Channel(#[from] PublishError),
     /// It is being read already.
     #[error(
-        "channel {0} is read by its owner {READINGS_AT_ONCE} times already; try again when one has ended"
+        "the owner already reads channel {0} {READINGS_AT_ONCE} times at once; try again when one reading has ended"
     )]
     TooMany(ChannelName),
     /// Nothing was ever registered for it.

@@ -91,7 +91,7 @@ impl OwnState {
         };
         // The reader may be gone.
         if let Err(SendTimeoutError::Timeout(_)) = send.await {
-            tracing::warn!(limit = ?BLOCK_LIMIT, "an owner did not read on in its channel's state; its reading is ended");
+            tracing::warn!(limit = ?BLOCK_LIMIT, "an owner stopped reading its channel's state; the router ended the reading");
         }
     }
 }
@@ -107,7 +107,7 @@ async fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sy
                 datums.extend_from_slice(&bytes);
                 count += 1;
             }
-            Err(reason) => tracing::error!(%reason, "parked an image that its owner cannot be given"),
+            Err(reason) => tracing::error!(%reason, "parked an image that cannot be given to its owner"),
         }
     }
     let mut out = Vec::new();

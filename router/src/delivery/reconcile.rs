@@ -42,7 +42,7 @@ pub enum ReconcileError {
     #[error("a permitted row: {0}")]
     Row(#[from] DatumError),
     /// The router is stopping, or the partition is lost.
-    #[error("the log is not read any more")]
+    #[error("this router no longer reads the log")]
     Stopped,
     /// The ranges that were asked for have too many rows.
     #[error("the ranges have more than {} MiB of rows: a snapshot is the shorter way", MAX_RANGE_ROWS_BYTES >> 20)]

@@ -74,7 +74,7 @@ pub enum StartPositionError {
     Unsealed,
     /// A cursor of another version.
     #[error(
-        "the cursor is of version {0} of the agreement, which is in version {1}; begin again with from=state"
+        "the cursor is of version {0} of the agreement, which is now in version {1}; begin again with from=state"
     )]
     OtherVersion(u32, u32),
     /// Too much of the past.

@@ -173,7 +173,7 @@ async fn set_status(
     let asked = Instant::now();
     let StatusRequest { status, reason } = request;
     if !reason.chars().any(char::is_alphanumeric) {
-        let problem = "the reason has no word; the parties and the audit are told why";
+        let problem = "the reason has no word; write why, for the parties and the audit";
         return Err(Refused::new(ErrorCode::RequestMalformed, problem));
     }
     let body = Body::AgreementStatus { number: number.clone(), status, reason };

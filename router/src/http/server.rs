@@ -270,7 +270,7 @@ impl Server {
             }
             Ok(Some(Err(error))) => self.turned_away.count(Turned::Failed, from, &error.to_string()),
             Ok(None) => return self.make_way(from, place).await,
-            Err(_) => self.turned_away.count(Turned::Silent, from, "it did not go on in time"),
+            Err(_) => self.turned_away.count(Turned::Silent, from, "its TLS handshake did not end in time"),
         }
         None
     }

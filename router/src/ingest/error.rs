@@ -23,7 +23,7 @@ pub enum PublishError {
     #[error("channel {0} has no partition {1}")]
     PartitionUnknown(ChannelName, Partition),
     /// Another's channel.
-    #[error("{agent} may do nothing with channel {channel} but by its agreements: it is {owner}'s")]
+    #[error("channel {channel} belongs to {owner}; {agent} may use it only by an agreement")]
     NotOwner {
         /// Who asked.
         agent: AgentId,

@@ -219,7 +219,7 @@ async fn append(feed: &Feed, records: Vec<Record>) -> Result<Offset, PublishErro
     // A topic that was deleted and made again takes appends at places that were read before.
     if last < tail.next {
         let why =
-            format!("an append stands at {last}, though everything before {} was read already", tail.next);
+            format!("an append got offset {last}, but everything before {} was already read", tail.next);
         return Err(PublishError::Lost(Arc::new(source.lost(why))));
     }
     Ok(last)

@@ -253,7 +253,7 @@ impl Shared {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((logged_at, now));
         if self.lock().take(beat, now, &self.name) {
             // One that was killed a moment ago looks the same; one that lives says so again and again.
-            tracing::warn!(router = %self.name, "another router beats under this name; each needs a certificate of its own, or an --instance");
+            tracing::warn!(router = %self.name, "another router uses this name; give each router its own certificate, or its own --instance");
         }
         self.version.send_modify(|version| *version += 1);
     }

@@ -29,7 +29,7 @@ const READ_BYTES: usize = 512 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// Compaction or retention overtook it: it starts over.
-    #[error("the state was compacted away under the bootstrap")]
+    #[error("compaction removed records of the state while the router read them for a snapshot")]
     Overtaken,
     /// The log lost events that the state had not.
     #[error(

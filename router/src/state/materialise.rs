@@ -128,7 +128,7 @@ impl Standing {
         }
         let topic = &source.topic;
         let partition = source.partition;
-        tracing::error!(%topic, %partition, %position, first = %bounds.first, "state_overtaken: the log lost events that the state had not; the provider's agent reopens the channel");
+        tracing::error!(%topic, %partition, %position, first = %bounds.first, "state_overtaken: the log lost events before the state had them; the provider's agent reopens the channel");
         // Without a checkpoint in the log the state's own table goes on: what it cannot count waits for the opening.
         let (fold, position) = match source.find_checkpoint().await? {
             Some(found) => found,

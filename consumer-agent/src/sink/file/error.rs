@@ -20,7 +20,7 @@ pub enum FileSinkError {
     },
     /// Its own record cannot be read.
     #[error(
-        "the sink's record {position} cannot be read: {problem}; set the folder aside, the agent resyncs"
+        "the sink's record {position} cannot be read: {problem}; set the folder aside, and the agent receives it anew"
     )]
     Record { position: u64, problem: String },
     /// A row cannot be written as text.

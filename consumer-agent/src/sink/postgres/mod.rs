@@ -97,7 +97,9 @@ pub enum PostgresError {
         count: usize,
     },
     /// Another agent has written.
-    #[error("another agent writes table {table}: its cursor is not where this one left it; stop one of them")]
+    #[error(
+        "another agent writes table {table}: the cursor is not where this agent left it; stop one of them"
+    )]
     Moved { table: String },
     /// The table refuses more than single rows.
     #[error(

@@ -331,7 +331,7 @@ impl Table {
             self.comment(transaction, std::slice::from_ref(column)).await?;
         }
         let on_it = self.stands_on(transaction, column).await?;
-        tracing::warn!(table = %self.words, column = %column.name, "the column is not given any more; it stays, empty, as something stands on it: {on_it}. Make that anew without it, and it goes at the next snapshot");
+        tracing::warn!(table = %self.words, column = %column.name, "the stream no longer has this column. The column stays, empty, because something uses it: {on_it}. Recreate that without the column; the next snapshot then drops the column");
         Ok(())
     }
 

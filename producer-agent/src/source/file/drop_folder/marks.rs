@@ -58,7 +58,7 @@ pub(super) fn check_digest(path: &Path, digest: Option<&str>) -> Result<(), Stri
     match digest {
         Some(digest) if digest == told => Ok(()),
         digest => Err(format!(
-            "its digest is {}, its .sha256 says another: it is not whole",
+            "its digest is {}, but its .sha256 has another; the file is not whole: drop it again",
             digest.unwrap_or("not known")
         )),
     }

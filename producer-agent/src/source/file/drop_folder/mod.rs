@@ -319,7 +319,7 @@ impl DropFolder {
                 let words =
                     format!("it waits for {missing}: a change file between {changes} and it is not there");
                 if self.said.insert(format!("{name}: {words}")) {
-                    tracing::warn!("{name}: {words}; dit producer accept takes it without");
+                    tracing::warn!("{name}: {words}; to take it without that file: dit producer accept");
                 }
                 self.waiting.insert(taking.original.clone(), (taking.identity, changes));
                 Follows::Waits

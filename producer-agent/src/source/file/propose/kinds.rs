@@ -196,7 +196,7 @@ fn date_format(open: &[(&Tally, &String)], remarks: &mut Vec<String>) -> Option<
             let names: Vec<String> =
                 open.iter().filter(is_date).map(|(_, name)| format!("{name:?}")).collect();
             remarks.push(format!(
-                "in {} the first number may be the day or the month: it stays text until date_format says which",
+                "in {} the first number may be the day or the month: such a column stays text until you set date_format",
                 names.join(", ")
             ));
             None

@@ -46,7 +46,9 @@ pub enum ProposeError {
         error: std::io::Error,
     },
     /// Objects name their own columns.
-    #[error("{0}: it is NDJSON, of which nothing is guessed; an agent takes it with a schema that you write")]
+    #[error(
+        "{0}: it is NDJSON, and dit does not guess its schema; write the schema, and an agent takes the file"
+    )]
     Objects(PathBuf),
     /// A column of the key that is not there.
     #[error("{path}: there is no column {column:?}; it has {has}{hint}")]
@@ -69,7 +71,9 @@ pub enum ProposeError {
         first: String,
     },
     /// No column, nor several together, tell rows apart.
-    #[error("{path}: neither a column nor two or three together tell its {rows} rows apart; say the key")]
+    #[error(
+        "{path}: no set of up to three columns identifies each of its {rows} rows; name the key with --key"
+    )]
     NoKey {
         path: PathBuf,
         /// How many there are.
