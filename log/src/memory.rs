@@ -43,6 +43,8 @@ struct State {
     writers: HashMap<String, u64>,
     random: u64,
     faults: Faults,
+    /// Appends that ended unknown.
+    unknown: u64,
 }
 
 /// A log in memory; clones share it.
@@ -63,6 +65,11 @@ impl MemoryLog {
     pub fn misbehave(&self, faults: Faults) {
         let mut state = self.lock();
         (state.random, state.faults) = (faults.seed, faults);
+    }
+
+    /// How many appends have ended unknown.
+    pub fn unknown_appends(&self) -> u64 {
+        self.lock().unknown
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -154,7 +161,9 @@ impl Log for MemoryLog {
         let (cut, unknown) = {
             let mut state = self.lock();
             let faults = state.faults;
-            (state.chance(faults.cut), state.chance(faults.unknown))
+            let (cut, unknown) = (state.chance(faults.cut), state.chance(faults.unknown));
+            state.unknown += u64::from(cut.or(unknown).is_some());
+            (cut, unknown)
         };
         if let Some(random) = cut {
             let keep = usize::try_from(random).unwrap_or(0) % (records.len() + 1);
