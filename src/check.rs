@@ -281,10 +281,14 @@ mod tests {
             force(agreement("older", 2, "true"), Status::Active),
             force(agreement("other", 1, "false"), Status::Active),
             force(agreement("ended", 1, "true"), Status::Revoked),
+            force(agreement("raised", 1, "true"), Status::Revoked),
         ];
         let declared =
             ["same", "older", "other", "fresh", "ended"].map(|number| agreement(number, 1, "true"));
-        let agreements = declared.into_iter().chain([agreement("newer", 2, "true")]).collect();
+        let agreements = declared
+            .into_iter()
+            .chain(["newer", "raised"].map(|number| agreement(number, 2, "true")))
+            .collect();
         let lines = drift(&Declared { agreements, ..Declared::default() }, &in_force);
         for (number, words) in [
             ("removed", "not declared"),
@@ -292,13 +296,14 @@ mod tests {
             ("older", "the file is old"),
             ("other", "raise it"),
             ("fresh", "not known there"),
-            ("ended", "revoked there"),
+            ("ended", "revoked at the router: the file has no effect"),
+            ("raised", "revoked at the router: the file has no effect"),
         ] {
             assert!(
                 lines.iter().any(|line| line.starts_with(number) && line.contains(words)),
                 "{number}: {lines:?}"
             );
         }
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 7);
     }
 }
