@@ -4,7 +4,7 @@
 //! position that they reflect; a file is "taken" only after both. The guard stands before the first event.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ impl AgentError {
         )
     }
 
+    /// Whether the images' disk was full: what the agent has opened is of no use any more, and it begins anew.
+    pub const fn is_of_a_full_store(&self) -> bool {
+        matches!(self, Self::Image(ImageError::Full { .. }))
+    }
+
     /// Whether it is the file that is wrong, and another one may be taken.
     pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Source(_))
@@ -114,6 +119,8 @@ pub struct Agent {
     taking: Mutex<()>,
     /// When the images were synced last, since the machine's start.
     synced: Mutex<Duration>,
+    /// Whether the images' disk was full: nothing more is taken before the agent begins anew.
+    lost_images: AtomicBool,
 }
 
 impl Agent {
@@ -170,6 +177,7 @@ impl Agent {
             folded: Arc::new(AtomicU64::new(folded)),
             taking: Mutex::new(()),
             synced: Mutex::new(since_boot()),
+            lost_images: AtomicBool::new(false),
         };
         Ok((agent, images_from))
     }
@@ -197,6 +205,20 @@ impl Agent {
     /// How many rows the register has, as far as the agent knows.
     pub fn register_size(&self) -> Result<u64, AgentError> {
         Ok(self.images.count()?)
+    }
+
+    /// Whether nothing more can be taken before the agent begins anew: the images' disk was full.
+    pub fn has_lost_its_images(&self) -> bool {
+        self.lost_images.load(Ordering::Acquire)
+    }
+
+    /// Remembers an error after which nothing more can be taken.
+    fn noting<T>(&self, outcome: Result<T, AgentError>) -> Result<T, AgentError> {
+        outcome.inspect_err(|error| {
+            if error.is_of_a_full_store() {
+                self.lost_images.store(true, Ordering::Release);
+            }
+        })
     }
 
     /// After a crash the outbox may be ahead of the images.

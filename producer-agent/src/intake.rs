@@ -54,6 +54,8 @@ enum NotTaken {
     Broke(String),
     /// The disk does not take more now.
     Waits(AgentError),
+    /// The images' disk is full: the file is taken once the agent has begun anew.
+    Lost(AgentError),
     /// The agent itself cannot go on.
     Stuck(AgentError),
 }
@@ -118,6 +120,10 @@ impl Intake<'_> {
             Err(NotTaken::Refused(problem) | NotTaken::Broke(problem)) => {
                 tracing::error!(%problem, "the last whole register cannot be compared again; drop a new one");
             }
+            Err(NotTaken::Lost(error)) => {
+                tracing::error!(%error, "the last whole register is compared once the agent has started anew");
+                return Err(IntakeEnded::BeginAnew);
+            }
             Err(NotTaken::Waits(error) | NotTaken::Stuck(error)) => return Err(error.into()),
         }
         Ok(())
@@ -127,6 +133,10 @@ impl Intake<'_> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             looks.tick().await;
+            // A single change may have met a full disk.
+            if self.agent.has_lost_its_images() {
+                return Err(IntakeEnded::BeginAnew);
+            }
             let files = match folder.ready() {
                 Ok(files) => files,
                 Err(error) => {
@@ -189,6 +199,11 @@ impl Intake<'_> {
                 taking.leave();
                 Ok(Next::Waits)
             }
+            Err(NotTaken::Lost(error)) => {
+                tracing::error!(%error, file = %taking.name(), "the file waits until the agent has started anew");
+                taking.leave();
+                Err(NotSettled::Ended(IntakeEnded::BeginAnew))
+            }
             Err(NotTaken::Stuck(error)) => {
                 taking.leave();
                 Err(NotSettled::Ended(error.into()))
@@ -228,6 +243,7 @@ impl Intake<'_> {
             Ok(Ok(report)) => Ok(report),
             Ok(Err(error)) if error.is_of_the_file() => Err(NotTaken::Refused(error.to_string())),
             Ok(Err(error)) if error.is_passing() => Err(NotTaken::Waits(error)),
+            Ok(Err(error)) if error.is_of_a_full_store() => Err(NotTaken::Lost(error)),
             Ok(Err(error)) => Err(NotTaken::Stuck(error)),
             Err(_) => Err(NotTaken::Broke(
                 "the agent's own code failed on it (a defect: please report it); nothing more of it is taken"

@@ -86,7 +86,7 @@ async fn work(
             },
             outcome = intake.run(is_reopened, &endpoint) => match outcome {
                 Err(IntakeEnded::BeginAnew) => {
-                    tracing::error!("the agent's own code failed on a file; the agent starts anew from what is on its disk");
+                    tracing::error!("the agent starts anew from what is on its disk");
                     None
                 }
                 Err(IntakeEnded::Failed(error)) => Some(Err(error)),
@@ -107,9 +107,11 @@ async fn work(
             return ended;
         }
         // A file that is being taken keeps the agent until it is done: two agents on one folder would be two chains.
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        while Arc::strong_count(&agent) > 1 {
-            looks.tick().await;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if Arc::strong_count(&agent) == 1 {
+                break;
+            }
         }
     }
 }
@@ -146,7 +148,10 @@ async fn start(
             return Err(error.into());
         }
         let wait = retry.next_wait();
-        tracing::warn!(%error, ?wait, "the router is not there");
+        match error.is_of_a_full_disk() {
+            true => tracing::warn!(%error, ?wait, "the agent begins once there is room"),
+            false => tracing::warn!(%error, ?wait, "the router is not there"),
+        }
         tokio::time::sleep(wait).await;
     }
 }

@@ -101,11 +101,20 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the router, not this agent, is in the way.
+    /// Whether the same may succeed later without anybody repairing the agent: the router, or a full disk, is in the way.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Send(error) => error.is_retryable(),
             Self::State(error) => error.is_retryable(),
+            _ => self.is_of_a_full_disk(),
+        }
+    }
+
+    /// Whether the images' disk is full.
+    pub const fn is_of_a_full_disk(&self) -> bool {
+        match self {
+            Self::Image(ImageError::Full { .. }) => true,
+            Self::Agent(error) => error.is_of_a_full_store(),
             _ => false,
         }
     }

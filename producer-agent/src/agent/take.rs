@@ -41,10 +41,10 @@ impl Agent {
     pub fn take(&self, source: &dyn Source, guard: Guard, accepted: bool) -> Result<FileReport, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let pass = Pass { guard, accepted };
-        match source.content() {
+        self.noting(match source.content() {
             Content::Register => self.take_register(source, pass),
             Content::Changes => self.take_changes(source, pass),
-        }
+        })
     }
 
     fn take_register(&self, source: &dyn Source, pass: Pass) -> Result<FileReport, AgentError> {
@@ -129,6 +129,14 @@ impl Agent {
         about_to_take: impl FnOnce() -> Result<(), DropError>,
     ) -> Result<Vec<ItemResult>, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.noting(self.take_each(source, about_to_take))
+    }
+
+    fn take_each(
+        &self,
+        source: &dyn Source,
+        about_to_take: impl FnOnce() -> Result<(), DropError>,
+    ) -> Result<Vec<ItemResult>, AgentError> {
         let mut emitter = Emitter::new(self, Origin::of(source));
         let mut results = Vec::new();
         let mut about_to_take = Some(about_to_take);

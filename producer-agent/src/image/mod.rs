@@ -20,6 +20,9 @@ pub enum ImageError {
     /// The store refused or panicked.
     #[error("the image store at {path} cannot be used: {problem}")]
     Store { path: String, problem: String },
+    /// Its disk is full. What was opened is of no use any more; it is opened again once there is room.
+    #[error("the image store at {path} cannot be written: its disk is full")]
+    Full { path: String },
     /// Written by a newer version.
     #[error("the image store at {path} has format {found}; use a newer dit")]
     NewerFormat {

@@ -32,6 +32,7 @@ impl SledImages {
     /// Opens the folder, or begins one there.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let store = |problem: String| ImageError::Store { path: path.display().to_string(), problem };
+        let wrong = |error: sled::Error| failed(path, &error);
         let config =
             sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
         let opened = catch_unwind(AssertUnwindSafe(|| {
@@ -43,17 +44,17 @@ impl SledImages {
         platform::closed::seal(path);
         let (db, images, meta) = match opened {
             Ok(Ok(parts)) => parts,
-            Ok(Err(error)) => return Err(store(error.to_string())),
+            Ok(Err(error)) => return Err(wrong(error)),
             Err(_) => return Err(store("sled panicked while opening it; its file is damaged".to_owned())),
         };
-        let found = meta.get(FORMAT_KEY).map_err(|e| store(e.to_string()))?;
+        let found = meta.get(FORMAT_KEY).map_err(wrong)?;
         match found.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
             Some(found) if found > FORMAT => {
                 return Err(ImageError::NewerFormat { path: path.display().to_string(), found });
             }
             Some(_) => {}
             None => {
-                meta.insert(FORMAT_KEY, &FORMAT.to_le_bytes()).map_err(|e| store(e.to_string()))?;
+                meta.insert(FORMAT_KEY, &FORMAT.to_le_bytes()).map_err(wrong)?;
             }
         }
         Ok(Self { path: path.to_owned(), db, images, meta })
@@ -63,7 +64,7 @@ impl SledImages {
     pub fn open_or_set_aside(path: &Path) -> Result<(Self, bool), ImageError> {
         let problem = match Self::open(path) {
             Ok(images) => return Ok((images, false)),
-            Err(error @ ImageError::NewerFormat { .. }) => return Err(error),
+            Err(error @ (ImageError::NewerFormat { .. } | ImageError::Full { .. })) => return Err(error),
             Err(ImageError::Store { problem, .. }) => problem,
         };
         let name = format!("images.set-aside-{}", platform::clock::now().get());
@@ -77,7 +78,17 @@ impl SledImages {
     }
 
     fn wrong(&self) -> impl Fn(sled::Error) -> ImageError {
-        |error| ImageError::Store { path: self.path.display().to_string(), problem: error.to_string() }
+        |error| failed(&self.path, &error)
+    }
+}
+
+fn failed(path: &Path, error: &sled::Error) -> ImageError {
+    let path = path.display().to_string();
+    match error {
+        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            ImageError::Full { path }
+        }
+        error => ImageError::Store { path, problem: error.to_string() },
     }
 }
 
@@ -133,10 +144,7 @@ impl ImageStore for SledImages {
         self.db.flush().map_err(self.wrong())?;
         let file = self.path.join("db");
         let synced = File::open(&file).and_then(|file| file.sync_data());
-        synced.map_err(|error| ImageError::Store {
-            path: file.display().to_string(),
-            problem: error.to_string(),
-        })
+        synced.map_err(|error| failed(&file, &sled::Error::Io(error)))
     }
 }
 
@@ -175,6 +183,13 @@ mod tests {
             names.iter().any(|name| name.to_string_lossy().starts_with("images.set-aside-")),
             "{names:?}"
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_store_that_is_damaged() {
+        let io = |kind: std::io::ErrorKind| failed(Path::new("images"), &sled::Error::Io(kind.into()));
+        assert!(matches!(io(std::io::ErrorKind::StorageFull), ImageError::Full { .. }));
+        assert!(matches!(io(std::io::ErrorKind::InvalidData), ImageError::Store { .. }));
     }
 
     proptest! {

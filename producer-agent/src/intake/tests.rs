@@ -14,12 +14,15 @@ use crate::metrics::Metrics;
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
 
-/// Images that break where a planted key is looked for.
+/// Images that break, or whose disk is full, where a planted key is looked for.
 struct Breaks(MemoryImages);
 
 impl ImageStore for Breaks {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
         assert_ne!(key, "boom", "planted");
+        if key == "full" {
+            return Err(ImageError::Full { path: "images".to_owned() });
+        }
         self.0.get(key)
     }
 
@@ -119,6 +122,15 @@ async fn a_panic_refuses_its_file_and_the_agent_begins_anew() {
     site.put("b.csv", "k,v\n1,x\n");
     assert!(!site.look().await);
     assert!(site.report("taken", "b.csv").contains("\"taken\": true"));
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_images_leaves_the_file_and_the_agent_begins_anew() {
+    let mut site = Site::new("");
+    site.put("a.csv", "k,v\n1,x\nfull,y\n");
+    assert!(site.look().await, "what was opened takes nothing more");
+    assert!(site.agent.has_lost_its_images());
+    assert!(site.config.drop_dir.join("a.csv").exists(), "it is taken later");
 }
 
 #[tokio::test]
