@@ -75,6 +75,7 @@ impl AgentError {
         matches!(
             self,
             Self::Segment(SegmentError::Io { .. })
+                | Self::Image(ImageError::Full { .. })
                 | Self::Outbox(OutboxError::Full { .. } | OutboxError::Segment(SegmentError::Io { .. }))
         )
     }
@@ -212,9 +213,10 @@ impl Agent {
         self.lost_images.load(Ordering::Acquire)
     }
 
-    /// Remembers an error after which nothing more can be taken.
-    fn noting<T>(&self, outcome: Result<T, AgentError>) -> Result<T, AgentError> {
-        outcome.inspect_err(|error| {
+    /// Takes from one source at a time, and remembers an error after which nothing more can be taken.
+    fn alone<T>(&self, take: impl FnOnce() -> Result<T, AgentError>) -> Result<T, AgentError> {
+        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        take().inspect_err(|error| {
             if error.is_of_a_full_store() {
                 self.lost_images.store(true, Ordering::Release);
             }

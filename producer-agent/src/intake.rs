@@ -3,7 +3,6 @@
 //! Owns the loop over dropped files: which is taken next, what becomes of it and what a person is told. One bad file never
 //! stops the rest. A file is moved only after all of it is safe in the outbox.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::observe::Watch;
 use crate::source::cells::in_quotes;
 use crate::source::file::drop_folder::{DropError, DropFolder, Fate, Follows, Ready, Singles, Taking};
 use crate::source::file::source::FileSource;
-use crate::source::port::{Content, Source};
+use crate::source::port::{Content, Source, SourceError};
 use crate::start;
 use crate::take::report::FileReport;
 
@@ -54,8 +53,6 @@ enum NotTaken {
     Broke(String),
     /// The disk does not take more now.
     Waits(AgentError),
-    /// The images' disk is full: the file is taken once the agent has begun anew.
-    Lost(AgentError),
     /// The agent itself cannot go on.
     Stuck(AgentError),
 }
@@ -84,7 +81,7 @@ enum Next {
 /// A file that was read, and what it has.
 struct ReadFile {
     taking: Taking,
-    content: Result<Content, String>,
+    source: Result<FileSource, String>,
 }
 
 impl Intake<'_> {
@@ -110,7 +107,9 @@ impl Intake<'_> {
             tracing::warn!("there is no whole register to compare with; drop one when there is");
             return Ok(());
         };
-        match self.take(&file, false).await {
+        let format = self.config.format.clone();
+        let path = file.clone();
+        match self.take(move || FileSource::open(&path, &format), false).await {
             Ok(report) => {
                 tell(&report);
                 if !report.taken {
@@ -120,7 +119,7 @@ impl Intake<'_> {
             Err(NotTaken::Refused(problem) | NotTaken::Broke(problem)) => {
                 tracing::error!(%problem, "the last whole register cannot be compared again; drop a new one");
             }
-            Err(NotTaken::Lost(error)) => {
+            Err(NotTaken::Waits(error)) if self.agent.has_lost_its_images() => {
                 tracing::error!(%error, "the last whole register is compared once the agent has started anew");
                 return Err(IntakeEnded::BeginAnew);
             }
@@ -133,7 +132,7 @@ impl Intake<'_> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             looks.tick().await;
-            // A single change may have met a full disk.
+            // Whatever was taken last, it has met a full disk.
             if self.agent.has_lost_its_images() {
                 return Err(IntakeEnded::BeginAnew);
             }
@@ -164,15 +163,15 @@ impl Intake<'_> {
 
     /// Takes one file, and settles it.
     async fn dropped(&self, folder: &mut DropFolder, file: &Ready) -> Result<Next, NotSettled> {
-        let Some(ReadFile { taking, content }) = self.read(folder, file).await? else {
+        let Some(ReadFile { taking, source }) = self.read(folder, file).await? else {
             return Ok(Next::Goes);
         };
-        let content = match folder.check_mark(file, &taking).and(content) {
-            Ok(content) => content,
+        let source = match folder.check_mark(file, &taking).and(source) {
+            Ok(source) => source,
             Err(problem) => return self.refuse(folder, file, taking, &problem),
         };
         let follows = match file.is_accepted {
-            false => folder.follows(&taking, content == Content::Changes),
+            false => folder.follows(&taking, source.content() == Content::Changes),
             // It was accepted before something else was taken.
             true => folder.is_outdated(&taking).map_or(Follows::Next, Follows::Older),
         };
@@ -183,10 +182,10 @@ impl Intake<'_> {
                 taking.leave();
                 return Ok(Next::Goes);
             }
-            Follows::Older(why) => return self.hold(folder, taking, content, &why),
+            Follows::Older(why) => return self.hold(folder, taking, source.content(), &why),
         }
         folder.forget_last()?;
-        match self.take(taking.path(), file.is_accepted).await {
+        match self.take(move || Ok(source), file.is_accepted).await {
             Ok(report) => self.settle(folder, taking, report),
             Err(NotTaken::Refused(problem)) => self.refuse(folder, file, taking, &problem),
             Err(NotTaken::Broke(problem)) => {
@@ -198,11 +197,6 @@ impl Intake<'_> {
                 tracing::error!(%error, file = %taking.name(), "the file waits until the disk takes more");
                 taking.leave();
                 Ok(Next::Waits)
-            }
-            Err(NotTaken::Lost(error)) => {
-                tracing::error!(%error, file = %taking.name(), "the file waits until the agent has started anew");
-                taking.leave();
-                Err(NotSettled::Ended(IntakeEnded::BeginAnew))
             }
             Err(NotTaken::Stuck(error)) => {
                 taking.leave();
@@ -217,9 +211,8 @@ impl Intake<'_> {
         let format = self.config.format.clone();
         let task = tokio::task::spawn_blocking(move || {
             let Some(taking) = reading()? else { return Ok::<_, DropError>(None) };
-            let source = FileSource::open(taking.path(), &format);
-            let content = source.map(|source| source.content()).map_err(|error| error.to_string());
-            Ok(Some(ReadFile { taking, content }))
+            let source = FileSource::open(taking.path(), &format).map_err(|error| error.to_string());
+            Ok(Some(ReadFile { taking, source }))
         });
         match task.await {
             Ok(read) => Ok(read?),
@@ -231,19 +224,18 @@ impl Intake<'_> {
     }
 
     /// Hands a file to the agent, on a thread that may wait for the disk.
-    async fn take(&self, file: &Path, accepted: bool) -> Result<FileReport, NotTaken> {
+    async fn take(
+        &self,
+        open: impl FnOnce() -> Result<FileSource, SourceError> + Send + 'static,
+        accepted: bool,
+    ) -> Result<FileReport, NotTaken> {
         let agent = Arc::clone(&self.agent);
-        let format = self.config.format.clone();
         let guard = self.config.guard;
-        let path = file.to_owned();
-        let task = tokio::task::spawn_blocking(move || {
-            agent.take(&FileSource::open(&path, &format)?, guard, accepted)
-        });
+        let task = tokio::task::spawn_blocking(move || agent.take(&open()?, guard, accepted));
         match task.await {
             Ok(Ok(report)) => Ok(report),
             Ok(Err(error)) if error.is_of_the_file() => Err(NotTaken::Refused(error.to_string())),
             Ok(Err(error)) if error.is_passing() => Err(NotTaken::Waits(error)),
-            Ok(Err(error)) if error.is_of_a_full_store() => Err(NotTaken::Lost(error)),
             Ok(Err(error)) => Err(NotTaken::Stuck(error)),
             Err(_) => Err(NotTaken::Broke(
                 "the agent's own code failed on it (a defect: please report it); nothing more of it is taken"

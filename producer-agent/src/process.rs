@@ -15,6 +15,7 @@ use platform::shutdown::{Tasks, terminate};
 use platform::telemetry;
 use schemas::avro::schema::AvroSchema;
 use schemas::ids::AgentId;
+use tokio::time::Instant;
 
 use crate::config::ProducerConfig;
 use crate::image::sled_store::SledImages;
@@ -106,12 +107,12 @@ async fn work(
         if let Some(ended) = ended {
             return ended;
         }
-        // A file that is being taken keeps the agent until it is done: two agents on one folder would be two chains.
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            if Arc::strong_count(&agent) == 1 {
-                break;
-            }
+        // A disk that was full is not asked again at once. And a file that is being taken keeps the agent until it is done:
+        // two agents on one folder would be two chains.
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        looks.tick().await;
+        while Arc::strong_count(&agent) > 1 {
+            looks.tick().await;
         }
     }
 }

@@ -11,6 +11,8 @@ pub mod declarations;
 pub mod delivery;
 mod expiry;
 pub mod fanout;
+#[cfg(test)]
+mod fixtures;
 pub mod grants;
 pub mod http;
 pub mod ingest;

@@ -193,19 +193,16 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use platform::pki::{Authority, Subject};
     use serde_json::json;
 
     use super::*;
+    use crate::fixtures;
     use crate::registry::external::RegistryOptions;
     use event_log::memory::MemoryLog;
 
     #[tokio::test]
     async fn a_router_that_cannot_begin_leaves_nothing_at_work() {
-        platform::identity::install_crypto();
-        let authority = Authority::new("test.dit").unwrap();
-        let subject = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
-        let identity = authority.identity(&subject).unwrap();
+        let identity = fixtures::identity();
         // Its schema has to be registered, and the registry is away: that is found out when control and audit are at work.
         let channel = json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 1, "key": {"fields": ["k"]},
             "schema": {"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"}]}});

@@ -3,8 +3,6 @@
 //! Owns the order: a register, or a file of changes, is looked through as a whole before anything of it goes out. Single
 //! changes are taken one by one, and each is answered.
 
-use std::sync::PoisonError;
-
 use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError};
 use crate::source::file::drop_folder::DropError;
@@ -39,9 +37,8 @@ impl Agent {
     /// Takes what a source gives: a whole register is compared with the images; of changes each row is one, in order. The
     /// guard is asked before anything goes into the outbox; `accepted` is a person's word that overrides it.
     pub fn take(&self, source: &dyn Source, guard: Guard, accepted: bool) -> Result<FileReport, AgentError> {
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let pass = Pass { guard, accepted };
-        self.noting(match source.content() {
+        self.alone(|| match source.content() {
             Content::Register => self.take_register(source, pass),
             Content::Changes => self.take_changes(source, pass),
         })
@@ -94,8 +91,8 @@ impl Agent {
 
     fn emit_register(&self, source: &dyn Source, survey: &Survey) -> Result<(), AgentError> {
         let mut emitter = Emitter::new(self, Origin::of(source));
-        for given in source.rows(self.schema(), &self.channel.key)? {
-            if let SourceRow::Present { place, key, datum } = given
+        for row in source.rows(self.schema(), &self.channel.key)? {
+            if let SourceRow::Present { place, key, datum } = row
                 && survey.changes(key.as_str())
             {
                 emitter.put(key.as_str(), Some(datum), place.line)?;
@@ -128,8 +125,7 @@ impl Agent {
         source: &dyn Source,
         about_to_take: impl FnOnce() -> Result<(), DropError>,
     ) -> Result<Vec<ItemResult>, AgentError> {
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        self.noting(self.take_each(source, about_to_take))
+        self.alone(|| self.take_each(source, about_to_take))
     }
 
     fn take_each(
@@ -140,8 +136,8 @@ impl Agent {
         let mut emitter = Emitter::new(self, Origin::of(source));
         let mut results = Vec::new();
         let mut about_to_take = Some(about_to_take);
-        for given in source.rows(self.schema(), &self.channel.key)? {
-            let (key, after) = match given {
+        for row in source.rows(self.schema(), &self.channel.key)? {
+            let (key, after) = match row {
                 SourceRow::Present { key, datum, .. } => (key, Some(datum)),
                 SourceRow::Deleted { key, .. } => (key, None),
                 SourceRow::Parked { parked, .. } => {
@@ -162,11 +158,12 @@ impl Agent {
 
     /// The source says that nothing else has changed up to now.
     pub fn take_freshness(&self) -> Result<(), AgentError> {
-        let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of an empty register nothing is said: in a log that is new, it may just not be there yet (ADR 0020).
-        if self.images.count()? == 0 {
-            return Ok(());
-        }
-        Emitter::new(self, Origin::WORD).finish(Some(looked_at_now()))
+        self.alone(|| {
+            // Of an empty register nothing is said: in a log that is new, it may just not be there yet (ADR 0020).
+            if self.images.count()? == 0 {
+                return Ok(());
+            }
+            Emitter::new(self, Origin::WORD).finish(Some(looked_at_now()))
+        })
     }
 }

@@ -38,8 +38,8 @@ impl Changes {
         let mut changes = Self::default();
         // What the rows before this one made of a key.
         let mut present: HashMap<String, bool> = HashMap::new();
-        for given in rows {
-            let (place, key, after) = match given {
+        for row in rows {
+            let (place, key, after) = match row {
                 SourceRow::Present { place, key, datum } => (place, key, Some(datum)),
                 SourceRow::Deleted { place, key } => (place, key, None),
                 SourceRow::Parked { parked, extent, .. } => {

@@ -64,15 +64,15 @@ impl Survey {
     /// Looks through the rows of a whole register once.
     pub fn of(rows: &mut dyn Rows, images: &dyn ImageStore) -> Result<Self, ImageError> {
         let mut survey = Self::default();
-        for given in rows {
-            survey.row(given, images)?;
+        for row in rows {
+            survey.row(row, images)?;
         }
         survey.count(images)?;
         Ok(survey)
     }
 
-    fn row(&mut self, given: SourceRow, images: &dyn ImageStore) -> Result<(), ImageError> {
-        let (place, key, kind, image) = match given {
+    fn row(&mut self, row: SourceRow, images: &dyn ImageStore) -> Result<(), ImageError> {
+        let (place, key, kind, image) = match row {
             SourceRow::Present { place, key, datum } => {
                 let kind = match images.get(key.as_str())? {
                     None => Kind::Create,
@@ -209,8 +209,8 @@ mod tests {
     fn images(known: &[[&str; 2]]) -> MemoryImages {
         let images = MemoryImages::default();
         with_rows(SCHEMA, known, |rows| {
-            for given in rows {
-                let SourceRow::Present { key, datum, .. } = given else { panic!("{given:?}") };
+            for row in rows {
+                let SourceRow::Present { key, datum, .. } = row else { panic!("{row:?}") };
                 images.apply(&[Fold { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
             }
         });

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use event_log::Log;
 use event_log::memory::MemoryLog;
-use platform::pki::{Authority, Subject};
 use platform::shutdown::Tasks;
 use schemas::agreement::Status;
 use schemas::avro::container::Decoder;
@@ -18,6 +17,7 @@ use super::*;
 use crate::control::service::Control;
 use crate::control::view::tests::{agreement, bodies, status};
 use crate::delivery::encode::Format;
+use crate::fixtures;
 use crate::lease::service::Lease;
 use crate::metrics::Metrics;
 
@@ -38,10 +38,7 @@ struct Stream {
 impl Stream {
     /// Under agreement A in version 1, by a router with beats of its own.
     async fn open() -> Self {
-        platform::identity::install_crypto();
-        let authority = Authority::new("test.dit").unwrap();
-        let subject = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
-        let metrics = Metrics::new(&authority.identity(&subject).unwrap(), Vec::new()).unwrap();
+        let metrics = fixtures::metrics();
         let log: Arc<dyn Log> = Arc::new(MemoryLog::default());
         let tasks = Tasks::new();
         let beats = Tasks::new();

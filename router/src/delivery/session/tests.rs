@@ -7,17 +7,13 @@ use std::pin::Pin;
 use event_log::Log;
 use event_log::memory::MemoryLog;
 use http_body::Body as _;
-use platform::pki::{Authority, Subject};
 use schemas::agreement::{Agreement, Status};
-use schemas::avro::binary::{Cursor as Datum, put_long, put_string};
+use schemas::avro::binary::{Cursor as Datum, put_long};
 use schemas::avro::container::{Decoder, Header, put_block};
-use schemas::avro::schema::AvroSchema;
-use schemas::change::{Change, ChangeCodec, Op, Source};
+use schemas::change::ChangeCodec;
 use schemas::delivery::{DeliveryCodec, Next as Then};
-use schemas::digest;
-use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
+use schemas::ids::{ChannelName, Epoch, Partition};
 use schemas::publish::{OpenRequest, batch_metadata};
-use schemas::time::Millis;
 use scope::secret::NetworkSecret;
 use serde_json::json;
 
@@ -29,6 +25,7 @@ use crate::delivery::encode::Format;
 use crate::delivery::error::OpenError;
 use crate::delivery::service::StreamRequest;
 use crate::delivery::start::StartPosition;
+use crate::fixtures::{self, Chain, Moved};
 use crate::service::{Core, CoreParts, Routers};
 
 const P0: Partition = Partition::new(0);
@@ -36,45 +33,24 @@ const EPOCH: Epoch = Epoch::new([7; 16]);
 /// On a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn subject() -> serde_json::Value {
-    json!({"type": "record", "name": "R", "fields": [
-        {"name": "k", "type": "string"}, {"name": "town", "type": "string"}]})
-}
-
 /// A core with one channel, its provider, and an agreement on what is of Riga.
 struct Network {
     core: Core,
-    next: Sequence,
-    digest: Digest,
-}
-
-/// A row's towns around a change.
-#[derive(Clone, Copy)]
-struct Moved<'a> {
-    key: &'a str,
-    from: Option<&'a str>,
-    to: Option<&'a str>,
-}
-
-fn born<'a>(key: &'a str, to: &'a str) -> Moved<'a> {
-    Moved { key, from: None, to: Some(to) }
+    chain: Chain,
 }
 
 impl Network {
     async fn begin() -> Self {
-        platform::identity::install_crypto();
-        let authority = Authority::new("test.dit").unwrap();
-        let subject_of = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
-        let identity = authority.identity(&subject_of).unwrap();
         let parsed = |value| serde_json::from_value(value).unwrap();
         let channel = json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 1,
-            "key": {"fields": ["k"]}, "schema": subject()});
+            "key": {"fields": ["k"]}, "schema": fixtures::subject().json()});
         let agreement = json!({"number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c",
             "purpose": "p", "legal_basis": "l", "valid_from": "2026-01-01T00:00:00Z", "history": "full",
             "schema_version": 1, "rows": "town == \"Riga\"", "fields": {"k": "keep", "town": "keep"}});
         let agreement: Agreement = serde_json::from_value(agreement).unwrap();
         let participants =
             ["1", "2"].map(|id| serde_json::from_value(json!({"id": id, "name": id})).unwrap());
+        let identity = fixtures::identity();
         let core = Core::start(CoreParts {
             log: Arc::new(MemoryLog::default()) as Arc<dyn Log>,
             routers: Routers::One,
@@ -90,8 +66,7 @@ impl Network {
             },
             disks: Vec::new(),
         });
-        let network =
-            Self { core: core.await.unwrap(), next: Sequence::new(0), digest: digest::first(EPOCH) };
+        let network = Self { core: core.await.unwrap(), chain: Chain::begin(EPOCH) };
         let request = OpenRequest { epoch: EPOCH, replaces: None };
         network.core.publisher.open(&provider(), &channel_name(), P0, request).await.unwrap();
         network
@@ -99,48 +74,22 @@ impl Network {
 
     /// The provider tells of changes, one after the other, in one batch.
     async fn tell(&mut self, moves: &[Moved<'_>]) {
-        let codec = ChangeCodec::new(&AvroSchema::from_json(subject()).unwrap()).unwrap();
-        let first = self.next;
-        let before = self.digest;
+        let codec = ChangeCodec::new(&fixtures::subject()).unwrap();
+        let Chain { epoch, next, digest } = self.chain;
         let mut datums = Vec::new();
-        for Moved { key, from, to } in moves {
-            let image = |town: &&str| {
-                let mut image = Vec::new();
-                put_string(&mut image, key);
-                put_string(&mut image, town);
-                image
-            };
-            let before = from.as_ref().map(image);
-            let after = to.as_ref().map(image);
-            let op = match (&before, &after) {
-                (None, _) => Op::Create,
-                (Some(_), Some(_)) => Op::Update,
-                (Some(_), None) => Op::Delete,
-            };
-            let at = Millis::new(1);
-            let change = Change {
-                op,
-                key,
-                before: before.as_deref(),
-                after: after.as_deref(),
-                source: Source::default(),
-                event_at: at,
-                captured_at: at,
-            };
-            let mut datum = Vec::new();
-            ChangeCodec::encode(&change, &mut datum);
-            self.digest = digest::next(self.digest, key.as_bytes(), &datum);
-            self.next = self.next.next();
+        for moved in moves {
+            let datum = moved.datum();
+            self.chain.add(moved.key, &datum);
             put_long(&mut datums, 0);
             datums.extend(datum);
         }
         let sync = [9; 16];
-        let metadata = batch_metadata(EPOCH, first, before);
+        let metadata = batch_metadata(epoch, next, digest);
         let schema = codec.batch_schema().text().to_owned();
         let mut body = Header { metadata, schema, sync }.encode();
         put_block(&mut body, moves.len(), &datums, &sync);
         let published = self.core.publisher.publish(&provider(), &channel_name(), P0, &body).await.unwrap();
-        assert_eq!(published.counted.unwrap().next, self.next);
+        assert_eq!(published.counted.unwrap().next, self.chain.next);
     }
 
     async fn try_open(&self, from: StartPosition) -> Result<Stream, OpenError> {
@@ -268,7 +217,7 @@ fn in_short(delivery: &Delivery<'_>) -> Option<Told> {
 #[tokio::test]
 async fn a_snapshot_comes_between_its_marks_and_then_what_happens() {
     let mut network = Network::begin().await;
-    network.tell(&[born("1", "Riga"), born("2", "Tukums"), born("3", "Riga")]).await;
+    network.tell(&[Moved::into("1", "Riga"), Moved::into("2", "Tukums"), Moved::into("3", "Riga")]).await;
     let state = network.core.channels.get(&channel_name()).unwrap().materialised.get(P0).unwrap().clone();
     let end = network.core.channels.get(&channel_name()).unwrap().feeds.get(P0).unwrap().tail().next;
     while state.progress().to < end {
@@ -280,7 +229,7 @@ async fn a_snapshot_comes_between_its_marks_and_then_what_happens() {
     rows.sort_by_key(|told| format!("{told:?}"));
     assert_eq!(rows, [row("1", "r"), row("3", "r")]);
     assert_eq!(stream.next_but_progress().await, Some(Told::End));
-    network.tell(&[born("4", "Riga")]).await;
+    network.tell(&[Moved::into("4", "Riga")]).await;
     assert_eq!(stream.next_but_progress().await, Some(row("4", "c")));
 }
 
@@ -288,7 +237,7 @@ async fn a_snapshot_comes_between_its_marks_and_then_what_happens() {
 async fn a_row_that_moves_out_is_taken_back_and_one_that_moves_in_is_new() {
     let mut network = Network::begin().await;
     let mut stream = network.open(StartPosition::Earliest).await;
-    network.tell(&[born("1", "Riga"), born("2", "Tukums"), born("3", "Tukums")]).await;
+    network.tell(&[Moved::into("1", "Riga"), Moved::into("2", "Tukums"), Moved::into("3", "Tukums")]).await;
     let out = Moved { key: "1", from: Some("Riga"), to: Some("Tukums") };
     let within = Moved { key: "2", from: Some("Tukums"), to: Some("Riga") };
     let elsewhere = Moved { key: "3", from: Some("Tukums"), to: None };
@@ -298,7 +247,7 @@ async fn a_row_that_moves_out_is_taken_back_and_one_that_moves_in_is_new() {
         told.push(stream.next_but_progress().await.unwrap());
     }
     assert_eq!(told, [row("1", "c"), row("1", "d"), row("2", "c")]);
-    network.tell(&[born("9", "Riga")]).await;
+    network.tell(&[Moved::into("9", "Riga")]).await;
     assert_eq!(stream.next_but_progress().await, Some(row("9", "c")), "of the third nothing is told");
 }
 
@@ -306,7 +255,7 @@ async fn a_row_that_moves_out_is_taken_back_and_one_that_moves_in_is_new() {
 async fn who_is_given_nothing_is_told_how_far_it_stands() {
     let mut network = Network::begin().await;
     let mut stream = network.open(StartPosition::Earliest).await;
-    network.tell(&[born("1", "Tukums"), born("2", "Tukums")]).await;
+    network.tell(&[Moved::into("1", "Tukums"), Moved::into("2", "Tukums")]).await;
     assert_eq!(stream.rows_to_the_end().await, [], "nothing is of Riga");
 }
 
@@ -314,10 +263,10 @@ async fn who_is_given_nothing_is_told_how_far_it_stands() {
 async fn a_revocation_is_the_last_word() {
     let mut network = Network::begin().await;
     let mut stream = network.open(StartPosition::Earliest).await;
-    network.tell(&[born("1", "Riga")]).await;
+    network.tell(&[Moved::into("1", "Riga")]).await;
     assert_eq!(stream.next_but_progress().await, Some(row("1", "c")));
     network.revoke().await;
-    network.tell(&[born("2", "Riga")]).await;
+    network.tell(&[Moved::into("2", "Riga")]).await;
     assert_eq!(stream.next_but_progress().await, Some(Told::Closing(CloseReason::Revoked, Then::Stop)));
     assert_eq!(stream.next().await, None);
     assert!(matches!(network.try_open(StartPosition::Latest).await, Err(OpenError::Ended { .. })));
@@ -369,7 +318,7 @@ async fn who_does_not_read_holds_up_nobody_else() {
     let mut unread = network.open(StartPosition::Earliest).await;
     let keys: Vec<String> = (0..2_000).map(|number| number.to_string()).collect();
     for keys in keys.chunks(50) {
-        network.tell(&keys.iter().map(|key| born(key, "Riga")).collect::<Vec<_>>()).await;
+        network.tell(&keys.iter().map(|key| Moved::into(key, "Riga")).collect::<Vec<_>>()).await;
     }
     for stream in [&mut read, &mut unread] {
         for key in &keys {

@@ -6,23 +6,18 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use event_log::memory::MemoryLog;
 use event_log::{Cleanup, Log, TopicSpec};
-use platform::pki::{Authority, Subject};
 use platform::shutdown::Tasks;
 use reading::codecs::{CodecError, Codecs};
-use schemas::avro::binary::put_string;
-use schemas::avro::schema::AvroSchema;
-use schemas::change::{ChangeCodec, Op, Source};
+use schemas::change::ChangeCodec;
 use schemas::channel::ChannelKind;
-use schemas::digest;
-use schemas::ids::{Digest, Epoch, LogId, Partition, Sequence};
+use schemas::ids::{Epoch, LogId, Partition};
 use schemas::record::Provenance;
 use schemas::table::{Opening, Table};
-use schemas::time::Millis;
 
 use super::*;
 use crate::fanout::FanOut;
 use crate::fanout::observer::ChannelObserver;
-use crate::metrics::Metrics;
+use crate::fixtures::{self, Chain, Moved};
 
 const TOPIC: &str = "dit.c.log";
 const STATE: &str = "dit.c.state";
@@ -45,22 +40,12 @@ impl Codecs for OneSchema {
 struct Channel {
     log: Arc<MemoryLog>,
     feed: Arc<Feed>,
-    epoch: Epoch,
-    next: Sequence,
-    digest: Digest,
+    chain: Chain,
     tasks: Tasks,
 }
 
-/// A key's images around a change.
-#[derive(Clone, Copy)]
-struct Changed<'a> {
-    key: &'a str,
-    before: Option<&'a str>,
-    after: Option<&'a str>,
-}
-
-fn put<'a>(key: &'a str, before: Option<&'a str>, after: &'a str) -> Changed<'a> {
-    Changed { key, before, after: Some(after) }
+fn put<'a>(key: &'a str, from: Option<&'a str>, to: &'a str) -> Moved<'a> {
+    Moved { key, from, to: Some(to) }
 }
 
 fn agent() -> schemas::ids::AgentId {
@@ -68,16 +53,7 @@ fn agent() -> schemas::ids::AgentId {
 }
 
 fn codec() -> Arc<ChangeCodec> {
-    let fields = r#"{"name":"k","type":"string"},{"name":"v","type":"string"}"#;
-    let subject = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
-    Arc::new(ChangeCodec::new(&AvroSchema::parse(&subject).unwrap()).unwrap())
-}
-
-fn metrics() -> Metrics {
-    platform::identity::install_crypto();
-    let authority = Authority::new("test.dit").unwrap();
-    let subject = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
-    Metrics::new(&authority.identity(&subject).unwrap(), Vec::new()).unwrap()
+    Arc::new(ChangeCodec::new(&fixtures::subject()).unwrap())
 }
 
 impl Channel {
@@ -100,7 +76,7 @@ impl Channel {
             log_id: LOG,
         };
         let (fold, next) = source.first_checkpoint().await.unwrap();
-        let meter = metrics().reader(&"c".parse().unwrap());
+        let meter = fixtures::metrics().reader(&"c".parse().unwrap());
         let feed = Feed::at(source, fold, next, ChannelObserver::new(Arc::new(FanOut::default()), meter));
         let tasks = Tasks::new();
         let reading = Arc::clone(&feed);
@@ -112,8 +88,7 @@ impl Channel {
                 _ = reading.run() => {}
             }
         });
-        let mut channel =
-            Self { log, feed, epoch: FIRST, next: Sequence::new(0), digest: digest::first(FIRST), tasks };
+        let mut channel = Self { log, feed, chain: Chain::begin(FIRST), tasks };
         channel.begin(FIRST, None).await;
         channel
     }
@@ -125,46 +100,21 @@ impl Channel {
     async fn begin(&mut self, epoch: Epoch, replaces: Option<Epoch>) {
         let opening = Opening { agent: agent(), epoch, replaces };
         self.append(marks::record(Kind::Opening, &opening.encode())).await;
-        (self.epoch, self.next, self.digest) = (epoch, Sequence::new(0), digest::first(epoch));
+        self.chain = Chain::begin(epoch);
     }
 
     /// The next event of the epoch.
-    fn event(&mut self, change: Changed<'_>) -> Record {
-        let image = |value: &str| {
-            let mut image = Vec::new();
-            put_string(&mut image, change.key);
-            put_string(&mut image, value);
-            image
-        };
-        let before = change.before.map(image);
-        let after = change.after.map(image);
-        let op = match (&before, &after) {
-            (None, _) => Op::Create,
-            (Some(_), Some(_)) => Op::Update,
-            (Some(_), None) => Op::Delete,
-        };
-        let at = Millis::new(1);
-        let change = Change {
-            op,
-            key: change.key,
-            before: before.as_deref(),
-            after: after.as_deref(),
-            source: Source::default(),
-            event_at: at,
-            captured_at: at,
-        };
-        let mut datum = Vec::new();
-        ChangeCodec::encode(&change, &mut datum);
-        self.digest = digest::next(self.digest, change.key.as_bytes(), &datum);
-        let provenance =
-            Provenance { agent: agent(), epoch: self.epoch, sequence: self.next, digest: self.digest };
-        self.next = self.next.next();
+    fn event(&mut self, change: Moved<'_>) -> Record {
+        let datum = change.datum();
+        let Chain { epoch, next: sequence, .. } = self.chain;
+        self.chain.add(change.key, &datum);
+        let provenance = Provenance { agent: agent(), epoch, sequence, digest: self.chain.digest };
         let headers = [vec![Kind::Change.header()], provenance.headers().to_vec()].concat();
         let value = Some(framing::frame(SCHEMA, &datum));
         Record { key: Some(change.key.as_bytes().to_vec()), value, headers }
     }
 
-    async fn changed(&mut self, changes: &[Changed<'_>]) {
+    async fn changed(&mut self, changes: &[Moved<'_>]) {
         for change in changes {
             let event = self.event(*change);
             self.append(event).await;
@@ -237,7 +187,7 @@ fn rows(expected: &[(&str, &str)]) -> BTreeMap<String, String> {
 async fn the_state_is_each_keys_last_image() {
     let mut channel = Channel::open().await;
     let mut materialiser = channel.stand().await;
-    let gone = Changed { key: "b", before: Some("1"), after: None };
+    let gone = Moved { key: "b", from: Some("1"), to: None };
     channel.changed(&[put("a", None, "1"), put("b", None, "1"), put("a", Some("1"), "2"), gone]).await;
     channel.materialise(&mut materialiser).await;
     assert_eq!(channel.state().await, rows(&[("a", "2")]));
