@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use consumer_agent::sink::postgres::{MOST_FIELDS, PostgresPlace};
+use consumer_agent::sink::postgres::{MOST_FIELDS, PostgresTarget};
 use platform::client::{Client, send_json};
 use platform::config;
 use platform::identity::{Identity, IdentityFiles, Peer};
@@ -196,8 +196,8 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
         let consumer = consumer_agent::config::ConsumerConfig::read(file)?;
         check_identity(&consumer.identity)?;
         for agreement in &consumer.agreement {
-            let place = agreement.postgres.as_ref().map_or(Ok(()), PostgresPlace::check);
-            place.with_context(|| format!("{}: agreement {}", file.display(), agreement.number))?;
+            let target = agreement.postgres.as_ref().map_or(Ok(()), PostgresTarget::check);
+            target.with_context(|| format!("{}: agreement {}", file.display(), agreement.number))?;
         }
         "consumer configuration"
     } else {

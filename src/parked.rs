@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use consumer_agent::config::ConsumerConfig;
-use consumer_agent::sink::postgres::{Decision, ParkedRow, PostgresPlace, decide, parked};
+use consumer_agent::sink::postgres::{Decision, ParkedRow, PostgresTarget, decide, parked};
 use platform::shown;
 use schemas::ids::AgreementNumber;
 use schemas::time::Millis;
@@ -53,17 +53,17 @@ struct Chosen {
 }
 
 impl Replicas {
-    fn places(&self) -> anyhow::Result<Vec<(AgreementNumber, PostgresPlace)>> {
+    fn targets(&self) -> anyhow::Result<Vec<(AgreementNumber, PostgresTarget)>> {
         let config = ConsumerConfig::read(&self.config)?;
         let of = |number: &AgreementNumber| self.agreement.as_ref().is_none_or(|only| only == number);
         let agreements = config.agreement.into_iter().filter(|agreement| of(&agreement.number));
-        let places: Vec<_> = agreements.filter_map(|a| Some((a.number, a.postgres?))).collect();
-        match (&self.agreement, places.is_empty()) {
+        let targets: Vec<_> = agreements.filter_map(|a| Some((a.number, a.postgres?))).collect();
+        match (&self.agreement, targets.is_empty()) {
             (Some(number), true) => {
                 bail!("{}: {number} has no replica in PostgreSQL", self.config.display())
             }
             (None, true) => bail!("{}: no replica is in PostgreSQL", self.config.display()),
-            (_, false) => Ok(places),
+            (_, false) => Ok(targets),
         }
     }
 }
@@ -79,8 +79,8 @@ pub async fn run(args: ParkedArgs) -> anyhow::Result<bool> {
 
 async fn list(replicas: &Replicas) -> anyhow::Result<bool> {
     let mut none = true;
-    for (number, place) in replicas.places()? {
-        for row in parked(&place, &number).await? {
+    for (number, target) in replicas.targets()? {
+        for row in parked(&target, &number).await? {
             none = false;
             platform::say_lines!("{number} {}", in_words(&row, platform::clock::now()));
         }
@@ -103,8 +103,8 @@ fn in_words(row: &ParkedRow, now: Millis) -> String {
 async fn ask(chosen: &Chosen, decision: Decision) -> anyhow::Result<bool> {
     let keys = (!chosen.all).then_some(chosen.keys.as_slice());
     let mut asked = 0;
-    for (number, place) in chosen.replicas.places()? {
-        asked += decide(&place, &number, decision, keys).await?;
+    for (number, target) in chosen.replicas.targets()? {
+        asked += decide(&target, &number, decision, keys).await?;
     }
     match asked {
         0 => platform::say!("no such row is parked; the agent has nothing to do"),

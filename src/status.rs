@@ -10,7 +10,7 @@ use consumer_agent::status::status_path;
 use platform::client::{Client, send_json};
 use platform::clock;
 use platform::identity::Identity;
-use schemas::agreement::Status as Standing;
+use schemas::agreement::Status as AgreementState;
 use schemas::ids::AgreementNumber;
 use schemas::publish::{AgreementStatus, Me};
 use schemas::time::Millis;
@@ -46,7 +46,7 @@ pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
         platform::say_lines!("{}", status.in_words(&agreement.channel, clock::now()));
         match &agreements {
             Ok(known) => {
-                let (line, stands) = standing(known, &agreement.number, clock::now());
+                let (line, stands) = agreement_line(known, &agreement.number, clock::now());
                 is_well &= stands;
                 platform::say!("  {line}");
             }
@@ -78,7 +78,7 @@ async fn agreements(config: &ConsumerConfig, identity: &Identity) -> Result<Vec<
 }
 
 /// How an agreement stands, and whether it gives anything now.
-fn standing(known: &[AgreementStatus], number: &AgreementNumber, now: Millis) -> (String, bool) {
+fn agreement_line(known: &[AgreementStatus], number: &AgreementNumber, now: Millis) -> (String, bool) {
     let Some(found) = known.iter().find(|status| status.agreement.number == *number) else {
         return ("the router knows no such agreement of ours".to_owned(), false);
     };
@@ -88,10 +88,12 @@ fn standing(known: &[AgreementStatus], number: &AgreementNumber, now: Millis) ->
         None => "it has no last day".to_owned(),
     };
     match found.status {
-        Standing::Active if !agreement.is_valid_at(now) => {
+        AgreementState::Active if !agreement.is_valid_at(now) => {
             (format!("the agreement is outside its dates; {end}"), false)
         }
-        Standing::Active => (format!("the agreement is active, version {}; {end}", agreement.version), true),
+        AgreementState::Active => {
+            (format!("the agreement is active, version {}; {end}", agreement.version), true)
+        }
         other => (format!("the agreement is {other}: {}", platform::shown::value(&found.reason)), false),
     }
 }
@@ -127,7 +129,7 @@ mod tests {
             let told =
                 serde_json::json!({"agreement": agreement(to), "status": status, "reason": "line\nbreak"});
             let now = "2026-06-01".parse().unwrap();
-            standing(&[serde_json::from_value(told).unwrap()], &"A".parse().unwrap(), now)
+            agreement_line(&[serde_json::from_value(told).unwrap()], &"A".parse().unwrap(), now)
         };
         assert!(told("active", "2026-12-31T00:00:00Z").1);
         assert_eq!(
@@ -135,6 +137,6 @@ mod tests {
             ("the agreement is suspended: line\\nbreak".to_owned(), false)
         );
         assert!(!told("active", "2026-05-31T00:00:00Z").1);
-        assert!(!standing(&[], &"A".parse().unwrap(), Millis::new(0)).1);
+        assert!(!agreement_line(&[], &"A".parse().unwrap(), Millis::new(0)).1);
     }
 }

@@ -44,29 +44,29 @@ scenes!(
     a_fenced_materialiser,
 );
 
-type Place = (Arc<dyn Log>, Option<tempfile::TempDir>);
+type TestLog = (Arc<dyn Log>, Option<tempfile::TempDir>);
 
-fn memory() -> Place {
+fn memory() -> TestLog {
     (Arc::new(MemoryLog::default()), None)
 }
 
-fn embedded() -> Place {
+fn embedded() -> TestLog {
     let dir = tempfile::tempdir().unwrap();
     (Arc::new(EmbeddedLog::open(dir.path(), EmbeddedOptions::default()).unwrap()), Some(dir))
 }
 
 #[cfg(feature = "kafka")]
-fn kafka_of_one_node() -> Place {
+fn kafka_of_one_node() -> TestLog {
     kafka(1)
 }
 
 #[cfg(feature = "kafka")]
-fn kafka_of_three_nodes() -> Place {
+fn kafka_of_three_nodes() -> TestLog {
     kafka(3)
 }
 
 #[cfg(feature = "kafka")]
-fn kafka(nodes: u16) -> Place {
+fn kafka(nodes: u16) -> TestLog {
     use event_log::kafka::KafkaLog;
     use event_log::kafka_options::KafkaOptions;
     let brokers = parts::kafka::Kafka::shared(nodes.into()).unwrap();
@@ -87,7 +87,7 @@ struct Pair {
 }
 
 impl Pair {
-    async fn on((log, dir): Place) -> Self {
+    async fn on((log, dir): TestLog) -> Self {
         let rows = agreement(1, "t == \"R\"");
         let one = Network::start_beside("r1", Arc::clone(&log), rows.clone()).await.unwrap();
         let two = Network::start_beside("r2", Arc::clone(&log), rows).await.unwrap();

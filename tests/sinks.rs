@@ -14,26 +14,26 @@ use std::sync::Arc;
 
 use consumer_agent::sink::effect::Effect;
 use consumer_agent::sink::file::FileSink;
-use consumer_agent::sink::postgres::{PostgresPlace, PostgresSink};
+use consumer_agent::sink::postgres::{PostgresSink, PostgresTarget};
 use consumer_agent::sink::{Batch, Sink, StreamHead};
 use parts::postgres::Postgres;
 use platform::segments::disk::RealDisk;
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::binary::{put_long, put_string};
 use schemas::avro::schema::AvroSchema;
-use schemas::cursor::{Cursor, Place as LogPlace, Snapshot, SnapshotPlace};
+use schemas::cursor::{Cursor, Place, Snapshot, SnapshotPlace};
 use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 
 /// Where a replica lives; whatever opens it finds what was left there.
-enum Place {
+enum Target {
     Disk(tempfile::TempDir),
     Memory(Arc<MemoryDisk>),
-    Table(PostgresPlace),
+    Table(PostgresTarget),
 }
 
-impl Place {
+impl Target {
     fn disk() -> Self {
         Self::Disk(tempfile::tempdir().unwrap())
     }
@@ -47,7 +47,7 @@ impl Place {
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client.batch_execute("CREATE SCHEMA dit").await.unwrap();
-        Self::Table(PostgresPlace {
+        Self::Table(PostgresTarget {
             url,
             password_file: None,
             ca: None,
@@ -64,8 +64,8 @@ impl Place {
                 let disk = Arc::clone(disk);
                 Box::new(FileSink::open(disk, Path::new("/replica"), "register").unwrap())
             }
-            Self::Table(place) => {
-                Box::new(PostgresSink::new(place.clone(), "A-1".parse().unwrap(), "register"))
+            Self::Table(target) => {
+                Box::new(PostgresSink::new(target.clone(), "A-1".parse().unwrap(), "register"))
             }
         };
         sink.ready().await.unwrap();
@@ -83,13 +83,13 @@ impl Place {
 /// Runs each law on each kind of sink.
 macro_rules! laws {
     ($($law:ident),* $(,)?) => {
-        laws!(@on files, super::Place::disk(), $($law),*);
-        laws!(@on files_in_memory, super::Place::memory(), $($law),*);
-        laws!(@on table, super::Place::table().await, $($law),*);
+        laws!(@on files, super::Target::disk(), $($law),*);
+        laws!(@on files_in_memory, super::Target::memory(), $($law),*);
+        laws!(@on table, super::Target::table().await, $($law),*);
     };
-    (@on $kind:ident, $place:expr, $($law:ident),*) => {
+    (@on $kind:ident, $target:expr, $($law:ident),*) => {
         mod $kind {
-            $(#[tokio::test] async fn $law() { super::$law(&$place).await; })*
+            $(#[tokio::test] async fn $law() { super::$law(&$target).await; })*
         }
     };
 }
@@ -134,7 +134,7 @@ fn remove(key: &str) -> Effect {
 }
 
 fn cursor(offset: u64) -> Cursor {
-    let place = LogPlace { offset: Offset::new(offset), checkpoint: Offset::new(0) };
+    let place = Place { offset: Offset::new(offset), checkpoint: Offset::new(0) };
     Cursor {
         log_id: LogId::new([1; 16]),
         version: AgreementVersion::new(1),
@@ -184,8 +184,8 @@ fn expected(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
     rows.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect()
 }
 
-async fn a_new_replica_stands_nowhere_and_has_no_row(place: &Place) {
-    let mut sink = place.open().await;
+async fn a_new_replica_stands_nowhere_and_has_no_row(target: &Target) {
+    let mut sink = target.open().await;
     assert_eq!((sink.cursor(), sink.row_count(), sink.parked_count()), (None, 0, 0));
     sink.begin(&head(ONE)).await.unwrap();
     assert_eq!(sink.cursor(), None);
@@ -193,21 +193,21 @@ async fn a_new_replica_stands_nowhere_and_has_no_row(place: &Place) {
     assert_eq!(rows(sink.as_mut()).await, expected(&[]));
 }
 
-async fn rows_and_cursor_are_found_again_after_a_start(place: &Place) {
-    let mut sink = place.begun().await;
+async fn rows_and_cursor_are_found_again_after_a_start(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a"), ("2", "b")], 5).await;
     apply(sink.as_mut(), vec![put("3", "c"), remove("1")], Some(cursor(8))).await;
     sink.settle().await.unwrap();
     drop(sink);
-    let mut again = place.begun().await;
+    let mut again = target.begun().await;
     assert_eq!(again.cursor(), Some(cursor(8)));
     assert_eq!(rows(again.as_mut()).await, expected(&[("2", "b"), ("3", "c")]));
     apply(again.as_mut(), vec![put("4", "d")], Some(cursor(9))).await;
     assert_eq!(rows(again.as_mut()).await, expected(&[("2", "b"), ("3", "c"), ("4", "d")]));
 }
 
-async fn the_last_effect_on_a_key_counts(place: &Place) {
-    let mut sink = place.begun().await;
+async fn the_last_effect_on_a_key_counts(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a")], 5).await;
     let effects = vec![put("2", "x"), put("2", "y"), put("3", "z"), remove("3"), remove("1"), put("1", "w")];
     apply(sink.as_mut(), effects, Some(cursor(9))).await;
@@ -215,8 +215,8 @@ async fn the_last_effect_on_a_key_counts(place: &Place) {
     assert_eq!(rows(sink.as_mut()).await, expected(&[("1", "w"), ("2", "y")]));
 }
 
-async fn what_is_removed_twice_or_was_never_there_is_gone(place: &Place) {
-    let mut sink = place.begun().await;
+async fn what_is_removed_twice_or_was_never_there_is_gone(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a"), ("2", "b")], 5).await;
     apply(sink.as_mut(), vec![remove("1"), remove("1"), remove("9")], Some(cursor(7))).await;
     sink.settle().await.unwrap();
@@ -224,8 +224,8 @@ async fn what_is_removed_twice_or_was_never_there_is_gone(place: &Place) {
     assert_eq!(sink.cursor(), Some(cursor(7)));
 }
 
-async fn a_snapshot_is_the_replica_from_its_end_on(place: &Place) {
-    let mut sink = place.begun().await;
+async fn a_snapshot_is_the_replica_from_its_end_on(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a"), ("2", "b")], 5).await;
     apply(sink.as_mut(), vec![Effect::BeginSnapshot, put("2", "new")], Some(within(3, 4))).await;
     assert_eq!(sink.cursor(), Some(within(3, 4)));
@@ -235,31 +235,31 @@ async fn a_snapshot_is_the_replica_from_its_end_on(place: &Place) {
     assert_eq!(rows(sink.as_mut()).await, expected(&[("2", "new"), ("7", "g")]));
 }
 
-async fn a_snapshot_that_was_told_of_is_gone_on_with_after_a_start(place: &Place) {
-    let mut sink = place.begun().await;
+async fn a_snapshot_that_was_told_of_is_gone_on_with_after_a_start(target: &Target) {
+    let mut sink = target.begun().await;
     apply(sink.as_mut(), vec![Effect::BeginSnapshot, put("1", "a")], Some(within(3, 4))).await;
     sink.settle().await.unwrap();
     drop(sink);
-    let mut again = place.begun().await;
+    let mut again = target.begun().await;
     assert_eq!(again.cursor(), Some(within(3, 4)));
     apply(again.as_mut(), vec![put("2", "b"), Effect::EndSnapshot], Some(cursor(9))).await;
     again.settle().await.unwrap();
     assert_eq!(rows(again.as_mut()).await, expected(&[("1", "a"), ("2", "b")]));
 }
 
-async fn a_snapshot_that_nobody_was_told_of_is_begun_anew(place: &Place) {
-    let mut sink = place.begun().await;
+async fn a_snapshot_that_nobody_was_told_of_is_begun_anew(target: &Target) {
+    let mut sink = target.begun().await;
     apply(sink.as_mut(), vec![Effect::BeginSnapshot, put("1", "stray")], None).await;
     drop(sink);
-    let mut again = place.begun().await;
+    let mut again = target.begun().await;
     assert_eq!(again.cursor(), None, "only a snapshot leads anywhere");
     whole(again.as_mut(), &[("2", "b")], 9).await;
     again.settle().await.unwrap();
     assert_eq!(rows(again.as_mut()).await, expected(&[("2", "b")]));
 }
 
-async fn another_snapshot_takes_the_place_of_one_that_is_not_over(place: &Place) {
-    let mut sink = place.begun().await;
+async fn another_snapshot_takes_the_place_of_one_that_is_not_over(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a")], 5).await;
     apply(sink.as_mut(), vec![Effect::BeginSnapshot, put("2", "stray")], Some(within(3, 4))).await;
     apply(sink.as_mut(), vec![Effect::BeginSnapshot, put("3", "c")], Some(within(4, 1))).await;
@@ -268,20 +268,20 @@ async fn another_snapshot_takes_the_place_of_one_that_is_not_over(place: &Place)
     assert_eq!(rows(sink.as_mut()).await, expected(&[("3", "c")]));
 }
 
-async fn a_cursor_alone_moves_and_changes_no_row(place: &Place) {
-    let mut sink = place.begun().await;
+async fn a_cursor_alone_moves_and_changes_no_row(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a")], 5).await;
     sink.settle().await.unwrap();
     apply(sink.as_mut(), Vec::new(), Some(cursor(50))).await;
     sink.settle().await.unwrap();
     drop(sink);
-    let mut again = place.begun().await;
+    let mut again = target.begun().await;
     assert_eq!(again.cursor(), Some(cursor(50)));
     assert_eq!(rows(again.as_mut()).await, expected(&[("1", "a")]));
 }
 
-async fn a_stream_of_another_schema_brings_its_rows_in_a_snapshot(place: &Place) {
-    let mut sink = place.begun().await;
+async fn a_stream_of_another_schema_brings_its_rows_in_a_snapshot(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a"), ("2", "b")], 5).await;
     sink.settle().await.unwrap();
     sink.begin(&head(TWO)).await.unwrap();
@@ -297,7 +297,7 @@ async fn a_stream_of_another_schema_brings_its_rows_in_a_snapshot(place: &Place)
     assert_eq!(found, [("3".to_owned(), texts)]);
 }
 
-async fn keys_and_values_of_any_text_come_back(place: &Place) {
+async fn keys_and_values_of_any_text_come_back(target: &Target) {
     let odd = [
         ("", "empty key"),
         (" ", ""),
@@ -306,16 +306,16 @@ async fn keys_and_values_of_any_text_come_back(place: &Place) {
         ("a\\b", "\\N"),
         ("a\nb", "two\nlines\t\"quoted\""),
     ];
-    let mut sink = place.begun().await;
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &odd, 5).await;
     sink.settle().await.unwrap();
     drop(sink);
-    let mut again = place.begun().await;
+    let mut again = target.begun().await;
     assert_eq!(rows(again.as_mut()).await, expected(&odd));
 }
 
-async fn to_settle_again_changes_nothing(place: &Place) {
-    let mut sink = place.begun().await;
+async fn to_settle_again_changes_nothing(target: &Target) {
+    let mut sink = target.begun().await;
     whole(sink.as_mut(), &[("1", "a")], 5).await;
     for _ in 0..3 {
         sink.settle().await.unwrap();

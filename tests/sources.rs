@@ -216,8 +216,8 @@ impl Site {
     fn events(&self) -> Vec<Event> {
         let codec = ChangeCodec::new(&schema(FIELDS)).unwrap();
         let mut events = Vec::new();
-        let each = &mut |placed: producer_agent::outbox::Placed| {
-            if let Stored::Change { key, datum, .. } = placed.entry.content {
+        let each = &mut |stored: producer_agent::outbox::StoredEntry| {
+            if let Stored::Change { key, datum, .. } = stored.entry.content {
                 let change = codec.decode_all(&datum).unwrap();
                 let n = change.after.map(|after| {
                     let zigzag = u64::from(*after.last().unwrap());

@@ -149,12 +149,12 @@ impl Agent {
         let mut was_live = false;
         // What an error left unknown is known again only when the sink is ready.
         let ready = self.sink.ready().await;
-        let standing = self.sink.cursor();
+        let cursor = self.sink.cursor();
         let outcome = match ready {
-            Ok(()) => self.stream(recovery.start(standing.clone()), reconciler, &mut was_live).await,
+            Ok(()) => self.stream(recovery.start(cursor.clone()), reconciler, &mut was_live).await,
             Err(error) => Err(error.into()),
         };
-        (outcome, Advance { was_live, has_moved: self.sink.cursor() != standing })
+        (outcome, Advance { was_live, has_moved: self.sink.cursor() != cursor })
     }
 
     fn count_end(&self, outcome: &Result<Ended, ReceiveError>) {

@@ -30,7 +30,6 @@ pub struct AgentsParts {
     pub path: PathBuf,
     /// What it says now.
     pub config: ConsumerConfig,
-    /// Who they are.
     pub identity: Identity,
     /// What counts what they do.
     pub metrics: Metrics,
@@ -40,7 +39,6 @@ pub struct AgentsParts {
     pub broken: mpsc::Sender<String>,
 }
 
-/// The agents.
 pub struct Agents {
     path: PathBuf,
     config: ConsumerConfig,
@@ -88,7 +86,7 @@ impl Agents {
         let channel = agreement.channel.as_str();
         let dir = self.config.data_dir.join(number.as_str());
         let sink: Box<dyn Sink> = match &agreement.postgres {
-            Some(place) => Box::new(PostgresSink::new(place.clone(), number.clone(), channel)),
+            Some(target) => Box::new(PostgresSink::new(target.clone(), number.clone(), channel)),
             None => Box::new(FileSink::open_or_set_aside(Arc::new(RealDisk), &dir, channel)?),
         };
         let status_file = status_path(&self.config.data_dir, &number);

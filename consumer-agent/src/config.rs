@@ -12,7 +12,7 @@ use platform::identity::IdentityFiles;
 use schemas::ids::{AgreementNumber, ChannelName};
 use serde::Deserialize;
 
-use crate::sink::postgres::PostgresPlace;
+use crate::sink::postgres::PostgresTarget;
 
 /// `consumer.toml`.
 #[derive(Debug, Deserialize)]
@@ -46,12 +46,12 @@ const fn a_day() -> SignedDuration {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgreementConfig {
-    /// Its number.
+    /// The agreement's number.
     pub number: AgreementNumber,
     /// Its channel; names the replica's files.
     pub channel: ChannelName,
     /// A table in PostgreSQL for the replica; files in `data_dir` without it.
-    pub postgres: Option<PostgresPlace>,
+    pub postgres: Option<PostgresTarget>,
 }
 
 impl ConsumerConfig {
@@ -65,8 +65,8 @@ impl ConsumerConfig {
         let mut config: Self = load(path)?;
         relative_to(path, config.identity.paths_mut());
         relative_to(path, [&mut config.data_dir]);
-        let places = config.agreement.iter_mut().filter_map(|agreement| agreement.postgres.as_mut());
-        relative_to(path, places.flat_map(PostgresPlace::paths_mut));
+        let targets = config.agreement.iter_mut().filter_map(|agreement| agreement.postgres.as_mut());
+        relative_to(path, targets.flat_map(PostgresTarget::paths_mut));
         Ok(config)
     }
 }

@@ -45,7 +45,6 @@ struct Families {
 }
 
 impl Metrics {
-    /// Everything at 0.
     #[rustfmt::skip]
     pub fn new(identity: &Identity, disks: Vec<PathBuf>) -> Result<Self, MetricsError> {
         let mut meter = Meter::new()?;
@@ -58,7 +57,7 @@ impl Metrics {
             closed: meter.counter("dit_consumer_streams_closed_total", "Streams that the router closed, by reason.", &by("reason"))?,
             phase: meter.gauge("dit_consumer_phase", "1 for what the agent is doing: connecting, streaming, waiting, ended, stuck, broken.", &by("phase"))?,
             rows: meter.gauge("dit_consumer_replica_rows", "Rows that the replica has.", AGREEMENT)?,
-            parked: meter.gauge("dit_consumer_parked_keys", "Keys whose row the replica's place refuses; later events of them wait, others flow.", AGREEMENT)?,
+            parked: meter.gauge("dit_consumer_parked_keys", "Keys whose row the sink refuses; later events of them wait, others flow.", AGREEMENT)?,
             reconciled: meter.gauge("dit_consumer_reconciled_timestamp_seconds", "When the replica was last compared with its part of the register.", AGREEMENT)?,
             equal: meter.gauge("dit_consumer_replica_equal", "1 when the replica was found equal to its part of the register, or made so; 0 when it could not be.", AGREEMENT)?,
             repaired: meter.counter("dit_consumer_repaired_rows_total", "Rows of the replica that were found wrong and repaired.", AGREEMENT)?,
@@ -157,7 +156,7 @@ pub(crate) enum Part {
     Router,
     /// What came does not keep its rules, or ended in the middle.
     Stream,
-    /// The place of the replica.
+    /// The kind of the replica's sink.
     Sink,
 }
 
@@ -167,7 +166,6 @@ impl AgreementMeter {
         self.metrics.0.applied.with_label_values(&[&self.number]).observe(took.as_secs_f64());
     }
 
-    /// A stream broke.
     pub(crate) fn broke(&self, part: Part) {
         self.breaks(part).inc();
     }

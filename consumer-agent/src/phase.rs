@@ -10,20 +10,18 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// It is looking for the router.
     Connecting,
-    /// Events flow.
     Streaming,
     /// The agreement is not in force, or does not fit the schema; it is asked for again from time to time.
     Waiting,
     /// The agreement was revoked or has expired: what it gave must be purged.
     Ended,
-    /// The place of its replica is not as it should be: a person must do something. It is tried from time to time.
+    /// Its sink refuses, and only a person can change that. The agent tries again from time to time.
     Stuck,
     /// Its own disk has failed: the process must be started again.
     Broken,
 }
 
 impl Phase {
-    /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Connecting, Self::Streaming, Self::Waiting, Self::Ended, Self::Stuck, Self::Broken];
 

@@ -23,7 +23,6 @@ pub struct Status {
     /// The version of this form; 1.
     pub format: u32,
     pub agreement: AgreementNumber,
-    /// In a word.
     pub phase: Phase,
     /// Where the replica stands.
     pub cursor: Option<Cursor>,
@@ -31,9 +30,8 @@ pub struct Status {
     pub behind: Option<Behind>,
     /// Up to when the provider has looked at its source.
     pub freshness: Option<Millis>,
-    /// Present rows.
     pub rows: usize,
-    /// Keys whose row the replica's place refuses.
+    /// Keys whose row the sink refuses.
     #[serde(default)]
     pub parked: usize,
     /// Events delivered since the agent began, by reason.
@@ -65,7 +63,6 @@ pub fn reconcile_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
 pub struct Statuses(Arc<RwLock<Vec<watch::Receiver<Status>>>>);
 
 impl Statuses {
-    /// Each agent's.
     pub fn all(&self) -> Vec<Status> {
         let agents = self.0.read().unwrap_or_else(PoisonError::into_inner);
         agents.iter().map(|agent| agent.borrow().clone()).collect()

@@ -26,7 +26,6 @@ use crate::process::taken;
 
 /// Changes a second that honest agents send.
 const PACE: Duration = Duration::from_millis(20);
-/// Keys that change.
 const KEYS: u64 = 1_000;
 /// A change that takes longer is lost, and with it the run.
 const PATIENCE: Duration = Duration::from_secs(60);

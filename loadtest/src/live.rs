@@ -23,7 +23,6 @@ const QUANTILES: [f64; 12] = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995
 pub(crate) struct Line {
     /// Whether it can take load.
     pub(crate) ready: bool,
-    /// Events so far.
     pub(crate) events: u64,
     /// Bytes of keys and values of those, as they came.
     pub(crate) bytes: u64,
@@ -43,7 +42,6 @@ struct Counts {
 pub(crate) struct Counter(Arc<Mutex<Counts>>);
 
 impl Counter {
-    /// Nothing yet.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let latencies = Histogram::new_with_bounds(1, LONGEST_MICROS, 3)?;
         Ok(Self(Arc::new(Mutex::new(Counts { line: Line::default(), latencies }))))

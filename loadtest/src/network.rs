@@ -45,15 +45,12 @@ pub(crate) fn consumer_stem(index: u32) -> String {
 /// What a network is run with, besides its load.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting<'s> {
-    /// Who watches.
     pub(crate) watched: &'s Watched,
-    /// Where traces go.
     pub(crate) collector: Option<&'s str>,
     /// Who else has a stream open.
     pub(crate) beside: Beside,
 }
 
-/// A running network.
 pub(crate) struct Network {
     dir: TempDir,
     router: Part,
@@ -259,7 +256,6 @@ impl Network {
         [("producer agent", &self.producer), (ROUTER, &self.router), ("consumer agents", &self.consumers)]
     }
 
-    /// Ends everything.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         if let Some(scraping) = self.scraping {
             scraping.abort();

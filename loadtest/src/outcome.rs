@@ -11,17 +11,14 @@ use crate::scenario::Scenario;
 /// A run of one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// What was run.
     pub(crate) scenario: Scenario,
     /// When it began, as a time stamp of UTC.
     pub(crate) begun_at: String,
-    /// The machine's cores.
     pub(crate) cores: usize,
     /// What ours is compared with, in words.
     pub(crate) against: String,
     /// In order.
     pub(crate) rounds: Vec<Round>,
-    /// What follows.
     pub(crate) summary: Summary,
 }
 
@@ -30,7 +27,6 @@ pub(crate) struct Outcome {
 pub(crate) struct Round {
     /// What ours is compared with.
     pub(crate) other: Measured,
-    /// Ours.
     pub(crate) ours: Measured,
 }
 
@@ -45,13 +41,11 @@ pub(crate) struct Measured {
     pub(crate) bytes: u64,
     /// From intended sending to applied: quantile and microseconds; empty where all were due at once.
     pub(crate) latencies: Vec<(f64, u64)>,
-    /// By process.
     pub(crate) processes: Vec<Process>,
     /// Seconds since the beginning, and events applied by then.
     pub(crate) course: Vec<(f64, u64)>,
 }
 
-/// A process's part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) name: String,
@@ -63,9 +57,7 @@ pub(crate) struct Process {
 /// Medians over the rounds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Summary {
-    /// Events a second.
     pub(crate) ours_per_second: f64,
-    /// Events a second.
     pub(crate) other_per_second: f64,
     /// Ours ÷ other, of each round.
     pub(crate) rate_ratio: f64,
@@ -89,7 +81,6 @@ pub(crate) const BROKER: &str = "Kafka";
 pub(crate) const ROUTER: &str = "router";
 
 impl Measured {
-    /// Events a second.
     #[allow(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
     pub(crate) fn per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.events as f64 / self.seconds } else { 0.0 }
@@ -128,7 +119,6 @@ fn median(mut all: Vec<f64>) -> Option<f64> {
 }
 
 impl Summary {
-    /// Of all rounds.
     pub(crate) fn of(rounds: &[Round]) -> Self {
         let over = |each: &dyn Fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(each).collect());
         let ratio = |above: f64, below: f64| (below > 0.0).then(|| above / below);

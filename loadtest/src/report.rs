@@ -71,7 +71,6 @@ pub(crate) fn text(outcome: &Outcome) -> String {
     out
 }
 
-/// The whole page.
 pub(crate) fn page(outcome: &Outcome) -> String {
     let mut out = format!(
         "<!doctype html><meta charset=\"utf-8\"><title>{0}</title>\n<style>body{{font:15px sans-serif;max-width:760px;\

@@ -16,7 +16,6 @@ pub(crate) const SCHEMA: &str = r#"{"type":"record","name":"lv.load.Address","fi
 /// The fields that agreements name.
 pub(crate) const PERMITTED: [&str; 4] = ["sent_at", "code", "municipality", "name"];
 
-/// A row.
 pub(crate) struct Row {
     number: u64,
     municipality: u64,
@@ -29,7 +28,6 @@ pub(crate) fn now_micros() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A municipality's code.
 pub(crate) fn municipality(number: u64) -> String {
     format!("M{number:03}")
 }
@@ -40,7 +38,6 @@ impl Row {
         Self { number, municipality: number % u64::from(municipalities), sent_at }
     }
 
-    /// Its key.
     pub(crate) fn key(&self) -> String {
         format!("{:09}", 100_000_000 + self.number)
     }

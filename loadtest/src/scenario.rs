@@ -119,7 +119,6 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// In words.
     pub(crate) fn words(&self) -> String {
         let scraped = if self.scraped { "scraped each second" } else { "not scraped" };
         self.traced.map_or_else(|| scraped.to_owned(), |ratio| format!("{scraped}, {ratio} of all traced"))

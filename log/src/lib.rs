@@ -44,10 +44,10 @@ pub enum Cleanup {
     KeepAll,
 }
 
-/// A record with its place and its append time.
+/// A record with its offset and its append time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place in the partition.
+    /// Its position in the partition.
     pub offset: Offset,
     /// When the log took it, by the log's clock.
     pub logged_at: Millis,
@@ -77,14 +77,7 @@ pub struct Bounds {
 pub enum TopicError {
     /// It exists and is another.
     #[error("topic {topic} exists with {found}, but {wanted} is needed; change the topic or the channel")]
-    Disagrees {
-        /// Its name.
-        topic: String,
-        /// What it has.
-        found: String,
-        /// What is needed.
-        wanted: String,
-    },
+    Disagrees { topic: String, found: String, wanted: String },
     /// No such topic or partition.
     #[error("there is no partition {partition} of topic {topic}")]
     Unknown { topic: String, partition: Partition },
@@ -99,7 +92,6 @@ pub enum AppendError {
     /// A record is larger than the log takes; nothing was appended.
     #[error("a record of {size} bytes is larger than the log takes ({limit})")]
     TooLarge {
-        /// The record's size.
         size: usize,
         /// The largest that is taken.
         limit: usize,

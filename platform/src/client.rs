@@ -26,16 +26,11 @@ pub enum ClientError {
     /// The router could not be reached, or the connection broke.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// The router refused.
     #[error("{0:?}: refused with {code}: {detail}", code = .1.code, detail = .1.detail)]
     Refused(String, Box<Problem>),
     /// An answer that is not ours.
     #[error("{url}: answered {status} in a form that dit does not use; is this a dit router?")]
-    Strange {
-        url: String,
-        /// The HTTP status.
-        status: u16,
-    },
+    Strange { url: String, status: u16 },
 }
 
 impl ClientError {

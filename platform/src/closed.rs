@@ -17,7 +17,6 @@ const BEYOND_OWNER: u32 = 0o077;
 #[error("{path} can be read by others on this machine (mode {mode:o}): chmod 600 {path}")]
 pub struct Open {
     pub path: PathBuf,
-    /// Its permissions.
     pub mode: u32,
 }
 
@@ -40,7 +39,6 @@ pub enum PasswordError {
     /// Others can read it.
     #[error(transparent)]
     Open(#[from] Open),
-    /// The file.
     #[error("{path}: {error}")]
     File {
         path: PathBuf,
@@ -65,12 +63,7 @@ pub enum HoldError {
     InUse { path: PathBuf },
     /// The system has no answer.
     #[error("{path}: {error}")]
-    Unsure {
-        /// The lock's file.
-        path: PathBuf,
-        /// What it said.
-        error: io::Error,
-    },
+    Unsure { path: PathBuf, error: io::Error },
 }
 
 /// Keeps other processes out of a folder of ours as long as what is returned lives.

@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 pub struct ConnectionReset(Arc<Notify>);
 
 impl ConnectionReset {
-    /// Breaks the connection.
     pub fn reset(&self) {
         self.0.notify_one();
     }

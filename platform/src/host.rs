@@ -22,7 +22,6 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A machine.
 pub trait Host: Send + Sync {
-    /// Its wall clock.
     fn now(&self) -> Millis;
     /// Time since it was started, by its own clock.
     fn since_boot(&self) -> Duration;

@@ -38,7 +38,6 @@ impl IdentityFiles {
         }
     }
 
-    /// The three paths.
     pub fn paths_mut(&mut self) -> [&mut PathBuf; 3] {
         [&mut self.certificate, &mut self.key, &mut self.authorities]
     }
@@ -65,7 +64,6 @@ pub enum IdentityError {
     Tls(String),
 }
 
-/// A loaded identity.
 #[derive(Clone)]
 pub struct Identity {
     chain_pem: Vec<u8>,

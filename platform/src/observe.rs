@@ -34,7 +34,7 @@ impl Check {
     }
 
     /// The outcome of a look at what concerns only some: it is told, and the process is ready all the same.
-    pub const fn told(name: &'static str, fault: Option<String>) -> Self {
+    pub const fn reported(name: &'static str, fault: Option<String>) -> Self {
         Self { name, fault, is_vital: false }
     }
 }
@@ -90,10 +90,10 @@ async fn ready(State(watched): State<Watched>) -> Response {
         checks.push(Check::new("stopping", Some("this process was told to stop".to_owned())));
     }
     let is_ready = checks.iter().all(|check| check.fault.is_none() || !check.is_vital);
-    let told: Vec<_> = checks
+    let reported: Vec<_> = checks
         .iter()
         .map(|check| json!({"check": check.name, "ok": check.fault.is_none(), "fault": check.fault}))
         .collect();
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": is_ready, "checks": told}))).into_response()
+    (status, Json(json!({"ready": is_ready, "checks": reported}))).into_response()
 }

@@ -22,7 +22,6 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_hours(24 * 365);
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// The library refused.
     #[error("the certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
     /// The folder's authority is that of another network.
@@ -91,12 +90,10 @@ pub struct Authority {
 #[derive(Debug, Clone)]
 pub struct Issued {
     pub certificate_pem: String,
-    /// The private key.
     pub key_pem: String,
 }
 
 impl Authority {
-    /// A new authority.
     pub fn new(domain: &str) -> Result<Self, PkiError> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -138,7 +135,6 @@ impl Authority {
         domain_of(&std::fs::read_to_string(dir.join("ca.pem")).ok()?)
     }
 
-    /// The authority's certificate.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }

@@ -10,7 +10,6 @@ pub fn id() -> Result<[u8; 16], NoRandomness> {
     bytes()
 }
 
-/// `N` random bytes.
 pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     #[cfg(feature = "simulation")]

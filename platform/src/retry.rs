@@ -35,7 +35,6 @@ impl Retry {
         )
     }
 
-    /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
         #[cfg(feature = "simulation")]
         if let Some(host) = crate::host::current() {

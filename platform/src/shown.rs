@@ -86,7 +86,6 @@ pub(crate) enum Lines {
     Plain,
     /// To a terminal: the subscriber's colours stay. It writes the escapes of others as numbers itself.
     Coloured,
-    /// As JSON.
     Json,
 }
 

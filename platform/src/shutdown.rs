@@ -19,7 +19,6 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Nothing runs yet.
     pub fn new() -> Self {
         Self::default()
     }

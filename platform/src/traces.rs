@@ -112,9 +112,9 @@ impl Drop for Exporting {
     }
 }
 
-/// A step on the way of an event.
+/// A stage in the life of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// A source's change becomes an event.
     Create,
     /// The event is synced in the outbox.
@@ -133,7 +133,7 @@ pub enum Step {
     Apply,
 }
 
-impl Step {
+impl Stage {
     const fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -168,18 +168,18 @@ impl Step {
     }
 }
 
-/// A step's span; where nobody follows the event it is nothing, and costs nothing.
+/// A stage's span; where nobody follows the event it is nothing, and costs nothing.
 #[derive(Debug, Clone)]
-pub struct Stepping {
+pub struct StageSpan {
     span: Span,
     trace_id: TraceId,
 }
 
-impl Stepping {
+impl StageSpan {
     /// The way of an event begins: `None` where traces are off, or this one is not sampled.
     pub fn create(channel: &str, partition: Partition) -> Option<(Self, TraceContext)> {
         IS_ON.get()?;
-        let span = span(Step::Create, None, channel, partition);
+        let span = span(Stage::Create, None, channel, partition);
         let context = span.context();
         let made = context.span().span_context().clone();
         let trace = TraceContext::new(made.trace_id().to_bytes(), made.span_id().to_bytes());
@@ -187,11 +187,16 @@ impl Stepping {
         Some((Self::named(span, made.trace_id()), trace))
     }
 
-    /// A step of an event that somebody follows.
-    pub fn on(step: Step, trace: Option<&TraceContext>, channel: &str, partition: Partition) -> Option<Self> {
+    /// A stage of an event that somebody follows.
+    pub fn on(
+        stage: Stage,
+        trace: Option<&TraceContext>,
+        channel: &str,
+        partition: Partition,
+    ) -> Option<Self> {
         IS_ON.get()?;
         let trace = trace?;
-        let span = span(step, None, channel, partition);
+        let span = span(stage, None, channel, partition);
         let remote = SpanContext::new(
             TraceId::from_bytes(trace.trace_id()),
             SpanId::from_bytes(trace.span_id()),
@@ -210,10 +215,10 @@ impl Stepping {
         Self { span, trace_id }
     }
 
-    /// A step within this one.
+    /// A stage within this one.
     #[must_use]
-    pub fn within(&self, step: Step, destination: &str, partition: Partition) -> Self {
-        Self::named(span(step, Some(&self.span), destination, partition), self.trace_id)
+    pub fn within(&self, stage: Stage, destination: &str, partition: Partition) -> Self {
+        Self::named(span(stage, Some(&self.span), destination, partition), self.trace_id)
     }
 
     /// Says more of it: nothing of a key or a value.
@@ -227,7 +232,7 @@ impl Stepping {
     pub fn failed(&self, class: &'static str) {
         self.span.record("otel.status_code", "ERROR");
         self.span.record("error.type", class);
-        self.in_scope(|| tracing::warn!(class, "a step of a followed event failed"));
+        self.in_scope(|| tracing::warn!(class, "a stage of a followed event failed"));
     }
 
     /// Logs within carry the trace's id.
@@ -236,15 +241,15 @@ impl Stepping {
     }
 }
 
-fn span(step: Step, parent: Option<&Span>, destination: &str, partition: Partition) -> Span {
-    let name = format!("{} {destination}", step.name());
+fn span(stage: Stage, parent: Option<&Span>, destination: &str, partition: Partition) -> Span {
+    let name = format!("{} {destination}", stage.name());
     let span = tracing::info_span!(
         target: TARGET,
         parent: parent.and_then(Span::id),
         "event",
         trace_id = field::Empty,
         otel.name = name,
-        otel.kind = step.kind(),
+        otel.kind = stage.kind(),
         otel.status_code = field::Empty,
         error.type = field::Empty,
         messaging.system = field::Empty,
@@ -254,13 +259,13 @@ fn span(step: Step, parent: Option<&Span>, destination: &str, partition: Partiti
         messaging.destination.partition.id = field::Empty,
     );
     // What happens to an event in a store is no messaging.
-    if !matches!(step, Step::Store | Step::Apply) {
+    if !matches!(stage, Stage::Store | Stage::Apply) {
         span.record("messaging.system", "dit");
-        span.record("messaging.operation.name", step.name());
+        span.record("messaging.operation.name", stage.name());
         span.record("messaging.destination.name", destination);
         span.record("messaging.destination.partition.id", field::display(partition));
     }
-    if let Some(operation) = step.operation() {
+    if let Some(operation) = stage.operation() {
         span.record("messaging.operation.type", operation);
     }
     span
@@ -305,7 +310,7 @@ mod tests {
     #[test]
     fn where_traces_are_off_there_is_no_span() {
         let trace = TraceContext::new([1; 16], [2; 8]);
-        assert!(Stepping::create("c", Partition::new(0)).is_none());
-        assert!(Stepping::on(Step::Ingest, trace.as_ref(), "c", Partition::new(0)).is_none());
+        assert!(StageSpan::create("c", Partition::new(0)).is_none());
+        assert!(StageSpan::on(Stage::Ingest, trace.as_ref(), "c", Partition::new(0)).is_none());
     }
 }

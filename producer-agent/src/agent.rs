@@ -21,7 +21,7 @@ use schemas::key::KeyError;
 use tokio::sync::watch;
 
 use crate::folder::{self, FolderError};
-use crate::image::{Fold, ImageError, ImageStore};
+use crate::image::{ImageChange, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::file::drop_folder::DropError;
 use crate::source::port::SourceError;
@@ -40,16 +40,13 @@ pub enum AgentError {
     /// The folder that files are dropped into.
     #[error(transparent)]
     Drop(#[from] DropError),
-    /// The images.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The outbox.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// A file of the agent's folder.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// The schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// A row of the channel's state has no key.
@@ -61,10 +58,8 @@ pub enum AgentError {
     /// An image cannot be read.
     #[error("an image cannot be read: {0}")]
     Datum(#[from] DatumError),
-    /// Its own folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// No randomness.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
 }
@@ -93,11 +88,9 @@ impl AgentError {
 
 /// What an agent of one channel is opened with.
 pub struct Opening {
-    /// Its folder.
     pub dir: PathBuf,
     pub disk: Arc<dyn Disk>,
     pub images: Box<dyn ImageStore>,
-    /// The channel's declaration.
     pub channel: Channel,
     /// The id of the channel's log.
     pub log_id: LogId,
@@ -105,7 +98,6 @@ pub struct Opening {
     pub schema: AvroSchema,
 }
 
-/// One channel's agent.
 pub struct Agent {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
@@ -125,7 +117,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens the agent's folder, or begins one there; folds into the images what the outbox is ahead. Images that
+    /// Opens the agent's folder, or begins one there; applies to the images what the outbox is ahead. Images that
     /// do not fit the outbox, and a reopen that did not come to its end, are [`FolderError::Doubtful`].
     pub fn open(opening: Opening) -> Result<Self, AgentError> {
         let dir = opening.dir.clone();
@@ -225,14 +217,16 @@ impl Agent {
 
     /// After a crash the outbox may be ahead of the images.
     fn catch_up(&self, from: u64) -> Result<(), AgentError> {
-        let mut folds = Vec::new();
+        let mut image_changes = Vec::new();
         let mut wrong = None;
         let mut next = from;
         lock(&self.outbox).for_each(from, &mut |placed| {
             next = placed.position + 1;
             if let Content::Change { key, datum, .. } = placed.entry.content {
                 match self.codec.decode_all(&datum) {
-                    Ok(change) => folds.push(Fold { key, after: change.after.map(<[u8]>::to_vec) }),
+                    Ok(change) => {
+                        image_changes.push(ImageChange { key, after: change.after.map(<[u8]>::to_vec) })
+                    }
                     Err(error) => wrong = Some(error),
                 }
             }
@@ -241,7 +235,7 @@ impl Agent {
         if let Some(error) = wrong {
             return Err(error.into());
         }
-        self.images.apply(&folds, next)?;
+        self.images.apply(&image_changes, next)?;
         self.sync_images(next)
     }
 
@@ -267,11 +261,11 @@ impl Agent {
             return Ok(());
         }
         let position = self.images.position()?;
-        let mut folds = Vec::new();
+        let mut image_changes = Vec::new();
         let mut wrong = None;
         self.images.for_each(&mut |key, image| {
             match resolve_datum(self.codec.subject(), schema, image) {
-                Ok(after) => folds.push(Fold { key: key.to_owned(), after: Some(after) }),
+                Ok(after) => image_changes.push(ImageChange { key: key.to_owned(), after: Some(after) }),
                 Err(error) => wrong = Some(error),
             }
             wrong.is_none()
@@ -279,7 +273,7 @@ impl Agent {
         if let Some(error) = wrong {
             return Err(error.into());
         }
-        for group in folds.chunks(GROUP) {
+        for group in image_changes.chunks(GROUP) {
             self.images.apply(group, position)?;
         }
         self.sync_images(position)?;

@@ -64,21 +64,18 @@ pub enum EndpointError {
         "[http] listen = \"{0}\" is not on the loopback, and the endpoint asks nobody for a name; put a proxy before it"
     )]
     NotLocal(SocketAddr),
-    /// The address.
     #[error("[http] listen = \"{address}\": {error}")]
     Listen {
         address: SocketAddr,
         /// What the system said.
         error: std::io::Error,
     },
-    /// The socket.
     #[error("[http] socket = \"{path}\": {error}")]
     Socket {
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,
     },
-    /// The token.
     #[error("[http] token_file: {0}")]
     Token(#[from] admission::TokenError),
 }

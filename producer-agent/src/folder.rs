@@ -16,7 +16,6 @@ const IDENTITY_KIND: &[u8; 4] = b"iden";
 /// Why a folder cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// Its identity file.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// It is another channel's.
@@ -33,11 +32,7 @@ pub enum FolderError {
     },
     /// It lost its identity but not its contents, or the other way.
     #[error("{path}: {problem}; the agent must reopen")]
-    Doubtful {
-        path: PathBuf,
-        /// What was seen.
-        problem: String,
-    },
+    Doubtful { path: PathBuf, problem: String },
 }
 
 impl FolderError {

@@ -316,7 +316,7 @@ fn tell(report: &FileReport) {
     }
     if parked > 0 {
         let first = report.parked.first();
-        let line = first.map_or(0, |row| row.place.line);
+        let line = first.map_or(0, |row| row.location.line);
         let reason = first.map(|row| row.reason.clone()).unwrap_or_default();
         tracing::warn!(%file, "{parked} row(s) are parked, the first at line {line}: {reason}");
     }

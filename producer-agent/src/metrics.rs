@@ -83,7 +83,6 @@ impl Gauges {
 }
 
 impl Metrics {
-    /// Everything at 0.
     #[rustfmt::skip]
     pub fn new(identity: &Identity, disks: Vec<PathBuf>) -> Result<Self, MetricsError> {
         let mut meter = Meter::new()?;

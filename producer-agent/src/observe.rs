@@ -54,7 +54,6 @@ impl Watch {
         }
     }
 
-    /// What is counted.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
     }

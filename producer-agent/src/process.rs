@@ -24,7 +24,7 @@ use crate::intake::{Intake, IntakeEnded};
 use crate::metrics::Metrics;
 use crate::observe::Watch;
 use crate::send::sender::SendError;
-use crate::start::{self, Place, Started};
+use crate::start::{self, StartParts, Started};
 
 /// How often an agent that is to begin anew looks whether the one before has let go of its folder.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -130,7 +130,7 @@ async fn start(
         let (images, _) = SledImages::open_or_set_aside(&config.data_dir.join("images"))?;
         Ok(Box::new(images))
     };
-    let place = Place {
+    let parts = StartParts {
         id,
         channel: &config.channel,
         schema: &schema,
@@ -141,7 +141,7 @@ async fn start(
     };
     let mut retry = Retry::default();
     loop {
-        let error = match start::start(&place, client, &|why| metrics.reopens(why)).await {
+        let error = match start::start(&parts, client, &|why| metrics.reopens(why)).await {
             Ok(started) => return Ok(started),
             Err(error) => error,
         };

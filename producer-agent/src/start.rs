@@ -24,18 +24,15 @@ use crate::send::sender::{REQUEST_LIMIT, ReadStateError, SendError, Sender};
 const MARK_KIND: &[u8; 4] = b"mark";
 
 /// Where and for whom an agent begins.
-pub struct Place<'p> {
+pub struct StartParts<'p> {
     /// Whose agent it is.
     pub id: &'p AgentId,
     /// The channel that it sends.
     pub channel: &'p ChannelName,
     /// The subject's schema that files are read into.
     pub schema: &'p AvroSchema,
-    /// Its folder.
     pub dir: &'p Path,
-    /// The folder's disk.
     pub disk: Arc<dyn Disk>,
-    /// Opens its images.
     pub images: &'p (dyn Fn() -> Result<Box<dyn ImageStore>, ImageError> + Sync),
     /// A person's word that another agent of the channel is gone for good.
     pub take_over: bool,
@@ -77,13 +74,10 @@ pub enum StartError {
     /// The router, or the outbox.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// The channel's state.
     #[error(transparent)]
     State(#[from] ReadStateError),
-    /// The images.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The folder.
     #[error(transparent)]
     Agent(#[from] AgentError),
     /// The mark of a reopen.
@@ -123,20 +117,20 @@ impl StartError {
 /// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt; `tell` hears of
 /// a reopen before it begins.
 pub async fn start(
-    place: &Place<'_>,
+    parts: &StartParts<'_>,
     client: &Client,
     tell: &(dyn Fn(&Reopened) + Sync),
 ) -> Result<Started, StartError> {
-    let request = client.get(&format!("/v1/channels/{}", place.channel)).timeout(REQUEST_LIMIT);
+    let request = client.get(&format!("/v1/channels/{}", parts.channel)).timeout(REQUEST_LIMIT);
     let status: ChannelStatus = send_json(request).await.map_err(SendError::from)?;
     let opening = || -> Result<Opening, StartError> {
         Ok(Opening {
-            dir: place.dir.to_owned(),
-            disk: Arc::clone(&place.disk),
-            images: (place.images)()?,
+            dir: parts.dir.to_owned(),
+            disk: Arc::clone(&parts.disk),
+            images: (parts.images)()?,
             channel: status.channel.clone(),
             log_id: status.log_id,
-            schema: place.schema.clone(),
+            schema: parts.schema.clone(),
         })
     };
     let (mut agent, is_doubtful) = match Agent::open(opening()?) {
@@ -149,18 +143,18 @@ pub async fn start(
     };
     let outbox = agent.outbox();
     let epoch = lock(&outbox).epoch();
-    let machine = SendMachine::new(place.id.clone(), epoch, status.channel.partitions);
-    let mut sender = Sender::new(client.clone(), place.channel.clone(), outbox, machine, agent.folded());
+    let machine = SendMachine::new(parts.id.clone(), epoch, status.channel.partitions);
+    let mut sender = Sender::new(client.clone(), parts.channel.clone(), outbox, machine, agent.folded());
     let doubt = match sender.open().await {
         Ok(()) => None,
         Err(SendError::Doubt(doubt)) => Some(doubt),
         Err(error) => return Err(error.into()),
     };
     if let Some(Doubt::Voided { agent: other, .. }) = &doubt
-        && other != place.id
-        && !place.take_over
+        && other != parts.id
+        && !parts.take_over
     {
-        return Err(StartError::SentByAnother { channel: place.channel.clone(), other: other.clone() });
+        return Err(StartError::SentByAnother { channel: parts.channel.clone(), other: other.clone() });
     }
     let reopened = match doubt {
         Some(doubt) => Some(Reopened::Doubt(doubt)),
@@ -168,13 +162,13 @@ pub async fn start(
     };
     if let Some(why) = &reopened {
         // Before the reopen: a crash in between must not lose the comparison that ends it.
-        checked_file::write(place.disk.as_ref(), &compare_mark(place.dir), MARK_KIND, b"")?;
+        checked_file::write(parts.disk.as_ref(), &compare_mark(parts.dir), MARK_KIND, b"")?;
         tracing::warn!(%why, "reopens the channel");
         tell(why);
         let is_restored = matches!(why, Reopened::Doubt(Doubt::RestoredFolder { .. }));
-        reopen(&mut agent, &mut sender, place.id, status.channel.partitions, is_restored).await?;
+        reopen(&mut agent, &mut sender, parts.id, status.channel.partitions, is_restored).await?;
     }
-    let is_reopened = place.disk.exists(&compare_mark(place.dir));
+    let is_reopened = parts.disk.exists(&compare_mark(parts.dir));
     Ok(Started { agent, sender, is_reopened })
 }
 

@@ -26,7 +26,6 @@ pub enum Item {
 /// A stretch of a partition, folded; `N` is what an observer notes of it.
 #[derive(Debug)]
 pub struct Chunk<N> {
-    /// Where it begins.
     pub first: Offset,
     /// Where the next one begins.
     pub next: Offset,

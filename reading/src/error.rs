@@ -15,22 +15,15 @@ pub enum ReaderError {
     #[error(
         "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare a channel of another name, with new agreements"
     )]
-    LostTopic {
-        topic: String,
-        partition: Partition,
-        /// What was seen.
-        why: String,
-    },
+    LostTopic { topic: String, partition: Partition, why: String },
     /// Retention has passed the place.
     #[error("offset {wanted} is older than the first checkpoint that is still held")]
     TooOld {
         /// What was asked for.
         wanted: Offset,
     },
-    /// The log.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// The schemas.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// A value of our own that is not framed.

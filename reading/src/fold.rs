@@ -4,11 +4,11 @@
 
 use event_log::Stored;
 use schemas::channel::ChannelKind;
+use schemas::epoch_table::{EpochTable, Opening, Skip};
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
 use schemas::marks::{Checkpoint, Freshness, Resync};
 use schemas::record::{Kind, Provenance};
-use schemas::table::{Opening, Skip, Table};
 use schemas::time::Millis;
 
 /// What a record means to its readers.
@@ -20,7 +20,6 @@ pub enum Meaning<'r> {
         /// Its bare datum.
         datum: &'r [u8],
     },
-    /// An epoch began.
     Opening,
     /// The source was looked at.
     Freshness,
@@ -39,7 +38,7 @@ pub enum Meaning<'r> {
 pub struct Fold {
     kind: ChannelKind,
     /// What counts next.
-    pub table: Table,
+    pub table: EpochTable,
     /// The newest checkpoint record that was passed.
     pub checkpoint: Offset,
     /// The newest opening that counted since the fold began.

@@ -1,4 +1,4 @@
-//! A change event that counts, with the places of its images' fields.
+//! A change event that counts, with the ranges of its images' fields.
 //!
 //! Owns the check that a datum is a change of its schema, made once for all who look at the event.
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use event_log::Stored;
 use schemas::avro::binary::DatumError;
-use schemas::change::{Change, ChangeCodec, Images, Op, PlacedImages};
+use schemas::change::{Change, ChangeCodec, ImageRanges, Images, Op};
 use schemas::ids::{Offset, SchemaId};
 use schemas::time::Millis;
 use schemas::trace::TraceContext;
@@ -23,13 +23,11 @@ pub struct LocatedChange {
     pub trace: Option<TraceContext>,
     /// What it does to its subject.
     pub op: Op,
-    /// Its subject.
     pub key: String,
-    /// When it happened.
     pub event_at: Millis,
     codec: Arc<ChangeCodec>,
     datum: Vec<u8>,
-    images: PlacedImages,
+    images: ImageRanges,
 }
 
 impl LocatedChange {
@@ -58,7 +56,6 @@ impl LocatedChange {
         })
     }
 
-    /// The event.
     pub fn change(&self) -> Result<Change<'_>, DatumError> {
         self.codec.decode_all(&self.datum)
     }
@@ -68,7 +65,7 @@ impl LocatedChange {
         &self.codec
     }
 
-    /// Its images, with the places of their fields.
+    /// Its images, with the ranges of their fields.
     pub fn images(&self) -> Images<'_> {
         self.images.of(&self.datum)
     }

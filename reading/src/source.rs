@@ -26,12 +26,10 @@ pub struct PartitionSource {
     pub log: Arc<dyn Log>,
     /// The codecs of the values.
     pub codecs: Arc<dyn Codecs>,
-    /// The log topic.
     pub topic: String,
     pub partition: Partition,
     /// How writers are told apart.
     pub kind: ChannelKind,
-    /// The channel's log.
     pub log_id: LogId,
 }
 

@@ -14,11 +14,11 @@ use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::channel::ChannelKind;
 use schemas::cursor::Place;
 use schemas::digest;
+use schemas::epoch_table::{EpochTable, Opening};
 use schemas::framing::frame;
 use schemas::ids::{AgentId, Digest, Epoch, LogId, Offset, Partition, SchemaId, Sequence};
 use schemas::marks::{Checkpoint, Freshness, Resync, record};
 use schemas::record::{Kind, Provenance, Record};
-use schemas::table::{Opening, Table};
 use schemas::time::Millis;
 
 use crate::chunk::Item;
@@ -93,7 +93,7 @@ impl Channel {
         };
         let digest = digest::first(EPOCH);
         let channel = Self { log, source, next: Sequence::new(0), digest, tasks: Tasks::new() };
-        let table = Table::default();
+        let table = EpochTable::default();
         channel.checkpoint(log_id, Offset::new(0), table).await;
         channel
     }
@@ -109,7 +109,7 @@ impl Channel {
         self.log.append(TOPIC, P0, vec![record]).await.unwrap()
     }
 
-    async fn checkpoint(&self, log_id: LogId, as_of: Offset, table: Table) {
+    async fn checkpoint(&self, log_id: LogId, as_of: Offset, table: EpochTable) {
         let checkpoint = Checkpoint { log_id, as_of, freshness: None, table };
         self.append(record(Kind::Checkpoint, &checkpoint.encode())).await;
     }
@@ -262,8 +262,8 @@ async fn what_does_not_count_is_counted_and_blocks_nothing() {
     channel.append(Record { key: None, value: Some(b"?".to_vec()), headers: Vec::new() }).await;
     let broken = channel.sequenced(Kind::Change, Some("b"), SCHEMA, b"\xff");
     channel.append(broken).await;
-    let told = Freshness { at: Millis::new(77) }.encode();
-    let freshness = channel.sequenced(Kind::Freshness, None, schemas::marks::MARK_SCHEMA, &told);
+    let mark = Freshness { at: Millis::new(77) }.encode();
+    let freshness = channel.sequenced(Kind::Freshness, None, schemas::marks::MARK_SCHEMA, &mark);
     channel.append(freshness).await;
     channel.append(record(Kind::Resync, &Resync { reason: "again".to_owned() }.encode())).await;
     channel.changes(1, 2).await;

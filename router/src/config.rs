@@ -46,14 +46,13 @@ pub struct RouterConfig {
 
 /// Where a router's log is.
 #[derive(Debug)]
-pub enum LogPlace<'c> {
+pub enum LogBackend<'c> {
     /// In a folder of its own.
     Embedded(&'c Path),
-    /// On a cluster.
     Kafka(&'c KafkaOptions),
 }
 
-impl LogPlace<'_> {
+impl LogBackend<'_> {
     /// How many routers such a log may have.
     pub const fn routers(&self) -> Routers {
         match self {
@@ -81,10 +80,10 @@ impl RouterConfig {
     }
 
     /// Where the log is.
-    pub fn log(&self, path: &Path) -> Result<LogPlace<'_>, ConfigError> {
+    pub fn log(&self, path: &Path) -> Result<LogBackend<'_>, ConfigError> {
         match (&self.log_dir, &self.kafka) {
-            (Some(folder), None) => Ok(LogPlace::Embedded(folder)),
-            (None, Some(options)) => Ok(LogPlace::Kafka(options)),
+            (Some(folder), None) => Ok(LogBackend::Embedded(folder)),
+            (None, Some(options)) => Ok(LogBackend::Kafka(options)),
             _ => Err(ConfigError::Invalid {
                 path: path.to_owned(),
                 key: "log_dir, [kafka]".to_owned(),
@@ -93,7 +92,6 @@ impl RouterConfig {
         }
     }
 
-    /// The network secret.
     pub fn secret(&self, path: &Path) -> Result<NetworkSecret, ConfigError> {
         let file = &self.network_secret;
         let invalid = |problem: String| {
@@ -119,14 +117,14 @@ mod tests {
         );
         let path = Path::new("router.toml");
         let config: RouterConfig = platform::config::parse(path, &text).map_err(|e| e.to_string())?;
-        config.log(path).map(|place| format!("{place:?}")).map_err(|e| e.to_string())
+        config.log(path).map(|backend| format!("{backend:?}")).map_err(|e| e.to_string())
     }
 
     #[test]
     fn a_router_has_one_log() {
         let kafka = "[kafka]\nbrokers = \"b:1\"\n";
-        assert!(log_of("log_dir = \"log\"").is_ok_and(|place| place.starts_with("Embedded")));
-        assert!(log_of(kafka).is_ok_and(|place| place.contains("replication: 3")));
+        assert!(log_of("log_dir = \"log\"").is_ok_and(|backend| backend.starts_with("Embedded")));
+        assert!(log_of(kafka).is_ok_and(|backend| backend.contains("replication: 3")));
         for neither in [String::new(), format!("log_dir = \"log\"\n{kafka}")] {
             let error = log_of(&neither).unwrap_err();
             assert!(error.contains("router.toml: log_dir, [kafka]: write one of the two"), "{error}");

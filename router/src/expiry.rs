@@ -17,7 +17,6 @@ use crate::lease::service::Lease;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BY: &str = "expiry";
 
-/// Looks for ever.
 pub(crate) async fn watch(control: Control, lease: Lease) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {

@@ -20,7 +20,6 @@ pub(crate) fn identity() -> Identity {
     Authority::new("test.dit").unwrap().identity(&subject).unwrap()
 }
 
-/// Everything at 0.
 pub(crate) fn metrics() -> Metrics {
     Metrics::new(&identity(), Vec::new()).unwrap()
 }

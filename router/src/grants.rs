@@ -67,7 +67,6 @@ impl Grant {
         Ok(Self { agreement, entry, secret, agreed, derived, by_schema })
     }
 
-    /// The channel.
     pub fn channel(&self) -> &ChannelName {
         &self.entry.channel.name
     }
@@ -77,7 +76,6 @@ impl Grant {
         &self.derived
     }
 
-    /// The agreement's version.
     pub fn version(&self) -> AgreementVersion {
         self.agreement.version
     }

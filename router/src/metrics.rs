@@ -220,7 +220,6 @@ impl Gauges {
 }
 
 impl Metrics {
-    /// Everything at 0.
     pub fn new(identity: &Identity, disks: Vec<std::path::PathBuf>) -> Result<Self, MetricsError> {
         let mut meter = Meter::new()?;
         Ok(Self(Arc::new(Families {
@@ -289,7 +288,7 @@ impl Metrics {
         self.0.http.read_backs.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
     }
 
-    /// No router works against an agreement's former standing any more.
+    /// No router works against an agreement's former status any more.
     pub(crate) fn settled(&self, took: Duration) {
         self.0.http.settled.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
     }
@@ -328,8 +327,8 @@ impl Metrics {
         }
         let id = self.0.next_stream.fetch_add(1, Ordering::Relaxed);
         let number = agreement.number.clone();
-        let places = Mutex::default();
-        let stream = Arc::new(Stream { number, begun_at: clock::now(), places });
+        let passed = Mutex::default();
+        let stream = Arc::new(Stream { number, begun_at: clock::now(), passed });
         self.streams().insert(id, Arc::clone(&stream));
         StreamMeter {
             delivered: [by("change"), by("enter"), by("leave"), by("state")],
@@ -362,7 +361,6 @@ impl Metrics {
     }
 }
 
-/// An agreement's labels.
 pub(crate) fn labels(agreement: &Agreement) -> [String; 3] {
     [agreement.number.to_string(), agreement.consumer.to_string(), agreement.channel.to_string()]
 }
@@ -401,7 +399,7 @@ impl ReaderMeter {
 pub(crate) struct Stream {
     number: AgreementNumber,
     pub(crate) begun_at: Millis,
-    places: Mutex<PerPartition<Passed>>,
+    passed: Mutex<PerPartition<Passed>>,
 }
 
 /// How far a stream is in a partition.
@@ -414,8 +412,8 @@ pub(crate) struct Passed {
 
 impl Stream {
     /// How far it is in each partition; none while a snapshot is under way.
-    pub(crate) fn places(&self) -> PerPartition<Passed> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn passed(&self) -> PerPartition<Passed> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -459,15 +457,15 @@ impl StreamMeter {
     }
 
     /// The stream follows the log from here.
-    pub(crate) fn begun(&self, places: PerPartition<Passed>) {
-        *self.stream.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    pub(crate) fn begun(&self, passed: PerPartition<Passed>) {
+        *self.stream.passed.lock().unwrap_or_else(PoisonError::into_inner) = passed;
     }
 
-    /// The stream has passed a place.
+    /// The stream has passed a position.
     pub(crate) fn passed(&self, partition: Partition, passed: Passed) {
-        let mut places = self.stream.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = places.get_mut(partition) {
-            *place = passed;
+        let mut known = self.stream.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(partition) {
+            *known = passed;
         }
     }
 

@@ -155,7 +155,7 @@ impl Observed for Watch {
             Check::new("log", log),
             Check::new("lease", lease),
             // One provider's channel must not take the router from all others.
-            Check::told("channels", (!faults.is_empty()).then(|| faults.join("; "))),
+            Check::reported("channels", (!faults.is_empty()).then(|| faults.join("; "))),
             Check::new("registry", self.core.registry.fault().await),
         ];
         checks.extend(self.metrics().vitals().checks());
@@ -176,14 +176,14 @@ struct Lag {
 }
 
 fn lag(stream: &Stream, running: &Running, now: Millis) -> Lag {
-    let places = stream.places();
-    if places.is_empty() {
+    let passed = stream.passed();
+    if passed.is_empty() {
         return Lag { seconds: since(stream.begun_at, clock::now()), records: None };
     }
     let ends = running.feeds.values().map(|feed: &Arc<Feed>| feed.tail().next);
     let mut seconds = 0.0_f64;
     let mut records = 0;
-    for (passed, end) in places.values().zip(ends) {
+    for (passed, end) in passed.values().zip(ends) {
         let behind = distance(passed.to, end);
         records += behind;
         if behind > 0 {

@@ -12,7 +12,7 @@ use platform::shutdown::{DRAIN_LIMIT, terminate};
 use platform::telemetry;
 use schemas::ids::RouterInstance;
 
-use crate::config::{LogPlace, RouterConfig};
+use crate::config::{LogBackend, RouterConfig};
 use crate::declarations::Declared;
 use crate::http::server::MAX_SOCKETS;
 use crate::registry::external::External;
@@ -40,9 +40,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Err(few) = platform::open_files::allow(MAX_SOCKETS + OTHER_FILES) {
         tracing::warn!("{few}");
     }
-    let place = config.log(path)?;
-    let log = open_log(&place)?;
-    let routers = place.routers();
+    let backend = config.log(path)?;
+    let log = open_log(&backend)?;
+    let routers = backend.routers();
     let declared = config.declared.as_deref().map(Declared::read_each).transpose()?.unwrap_or_default();
     let router = Router::start(Parts {
         log: Arc::clone(&log),
@@ -79,10 +79,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_log(place: &LogPlace<'_>) -> anyhow::Result<Arc<dyn Log>> {
-    Ok(match place {
-        LogPlace::Embedded(folder) => Arc::new(EmbeddedLog::open(folder, EmbeddedOptions::default())?),
-        LogPlace::Kafka(options) => kafka_log(options)?,
+fn open_log(backend: &LogBackend<'_>) -> anyhow::Result<Arc<dyn Log>> {
+    Ok(match backend {
+        LogBackend::Embedded(folder) => Arc::new(EmbeddedLog::open(folder, EmbeddedOptions::default())?),
+        LogBackend::Kafka(options) => kafka_log(options)?,
     })
 }
 

@@ -62,16 +62,12 @@ pub struct CoreParts<'p> {
 /// Why a core could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
-    /// The control topic.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// The declarations.
     #[error(transparent)]
     Declared(#[from] DeclaredError),
-    /// A channel.
     #[error(transparent)]
     Start(#[from] ChannelStartError),
-    /// A metric.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
 }
@@ -87,13 +83,10 @@ pub struct Core {
     pub channels: Channels,
     /// Whether data may be handed over.
     pub lease: Lease,
-    /// The way in.
     pub publisher: Publisher,
     /// Who was admitted to what.
     pub audit: Audit,
-    /// The way out.
     pub deliveries: Deliveries,
-    /// What is counted.
     pub metrics: Metrics,
     /// For keyed hashes.
     pub secret: Arc<NetworkSecret>,

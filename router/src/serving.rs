@@ -27,7 +27,6 @@ pub struct Parts {
     pub routers: Routers,
     /// The registry that gives schemas their ids; the router's own without it.
     pub registry: Option<External>,
-    /// Who it is.
     pub identity: Identity,
     /// Which of those that have this certificate it is.
     pub instance: Option<RouterInstance>,
@@ -41,7 +40,6 @@ pub struct Parts {
     pub admin_listen: SocketAddr,
     /// What declarative files say.
     pub declared: Declared,
-    /// Who watches.
     pub watched: Watched,
 }
 
@@ -60,7 +58,6 @@ pub enum RouterError {
     /// What it is made of.
     #[error(transparent)]
     Core(#[from] CoreError),
-    /// A listener.
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// Its certificate is another's.
@@ -70,7 +67,6 @@ pub enum RouterError {
     NoRouter(String),
 }
 
-/// A running router.
 pub struct Router {
     core: Core,
     address: SocketAddr,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::avro::binary::{self, Cursor, DatumError};
-use crate::avro::located::{Located, Placed};
+use crate::avro::located::{Located, LocatedRange};
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::key::{KeyDeriver, KeyError, KeySpec};
 use crate::marks::FRESHNESS_SCHEMA;
@@ -19,9 +19,7 @@ use crate::time::Millis;
 pub enum Op {
     /// It came to be.
     Create,
-    /// It changed.
     Update,
-    /// It ceased.
     Delete,
     /// It was read from a snapshot or the state.
     Read,
@@ -40,7 +38,7 @@ impl Op {
         }
     }
 
-    /// Its place in the schema's enum.
+    /// Its index in the schema's enum.
     pub(crate) const fn index(self) -> i64 {
         match self {
             Self::Create => 0,
@@ -67,7 +65,7 @@ pub struct Source<'a> {
     pub kind: &'a str,
     /// Its name, as the provider knows it.
     pub name: &'a str,
-    /// The place in it: a line number, a log position.
+    /// The position in it: a line number, a log position.
     pub position: &'a str,
     /// Whether it was found by comparing a whole snapshot.
     pub snapshot: bool,
@@ -77,7 +75,6 @@ pub struct Source<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change<'a> {
     pub op: Op,
-    /// The subject's key.
     pub key: &'a str,
     /// The image before; a datum of the subject's schema.
     pub before: Option<&'a [u8]>,
@@ -93,24 +90,22 @@ pub struct Change<'a> {
 
 /// Where an event's images lie in its datum.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PlacedImages {
-    /// Before the event.
-    pub before: Option<Placed>,
-    pub after: Option<Placed>,
+pub struct ImageRanges {
+    pub before: Option<LocatedRange>,
+    pub after: Option<LocatedRange>,
 }
 
-/// An event's images in its own schema, with the places of their fields.
+/// An event's images in its own schema, with the ranges of their fields.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Images<'a> {
-    /// Before the event.
     pub before: Option<Located<'a>>,
     pub after: Option<Located<'a>>,
 }
 
-impl PlacedImages {
-    /// The images in the datum that they were placed in.
+impl ImageRanges {
+    /// The images in the datum that they were range in.
     pub fn of<'a>(&'a self, datum: &'a [u8]) -> Images<'a> {
-        let of = |placed: &'a Option<Placed>| placed.as_ref().and_then(|placed| placed.of(datum));
+        let of = |range: &'a Option<LocatedRange>| range.as_ref().and_then(|range| range.of(datum));
         Images { before: of(&self.before), after: of(&self.after) }
     }
 }
@@ -123,12 +118,7 @@ pub enum ChangeError {
     Datum(#[from] DatumError),
     /// `op` and the images do not fit.
     #[error("op {op} {rule}")]
-    Images {
-        /// The letter.
-        op: &'static str,
-        /// What it needs.
-        rule: &'static str,
-    },
+    Images { op: &'static str, rule: &'static str },
     /// An image gives no key.
     #[error("an image gives no key: {0}")]
     NoKey(#[from] KeyError),
@@ -174,7 +164,6 @@ impl ChangeCodec {
         Self::new(&AvroSchema::from_json(subject.clone())?)
     }
 
-    /// The subject's schema.
     pub const fn subject(&self) -> &AvroSchema {
         &self.subject
     }
@@ -215,14 +204,14 @@ impl ChangeCodec {
         self.read(cursor).map(|(change, _)| change)
     }
 
-    /// Reads an event that is all of `datum`, with the places of its images and their fields.
-    pub fn locate<'a>(&self, datum: &'a [u8]) -> Result<(Change<'a>, PlacedImages), DatumError> {
+    /// Reads an event that is all of `datum`, with the ranges of its images and their fields.
+    pub fn locate<'a>(&self, datum: &'a [u8]) -> Result<(Change<'a>, ImageRanges), DatumError> {
         let mut cursor = Cursor::new(datum);
         let read = self.read(&mut cursor)?;
         cursor.end().map(|()| read)
     }
 
-    fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(Change<'a>, PlacedImages), DatumError> {
+    fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(Change<'a>, ImageRanges), DatumError> {
         let op = Op::decode(cursor)?;
         let key = cursor.string()?;
         let (before, placed_before) = self.image(cursor)?.unzip();
@@ -236,7 +225,7 @@ impl ChangeCodec {
         let event_at = Millis::new(cursor.long()?);
         let captured_at = Millis::new(cursor.long()?);
         let change = Change { op, key, before, after, source, event_at, captured_at };
-        Ok((change, PlacedImages { before: placed_before, after: placed_after }))
+        Ok((change, ImageRanges { before: placed_before, after: placed_after }))
     }
 
     /// Reads an event that is all of `datum`.
@@ -246,14 +235,14 @@ impl ChangeCodec {
         cursor.end().map(|()| change)
     }
 
-    fn image<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<(&'a [u8], Placed)>, DatumError> {
+    fn image<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<(&'a [u8], LocatedRange)>, DatumError> {
         let at = cursor.at();
         match cursor.long()? {
             0 => Ok(None),
             1 => {
                 let start = cursor.at();
-                let placed = Placed::pass(self.subject.layout(), cursor)?;
-                Ok(Some((cursor.since(start), placed)))
+                let range = LocatedRange::pass(self.subject.layout(), cursor)?;
+                Ok(Some((cursor.since(start), range)))
             }
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }

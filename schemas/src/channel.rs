@@ -62,11 +62,7 @@ pub enum ChannelError {
     Schema(#[from] SchemaError),
     /// A field's classification is none.
     #[error("field {field}: classification {found} is none of public, restricted, personal, special")]
-    Classification {
-        field: String,
-        /// What stands there.
-        found: String,
-    },
+    Classification { field: String, found: String },
     /// The key does not fit the schema.
     #[error("the key: {0}")]
     Key(#[from] KeyError),

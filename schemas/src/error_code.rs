@@ -213,7 +213,6 @@ pub struct Problem {
     /// `urn:dit:error:<code>`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The HTTP status.
     pub status: u16,
     pub code: ErrorCode,
     /// What went wrong and what to do about it, for a person.

@@ -35,7 +35,6 @@ macro_rules! name_id {
         pub struct $name(String);
 
         impl $name {
-            /// The checked text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -142,12 +141,10 @@ macro_rules! number_id {
                 Self(number)
             }
 
-            /// The plain number.
             pub const fn get(self) -> $inner {
                 self.0
             }
 
-            /// The next one.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
@@ -211,7 +208,6 @@ macro_rules! bytes_id {
                 Self(bytes)
             }
 
-            /// The 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 &self.0
             }

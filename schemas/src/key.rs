@@ -59,7 +59,6 @@ impl Key {
         }
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use crate::avro::binary::{self, Cursor, DatumError};
+use crate::epoch_table::{Ended, Entry, EpochTable, Opening, Writer};
 use crate::framing;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, SchemaId, Sequence};
 use crate::limits;
 use crate::record::{Kind, Record};
-use crate::table::{Ended, Entry, Opening, Table, Writer};
 use crate::time::Millis;
 
 /// The schema of [`Opening`].
@@ -32,14 +32,13 @@ pub fn record(kind: Kind, datum: &[u8]) -> Record {
 /// The table of what counts at an offset, so that a reader can begin there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The channel's log.
     pub log_id: LogId,
     /// The first offset that the table does not include.
     pub as_of: Offset,
     /// The source's freshness there.
     pub freshness: Option<Millis>,
     /// What counts from there on.
-    pub table: Table,
+    pub table: EpochTable,
 }
 
 /// An order to every stream to start over from the state.
@@ -204,7 +203,7 @@ impl Checkpoint {
                 Ok(())
             })?;
         }
-        cursor.end().map(|()| Self { log_id, as_of, freshness, table: Table::from_entries(entries) })
+        cursor.end().map(|()| Self { log_id, as_of, freshness, table: EpochTable::from_entries(entries) })
     }
 }
 
@@ -300,7 +299,7 @@ mod tests {
                 log_id: LogId::new([6; 16]),
                 as_of: Offset::new(70_000),
                 freshness: Some(Millis::new(8)),
-                table: Table::from_entries(entries),
+                table: EpochTable::from_entries(entries),
             };
             let datum = checked(CHECKPOINT_SCHEMA, checkpoint.encode());
             assert_eq!(Checkpoint::decode(&datum), Ok(checkpoint.clone()));

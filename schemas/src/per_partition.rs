@@ -33,7 +33,6 @@ impl<T> PerPartition<T> {
         self.0.is_empty()
     }
 
-    /// A partition's value.
     pub fn get(&self, partition: Partition) -> Option<&T> {
         self.0.get(partition.index())
     }

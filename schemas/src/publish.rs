@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::agreement::{Agreement, Status};
 use crate::channel::Channel;
 use crate::cursor::Place;
+use crate::epoch_table::Ended;
 use crate::ids::{AgentId, AgreementVersion, Digest, Epoch, LogId, Offset, Partition, Sequence};
 use crate::limits;
 use crate::per_partition::PerPartition;
-use crate::table::Ended;
 use crate::trace::TraceContext;
 
 /// Metadata key of a batch's epoch.
@@ -95,7 +95,6 @@ pub struct Position {
 /// A channel as its owner's agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelStatus {
-    /// The declaration.
     pub channel: Channel,
     /// The id of its log.
     pub log_id: LogId,
@@ -108,7 +107,6 @@ pub struct ChannelStatus {
 pub struct AgreementStatus {
     /// The newest version.
     pub agreement: Agreement,
-    /// Where it stands.
     pub status: Status,
     /// Why, for people.
     pub reason: String,
@@ -128,7 +126,6 @@ pub struct Me {
 /// A channel's agreements, as its owner sees them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelAgreements {
-    /// The declaration.
     pub channel: Channel,
     /// The subject's schemas, by version from 1.
     pub schemas: Vec<serde_json::Value>,
@@ -156,7 +153,7 @@ pub struct ShadowCounts {
     pub beside: Option<AgreementVersion>,
     /// Events of which only the proposed one gives something: all that it gives, where none stands.
     pub gained: u64,
-    /// Events of which only the standing one does.
+    /// Events of which only the one in force does.
     pub lost: u64,
     /// Fields of the events that it does not name, and that are denied.
     pub pending: BTreeSet<String>,

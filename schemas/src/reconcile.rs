@@ -49,7 +49,6 @@ impl Ranges {
         self.bits
     }
 
-    /// Their numbers.
     pub const fn numbers(&self) -> &BTreeSet<u32> {
         &self.numbers
     }
@@ -119,7 +118,6 @@ impl ReconcileQuery {
             .then_some(Self::Digests { within, bits })
     }
 
-    /// Where it looks.
     pub const fn within(&self) -> &Ranges {
         match self {
             Self::Digests { within, .. } | Self::Rows { within } => within,
@@ -251,7 +249,6 @@ fn first_half(digest: u128) -> u64 {
 /// Range digests as they travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnouncedDigests {
-    /// How many rows.
     pub rows: u64,
     /// The sum of all digests.
     pub total: u128,

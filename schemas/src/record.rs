@@ -8,9 +8,7 @@ use crate::trace::TraceContext;
 
 /// Which of our record types a record is.
 pub const KIND_HEADER: &str = "dit_kind";
-/// The sending agent.
 pub const AGENT_HEADER: &str = "dit_agent";
-/// The agent's epoch.
 pub const EPOCH_HEADER: &str = "dit_epoch";
 /// The readable place in the epoch.
 pub const SEQUENCE_HEADER: &str = "dit_seq";
@@ -58,7 +56,6 @@ impl Record {
 /// The type of a record in a channel's topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A change event.
     Change,
     /// The beginning of an epoch.
     Opening,
@@ -99,7 +96,6 @@ impl Kind {
 /// Where a producer's record stands: in whose epoch, at which place, after which digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
-    /// The sending agent.
     pub agent: AgentId,
     pub epoch: Epoch,
     /// The readable place.
@@ -119,7 +115,6 @@ impl Provenance {
         })
     }
 
-    /// The sequence headers.
     pub fn headers(&self) -> [(String, Vec<u8>); 4] {
         [
             (AGENT_HEADER.to_owned(), self.agent.to_string().into()),

@@ -18,7 +18,6 @@ impl Millis {
         Self(millis)
     }
 
-    /// The plain number.
     pub const fn get(self) -> i64 {
         self.0
     }

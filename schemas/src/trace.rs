@@ -13,7 +13,6 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Bytes of [`TraceContext::to_bytes`].
     pub const BYTES: usize = 24;
 
     /// `None` where an id is all zeros: W3C calls it invalid.
@@ -47,7 +46,6 @@ impl TraceContext {
         bytes
     }
 
-    /// The other way.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Option<Self> {
         let mut trace_id = [0; 16];
         let mut span_id = [0; 8];
@@ -56,7 +54,6 @@ impl TraceContext {
         Self::new(trace_id, span_id)
     }
 
-    /// The trace.
     pub const fn trace_id(&self) -> [u8; 16] {
         self.trace_id
     }

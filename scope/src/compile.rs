@@ -1,4 +1,4 @@
-//! From an agreement's text to what both engines run: fields with their places and rules, the predicate, the derived schema.
+//! From an agreement's text to what both engines run: fields with their indexes and rules, the predicate, the derived schema.
 //!
 //! Owns what may be compiled against which schema, and the reasons why not. It judges no event.
 
@@ -29,12 +29,7 @@ pub enum Age {
 pub enum CompileError {
     /// A named field that its own schema never had.
     #[error("the agreement names field {field:?}, which its schema does not have; it has {known}")]
-    UnknownField {
-        /// The name.
-        field: String,
-        /// What there is.
-        known: String,
-    },
+    UnknownField { field: String, known: String },
     /// A newer schema loses or retypes a named field.
     #[error("schema_mismatch: field {field:?} {what}; amend the agreement to the newer schema")]
     SchemaMismatch {
@@ -85,7 +80,6 @@ pub struct Terms<'a> {
     pub writer: &'a AvroSchema,
     /// How the two stand to each other.
     pub age: Age,
-    /// The channel's key.
     pub key: &'a KeySpec,
     /// For keyed hashes.
     pub secret: &'a NetworkSecret,

@@ -8,14 +8,12 @@ use serde_json::{Map, Value, json};
 /// Which part of a field's type a transform works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// The type itself.
     Plain,
     /// The other branch of a union with null; the null branch's index.
     Nullable {
         /// Where null stands.
         null: usize,
     },
-    /// Anything else.
     Union,
 }
 

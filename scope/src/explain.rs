@@ -114,7 +114,7 @@ fn verdict(compiled: &Compiled, terms: &Terms<'_>, image: &[u8]) -> Result<Verdi
 fn fates(agreement: &Agreement, compiled: &Compiled) -> Result<Vec<(String, Fate)>, CompileError> {
     let record = compiled.effective.record()?.record;
     let fate = |(index, field): (usize, &apache_avro::schema::RecordField)| {
-        let rule = compiled.rules.iter().find(|(place, _)| *place == index);
+        let rule = compiled.rules.iter().find(|(field, _)| *field == index);
         match rule.and_then(|(_, rule)| agreement.fields.get_key_value(&rule.name)) {
             Some((name, transform)) => (name.clone(), Fate::Named(transform.clone())),
             None => (field.name.clone(), Fate::Denied),

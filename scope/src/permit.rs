@@ -58,12 +58,9 @@ impl Outcome {
 
 /// Where and when an event stands in the log: what a delivery says beside the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// The channel's partition.
+pub struct RecordMetadata {
     pub partition: Partition,
-    /// Its offset there.
     pub offset: Offset,
-    /// When it happened.
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
@@ -73,17 +70,17 @@ pub struct Standing {
 
 impl Permitted<Outcome> {
     /// Appends the delivery's datum.
-    pub fn encode(&self, standing: Standing, out: &mut Vec<u8>) {
+    pub fn encode(&self, metadata: RecordMetadata, out: &mut Vec<u8>) {
         let event = Event {
             op: self.0.op,
             key: &self.0.key,
             after: self.0.after.as_deref(),
             reason: self.0.reason,
-            partition: standing.partition,
-            offset: standing.offset,
-            event_at: standing.event_at,
-            logged_at: standing.logged_at,
-            trace: standing.trace,
+            partition: metadata.partition,
+            offset: metadata.offset,
+            event_at: metadata.event_at,
+            logged_at: metadata.logged_at,
+            trace: metadata.trace,
         };
         DeliveryCodec::encode(&Delivery::Event(event), out);
     }

@@ -35,7 +35,6 @@ pub enum Change {
 /// What a consumer would see under the proposed schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Previewed {
-    /// What changes.
     #[serde(flatten)]
     pub change: Change,
     /// What it would have, by field as the agreement names it; nothing while it is suspended.
@@ -51,7 +50,6 @@ pub struct Proposal<'a> {
     pub newest: &'a AvroSchema,
     /// The one that is proposed.
     pub proposed: &'a AvroSchema,
-    /// The channel's key.
     pub key: &'a KeySpec,
 }
 

@@ -17,12 +17,12 @@ use crate::transform::{FieldRule, MICROS_A_DAY, MILLIS_A_DAY, first_of_year, ins
 /// A plan for the images of one schema. What it gives is no permit: nobody delivers it but by a decision.
 #[derive(Debug, Clone)]
 pub struct Projection {
-    steps: Vec<Step>,
+    actions: Vec<Action>,
     key: AgreementKey,
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum Action {
     /// The fields from the first to the last, as they are.
     Copy { first: usize, last: usize },
     /// Null, by its branch.
@@ -68,36 +68,36 @@ impl Projection {
 
     /// The plan of rules that were found to fit the schema.
     pub(crate) fn new(rules: &[(usize, FieldRule)], schema: &AvroSchema, key: AgreementKey) -> Self {
-        let mut steps: Vec<Step> = Vec::with_capacity(rules.len());
+        let mut actions: Vec<Action> = Vec::with_capacity(rules.len());
         for (index, rule) in rules {
-            let step = match &rule.transform {
-                Transform::Keep => match steps.last_mut() {
-                    Some(Step::Copy { last, .. }) if *last + 1 == *index => {
+            let action = match &rule.transform {
+                Transform::Keep => match actions.last_mut() {
+                    Some(Action::Copy { last, .. }) if *last + 1 == *index => {
                         *last = *index;
                         continue;
                     }
-                    _ => Step::Copy { first: *index, last: *index },
+                    _ => Action::Copy { first: *index, last: *index },
                 },
-                Transform::Null => Step::Null { branch: rule.null_branch },
+                Transform::Null => Action::Null { branch: rule.null_branch },
                 Transform::Hash | Transform::Mask { .. } | Transform::Year => {
                     let (null, inner) = field(schema, *index);
-                    Step::Change(Changed { field: *index, null, change: Change::of(rule, inner) })
+                    Action::Change(Changed { field: *index, null, change: Change::of(rule, inner) })
                 }
             };
-            steps.push(step);
+            actions.push(action);
         }
-        Self { steps, key }
+        Self { actions, key }
     }
 
     /// Appends what leaves of an image.
     pub fn write(&self, image: Located<'_>, out: &mut Vec<u8>) -> Result<(), Denial> {
-        for step in &self.steps {
-            match step {
-                Step::Copy { first, last } => {
+        for action in &self.actions {
+            match action {
+                Action::Copy { first, last } => {
                     out.extend_from_slice(image.fields(*first, *last).ok_or(Denial::Unprojectable)?);
                 }
-                Step::Null { branch } => put_long(out, i64::from(*branch)),
-                Step::Change(changed) => changed.write(image, &self.key, out)?,
+                Action::Null { branch } => put_long(out, i64::from(*branch)),
+                Action::Change(changed) => changed.write(image, &self.key, out)?,
             }
         }
         Ok(())
@@ -105,7 +105,7 @@ impl Projection {
 }
 
 impl Changed {
-    // Within the loop over all steps it would take the registers that copying needs.
+    // Within the loop over all actions it would take the registers that copying needs.
     #[inline(never)]
     fn write(&self, image: Located<'_>, key: &AgreementKey, out: &mut Vec<u8>) -> Result<(), Denial> {
         let mut value = Cursor::new(image.field(self.field).ok_or(Denial::Unprojectable)?);

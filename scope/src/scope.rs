@@ -24,7 +24,6 @@ use crate::transform::FieldRule;
 /// The rows that a consumer has of an event's subject.
 #[derive(Debug)]
 pub struct Rows {
-    /// Before the event.
     pub before: Option<Permitted<Outcome>>,
     pub after: Option<Permitted<Outcome>>,
 }

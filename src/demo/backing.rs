@@ -26,13 +26,11 @@ pub enum Backing {
 pub struct Elsewhere {
     /// The folder of the authority that made their certificates.
     pub pki: PathBuf,
-    /// The trust domain.
     pub domain: String,
     /// Where agents connect, as `https://host:port`.
     pub agents: String,
     /// Where operators connect, as `https://host:port`.
     pub operators: String,
-    /// The network's secret.
     pub secret: Vec<u8>,
 }
 

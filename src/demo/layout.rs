@@ -14,7 +14,6 @@ use schemas::avro::names::field_name;
 use schemas::avro::schema::AvroSchema;
 use serde_json::json;
 
-/// One version's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
     /// As in the file.

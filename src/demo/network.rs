@@ -40,7 +40,6 @@ const DOMAIN: &str = "demo.dit";
 /// How long the demo waits for anything that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The network.
 pub struct Network {
     dir: PathBuf,
     authority: Authority,
@@ -168,12 +167,10 @@ impl Network {
         Ok(())
     }
 
-    /// Registers a participant.
     pub async fn participant(&self, id: &str, name: &str) -> anyhow::Result<()> {
         self.put("/v1/participants", &serde_json::json!({"id": id, "name": name})).await
     }
 
-    /// Declares a channel.
     pub async fn channel(&self, channel: &Channel) -> anyhow::Result<()> {
         self.put("/v1/channels", channel).await
     }

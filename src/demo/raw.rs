@@ -11,9 +11,7 @@ use encoding_rs::{Encoding, UTF_8};
 /// How the files are to be read.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// Between cells.
     pub delimiter: u8,
-    /// The encoding's name.
     pub encoding: String,
     /// Steps that make spellings of one key equal.
     pub normalise: Vec<String>,
@@ -21,7 +19,6 @@ pub struct Reading {
 
 /// A file's bytes, in an encoding in which a quote is a byte.
 pub(super) struct Raw {
-    /// The columns.
     pub(super) header: Vec<String>,
     bytes: Vec<u8>,
     encoding: &'static Encoding,
@@ -31,7 +28,6 @@ pub(super) struct Raw {
     has_lost: bool,
 }
 
-/// One record.
 pub(super) enum RawRow {
     /// Its cells; none for one whose bytes are not of the encoding.
     Cells(Vec<Option<String>>),

@@ -17,7 +17,7 @@ use platform::shown;
 use producer_agent::source::cells::in_quotes;
 use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
-use producer_agent::source::place::Place;
+use producer_agent::source::location::Location;
 use producer_agent::take::guard::Guard;
 use producer_agent::take::report::FileReport;
 use schemas::agreement::Agreement;
@@ -377,7 +377,7 @@ impl Play {
         ));
         for parked in report.parked.iter().take(TOLD) {
             let column = parked.column.as_ref().map(|name| format!(", column {name:?}")).unwrap_or_default();
-            let Place { line, character, .. } = parked.place;
+            let Location { line, character, .. } = parked.location;
             let reason = shown::value(&parked.reason);
             self.progress.say(format!("  parked line {line}, character {character}{column}: {reason}"));
         }

@@ -15,10 +15,8 @@ use super::network::{Network, PATIENCE, has_reached};
 use super::tables::ReplicaTable;
 use super::verify;
 
-/// One replica's verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplicaVerdict {
-    /// The consumer.
     pub participant: String,
     /// Its territory; `None` for one that has all.
     pub territory: Option<String>,
@@ -36,7 +34,6 @@ pub struct ReplicaVerdict {
 
 /// A consumer at work.
 pub struct Consumer {
-    /// Its institution.
     pub participant: String,
     /// Its territory; `None` where it has all.
     pub territory: Option<String>,
@@ -125,7 +122,6 @@ fn is_settled(dir: &Path, ends: &[Offset], version: u32) -> bool {
     cursor.version.get() == version && has_reached(Some(&cursor), ends)
 }
 
-/// One file's counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VersionVerdict {
     pub file: String,

@@ -5,14 +5,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use consumer_agent::sink::postgres::{PostgresPlace, PostgresSink};
+use consumer_agent::sink::postgres::{PostgresSink, PostgresTarget};
 use schemas::ids::AgreementNumber;
 use tokio_postgres::{Client, NoTls};
 
-/// A consumer's table.
 #[derive(Debug, Clone)]
 pub struct ReplicaTable {
-    place: PostgresPlace,
+    target: PostgresTarget,
     name: String,
 }
 
@@ -55,26 +54,26 @@ impl ReplicaTable {
         driver.await?;
         let url = url.to_owned();
         let schema = participant.to_owned();
-        let place = PostgresPlace { url, password_file: None, ca: None, schema, table: None };
-        Ok(Self { place, name: name.to_owned() })
+        let target = PostgresTarget { url, password_file: None, ca: None, schema, table: None };
+        Ok(Self { target, name: name.to_owned() })
     }
 
     /// The sink that writes it.
     pub fn sink(&self, number: &AgreementNumber) -> PostgresSink {
-        PostgresSink::new(self.place.clone(), number.clone(), &self.name)
+        PostgresSink::new(self.target.clone(), number.clone(), &self.name)
     }
 
     /// Its rows as JSON objects, without what the agent keeps beside them, under the names that they have in the register.
     pub async fn rows(&self) -> anyhow::Result<Vec<String>> {
-        let (client, driver) = connect(&self.place.url).await?;
+        let (client, driver) = connect(&self.target.url).await?;
         let select = format!(
             "SELECT (to_jsonb(dit_row_) - 'dit_key' - 'dit_generation')::text FROM {}.{} dit_row_",
-            quoted(&self.place.schema),
+            quoted(&self.target.schema),
             quoted(&self.name)
         );
         let rows: Vec<String> = client.query(&select, &[]).await?.iter().map(|row| row.get(0)).collect();
         let line =
-            format!("SELECT columns FROM {}.dit_replica WHERE table_name = $1", quoted(&self.place.schema));
+            format!("SELECT columns FROM {}.dit_replica WHERE table_name = $1", quoted(&self.target.schema));
         let columns: String = client.query_one(&line, &[&self.name]).await?.get(0);
         drop(client);
         driver.await?;

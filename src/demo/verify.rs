@@ -19,9 +19,7 @@ pub struct Version<'a> {
     pub file: &'a Path,
     /// Its header, when the file has none of its own.
     pub header: Option<&'a [String]>,
-    /// The key's columns.
     pub key: &'a [String],
-    /// The territory's column.
     pub territory: &'a str,
 }
 
@@ -91,14 +89,17 @@ impl Register {
     ) -> anyhow::Result<Folded> {
         let raw = Raw::read(version.file, reading, version.header)?;
         self.change_header(&raw.header);
-        let places =
-            version.key.iter().map(|name| place(&raw.header, name)).collect::<anyhow::Result<Vec<_>>>()?;
-        let territory = place(&raw.header, version.territory)?;
+        let indexes = version
+            .key
+            .iter()
+            .map(|name| column_index(&raw.header, name))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let territory = column_index(&raw.header, version.territory)?;
         // The hashes of each key's rows; none for one that cannot be read.
         let mut found: HashMap<u128, Vec<Option<u128>>> = HashMap::new();
         let mut keyless = false;
         let mut folded = Folded::default();
-        let readable = |row: &RawRow| row.cells().and_then(|cells| key_of(cells, &places, reading));
+        let readable = |row: &RawRow| row.cells().and_then(|cells| key_of(cells, &indexes, reading));
         for row in raw.rows() {
             keyless |= row.is_broken();
             match readable(&row) {
@@ -122,7 +123,7 @@ impl Register {
             }
             let name = cells.get(territory).cloned().unwrap_or_default();
             let words: Vec<&str> =
-                places.iter().filter_map(|index| cells.get(*index)).map(String::as_str).collect();
+                indexes.iter().filter_map(|index| cells.get(*index)).map(String::as_str).collect();
             self.note_move(key, &name, &words.join(", "));
             let fresh = self.territories.len();
             let territory = *self.territories.entry(name).or_insert(fresh);
@@ -138,7 +139,7 @@ impl Register {
     /// A row that moves between two territories that are not empty is an example of all that do.
     fn note_move(&mut self, key: u128, to: &str, words: &str) {
         let Some(kept) = self.rows.get(&key).filter(|_| self.moved.len() < MOST_MOVED) else { return };
-        let from = self.territories.iter().find(|(_, place)| **place == kept.territory).map(|(name, _)| name);
+        let from = self.territories.iter().find(|(_, code)| **code == kept.territory).map(|(name, _)| name);
         if let Some(from) = from.filter(|from| *from != to && !from.is_empty() && !to.is_empty()) {
             self.moved.push(Moved { key: words.to_owned(), from: from.clone(), to: to.to_owned() });
         }
@@ -163,7 +164,7 @@ impl Register {
             return;
         }
         let old = std::mem::replace(&mut self.header, header.to_vec());
-        let place = |column: &String| {
+        let index = |column: &String| {
             old.iter().position(|name| name == column).or_else(|| {
                 let mut same = old.iter().enumerate().filter(|(_, name)| {
                     name.to_lowercase() == column.to_lowercase() && !header.contains(name)
@@ -171,12 +172,12 @@ impl Register {
                 same.next().map(|(index, _)| index)
             })
         };
-        let places: Vec<Option<usize>> = header.iter().map(place).collect();
+        let indexes: Vec<Option<usize>> = header.iter().map(index).collect();
         for kept in self.rows.values_mut() {
             if let Some(cells) = kept.cells.take() {
-                let moved: Vec<String> = places
+                let moved: Vec<String> = indexes
                     .iter()
-                    .map(|place| place.and_then(|index| cells.get(index)).cloned().unwrap_or_default())
+                    .map(|index| index.and_then(|index| cells.get(index)).cloned().unwrap_or_default())
                     .collect();
                 kept.row = row_hash(header, &moved);
                 kept.cells = Some(moved);
@@ -218,7 +219,7 @@ fn normalised(text: &str, steps: &[String]) -> String {
 }
 
 /// Where a column stands: under its own name, or under the only other spelling of it.
-fn place(header: &[String], name: &str) -> anyhow::Result<usize> {
+fn column_index(header: &[String], name: &str) -> anyhow::Result<usize> {
     let other = |column: &&String| column.to_lowercase() == name.to_lowercase();
     let found = header.iter().position(|column| column == name).or_else(|| {
         let index = header.iter().position(|column| other(&column))?;

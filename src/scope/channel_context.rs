@@ -79,8 +79,10 @@ impl ChannelContextArgs {
                 let mut contexts = Vec::new();
                 for channel in channels {
                     let path = format!("/v1/channels/{channel}/agreements");
-                    let told = send_json::<ChannelAgreements>(client.get(&path)).await;
-                    contexts.push(ChannelContext::told(told.with_context(|| format!("channel {channel}"))?)?);
+                    let answer = send_json::<ChannelAgreements>(client.get(&path)).await;
+                    contexts.push(ChannelContext::answered(
+                        answer.with_context(|| format!("channel {channel}"))?,
+                    )?);
                 }
                 Ok(contexts)
             }
@@ -99,14 +101,15 @@ impl ChannelContext {
         Ok(Self { agreements, schemas: vec![schema], channel, suspended })
     }
 
-    fn told(told: ChannelAgreements) -> anyhow::Result<Self> {
-        let schemas = told.schemas.into_iter().map(AvroSchema::from_json).collect::<Result<_, _>>()?;
+    fn answered(answer: ChannelAgreements) -> anyhow::Result<Self> {
+        let schemas = answer.schemas.into_iter().map(AvroSchema::from_json).collect::<Result<_, _>>()?;
         let is_over = |status: Status| matches!(status, Status::Revoked | Status::Expired);
-        let standing: Vec<_> = told.agreements.into_iter().filter(|told| !is_over(told.status)).collect();
-        let suspended = standing.iter().filter(|told| told.status == Status::Suspended);
-        let suspended = suspended.map(|told| told.agreement.number.clone()).collect();
-        let agreements = standing.into_iter().map(|told| told.agreement).collect();
-        Ok(Self { channel: told.channel, agreements, schemas, suspended })
+        let agreements: Vec<_> =
+            answer.agreements.into_iter().filter(|status| !is_over(status.status)).collect();
+        let suspended = agreements.iter().filter(|status| status.status == Status::Suspended);
+        let suspended = suspended.map(|status| status.agreement.number.clone()).collect();
+        let agreements = agreements.into_iter().map(|status| status.agreement).collect();
+        Ok(Self { channel: answer.channel, agreements, schemas, suspended })
     }
 
     /// Why an agreement gives nothing now, whatever it says; nothing where it is in force.
@@ -152,7 +155,6 @@ impl ChannelContext {
         })
     }
 
-    /// The newest schema.
     pub fn newest(&self) -> anyhow::Result<&AvroSchema> {
         self.schemas.last().with_context(|| format!("channel {} has no schema", self.channel.name))
     }

@@ -13,7 +13,7 @@ mod types;
 
 use consumer_agent::sink::effect::Effect;
 use consumer_agent::sink::error::SinkErrorClass;
-use consumer_agent::sink::postgres::{PostgresPlace, PostgresSink};
+use consumer_agent::sink::postgres::{PostgresSink, PostgresTarget};
 use consumer_agent::sink::{Batch, Sink, StreamHead};
 use parts::postgres::Postgres;
 use schemas::avro::binary::{put_long, put_string};
@@ -29,7 +29,7 @@ async fn connect(url: &str) -> Client {
 }
 
 /// A database whose role `agent` may write schema `dit`, and nothing else.
-async fn database(url: &str) -> (Client, PostgresPlace) {
+async fn database(url: &str) -> (Client, PostgresTarget) {
     let admin = connect(url).await;
     let name = url.rsplit_once('/').unwrap().1;
     admin
@@ -41,10 +41,10 @@ async fn database(url: &str) -> (Client, PostgresPlace) {
         .await
         .unwrap();
     let url = url.replace("postgres@", "agent@");
-    (admin, PostgresPlace { url, password_file: None, ca: None, schema: "dit".to_owned(), table: None })
+    (admin, PostgresTarget { url, password_file: None, ca: None, schema: "dit".to_owned(), table: None })
 }
 
-fn sink(place: &PostgresPlace) -> PostgresSink {
+fn sink(place: &PostgresTarget) -> PostgresSink {
     PostgresSink::new(place.clone(), "A-1".parse().unwrap(), "register")
 }
 
@@ -82,7 +82,7 @@ fn batch(effects: Vec<Effect>, offset: u64) -> Batch {
     Batch { effects, cursor: Some(cursor(offset)), freshness: None }
 }
 
-async fn begun(place: &PostgresPlace, head: &StreamHead) -> PostgresSink {
+async fn begun(place: &PostgresTarget, head: &StreamHead) -> PostgresSink {
     let mut sink = sink(place);
     sink.ready().await.unwrap();
     sink.begin(head).await.unwrap();
@@ -206,10 +206,10 @@ async fn a_table_that_a_person_altered_or_made_is_refused_by_name() {
 #[tokio::test]
 async fn the_role_writes_its_own_schema_and_nothing_beyond() {
     let (_admin, place) = database(&Postgres::shared().unwrap()).await;
-    let public = PostgresPlace { schema: "public".to_owned(), ..place.clone() };
+    let public = PostgresTarget { schema: "public".to_owned(), ..place.clone() };
     let words = sink(&public).ready().await.unwrap_err().to_string();
     assert!(words.contains("CREATE SCHEMA public AUTHORIZATION"), "{words}");
-    let missing = PostgresPlace { schema: "nowhere".to_owned(), ..place };
+    let missing = PostgresTarget { schema: "nowhere".to_owned(), ..place };
     assert!(sink(&missing).ready().await.unwrap_err().to_string().contains("no schema nowhere"));
 }
 

@@ -2,7 +2,7 @@
 
 use consumer_agent::sink::effect::Effect;
 use consumer_agent::sink::error::SinkErrorClass;
-use consumer_agent::sink::postgres::{Decision, PostgresPlace, PostgresSink, decide, parked};
+use consumer_agent::sink::postgres::{Decision, PostgresSink, PostgresTarget, decide, parked};
 use consumer_agent::sink::{Batch, Sink};
 use parts::postgres::Postgres;
 use tokio_postgres::Client;
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::{NAME, SIZE, batch, begun, cursor, database, row, rows, schema, upsert};
 
 /// A table of which a person has said that no size is above 99.
-pub(crate) async fn constrained(place: &PostgresPlace, admin: &Client) -> PostgresSink {
+pub(crate) async fn constrained(place: &PostgresTarget, admin: &Client) -> PostgresSink {
     let sink = begun(place, &schema(&format!("{NAME},{SIZE}"))).await;
     admin.batch_execute("ALTER TABLE dit.register ADD CHECK (size < 100)").await.unwrap();
     sink

@@ -38,7 +38,6 @@ pub(crate) const CONSUMERS: [Consumer; 3] = [
 /// A router that cannot begin is started again, as a supervisor does.
 const STARTS: usize = 20;
 
-/// A consumer's agreements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Consumer {
     pub(crate) name: &'static str,
@@ -64,7 +63,6 @@ impl Consumer {
     }
 }
 
-/// The network.
 pub(crate) struct Network {
     dir: PathBuf,
     dit: PathBuf,
@@ -289,7 +287,6 @@ impl Network {
         }
     }
 
-    /// A fault begins.
     pub(crate) fn harm(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.harm {
             Harm::Killed => self.kill(fault.part),
@@ -306,7 +303,6 @@ impl Network {
         }
     }
 
-    /// A fault ends.
     pub(crate) fn repair(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault.harm {
             Harm::Killed | Harm::Stopped => self.begin(fault.part),
@@ -335,7 +331,6 @@ impl Network {
     }
 }
 
-/// An agreement's number.
 pub(crate) fn agreement(consumer: &Consumer, side: Side) -> String {
     format!("{}-{}", consumer.name, side.name())
 }

@@ -147,12 +147,12 @@ impl From<Image> for Cells {
 }
 
 /// A row's key, before and after.
-type Step = (String, Option<Cells>, Option<Cells>);
+type RowChange = (String, Option<Cells>, Option<Cells>);
 
 /// Five years, forwards and then backwards and so on, without an end.
 pub(crate) struct History {
     first: Vec<Cells>,
-    commits: Vec<Vec<Step>>,
+    commits: Vec<Vec<RowChange>>,
     begun: usize,
 }
 
@@ -167,7 +167,7 @@ impl History {
         let changes = folder.join("changes.jsonl.zst");
         let output = Command::new("zstd").args(["-dc"]).arg(&changes).output().context("zstd")?;
         ensure!(output.status.success(), "{} cannot be unpacked", changes.display());
-        let mut commits: Vec<Vec<Step>> = Vec::new();
+        let mut commits: Vec<Vec<RowChange>> = Vec::new();
         let mut commit = String::new();
         for line in String::from_utf8(output.stdout)?.lines() {
             let event: Event = serde_json::from_str(line)?;

@@ -27,7 +27,6 @@ const HISTORY: &str = "
 /// What was written of one key: the number of the change and where the row is; nothing when it went.
 pub(crate) type Written = Option<(u64, String, String)>;
 
-/// A replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Replica {
     pub(crate) consumer: Consumer,
@@ -35,7 +34,6 @@ pub(crate) struct Replica {
     file: PathBuf,
 }
 
-/// All of them.
 pub(crate) struct Replicas {
     pub(crate) each: Vec<Replica>,
     database: String,

@@ -128,7 +128,6 @@ fn numbers(story: &[Option<std::sync::Arc<Row>>]) -> Vec<Option<u64>> {
     story.iter().map(|row| row.as_ref().map(|row| row.number)).collect()
 }
 
-/// Looks at everything.
 pub(crate) async fn judge(
     brokers: &str,
     registers: &BTreeMap<Side, Register>,

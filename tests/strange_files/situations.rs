@@ -72,7 +72,7 @@ impl Situation {
             (Ok(report), Some(_)) => panic!("{name}: it was not refused: {report:?}"),
             (Ok(report), None) => {
                 let found: Vec<(u64, &str)> =
-                    report.parked.iter().map(|row| (row.place.line, row.reason.as_str())).collect();
+                    report.parked.iter().map(|row| (row.location.line, row.reason.as_str())).collect();
                 let fits = found.len() == self.parked.len()
                     && found.iter().zip(&self.parked).all(|(a, b)| a.0 == b.0 && a.1.contains(b.1));
                 assert!(fits, "{name}: parked are {found:?}");

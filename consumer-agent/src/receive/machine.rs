@@ -26,7 +26,6 @@ pub enum Received {
 /// How a stream was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// What comes next.
     pub next: Next,
     pub reason: CloseReason,
     /// For people.
@@ -94,7 +93,6 @@ impl Tally {
         *counter += 1;
     }
 
-    /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -111,12 +109,12 @@ impl Tally {
 struct UnderWay {
     id: BootstrapId,
     /// How far it has got, once that was told.
-    told: Option<Snapshot>,
+    announced: Option<Snapshot>,
 }
 
 impl UnderWay {
     const fn of(snapshot: Snapshot) -> Self {
-        Self { id: snapshot.id, told: Some(snapshot) }
+        Self { id: snapshot.id, announced: Some(snapshot) }
     }
 }
 
@@ -151,8 +149,8 @@ impl ReceiveMachine {
         let log_id = self.log_id;
         let version = self.version;
         match &self.snapshot {
-            Some(UnderWay { told, .. }) => {
-                let snapshot = Some(told.clone()?);
+            Some(UnderWay { announced, .. }) => {
+                let snapshot = Some(announced.clone()?);
                 Some(Cursor { log_id, version, places: PerPartition::none(), snapshot })
             }
             None if self.places.is_empty() => None,
@@ -167,7 +165,11 @@ impl ReceiveMachine {
 
     /// Up to when the provider has looked at its source: the oldest of the partitions.
     pub fn freshness(&self) -> Option<Millis> {
-        self.progress.values().map(|told| told.and_then(|progress| progress.freshness)).min().flatten()
+        self.progress
+            .values()
+            .map(|progress| progress.and_then(|progress| progress.freshness))
+            .min()
+            .flatten()
     }
 
     /// How far the replica is behind the log; `None` while a partition has not been told of yet.
@@ -176,8 +178,8 @@ impl ReceiveMachine {
             return None;
         }
         let mut behind = Behind::default();
-        for (told, place) in self.progress.values().zip(self.places.values()) {
-            let progress = (*told)?;
+        for (reported, place) in self.progress.values().zip(self.places.values()) {
+            let progress = (*reported)?;
             let missing = progress.end.get().saturating_sub(place.offset.get());
             behind.events += missing;
             if missing > 0 {
@@ -201,7 +203,7 @@ impl ReceiveMachine {
                 if self.snapshot_id() == Some(*bootstrap) {
                     return Ok(Received::Nothing);
                 }
-                self.snapshot = Some(UnderWay { id: *bootstrap, told: None });
+                self.snapshot = Some(UnderWay { id: *bootstrap, announced: None });
                 Ok(Received::Effect(Effect::BeginSnapshot))
             }
             Delivery::SnapshotProgress(snapshot) => {
@@ -224,8 +226,8 @@ impl ReceiveMachine {
                     return Err(ProtocolError::Backwards(partition));
                 }
                 *known = progress.place;
-                if let Some(told) = self.progress.get_mut(partition) {
-                    *told = Some(*progress);
+                if let Some(reported) = self.progress.get_mut(partition) {
+                    *reported = Some(*progress);
                 }
                 Ok(Received::Nothing)
             }
@@ -355,8 +357,8 @@ mod tests {
         let places = PerPartition::filled(1, SnapshotPlace { next: Offset::new(4), end: Offset::new(9) });
         let begun_at = Millis::new(1);
         let seal = "s".to_owned();
-        let told = Delivery::SnapshotProgress(Snapshot { id: SNAPSHOT, begun_at, places, seal });
-        assert_eq!(first.on_delivery(&told), Ok(Received::Nothing));
+        let announced = Delivery::SnapshotProgress(Snapshot { id: SNAPSHOT, begun_at, places, seal });
+        assert_eq!(first.on_delivery(&announced), Ok(Received::Nothing));
         let cursor = first.cursor().unwrap();
         assert_eq!(cursor.snapshot.as_ref().unwrap().places.get(P0).unwrap().next, Offset::new(4));
         let resumed = || ReceiveMachine::new(cursor.log_id, cursor.version, Some(&cursor));

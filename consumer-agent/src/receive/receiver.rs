@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use platform::client::{Client, ClientError, send, unreachable_peer};
-use platform::traces::{Step, Stepping};
+use platform::traces::{Stage, StageSpan};
 use schemas::avro::binary::{Cursor as Datums, DatumError};
 use schemas::avro::container::{Block, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
@@ -42,7 +42,6 @@ pub enum ReceiveError {
     /// The stream is no container.
     #[error("the stream: {0}")]
     Container(#[from] ContainerError),
-    /// The stream's schema.
     #[error("the stream's schema: {0}")]
     Schema(#[from] SchemaError),
     /// A delivery cannot be read.
@@ -57,7 +56,6 @@ pub enum ReceiveError {
     /// Its header lacks something.
     #[error("the stream's header lacks a valid {0}")]
     Header(&'static str),
-    /// The sink refused.
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// The router did not say whether it admits.
@@ -80,7 +78,6 @@ pub enum Ended {
     ToQuery,
 }
 
-/// Where to begin.
 fn from_parameter(cursor: Option<&Cursor>) -> String {
     cursor.map_or_else(|| "state".to_owned(), ToString::to_string)
 }
@@ -221,12 +218,12 @@ impl Stream {
         Ok(Self { channel, number: number.clone(), codec, machine, repair: None })
     }
 
-    /// A delivery that somebody follows, as a step of its way.
-    fn follow(&self, delivery: &Delivery<'_>) -> Option<(Partition, Stepping)> {
+    /// A delivery that somebody follows, as a stage of its way.
+    fn follow(&self, delivery: &Delivery<'_>) -> Option<(Partition, StageSpan)> {
         let Delivery::Event(event) = delivery else { return None };
         let partition = event.partition;
-        let step = Stepping::on(Step::Process, event.trace.as_ref(), &self.channel, partition)?;
-        Some((partition, step.with("dit.agreement", self.number.to_string())))
+        let stage = StageSpan::on(Stage::Process, event.trace.as_ref(), &self.channel, partition)?;
+        Some((partition, stage.with("dit.agreement", self.number.to_string())))
     }
 
     async fn take(
@@ -239,7 +236,7 @@ impl Stream {
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
         let mut followed = Vec::new();
-        let mut told = None;
+        let mut digests = None;
         let mut repaired = false;
         for _ in 0..block.count {
             let at = datums.at();
@@ -247,7 +244,7 @@ impl Stream {
             match &delivery {
                 Delivery::Digests { announced, .. } => {
                     reconciler.moved(datums.at() - at);
-                    told = Some(announced.clone());
+                    digests = Some(announced.clone());
                 }
                 Delivery::Range { rows, .. } => {
                     reconciler.moved(datums.at() - at);
@@ -265,19 +262,19 @@ impl Stream {
         datums.end()?;
         let cursor = self.machine.cursor();
         let freshness = self.machine.freshness();
-        let apply = |(partition, step): &(Partition, Stepping)| {
-            let step = step.within(Step::Apply, sink.system(), *partition);
-            step.with("db.system.name", sink.system())
+        let apply = |(partition, stage): &(Partition, StageSpan)| {
+            let stage = stage.within(Stage::Apply, sink.system(), *partition);
+            stage.with("db.system.name", sink.system())
         };
         let applying: Vec<_> = followed.iter().map(apply).collect();
         let applied = sink.apply(&Batch { effects, cursor, freshness }).await;
         if applied.is_err() {
-            applying.iter().for_each(|step| step.failed("sink"));
+            applying.iter().for_each(|stage| stage.failed("sink"));
         }
         applied?;
-        match (closed, told) {
+        match (closed, digests) {
             (Some(closed), _) => Ok(Some(Ended::Closed(closed))),
-            (None, Some(announced)) => compare(&announced, sink, reconciler).await,
+            (None, Some(digests)) => compare(&digests, sink, reconciler).await,
             (None, None) if repaired => self.repair(sink, reconciler).await.map(Some),
             (None, None) => Ok(None),
         }

@@ -146,20 +146,20 @@ impl Reconciler {
     pub fn on_digests(
         &mut self,
         own: &RangeDigests,
-        told: &AnnouncedDigests,
+        announced: &AnnouncedDigests,
         at: Now,
     ) -> Result<Finding, Unasked> {
         let Some(ReconcileQuery::Digests { within, bits }) = self.query.take() else { return Err(Unasked) };
-        let numbers = own.differing(told).ok_or(Unasked)?;
+        let numbers = own.differing(announced).ok_or(Unasked)?;
         let own = own.announce();
         self.tries = 0;
         if numbers.is_empty() {
-            let rows = usize::try_from(told.rows).unwrap_or(usize::MAX);
+            let rows = usize::try_from(announced.rows).unwrap_or(usize::MAX);
             // Finer ranges that agree had rows that have changed meanwhile: begin again.
-            let is_equal = (own.total, own.rows) == (told.total, told.rows);
+            let is_equal = (own.total, own.rows) == (announced.total, announced.rows);
             return Ok(match (within == Ranges::whole(), is_equal) {
-                (true, true) => Finding::Over(self.over(true, told.rows, at)),
-                (true, false) => self.resync(told.rows, at),
+                (true, true) => Finding::Over(self.over(true, announced.rows, at)),
+                (true, false) => self.resync(announced.rows, at),
                 (false, _) => {
                     self.query = first(rows);
                     Finding::QueryOn
@@ -170,15 +170,16 @@ impl Reconciler {
             let differ = numbers.len();
             self.in_vain += u32::from(self.differed.is_some_and(|before| differ >= before));
             if self.in_vain >= IN_VAIN {
-                return Ok(Finding::Over(self.over(false, told.rows, at)));
+                return Ok(Finding::Over(self.over(false, announced.rows, at)));
             }
             self.differed = Some(differ);
             if differ > FEW_RANGES && differ > (1 << bits) / 10 * 9 {
-                return Ok(self.resync(told.rows, at));
+                return Ok(self.resync(announced.rows, at));
             }
         }
         let per_parent = MAX_RANGE_DIGESTS / numbers.len().min(MAX_RECONCILED_RANGES);
-        let finer = finest(told, &within, bits).min(bits + u8::try_from(per_parent.ilog2()).unwrap_or(0));
+        let finer =
+            finest(announced, &within, bits).min(bits + u8::try_from(per_parent.ilog2()).unwrap_or(0));
         let numbers = numbers.into_iter().take(MAX_RECONCILED_RANGES).collect();
         let within = Ranges::new(bits, numbers).ok_or(Unasked)?;
         self.query = match ReconcileQuery::digests(within.clone(), finer) {
@@ -262,8 +263,8 @@ fn first(rows: usize) -> Option<ReconcileQuery> {
 }
 
 /// How fine ranges within some are of use, when the rows of all are about what was told.
-fn finest(told: &AnnouncedDigests, within: &Ranges, bits: u8) -> u8 {
-    let share = told.rows / u64::try_from(within.numbers().len()).unwrap_or(1).max(1);
+fn finest(announced: &AnnouncedDigests, within: &Ranges, bits: u8) -> u8 {
+    let share = announced.rows / u64::try_from(within.numbers().len()).unwrap_or(1).max(1);
     let per_range = usize::try_from(share).unwrap_or(usize::MAX);
     (within.bits() + bits_for(per_range, ROWS_AT_LAST)).clamp(bits, MAX_RANGE_BITS)
 }
@@ -300,10 +301,10 @@ mod tests {
             let query: ReconcileQuery = query.to_string().parse().unwrap();
             match query {
                 ReconcileQuery::Digests { within, bits } => {
-                    let told = digests(register, &within, bits).announce();
+                    let announced = digests(register, &within, bits).announce();
                     let own = digests(replica, &within, bits);
                     match reconciler
-                        .on_digests(&own, &told, Now { wall: Millis::new(1), instant: now })
+                        .on_digests(&own, &announced, Now { wall: Millis::new(1), instant: now })
                         .unwrap()
                     {
                         Finding::QueryOn => {}
@@ -314,15 +315,15 @@ mod tests {
                     let of = |rows: &Held| {
                         rows.clone().into_iter().filter(|(key, _)| within.of(key).is_some()).collect::<Held>()
                     };
-                    let told = of(register);
+                    let rows = of(register);
                     let had = of(replica);
-                    moved += told.len();
+                    moved += rows.len();
                     if !loses_repairs {
                         replica.retain(|key, _| within.of(key).is_none());
-                        replica.extend(told.clone());
+                        replica.extend(rows.clone());
                     }
-                    let keys: std::collections::BTreeSet<_> = told.keys().chain(had.keys()).collect();
-                    let wrong = keys.iter().filter(|key| told.get(**key) != had.get(**key)).count();
+                    let keys: std::collections::BTreeSet<_> = rows.keys().chain(had.keys()).collect();
+                    let wrong = keys.iter().filter(|key| rows.get(**key) != had.get(**key)).count();
                     reconciler.on_repaired(wrong, replica.len());
                 }
             }
@@ -384,12 +385,12 @@ mod tests {
         assert_eq!(reconciler.query(now, 9), None);
         assert_eq!(reconciler.due(), Some(now + DAY));
         assert_eq!(Reconciler::new(None, now, 0).query(now, 9), None);
-        let told = RangeDigests::new(Ranges::whole(), 0).announce();
+        let announced = RangeDigests::new(Ranges::whole(), 0).announce();
         assert!(
             reconciler
                 .on_digests(
                     &RangeDigests::new(Ranges::whole(), 0),
-                    &told,
+                    &announced,
                     Now { wall: Millis::new(0), instant: now }
                 )
                 .is_err()
@@ -443,8 +444,8 @@ mod tests {
                 panic!("it asks")
             };
             let own = digests(&spoilt, &within, bits);
-            let told = digests(&register, &within, bits).announce();
-            reconciler.on_digests(&own, &told, Now { wall: Millis::new(1), instant: now }).unwrap()
+            let announced = digests(&register, &within, bits).announce();
+            reconciler.on_digests(&own, &announced, Now { wall: Millis::new(1), instant: now }).unwrap()
         };
         assert_eq!(found(), Finding::Resync);
         assert!(matches!(found(), Finding::Over(Reconciled { equal: false, rows: 10_000, .. })));

@@ -27,12 +27,10 @@ pub enum StreamEnd {
     /// The router closed it.
     Closed {
         reason: CloseReason,
-        /// What comes next.
         next: Next,
     },
     /// The router refused to begin it.
     Refused(ErrorCode),
-    /// The sink refused.
     Sink(SinkErrorClass),
     /// It broke, or the router is not there.
     Broken,
@@ -71,14 +69,11 @@ pub enum Wait {
 /// What comes after a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Another one.
     Again {
         /// What the agent is doing meanwhile; as before where it is none.
         phase: Option<Phase>,
-        /// After so long.
         wait: Wait,
     },
-    /// No other one.
     Over(Phase),
 }
 
@@ -96,8 +91,8 @@ impl Default for Recovery {
 
 impl Recovery {
     /// The cursor that the next stream begins with; none for the state.
-    pub fn start(&self, standing: Option<Cursor>) -> Option<Cursor> {
-        standing.filter(|_| self.start == Start::Cursor)
+    pub fn start(&self, cursor: Option<Cursor>) -> Option<Cursor> {
+        cursor.filter(|_| self.start == Start::Cursor)
     }
 
     /// A stream is over.
@@ -155,7 +150,7 @@ mod tests {
         StreamEnd::Closed { reason: CloseReason::Resync, next }
     }
 
-    fn standing() -> Option<Cursor> {
+    fn some_cursor() -> Option<Cursor> {
         let place = schemas::cursor::Place { offset: Offset::new(7), checkpoint: Offset::new(0) };
         let log_id = LogId::new([1; 16]);
         let version = AgreementVersion::new(1);
@@ -167,7 +162,7 @@ mod tests {
         let mut recovery = Recovery::default();
         let play = |(end, advance): &(StreamEnd, Advance)| {
             let step = recovery.on_end(*end, *advance);
-            (step, recovery.start(standing()).is_none())
+            (step, recovery.start(some_cursor()).is_none())
         };
         script.iter().map(play).collect()
     }

@@ -64,7 +64,7 @@ impl Repair {
             }
             let key = key.to_owned();
             match rows.remove(&key) {
-                Some((_, told)) if told == texts => {}
+                Some((_, delivered)) if delivered == texts => {}
                 Some((image, _)) => effects.push(Effect::Upsert { key, image }),
                 None => effects.push(Effect::Remove { key }),
             }

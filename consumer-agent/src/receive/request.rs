@@ -5,12 +5,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The request.
 #[derive(Debug, Clone, Default)]
 pub struct ReconcileRequest(Arc<AtomicBool>);
 
 impl ReconcileRequest {
-    /// Gives the word.
     pub fn give(&self) {
         self.0.store(true, Ordering::Release);
     }

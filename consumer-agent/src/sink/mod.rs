@@ -37,7 +37,7 @@ pub struct Batch {
 /// Sees rows, one by one.
 pub type See<'s> = dyn FnMut(&str, Texts) + Send + 's;
 
-/// A place for one agreement's replica.
+/// What keeps one agreement's replica.
 #[async_trait]
 pub trait Sink: Send {
     /// What it is called in traces (`db.system.name` of the conventions).
@@ -58,7 +58,7 @@ pub trait Sink: Send {
     async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError>;
     /// How many rows the replica has.
     fn row_count(&self) -> usize;
-    /// How many keys have a row that the place refuses: they stand still, the others flow.
+    /// How many keys have a row that the sink refuses: they stand still, the others flow.
     fn parked_count(&self) -> usize {
         0
     }

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 /// A slow line takes little in advance, or the kernel would read for whoever does not.
 const RECEIVE_BYTES: u32 = 4_096;
 
-/// A line.
 pub(crate) struct Line {
     address: SocketAddr,
     slow: watch::Sender<bool>,

@@ -53,11 +53,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
             .create()?;
-        let mut places = TopicPartitionList::new();
+        let mut positions = TopicPartitionList::new();
         for partition in 0..args.partitions {
-            places.add_partition_offset(&args.topic, partition, Offset::Beginning)?;
+            positions.add_partition_offset(&args.topic, partition, Offset::Beginning)?;
         }
-        consumer.assign(&places)?;
+        consumer.assign(&positions)?;
         consumers.push(consumer);
     }
     let mut threads = Vec::new();

@@ -67,7 +67,6 @@ pub enum OpenError {
     /// A file cannot be used.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// The system refused.
     #[error("{path}: {error}")]
     Io {
         /// The file or folder.

@@ -17,7 +17,6 @@ pub trait Disk: Send + Sync + 'static {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Whether a file is there.
     fn exists(&self, path: &Path) -> bool;
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name, replacing what had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -31,7 +30,7 @@ pub trait DiskFile: Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Appends all of `bytes`, or fails having appended some of them.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
-    /// Reads at a place; how many bytes were there.
+    /// Reads at a offset; how many bytes were there.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Cuts it to a length.
     fn truncate(&self, length: u64) -> io::Result<()>;
@@ -99,8 +98,8 @@ impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let place = at + u64::try_from(done).unwrap_or(u64::MAX);
-            match std::os::unix::fs::FileExt::read_at(&self.0, rest, place)? {
+            let offset = at + u64::try_from(done).unwrap_or(u64::MAX);
+            match std::os::unix::fs::FileExt::read_at(&self.0, rest, offset)? {
                 0 => break,
                 count => done += count,
             }

@@ -8,7 +8,6 @@ pub(super) const FORMAT: u16 = 2;
 /// Why segment files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
-    /// The system refused.
     #[error("{path}: {error}")]
     Io {
         path: PathBuf,
@@ -17,11 +16,7 @@ pub enum SegmentError {
     },
     /// Written by a newer version.
     #[error("{path}: written in format {found}, this binary knows formats up to {FORMAT}; use a newer dit")]
-    NewerFormat {
-        path: PathBuf,
-        /// Its version.
-        found: u16,
-    },
+    NewerFormat { path: PathBuf, found: u16 },
     /// Not a segment file of this kind.
     #[error("{path}: is not a dit {kind} file")]
     Foreign {
@@ -47,10 +42,7 @@ pub enum SegmentError {
     },
     /// An earlier failure to sync: nothing more is written until the store is opened again.
     #[error("{path}: an earlier write failed; the store must be opened again")]
-    Poisoned {
-        /// The directory.
-        path: PathBuf,
-    },
+    Poisoned { path: PathBuf },
     /// Larger than a frame may be; nothing was appended.
     #[error("a record of {size} bytes is larger than a segment takes ({limit})")]
     TooLarge {

@@ -83,7 +83,6 @@ pub(super) enum Found<'a> {
     Gap(u64),
     /// The buffer ends inside it; so many bytes are needed in all.
     Short(usize),
-    /// No frame.
     Damaged,
 }
 

@@ -10,7 +10,7 @@ const READ_STEP: usize = 256 * 1024;
 /// Frames that are looked for behind damage are no larger: a record of the log, with its head.
 const LOOK_BYTES: usize = 1_100_000;
 
-/// What stands at a place.
+/// What is at a byte.
 pub(super) enum Item {
     Payload(Vec<u8>),
     Gap(u64),
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether what follows looks like a torn write: no whole frame stands anywhere behind this place.
+    /// Whether what follows looks like a torn write: no whole frame stands anywhere behind this byte.
     pub(super) fn is_torn(&self, total: u64) -> Result<bool, SegmentError> {
         let length = usize::try_from(total - self.at).unwrap_or(usize::MAX).min(frame::MAX_PAYLOAD);
         let mut rest = vec![0; length];

@@ -87,7 +87,6 @@ impl Node {
         }))
     }
 
-    /// For people.
     pub fn name(&self) -> &str {
         &self.0.name
     }

@@ -56,7 +56,6 @@ impl Wake for Waking {
 }
 
 impl Schedule {
-    /// No tasks yet.
     pub fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             tasks: BTreeMap::new(),
@@ -72,7 +71,6 @@ impl Schedule {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A host more.
     pub fn add_host(&self) -> HostNumber {
         HostNumber(self.next_number())
     }

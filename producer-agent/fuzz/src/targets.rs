@@ -70,9 +70,14 @@ pub fn delimited(bytes: &[u8]) {
     let rows: Vec<Row> = read.by_ref().collect();
     for row in &rows {
         let end = u64::try_from(text.len()).expect("a length");
-        let place =
-            row.content.as_ref().map_or_else(|bad| bad.place, |_| row.place_of(width.saturating_sub(1)));
-        assert!(place.byte <= end && place.line >= 1 && place.character >= 1, "{place:?} of {end}");
+        let location = row
+            .content
+            .as_ref()
+            .map_or_else(|bad| bad.location, |_| row.location_of(width.saturating_sub(1)));
+        assert!(
+            location.byte <= end && location.line >= 1 && location.character >= 1,
+            "{location:?} of {end}"
+        );
     }
     let is_plain = matches!(quoting, Quoting::Rfc4180 | Quoting::None) && std::str::from_utf8(text).is_ok();
     if !is_plain || text.starts_with(b"\xef\xbb\xbf") {

@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 
 use platform::clock::now;
-use platform::traces::{Step, Stepping};
+use platform::traces::{Stage, StageSpan};
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::ids::Partition;
 use schemas::marks::Freshness;
 use schemas::partition;
 
 use super::{Agent, AgentError, GROUP};
-use crate::image::Fold;
+use crate::image::ImageChange;
 use crate::outbox::{Content, lock};
 use crate::source::port as sources;
 
@@ -50,7 +50,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Puts a source's changes into the outbox, group by group, and folds them into the images.
+/// Puts a source's changes into the outbox, group by group, and applies them to the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
     origin: Origin<'a>,
@@ -58,8 +58,8 @@ pub(super) struct Emitter<'a> {
     /// Bytes of the contents.
     bytes: usize,
     /// Events of this group that somebody follows.
-    followed: Vec<(Partition, Stepping)>,
-    folds: Vec<Fold>,
+    followed: Vec<(Partition, StageSpan)>,
+    image_changes: Vec<ImageChange>,
     /// What this group has made of a key: a key may change again before the group is folded.
     pending: HashMap<String, Option<Vec<u8>>>,
 }
@@ -72,7 +72,7 @@ impl<'a> Emitter<'a> {
             contents: Vec::with_capacity(GROUP),
             bytes: 0,
             followed: Vec::new(),
-            folds: Vec::with_capacity(GROUP),
+            image_changes: Vec::with_capacity(GROUP),
             pending: HashMap::new(),
         }
     }
@@ -111,12 +111,12 @@ impl<'a> Emitter<'a> {
         ChangeCodec::encode(&change, &mut datum);
         self.bytes += datum.len();
         let partition = partition::of_key(key.as_bytes(), self.agent.channel.partitions);
-        let (followed, trace) = Stepping::create(self.agent.channel.name.as_str(), partition).unzip();
+        let (followed, trace) = StageSpan::create(self.agent.channel.name.as_str(), partition).unzip();
         self.followed
-            .extend(followed.map(|step| (partition, step.with("dit.source.kind", self.origin.kind))));
+            .extend(followed.map(|stage| (partition, stage.with("dit.source.kind", self.origin.kind))));
         self.contents.push((partition, Content::Change { key: key.to_owned(), datum, trace }));
         self.pending.insert(key.to_owned(), after.clone());
-        self.folds.push(Fold { key: key.to_owned(), after });
+        self.image_changes.push(ImageChange { key: key.to_owned(), after });
         if self.contents.len() >= GROUP || self.bytes >= GROUP_BYTES {
             self.flush()?;
         }
@@ -125,7 +125,7 @@ impl<'a> Emitter<'a> {
 
     fn flush(&mut self) -> Result<(), AgentError> {
         let within =
-            |(partition, step): &(Partition, Stepping)| step.within(Step::Store, "outbox", *partition);
+            |(partition, stage): &(Partition, StageSpan)| stage.within(Stage::Store, "outbox", *partition);
         let storing: Vec<_> = self.followed.iter().map(within).collect();
         let next = {
             let mut outbox = lock(&self.agent.outbox);
@@ -133,12 +133,12 @@ impl<'a> Emitter<'a> {
             outbox.next_position()
         };
         drop(storing);
-        self.agent.images.apply(&self.folds, next)?;
+        self.agent.images.apply(&self.image_changes, next)?;
         self.agent.appended.send_replace(next);
         self.bytes = 0;
         self.contents.clear();
         self.followed.clear();
-        self.folds.clear();
+        self.image_changes.clear();
         self.pending.clear();
         Ok(())
     }

@@ -12,15 +12,15 @@ use schemas::avro::container::{Block, Decoder};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
+use schemas::epoch_table::Ended;
 use schemas::ids::{Epoch, Partition, Sequence};
 use schemas::key::KeyDeriver;
-use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
 use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError, GROUP};
 use crate::folder;
-use crate::image::Fold;
+use crate::image::ImageChange;
 use crate::outbox::{Content, lock};
 
 const MARKER_KIND: &[u8; 4] = b"reop";
@@ -74,16 +74,12 @@ pub struct OwnState {
 /// Why a channel's state could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// Its container.
     #[error("the channel's state: {0}")]
     Container(#[from] schemas::avro::container::ContainerError),
-    /// Its schema.
     #[error("the channel's state: {0}")]
     Schema(#[from] schemas::avro::schema::SchemaError),
-    /// It ended early.
     #[error("the channel's state ended without its end mark")]
     Cut,
-    /// The agent.
     #[error(transparent)]
     Agent(#[from] Box<AgentError>),
 }
@@ -149,7 +145,7 @@ impl Agent {
 
     fn take_state(&self, schema: &AvroSchema, block: &Block) -> Result<(), AgentError> {
         let keys = KeyDeriver::new(&self.channel.key, self.schema())?;
-        let mut folds = Vec::with_capacity(block.count);
+        let mut image_changes = Vec::with_capacity(block.count);
         let mut cursor = schemas::avro::binary::Cursor::new(&block.datums);
         for _ in 0..block.count {
             let start = cursor.at();
@@ -159,9 +155,9 @@ impl Agent {
                 false => resolve_datum(schema, self.schema(), cursor.since(start))?,
             };
             let key = keys.derive(&image)?;
-            folds.push(Fold { key: key.as_str().to_owned(), after: Some(image) });
+            image_changes.push(ImageChange { key: key.as_str().to_owned(), after: Some(image) });
         }
-        for group in folds.chunks(GROUP) {
+        for group in image_changes.chunks(GROUP) {
             self.images.apply(group, 0)?;
         }
         Ok(())
@@ -176,18 +172,18 @@ impl Agent {
         while at < marker.until {
             let window = lock(&self.outbox).read(at, WINDOW_BYTES)?;
             let codec = ChangeCodec::from_batch_schema(&window.batch_schema)?;
-            let Some(last) = window.entries.last().map(|placed| placed.position) else { break };
-            for placed in window.entries.into_iter().filter(|placed| placed.position < marker.until) {
-                let partition = placed.entry.partition;
-                let place = (window.epoch, partition);
-                let end = match known.get(&place) {
+            let Some(last) = window.entries.last().map(|stored| stored.position) else { break };
+            for stored in window.entries.into_iter().filter(|stored| stored.position < marker.until) {
+                let partition = stored.entry.partition;
+                let chain = (window.epoch, partition);
+                let end = match known.get(&chain) {
                     Some(end) => *end,
-                    None => *known.entry(place).or_insert(self.end_of(window.epoch, partition, ends)?),
+                    None => *known.entry(chain).or_insert(self.end_of(window.epoch, partition, ends)?),
                 };
-                if end.at.is_some_and(|end| placed.entry.sequence < end) {
+                if end.at.is_some_and(|end| stored.entry.sequence < end) {
                     continue;
                 }
-                let Content::Change { key, datum, .. } = placed.entry.content else { continue };
+                let Content::Change { key, datum, .. } = stored.entry.content else { continue };
                 let after = codec.decode_all(&datum)?.after;
                 let after =
                     after.map(|image| resolve_datum(codec.subject(), self.schema(), image)).transpose()?;

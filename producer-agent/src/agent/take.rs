@@ -92,10 +92,10 @@ impl Agent {
     fn emit_register(&self, source: &dyn Source, survey: &Survey) -> Result<(), AgentError> {
         let mut emitter = Emitter::new(self, Origin::of(source));
         for row in source.rows(self.schema(), &self.channel.key)? {
-            if let SourceRow::Present { place, key, datum } = row
+            if let SourceRow::Present { location, key, datum } = row
                 && survey.changes(key.as_str())
             {
-                emitter.put(key.as_str(), Some(datum), place.line)?;
+                emitter.put(key.as_str(), Some(datum), location.line)?;
             }
         }
         if survey.counts.delete > 0 {

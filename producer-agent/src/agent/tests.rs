@@ -4,12 +4,12 @@ use platform::segments::memory_disk::MemoryDisk;
 
 use std::collections::BTreeMap;
 
+use schemas::epoch_table::Ended;
 use schemas::ids::{Digest, Partition, Sequence};
-use schemas::table::Ended;
 
 use super::*;
 use crate::image::memory::MemoryImages;
-use crate::outbox::{Placed, lock};
+use crate::outbox::{StoredEntry, lock};
 use crate::source::file::source::FileSource;
 use crate::source::format::TableFormat;
 use crate::source::http::RequestSource;
@@ -66,7 +66,7 @@ impl Site {
     fn events(&self) -> Vec<(String, &'static str)> {
         let mut found = Vec::new();
         lock(&self.agent.outbox)
-            .for_each(0, &mut |Placed { entry, .. }| {
+            .for_each(0, &mut |StoredEntry { entry, .. }| {
                 if let Content::Change { key, datum, .. } = entry.content {
                     let change = self.agent.codec.decode_all(&datum).unwrap();
                     found.push((key, change.op.letter()));
@@ -82,7 +82,7 @@ impl Site {
     fn sources(&self, of: &str) -> Vec<(String, String, bool)> {
         let mut found = Vec::new();
         lock(&self.agent.outbox)
-            .for_each(0, &mut |Placed { entry, .. }| {
+            .for_each(0, &mut |StoredEntry { entry, .. }| {
                 if let Content::Change { key, datum, .. } = entry.content
                     && key == of
                 {
@@ -130,7 +130,7 @@ fn a_change_file_is_taken_row_by_row() {
     let format = TableFormat { operation_column: Some("op".to_owned()), ..TableFormat::default() };
     let report = site.agent.take(&FileSource::open(&path, &format).unwrap(), Guard::default(), true).unwrap();
     assert_eq!(report.counts, Counts { create: 1, update: 2, delete: 1, same: 0, parked: 2 });
-    assert_eq!(report.parked.iter().map(|parked| parked.place.line).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(report.parked.iter().map(|parked| parked.location.line).collect::<Vec<_>>(), [5, 6]);
     let changes: Vec<_> = site.events().into_iter().filter(|(key, _)| key != "c").collect();
     let expected = [("a", "c"), ("a", "u"), ("a", "u"), ("b", "c"), ("b", "c"), ("b", "d")];
     assert_eq!(changes, expected.map(|(key, op)| (key.to_owned(), op)));
@@ -246,7 +246,7 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     let mut partition = Partition::new(0);
     let epoch = lock(&site.agent.outbox).epoch();
     lock(&site.agent.outbox)
-        .for_each(0, &mut |Placed { entry, .. }| {
+        .for_each(0, &mut |StoredEntry { entry, .. }| {
             if let Content::Change { .. } = entry.content {
                 partition = entry.partition;
                 stood.push(Ended { epoch, next: entry.sequence.next(), digest: entry.digest });
@@ -257,10 +257,10 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     (site, partition, stood)
 }
 
-fn image(value: &str) -> Fold {
+fn image(value: &str) -> ImageChange {
     let mut image = Vec::new();
     ["a", value].iter().for_each(|text| schemas::avro::binary::put_string(&mut image, text));
-    Fold { key: "a".to_owned(), after: Some(image) }
+    ImageChange { key: "a".to_owned(), after: Some(image) }
 }
 
 #[test]

@@ -14,7 +14,6 @@ use super::EndpointConfig;
 /// Why there is no token to ask for.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file.
     #[error("{path}: {error}")]
     Io {
         path: PathBuf,
@@ -24,10 +23,8 @@ pub enum TokenError {
     /// Others can read it.
     #[error(transparent)]
     Open(#[from] closed::Open),
-    /// It says nothing.
     #[error("{0} is empty; remove the file, and the agent makes a new token at its next start")]
     Empty(PathBuf),
-    /// No randomness.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Fold, ImageError, ImageStore};
+use super::{ImageChange, ImageError, ImageStore};
 
-/// Images in memory.
 #[derive(Debug, Default)]
 pub struct MemoryImages(Mutex<(BTreeMap<String, Vec<u8>>, u64)>);
 
@@ -20,12 +19,12 @@ impl ImageStore for MemoryImages {
         Ok(self.lock().0.get(key).cloned())
     }
 
-    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
         let mut state = self.lock();
-        for fold in folds {
-            match &fold.after {
-                Some(after) => state.0.insert(fold.key.clone(), after.clone()),
-                None => state.0.remove(&fold.key),
+        for change in changes {
+            match &change.after {
+                Some(after) => state.0.insert(change.key.clone(), after.clone()),
+                None => state.0.remove(&change.key),
             };
         }
         state.1 = position;

@@ -8,7 +8,7 @@ pub mod sled_store;
 
 /// A change of one key's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fold {
+pub struct ImageChange {
     pub key: String,
     /// The image after; `None` removes the key.
     pub after: Option<Vec<u8>>,
@@ -25,19 +25,15 @@ pub enum ImageError {
     Full { path: String },
     /// Written by a newer version.
     #[error("the image store at {path} has format {found}; use a newer dit")]
-    NewerFormat {
-        path: String,
-        /// Its version.
-        found: u32,
-    },
+    NewerFormat { path: String, found: u32 },
 }
 
 /// Images by key, and the outbox position that they reflect.
 pub trait ImageStore: Send + Sync {
     /// The image of a key.
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError>;
-    /// Applies folds and moves the position, together.
-    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError>;
+    /// Applies changes and moves the position, together.
+    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError>;
     /// The first outbox position that is not reflected.
     fn position(&self) -> Result<u64, ImageError>;
     /// How many keys have an image.

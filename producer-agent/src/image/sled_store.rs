@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sled::Tree;
 
-use super::{Fold, ImageError, ImageStore};
+use super::{ImageChange, ImageError, ImageStore};
 
 /// The version of what is in the store.
 const FORMAT: u32 = 1;
@@ -97,13 +97,13 @@ impl ImageStore for SledImages {
         Ok(self.images.get(key).map_err(self.wrong())?.map(|value| value.to_vec()))
     }
 
-    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
-        // Two trees, one after the other: the folds first. Applying them again after a crash changes nothing.
+    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
+        // Two trees, one after the other: the changes first. Applying them again after a crash changes nothing.
         let mut batch = sled::Batch::default();
-        for fold in folds {
-            match &fold.after {
-                Some(after) => batch.insert(fold.key.as_bytes(), after.as_slice()),
-                None => batch.remove(fold.key.as_bytes()),
+        for change in changes {
+            match &change.after {
+                Some(after) => batch.insert(change.key.as_bytes(), after.as_slice()),
+                None => batch.remove(change.key.as_bytes()),
             }
         }
         self.images.apply_batch(batch).map_err(self.wrong())?;
@@ -171,7 +171,7 @@ mod tests {
         let path = dir.path().join("images");
         let (images, aside) = SledImages::open_or_set_aside(&path).unwrap();
         assert!(!aside);
-        images.apply(&[Fold { key: "a".to_owned(), after: Some(vec![1]) }], 1).unwrap();
+        images.apply(&[ImageChange { key: "a".to_owned(), after: Some(vec![1]) }], 1).unwrap();
         images.sync().unwrap();
         drop(images);
         std::fs::write(path.join("conf"), b"not what sled wrote").unwrap();
@@ -203,10 +203,10 @@ mod tests {
             let sled = SledImages::open(dir.path()).unwrap();
             let memory = MemoryImages::default();
             for (position, (key, after)) in steps.into_iter().enumerate() {
-                let folds = [Fold { key: key.clone(), after: after.map(|byte| vec![byte]) }];
+                let changes = [ImageChange { key: key.clone(), after: after.map(|byte| vec![byte]) }];
                 let position = u64::try_from(position).unwrap() + 1;
                 for store in [&sled as &dyn ImageStore, &memory] {
-                    store.apply(&folds, position).unwrap();
+                    store.apply(&changes, position).unwrap();
                 }
                 prop_assert_eq!(sled.get(&key).unwrap(), memory.get(&key).unwrap());
             }

@@ -8,7 +8,7 @@ use schemas::ids::LogId;
 use super::*;
 use crate::agent::Opening;
 use crate::image::memory::MemoryImages;
-use crate::image::{Fold, ImageError, ImageStore};
+use crate::image::{ImageChange, ImageError, ImageStore};
 use crate::metrics::Metrics;
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
@@ -26,8 +26,8 @@ impl ImageStore for Breaks {
         self.0.get(key)
     }
 
-    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
-        self.0.apply(folds, position)
+    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
+        self.0.apply(changes, position)
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&str, &[u8]) -> bool) -> Result<(), ImageError> {

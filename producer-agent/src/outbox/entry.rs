@@ -6,7 +6,6 @@ use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_long, put_string}
 use schemas::ids::{Digest, Partition, Sequence};
 use schemas::trace::TraceContext;
 
-/// What is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A change event: its key and bare datum.
@@ -46,12 +45,10 @@ impl Content {
     }
 }
 
-/// An event whose place is fixed.
+/// An event whose partition and sequence are fixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it goes.
     pub partition: Partition,
-    /// Its place there.
     pub sequence: Sequence,
     /// The digest after it.
     pub digest: Digest,

@@ -13,10 +13,10 @@ use platform::segments::{Options, SegmentError, SegmentStore};
 use schemas::avro::binary::DatumError;
 use schemas::change::ChangeCodec;
 use schemas::digest;
+use schemas::epoch_table::Ended;
 use schemas::ids::{Digest, Epoch, Partition, Sequence};
 use schemas::limits;
 use schemas::per_partition::PerPartition;
-use schemas::table::Ended;
 use serde::{Deserialize, Serialize};
 
 pub use entry::{Content, Entry};
@@ -46,7 +46,6 @@ struct SegmentHeader {
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// Its files.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// A segment's header is not ours.
@@ -62,14 +61,13 @@ pub enum OutboxError {
     Full {
         /// Bytes held.
         held: u64,
-        /// The limit.
         watermark: u64,
     },
 }
 
 /// An entry with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
+pub struct StoredEntry {
     /// Its position in the outbox.
     pub position: u64,
     pub entry: Entry,
@@ -114,8 +112,8 @@ impl Outbox {
         let header = last.as_ref().map(|segment| decode_header(&segment.header)).transpose()?;
         let SegmentHeader { epoch, batch_schema, mut places } = header.unwrap_or(fresh);
         let from = last.map_or(0, |segment| segment.first);
-        each_entry(&store, from, &mut |placed| {
-            advance(&mut places, &placed.entry);
+        each_entry(&store, from, &mut |stored| {
+            advance(&mut places, &stored.entry);
             true
         })?;
         Ok(Self { store, epoch, schema: batch_schema, places, watermark: DEFAULT_WATERMARK })
@@ -228,21 +226,21 @@ impl Outbox {
         let header = decode_header(&segment.header)?;
         let mut entries = Vec::new();
         let mut size = 0;
-        each_entry(&self.store, from, &mut |placed| {
+        each_entry(&self.store, from, &mut |stored| {
             let is_full = entries.len() >= limits::MAX_BATCH_RECORDS
-                || (size > 0 && size + placed.entry.size() > max_bytes);
-            if placed.position >= segment.end || is_full {
+                || (size > 0 && size + stored.entry.size() > max_bytes);
+            if stored.position >= segment.end || is_full {
                 return false;
             }
-            size += placed.entry.size();
-            entries.push(placed);
+            size += stored.entry.size();
+            entries.push(stored);
             true
         })?;
         Ok(Window { epoch: header.epoch, batch_schema: header.batch_schema, entries })
     }
 
     /// All entries from a position on.
-    pub fn for_each(&self, from: u64, each: &mut dyn FnMut(Placed) -> bool) -> Result<(), OutboxError> {
+    pub fn for_each(&self, from: u64, each: &mut dyn FnMut(StoredEntry) -> bool) -> Result<(), OutboxError> {
         each_entry(&self.store, from.max(self.store.first()), each)
     }
 
@@ -264,7 +262,7 @@ impl Outbox {
             }
         }
         let mut found = None;
-        self.for_each(0, &mut |Placed { position, entry }| {
+        self.for_each(0, &mut |StoredEntry { position, entry }| {
             let here =
                 entry.partition == partition && entry.sequence.next() == next && entry.digest == digest;
             if here {
@@ -287,7 +285,7 @@ impl Outbox {
             }
             let place = ChainPlace { next: end.next, digest: end.digest };
             let mut is_found = header.places.get(partition) == Some(&place);
-            each_entry(&self.store, segment.first, &mut |Placed { position, entry }| {
+            each_entry(&self.store, segment.first, &mut |StoredEntry { position, entry }| {
                 is_found |= entry.partition == partition
                     && entry.sequence.next() == end.next
                     && entry.digest == end.digest;
@@ -323,12 +321,10 @@ pub fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Outbox> {
 /// Entries that can be sent together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Their epoch.
     pub epoch: Epoch,
-    /// Their schema.
     pub batch_schema: String,
     /// In order.
-    pub entries: Vec<Placed>,
+    pub entries: Vec<StoredEntry>,
 }
 
 fn encode_header(header: &SegmentHeader) -> Result<Vec<u8>, OutboxError> {
@@ -348,11 +344,11 @@ fn advance(places: &mut PerPartition<ChainPlace>, entry: &Entry) {
 fn each_entry(
     store: &SegmentStore,
     from: u64,
-    each: &mut dyn FnMut(Placed) -> bool,
+    each: &mut dyn FnMut(StoredEntry) -> bool,
 ) -> Result<(), OutboxError> {
     let mut wrong = None;
     store.read(from, |position, payload| match Entry::decode(&payload) {
-        Ok(entry) => each(Placed { position, entry }),
+        Ok(entry) => each(StoredEntry { position, entry }),
         Err(error) => {
             wrong = Some(OutboxError::Entry { position, error });
             false

@@ -50,7 +50,6 @@ pub enum Doubt {
         partition: Partition,
         /// Where the log stands.
         next: Sequence,
-        /// Where it stood.
         acknowledged: Sequence,
     },
     /// The router's log lost events that the channel's state had not.
@@ -71,7 +70,7 @@ impl Doubt {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Standing {
+struct EpochProgress {
     opened: bool,
     acknowledged: Sequence,
     /// The digest of the last acknowledged record.
@@ -83,15 +82,15 @@ struct Standing {
 pub struct SendMachine {
     agent: AgentId,
     epoch: Epoch,
-    partitions: PerPartition<Standing>,
+    partitions: PerPartition<EpochProgress>,
 }
 
 impl SendMachine {
     /// Before the first word of the table.
     pub fn new(agent: AgentId, epoch: Epoch, partitions: u32) -> Self {
-        let standing =
-            Standing { opened: false, acknowledged: Sequence::new(0), digest: digest::first(epoch) };
-        Self { agent, epoch, partitions: PerPartition::filled(partitions, standing) }
+        let progress =
+            EpochProgress { opened: false, acknowledged: Sequence::new(0), digest: digest::first(epoch) };
+        Self { agent, epoch, partitions: PerPartition::filled(partitions, progress) }
     }
 
     /// The epoch that is sent in.
@@ -101,20 +100,20 @@ impl SendMachine {
 
     /// Whether data may go out: every opening has been read back.
     pub fn is_open(&self) -> bool {
-        self.partitions.values().all(|standing| standing.opened)
+        self.partitions.values().all(|progress| progress.opened)
     }
 
     /// What is acknowledged in a partition.
     pub fn acknowledged(&self, partition: Partition) -> Sequence {
-        self.standing(partition).map_or(Sequence::new(0), |standing| standing.acknowledged)
+        self.progress(partition).map_or(Sequence::new(0), |progress| progress.acknowledged)
     }
 
     /// The digest that the next record of a partition continues.
     pub fn digest(&self, partition: Partition) -> Digest {
-        self.standing(partition).map_or(digest::first(self.epoch), |standing| standing.digest)
+        self.progress(partition).map_or(digest::first(self.epoch), |progress| progress.digest)
     }
 
-    fn standing(&self, partition: Partition) -> Option<&Standing> {
+    fn progress(&self, partition: Partition) -> Option<&EpochProgress> {
         self.partitions.get(partition)
     }
 
@@ -129,28 +128,28 @@ impl SendMachine {
         let partition = position.partition;
         let agent = self.agent.clone();
         let epoch = self.epoch;
-        let Some(standing) = self.partitions.get_mut(partition) else {
+        let Some(progress) = self.partitions.get_mut(partition) else {
             return Verdict::Acknowledged { next: Sequence::new(0) };
         };
         let verdict = match &position.counted {
             None => Verdict::Open { replaces: None },
             Some(counted) if counted.epoch == epoch && counted.agent == agent => {
-                standing.opened = true;
-                if counted.next < standing.acknowledged {
+                progress.opened = true;
+                if counted.next < progress.acknowledged {
                     // Each answer is read from the log behind what was acknowledged before it was asked for.
-                    let acknowledged = standing.acknowledged;
+                    let acknowledged = progress.acknowledged;
                     Verdict::Reopen(Doubt::LogWentBack { partition, next: counted.next, acknowledged })
-                } else if (counted.next, counted.digest) == (standing.acknowledged, standing.digest) {
+                } else if (counted.next, counted.digest) == (progress.acknowledged, progress.digest) {
                     Verdict::Acknowledged { next: counted.next }
                 } else if knows(counted.next, counted.digest) {
-                    standing.acknowledged = counted.next;
-                    standing.digest = counted.digest;
+                    progress.acknowledged = counted.next;
+                    progress.digest = counted.digest;
                     Verdict::Acknowledged { next: counted.next }
                 } else {
                     Verdict::Reopen(Doubt::RestoredFolder { partition, next: counted.next })
                 }
             }
-            Some(Counted { epoch: current, .. }) if may_open && !standing.opened => {
+            Some(Counted { epoch: current, .. }) if may_open && !progress.opened => {
                 Verdict::Open { replaces: Some(*current) }
             }
             Some(counted) => Verdict::Reopen(Doubt::Voided { partition, agent: counted.agent.clone() }),

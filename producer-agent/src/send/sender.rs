@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use platform::client::{Client, ClientError, send, send_json, unreachable_peer};
 use platform::retry::Retry;
-use platform::traces::{Step, Stepping};
+use platform::traces::{Stage, StageSpan};
 use schemas::avro::binary::put_long;
 use schemas::avro::container::{Header, put_block};
 use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::machine::{Doubt, SendMachine, Verdict};
 use crate::agent::Agent;
 use crate::agent::reopen::{Ends, OwnState, StateError};
-use crate::outbox::{Content, OutboxError, Placed, SharedOutbox, Window, lock};
+use crate::outbox::{Content, OutboxError, SharedOutbox, StoredEntry, Window, lock};
 
 /// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
@@ -40,7 +40,6 @@ pub enum SendError {
     /// The router refused, and a retry would not help.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The outbox.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// Images or outbox are not the ones that the log knows.
@@ -61,7 +60,6 @@ impl SendError {
 /// Why the channel's state was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadStateError {
-    /// The router.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// What it sent, or the agent's images.
@@ -119,7 +117,6 @@ impl Sender {
         Self { client, channel, outbox, machine, position, sent, folded }
     }
 
-    /// Where sending stands.
     pub fn sent(&self) -> watch::Receiver<Sent> {
         self.sent.subscribe()
     }
@@ -220,10 +217,10 @@ impl Sender {
     pub fn first_unacknowledged(&self) -> Result<u64, SendError> {
         let mut first = None;
         let outbox = lock(&self.outbox);
-        outbox.for_each(self.position, &mut |placed| {
-            let entry = &placed.entry;
+        outbox.for_each(self.position, &mut |stored| {
+            let entry = &stored.entry;
             if entry.sequence >= self.machine.acknowledged(entry.partition) {
-                first = Some(placed.position);
+                first = Some(stored.position);
             }
             first.is_none()
         })?;
@@ -267,8 +264,8 @@ impl Sender {
         let mut failed = None;
         let partition = position.partition;
         let knows = |next: Sequence, digest| {
-            let is_here = |placed: &Placed| {
-                let entry = &placed.entry;
+            let is_here = |stored: &StoredEntry| {
+                let entry = &stored.entry;
                 entry.partition == partition && entry.sequence.next() == next && entry.digest == digest
             };
             if window.is_some_and(|window| window.entries.iter().any(is_here)) {
@@ -305,10 +302,10 @@ impl Sender {
 
     /// Sends a window until all of it is acknowledged.
     async fn send_window(&mut self, window: &Window) -> Result<(), SendError> {
-        let mut by_partition: BTreeMap<Partition, Vec<&Placed>> = BTreeMap::new();
-        for placed in &window.entries {
-            if placed.entry.sequence >= self.machine.acknowledged(placed.entry.partition) {
-                by_partition.entry(placed.entry.partition).or_default().push(placed);
+        let mut by_partition: BTreeMap<Partition, Vec<&StoredEntry>> = BTreeMap::new();
+        for stored in &window.entries {
+            if stored.entry.sequence >= self.machine.acknowledged(stored.entry.partition) {
+                by_partition.entry(stored.entry.partition).or_default().push(stored);
             }
         }
         let mut requests = Vec::with_capacity(by_partition.len());
@@ -316,7 +313,7 @@ impl Sender {
             let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
             let body = encode_batch(window, entries, self.machine.digest(*partition))?;
             let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
-            let followed = entries.iter().filter_map(|placed| self.followed(placed)).collect();
+            let followed = entries.iter().filter_map(|stored| self.followed(stored)).collect();
             requests.push(sent(send_json::<Position>(request), followed));
         }
         for answer in futures_util::future::join_all(requests).await {
@@ -328,9 +325,9 @@ impl Sender {
         self.advance(window)
     }
 
-    fn followed(&self, placed: &Placed) -> Option<Stepping> {
-        let entry = &placed.entry;
-        Stepping::on(Step::Send, entry.content.trace(), self.channel.as_str(), entry.partition)
+    fn followed(&self, stored: &StoredEntry) -> Option<StageSpan> {
+        let entry = &stored.entry;
+        StageSpan::on(Stage::Send, entry.content.trace(), self.channel.as_str(), entry.partition)
     }
 
     /// Moves past what is acknowledged, and lets whole segments go.
@@ -338,9 +335,9 @@ impl Sender {
         let waiting = window
             .entries
             .iter()
-            .find(|placed| placed.entry.sequence >= self.machine.acknowledged(placed.entry.partition));
-        let end = window.entries.last().map_or(self.position, |placed| placed.position + 1);
-        self.position = waiting.map_or(end, |placed| placed.position);
+            .find(|stored| stored.entry.sequence >= self.machine.acknowledged(stored.entry.partition));
+        let end = window.entries.last().map_or(self.position, |stored| stored.position + 1);
+        self.position = waiting.map_or(end, |stored| stored.position);
         let position = self.position;
         self.sent.send_modify(|sent| {
             sent.settled += position.saturating_sub(sent.acknowledged);
@@ -351,34 +348,34 @@ impl Sender {
     }
 }
 
-/// A request, as a step of the events in it that somebody follows.
+/// A request, as a stage of the events in it that somebody follows.
 async fn sent(
     request: impl Future<Output = Result<Position, ClientError>>,
-    followed: Vec<Stepping>,
+    followed: Vec<StageSpan>,
 ) -> Result<Position, ClientError> {
     let answer = request.await;
     if let Err(error) = &answer {
         let class = error.problem().map_or("unreachable", |problem| problem.code.as_str());
-        followed.iter().for_each(|step| step.failed(class));
+        followed.iter().for_each(|stage| stage.failed(class));
     }
     answer
 }
 
 /// A batch of one partition's entries, which follow each other and continue `before`.
-fn encode_batch(window: &Window, entries: &[&Placed], before: Digest) -> Result<Vec<u8>, SendError> {
+fn encode_batch(window: &Window, entries: &[&StoredEntry], before: Digest) -> Result<Vec<u8>, SendError> {
     let mut datums = Vec::new();
-    for placed in entries {
-        let branch = match placed.entry.content {
+    for stored in entries {
+        let branch = match stored.entry.content {
             Content::Change { .. } => 0,
             Content::Freshness(_) => 1,
         };
         put_long(&mut datums, branch);
-        datums.extend_from_slice(placed.entry.content.datum());
+        datums.extend_from_slice(stored.entry.content.datum());
     }
-    let first = entries.first().map_or(Sequence::new(0), |placed| placed.entry.sequence);
+    let first = entries.first().map_or(Sequence::new(0), |stored| stored.entry.sequence);
     let sync = platform::random::id()?;
     let mut metadata = batch_metadata(window.epoch, first, before);
-    let trace = |(index, placed): (usize, &&Placed)| Some((index, *placed.entry.content.trace()?));
+    let trace = |(index, stored): (usize, &&StoredEntry)| Some((index, *stored.entry.content.trace()?));
     put_traces(&mut metadata, &entries.iter().enumerate().filter_map(trace).collect::<Vec<_>>());
     let mut body = Header { metadata, schema: window.batch_schema.clone(), sync }.encode();
     put_block(&mut body, entries.len(), &datums, &sync);

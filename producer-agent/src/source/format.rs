@@ -1,7 +1,7 @@
 //! How a provider's files are written: the `[format]` table.
 //!
 //! Owns its keys and what of them makes no sense. Nothing is guessed: what a file does otherwise than these keys say is
-//! refused by its place.
+//! refused by its location.
 
 use encoding_rs::Encoding;
 use serde::Deserialize;
@@ -76,7 +76,6 @@ impl Default for TableFormat {
 /// What of the table makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// No such encoding.
     #[error("{0:?} is no encoding that is known; use utf-8, utf-16le, utf-16be or windows-1257")]
     Encoding(String),
     /// The delimiter is not one byte, or means something else.

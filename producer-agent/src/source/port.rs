@@ -7,7 +7,7 @@
 use schemas::avro::schema::AvroSchema;
 use schemas::key::{Key, KeySpec};
 
-use super::place::Place;
+use super::location::Location;
 use super::row::{Extent, Parked};
 
 /// What the rows of a source mean.
@@ -42,13 +42,13 @@ pub trait Rows: Iterator<Item = SourceRow> {
 pub enum SourceRow {
     /// The row is so.
     Present {
-        place: Place,
+        location: Location,
         key: Key,
         /// Its bare datum, in the channel's schema.
         datum: Vec<u8>,
     },
     /// The row is gone; only changes say so.
-    Deleted { place: Place, key: Key },
+    Deleted { location: Location, key: Key },
     /// It is set aside.
     Parked {
         /// The key, where it can be read.

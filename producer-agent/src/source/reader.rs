@@ -8,7 +8,7 @@ use schemas::limits;
 
 use super::cells::{Cells, Columns, HeaderError, RowEncoder};
 use super::format::TableFormat;
-use super::place::Place;
+use super::location::Location;
 use super::port::SourceRow;
 use super::row::{Bad, Extent, Parked, Row};
 
@@ -24,13 +24,10 @@ pub struct RowReader {
 /// Why a file does not fit its channel.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
-    /// Its header.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The channel's key.
     #[error("the channel's key: {0}")]
     Key(#[from] KeyError),
-    /// The channel's schema.
     #[error(transparent)]
     Schema(#[from] schemas::avro::schema::SchemaError),
 }
@@ -94,28 +91,32 @@ impl RowReader {
         self.key.read(cells)
     }
 
-    /// Reads one row.
     pub fn read(&self, row: &Row) -> SourceRow {
         match &row.content {
-            Ok(cells) => self.read_cells(cells, row.place, |index| row.place_of(index)),
-            Err(Bad { place, reason, extent }) => {
-                let parked = Parked { place: *place, column: None, reason: reason.clone() };
+            Ok(cells) => self.read_cells(cells, row.location, |index| row.location_of(index)),
+            Err(Bad { location, reason, extent }) => {
+                let parked = Parked { location: *location, column: None, reason: reason.clone() };
                 SourceRow::Parked { key: None, parked, extent: *extent }
             }
         }
     }
 
-    /// Reads the cells of a row that stands at `place`; `place_of` says where its nth cell stands.
-    pub fn read_cells(&self, cells: &Cells, place: Place, place_of: impl Fn(usize) -> Place) -> SourceRow {
-        let set_aside = |key, place, column, reason| {
-            let parked = Parked { place, column, reason };
+    /// Reads the cells of a row that stands at `place`; `location_of` says where its nth cell stands.
+    pub fn read_cells(
+        &self,
+        cells: &Cells,
+        location: Location,
+        location_of: impl Fn(usize) -> Location,
+    ) -> SourceRow {
+        let set_aside = |key, location, column, reason| {
+            let parked = Parked { location, column, reason };
             SourceRow::Parked { key, parked, extent: Extent::Row }
         };
         let datum = match self.encoder.encode(cells) {
             Ok(datum) => datum,
             Err(error) => {
-                let place = error.index.map_or(place, place_of);
-                return set_aside(self.key.read(cells), place, Some(error.column), error.problem);
+                let location = error.index.map_or(location, location_of);
+                return set_aside(self.key.read(cells), location, Some(error.column), error.problem);
             }
         };
         match self.keys.derive(&datum) {
@@ -123,10 +124,10 @@ impl RowReader {
                 let size = datum.len();
                 let limit = limits::MAX_IMAGE_BYTES;
                 let reason = format!("it has {size} bytes; at most {limit} are taken");
-                set_aside(Some(key), place, None, reason)
+                set_aside(Some(key), location, None, reason)
             }
-            Ok(key) => SourceRow::Present { place, key, datum },
-            Err(error) => set_aside(None, place, None, error.to_string()),
+            Ok(key) => SourceRow::Present { location, key, datum },
+            Err(error) => set_aside(None, location, None, error.to_string()),
         }
     }
 }

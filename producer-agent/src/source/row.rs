@@ -1,9 +1,9 @@
-//! A row as a source gives it: its cells with their place, or what is wrong and how far that reaches.
+//! A row as a source gives it: its cells with their location, or what is wrong and how far that reaches.
 
 use serde::Serialize;
 
 use super::cells::Cells;
-use super::place::{Place, Widths};
+use super::location::{Location, Widths};
 
 /// How far what is wrong with a row reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,19 +21,19 @@ pub enum Extent {
 /// Why a row cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bad {
-    pub place: Place,
+    pub location: Location,
     /// What is wrong, without a value.
     pub reason: String,
     /// How far it reaches.
     pub extent: Extent,
 }
 
-/// A row that was set aside, with its place.
+/// A row that was set aside, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parked {
     /// Where what is wrong begins.
     #[serde(flatten)]
-    pub place: Place,
+    pub location: Location,
     /// The column, where one is to blame.
     pub column: Option<String>,
     pub reason: String,
@@ -52,8 +52,7 @@ impl Parked {
 /// One row.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Where it begins.
-    pub place: Place,
+    pub location: Location,
     /// Its cells, or why they cannot be read.
     pub content: Result<Cells, Bad>,
     pub(super) text: String,
@@ -63,20 +62,20 @@ pub struct Row {
 
 impl Row {
     /// Where one of its cells begins.
-    pub fn place_of(&self, index: usize) -> Place {
-        self.starts.get(index).map_or(self.place, |start| self.behind(*start))
+    pub fn location_of(&self, index: usize) -> Location {
+        self.starts.get(index).map_or(self.location, |start| self.behind(*start))
     }
 
-    pub(super) fn behind(&self, start: usize) -> Place {
-        self.place.behind(self.text.get(..start).unwrap_or_default(), &self.widths)
+    pub(super) fn behind(&self, start: usize) -> Location {
+        self.location.behind(self.text.get(..start).unwrap_or_default(), &self.widths)
     }
 
-    pub(super) fn end(&self) -> Place {
+    pub(super) fn end(&self) -> Location {
         self.behind(self.text.len())
     }
 
     pub(super) fn broken(mut self, at: usize, reason: String, extent: Extent) -> Self {
-        self.content = Err(Bad { place: self.behind(at), reason, extent });
+        self.content = Err(Bad { location: self.behind(at), reason, extent });
         self
     }
 }

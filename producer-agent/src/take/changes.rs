@@ -9,7 +9,6 @@ use crate::image::{ImageError, ImageStore};
 use crate::source::port::{Rows, SourceRow};
 use crate::source::row::{Extent, Parked};
 
-/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Where it stands in its source.
@@ -33,15 +32,14 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Reads all rows.
     pub fn read(rows: &mut dyn Rows, images: &dyn ImageStore) -> Result<Self, ImageError> {
         let mut changes = Self::default();
         // What the rows before this one made of a key.
         let mut present: HashMap<String, bool> = HashMap::new();
         for row in rows {
-            let (place, key, after) = match row {
-                SourceRow::Present { place, key, datum } => (place, key, Some(datum)),
-                SourceRow::Deleted { place, key } => (place, key, None),
+            let (location, key, after) = match row {
+                SourceRow::Present { location, key, datum } => (location, key, Some(datum)),
+                SourceRow::Deleted { location, key } => (location, key, None),
                 SourceRow::Parked { parked, extent, .. } => {
                     changes.set_aside(parked, extent);
                     continue;
@@ -55,7 +53,7 @@ impl Changes {
             let counter = match (&after, known) {
                 (None, false) => {
                     let reason = "it deletes a key that is not there".to_owned();
-                    changes.set_aside(Parked { place, column: None, reason }, Extent::Row);
+                    changes.set_aside(Parked { location, column: None, reason }, Extent::Row);
                     continue;
                 }
                 (None, true) => &mut changes.counts.delete,
@@ -64,14 +62,14 @@ impl Changes {
             };
             *counter += 1;
             present.insert(key.clone(), after.is_some());
-            changes.rows.push(Change { line: place.line, key, after });
+            changes.rows.push(Change { line: location.line, key, after });
         }
         Ok(changes)
     }
 
     fn set_aside(&mut self, parked: Parked, extent: Extent) {
         if extent != Extent::Row {
-            self.refused.get_or_insert_with(|| format!("line {}: {}", parked.place.line, parked.reason));
+            self.refused.get_or_insert_with(|| format!("line {}: {}", parked.location.line, parked.reason));
         }
         self.counts.park(parked, &mut self.parked);
     }

@@ -8,7 +8,6 @@ use crate::source::row::Parked;
 /// What became of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct FileReport {
-    /// Its name.
     pub file: String,
     /// Whether it is the whole register, or changes only.
     pub is_full: bool,

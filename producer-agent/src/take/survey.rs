@@ -10,7 +10,7 @@ use schemas::key::Key;
 
 use super::counts::Counts;
 use crate::image::{ImageError, ImageStore};
-use crate::source::place::Place;
+use crate::source::location::Location;
 use crate::source::port::{Rows, SourceRow};
 use crate::source::row::{Extent, Parked};
 
@@ -29,14 +29,14 @@ struct Seen {
     kind: Kind,
     /// The image's hash: two rows of one image are one row.
     image: u128,
-    place: Place,
+    location: Location,
     repeated: bool,
 }
 
-fn repeat(place: Place, other: Place, key: &Key) -> Parked {
+fn repeat(location: Location, other: Location, key: &Key) -> Parked {
     let key = key.as_str();
     Parked {
-        place,
+        location,
         column: None,
         reason: format!("its key stands at line {} too, with another row: {key}", other.line),
     }
@@ -72,26 +72,26 @@ impl Survey {
     }
 
     fn row(&mut self, row: SourceRow, images: &dyn ImageStore) -> Result<(), ImageError> {
-        let (place, key, kind, image) = match row {
-            SourceRow::Present { place, key, datum } => {
+        let (location, key, kind, image) = match row {
+            SourceRow::Present { location, key, datum } => {
                 let kind = match images.get(key.as_str())? {
                     None => Kind::Create,
                     Some(image) if image == datum => Kind::Same,
                     Some(_) => Kind::Update,
                 };
-                (place, key, kind, hash128(&datum))
+                (location, key, kind, hash128(&datum))
             }
             // A register that says of a row that it is gone is none.
-            SourceRow::Deleted { place, key } => {
+            SourceRow::Deleted { location, key } => {
                 let reason = "it deletes a row; a whole register must leave that row out instead".to_owned();
-                self.refused.get_or_insert_with(|| format!("line {}: {reason}", place.line));
-                self.park(Parked { place, column: None, reason });
-                (place, key, Kind::Parked, 0)
+                self.refused.get_or_insert_with(|| format!("line {}: {reason}", location.line));
+                self.park(Parked { location, column: None, reason });
+                (location, key, Kind::Parked, 0)
             }
             SourceRow::Parked { key: Some(key), parked, .. } => {
-                let place = parked.place;
+                let location = parked.location;
                 self.park(parked);
-                (place, key, Kind::Parked, 0)
+                (location, key, Kind::Parked, 0)
             }
             SourceRow::Parked { key: None, parked, extent } => {
                 self.hold(&parked, extent);
@@ -101,12 +101,12 @@ impl Survey {
         };
         match self.seen.entry(hash128(key.as_str().as_bytes())) {
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Seen { kind, image, place, repeated: false });
+                entry.insert(Seen { kind, image, location, repeated: false });
             }
             std::collections::hash_map::Entry::Occupied(mut entry) => {
                 let first = entry.get_mut();
                 if kind != Kind::Parked && first.kind == kind && first.image == image && !first.repeated {
-                    let (count, line) = self.identical.unwrap_or((0, first.place.line));
+                    let (count, line) = self.identical.unwrap_or((0, first.location.line));
                     self.identical = Some((count + 1, line));
                     return Ok(());
                 }
@@ -114,10 +114,10 @@ impl Survey {
                 let is_first = !first.repeated && first.kind != Kind::Parked;
                 first.repeated = true;
                 if is_first {
-                    self.park(repeat(earlier.place, place, &key));
+                    self.park(repeat(earlier.location, location, &key));
                 }
                 if kind != Kind::Parked {
-                    self.park(repeat(place, earlier.place, &key));
+                    self.park(repeat(location, earlier.location, &key));
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Survey {
 
     /// What a row without a key means for the others.
     fn hold(&mut self, parked: &Parked, extent: Extent) {
-        let line = parked.place.line;
+        let line = parked.location.line;
         if extent == Extent::File {
             self.refused.get_or_insert_with(|| format!("line {line}: {}", parked.reason));
         }
@@ -158,7 +158,7 @@ impl Survey {
         })?;
         self.known = known;
         self.counts.delete = if self.deletes_held.is_some() { 0 } else { absent };
-        self.parked.sort_by_key(|parked| parked.place.byte);
+        self.parked.sort_by_key(|parked| parked.location.byte);
         Ok(())
     }
 
@@ -181,7 +181,7 @@ mod tests {
     use schemas::limits;
 
     use super::*;
-    use crate::image::Fold;
+    use crate::image::ImageChange;
     use crate::image::memory::MemoryImages;
     use crate::source::file::source::FileSource;
     use crate::source::format::TableFormat;
@@ -211,7 +211,7 @@ mod tests {
         with_rows(SCHEMA, known, |rows| {
             for row in rows {
                 let SourceRow::Present { key, datum, .. } = row else { panic!("{row:?}") };
-                images.apply(&[Fold { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
+                images.apply(&[ImageChange { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
             }
         });
         images
@@ -231,7 +231,7 @@ mod tests {
         let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
         let survey = survey(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]], &images);
         assert_eq!(survey.counts, Counts { create: 0, update: 0, delete: 0, same: 1, parked: 4 });
-        let lines: Vec<_> = survey.parked.iter().map(|p| (p.place.line, p.column.as_deref())).collect();
+        let lines: Vec<_> = survey.parked.iter().map(|p| (p.location.line, p.column.as_deref())).collect();
         assert_eq!(lines, [(2, Some("n")), (3, None), (4, None), (5, None)]);
     }
 
@@ -253,7 +253,7 @@ mod tests {
     fn a_row_that_the_log_could_not_take_is_parked_and_not_absent() {
         let schema = SCHEMA.replace("long", "string");
         let images = MemoryImages::default();
-        images.apply(&[Fold { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) }], 0).unwrap();
+        images.apply(&[ImageChange { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) }], 0).unwrap();
         let large = "x".repeat(limits::MAX_IMAGE_BYTES);
         let survey = with_rows(&schema, &[["a", &large]], |rows| Survey::of(rows, &images).unwrap());
         assert_eq!(survey.counts, Counts { parked: 1, ..Counts::default() });

@@ -14,7 +14,6 @@ use sha2::{Digest, Sha256};
 /// The version of an entry's format; an older binary refuses a newer one by name.
 pub const FORMAT: u32 = 1;
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Event {
@@ -22,13 +21,9 @@ pub enum Event {
     Started,
     /// A stream was admitted; nothing of it was sent before this entry was in the log.
     Admitted {
-        /// Under which agreement.
         agreement: AgreementNumber,
-        /// In which version.
         version: AgreementVersion,
-        /// Whose agent.
         agent: AgentId,
-        /// Of which channel.
         channel: ChannelName,
         /// Where it asked to begin.
         from: String,
@@ -38,11 +33,8 @@ pub enum Event {
     },
     /// A stream has ended.
     Ended {
-        /// Under which agreement.
         agreement: AgreementNumber,
-        /// In which version.
         version: AgreementVersion,
-        /// Whose agent.
         agent: AgentId,
         reason: String,
         /// Nothing behind these places was sent, by partition; none of the log where they are empty.
@@ -54,7 +46,6 @@ pub enum Event {
     /// A version of an agreement came into force at this router.
     Version {
         agreement: AgreementNumber,
-        /// Its version.
         version: AgreementVersion,
         /// Who put it into force.
         #[serde(default)]
@@ -165,7 +156,6 @@ pub enum Broken {
     /// It does not follow: an entry was changed, left out or put in before it.
     #[error("entry {found} does not continue the chain, which stands at {next}")]
     Gap {
-        /// Its number.
         found: u64,
         /// The number that would follow.
         next: u64,

@@ -79,7 +79,7 @@ impl Audit {
         let seen = Arc::new(control.view_at(applied).await?);
         let (queue, requests) = mpsc::channel(QUEUE);
         let view = control.watch();
-        let writer = Writer { log, control, router: router.to_owned(), chain, end, seen, told: None };
+        let writer = Writer { log, control, router: router.to_owned(), chain, end, seen, reported: None };
         let stopping = tasks.stopping();
         tasks.spawn(writer.run(requests, view, stopping));
         Ok(Self { queue })
@@ -148,7 +148,7 @@ struct Writer {
     /// The view whose changes are in the chain.
     seen: Arc<ControlView>,
     /// The head that control has.
-    told: Option<String>,
+    reported: Option<String>,
 }
 
 impl Writer {
@@ -239,7 +239,7 @@ impl Writer {
     }
 
     async fn tell_head(&mut self) {
-        if self.told.as_deref() == Some(&self.chain.head) {
+        if self.reported.as_deref() == Some(&self.chain.head) {
             return;
         }
         let head = AuditHead {
@@ -250,7 +250,7 @@ impl Writer {
             applied: self.seen.applied,
         };
         match self.control.tell(&self.router, Body::AuditHead(head)).await {
-            Ok(()) => self.told = Some(self.chain.head.clone()),
+            Ok(()) => self.reported = Some(self.chain.head.clone()),
             Err(error) => tracing::warn!(%error, "the audit's head did not get into control"),
         }
     }

@@ -40,7 +40,6 @@ pub struct NotAtWork {
 
 /// A channel at work.
 pub struct Running {
-    /// The declaration.
     pub entry: Arc<ChannelEntry>,
     /// Who subscribes at the partitions' tails.
     pub fan_out: Arc<FanOut>,
@@ -117,7 +116,6 @@ impl Channels {
         Ok(channels)
     }
 
-    /// The log.
     pub fn log(&self) -> &Arc<dyn Log> {
         &self.log
     }

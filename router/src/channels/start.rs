@@ -10,17 +10,17 @@ use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use reading::error::ReaderError;
 use reading::source::PartitionSource;
+use schemas::epoch_table::EpochTable;
 use schemas::ids::{Offset, Partition};
 use schemas::marks::{self, Checkpoint};
 use schemas::per_partition::PerPartition;
 use schemas::record::Kind;
-use schemas::table::Table;
 
 use super::Channels;
 use crate::control::view::ChannelEntry;
 use crate::fanout::FanOut;
 use crate::fanout::observer::{ChannelObserver, Feed};
-use crate::state::materialise::{self, Standing};
+use crate::state::materialise::{self, RestoredState};
 use crate::state::tenure::{StateProgress, StateWatch};
 
 /// The bound of a bootstrap: what the state may not compact away meanwhile.
@@ -31,16 +31,12 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
 /// Why a channel could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelStartError {
-    /// Its topics.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// Its first checkpoint.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// Its partitions.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// Its state.
     #[error(transparent)]
     State(#[from] materialise::StateError),
 }
@@ -82,13 +78,13 @@ impl Channels {
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
             // The log behind the state's checkpoint is folded already: a start reads only what came after it.
             let state = StateWatch::new(&state_topic.name, source.partition);
-            let standing = stand(&source, &state).await?;
+            let restored = restore(&source, &state).await?;
             let observer = ChannelObserver::new(Arc::clone(fan_out), self.metrics.reader(&channel.name));
-            let feed = Feed::at(source, standing.fold, standing.position, observer);
+            let feed = Feed::at(source, restored.fold, restored.position, observer);
             let reader = Arc::clone(&feed);
             let shards = self.shards.clone();
-            let standing = state.clone();
-            self.run_until_stopped(running, async move { read_for_ever(&reader, &standing).await });
+            let restored = state.clone();
+            self.run_until_stopped(running, async move { read_for_ever(&reader, &restored).await });
             let read = Arc::clone(&feed);
             let reached = state.clone();
             self.run_until_stopped(running, async move { shards.materialise(read, reached).await });
@@ -134,7 +130,7 @@ impl Channels {
                 log_id: source.log_id,
                 as_of: Offset::new(0),
                 freshness: None,
-                table: Table::default(),
+                table: EpochTable::default(),
             };
             let record = marks::record(Kind::Checkpoint, &checkpoint.encode());
             self.log.append(&source.topic, source.partition, vec![record]).await?;
@@ -144,14 +140,17 @@ impl Channels {
 }
 
 /// Where a reader begins that knows nothing yet: where the state ends.
-async fn stand(source: &PartitionSource, state: &StateWatch) -> Result<Standing, materialise::StateError> {
+async fn restore(
+    source: &PartitionSource,
+    state: &StateWatch,
+) -> Result<RestoredState, materialise::StateError> {
     let last = state.look(source.log.as_ref()).await?;
-    let standing = Standing::at(source, last).await?;
+    let restored = RestoredState::at(source, last).await?;
     // The provider is told before anybody has written it into the state.
-    if standing.is_overtaken {
-        state.advance(StateProgress { to: standing.position, overtaken: Some(standing.position) });
+    if restored.is_overtaken {
+        state.advance(StateProgress { to: restored.position, overtaken: Some(restored.position) });
     }
-    Ok(standing)
+    Ok(restored)
 }
 
 /// Reads a partition. A router that was cut off for longer than the log holds its records begins again where the state
@@ -162,8 +161,8 @@ async fn read_for_ever(feed: &Feed, state: &StateWatch) {
         let wanted = feed.run().await;
         let topic = &feed.source().topic;
         let partition = feed.source().partition;
-        match stand(feed.source(), state).await {
-            Ok(Standing { fold, position, .. }) if position > wanted => {
+        match restore(feed.source(), state).await {
+            Ok(RestoredState { fold, position, .. }) if position > wanted => {
                 tracing::warn!(%topic, %partition, %wanted, %position, "retention removed records that this router had not read; the router reads on where the state ends");
                 retry.reset();
                 feed.move_to(&fold, position);

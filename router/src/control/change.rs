@@ -17,7 +17,6 @@ const FIRST_FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Participant {
-    /// The registration number.
     pub id: ParticipantId,
     /// The name, for people.
     pub name: String,
@@ -40,7 +39,6 @@ pub struct AuditHead {
     pub applied: Offset,
 }
 
-/// What changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
@@ -48,7 +46,6 @@ pub enum Body {
     Participant(Participant),
     /// A channel is declared, with the id of its log.
     Channel {
-        /// The declaration.
         channel: Channel,
         /// Random; names the log for good.
         log_id: LogId,
@@ -58,7 +55,6 @@ pub enum Body {
     /// An agreement is suspended, resumed, revoked or expires.
     AgreementStatus {
         number: AgreementNumber,
-        /// To what.
         status: Status,
         /// Why, for people.
         reason: String,
@@ -90,7 +86,6 @@ pub struct Change {
     pub replaces: Revision,
     /// Who asked for it.
     pub by: String,
-    /// What changes.
     pub body: Body,
 }
 

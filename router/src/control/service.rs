@@ -176,12 +176,12 @@ impl Control {
         let mut outcomes = self.outcomes.subscribe();
         let offset = self.log.append(TOPIC, PARTITION, vec![record(&change)?]).await?;
         loop {
-            let Ok(told) = tokio::time::timeout(OUTCOME_LIMIT, outcomes.recv()).await else {
+            let Ok(outcome) = tokio::time::timeout(OUTCOME_LIMIT, outcomes.recv()).await else {
                 let text =
                     "the change was appended, but not read back; look whether it is in force".to_owned();
                 return Err(AppendError::Unknown(text).into());
             };
-            match told {
+            match outcome {
                 Ok((found, outcome)) if found == offset => {
                     let mut view = self.view.clone();
                     let applied = view.wait_for(|view| view.applied > offset).await;

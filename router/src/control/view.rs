@@ -24,7 +24,6 @@ use super::change::{AuditHead, Body, Change, FORMAT, Participant};
 /// A channel in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelEntry {
-    /// The declaration.
     pub channel: Channel,
     /// The id of its log.
     pub log_id: LogId,
@@ -35,7 +34,6 @@ pub struct ChannelEntry {
 pub struct AgreementEntry {
     /// The newest version.
     pub agreement: Agreement,
-    /// Where it stands.
     pub status: Status,
     /// Why, for people.
     pub reason: String,
@@ -74,7 +72,6 @@ impl AgreementEntry {
     }
 }
 
-/// A registered schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
     pub id: SchemaId,
@@ -83,7 +80,6 @@ pub struct Registered {
     pub schema: AvroSchema,
 }
 
-/// A registry subject.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subject {
     /// Ids by version; the first is version 1.
@@ -111,17 +107,11 @@ pub enum Refusal {
 pub struct ControlView {
     /// The first control offset that is not folded yet.
     pub applied: Offset,
-    /// By registration number.
     pub participants: BTreeMap<ParticipantId, Arc<Participant>>,
-    /// By name.
     pub channels: BTreeMap<ChannelName, Arc<ChannelEntry>>,
-    /// By number.
     pub agreements: BTreeMap<AgreementNumber, Arc<AgreementEntry>>,
-    /// By id.
     pub schemas: BTreeMap<SchemaId, Arc<Registered>>,
-    /// By name.
     pub subjects: BTreeMap<String, Arc<Subject>>,
-    /// By router.
     pub audit_heads: BTreeMap<String, AuditHead>,
     levels: BTreeMap<String, Level>,
     revisions: HashMap<String, Revision>,

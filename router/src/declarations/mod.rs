@@ -67,7 +67,6 @@ struct ParticipantsFile {
 /// Why declarations could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DeclaredError {
-    /// A file.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A change was refused.
@@ -274,7 +273,6 @@ fn load_each<T: serde::de::DeserializeOwned>(
     Ok(found)
 }
 
-/// The participants' file.
 fn load_participants(dir: &Path) -> (PathBuf, Result<Vec<Participant>, ConfigError>) {
     let path = dir.join("participants.toml");
     let read = path.exists().then(|| config::load::<ParticipantsFile>(&path).map(|file| file.participant));

@@ -24,10 +24,8 @@ const BEGUN_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 /// Streams that it may begin at once, after a pause.
 const BEGUN_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(199);
 
-/// Too many streams.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TooManyStreams {
-    /// At once.
     #[error(
         "agreement {0} has {MAX_STREAMS} streams open already; close one, or try again when one has ended"
     )]

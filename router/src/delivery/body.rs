@@ -19,14 +19,14 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::encode::{Encoder, Frame};
 use super::gate::{Closed, Gate, Verdict};
-use super::session::Step;
+use super::session::Outbound;
 use crate::control::view::ControlView;
 use crate::metrics::ConnectionMeter;
 
 /// A stream's bytes, under its gate.
 pub struct GatedBody {
     state: State,
-    steps: mpsc::Receiver<Step>,
+    outbound: mpsc::Receiver<Outbound>,
     gate: Gate,
     /// Wakes the body when control changes.
     control: WatchStream<Arc<ControlView>>,
@@ -65,14 +65,13 @@ pub struct GatedBodyParts {
     /// The container's header; none where it is empty.
     pub header: Bytes,
     /// What the pump gives.
-    pub steps: mpsc::Receiver<Step>,
+    pub outbound: mpsc::Receiver<Outbound>,
     /// Asked before each frame.
     pub gate: Gate,
     /// Makes the closing record.
     pub encoder: Encoder,
     /// Where the reader stands already.
     pub delivered: PerPartition<Place>,
-    /// What is counted.
     pub meter: ConnectionMeter,
 }
 
@@ -85,20 +84,20 @@ fn data(bytes: Option<Bytes>) -> Polled {
 impl GatedBody {
     /// A body from its beginning.
     pub fn new(parts: GatedBodyParts) -> Self {
-        let GatedBodyParts { header, steps, gate, encoder, delivered, meter } = parts;
+        let GatedBodyParts { header, outbound, gate, encoder, delivered, meter } = parts;
         let state = match header.is_empty() {
             true => State::Flowing(LastWrite::Leased),
             false => State::Beginning(header),
         };
         let control = WatchStream::from_changes(gate.watch());
         let lease = gate.lease().changes().map(WatchStream::from_changes);
-        Self { state, steps, gate, control, lease, encoder, delivered, meter }
+        Self { state, outbound, gate, control, lease, encoder, delivered, meter }
     }
 
     /// The stream's last bytes.
     fn close(&mut self, closed: Closed) -> Polled {
         self.state = State::Ended;
-        self.steps.close();
+        self.outbound.close();
         let Closed { reason, detail } = closed;
         let next = reason.next();
         let places = self.delivered.clone();
@@ -160,8 +159,8 @@ impl Body for GatedBody {
                 self.state = State::Flowing(LastWrite::Leased);
                 return data(Some(header));
             }
-            State::Flowing(written) => (self.steps.poll_recv(context), written),
-            State::Held(frame, written) => (Poll::Ready(Some(Step::Frame(frame))), written),
+            State::Flowing(written) => (self.outbound.poll_recv(context), written),
+            State::Held(frame, written) => (Poll::Ready(Some(Outbound::Frame(frame))), written),
         };
         // To be woken by control as well as by the pump.
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.control).poll_next(context) {}
@@ -169,9 +168,11 @@ impl Body for GatedBody {
         let verdict = self.gate.verdict();
         let written = self.look_back(written, &verdict);
         match (verdict, step) {
-            (Verdict::Closed(closed), _) | (_, Poll::Ready(Some(Step::Close(closed)))) => self.close(closed),
-            (Verdict::Open, Poll::Ready(Some(Step::Frame(frame)))) => self.hand_over(frame),
-            (Verdict::Held, Poll::Ready(Some(Step::Frame(frame)))) => self.hold(frame, written, context),
+            (Verdict::Closed(closed), _) | (_, Poll::Ready(Some(Outbound::Close(closed)))) => {
+                self.close(closed)
+            }
+            (Verdict::Open, Poll::Ready(Some(Outbound::Frame(frame)))) => self.hand_over(frame),
+            (Verdict::Held, Poll::Ready(Some(Outbound::Frame(frame)))) => self.hold(frame, written, context),
             (_, Poll::Ready(None)) => {
                 let detail = "the stream's pump ended".to_owned();
                 self.close(Closed { reason: CloseReason::Internal, detail })

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use platform::traces::Stepping;
+use platform::traces::StageSpan;
 use schemas::avro::binary::{Cursor as Datum, DatumError};
 use schemas::avro::container::{self, Header, Sync};
 use schemas::avro::json;
@@ -16,7 +16,7 @@ use schemas::cursor::Place;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::limits::MAX_FRAME_BYTES;
 use schemas::per_partition::PerPartition;
-use scope::permit::{Outcome, Permitted, Standing};
+use scope::permit::{Outcome, Permitted, RecordMetadata};
 use serde_json::json;
 
 /// How a stream is written.
@@ -48,7 +48,7 @@ pub struct Frame {
     /// Deliveries of rows in it; marks and progress do not count.
     pub rows: usize,
     /// Deliveries in it that somebody follows.
-    pub followed: Vec<Stepping>,
+    pub followed: Vec<StageSpan>,
 }
 
 /// What writing needs beside the datums. The codec's schemas are large: a stream of blocks does not keep them.
@@ -94,8 +94,12 @@ impl Encoder {
     }
 
     /// Adds a permitted outcome.
-    pub fn event(&mut self, permitted: &Permitted<Outcome>, standing: Standing) -> Result<(), Unwritable> {
-        self.add(|out| permitted.encode(standing, out))?;
+    pub fn event(
+        &mut self,
+        permitted: &Permitted<Outcome>,
+        metadata: RecordMetadata,
+    ) -> Result<(), Unwritable> {
+        self.add(|out| permitted.encode(metadata, out))?;
         self.rows += 1;
         Ok(())
     }

@@ -21,11 +21,7 @@ use crate::state::bootstrap::BootstrapError;
 pub enum OpenError {
     /// There is no such agreement, or it is another's.
     #[error("{participant} has no agreement {number}")]
-    NoAgreement {
-        /// Who asked.
-        participant: ParticipantId,
-        number: AgreementNumber,
-    },
+    NoAgreement { participant: ParticipantId, number: AgreementNumber },
     /// The agreement is not in force any more.
     #[error("agreement {number} is {}: {detail}", reason.as_str())]
     Ended {
@@ -36,18 +32,12 @@ pub enum OpenError {
     },
     /// The agreement is not in force yet.
     #[error("agreement {number} is in force only from {from}")]
-    NotYet {
-        number: AgreementNumber,
-        /// From when on.
-        from: Millis,
-    },
+    NotYet { number: AgreementNumber, from: Millis },
     /// This router has not read all of control.
     #[error(transparent)]
     Control(#[from] TopicError),
-    /// The channel.
     #[error(transparent)]
     NotAtWork(#[from] NotAtWork),
-    /// The agreement's bounds.
     #[error(transparent)]
     TooMany(#[from] TooManyStreams),
     /// The agreement gives no stream.
@@ -84,10 +74,8 @@ pub enum OwnStateError {
     /// Nothing was ever registered for it.
     #[error("the channel has no schema")]
     NoSchema,
-    /// Its newest schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// Its state.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// No marker for the file's blocks.

@@ -95,12 +95,10 @@ impl Gate {
         }
     }
 
-    /// The agreement.
     pub const fn number(&self) -> &AgreementNumber {
         &self.number
     }
 
-    /// Its version.
     pub const fn version(&self) -> AgreementVersion {
         self.version
     }

@@ -29,13 +29,10 @@ use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
 /// Why a reconciliation came to no end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The state.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// The log.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// The agreement.
     #[error(transparent)]
     Grant(#[from] GrantError),
     /// A row that was permitted cannot be read.

@@ -56,7 +56,6 @@ pub struct Deliveries {
 
 /// What deliveries are made of.
 pub struct DeliveriesParts {
-    /// The agreements.
     pub control: Control,
     /// The channels at work.
     pub channels: Channels,
@@ -64,7 +63,6 @@ pub struct DeliveriesParts {
     pub lease: Lease,
     /// Who is admitted to what.
     pub audit: Audit,
-    /// What is counted.
     pub metrics: Metrics,
     /// For keyed hashes and seals.
     pub secret: Arc<NetworkSecret>,
@@ -79,7 +77,6 @@ pub struct StreamRequest {
     pub agent: AgentId,
     /// The agreement that the stream is under.
     pub agreement: AgreementNumber,
-    /// Where it begins.
     pub from: StartPosition,
     /// What the consumer compares its rows with, if it does.
     pub reconcile: Option<ReconcileQuery>,
@@ -94,7 +91,6 @@ pub struct StreamRequest {
 pub struct ShadowRequest {
     /// Who asks, by its certificate.
     pub operator: String,
-    /// What is proposed.
     pub proposed: Agreement,
     /// Where the log is judged from.
     pub from: StartPosition,
@@ -140,11 +136,11 @@ impl Deliveries {
         let header = encoder().header(&codec, metadata(&running, &agreement, &grant));
         let gate =
             Gate::new(self.control.watch(), self.lease.clone(), agreement.number.clone(), agreement.version);
-        let (out, steps) = mpsc::channel(QUEUE_FRAMES);
+        let (out, outbound) = mpsc::channel(QUEUE_FRAMES);
         let meter = self.metrics.stream(&agreement);
         let body = GatedBody::new(GatedBodyParts {
             header,
-            steps,
+            outbound,
             gate: gate.clone(),
             encoder: encoder(),
             delivered: beginning.places(),
@@ -189,10 +185,10 @@ impl Deliveries {
         // Whoever reads in its own name reads all that the log holds.
         let proposed = Arc::new(Agreement { history: History::Full, ..proposed });
         let view = self.control.view();
-        let standing = view.agreements.get(&proposed.number).filter(|entry| entry.stands_at(now()));
-        let standing = standing.map(|entry| self.grant(&running, Arc::new(entry.agreement.clone())));
+        let in_force = view.agreements.get(&proposed.number).filter(|entry| entry.stands_at(now()));
+        let in_force = in_force.map(|entry| self.grant(&running, Arc::new(entry.agreement.clone())));
         let grant = self.grant(&running, Arc::clone(&proposed))?;
-        let shadow = Shadow::new(grant, standing.transpose()?, self.control.watch());
+        let shadow = Shadow::new(grant, in_force.transpose()?, self.control.watch());
         let is_live = from == StartPosition::Latest;
         let _turn = self.admissions.check().await;
         self.audit.record(Event::Shadowed { operator, channel, rows: proposed.rows.clone() }).await?;

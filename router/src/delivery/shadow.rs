@@ -30,13 +30,11 @@ pub const LONGEST: Duration = Duration::from_secs(60);
 /// Why there are no counts.
 #[derive(Debug, thiserror::Error)]
 pub enum ShadowError {
-    /// The log.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// The proposed agreement, or the standing one, on its own schema.
+    /// The proposed agreement, or the one in force, on its own schema.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    /// The channel.
     #[error("channel {0} is not at work here")]
     NoChannel(ChannelName),
     /// Where the log was asked to be judged from.
@@ -53,16 +51,16 @@ pub enum ShadowError {
 /// A proposed agreement beside the one of its number that stands, if there is one.
 pub struct Shadow {
     proposed: Grant,
-    standing: Option<Grant>,
+    in_force: Option<Grant>,
     view: watch::Receiver<Arc<ControlView>>,
     counts: ShadowCounts,
 }
 
 impl Shadow {
     /// Nothing is judged yet.
-    pub fn new(proposed: Grant, standing: Option<Grant>, view: watch::Receiver<Arc<ControlView>>) -> Self {
-        let beside = standing.as_ref().map(Grant::version);
-        Self { proposed, standing, view, counts: ShadowCounts { beside, ..ShadowCounts::default() } }
+    pub fn new(proposed: Grant, in_force: Option<Grant>, view: watch::Receiver<Arc<ControlView>>) -> Self {
+        let beside = in_force.as_ref().map(Grant::version);
+        Self { proposed, in_force, view, counts: ShadowCounts { beside, ..ShadowCounts::default() } }
     }
 
     /// Judges from where the followers stand: up to what the log holds now, or, `live`, whatever comes until the time is up.
@@ -149,9 +147,9 @@ impl Shadow {
             }
         };
         // One that is suspended under this schema gives nothing.
-        let standing = self.standing.as_mut();
-        let standing = standing.and_then(|scopes| scopes.scope(&view, event.schema, event.codec()).ok());
-        let given = standing.is_some_and(|scope| {
+        let in_force = self.in_force.as_mut();
+        let in_force = in_force.and_then(|scopes| scopes.scope(&view, event.schema, event.codec()).ok());
+        let given = in_force.is_some_and(|scope| {
             scope.judge(event.op, &event.key, &event.images()).is_ok_and(|permitted| permitted.is_some())
         });
         counts.gained += u64::from(gives && !given);

@@ -89,7 +89,6 @@ pub enum StartPositionError {
     /// The log or the state.
     #[error(transparent)]
     Reader(ReaderError),
-    /// The state.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// No id for a snapshot.
@@ -121,7 +120,6 @@ impl std::fmt::Display for StartPosition {
 }
 
 impl StartPosition {
-    /// Reads the parameter.
     pub fn parse(text: &str) -> Result<Self, StartPositionError> {
         match text {
             "state" => Ok(Self::State),
@@ -143,7 +141,6 @@ impl StartPosition {
     }
 }
 
-/// A stream's beginning.
 pub enum Beginning {
     /// Followers, one for each partition.
     Log(PerPartition<Follower>),

@@ -18,7 +18,6 @@ pub type Decision = Result<Arc<Permitted<Outcome>>, Denial>;
 pub struct Match {
     /// The item's index in the chunk.
     pub item: usize,
-    /// What is given.
     pub decision: Decision,
 }
 

@@ -27,7 +27,6 @@ pub struct ChannelObserver {
 }
 
 impl ChannelObserver {
-    /// Of one partition.
     pub const fn new(fan_out: Arc<FanOut>, meter: ReaderMeter) -> Self {
         Self { fan_out, meter }
     }

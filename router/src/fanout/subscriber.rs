@@ -47,7 +47,6 @@ impl Subscriber {
         self.waits_at.is_some()
     }
 
-    /// Moves on.
     pub async fn next(&mut self, subscription: &Subscription) -> Result<Next, ReaderError> {
         if let Some(known) = self.waits_at.take() {
             let feed = self.follower.feed();

@@ -8,11 +8,11 @@ use schemas::avro::binary::put_string;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::channel::ChannelKind;
+use schemas::epoch_table::EpochTable;
 use schemas::ids::LogId;
 use schemas::key::KeySpec;
 use schemas::marks::Checkpoint;
 use schemas::record::Record;
-use schemas::table::Table;
 use schemas::time::Millis;
 use scope::compile::{Age, Terms};
 use scope::secret::NetworkSecret;
@@ -129,7 +129,7 @@ fn tail(next: u64, changes: u64) -> Arc<Tail> {
     let checkpoint = Checkpoint {
         log_id: LogId::new([1; 16]),
         as_of: Offset::new(0),
-        table: Table::default(),
+        table: EpochTable::default(),
         freshness: None,
     };
     let fold = Fold::begin(ChannelKind::Distribution, Offset::new(0), checkpoint);

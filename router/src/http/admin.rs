@@ -29,7 +29,6 @@ use crate::delivery::shadow::ShadowError;
 use crate::delivery::start::StartPosition;
 use crate::service::Core;
 
-/// The routes.
 pub fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/v1/participants", put(put_participant))

@@ -27,7 +27,6 @@ use crate::delivery::service::StreamRequest;
 use crate::delivery::start::StartPosition;
 use crate::service::Core;
 
-/// The routes.
 pub fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/v1/me", get(me))

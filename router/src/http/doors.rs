@@ -33,9 +33,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What becomes of a connection before anybody is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turned {
-    /// It said nothing in time, or others needed its place.
+    /// It said nothing in time, or others needed its slot.
     Silent,
-    /// Its handshake failed.
     Failed,
 }
 
@@ -116,7 +115,6 @@ impl Shares {
 }
 
 impl Part {
-    /// Whose it is.
     pub(super) fn who(&self) -> &str {
         &self.who
     }

@@ -1,11 +1,11 @@
-//! Handshakes under way: a place for each, and turns for each address.
+//! Handshakes under way: a slot for each, and turns for each address.
 //!
-//! Owns who is turned away when places run out, and whose step is next. It knows nothing of TLS, and decides nothing about
+//! Owns who is turned away when slots run out, and whose step is next. It knows nothing of TLS, and decides nothing about
 //! rights.
 //!
 //! Three rules keep a flood of one address from being felt by others. A handshake's steps cost CPU, and an address takes them
 //! one at a time: its hundreds do not stand before the one of somebody else. Each handshake that spoke and came to nothing
-//! makes its address wait a little. When all places are taken, one that says nothing goes, the one that came first; where
+//! makes its address wait a little. When all slots are taken, one that says nothing goes, the one that came first; where
 //! all wait for their turn, the address that has most of them loses its latest.
 
 use std::collections::{BTreeSet, HashMap};
@@ -33,7 +33,6 @@ pub(super) const MAX_LINGERING: usize = 512;
 /// Addresses that are remembered for what they owe; of more those that owe nothing are forgotten.
 const MAX_REMEMBERED: usize = 4 * MAX_HANDSHAKES;
 
-/// Handshakes under way.
 #[derive(Debug)]
 pub(super) struct Handshakes {
     waiting: Arc<Mutex<Waiting>>,
@@ -43,7 +42,7 @@ pub(super) struct Handshakes {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    places: HashMap<u64, (IpAddr, Arc<Notify>)>,
+    slots: HashMap<u64, (IpAddr, Arc<Notify>)>,
     /// Those that wait for their peer, in the order in which they came.
     silent: BTreeSet<u64>,
     addresses: HashMap<IpAddr, Address>,
@@ -67,18 +66,18 @@ impl Address {
         Self { silent, queued, turn: Arc::new(Semaphore::new(1)), free_at: Instant::now() }
     }
 
-    fn places(&self) -> usize {
+    fn slots(&self) -> usize {
         self.silent.len() + self.queued.len()
     }
 
     fn is_of_use(&self, now: Instant) -> bool {
-        self.places() > 0 || self.free_at > now
+        self.slots() > 0 || self.free_at > now
     }
 }
 
-/// A place for one handshake; it is free again when this is dropped.
+/// A slot for one handshake; it is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     waiting: Arc<Mutex<Waiting>>,
     id: u64,
     from: IpAddr,
@@ -111,8 +110,8 @@ fn counted(from: IpAddr) -> IpAddr {
 }
 
 impl Handshakes {
-    /// A place for whoever comes from this address, if there is one or somebody else has to leave its own.
-    pub(super) fn enter(&self, from: IpAddr) -> Option<Place> {
+    /// A slot for whoever comes from this address, if there is one or somebody else has to leave its own.
+    pub(super) fn enter(&self, from: IpAddr) -> Option<Slot> {
         let mut waiting = lock(&self.waiting);
         let from = counted(from);
         if let Some(gone) = waiting.make_room(from).ok()? {
@@ -121,12 +120,12 @@ impl Handshakes {
         let id = waiting.next;
         let gone = Arc::new(Notify::new());
         waiting.next += 1;
-        waiting.places.insert(id, (from, Arc::clone(&gone)));
+        waiting.slots.insert(id, (from, Arc::clone(&gone)));
         let address = waiting.addresses.entry(from).or_insert_with(Address::new);
         let turn = Arc::clone(&address.turn);
         waiting.set_silent(id, true);
         drop(waiting);
-        Some(Place { waiting: Arc::clone(&self.waiting), id, from, turn, gone, owes: false })
+        Some(Slot { waiting: Arc::clone(&self.waiting), id, from, turn, gone, owes: false })
     }
 
     /// Waits before a connection that was turned away ends, where not too many wait already.
@@ -137,33 +136,33 @@ impl Handshakes {
     }
 }
 
-/// There is no place.
+/// There is no slot.
 #[derive(Debug)]
 struct Full;
 
 impl Waiting {
-    /// Whoever has to leave so that one more of this address has a place; nobody where there is one.
+    /// Whoever has to leave so that one more of this address has a slot; nobody where there is one.
     fn make_room(&mut self, from: IpAddr) -> Result<Option<Arc<Notify>>, Full> {
         let here = self.addresses.get(&from);
-        if let Some(here) = here.filter(|here| here.places() >= MAX_OF_ADDRESS) {
+        if let Some(here) = here.filter(|here| here.slots() >= MAX_OF_ADDRESS) {
             let leaves = *here.silent.first().ok_or(Full)?;
             return Ok(self.leave(leaves));
         }
-        if self.places.len() < MAX_HANDSHAKES {
+        if self.slots.len() < MAX_HANDSHAKES {
             return Ok(None);
         }
         if let Some(leaves) = self.silent.first().copied() {
             return Ok(self.leave(leaves));
         }
-        let here = here.map_or(0, Address::places);
-        let most = self.addresses.values().max_by_key(|address| address.places());
-        let leaves = most.filter(|most| most.places() > here).and_then(|most| most.queued.last().copied());
+        let here = here.map_or(0, Address::slots);
+        let most = self.addresses.values().max_by_key(|address| address.slots());
+        let leaves = most.filter(|most| most.slots() > here).and_then(|most| most.queued.last().copied());
         Ok(self.leave(leaves.ok_or(Full)?))
     }
 
-    /// Whether it still has its place.
+    /// Whether it still has its slot.
     fn set_silent(&mut self, id: u64, is_silent: bool) -> bool {
-        let Some((from, _)) = self.places.get(&id) else { return false };
+        let Some((from, _)) = self.slots.get(&id) else { return false };
         let Some(address) = self.addresses.get_mut(from) else { return false };
         if is_silent {
             address.queued.remove(&id);
@@ -178,7 +177,7 @@ impl Waiting {
     }
 
     fn leave(&mut self, id: u64) -> Option<Arc<Notify>> {
-        let (from, gone) = self.places.remove(&id)?;
+        let (from, gone) = self.slots.remove(&id)?;
         self.silent.remove(&id);
         let now = Instant::now();
         if let Some(address) = self.addresses.get_mut(&from) {
@@ -215,7 +214,7 @@ async fn woken() {
     .await;
 }
 
-impl Place {
+impl Slot {
     /// Returns when it has to go.
     pub(super) async fn gone(&self) {
         self.gone.notified().await;
@@ -271,7 +270,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut waiting = lock(&self.waiting);
         if self.owes {
@@ -289,12 +288,12 @@ mod tests {
         IpAddr::from([10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()])
     }
 
-    fn has(handshakes: &Handshakes, place: &Place) -> bool {
-        lock(&handshakes.waiting).places.contains_key(&place.id)
+    fn has(handshakes: &Handshakes, slot: &Slot) -> bool {
+        lock(&handshakes.waiting).slots.contains_key(&slot.id)
     }
 
-    async fn step<T>(place: &mut Place, value: T) -> Option<T> {
-        place.in_turns(std::pin::pin!(std::future::ready(value))).await
+    async fn step<T>(slot: &mut Slot, value: T) -> Option<T> {
+        slot.in_turns(std::pin::pin!(std::future::ready(value))).await
     }
 
     #[tokio::test]
@@ -303,13 +302,13 @@ mod tests {
         let one = IpAddr::from([192, 0, 2, 1]);
         let other = IpAddr::from([192, 0, 2, 2]);
         let honest = handshakes.enter(other).unwrap();
-        let silent: Vec<Place> = (0..MAX_OF_ADDRESS).map(|_| handshakes.enter(one).unwrap()).collect();
+        let silent: Vec<Slot> = (0..MAX_OF_ADDRESS).map(|_| handshakes.enter(one).unwrap()).collect();
         let late = handshakes.enter(one).unwrap();
         silent[0].gone().await;
         assert!(!has(&handshakes, &silent[0]) && has(&handshakes, &honest) && has(&handshakes, &late));
         drop((silent, late));
         assert_eq!(lock(&handshakes.waiting).addresses.len(), 1, "nobody else owes anything");
-        let _flood: Vec<Place> = (0..MAX_HANDSHAKES).map(|n| handshakes.enter(many(n)).unwrap()).collect();
+        let _flood: Vec<Slot> = (0..MAX_HANDSHAKES).map(|n| handshakes.enter(many(n)).unwrap()).collect();
         honest.gone().await;
     }
 
@@ -321,15 +320,15 @@ mod tests {
         let mut queued = Vec::new();
         for site in 0..4 {
             for host in 0..256 {
-                let place = handshakes.enter(of_site(site, host)).unwrap();
-                lock(&handshakes.waiting).set_silent(place.id, false);
-                queued.push(place);
+                let slot = handshakes.enter(of_site(site, host)).unwrap();
+                lock(&handshakes.waiting).set_silent(slot.id, false);
+                queued.push(slot);
             }
         }
         assert!(handshakes.enter(of_site(2, 7)).is_none(), "a site has so many and no more");
         let honest = handshakes.enter(of_site(9, 1)).unwrap();
-        assert_eq!(queued.iter().filter(|place| !has(&handshakes, place)).count(), 1);
-        assert!(queued.iter().filter(|place| !has(&handshakes, place)).all(|place| place.id % 256 == 255));
+        assert_eq!(queued.iter().filter(|slot| !has(&handshakes, slot)).count(), 1);
+        assert!(queued.iter().filter(|slot| !has(&handshakes, slot)).all(|slot| slot.id % 256 == 255));
         assert!(has(&handshakes, &honest));
     }
 

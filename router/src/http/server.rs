@@ -30,7 +30,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::doors::{Part, Shares, Turned, TurnedAway};
-use super::handshakes::{Handshakes, MAX_HANDSHAKES, MAX_LINGERING, Place};
+use super::handshakes::{Handshakes, MAX_HANDSHAKES, MAX_LINGERING, Slot};
 use super::paused::Paused;
 use super::problem::{COME_AGAIN, Refused, in_our_words};
 
@@ -58,14 +58,12 @@ const CONNECTION_DRAIN: Duration = Duration::from_secs(10);
 /// Why a listener could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address.
     #[error("{address}: cannot listen: {error}")]
     Listen {
         address: SocketAddr,
         /// What the system said.
         error: std::io::Error,
     },
-    /// The identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
@@ -236,19 +234,19 @@ async fn accept_until(
 }
 
 impl Server {
-    /// The handshake, in a place that somebody else may need.
+    /// The handshake, in a slot that somebody else may need.
     async fn shake_hands(
         &self,
         stream: TcpStream,
         from: IpAddr,
-        mut place: Place,
+        mut slot: Slot,
     ) -> Option<TlsStream<TcpStream>> {
         let until = tokio::time::Instant::now() + HANDSHAKE_LIMIT;
         // Who says nothing costs nothing but its socket.
         let mut first = [0];
         let spoke = tokio::select! {
             biased;
-            () = place.gone() => return self.make_way(from, place).await,
+            () = slot.gone() => return self.make_way(from, slot).await,
             spoke = tokio::time::timeout_at(until, stream.peek(&mut first)) => spoke,
         };
         match spoke {
@@ -263,22 +261,22 @@ impl Server {
             }
         }
         let mut handshake = pin!(self.tls.accept(stream));
-        match tokio::time::timeout_at(until, place.in_turns(handshake.as_mut())).await {
+        match tokio::time::timeout_at(until, slot.in_turns(handshake.as_mut())).await {
             Ok(Some(Ok(stream))) => {
-                place.done();
+                slot.done();
                 return Some(stream);
             }
             Ok(Some(Err(error))) => self.turned_away.count(Turned::Failed, from, &error.to_string()),
-            Ok(None) => return self.make_way(from, place).await,
+            Ok(None) => return self.make_way(from, slot).await,
             Err(_) => self.turned_away.count(Turned::Silent, from, "its TLS handshake did not end in time"),
         }
         None
     }
 
-    /// Others need its place. Its socket is still open until this returns.
-    async fn make_way(&self, from: IpAddr, place: Place) -> Option<TlsStream<TcpStream>> {
-        self.turned_away.count(Turned::Silent, from, "others needed its place");
-        drop(place);
+    /// Others need its slot. Its socket is still open until this returns.
+    async fn make_way(&self, from: IpAddr, slot: Slot) -> Option<TlsStream<TcpStream>> {
+        self.turned_away.count(Turned::Silent, from, "others needed its slot");
+        drop(slot);
         self.handshakes.linger().await;
         None
     }
@@ -297,15 +295,15 @@ impl Server {
 
     /// A connection whose handshake is done, or none.
     async fn admit(&self, stream: TcpStream, from: SocketAddr) -> Option<TlsStream<TcpStream>> {
-        let Some(place) = self.handshakes.enter(from.ip()) else {
-            self.turned_away.count(Turned::Silent, from.ip(), "all places are taken");
+        let Some(slot) = self.handshakes.enter(from.ip()) else {
+            self.turned_away.count(Turned::Silent, from.ip(), "all slots are taken");
             self.handshakes.linger().await;
             return None;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%from, %error, "TCP_NODELAY could not be set");
         }
-        self.shake_hands(stream, from.ip(), place).await
+        self.shake_hands(stream, from.ip(), slot).await
     }
 
     async fn serve_peer(

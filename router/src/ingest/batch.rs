@@ -57,7 +57,6 @@ pub enum BatchError {
     Partition {
         /// Counted from 0 in the batch.
         index: usize,
-        /// Where it belongs.
         belongs: Partition,
         /// Where it was sent.
         sent: Partition,
@@ -82,7 +81,7 @@ pub struct Envelope {
     pub first: Sequence,
     /// The digest before the first item.
     pub digest: Digest,
-    /// The traces of its sampled items, by their place in the batch.
+    /// The traces of its sampled items, by their index in the batch.
     pub traces: BTreeMap<usize, TraceContext>,
     blocks: Vec<container::Block>,
 }
@@ -204,11 +203,11 @@ impl RecordMaker<'_> {
 
     fn provenance(&mut self, index: usize, key: &[u8], datum: &[u8]) -> Provenance {
         self.digest = digest::next(self.digest, key, datum);
-        let place = u64::try_from(index).unwrap_or(u64::MAX);
+        let index = u64::try_from(index).unwrap_or(u64::MAX);
         Provenance {
             agent: self.agent.clone(),
             epoch: self.envelope.epoch,
-            sequence: Sequence::new(self.envelope.first.get().saturating_add(place)),
+            sequence: Sequence::new(self.envelope.first.get().saturating_add(index)),
             digest: self.digest,
         }
     }

@@ -19,29 +19,17 @@ pub enum PublishError {
     /// It is declared, but this router cannot serve it now.
     #[error(transparent)]
     NotAtWork(#[from] NotAtWork),
-    /// No such partition.
     #[error("channel {0} has no partition {1}")]
     PartitionUnknown(ChannelName, Partition),
-    /// Another's channel.
     #[error("channel {channel} belongs to {owner}; {agent} may use it only by an agreement")]
-    NotOwner {
-        /// Who asked.
-        agent: AgentId,
-        /// For what.
-        channel: ChannelName,
-        /// Whose it is.
-        owner: String,
-    },
+    NotOwner { agent: AgentId, channel: ChannelName, owner: String },
     /// Collection channels come with agreements that are signed.
     #[error("channel {0} is a collection channel; agents of this version do not send on those")]
     Collection(ChannelName),
-    /// The batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Its schema.
     #[error(transparent)]
     Register(#[from] RegisterError),
-    /// The log.
     #[error(transparent)]
     Append(#[from] AppendError),
     /// The partition is not the channel's any more.

@@ -2,26 +2,32 @@
 //!
 //! Owns what a trace says of a batch that was refused. Decides nothing.
 
-use platform::traces::{Step, Stepping};
+use platform::traces::{Stage, StageSpan};
 use schemas::ids::{ChannelName, Partition};
 
 use super::batch::Envelope;
 use super::error::PublishError;
 
 /// The followed events of one batch; their ingest ends when this is dropped.
-pub(super) struct Followed(Vec<Stepping>);
+pub(super) struct Followed(Vec<StageSpan>);
 
 impl Followed {
     /// Of a batch; most have none.
     pub(super) fn of(envelope: &Envelope, channel: &ChannelName, partition: Partition) -> Self {
-        let follow = |trace| Stepping::on(Step::Ingest, Some(trace), channel.as_str(), partition);
+        let follow = |trace| StageSpan::on(Stage::Ingest, Some(trace), channel.as_str(), partition);
         Self(envelope.traces.values().filter_map(follow).collect())
     }
 
     /// Their append to a topic of a log (`system` in the conventions' words); it ends when this is dropped.
-    pub(super) fn appending(&self, system: &'static str, topic: &str, partition: Partition) -> Vec<Stepping> {
-        let within =
-            |step: &Stepping| step.within(Step::Append, topic, partition).with("messaging.system", system);
+    pub(super) fn appending(
+        &self,
+        system: &'static str,
+        topic: &str,
+        partition: Partition,
+    ) -> Vec<StageSpan> {
+        let within = |stage: &StageSpan| {
+            stage.within(Stage::Append, topic, partition).with("messaging.system", system)
+        };
         self.0.iter().map(within).collect()
     }
 
@@ -39,6 +45,6 @@ impl Followed {
             | PublishError::Batch(_)
             | PublishError::Register(_) => "refused",
         };
-        self.0.iter().for_each(|step| step.failed(class));
+        self.0.iter().for_each(|stage| stage.failed(class));
     }
 }

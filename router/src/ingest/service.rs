@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use reading::error::ReaderError;
 use reading::tail::Tail;
 use schemas::channel::ChannelKind;
+use schemas::epoch_table::{Opening, Writer};
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
 use schemas::marks;
 use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
 use schemas::record::{Kind, Record};
-use schemas::table::{Opening, Writer};
 
 use super::batch::Envelope;
 use super::codecs::BatchCodecs;

@@ -21,7 +21,6 @@ pub const FORMAT: u32 = 1;
 pub struct Incarnation(String);
 
 impl Incarnation {
-    /// From random bytes.
     pub fn new(random: [u8; 16]) -> Self {
         Self(hex::encode(random))
     }
@@ -30,11 +29,8 @@ impl Incarnation {
 /// A router's word that it lives, and how far it follows control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
-    /// The format's version.
     pub format: u32,
-    /// The router's name.
     pub router: String,
-    /// Its start.
     pub incarnation: Incarnation,
     /// Counts a start's beats.
     pub number: u64,

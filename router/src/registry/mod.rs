@@ -26,7 +26,6 @@ pub enum RegisterError {
     /// It cannot follow the versions before it.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
-    /// The external registry.
     #[error(transparent)]
     External(#[from] ExternalError),
     /// Control did not take it.
@@ -55,7 +54,6 @@ impl Registry {
         &self.control
     }
 
-    /// The external registry.
     pub const fn external(&self) -> Option<&External> {
         self.external.as_ref()
     }

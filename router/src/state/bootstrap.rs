@@ -35,11 +35,7 @@ pub enum BootstrapError {
     #[error(
         "state_overtaken: the state of {topic} lacks events; it is right again when its provider has reopened the channel"
     )]
-    StateOvertaken {
-        /// The state topic.
-        topic: String,
-    },
-    /// The state topic.
+    StateOvertaken { topic: String },
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The partition or the registry.
@@ -57,7 +53,6 @@ pub struct Present {
     ends: Ends,
     /// The log offset that it comes from.
     pub offset: Offset,
-    /// When it happened.
     pub event_at: Millis,
     /// When the state took it.
     pub logged_at: Millis,
@@ -69,7 +64,7 @@ impl Present {
         &self.codec
     }
 
-    /// The image, with the places of its fields.
+    /// The image, with the ranges of its fields.
     pub fn image(&self) -> Located<'_> {
         self.ends.of(&self.image)
     }

@@ -44,16 +44,12 @@ const COMMIT_EVERY: Duration = Duration::from_millis(100);
 /// Why the state cannot be written on.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The log.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// The state topic.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The partition.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// The transaction.
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// An event that could be judged a moment ago.
@@ -64,16 +60,15 @@ pub enum StateError {
 /// What the state holds for a key.
 #[derive(Debug, Clone, Copy)]
 struct Present {
-    /// The image's hash.
     image: u128,
     schema: SchemaId,
     /// Where its record stands.
-    place: Place,
+    record: RecordAt,
 }
 
 /// Where a state record stands.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum RecordAt {
     /// In the state topic.
     State(Offset),
     /// In the transaction that is being put together.
@@ -98,7 +93,7 @@ pub struct Materialiser {
 }
 
 /// Where a partition's state ends: the place in the log from which it goes on, and the fold there.
-pub struct Standing {
+pub struct RestoredState {
     /// The fold at `position`.
     pub fold: Fold,
     /// The first log offset that the state does not include.
@@ -107,7 +102,7 @@ pub struct Standing {
     pub is_overtaken: bool,
 }
 
-impl Standing {
+impl RestoredState {
     /// By the state's last checkpoint; `None` before the first.
     pub async fn at(source: &PartitionSource, last: Option<StateMark>) -> Result<Self, StateError> {
         source.check_begin().await?;
@@ -152,7 +147,8 @@ impl Materialiser {
     pub async fn stand(feed: Arc<Feed>, tenure: Arc<Tenure>, state: StateWatch) -> Result<Self, StateError> {
         let (present, last) = read_state(feed.source(), state.topic()).await?;
         let mut overtaken = last.as_ref().and_then(|mark| mark.overtaken);
-        let Standing { mut fold, mut position, is_overtaken } = Standing::at(feed.source(), last).await?;
+        let RestoredState { mut fold, mut position, is_overtaken } =
+            RestoredState::at(feed.source(), last).await?;
         if is_overtaken {
             // The feed may have counted on since before the loss: no reader of ours stands behind it.
             let tail = feed.tail();
@@ -161,7 +157,7 @@ impl Materialiser {
         }
         let follower = Follower::at(Arc::clone(&feed), fold, position);
         let now = tokio::time::Instant::now();
-        let mut standing = Self {
+        let mut materialiser = Self {
             feed,
             tenure,
             follower,
@@ -176,11 +172,11 @@ impl Materialiser {
         };
         if is_overtaken {
             // All routers learn of it, and the log has a beginning again.
-            standing.commit(Vec::new()).await?;
-            standing.checkpoint_log().await;
+            materialiser.commit(Vec::new()).await?;
+            materialiser.checkpoint_log().await;
         }
-        standing.tell();
-        Ok(standing)
+        materialiser.tell();
+        Ok(materialiser)
     }
 
     fn tell(&self) {
@@ -227,10 +223,10 @@ impl Materialiser {
         let offsets = self.commit(records).await?;
         for key in touched {
             if let Some(present) = self.present.get_mut(&key)
-                && let Place::Pending(index) = present.place
+                && let RecordAt::Pending(index) = present.record
                 && let Some(offset) = offsets.get(index)
             {
-                present.place = Place::State(*offset);
+                present.record = RecordAt::State(*offset);
             }
         }
         self.tell();
@@ -258,9 +254,9 @@ impl Materialiser {
             }
             match change.after {
                 Some(after) => {
-                    let place = Place::Pending(group.records.len());
+                    let record = RecordAt::Pending(group.records.len());
                     let image = hash128(after);
-                    self.present.insert(key, Present { image, schema: event.schema, place });
+                    self.present.insert(key, Present { image, schema: event.schema, record });
                     group.touched.push(key);
                 }
                 None => drop(self.present.remove(&key)),
@@ -290,9 +286,9 @@ impl Materialiser {
         if known.schema == event.schema {
             return Ok(false);
         }
-        let stored = match known.place {
-            Place::Pending(index) => pending.get(index).cloned(),
-            Place::State(offset) => {
+        let stored = match known.record {
+            RecordAt::Pending(index) => pending.get(index).cloned(),
+            RecordAt::State(offset) => {
                 let source = self.feed.source();
                 let read =
                     source.log.read(self.state.topic(), source.partition, offset, 1, Duration::ZERO).await?;
@@ -418,7 +414,7 @@ async fn read_present(source: &PartitionSource, value: &[u8], offset: Offset) ->
     let (schema, _) = framing::unframe(value).unwrap_or_default();
     let (codec, datum) = source.decoder(value).await?;
     let image = hash128(codec.decode_all(datum)?.after.unwrap_or_default());
-    Ok(Present { image, schema, place: Place::State(offset) })
+    Ok(Present { image, schema, record: RecordAt::State(offset) })
 }
 
 #[cfg(test)]

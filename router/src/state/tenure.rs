@@ -72,7 +72,6 @@ impl StateWatch {
         Self { topic: topic.into(), partition, progress: watch::Sender::default() }
     }
 
-    /// The state topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }

@@ -59,7 +59,7 @@ impl Access {
         self.top
     }
 
-    /// The value's place in a datum of the schema, behind its union's index; none where null stands there or on the way.
+    /// The value's offset in a datum of the schema, behind its union's index; none where null stands there or on the way.
     pub fn find<'a>(&self, located: Located<'a>) -> Result<Option<Cursor<'a>>, DatumError> {
         let field =
             located.field(self.top).ok_or(DatumError::Invalid { at: 0, what: "a field is missing" })?;

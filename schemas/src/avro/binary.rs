@@ -30,7 +30,7 @@ pub enum DatumError {
     },
 }
 
-/// A place in a datum that only moves forward and never past the end.
+/// A position in a datum that only moves forward and never past the end.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
@@ -43,8 +43,8 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// A place within a datum; behind its end nothing can be read.
-    pub const fn at_place(bytes: &'a [u8], at: usize) -> Self {
+    /// A position within a datum; behind its end nothing can be read.
+    pub const fn starting_at(bytes: &'a [u8], at: usize) -> Self {
         let at = if at < bytes.len() { at } else { bytes.len() };
         Self { bytes, at }
     }
@@ -64,7 +64,7 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    /// The bytes between an earlier place and this one.
+    /// The bytes between an earlier position and this one.
     pub fn since(&self, start: usize) -> &'a [u8] {
         self.bytes.get(start..self.at).unwrap_or_default()
     }
@@ -77,7 +77,6 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// One byte.
     pub fn byte(&mut self, what: &'static str) -> Result<u8, DatumError> {
         let at = self.at;
         self.take(1, what)?.first().copied().ok_or(DatumError::Truncated { at, what })

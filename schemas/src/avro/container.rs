@@ -50,12 +50,10 @@ pub enum ContainerError {
     Truncated(&'static str),
 }
 
-/// A container's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Metadata without the schema and the codec.
     pub metadata: BTreeMap<String, Vec<u8>>,
-    /// The schema's text.
     pub schema: String,
     /// The file's sync marker.
     pub sync: Sync,
@@ -67,7 +65,6 @@ impl Header {
         self.metadata.get(key).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
-    /// The header's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         binary::put_length(&mut out, self.metadata.len() + 2);

@@ -11,7 +11,7 @@ use apache_avro::{Schema, Uuid};
 use super::binary::{Cursor, DatumError};
 use crate::limits;
 
-/// A node's place in its layout.
+/// A node's index in its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeId(pub(super) usize);
 
@@ -54,7 +54,6 @@ pub(super) enum Quick {
     /// The same with a whole number.
     OptionalLong(u8),
     OptionalInt(u8),
-    /// Anything else.
     Other(NodeId),
 }
 
@@ -97,7 +96,7 @@ impl Layout {
         Ok(starts.zip(&ends).map(|(start, end)| start..*end).collect())
     }
 
-    /// Moves past a datum; the places where its parts end.
+    /// Moves past a datum; the offsets where its parts end.
     pub(super) fn pass(&self, cursor: &mut Cursor<'_>) -> Result<Vec<usize>, DatumError> {
         let mut walk = Walk::of(self);
         let parts = parts(&self.nodes, &self.root).iter();

@@ -15,7 +15,7 @@ pub struct Ends(Vec<u32>);
 
 /// A datum inside another one's bytes, and where its fields lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
+pub struct LocatedRange {
     range: Range<usize>,
     ends: Ends,
 }
@@ -60,7 +60,7 @@ impl Ends {
     }
 }
 
-impl Placed {
+impl LocatedRange {
     /// Moves past a datum and keeps where it lies.
     pub fn pass(layout: &Layout, cursor: &mut Cursor<'_>) -> Result<Self, DatumError> {
         let start = cursor.at();
@@ -92,7 +92,6 @@ impl<'a> Located<'a> {
         self.bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
-    /// All of it.
     pub const fn bytes(self) -> &'a [u8] {
         self.bytes
     }
@@ -104,7 +103,7 @@ fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
     let mut at = 0;
     let mut texts = Texts::new(bytes);
     ends.resize(layout.quick().len(), 0);
-    for (field, place) in layout.quick().iter().zip(ends.iter_mut()) {
+    for (field, found) in layout.quick().iter().zip(ends.iter_mut()) {
         let end = match *field {
             Quick::Text => text(&mut texts, bytes, at, 1),
             Quick::Bytes => counted(bytes, at).map(|(_, end)| end),
@@ -121,12 +120,12 @@ fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
             Quick::OptionalLong(null) => optional(bytes, at, null, long),
             Quick::OptionalInt(null) => optional(bytes, at, null, int),
             Quick::Other(node) => {
-                let mut cursor = Cursor::at_place(bytes, at);
+                let mut cursor = Cursor::starting_at(bytes, at);
                 walk.skip(&mut cursor, node, 1).is_ok().then(|| cursor.at())
             }
         };
         at = end?;
-        *place = u32::try_from(at).ok()?;
+        *found = u32::try_from(at).ok()?;
     }
     texts.are_right().then_some(at)
 }

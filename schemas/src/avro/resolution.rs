@@ -17,10 +17,8 @@ use super::schema::AvroSchema;
 /// A value that a newer schema cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// The datum itself.
     #[error(transparent)]
     Datum(#[from] DatumError),
-    /// The two schemas.
     #[error("the value cannot be resolved into the other schema: {0}")]
     Schemas(String),
 }

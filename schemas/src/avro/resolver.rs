@@ -1,4 +1,4 @@
-//! Records of one schema as records of a newer one, over bytes: fields are copied to their new places, wrapped where they
+//! Records of one schema as records of a newer one, over bytes: fields are copied to their new positions, wrapped where they
 //! became optional, and filled where they are new.
 //!
 //! Owns the plan, made once for two schemas. What it does not see through it leaves to `resolution`, which does the same over
@@ -23,10 +23,15 @@ pub struct Resolver {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
     /// A field of the writer's, as it is, behind these bytes: a branch where it became optional.
-    Copy { field: usize, behind: Vec<u8> },
-    /// A union of the writer's, its branches by their places in the reader's.
-    Branches { field: usize, places: Vec<Vec<u8>> },
-    /// The default.
+    Copy {
+        field: usize,
+        behind: Vec<u8>,
+    },
+    /// A union of the writer's, its branches by their indexes in the reader's.
+    Branches {
+        field: usize,
+        branches: Vec<Vec<u8>>,
+    },
     Fill(Vec<u8>),
 }
 
@@ -56,11 +61,11 @@ impl Resolver {
                     out.extend_from_slice(behind);
                     out.extend_from_slice(record.field(*field).ok_or(GONE)?);
                 }
-                Source::Branches { field, places } => {
+                Source::Branches { field, branches } => {
                     let bytes = record.field(*field).ok_or(GONE)?;
                     let mut cursor = Cursor::new(bytes);
-                    let place = usize::try_from(cursor.long()?).ok().and_then(|branch| places.get(branch));
-                    out.extend_from_slice(place.ok_or(GONE)?);
+                    let branch = usize::try_from(cursor.long()?).ok().and_then(|branch| branches.get(branch));
+                    out.extend_from_slice(branch.ok_or(GONE)?);
                     out.extend_from_slice(cursor.rest());
                 }
             }
@@ -90,21 +95,21 @@ fn origin(field: &RecordField, written: &[RecordField], reader: &[RecordField]) 
 }
 
 fn source(field: usize, writer: &Json, reader: &Json) -> Option<Source> {
-    let branch = |place: usize| {
+    let branch = |index: usize| {
         let mut out = Vec::new();
-        put_long(&mut out, i64::try_from(place).unwrap_or(i64::MAX));
+        put_long(&mut out, i64::try_from(index).unwrap_or(i64::MAX));
         out
     };
     if is_copied(writer, reader) {
         return Some(Source::Copy { field, behind: Vec::new() });
     }
-    let place = |kind: &Json, branches: &[Json]| branches.iter().position(|one| is_same(kind, one));
+    let branch_of = |kind: &Json, branches: &[Json]| branches.iter().position(|one| is_same(kind, one));
     match (writer, reader) {
         (Json::Array(from), Json::Array(to)) => {
-            let places = from.iter().map(|kind| place(kind, to).map(branch)).collect::<Option<_>>()?;
-            Some(Source::Branches { field, places })
+            let branches = from.iter().map(|kind| branch_of(kind, to).map(branch)).collect::<Option<_>>()?;
+            Some(Source::Branches { field, branches })
         }
-        (kind, Json::Array(to)) => Some(Source::Copy { field, behind: branch(place(kind, to)?) }),
+        (kind, Json::Array(to)) => Some(Source::Copy { field, behind: branch(branch_of(kind, to)?) }),
         _ => None,
     }
 }

@@ -26,7 +26,6 @@ pub enum SchemaError {
     /// Nested deeper than the parsers of our readers bear.
     #[error("the schema is nested deeper than {} levels", limits::MAX_SCHEMA_DEPTH)]
     TooDeep,
-    /// Not JSON.
     #[error("the schema is not JSON: {0}")]
     NotJson(String),
     /// JSON, but not an Avro schema.

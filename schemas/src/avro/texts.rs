@@ -16,7 +16,7 @@ const LANES: usize = 16;
 
 type Lanes = [u8; LANES];
 
-/// What was seen of a text so far, by the place modulo sixteen.
+/// What was seen of a text so far, by the offset modulo sixteen.
 struct Seen {
     /// The greatest byte: from 0xe0 on a letter has more than two.
     most: Lanes,
@@ -127,16 +127,16 @@ mod tests {
     /// Texts with their lengths before them, and what else lies before each.
     fn are_utf8(texts: &[(Vec<u8>, Vec<u8>)]) -> bool {
         let mut bytes = Vec::new();
-        let mut places = Vec::new();
+        let mut ranges = Vec::new();
         for (before, text) in texts {
             let between = before.len() + 1;
             bytes.extend(before);
             bytes.push(0);
-            places.push((bytes.len(), bytes.len() + text.len(), between));
+            ranges.push((bytes.len(), bytes.len() + text.len(), between));
             bytes.extend(text);
         }
         let mut checked = Texts::new(&bytes);
-        let all = places.iter().all(|(start, end, between)| {
+        let all = ranges.iter().all(|(start, end, between)| {
             // What is not below 0x80 makes no neighbours.
             let is_low = bytes[start - between..*start].is_ascii();
             checked.add(*start, *end, if is_low { *between } else { usize::MAX })

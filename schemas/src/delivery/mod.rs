@@ -74,11 +74,8 @@ pub struct Event<'a> {
     pub after: Option<&'a [u8]>,
     /// Why it is delivered.
     pub reason: Reason,
-    /// The channel's partition.
     pub partition: Partition,
-    /// Its offset there.
     pub offset: Offset,
-    /// When it happened.
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
@@ -106,14 +103,12 @@ pub enum Delivery<'a> {
     Event(Event<'a>),
     /// A snapshot begins: stamp every row with this id.
     SnapshotBegin {
-        /// The snapshot.
         bootstrap: BootstrapId,
     },
     /// How far a snapshot has got: it can be gone on with from here.
     SnapshotProgress(Snapshot),
     /// The snapshot has ended: drop every row without its id; the cursor is now this.
     SnapshotEnd {
-        /// The snapshot.
         bootstrap: BootstrapId,
         /// The place in each partition.
         places: PerPartition<Place>,
@@ -129,7 +124,6 @@ pub enum Delivery<'a> {
     },
     /// At this place of the stream a range has these rows and no others, for a consumer that has asked.
     Range {
-        /// The range.
         number: u32,
         /// Key and image of each.
         rows: Vec<(&'a str, &'a [u8])>,

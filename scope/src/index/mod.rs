@@ -88,7 +88,7 @@ impl Index {
         let fingerprint = scope.fingerprint();
         if let [known] = self.by_fingerprint.get(&fingerprint) {
             let id = *known;
-            if let Some(group) = self.slot(id) {
+            if let Some(group) = self.occupied(id) {
                 group.members += 1;
             }
             return GroupId(id);
@@ -100,7 +100,7 @@ impl Index {
             Some(access) => access.all.iter().for_each(|one| self.column(one).add(one, id)),
         }
         self.by_fingerprint.add(fingerprint, id);
-        if let Some(slot) = self.place(id) {
+        if let Some(slot) = self.slot(id) {
             *slot = Some(Group { scope, fingerprint, access, members: 1 });
         }
         GroupId(id)
@@ -108,7 +108,7 @@ impl Index {
 
     /// Takes a scope away that was added.
     pub fn remove(&mut self, GroupId(id): GroupId) {
-        let Some(group) = self.slot(id) else { return };
+        let Some(group) = self.occupied(id) else { return };
         group.members -= 1;
         let gone = (group.members == 0).then(|| group.clone());
         self.members -= 1;
@@ -118,7 +118,7 @@ impl Index {
             Some(access) => access.all.iter().for_each(|one| self.column(one).remove(one, id)),
         }
         self.by_fingerprint.remove(&fingerprint, id);
-        if let Some(slot) = self.place(id) {
+        if let Some(slot) = self.slot(id) {
             *slot = None;
         }
         self.free.push(id);
@@ -156,13 +156,13 @@ impl Index {
         u32::try_from(before + within).unwrap_or(u32::MAX)
     }
 
-    fn place(&mut self, id: u32) -> Option<&mut Option<Group>> {
+    fn slot(&mut self, id: u32) -> Option<&mut Option<Group>> {
         let at = usize::try_from(id).ok()?;
         Arc::make_mut(self.pages.get_mut(at / PAGE)?).get_mut(at % PAGE)
     }
 
-    fn slot(&mut self, id: u32) -> Option<&mut Group> {
-        self.place(id)?.as_mut()
+    fn occupied(&mut self, id: u32) -> Option<&mut Group> {
+        self.slot(id)?.as_mut()
     }
 
     fn group(&self, id: u32) -> Option<&Group> {

@@ -28,18 +28,18 @@ impl<K: Ord + Clone> Ranges<K> {
             (Some(lower), None) => {
                 // An inclusive bound comes before the same exclusive one: what follows a miss are misses.
                 let order = |bound: &Bound<K>| (&bound.at, !bound.is_in) < (&lower.at, !lower.is_in);
-                let place = self.above.partition_point(|(bound, _)| order(bound));
-                self.above.insert(place, (lower.clone(), id));
+                let at = self.above.partition_point(|(bound, _)| order(bound));
+                self.above.insert(at, (lower.clone(), id));
             }
             (None, Some(upper)) => {
                 let order = |bound: &Bound<K>| (&bound.at, bound.is_in) > (&upper.at, upper.is_in);
-                let place = self.below.partition_point(|(bound, _)| order(bound));
-                self.below.insert(place, (upper.clone(), id));
+                let at = self.below.partition_point(|(bound, _)| order(bound));
+                self.below.insert(at, (upper.clone(), id));
             }
             (Some(lower), Some(upper)) => {
                 let order = |bound: &Bound<K>| (&bound.at, !bound.is_in) < (&lower.at, !lower.is_in);
-                let place = self.between.partition_point(|(bound, ..)| order(bound));
-                self.between.insert(place, (lower.clone(), upper.clone(), id));
+                let at = self.between.partition_point(|(bound, ..)| order(bound));
+                self.between.insert(at, (lower.clone(), upper.clone(), id));
             }
             (None, None) => {}
         }

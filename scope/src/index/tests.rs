@@ -17,7 +17,6 @@ use crate::secret::NetworkSecret;
 #[derive(Debug, Clone)]
 struct Case {
     fields: Vec<Kind>,
-    /// Row rules.
     rules: Vec<String>,
     turns: Vec<Turn>,
 }

@@ -46,12 +46,20 @@ pub(crate) struct AccessPredicates {
 /// A value, or some values, of one field.
 #[derive(Debug, Clone)]
 pub(crate) enum AccessPredicate {
-    /// This one.
-    Point { field: Field, key: Key },
+    Point {
+        field: Field,
+        key: Key,
+    },
     /// Texts that begin so.
-    Prefix { field: Field, prefix: String },
-    /// What lies between.
-    Range { field: Field, lower: Option<Bound<Key>>, upper: Option<Bound<Key>> },
+    Prefix {
+        field: Field,
+        prefix: String,
+    },
+    Range {
+        field: Field,
+        lower: Option<Bound<Key>>,
+        upper: Option<Bound<Key>>,
+    },
 }
 
 impl AccessPredicate {

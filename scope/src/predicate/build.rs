@@ -298,7 +298,7 @@ impl Builder<'_> {
     fn top_field(&self, node: &IdedExpr, name: &str) -> Result<(FieldPath, Type), PredicateError> {
         self.field_in(node, self.schema.parsed(), name).map(|(index, schema)| {
             let kind = type_of(schema);
-            (FieldPath { places: vec![index], name: name.to_owned() }, kind)
+            (FieldPath { indexes: vec![index], name: name.to_owned() }, kind)
         })
     }
 
@@ -321,10 +321,10 @@ impl Builder<'_> {
             }
         };
         let (first, mut schema) = self.field_in(node, self.schema.parsed(), root)?;
-        let mut path = FieldPath { places: vec![first], name: root.to_owned() };
+        let mut path = FieldPath { indexes: vec![first], name: root.to_owned() };
         for name in names.into_iter().rev() {
             let (index, next) = self.field_in(node, non_null(schema), name)?;
-            path.places.push(index);
+            path.indexes.push(index);
             path.name = format!("{}.{name}", path.name);
             schema = next;
         }

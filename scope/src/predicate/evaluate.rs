@@ -14,9 +14,7 @@ use super::expression::{Comparison, Expression, FieldPath, Literal, Operand, Pre
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truth {
-    /// It holds.
     True,
-    /// It does not.
     False,
     /// A null stands in the way.
     Unknown,
@@ -104,7 +102,7 @@ pub(super) const fn holds(comparison: Comparison, order: Ordering) -> bool {
 
 fn at<'v>(value: &'v Value, path: &FieldPath) -> Option<&'v Value> {
     let mut value = bare(value);
-    for index in &path.places {
+    for index in &path.indexes {
         let Value::Record(fields) = value else { return None };
         value = bare(&fields.get(*index)?.1);
     }

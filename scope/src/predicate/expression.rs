@@ -23,11 +23,11 @@ pub(super) enum Expression {
     StartsWith { field: FieldPath, prefix: String },
 }
 
-/// A place in a datum.
+/// A path of fields into a datum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FieldPath {
     /// Indexes of fields, outermost first.
-    pub(super) places: Vec<usize>,
+    pub(super) indexes: Vec<usize>,
     /// As the text names it.
     pub(super) name: String,
 }

@@ -72,7 +72,7 @@ impl Test {
             Expression::Or(operands) => Self::Any(each(operands)),
             Expression::Not(inner) => Self::Not(Box::new(Self::of(inner, schema))),
             Expression::Field(path) => Self::Flag(field(path)),
-            Expression::IsNull(path) => Self::IsNull(Access::new(schema, &path.places)),
+            Expression::IsNull(path) => Self::IsNull(Access::new(schema, &path.indexes)),
             Expression::Compare { left, comparison, right: Operand::Literal(right) } => {
                 Self::Compare { left: field(left), comparison: *comparison, right: right.clone() }
             }

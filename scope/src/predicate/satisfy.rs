@@ -25,7 +25,6 @@ const MOST_WORK: usize = 65_536;
 /// A clause without which the predicate permits the same rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Superfluous {
-    /// Its text.
     pub clause: String,
     pub why: Why,
 }
@@ -228,9 +227,9 @@ impl<'s> Ground<'s> {
     /// Whether the field, or a record that it stands in, may be null.
     fn may_be_null(&self, field: &FieldPath) -> bool {
         let mut schema = Some(self.schema.parsed());
-        for place in &field.places {
+        for index in &field.indexes {
             let Some(Schema::Record(record)) = schema.map(beside_null) else { return true };
-            schema = record.fields.get(*place).map(|field| &field.schema);
+            schema = record.fields.get(*index).map(|field| &field.schema);
             let is_union = |schema: &Schema| matches!(schema, Schema::Union(_) | Schema::Null);
             if schema.is_none_or(is_union) {
                 return true;

@@ -14,7 +14,7 @@ use schemas::avro::schema::AvroSchema;
 
 use super::expression::{FieldPath, Literal, TotalFloat};
 
-/// A value's place and how it is read; without a place it is null.
+/// Where a value is and how it is read; a value that is nowhere is null.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Field {
     access: Option<Access>,
@@ -50,7 +50,7 @@ pub(crate) enum Found<'a> {
 
 impl Field {
     pub(super) fn of(path: &FieldPath, schema: &AvroSchema) -> Self {
-        Self { access: Access::new(schema, &path.places), read: Read::of(leaf(schema, path)) }
+        Self { access: Access::new(schema, &path.indexes), read: Read::of(leaf(schema, path)) }
     }
 
     /// What it holds; none where that is null, or of no type that is compared.
@@ -64,7 +64,7 @@ impl Field {
 /// The type at the end of a path.
 pub(super) fn leaf<'s>(schema: &'s AvroSchema, path: &FieldPath) -> Option<&'s Schema> {
     let mut inner = Some(schema.parsed());
-    for index in &path.places {
+    for index in &path.indexes {
         let Some(Schema::Record(record)) = inner.map(beside_null) else { return None };
         inner = record.fields.get(*index).map(|field| &field.schema);
     }

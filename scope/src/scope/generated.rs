@@ -32,7 +32,6 @@ pub(crate) fn with_terms<T>(schema: &str, key: &str, then: impl FnOnce(&Terms<'_
     then(&Terms { agreed: &schema, writer: &schema, age: Age::Same, key: &key, secret: &secret })
 }
 
-/// A type.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     Null,
@@ -241,7 +240,6 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![3 => prop::sample::select(&TEXTS[..]).prop_map(str::to_owned), 1 => ".{0,8}"]
 }
 
-/// A record's datum.
 pub(crate) fn datum(fields: &[Kind]) -> BoxedStrategy<Vec<u8>> {
     let fields: Vec<_> = fields.iter().map(Kind::datum).collect();
     fields.prop_map(|fields| fields.concat()).boxed()

@@ -9,7 +9,6 @@ use super::expect::{Leaves, View};
 
 /// The register of companies' channel and provider.
 pub(super) const COMPANIES: &str = "companies";
-/// Who keeps it.
 pub(super) const REGISTER: &str = "company-register";
 /// The trading places' channel.
 pub(super) const PLACES: &str = "trading-places";
@@ -24,13 +23,11 @@ pub(super) const BUREAU: &str = "credit-bureau";
 
 /// A consumer and its agreement.
 pub(super) struct Part {
-    /// The institution.
     pub(super) participant: &'static str,
     /// Its name, for people.
     pub(super) name: &'static str,
     /// Whose rows it has; `None` where it is not one municipality's.
     pub(super) territory: Option<&'static str>,
-    /// Who provides.
     pub(super) provider: &'static str,
     pub(super) channel: &'static str,
     /// What for, and by which law.
@@ -75,7 +72,6 @@ fn municipality(
     }
 }
 
-/// Everybody who receives.
 pub(super) fn cast() -> Vec<Part> {
     vec![
         municipality(OGRE, "Ogres novada pašvaldība", r#"municipality == "Ogres novads""#, "Ogres novads"),
@@ -138,7 +134,6 @@ pub(super) fn cast() -> Vec<Part> {
 }
 
 impl Part {
-    /// The agreement's number.
     pub(super) fn number(&self) -> String {
         format!("A-{}", self.participant)
     }
@@ -170,7 +165,6 @@ impl Part {
     }
 }
 
-/// The two channels.
 pub(super) fn channels() -> [Value; 2] {
     let text = |name: &str| json!({"name": name, "type": "string"});
     let personal = |name: &str| json!({"name": name, "type": "string", "classification": "personal"});

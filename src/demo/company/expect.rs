@@ -47,7 +47,6 @@ impl Ledger {
 /// How a field leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaves {
-    /// As it is.
     Whole,
     /// The first of January of its year.
     Year,
@@ -66,7 +65,6 @@ pub(super) struct View {
     pub(super) fields: Vec<(&'static str, Leaves)>,
     /// The network's secret and the agreement's number, for the hashes.
     pub(super) secret: Vec<u8>,
-    /// The agreement's number.
     pub(super) number: String,
 }
 

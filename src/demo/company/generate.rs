@@ -91,12 +91,12 @@ impl Random {
 
     fn municipality(&mut self) -> &'static str {
         let total: u64 = MUNICIPALITIES.iter().map(|(_, weight)| weight).sum();
-        let mut place = self.next(total);
+        let mut drawn = self.next(total);
         for (name, weight) in MUNICIPALITIES {
-            if place < weight {
+            if drawn < weight {
                 return name;
             }
-            place -= weight;
+            drawn -= weight;
         }
         "Rīga"
     }

@@ -434,7 +434,7 @@ fn take(producer: &Producer, file: &Path) -> anyhow::Result<FileReport> {
     })?;
     match (&report.guard, report.parked.first()) {
         (Some(why), _) => bail!("{}: held by the guard: {why}", file.display()),
-        (_, Some(parked)) => bail!("{}, line {}: {}", file.display(), parked.place.line, parked.reason),
+        (_, Some(parked)) => bail!("{}, line {}: {}", file.display(), parked.location.line, parked.reason),
         (None, None) => Ok(report),
     }
 }

@@ -15,7 +15,6 @@ const OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.85
 const CRDS: [&str; 2] =
     ["monitoring.coreos.com_servicemonitors.yaml", "monitoring.coreos.com_prometheusrules.yaml"];
 
-/// The judges, fetched.
 pub struct Judges {
     dir: PathBuf,
 }

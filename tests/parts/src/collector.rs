@@ -15,7 +15,6 @@ use crate::store::{self, Workplace};
 
 const VERSION: &str = "0.0.1a15";
 
-/// A collector.
 pub struct Collector {
     port: u16,
     log: PathBuf,
@@ -30,7 +29,6 @@ pub struct Received {
     pub service: String,
     pub name: String,
     pub trace: String,
-    /// Its own id.
     pub id: String,
     /// The span above it; empty where there is none.
     pub parent: String,

@@ -53,7 +53,6 @@ pub fn alone(program: &Path) -> Command {
     command
 }
 
-/// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     name: String,
@@ -81,7 +80,6 @@ impl Host {
         Ok(host)
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -143,14 +141,14 @@ impl Host {
 
 /// Where a part runs.
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub(crate) enum RunsOn {
     /// On this machine's loopback.
     Loopback,
     /// On a test host.
     Host(Host),
 }
 
-impl Place {
+impl RunsOn {
     /// Where clients reach it.
     pub(crate) fn address(&self) -> String {
         match self {

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::hosts::{Host, Place};
+use crate::hosts::{Host, RunsOn};
 use crate::ports;
 use crate::process::Server;
 use crate::store::{self, Workplace};
@@ -21,7 +21,6 @@ const SERDE_VERSION: &str = "2.6.13.Final";
 /// Any will do: the cluster is ours alone.
 const CLUSTER_ID: &str = "ZGl0LXRlc3QtY2x1c3Rlcg";
 
-/// A cluster.
 pub struct Kafka {
     nodes: Vec<Node>,
     libs: PathBuf,
@@ -29,7 +28,7 @@ pub struct Kafka {
 }
 
 struct Node {
-    place: Place,
+    runs_on: RunsOn,
     port: u16,
     starts: u32,
     server: Option<Server>,
@@ -43,12 +42,12 @@ impl Kafka {
 
     /// Starts a cluster whose clients speak `protocol` (`PLAINTEXT`, `SSL`, `SASL_SSL`), with more properties.
     pub fn start_with(nodes: usize, protocol: &str, properties: &str) -> Result<Self> {
-        Self::start_at(vec![Place::Loopback; nodes], protocol, properties)
+        Self::start_at(vec![RunsOn::Loopback; nodes], protocol, properties)
     }
 
     /// Starts a cluster of a node on each of these hosts.
     pub fn start_on(hosts: &[Host]) -> Result<Self> {
-        Self::start_at(hosts.iter().cloned().map(Place::Host).collect(), "PLAINTEXT", "")
+        Self::start_at(hosts.iter().cloned().map(RunsOn::Host).collect(), "PLAINTEXT", "")
     }
 
     /// Fetches it, for somebody who starts it where nothing can be fetched.
@@ -56,22 +55,22 @@ impl Kafka {
         libs().map(drop)
     }
 
-    fn start_at(places: Vec<Place>, protocol: &str, properties: &str) -> Result<Self> {
+    fn start_at(runs_on: Vec<RunsOn>, protocol: &str, properties: &str) -> Result<Self> {
         let libs = libs()?;
         let dir = Workplace::new()?;
-        let ports = ports::free(places.len() * 2)?;
-        let (clients, controllers) = ports.split_at(places.len());
+        let ports = ports::free(runs_on.len() * 2)?;
+        let (clients, controllers) = ports.split_at(runs_on.len());
         let at = |ports: &[u16]| -> Vec<String> {
-            places.iter().zip(ports).map(|(place, port)| format!("{}:{port}", place.address())).collect()
+            runs_on.iter().zip(ports).map(|(runs_on, port)| format!("{}:{port}", runs_on.address())).collect()
         };
         let at_clients = at(clients);
         let at_controllers = at(controllers);
         let mut cluster = Self { nodes: Vec::new(), libs, dir };
-        for (index, (place, port)) in places.into_iter().zip(clients).enumerate() {
+        for (index, (runs_on, port)) in runs_on.into_iter().zip(clients).enumerate() {
             let text = node_properties(cluster.dir.path(), index, &at_clients, &at_controllers, protocol);
             fs::write(cluster.properties(index), text + properties)?;
             cluster.format(index, &at_controllers)?;
-            cluster.nodes.push(Node { place, port: *port, starts: 0, server: None });
+            cluster.nodes.push(Node { runs_on, port: *port, starts: 0, server: None });
         }
         let nodes = cluster.nodes.len();
         (0..nodes).try_for_each(|index| cluster.spawn(index))?;
@@ -85,7 +84,7 @@ impl Kafka {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         match shared.entry(nodes) {
             Entry::Occupied(cluster) => Ok(cluster.get().bootstrap()),
-            Entry::Vacant(place) => Ok(place.insert(Self::start(nodes)?).bootstrap()),
+            Entry::Vacant(runs_on) => Ok(runs_on.insert(Self::start(nodes)?).bootstrap()),
         }
     }
 
@@ -96,7 +95,7 @@ impl Kafka {
 
     /// The addresses for clients.
     pub fn bootstrap(&self) -> String {
-        let address = |node: &Node| format!("{}:{}", node.place.address(), node.port);
+        let address = |node: &Node| format!("{}:{}", node.runs_on.address(), node.port);
         let addresses: Vec<_> = self.nodes.iter().map(address).collect();
         addresses.join(",")
     }
@@ -194,7 +193,7 @@ impl Kafka {
                 .map(Into::into);
         let program = std::iter::once(command.get_program().to_owned());
         let args = program.chain(command.get_args().map(ToOwned::to_owned)).chain(heap);
-        let args = node.place.prefix().into_iter().chain(args);
+        let args = node.runs_on.prefix().into_iter().chain(args);
         node.server = Some(Server::start(args.chain([properties.into_os_string()]), &log)?);
         Ok(())
     }

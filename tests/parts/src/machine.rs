@@ -79,7 +79,6 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives it back.
     pub fn make_room(&self) -> Result<()> {
         std::fs::remove_file(self.path("filler")).context("the filler")
     }

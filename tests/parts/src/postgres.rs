@@ -12,17 +12,16 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-use crate::hosts::{Host, NETWORK, Place};
+use crate::hosts::{Host, NETWORK, RunsOn};
 use crate::ports;
 use crate::process::Server;
 use crate::store::{self, Workplace};
 
 const PACKAGE: &str = "PostgreSQL 15 (Debian: postgresql)";
 
-/// A server.
 pub struct Postgres {
     bin: PathBuf,
-    place: Place,
+    runs_on: RunsOn,
     has_tls: bool,
     port: u16,
     starts: usize,
@@ -33,14 +32,14 @@ pub struct Postgres {
 impl Postgres {
     /// Makes and starts one.
     pub fn start() -> Result<Self> {
-        let mut postgres = Self::make(Place::Loopback)?;
+        let mut postgres = Self::make(RunsOn::Loopback)?;
         postgres.run()?;
         Ok(postgres)
     }
 
     /// Makes and starts one on a test host, with the certificate and the key that these files hold.
     pub fn start_on(host: &Host, certificate: &Path, key: &Path) -> Result<Self> {
-        let mut postgres = Self::make(Place::Host(host.clone()))?;
+        let mut postgres = Self::make(RunsOn::Host(host.clone()))?;
         let hba = postgres.data().join("pg_hba.conf");
         fs::write(&hba, format!("{}\nhost all all {NETWORK} trust\n", fs::read_to_string(&hba)?))?;
         for (file, name) in [(certificate, "server.crt"), (key, "server.key")] {
@@ -57,12 +56,12 @@ impl Postgres {
         Ok(postgres)
     }
 
-    fn make(place: Place) -> Result<Self> {
+    fn make(runs_on: RunsOn) -> Result<Self> {
         let dir = Workplace::new()?;
         // Its user must come through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
         let port = *ports::free(1)?.first().context("a port")?;
-        let postgres = Self { bin: bin()?, place, has_tls: false, port, starts: 0, server: None, dir };
+        let postgres = Self { bin: bin()?, runs_on, has_tls: false, port, starts: 0, server: None, dir };
         let arguments = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", "-D"];
         let mut make = postgres.command(postgres.bin.join("initdb"));
         store::run(make.args(arguments).arg(postgres.data()), PACKAGE)?;
@@ -70,9 +69,9 @@ impl Postgres {
     }
 
     fn address(&self) -> String {
-        match &self.place {
+        match &self.runs_on {
             // Its name may lead to another address first.
-            Place::Loopback => "127.0.0.1".to_owned(),
+            RunsOn::Loopback => "127.0.0.1".to_owned(),
             host => host.address(),
         }
     }
@@ -110,7 +109,7 @@ impl Postgres {
             "wal_level=logical".to_owned(),
             "max_connections=300".to_owned(),
         ];
-        let mut arguments: Vec<OsString> = self.place.prefix();
+        let mut arguments: Vec<OsString> = self.runs_on.prefix();
         arguments.push(command.get_program().into());
         arguments.extend(command.get_args().map(ToOwned::to_owned));
         arguments.extend(["-D".into(), self.data().into_os_string()]);
@@ -123,7 +122,7 @@ impl Postgres {
 
     /// Ends it at once, connections and transactions with it.
     pub fn kill(&mut self) -> Result<()> {
-        let Place::Host(host) = &self.place else {
+        let RunsOn::Host(host) = &self.runs_on else {
             // Immediate shutdown: as after a power failure, but its processes and memory are gone for sure.
             return self.end("-QUIT");
         };

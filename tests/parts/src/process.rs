@@ -28,7 +28,6 @@ kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 "#;
 
-/// A running server.
 pub(crate) struct Server {
     leash: Child,
     pid: String,

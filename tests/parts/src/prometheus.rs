@@ -12,7 +12,6 @@ use crate::ports;
 use crate::process::Server;
 use crate::store::Workplace;
 
-/// A Prometheus.
 pub struct Prometheus {
     port: u16,
     _server: Server,
@@ -48,7 +47,6 @@ impl Prometheus {
         Ok(Self { port, _server: server, _dir: dir })
     }
 
-    /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -14,7 +14,6 @@ use crate::store::{self, Workplace};
 
 const VERSION: &str = "2.6.13.Final";
 
-/// A registry.
 pub struct Registry {
     app: PathBuf,
     port: u16,
@@ -24,7 +23,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one.
     pub fn start() -> Result<Self> {
         let app = store::part(&format!("apicurio-{VERSION}"), fetch)?;
         let port = *ports::free(1)?.first().context("a port")?;
@@ -58,7 +56,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends it.
     pub fn stop(&mut self) -> Result<()> {
         let server = self.server.take().context("it does not run")?;
         server.signal("-KILL")?;

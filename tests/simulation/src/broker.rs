@@ -39,7 +39,6 @@ const REACH_LIMIT: Duration = Duration::from_secs(1);
 
 /// The log and the lines to it.
 pub struct Broker {
-    /// What it holds.
     pub log: MemoryLog,
     node: Node,
     lines: Vec<watch::Sender<bool>>,
@@ -169,7 +168,6 @@ pub struct Line {
 }
 
 impl Line {
-    /// A router's line.
     pub const fn new(broker: Arc<Broker>, router: usize) -> Self {
         Self { broker, router }
     }

@@ -51,7 +51,6 @@ pub struct Reached {
     pub compared: u64,
 }
 
-/// A consumer's site.
 pub struct Consumer {
     pub number: AgreementNumber,
     /// The topic of its channel's log.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform::segments::memory_disk::MemoryDisk;
-use producer_agent::image::{Fold, ImageError, ImageStore};
+use producer_agent::image::{ImageChange, ImageError, ImageStore};
 
 type Contents = (BTreeMap<String, Vec<u8>>, u64);
 
@@ -34,7 +34,6 @@ impl Images {
         }
     }
 
-    /// They are gone.
     pub fn lose(&self) {
         *self.lock() = Sides::default();
     }
@@ -49,12 +48,12 @@ impl ImageStore for Images {
         Ok(self.lock().current.0.get(key).cloned())
     }
 
-    fn apply(&self, folds: &[Fold], position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
         let mut sides = self.lock();
-        for fold in folds {
-            match &fold.after {
-                Some(after) => sides.current.0.insert(fold.key.clone(), after.clone()),
-                None => sides.current.0.remove(&fold.key),
+        for change in changes {
+            match &change.after {
+                Some(after) => sides.current.0.insert(change.key.clone(), after.clone()),
+                None => sides.current.0.remove(&change.key),
             };
         }
         sides.current.1 = position;

@@ -67,7 +67,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All of them.
     pub const ALL: [Self; 28] = [
         Self::RouterCrash,
         Self::ProviderCrash,
@@ -99,7 +98,6 @@ impl Fault {
         Self::RewrittenFile,
     ];
 
-    /// In words.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RouterCrash => "router crashed",
@@ -183,7 +181,6 @@ impl Sky {
         self.lock().0.clone()
     }
 
-    /// The weather now.
     pub fn weather(&self) -> Weather {
         self.lock().1
     }

@@ -33,14 +33,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a request or a copy of one is under way after its sender gave it up, in milliseconds.
 const LATE: u64 = 20_000;
 
-/// A router's doors.
 #[derive(Clone)]
 pub struct Door {
-    /// Its machine.
     pub node: Node,
-    /// The agents' routes.
     pub agents: axum::Router,
-    /// The operators' routes.
     pub admin: axum::Router,
 }
 

@@ -23,7 +23,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub enum Deed {
     /// This agreement, in a new version.
     Amend(Json),
-    /// An agreement revoked.
     Revoke(AgreementNumber),
 }
 

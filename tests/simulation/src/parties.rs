@@ -16,19 +16,15 @@ use crate::oracle::{Oracle, Permits};
 use crate::plan::{self, Machine};
 use crate::register;
 
-/// The trust domain.
 const DOMAIN: &str = "sim.dit";
 
 /// The identities of all runs: their names are what counts.
 pub struct Identities {
-    /// Every agent's.
     pub agent: Identity,
-    /// Every router's.
     pub router: Identity,
 }
 
 impl Identities {
-    /// Issues them.
     pub fn issue() -> anyhow::Result<Self> {
         platform::identity::install_crypto();
         let authority = Authority::new(DOMAIN)?;
@@ -38,7 +34,6 @@ impl Identities {
     }
 }
 
-/// A site's agent.
 pub fn agent_of(machine: Machine) -> anyhow::Result<AgentId> {
     Ok(match machine {
         Machine::Provider(number) => format!("{}/agent", 4_000 + number).parse()?,
@@ -56,7 +51,6 @@ pub fn name_of(machine: Machine) -> String {
     }
 }
 
-/// All sites.
 pub fn sites() -> impl Iterator<Item = Machine> {
     let providers = (0..plan::PROVIDERS).filter_map(|number| usize::try_from(number).ok());
     let consumers = (0..plan::CONSUMERS).filter_map(|number| usize::try_from(number).ok());

@@ -42,7 +42,6 @@ pub enum Machine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
     Nothing,
-    /// A provider's images.
     Images,
     /// Everything since the backup.
     SinceBackup,
@@ -58,10 +57,8 @@ pub enum Late {
     All,
 }
 
-/// Something that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// A machine stops.
     Crash(Machine, Loss),
     /// A site's disk stops after so many writes; its machine a little later.
     StopDisk(Machine, u32),
@@ -69,23 +66,18 @@ pub enum Action {
     Start(Machine),
     /// A machine stands still.
     Pause(Machine),
-    /// It goes on.
     Resume(Machine),
     /// A router cannot reach the log.
     CutLog(usize),
-    /// It can again.
     RepairLog(usize),
     /// What a router sends the log does not arrive; control and leases, or all that it reads, come late.
     Unheard(usize, Late),
-    /// It does again.
     Heard(usize),
     /// A site cannot reach a router.
     CutSite(Machine, usize),
-    /// It can again.
     RepairSite(Machine, usize),
     /// Everything small goes wrong.
     Storm,
-    /// Little goes wrong.
     Calm,
     /// A machine's wall clock is off by milliseconds.
     Clock(Machine, i64),

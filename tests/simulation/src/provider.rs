@@ -22,7 +22,7 @@ use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
 use producer_agent::source::http::RequestSource;
 use producer_agent::source::http::items::ItemResult;
-use producer_agent::start::{self, Place, Started};
+use producer_agent::start::{self, StartParts, Started};
 use producer_agent::take::guard::Guard;
 use schemas::avro::schema::AvroSchema;
 use schemas::ids::{AgentId, ChannelName};
@@ -67,11 +67,9 @@ pub struct Account {
     left: usize,
     /// Told last, when everything was handed over.
     pub freshness: Option<Millis>,
-    /// Everything is acknowledged.
     pub is_drained: bool,
 }
 
-/// A provider's site.
 pub struct Provider {
     pub id: AgentId,
     pub channel: ChannelName,
@@ -90,13 +88,10 @@ pub struct ProviderParts<'p> {
     /// Whose agent it has.
     pub id: AgentId,
     pub channel: ChannelName,
-    /// Its certificate.
     pub identity: Identity,
     /// The folder of registers.
     pub files: &'p Path,
-    /// Who judges.
     pub oracle: Arc<Oracle>,
-    /// What goes wrong.
     pub sky: Arc<Sky>,
     /// How many changes it makes.
     pub changes: usize,
@@ -122,7 +117,6 @@ impl Provider {
         }
     }
 
-    /// The site's account.
     pub fn account(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,7 +153,7 @@ impl Provider {
         let client = Client::new("https://dit", &self.identity)?;
         let schema = AvroSchema::parse(register::SCHEMA)?;
         let images = || -> Result<Box<dyn ImageStore>, ImageError> { Ok(Box::new(self.images.clone())) };
-        let place = Place {
+        let parts = StartParts {
             id: &self.id,
             channel: &self.channel,
             schema: &schema,
@@ -171,7 +165,7 @@ impl Provider {
         let mut retry = Retry::default();
         loop {
             let told = |why: &start::Reopened| self.oracle.note(|| format!("{} reopens: {why}", self.id));
-            let Started { agent, mut sender, is_reopened } = match start::start(&place, &client, &told).await
+            let Started { agent, mut sender, is_reopened } = match start::start(&parts, &client, &told).await
             {
                 Ok(started) => started,
                 Err(error) if error.is_retryable() => {
@@ -186,7 +180,7 @@ impl Provider {
                 self.compare(&agent)?;
             }
             if is_reopened {
-                start::end_comparison(place.disk.as_ref(), place.dir)?;
+                start::end_comparison(parts.disk.as_ref(), parts.dir)?;
             }
             let sent = sender.sent();
             tokio::select! {

@@ -33,13 +33,11 @@ pub struct Row {
 /// A key and its row afterwards.
 pub type Change = (String, Option<Row>);
 
-/// Rows by key.
 pub type Rows = BTreeMap<String, Row>;
 
 /// What the register is, and all that has happened to each key.
 #[derive(Debug, Default)]
 pub struct Register {
-    /// The present rows.
     pub rows: Rows,
     /// All that was made of each key, in order.
     pub story: BTreeMap<String, Vec<Option<Row>>>,
@@ -48,7 +46,6 @@ pub struct Register {
 }
 
 impl Register {
-    /// Makes a change.
     pub fn change(&mut self, random: &mut Random) -> Change {
         let key = format!("k{:02}", random.below(KEYS));
         self.changes += 1;

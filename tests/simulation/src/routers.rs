@@ -29,17 +29,14 @@ const START_AGAIN: Duration = Duration::from_secs(1);
 /// The routers; clones share them.
 #[derive(Clone)]
 pub struct Routers {
-    /// The log.
     pub broker: Arc<Broker>,
     /// Where they are reached.
     pub lines: Lines,
-    /// Their certificate.
     pub identity: Identity,
     /// What their files say.
     pub declared: Declared,
     /// For keyed hashes.
     pub secret: NetworkSecret,
-    /// Those that serve.
     pub cores: Arc<Mutex<BTreeMap<usize, Core>>>,
 }
 

@@ -166,7 +166,7 @@ impl World {
         self.make_whole();
         let settled = tokio::time::timeout(SETTLE_LIMIT, self.settled()).await;
         if settled.is_err() {
-            self.oracle.broken(Promise::HonestProgress, format!("stalled: {}", self.standing()));
+            self.oracle.broken(Promise::HonestProgress, format!("stalled: {}", self.progress()));
         }
         self.look_at_end();
         self.replay().await?;

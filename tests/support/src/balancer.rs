@@ -43,7 +43,6 @@ impl Balancer {
         Ok(Self { address, task })
     }
 
-    /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }

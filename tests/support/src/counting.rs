@@ -1,13 +1,13 @@
 //! The counting rule by code of its own (protocols, 2): which records of a partition count, for those who judge the code that
 //! is tested.
 //!
-//! Owns one partition's current epoch, sequence and digest. It must share nothing with `schemas::table`.
+//! Owns one partition's current epoch, sequence and digest. It must share nothing with `schemas::epoch_table`.
 
 use schemas::digest;
+use schemas::epoch_table::Opening;
 use schemas::framing;
 use schemas::ids::{AgentId, Digest, Epoch};
 use schemas::record::{Kind, Provenance, Record};
-use schemas::table::Opening;
 
 /// What a record that counts is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

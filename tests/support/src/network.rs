@@ -31,12 +31,10 @@ use serde_json::json;
 
 use crate::publisher::{self, SCHEMA};
 
-/// The trust domain.
 pub const DOMAIN: &str = "test.dit";
 const EPOCH: Epoch = Epoch::new([7; 16]);
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The network.
 pub struct Network {
     pub router: Router,
     /// The authority that everybody trusts.
@@ -352,7 +350,6 @@ impl Network {
         (self.next, self.digest) = other;
     }
 
-    /// Where publishing stands.
     pub const fn published(&self) -> (Sequence, Digest) {
         (self.next, self.digest)
     }

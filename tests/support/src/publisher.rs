@@ -65,7 +65,6 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Before its opening.
     pub fn new(client: Client, epoch: Epoch) -> Self {
         let schema = SCHEMA.to_owned();
         Self { client, schema, epoch, next: Sequence::new(0), digest: digest::first(epoch) }
@@ -83,7 +82,6 @@ impl Publisher {
         Self { client, ..self.clone() }
     }
 
-    /// Opens the epoch.
     pub async fn open(&self, replaces: Option<Epoch>) -> Result<Position, ClientError> {
         let request = OpenRequest { epoch: self.epoch, replaces };
         send_json(self.client.post("/v1/channels/register/partitions/0/openings").json(&request)).await

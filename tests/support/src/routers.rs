@@ -13,10 +13,8 @@ use platform::pki::{Authority, Subject};
 use crate::balancer::Balancer;
 use crate::site::{Process, free_address, spawn};
 
-/// The trust domain.
 pub const DOMAIN: &str = "test.dit";
 
-/// The routers.
 pub struct Routers {
     dir: PathBuf,
     dit: PathBuf,
@@ -141,22 +139,18 @@ impl Routers {
         self.each.get(index).map(|one| one.admin)
     }
 
-    /// Where agents connect.
     pub fn agents(&self) -> String {
         format!("https://{}", self.agents.address())
     }
 
-    /// Where operators connect.
     pub fn operators(&self) -> String {
         format!("https://{}", self.operators.address())
     }
 
-    /// The authority's folder.
     pub fn pki(&self) -> PathBuf {
         self.dir.join("pki")
     }
 
-    /// The network's secret.
     pub fn secret(&self) -> &[u8] {
         &self.secret
     }

@@ -30,7 +30,6 @@ impl Process {
         Ok(())
     }
 
-    /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -136,12 +135,10 @@ impl Site {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The agents' listener.
     pub fn agents(&self) -> String {
         format!("https://{}", self.router)
     }
 
-    /// The operators' listener.
     pub fn admin(&self) -> String {
         format!("https://{}", self.admin)
     }

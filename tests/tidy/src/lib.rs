@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-/// The repository's root.
 pub fn root() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own)

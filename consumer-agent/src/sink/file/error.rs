@@ -8,7 +8,6 @@ use crate::sink::error::SinkError;
 /// Why a file sink refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FileSinkError {
-    /// Its segments.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// A file could not be written.

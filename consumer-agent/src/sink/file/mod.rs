@@ -139,7 +139,7 @@ impl FileSink {
             }
             batches.iter().for_each(|batch| self.fold(batch));
         }
-        if self.rows.standing().is_none_or(|cursor| cursor.snapshot.is_none()) {
+        if self.rows.cursor().is_none_or(|cursor| cursor.snapshot.is_none()) {
             // Nobody was told how far it had got: it begins anew.
             self.rows.forget_snapshot();
         }
@@ -275,7 +275,7 @@ impl Sink for FileSink {
     }
 
     fn cursor(&self) -> Option<Cursor> {
-        self.rows.standing().cloned()
+        self.rows.cursor().cloned()
     }
 
     async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {

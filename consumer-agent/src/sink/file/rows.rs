@@ -64,7 +64,7 @@ impl Rows {
     }
 
     /// Where to go on: in the snapshot that is not over, or behind the rows in force.
-    pub(super) fn standing(&self) -> Option<&Cursor> {
+    pub(super) fn cursor(&self) -> Option<&Cursor> {
         self.snapshot_cursor.as_ref().or(self.cursor.as_ref())
     }
 
@@ -197,10 +197,10 @@ mod tests {
         let ended = Batch { cursor: Some(live.clone()), ..batch(vec![upsert("b"), Effect::EndSnapshot]) };
         let mut rows = Rows::default();
         rows.apply(&decode(&encode(&in_snapshot)).unwrap());
-        assert_eq!((rows.standing(), rows.is_in_snapshot()), (Some(&cursor), true));
+        assert_eq!((rows.cursor(), rows.is_in_snapshot()), (Some(&cursor), true));
         assert!(rows.present.is_empty() && rows.cursor.is_none(), "readers see the replica as it was");
         rows.apply(&decode(&encode(&ended)).unwrap());
-        assert_eq!((rows.standing(), rows.is_in_snapshot()), (Some(&live), false));
+        assert_eq!((rows.cursor(), rows.is_in_snapshot()), (Some(&live), false));
         assert_eq!(rows.present.keys().collect::<Vec<_>>(), ["a", "b"]);
     }
 

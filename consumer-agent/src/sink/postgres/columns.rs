@@ -34,10 +34,8 @@ pub(super) const MOST_COLUMNS: usize = 1_600;
 /// So many of them may be an agreement's fields: two are ours.
 pub const MOST_FIELDS: usize = MOST_COLUMNS - 2;
 
-/// One column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Column {
-    /// Its name.
     pub(super) name: String,
     /// Its type as PostgreSQL spells it.
     pub(super) kind: String,

@@ -28,7 +28,7 @@ const SESSION: &str = "-c lock_timeout=30s -c statement_timeout=300s -c tcp_keep
 /// Where a replica table is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PostgresPlace {
+pub struct PostgresTarget {
     /// `postgresql://user@host:port/database`; the password stands in a file of its own.
     pub url: String,
     /// A file that holds the password, and nothing else.
@@ -46,7 +46,7 @@ fn default_schema() -> String {
     "dit".to_owned()
 }
 
-impl PostgresPlace {
+impl PostgresTarget {
     /// Whether it can be connected to by what it says; it is not asked.
     pub fn check(&self) -> Result<(), PostgresError> {
         way(self).map(drop)
@@ -70,19 +70,19 @@ impl Drop for Connection {
     }
 }
 
-/// Connects as the place says.
-pub(super) async fn connect(place: &PostgresPlace) -> Result<Connection, PostgresError> {
+/// Connects to the target.
+pub(super) async fn connect(target: &PostgresTarget) -> Result<Connection, PostgresError> {
     let late = |_| PostgresError::Late { doing: "connecting", seconds: CONNECT_LIMIT.as_secs() };
-    tokio::time::timeout(CONNECT_LIMIT, connect_now(place)).await.map_err(late)?
+    tokio::time::timeout(CONNECT_LIMIT, connect_now(target)).await.map_err(late)?
 }
 
-/// How the place is connected to, and the authorities that its certificate must lead to; none for a place on this machine.
+/// How to connect to the target, and the authorities that its certificate must lead to; none for a server on this machine.
 type Way = (Config, Option<rustls::ClientConfig>);
 
-/// What the place says, without asking it.
-fn way(place: &PostgresPlace) -> Result<Way, PostgresError> {
-    let wrong = |problem: String| PostgresError::Place { problem };
-    let mut config: Config = place
+/// The same from the configuration alone.
+fn way(target: &PostgresTarget) -> Result<Way, PostgresError> {
+    let wrong = |problem: String| PostgresError::Target { problem };
+    let mut config: Config = target
         .url
         .parse()
         .map_err(|e| wrong(format!("url: {e}; write postgresql://user@host:port/database")))?;
@@ -93,11 +93,11 @@ fn way(place: &PostgresPlace) -> Result<Way, PostgresError> {
         .keepalives_idle(KEEPALIVE)
         .tcp_user_timeout(KEEPALIVE)
         .options(options);
-    if let Some(file) = &place.password_file {
+    if let Some(file) = &target.password_file {
         let password = platform::closed::password(file).map_err(|error| wrong(error.to_string()))?;
         config.password(password);
     }
-    match &place.ca {
+    match &target.ca {
         Some(ca) => {
             config.ssl_mode(SslMode::Require);
             Ok((config, Some(tls(ca)?)))
@@ -109,9 +109,9 @@ fn way(place: &PostgresPlace) -> Result<Way, PostgresError> {
     }
 }
 
-async fn connect_now(place: &PostgresPlace) -> Result<Connection, PostgresError> {
+async fn connect_now(target: &PostgresTarget) -> Result<Connection, PostgresError> {
     let failed = PostgresError::during("connecting");
-    match way(place)? {
+    match way(target)? {
         (config, Some(tls)) => {
             let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
             Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
@@ -149,7 +149,7 @@ fn names_this_machine(host: &Host) -> bool {
 }
 
 fn tls(ca: &Path) -> Result<rustls::ClientConfig, PostgresError> {
-    let wrong = |problem: String| PostgresError::Place { problem: format!("{}: {problem}", ca.display()) };
+    let wrong = |problem: String| PostgresError::Target { problem: format!("{}: {problem}", ca.display()) };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| wrong(e.to_string()))? {
         let certificate = certificate.map_err(|e| wrong(e.to_string()))?;

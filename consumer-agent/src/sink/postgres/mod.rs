@@ -28,7 +28,7 @@ use super::error::SinkError;
 use super::{Batch, See, Sink, StreamHead};
 
 pub use columns::MOST_FIELDS;
-pub use connection::PostgresPlace;
+pub use connection::PostgresTarget;
 pub use parked::{Decision, ParkedRow, decide, parked};
 
 /// Classes of the server's refusals that no repeat changes: features, values, constraints, rights, dependants, names.
@@ -39,18 +39,15 @@ const TRANSACTION_LIMIT: Duration = Duration::from_secs(600);
 /// Why PostgreSQL did not take a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    /// The configuration.
     #[error("[agreement.postgres]: {problem}")]
-    Place {
+    Target {
         /// What is wrong, and what to write.
         problem: String,
     },
-    /// The server.
     #[error("PostgreSQL, {doing}: {}", in_words(.error))]
     Server {
         /// What was being done.
         doing: &'static str,
-        /// What it said.
         error: tokio_postgres::Error,
     },
     /// It says nothing.
@@ -65,37 +62,23 @@ pub enum PostgresError {
     #[error(
         "there is no schema {schema} that the role may write; as its owner: CREATE SCHEMA {schema} AUTHORIZATION <role>"
     )]
-    NoSchema {
-        /// Its name.
-        schema: String,
-    },
+    NoSchema { schema: String },
     /// A table of this name that is not ours.
     #[error(
         "table {table} exists and was not made by this agreement's agent; rename it, or give another table"
     )]
-    Foreign {
-        /// Its name.
-        table: String,
-    },
+    Foreign { table: String },
     /// A person has altered it.
     #[error(
         "table {table} was altered: {}; undo that, or drop the table and its line in dit_replica, and all is received anew",
         .differences.join("; ")
     )]
-    Altered {
-        /// Its name.
-        table: String,
-        differences: Vec<String>,
-    },
+    Altered { table: String, differences: Vec<String> },
     /// More than a table can have.
     #[error(
         "table {table} would have {count} columns, PostgreSQL takes at most {MOST_COLUMNS}: receive into files, or name fewer fields in the agreement"
     )]
-    ManyColumns {
-        table: String,
-        /// How many.
-        count: usize,
-    },
+    ManyColumns { table: String, count: usize },
     /// Another agent has written.
     #[error(
         "another agent writes table {table}: the cursor is not where this agent left it; stop one of them"
@@ -160,22 +143,22 @@ struct Known {
 
 /// A replica in a table.
 pub struct PostgresSink {
-    place: PostgresPlace,
+    target: PostgresTarget,
     agreement: AgreementNumber,
     table: Table,
     connection: Option<Connection>,
     known: Option<Known>,
     /// The cursor as it was last known.
-    standing: Option<Cursor>,
+    cursor: Option<Cursor>,
     /// The stream's schema and its columns.
     stream: Option<(AvroSchema, Vec<Column>)>,
 }
 
 impl PostgresSink {
-    /// A sink for an agreement; it connects when it is first needed. `name` is the table's unless the place says so.
-    pub fn new(place: PostgresPlace, agreement: AgreementNumber, name: &str) -> Self {
-        let table = Table::new(&place.schema, place.table.as_deref().unwrap_or(name));
-        Self { place, agreement, table, connection: None, known: None, standing: None, stream: None }
+    /// A sink for an agreement; it connects when it is first needed. `name` is the table's unless the target says so.
+    pub fn new(target: PostgresTarget, agreement: AgreementNumber, name: &str) -> Self {
+        let table = Table::new(&target.schema, target.table.as_deref().unwrap_or(name));
+        Self { target, agreement, table, connection: None, known: None, cursor: None, stream: None }
     }
 
     async fn make_ready(&mut self) -> Result<(), PostgresError> {
@@ -185,7 +168,7 @@ impl PostgresSink {
             return Ok(());
         }
         (self.connection, self.known) = (None, None);
-        let mut connection = connect(&self.place).await?;
+        let mut connection = connect(&self.target).await?;
         let transaction =
             connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
         let stored = self.table.read(&transaction, &self.agreement).await?;
@@ -194,7 +177,7 @@ impl PostgresSink {
         transaction.commit().await.map_err(PostgresError::during("committing"))?;
         let is_made = !stored.columns.is_empty();
         let rows = if is_made { self.table.count(&connection.client).await? } else { 0 };
-        self.standing.clone_from(&stored.cursor);
+        self.cursor.clone_from(&stored.cursor);
         (self.connection, self.known) = (Some(connection), Some(Known { stored, rows, parked }));
         Ok(())
     }
@@ -229,7 +212,7 @@ impl PostgresSink {
                 return Err(PostgresError::Late { doing: "writing", seconds }.into());
             }
         }
-        self.standing.clone_from(&next.stored.cursor);
+        self.cursor.clone_from(&next.stored.cursor);
         (self.connection, self.known) = (Some(connection), Some(next));
         Ok(())
     }
@@ -246,14 +229,14 @@ impl Sink for PostgresSink {
     }
 
     fn cursor(&self) -> Option<Cursor> {
-        self.standing.clone()
+        self.cursor.clone()
     }
 
     async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
         self.make_ready().await?;
         let derived = head.derived.clone();
         let wanted = field_columns(&derived)
-            .map_err(|e| PostgresError::Place { problem: format!("the stream's schema: {e}") })?;
+            .map_err(|e| PostgresError::Target { problem: format!("the stream's schema: {e}") })?;
         let count = wanted.len() + own_columns().len();
         if count > MOST_COLUMNS {
             return Err(PostgresError::ManyColumns { table: self.table.words().to_owned(), count }.into());

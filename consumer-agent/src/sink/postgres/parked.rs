@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::PostgresError;
 use super::columns::quoted;
-use super::connection::{PostgresPlace, connect};
+use super::connection::{PostgresTarget, connect};
 
 /// Keys that may be parked: more is a table that refuses, not rows that are refused, and a person must look first.
 pub(super) const LIMIT: usize = 100;
@@ -27,7 +27,6 @@ pub struct ParkedRow {
     pub key: String,
     /// What the server said; it may name values.
     pub reason: String,
-    /// Since when.
     pub since: Millis,
     /// Later events of the key that wait behind it.
     pub waiting: i64,
@@ -53,7 +52,6 @@ impl Decision {
     }
 }
 
-/// The table's statements.
 pub(super) struct Parking {
     sql: String,
 }
@@ -217,14 +215,14 @@ fn bytes(row: &Row) -> Vec<u8> {
 
 /// What is parked of an agreement's replica, the longest first.
 pub async fn parked(
-    place: &PostgresPlace,
+    target: &PostgresTarget,
     agreement: &AgreementNumber,
 ) -> Result<Vec<ParkedRow>, PostgresError> {
-    let connection = connect(place).await?;
+    let connection = connect(target).await?;
     let select = format!(
         "SELECT key, reason, (extract(epoch FROM since) * 1000)::bigint, waiting, asked
          FROM {} WHERE agreement = $1 ORDER BY since, key",
-        Parking::of(&place.schema).sql
+        Parking::of(&target.schema).sql
     );
     let rows = connection.client.query(&select, &[&agreement.as_str()]).await;
     let rows = rows.map_err(PostgresError::during("reading dit_parked"))?;
@@ -240,15 +238,15 @@ pub async fn parked(
 
 /// Writes a person's word on parked rows, on all of the replica's without keys; on how many.
 pub async fn decide(
-    place: &PostgresPlace,
+    target: &PostgresTarget,
     agreement: &AgreementNumber,
     decision: Decision,
     keys: Option<&[String]>,
 ) -> Result<u64, PostgresError> {
-    let connection = connect(place).await?;
+    let connection = connect(target).await?;
     let update = format!(
         "UPDATE {} SET asked = $2 WHERE agreement = $1 AND ($3::bytea[] IS NULL OR key = ANY($3))",
-        Parking::of(&place.schema).sql
+        Parking::of(&target.schema).sql
     );
     let keys: Option<Vec<&[u8]>> = keys.map(|keys| keys.iter().map(String::as_bytes).collect());
     let done = connection.client.execute(&update, &[&agreement.as_str(), &decision.as_str(), &keys]).await;

@@ -56,7 +56,7 @@ impl Replica<'_> {
     }
 
     fn spelt(&self, values: Texts) -> Result<Texts, PostgresError> {
-        let unusable = |error| PostgresError::Place { problem: format!("the stream's schema: {error}") };
+        let unusable = |error| PostgresError::Target { problem: format!("the stream's schema: {error}") };
         spelt(self.derived, values).map_err(unusable)
     }
 }

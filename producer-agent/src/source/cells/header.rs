@@ -14,20 +14,13 @@ pub enum HeaderError {
         field: String,
         /// The names that would do.
         looked: String,
-        /// The file's columns.
         found: String,
         /// What it looks like, with what to do.
         hint: String,
     },
     /// Two columns for one field.
     #[error("columns {first:?} and {second:?} both stand for field {field:?}")]
-    Twice {
-        field: String,
-        /// One column.
-        first: String,
-        /// The other.
-        second: String,
-    },
+    Twice { field: String, first: String, second: String },
     /// A field's type cannot be read from text.
     #[error("field {0:?} has a type that cannot be read from a cell; use a simple type or a nullable one")]
     Unsupported(String),

@@ -16,7 +16,7 @@ use kind::{Kind, Styles};
 
 pub use header::{HeaderError, hint, in_quotes};
 
-/// What stands in one place of a row.
+/// What stands in one index of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
     /// Text of a delimited file, as it stands there.
@@ -47,7 +47,7 @@ pub enum Cells {
 }
 
 impl Cells {
-    /// The cell at a place.
+    /// The cell at a index.
     pub fn get(&self, index: usize) -> Option<&Cell> {
         match self {
             Self::Ordered(cells) => cells.get(index),
@@ -112,7 +112,7 @@ impl RowEncoder {
         let mut used = BTreeSet::new();
         let mut fields = Vec::with_capacity(record.fields.len());
         let mut members = HashMap::new();
-        for (place, field) in record.fields.iter().enumerate() {
+        for (index, field) in record.fields.iter().enumerate() {
             let kind = Kind::of(&field.schema).ok_or_else(|| HeaderError::Unsupported(field.name.clone()))?;
             let names: Vec<String> = std::iter::once(&field.name)
                 .chain(&field.aliases)
@@ -123,9 +123,9 @@ impl RowEncoder {
             let index = match columns {
                 Columns::Open => {
                     // A field's own name stands for it, whatever else has that name as an alias.
-                    members.insert(column.clone(), place);
+                    members.insert(column.clone(), index);
                     for name in names {
-                        members.entry(name).or_insert(place);
+                        members.entry(name).or_insert(index);
                     }
                     None
                 }
@@ -175,28 +175,28 @@ impl RowEncoder {
                 }
             }
             Cells::Members(members) => {
-                let places = self.places(members)?;
-                for (field, place) in self.fields.iter().zip(places) {
-                    let cell = place.and_then(|index| members.get(index)).map(|(_, cell)| cell);
-                    self.put(field, place, cell, &mut out)?;
+                let indexes = self.indexes(members)?;
+                for (field, index) in self.fields.iter().zip(indexes) {
+                    let cell = index.and_then(|index| members.get(index)).map(|(_, cell)| cell);
+                    self.put(field, index, cell, &mut out)?;
                 }
             }
         }
         Ok(out)
     }
 
-    /// Where each field's member stands.
-    fn places(&self, members: &[(String, Cell)]) -> Result<Vec<Option<usize>>, CellError> {
-        let mut places: Vec<Option<usize>> = vec![None; self.fields.len()];
+    /// The index of each field's member.
+    fn indexes(&self, members: &[(String, Cell)]) -> Result<Vec<Option<usize>>, CellError> {
+        let mut indexes: Vec<Option<usize>> = vec![None; self.fields.len()];
         for (index, (name, _)) in members.iter().enumerate() {
             let field = self.members.as_ref().and_then(|known| known.get(name));
-            let Some(place) = field.and_then(|field| places.get_mut(*field)) else { continue };
-            if place.replace(index).is_some() {
+            let Some(member) = field.and_then(|field| indexes.get_mut(*field)) else { continue };
+            if member.replace(index).is_some() {
                 let problem = "another member stands for the same field".to_owned();
                 return Err(CellError { column: name.clone(), index: Some(index), problem });
             }
         }
-        Ok(places)
+        Ok(indexes)
     }
 
     fn put(

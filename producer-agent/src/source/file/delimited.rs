@@ -55,7 +55,6 @@ pub(super) struct Fault {
 /// Whether a record has come to its end with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It has.
     Whole,
     /// A quoted cell goes on in the next line.
     Open,

@@ -11,7 +11,7 @@ use schemas::key::{Key, KeySpec};
 use super::table::{Table, TableError};
 use crate::source::cells::{Cell, Cells, Columns};
 use crate::source::format::TableFormat;
-use crate::source::place::Place;
+use crate::source::location::Location;
 use crate::source::port::{Content, Notes, Rows, Source, SourceError, SourceRow};
 use crate::source::reader::{FitError, RowReader};
 use crate::source::row::{Extent, Parked, Row};
@@ -39,7 +39,6 @@ struct Misfit {
 /// Where a row's operation stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum OperationAt {
-    /// In a column.
     Column(usize),
     /// In the member of this name.
     Member(String),
@@ -94,8 +93,8 @@ impl OperationAt {
         let mut alike = table.header().iter().enumerate().filter(|(_, column)| bare(column) == bare(name));
         match (alike.next(), alike.next()) {
             (None, _) => Ok(None),
-            (Some((place, column)), None) if column == name => Ok(Some(match table.columns() {
-                Columns::Named(_) => Self::Column(place),
+            (Some((location, column)), None) if column == name => Ok(Some(match table.columns() {
+                Columns::Named(_) => Self::Column(location),
                 Columns::Open => Self::Member(name.clone()),
             })),
             // Read as a register, a change file would delete all that it does not name.
@@ -135,7 +134,7 @@ impl FileRows<'_> {
             if Some(name) == self.source.format.operation_column.as_deref() {
                 let reason =
                     format!("it has {name:?}, the first has not: which rows are changes is not sure");
-                return set_aside(row.place, None, reason, Extent::File);
+                return set_aside(row.location, None, reason, Extent::File);
             }
             if self.unknown.len() < NAMED {
                 self.unknown.insert(name.to_owned());
@@ -146,27 +145,27 @@ impl FileRows<'_> {
 
     fn of_changes(&self, row: &Row, operation: &OperationAt) -> SourceRow {
         let Ok(cells) = &row.content else { return self.reader.read(row) };
-        let place = row.place;
+        let location = row.location;
         match operation.read(cells) {
             Some("c" | "u") => self.reader.read(row),
             // Nothing but the key is looked at: the other cells may be empty, or not there.
             Some("d") => match self.reader.key(cells) {
-                Some(key) => SourceRow::Deleted { place, key },
+                Some(key) => SourceRow::Deleted { location, key },
                 None => {
                     let reason = "the key of what it deletes cannot be read".to_owned();
-                    set_aside(place, None, reason, Extent::Row)
+                    set_aside(location, None, reason, Extent::Row)
                 }
             },
             _ => {
                 let reason = "its operation is none of c, u, d".to_owned();
-                set_aside(place, self.reader.key(cells), reason, Extent::Row)
+                set_aside(location, self.reader.key(cells), reason, Extent::Row)
             }
         }
     }
 }
 
-fn set_aside(place: Place, key: Option<Key>, reason: String, extent: Extent) -> SourceRow {
-    SourceRow::Parked { key, parked: Parked { place, column: None, reason }, extent }
+fn set_aside(location: Location, key: Option<Key>, reason: String, extent: Extent) -> SourceRow {
+    SourceRow::Parked { key, parked: Parked { location, column: None, reason }, extent }
 }
 
 impl Iterator for FileRows<'_> {
@@ -184,16 +183,16 @@ impl Iterator for FileRows<'_> {
 impl Rows for FileRows<'_> {
     fn notes(&self) -> Notes {
         let mut remarks = Vec::new();
-        if let Some((count, place)) = self.table.loose() {
+        if let Some((count, location)) = self.table.loose() {
             remarks.push(format!(
                 "{count} row(s) have a quote within a cell that is not quoted, taken as it stands; the first at line {}, character {}",
-                place.line, place.character
+                location.line, location.character
             ));
         }
-        if let Some((count, place)) = self.table.rows_in_quotes() {
+        if let Some((count, location)) = self.table.rows_in_quotes() {
             remarks.push(format!(
                 "{count} row(s) have quotes around lines that look like rows, taken as text; the first at line {}, character {}: look whether a quote is missing there",
-                place.line, place.character
+                location.line, location.character
             ));
         }
         let is_operation = |column: &&String| {

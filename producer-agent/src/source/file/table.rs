@@ -1,6 +1,6 @@
-//! A file as rows of cells, each with its place.
+//! A file as rows of cells, each with its location.
 //!
-//! Owns which form a file has and how far what is wrong in it reaches: a row that cannot be read is given with its place,
+//! Owns which form a file has and how far what is wrong in it reaches: a row that cannot be read is given with its location,
 //! not skipped; where nothing behind it can be trusted, it says so and is the last one.
 
 mod records;
@@ -14,14 +14,13 @@ use super::text::{Line, Lines, MAX_RECORD_BYTES};
 use super::trailer::Trailer;
 use crate::source::cells::{Cell, Cells, Columns};
 use crate::source::format::{FormatError, Quoting, TableFormat};
+use crate::source::location::Location;
 use crate::source::objects;
-use crate::source::place::Place;
 use crate::source::row::{Bad, Extent, Row};
 
 /// Why a file cannot be read as a table at all.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// The system refused.
     #[error("{path}: {error}")]
     Io {
         path: PathBuf,
@@ -59,7 +58,7 @@ enum Form {
 const LOOKED_AT: usize = 100;
 
 /// How many rows a person should know of, and the place of the first.
-pub type Noted = Option<(u64, Place)>;
+pub type Noted = Option<(u64, Location)>;
 
 /// A table being read.
 pub struct Table {
@@ -67,7 +66,7 @@ pub struct Table {
     form: Form,
     lines: Text,
     /// Where the next line begins.
-    next: Place,
+    next: Location,
     trailer: Option<Trailer>,
     rows: u64,
     loose: Noted,
@@ -94,7 +93,7 @@ impl Table {
         }
         let lines = Lines::new(Cursor::new(head).chain(file), encoding);
         let trailer = format.trailer.as_deref().map(Trailer::new);
-        let next = Place::START;
+        let next = Location::START;
         let mut table = Self {
             header: Vec::new(),
             form,
@@ -123,7 +122,7 @@ impl Table {
             return self.read_names();
         }
         let row = self.next().ok_or("the file is empty")?;
-        let cells = row.content.map_err(|bad| format!("line {}: {}", bad.place.line, bad.reason))?;
+        let cells = row.content.map_err(|bad| format!("line {}: {}", bad.location.line, bad.reason))?;
         let Cells::Ordered(cells) = cells else { return Err("it has no columns".to_owned()) };
         for cell in cells {
             match cell {
@@ -196,19 +195,24 @@ impl Table {
     }
 
     fn pass(&mut self, line: &Line) {
-        self.next = self.place().behind(&line.text, &self.lines.widths(line.bad.clone()));
+        self.next = self.location().behind(&line.text, &self.lines.widths(line.bad.clone()));
     }
 
-    fn place(&self) -> Place {
-        if self.next == Place::START { self.lines.start() } else { self.next }
+    fn location(&self) -> Location {
+        if self.next == Location::START { self.lines.start() } else { self.next }
     }
 
     /// A row that begins with a line, still without cells.
     fn begin(&self, line: Line) -> (Row, usize) {
-        let nothing = Bad { place: self.place(), reason: String::new(), extent: Extent::Row };
+        let nothing = Bad { location: self.location(), reason: String::new(), extent: Extent::Row };
         let widths = self.lines.widths(line.bad);
-        let row =
-            Row { place: self.place(), content: Err(nothing), text: line.text, starts: Vec::new(), widths };
+        let row = Row {
+            location: self.location(),
+            content: Err(nothing),
+            text: line.text,
+            starts: Vec::new(),
+            widths,
+        };
         (row, line.end)
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use encoding_rs::{Decoder, DecoderResult, Encoding};
 
-use crate::source::place::{Place, Widths};
+use crate::source::location::{Location, Widths};
 
 const BUFFER: usize = 64 * 1024;
 /// A record beyond this has lost its end: an image takes a tenth of it.
@@ -34,7 +34,6 @@ impl Line {
     }
 }
 
-/// Reads lines.
 pub(super) struct Lines<R> {
     input: R,
     decoder: Decoder,
@@ -66,8 +65,8 @@ impl<R: Read> Lines<R> {
     }
 
     /// Where the text begins: behind a byte order mark.
-    pub(super) const fn start(&self) -> Place {
-        Place { byte: self.mark, ..Place::START }
+    pub(super) const fn start(&self) -> Location {
+        Location { byte: self.mark, ..Location::START }
     }
 
     /// How wide a text of this file is.

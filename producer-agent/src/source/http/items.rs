@@ -18,7 +18,6 @@ pub enum Operation {
     Delete,
 }
 
-/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// `c`, `u` or `d`.
@@ -56,10 +55,7 @@ pub enum ItemResult {
         key: String,
     },
     /// It is not taken; nothing of it is kept.
-    Refused {
-        /// Why, and where.
-        reason: String,
-    },
+    Refused { reason: String },
 }
 
 /// What an item looks like, for messages.

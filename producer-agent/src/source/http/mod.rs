@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use self::items::{Item, Operation};
 use super::cells::{Cells, Columns};
 use super::format::TableFormat;
+use super::location::Location;
 use super::objects;
-use super::place::Place;
 use super::port::{Content, Notes, Rows, Source, SourceError, SourceRow};
 use super::reader::RowReader;
 use super::row::{Extent, Parked};
@@ -82,7 +82,7 @@ impl Rows for RequestRows<'_> {
 }
 
 fn set_aside(reason: String) -> SourceRow {
-    let parked = Parked { place: Place::NONE, column: None, reason };
+    let parked = Parked { location: Location::NONE, column: None, reason };
     SourceRow::Parked { key: None, parked, extent: Extent::Row }
 }
 
@@ -90,11 +90,11 @@ fn read(reader: &RowReader, item: &Item) -> SourceRow {
     if let Some(column) = reader.unknown(&item.row) {
         return set_aside(format!("the schema has no field {column:?}"));
     }
-    let place = Place::NONE;
+    let location = Location::NONE;
     match item.op {
-        Operation::Put => reader.read_cells(&item.row, place, |_| place),
+        Operation::Put => reader.read_cells(&item.row, location, |_| location),
         Operation::Delete => match reader.key(&item.row) {
-            Some(key) => SourceRow::Deleted { place, key },
+            Some(key) => SourceRow::Deleted { location, key },
             None => set_aside("the key cannot be made of the row's fields".to_owned()),
         },
     }

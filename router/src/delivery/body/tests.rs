@@ -30,7 +30,7 @@ struct Stream {
     beats: Tasks,
     metrics: Metrics,
     codec: DeliveryCodec,
-    pump: mpsc::Sender<Step>,
+    pump: mpsc::Sender<Outbound>,
     body: GatedBody,
     _tasks: Tasks,
 }
@@ -52,11 +52,11 @@ impl Stream {
         let encoder = Encoder::new(Format::Avro, &codec, SYNC);
         let number = "A".parse().unwrap();
         let gate = Gate::new(control.watch(), lease.clone(), number, AgreementVersion::new(1));
-        let (pump, steps) = mpsc::channel(4);
+        let (pump, outbound) = mpsc::channel(4);
         let entry = control.view().agreements.values().next().unwrap().agreement.clone();
         let body = GatedBody::new(GatedBodyParts {
             header: encoder.header(&codec, std::collections::BTreeMap::new()),
-            steps,
+            outbound,
             gate,
             encoder,
             delivered: places(3),
@@ -98,7 +98,7 @@ impl Stream {
     async fn give(&self, offset: u64) {
         let bytes = Bytes::from(format!("frame {offset}"));
         let frame = Frame { bytes, places: places(offset), rows: 1, followed: Vec::new() };
-        self.pump.send(Step::Frame(frame)).await.unwrap();
+        self.pump.send(Outbound::Frame(frame)).await.unwrap();
     }
 
     async fn change(&self, body: crate::control::change::Body) {

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use platform::traces::{Step as Way, Stepping};
+use platform::traces::{Stage, StageSpan};
 use reading::chunk::Item;
 use reading::located::LocatedChange;
 use schemas::delivery::CloseReason;
 use schemas::ids::{Offset, Partition};
-use scope::permit::{Outcome, Permitted, Standing};
+use scope::permit::{Outcome, Permitted, RecordMetadata};
 use scope::scope::Scope;
 use tokio::task::coop::consume_budget;
 
@@ -100,14 +100,14 @@ impl Session {
         permitted: &Permitted<Outcome>,
         scope: &Scope,
     ) -> Result<(), Stop> {
-        let standing = Standing {
+        let metadata = RecordMetadata {
             partition,
             offset: event.offset,
             event_at: event.event_at,
             logged_at: event.logged_at,
             trace: event.trace,
         };
-        if let Err(error) = self.encoder.event(permitted, standing) {
+        if let Err(error) = self.encoder.event(permitted, metadata) {
             self.park_event(partition, event, &error.into());
             return Ok(());
         }
@@ -141,9 +141,9 @@ impl Session {
     }
 
     /// The delivery of an event that somebody follows.
-    pub(super) fn follow(&self, partition: Partition, event: &LocatedChange) -> Option<Stepping> {
+    pub(super) fn follow(&self, partition: Partition, event: &LocatedChange) -> Option<StageSpan> {
         let step =
-            Stepping::on(Way::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;
+            StageSpan::on(Stage::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;
         let step = step.with("dit.agreement", self.gate.number().to_string());
         Some(step.with("messaging.kafka.offset", i64::try_from(event.offset.get()).unwrap_or(i64::MAX)))
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use platform::connection_reset::ConnectionReset;
-use platform::traces::Stepping;
+use platform::traces::StageSpan;
 use schemas::cursor::{Place, Snapshot};
 use schemas::delivery::{CloseReason, Delivery};
 use schemas::ids::AgentId;
@@ -42,7 +42,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the pump gives to the connection.
 #[derive(Debug)]
-pub enum Step {
+pub enum Outbound {
     /// Bytes to hand over.
     Frame(Frame),
     /// The stream is over.
@@ -51,7 +51,6 @@ pub enum Step {
 
 /// What a pump is made of.
 pub struct SessionParts {
-    /// Fills the frames.
     pub encoder: Encoder,
     /// What the agreement gives.
     pub grant: Grant,
@@ -62,7 +61,7 @@ pub struct SessionParts {
     /// Whether the agreement stands.
     pub gate: Gate,
     /// To the connection.
-    pub out: mpsc::Sender<Step>,
+    pub out: mpsc::Sender<Outbound>,
     /// Where the reader stands already.
     pub places: PerPartition<Place>,
     /// Who is told how the stream ended.
@@ -71,7 +70,6 @@ pub struct SessionParts {
     pub agent: AgentId,
     /// Breaks the connection of a peer that does not read.
     pub connection: ConnectionReset,
-    /// What is counted.
     pub meter: StreamMeter,
     /// What the consumer asked for.
     pub reconciliation: PendingReconciliation,
@@ -86,7 +84,7 @@ pub struct Session {
     subscription: Subscription,
     view: watch::Receiver<Arc<ControlView>>,
     gate: Gate,
-    out: mpsc::Sender<Step>,
+    out: mpsc::Sender<Outbound>,
     places: PerPartition<Place>,
     /// The snapshot that is under way.
     snapshot: Option<Snapshot>,
@@ -95,7 +93,7 @@ pub struct Session {
     connection: ConnectionReset,
     meter: StreamMeter,
     /// Deliveries of the frame being filled that somebody follows.
-    followed: Vec<Stepping>,
+    followed: Vec<StageSpan>,
     progress_timer: ProgressTimer,
     reconciliation: PendingReconciliation,
     _admission: Admission,
@@ -142,13 +140,13 @@ impl Session {
         }
         self.audit.note(ended).await;
         if let Stop::Close(closed) = stop {
-            let told = async {
+            let closing = async {
                 // When the connection is gone too, there is nobody to tell.
-                drop(out.send(Step::Close(closed)).await);
+                drop(out.send(Outbound::Close(closed)).await);
                 out.closed().await;
             };
             // A peer that does not read is not waited for (protocols, 6).
-            if tokio::time::timeout(CLOSE_LIMIT, told).await.is_err() {
+            if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
                 tracing::warn!(agent = %self.agent, agreement = %self.gate.number(), "a stream did not drain; its connection is reset");
                 self.connection.reset();
             }
@@ -289,7 +287,7 @@ impl Session {
         }
         let followed = std::mem::take(&mut self.followed);
         let frame = Frame { bytes, places: self.places.clone(), rows, followed };
-        self.out.send(Step::Frame(frame)).await.map_err(|_| Stop::Gone)
+        self.out.send(Outbound::Frame(frame)).await.map_err(|_| Stop::Gone)
     }
 }
 

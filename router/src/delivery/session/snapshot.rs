@@ -7,7 +7,7 @@ use std::sync::Arc;
 use schemas::cursor::Snapshot;
 use schemas::delivery::Delivery;
 use schemas::per_partition::PerPartition;
-use scope::permit::Standing;
+use scope::permit::RecordMetadata;
 use tokio::task::coop::consume_budget;
 
 use super::super::parked::Parked;
@@ -19,11 +19,11 @@ use crate::state::bootstrap::Bootstrap;
 impl Session {
     pub(super) async fn bootstrap(
         &mut self,
-        mut told: Snapshot,
+        mut announced: Snapshot,
         mut snapshots: PerPartition<Bootstrap>,
     ) -> Result<PerPartition<Follower>, Stop> {
-        let id = told.id;
-        self.snapshot = Some(told.clone());
+        let id = announced.id;
+        self.snapshot = Some(announced.clone());
         self.encoder.mark(&Delivery::SnapshotBegin { bootstrap: id })?;
         self.flush().await?;
         for partition in snapshots.iter().map(|(partition, _)| partition).collect::<Vec<_>>() {
@@ -37,7 +37,7 @@ impl Session {
                         Ok(present) => {
                             let view = Arc::clone(&self.view.borrow());
                             let scope = self.grant.scope(&view, present.schema, present.codec())?;
-                            let standing = Standing {
+                            let metadata = RecordMetadata {
                                 partition,
                                 offset: present.offset,
                                 event_at: present.event_at,
@@ -45,7 +45,7 @@ impl Session {
                                 trace: None,
                             };
                             match scope.judge_present(&present.key, present.image()) {
-                                Ok(Some(permitted)) => match self.encoder.event(&permitted, standing) {
+                                Ok(Some(permitted)) => match self.encoder.event(&permitted, metadata) {
                                     Ok(()) => self
                                         .meter
                                         .delivered(permitted.get().reason(), !scope.pending().is_empty()),
@@ -62,9 +62,9 @@ impl Session {
                     self.flush_if_full().await?;
                 }
                 // Also where a narrow scope gives nothing: silence would be taken for a stall.
-                told.places = snapshots.values().map(Bootstrap::place).collect();
-                self.snapshot = Some(told.clone());
-                self.encoder.mark(&Delivery::SnapshotProgress(told.clone()))?;
+                announced.places = snapshots.values().map(Bootstrap::place).collect();
+                self.snapshot = Some(announced.clone());
+                self.encoder.mark(&Delivery::SnapshotProgress(announced.clone()))?;
                 self.flush().await?;
             }
         }

@@ -10,9 +10,9 @@ use platform::shutdown::Tasks;
 use reading::codecs::{CodecError, Codecs};
 use schemas::change::ChangeCodec;
 use schemas::channel::ChannelKind;
+use schemas::epoch_table::{EpochTable, Opening};
 use schemas::ids::{Epoch, LogId, Partition};
 use schemas::record::Provenance;
-use schemas::table::{Opening, Table};
 
 use super::*;
 use crate::fanout::FanOut;
@@ -65,7 +65,7 @@ impl Channel {
             log.ensure_topic(&spec).await.unwrap();
         }
         let begin =
-            Checkpoint { log_id: LOG, as_of: Offset::new(0), freshness: None, table: Table::default() };
+            Checkpoint { log_id: LOG, as_of: Offset::new(0), freshness: None, table: EpochTable::default() };
         log.append(TOPIC, P0, vec![marks::record(Kind::Checkpoint, &begin.encode())]).await.unwrap();
         let source = PartitionSource {
             log: Arc::clone(&log) as Arc<dyn Log>,

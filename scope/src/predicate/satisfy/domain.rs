@@ -71,7 +71,6 @@ impl Domain {
         Self { may_be_null: true, universe: None, asked: Vec::new(), test }
     }
 
-    /// Both.
     pub(super) fn and(mut self, other: Self) -> Self {
         for ask in other.asked {
             if !self.asked.contains(&ask) {

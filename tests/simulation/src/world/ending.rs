@@ -74,7 +74,7 @@ impl World {
         None
     }
 
-    pub(super) fn standing(&self) -> String {
+    pub(super) fn progress(&self) -> String {
         self.waits_for().unwrap_or_else(|| "nothing".to_owned())
     }
 

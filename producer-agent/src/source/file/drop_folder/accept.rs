@@ -26,12 +26,10 @@ pub enum AcceptError {
         "{file} is a whole register, and {since} was taken since it was held: it would turn the register back. Drop it anew if that is meant"
     )]
     Older {
-        /// The held file.
         file: String,
         /// What was taken since.
         since: String,
     },
-    /// The system refused.
     #[error(transparent)]
     Drop(#[from] DropError),
 }

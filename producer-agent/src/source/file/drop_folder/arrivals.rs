@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-/// Watches one folder.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     #[cfg(target_os = "linux")]

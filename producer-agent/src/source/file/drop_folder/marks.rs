@@ -12,7 +12,7 @@ use super::beside;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Marker {
-    /// By standing still, or by having been renamed.
+    /// It stood still, or was renamed.
     #[default]
     None,
     /// By an empty file of its name and `.done` beside it.
@@ -35,7 +35,7 @@ impl Marker {
         let ending = self.ending()?;
         let mark = beside(path, ending);
         let is_there = match self {
-            Self::Sha256 => told_digest(&mark).is_some(),
+            Self::Sha256 => stated_digest(&mark).is_some(),
             _ => mark.is_file(),
         };
         (!is_there).then_some(ending)
@@ -54,9 +54,9 @@ pub(super) fn is_mark(name: &str) -> bool {
 
 /// Whether a file that was read has the digest that is told beside it.
 pub(super) fn check_digest(path: &Path, digest: Option<&str>) -> Result<(), String> {
-    let told = told_digest(&beside(path, ".sha256")).ok_or("its .sha256 has no digest")?;
+    let stated = stated_digest(&beside(path, ".sha256")).ok_or("its .sha256 has no digest")?;
     match digest {
-        Some(digest) if digest == told => Ok(()),
+        Some(digest) if digest == stated => Ok(()),
         digest => Err(format!(
             "its digest is {}, but its .sha256 has another; the file is not whole: drop it again",
             digest.unwrap_or("not known")
@@ -65,9 +65,9 @@ pub(super) fn check_digest(path: &Path, digest: Option<&str>) -> Result<(), Stri
 }
 
 /// The digest in a mark, as `sha256sum` writes it; none while it is being written.
-fn told_digest(mark: &Path) -> Option<String> {
+fn stated_digest(mark: &Path) -> Option<String> {
     let text = std::fs::read_to_string(mark).ok()?;
     let digits = text.trim_start_matches('\u{feff}').trim_start_matches('\\');
-    let told = digits.split_whitespace().next()?.to_lowercase();
-    (told.len() == 64 && told.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(told)
+    let stated = digits.split_whitespace().next()?.to_lowercase();
+    (stated.len() == 64 && stated.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(stated)
 }

@@ -107,7 +107,6 @@ pub enum Follows {
 /// A file that can be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
-    /// Where it is.
     pub path: PathBuf,
     /// Whether a person has accepted it.
     pub is_accepted: bool,

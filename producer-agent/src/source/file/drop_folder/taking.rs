@@ -140,7 +140,6 @@ impl Taking {
         &self.copy
     }
 
-    /// Its name.
     pub fn name(&self) -> String {
         self.original.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }

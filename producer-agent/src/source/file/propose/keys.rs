@@ -104,7 +104,7 @@ impl Keys {
         format: &TableFormat,
     ) -> Result<Option<(Vec<String>, u64)>, ProposeError> {
         let alone = self.columns.iter().enumerate().filter(|(_, column)| column.unique.is_some());
-        let rank = |(place, column): &(usize, &Tally)| (rank(&column.name, &KEY_WORDS), column.bytes, *place);
+        let rank = |(index, column): &(usize, &Tally)| (rank(&column.name, &KEY_WORDS), column.bytes, *index);
         if let Some((_, column)) = alone.min_by_key(rank) {
             return Ok(Some((vec![column.name.clone()], 0)));
         }

@@ -50,7 +50,6 @@ struct Tally {
 /// What is seen of all columns.
 pub(super) struct Kinds(Vec<Tally>);
 
-/// What was found.
 pub(super) struct Found {
     pub(super) columns: Vec<Column>,
     pub(super) date_format: Option<String>,

@@ -1,7 +1,7 @@
 //! What a delimited file of a register looks like: proposed from all of its rows, for a person to look at.
 //!
 //! Owns guesses, each of which is told. No agent reads by them: they become a configuration or arguments first, and what a
-//! file then does otherwise is refused by its place.
+//! file then does otherwise is refused by its location.
 
 mod keys;
 mod kinds;
@@ -24,21 +24,17 @@ use kinds::Kinds;
 pub struct Said {
     /// Between cells.
     pub delimiter: Option<char>,
-    /// The encoding's name.
     pub encoding: Option<String>,
     /// The columns of a file without a header line.
     pub header: Option<Vec<String>>,
-    /// The key's columns.
     pub key: Vec<String>,
 }
 
 /// Why nothing can be proposed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProposeError {
-    /// The file.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The file.
     #[error("{path}: {error}")]
     Unreadable {
         path: PathBuf,
@@ -61,7 +57,6 @@ pub enum ProposeError {
         /// What may be meant.
         hint: String,
     },
-    /// Not one row.
     #[error("{path}: none of its {rows} row(s) can be read{first}")]
     NoRow {
         path: PathBuf,
@@ -81,7 +76,6 @@ pub enum ProposeError {
     },
 }
 
-/// One column.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
     /// Its name, as in the file.
@@ -95,9 +89,7 @@ pub struct Column {
 /// What a file looks like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
-    /// The encoding's name.
     pub encoding: String,
-    /// Between cells.
     pub delimiter: char,
     /// Its columns, in order.
     pub columns: Vec<Column>,
@@ -132,7 +124,6 @@ impl Proposal {
         json!({"type": "record", "name": name, "fields": fields})
     }
 
-    /// The key's fields.
     pub fn key_fields(&self) -> Vec<String> {
         self.key.iter().map(|name| field_name(name)).collect()
     }
@@ -162,27 +153,7 @@ pub fn propose(file: &Path, said: &Said) -> Result<Proposal, ProposeError> {
     }
     let mut kinds = Kinds::of(&header);
     let mut keys = Keys::of(&header);
-    let mut read = 0_u64;
-    let mut bad = 0_u64;
-    let mut first_bad = None;
-    for row in table {
-        match row.content {
-            Ok(Cells::Ordered(cells)) => {
-                let texts: Vec<&str> = cells.iter().map(text).collect();
-                // The same row again tells nothing new.
-                if keys.see(&texts) {
-                    kinds.see(&texts);
-                }
-                read += 1;
-            }
-            Ok(Cells::Members(_)) => {}
-            Err(problem) => {
-                bad += 1;
-                first_bad
-                    .get_or_insert(format!("; the first at line {}: {}", problem.place.line, problem.reason));
-            }
-        }
-    }
+    let Seen { read, bad, first_bad } = see_rows(table, &mut keys, &mut kinds);
     let path = || file.to_owned();
     if read == 0 {
         return Err(ProposeError::NoRow { path: path(), rows: bad, first: first_bad.unwrap_or_default() });
@@ -210,6 +181,38 @@ pub fn propose(file: &Path, said: &Said) -> Result<Proposal, ProposeError> {
         rows: (read, bad),
         remarks,
     })
+}
+
+/// How many rows a file has.
+#[derive(Default)]
+struct Seen {
+    read: u64,
+    bad: u64,
+    /// Where the first row is that cannot be read, and why.
+    first_bad: Option<String>,
+}
+
+fn see_rows(table: Table, keys: &mut Keys, kinds: &mut Kinds) -> Seen {
+    let mut seen = Seen::default();
+    for row in table {
+        match row.content {
+            Ok(Cells::Ordered(cells)) => {
+                let texts: Vec<&str> = cells.iter().map(text).collect();
+                // The same row again tells nothing new.
+                if keys.see(&texts) {
+                    kinds.see(&texts);
+                }
+                seen.read += 1;
+            }
+            Ok(Cells::Members(_)) => {}
+            Err(problem) => {
+                seen.bad += 1;
+                let at = || format!("; the first at line {}: {}", problem.location.line, problem.reason);
+                seen.first_bad.get_or_insert_with(at);
+            }
+        }
+    }
+    seen
 }
 
 /// A cell's text; what is none is like an empty one here.

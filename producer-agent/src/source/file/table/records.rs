@@ -7,14 +7,14 @@ use super::super::text::{Line, MAX_RECORD_BYTES};
 use super::{Extent, Noted, Row, Table};
 use crate::source::cells::{Cell, Cells};
 use crate::source::format::Quoting;
-use crate::source::place::Place;
+use crate::source::location::Location;
 
 /// By RFC 4180 that is a cell; where quotes may be broken, nobody can tell.
 const ROW_LIKE: &str = "the quote that is opened here takes lines for text that look like rows: correct it, or say quoting = \"rfc4180\" \
      if the source writes such cells";
 
-fn note(noted: &mut Noted, place: Place) {
-    let (count, first) = noted.unwrap_or((0, place));
+fn note(noted: &mut Noted, location: Location) {
+    let (count, first) = noted.unwrap_or((0, location));
     *noted = Some((count + 1, first));
 }
 

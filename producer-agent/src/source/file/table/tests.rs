@@ -1,4 +1,4 @@
-//! Files as people have them: each row with its place, or why there is none.
+//! Files as people have them: each row with its location, or why there is none.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn cells(rows: &[Row]) -> Vec<Vec<String>> {
 
 fn bad(row: &Row) -> (u64, u64, u64, Extent, &str) {
     let bad = row.content.as_ref().unwrap_err();
-    (bad.place.line, bad.place.character, bad.place.byte, bad.extent, &bad.reason)
+    (bad.location.line, bad.location.character, bad.location.byte, bad.extent, &bad.reason)
 }
 
 fn plain() -> TableFormat {
@@ -46,8 +46,8 @@ fn quotes_marks_and_tabs_are_read() {
     let (header, found) = rows("a.csv", text.as_bytes(), &plain());
     assert_eq!(header, ["a", "b"], "the byte order mark is no part of a name");
     assert_eq!(cells(&found), [["x, \"y\"", "1\n2"], ["z", "3"]]);
-    assert_eq!(found.iter().map(|row| row.place.line).collect::<Vec<_>>(), [2, 4]);
-    assert_eq!((found[1].place.byte, found[1].place_of(1).byte), (24, 26));
+    assert_eq!(found.iter().map(|row| row.location.line).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!((found[1].location.byte, found[1].location_of(1).byte), (24, 26));
     for name in ["a.tsv", "A.TSV", "a.tab"] {
         let (header, found) = rows(name, b"a\tb\n1\t\n", &plain());
         assert_eq!(
@@ -64,14 +64,14 @@ fn lines_and_places_are_the_same_whatever_ends_them() {
             let text = ["a,b", "1,2", "", "3", "\"x", "y\",zž", "5,6"].join(end) + last;
             let (_, found) = rows("a.csv", text.as_bytes(), &plain());
             assert_eq!(
-                found.iter().map(|row| row.place.line).collect::<Vec<_>>(),
+                found.iter().map(|row| row.location.line).collect::<Vec<_>>(),
                 [2, 4, 5, 7],
                 "{end:?} {last:?}"
             );
             assert_eq!(bad(&found[1]).0, 4);
-            let place = found[2].place_of(1);
-            assert_eq!((place.line, place.character), (6, 4));
-            assert_eq!(usize::try_from(place.byte).unwrap(), text.find('z').unwrap());
+            let location = found[2].location_of(1);
+            assert_eq!((location.line, location.character), (6, 4));
+            assert_eq!(usize::try_from(location.byte).unwrap(), text.find('z').unwrap());
             assert_eq!(texts(&found[3]), ["5", "6"]);
         }
     }
@@ -95,7 +95,7 @@ fn every_encoding_gives_the_same_text_and_its_own_bytes() {
             (header, cells(&found)),
             (vec!["vārds".into(), "€".into()], vec![vec!["Žīgurs".into(), "ņ".into()]])
         );
-        assert_eq!(found[0].place_of(1).byte, byte, "{encoding}");
+        assert_eq!(found[0].location_of(1).byte, byte, "{encoding}");
     }
 }
 
@@ -169,20 +169,20 @@ fn a_quote_that_takes_rows_for_text_is_refused_or_told() {
     // By the RFC it is a cell.
     let (_, found) = rows("a.csv", text, &plain());
     assert_eq!(cells(&found), [["1", "open\n2,b\n3,closed"], ["4", "two\nlines"]]);
-    let told = |text: &[u8]| {
+    let noted = |text: &[u8]| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.csv"), text).unwrap();
         let mut table = Table::open(&dir.path().join("a.csv"), &plain()).unwrap();
         table.by_ref().for_each(drop);
-        table.rows_in_quotes().map(|(count, place)| (count, place.line, place.character))
+        table.rows_in_quotes().map(|(count, location)| (count, location.line, location.character))
     };
-    assert_eq!(told(text), Some((1, 2, 3)));
-    assert_eq!(told(b"n,k\n\"a\nb\",1\n\"a\nb, c\",2\n"), None, "the first lines are no rows");
+    assert_eq!(noted(text), Some((1, 2, 3)));
+    assert_eq!(noted(b"n,k\n\"a\nb\",1\n\"a\nb, c\",2\n"), None, "the first lines are no rows");
     let one_column = b"k,a,b\n1,\"Alfa,5\n2,Pipe 5\",6\n";
-    assert_eq!(told(one_column), Some((1, 2, 3)), "a row of three became a cell and a half");
+    assert_eq!(noted(one_column), Some((1, 2, 3)), "a row of three became a cell and a half");
     let (_, found) = rows("a.csv", one_column, &TableFormat { quoting: Quoting::Lenient, ..plain() });
     assert_eq!(bad(&found[0]).3, Extent::Quotes);
-    assert_eq!(told(b"k,n\n1,\"x\n2,y\n3,z\",w\n"), None, "it has a cell too many, and is parked");
+    assert_eq!(noted(b"k,n\n1,\"x\n2,y\n3,z\",w\n"), None, "it has a cell too many, and is parked");
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn objects_a_line_are_rows_too() {
         assert_eq!(texts(&found[1]), ["a=Null"]);
         assert_eq!(texts(&found[2])[0], "a=Nested");
         assert!(bad(&found[3]).4.contains("no JSON object") && bad(&found[4]).4.contains("twice"));
-        assert_eq!(found.iter().map(|row| row.place.line).collect::<Vec<_>>(), [2, 3, 5, 6, 7]);
-        assert_eq!((found[0].place_of(1).line, found[0].place_of(1).character), (2, 14));
+        assert_eq!(found.iter().map(|row| row.location.line).collect::<Vec<_>>(), [2, 3, 5, 6, 7]);
+        assert_eq!((found[0].location_of(1).line, found[0].location_of(1).character), (2, 14));
     }
     let said = |text: &str| open("a.json", text.as_bytes(), &plain()).unwrap_err();
     assert!(said("[{\"a\":1}]").contains("a JSON array; drop NDJSON"));

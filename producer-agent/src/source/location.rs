@@ -1,4 +1,4 @@
-//! Places in a file, for people who must find what is wrong there.
+//! Locations in a file, for people who must find what is wrong there.
 //!
 //! Owns counting of lines, characters and bytes. Every end of a line counts once: LF, CR LF, or CR alone.
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// Where something stands in a file as it lies on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     /// The line, counted from 1.
     pub line: u64,
     /// The character within the line, counted from 1.
@@ -16,24 +16,24 @@ pub struct Place {
     pub byte: u64,
 }
 
-impl Place {
+impl Location {
     /// Of what stands in no file.
     pub const NONE: Self = Self { line: 0, character: 0, byte: 0 };
     /// Where a file begins.
     pub const START: Self = Self { line: 1, character: 1, byte: 0 };
 
-    /// The place behind a text that begins here and has such widths.
+    /// The location behind a text that begins here and has such widths.
     pub fn behind(self, text: &str, widths: &Widths) -> Self {
-        let mut place = Self { byte: self.byte + widths.of(text), ..self };
+        let mut location = Self { byte: self.byte + widths.of(text), ..self };
         let mut rest = text.chars().peekable();
         while let Some(c) = rest.next() {
             match c {
                 '\r' if rest.peek() == Some(&'\n') => {}
-                '\n' | '\r' => (place.line, place.character) = (place.line + 1, 1),
-                _ => place.character += 1,
+                '\n' | '\r' => (location.line, location.character) = (location.line + 1, 1),
+                _ => location.character += 1,
             }
         }
-        place
+        location
     }
 }
 
@@ -83,8 +83,8 @@ mod tests {
     fn every_end_of_a_line_counts_once() {
         let widths = Widths::new(UTF_8, vec![]);
         let at = |text: &str| {
-            let place = Place::START.behind(text, &widths);
-            (place.line, place.character, place.byte)
+            let location = Location::START.behind(text, &widths);
+            (location.line, location.character, location.byte)
         };
         assert_eq!(at(""), (1, 1, 0));
         assert_eq!(at("ā,b"), (1, 4, 4));
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn bytes_are_the_files_own() {
         let behind = |encoding, bad: &[(usize, usize)], text: &str| {
-            Place::START.behind(text, &Widths::new(encoding, bad.to_vec())).byte
+            Location::START.behind(text, &Widths::new(encoding, bad.to_vec())).byte
         };
         assert_eq!(behind(UTF_16LE, &[], "aā😀"), 8);
         assert_eq!(behind(encoding_rs::WINDOWS_1257, &[], "aāž"), 3);

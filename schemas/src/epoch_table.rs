@@ -16,7 +16,6 @@ use crate::record::Provenance;
 /// The beginning of an epoch in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
-    /// Who opens.
     pub agent: AgentId,
     /// The new epoch.
     pub epoch: Epoch,
@@ -90,11 +89,11 @@ pub enum Skip {
 
 /// The table of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Table {
+pub struct EpochTable {
     entries: BTreeMap<Writer, Entry>,
 }
 
-impl Table {
+impl EpochTable {
     /// The entry of a writer.
     pub fn entry(&self, writer: &Writer) -> Option<&Entry> {
         self.entries.get(writer)
@@ -193,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_record_counts_once_and_in_order() {
-        let mut table = Table::default();
+        let mut table = EpochTable::default();
         assert_eq!(table.open(KIND, &opening("a", 1, None)), Ok(()));
         let first = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
         let second = provenance("a", 1, 1, first.digest, b"y");
@@ -206,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_opening_that_names_another_epoch_loses() {
-        let mut table = Table::default();
+        let mut table = EpochTable::default();
         assert_eq!(table.open(KIND, &opening("a", 1, None)), Ok(()));
         assert_eq!(table.open(KIND, &opening("b", 2, None)), Err(Skip::OtherEpoch));
         assert_eq!(table.open(KIND, &opening("b", 2, Some(1))), Ok(()));
@@ -216,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_opening_says_where_the_epochs_before_it_ended() {
-        let mut table = Table::default();
+        let mut table = EpochTable::default();
         assert_eq!(table.open(KIND, &opening("a", 1, None)), Ok(()));
         let first = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
         assert_eq!(table.count(KIND, &first, b"k", b"x"), Ok(()));
@@ -233,7 +232,7 @@ mod tests {
 
     #[test]
     fn on_a_collection_channel_participants_do_not_void_each_other() {
-        let mut table = Table::default();
+        let mut table = EpochTable::default();
         let mut other = opening("a", 2, None);
         other.agent = "5000/a".parse().unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(table.open(ChannelKind::Collection, &opening("a", 1, None)), Ok(()));
