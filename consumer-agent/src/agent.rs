@@ -309,3 +309,6 @@ fn tell_reconciled(number: &AgreementNumber, reconciled: &Reconciled, meter: Opt
         meter.reconciled(reconciled);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 pub mod agent;
 pub mod agents;
 pub mod config;
+#[cfg(test)]
+mod fixtures;
 pub mod metrics;
 pub mod observe;
 pub mod phase;

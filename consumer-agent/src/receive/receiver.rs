@@ -321,3 +321,6 @@ async fn compare(
         })),
     })
 }
+
+#[cfg(test)]
+mod tests;
