@@ -69,6 +69,7 @@ laws!(
     times_find_offsets,
     a_compacted_topic_keeps_each_keys_newest_record_at_its_offset,
     readers_of_one_partition_do_not_disturb_each_other,
+    a_topic_that_was_just_made_is_there_for_every_reader,
 );
 
 const RESTLESS: EmbeddedOptions =
@@ -243,4 +244,22 @@ async fn a_compacted_topic_keeps_each_keys_newest_record_at_its_offset(log: &dyn
     let found: std::collections::BTreeMap<_, _> =
         found.map(|s| (text(s.record.key), (s.offset, text(s.record.value)))).collect();
     assert_eq!(found, newest);
+}
+
+async fn a_topic_that_was_just_made_is_there_for_every_reader(log: &dyn Log) {
+    for number in 0..12 {
+        let topic = format!("new-{number}");
+        assert!(log.ensure_topic(&spec(&topic, 3)).await.unwrap());
+        let partitions = (0..3).map(Partition::new);
+        let read = partitions.flat_map(|partition| {
+            let wait = Duration::from_millis(20);
+            let first = Offset::new(0);
+            [Duration::ZERO, wait].map(|wait| log.read(&topic, partition, first, 100, wait))
+        });
+        for batch in futures_util::future::join_all(read).await {
+            assert_eq!(batch.unwrap(), Batch { records: Vec::new(), next: Offset::new(0) }, "{topic}");
+        }
+        log.append(&topic, P0, vec![record("k", "v")]).await.unwrap();
+        assert_eq!(values(log, &topic, 0).await, ["v"]);
+    }
 }

@@ -139,30 +139,51 @@ impl KafkaLog {
         Ok((reader.map_err(|error| topic_error(partition, &error))?, bounds))
     }
 
-    /// What is there now.
+    /// What is there now. A broker that does not know the partition yet is asked again.
     async fn read_now(
         &self,
         partition: &TopicPartition,
         from: Offset,
         max_bytes: usize,
     ) -> Result<Batch, ReadError> {
+        let mut retry = Retry::new(FIRST_RETRY, LONGEST_RETRY);
+        let until = tokio::time::Instant::now() + SETTLING;
+        loop {
+            match self.read_once(partition, from, max_bytes).await? {
+                Ok(batch) => return Ok(batch),
+                Err(error) if is_settling(&error) && tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(retry.next_wait()).await;
+                }
+                Err(error) => return Err(topic_error(partition, &error).into()),
+            }
+        }
+    }
+
+    /// What is there now, or a reader's own error.
+    async fn read_once(
+        &self,
+        partition: &TopicPartition,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Result<Batch, KafkaError>, ReadError> {
         let deadline = || tokio::time::Instant::now() + REQUEST_LIMIT;
         if let Some(reader) = self.catch_up.resume(partition, from) {
-            let collected = reader.collect(max_bytes, deadline(), true).await;
-            if let Collected::Records(batch) = collected.map_err(|error| topic_error(partition, &error))? {
-                return Ok(batch);
+            match reader.collect(max_bytes, deadline(), true).await {
+                Ok(Collected::Records(batch)) => return Ok(Ok(batch)),
+                Ok(Collected::End | Collected::Nothing) => {}
+                Err(error) => return Ok(Err(error)),
             }
         }
         let (reader, bounds) = self.enter(&self.catch_up, partition, from).await?;
         if from == bounds.next {
-            return Ok(Batch { records: Vec::new(), next: from });
+            return Ok(Ok(Batch { records: Vec::new(), next: from }));
         }
         match reader.collect(max_bytes, deadline(), true).await {
-            Ok(Collected::Records(batch)) => Ok(batch),
+            Ok(Collected::Records(batch)) => Ok(Ok(batch)),
             // The end was reached after the bounds were asked for: what lies before them are gaps.
-            Ok(Collected::End) => Ok(Batch { records: Vec::new(), next: bounds.next.max(from) }),
+            Ok(Collected::End) => Ok(Ok(Batch { records: Vec::new(), next: bounds.next.max(from) })),
             Ok(Collected::Nothing) => Err(late(partition).into()),
-            Err(error) => Err(topic_error(partition, &error).into()),
+            Err(error) => Ok(Err(error)),
         }
     }
 
@@ -186,7 +207,11 @@ impl KafkaLog {
         match reader.collect(max_bytes, deadline, false).await {
             Ok(Collected::Records(batch)) => Ok(batch),
             Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
-            // The partition may have gone: the next reading asks for the bounds and says so.
+            // The partition may be new, or have gone. Its bounds say which.
+            Err(error) if is_settling(&error) => {
+                self.bounds_of(partition).await?;
+                Ok(Batch { records: Vec::new(), next: from })
+            }
             Err(error) => Err(topic_error(partition, &error).into()),
         }
     }
