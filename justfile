@@ -43,6 +43,10 @@ bench-log:
 bench-scope:
     cargo bench -p scope
 
+# The scope engine's benchmarks compared with another commit's: instructions (needs valgrind), then times in turns.
+bench-compare COMMIT ROUNDS="7":
+    scope/benches/compare.sh {{COMMIT}} {{ROUNDS}}
+
 # Advisories and licences.
 deny:
     cargo deny check

@@ -3,7 +3,13 @@
 //! Owns the register, its territories and the mix of rules. Every event is an update of one row, both images judged, from
 //! their bytes to what is permitted.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark of its own data")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark of its own data"
+)]
 #![allow(missing_docs)]
 
 use std::hint::black_box;
@@ -11,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use schemas::avro::binary::{put_long, put_string};
 use schemas::avro::located::Ends;
 use schemas::avro::schema::AvroSchema;
@@ -260,4 +266,46 @@ fn delays(compiler: &Compiler, index: Index) {
 }
 
 criterion_group!(benches, judge, mixed, install);
-criterion_main!(benches);
+
+/// Names what is done so many times and no more, as `scopes_43:4096`: a count of instructions knows no noise.
+const ONCE: &str = "DIT_BENCH_ONCE";
+
+#[inline(never)]
+fn counted_work(times: usize, mut work: impl FnMut()) {
+    (0..times).for_each(|_| work());
+}
+
+fn once(name: &str, times: usize) {
+    let compiler = Compiler::new();
+    let by_territory =
+        |count| compiler.index((0..count).map(|number| format!("territory == \"{}\"", territory(number))));
+    let by_rules = |rest| compiler.index((0..10_000).map(|number| rule(number, rest)));
+    let judged = |index: &Index, territories| {
+        let mut events = Events::of(schema(), territories);
+        counted_work(times, || {
+            black_box(events.judge(index));
+        });
+    };
+    match name {
+        "compile" => counted_work(times, || {
+            black_box(compiler.scope(&rule(7, 5)));
+        }),
+        "scopes_1" => judged(&by_territory(1), 1),
+        "scopes_43" => judged(&by_territory(43), 43),
+        "scopes_1121" => judged(&by_territory(1_121), DRAWN),
+        "scopes_10000" => judged(&by_territory(10_000), DRAWN),
+        "residual_0" => judged(&by_rules(0), DRAWN),
+        "residual_1" => judged(&by_rules(1), DRAWN),
+        "residual_5" => judged(&by_rules(5), DRAWN),
+        other => panic!("{ONCE}: there is no work of the name {other}"),
+    }
+}
+
+fn main() {
+    if let Ok(asked) = std::env::var(ONCE) {
+        let (name, times) = asked.split_once(':').expect("a name and how many times");
+        return once(name, times.parse().unwrap());
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

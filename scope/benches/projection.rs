@@ -2,7 +2,13 @@
 //!
 //! Owns the record. Before anything is measured, all functions must give equal values.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark of its own data")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark of its own data"
+)]
 #![allow(missing_docs)]
 
 use std::hint::black_box;
@@ -10,7 +16,7 @@ use std::hint::black_box;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use schemas::avro::located::Ends;
 use schemas::avro::schema::AvroSchema;
 use schemas::key::KeySpec;
@@ -249,4 +255,32 @@ fn projection(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, projection);
-criterion_main!(benches);
+
+/// Names what is done so many times and no more, as `plan:4096`: a count of instructions knows no noise.
+const ONCE: &str = "DIT_BENCH_ONCE";
+
+#[inline(never)]
+fn counted_work(times: usize, mut work: impl FnMut()) {
+    (0..times).for_each(|_| work());
+}
+
+fn once(name: &str, times: usize) {
+    let sides = Sides::new();
+    let mut ends = Ends::default();
+    let mut out = Vec::with_capacity(1_024);
+    sides.plan(&mut ends, &mut out);
+    match name {
+        "plan" => counted_work(times, || sides.plan(&mut ends, &mut out)),
+        "plan_of_located" => counted_work(times, || sides.plan_of_located(&ends, &mut out)),
+        other => panic!("{ONCE}: there is no work of the name {other}"),
+    }
+}
+
+fn main() {
+    if let Ok(asked) = std::env::var(ONCE) {
+        let (name, times) = asked.split_once(':').expect("a name and how many times");
+        return once(name, times.parse().unwrap());
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}
