@@ -187,14 +187,14 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
         AvroSchema::parse(&config::read(&producer.schema)?)
             .with_context(|| producer.schema.display().to_string())?;
         producer.http.as_ref().map_or(Ok(()), producer_agent::endpoint::EndpointConfig::check)?;
-        let name = check_identity(&producer.identity)?.own_name(&producer.domain).with_context(named)?;
+        let name = check_name(&producer.identity, &producer.domain)?;
         if !matches!(name, Peer::Agent(_)) {
             bail!("{}: the certificate names {name}, not an agent of a participant", file.display());
         }
         "producer configuration"
     } else if has(&["data_dir", "agreement", "reconcile_every"]) {
         let consumer = consumer_agent::config::ConsumerConfig::read(file)?;
-        check_identity(&consumer.identity)?;
+        Identity::load(&consumer.identity)?;
         for agreement in &consumer.agreement {
             let target = agreement.postgres.as_ref().map_or(Ok(()), PostgresTarget::check);
             target.with_context(|| format!("{}: agreement {}", file.display(), agreement.number))?;
@@ -211,20 +211,17 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
     Ok(kind.into())
 }
 
-/// A certificate and the key that belongs to it.
-fn check_identity(files: &IdentityFiles) -> anyhow::Result<Identity> {
-    let identity = Identity::load(files)?;
-    identity.server_config().with_context(|| {
-        format!("{} and {} do not belong together", files.certificate.display(), files.key.display())
-    })?;
-    Ok(identity)
+/// Whom the certificate names, which its key and the authorities go with.
+fn check_name(files: &IdentityFiles, domain: &str) -> anyhow::Result<Peer> {
+    let name = Identity::load(files)?.own_name(domain);
+    name.with_context(|| files.certificate.display().to_string())
 }
 
 fn check_router(file: &Path) -> anyhow::Result<Option<(PathBuf, NetworkSecret)>> {
     let router = router::config::RouterConfig::read(file)?;
     let secret = router.secret(file)?;
     router.log(file)?;
-    let name = check_identity(&router.identity)?.own_name(&router.domain)?;
+    let name = check_name(&router.identity, &router.domain)?;
     if !matches!(name, Peer::Router(_)) {
         bail!("{}: the certificate names {name}, not a router", file.display());
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use schemas::ids::AgentId;
 use x509_parser::extensions::GeneralName;
@@ -59,6 +60,11 @@ pub enum IdentityError {
     /// The key lies open.
     #[error(transparent)]
     Open(#[from] crate::closed::Open),
+    /// Certificate and key were not made together.
+    #[error(
+        "{key} is not the key of the certificate in {certificate}: name the key that was made with it; the certificate stands first in its file"
+    )]
+    OtherKey { certificate: PathBuf, key: PathBuf },
     /// The parts do not make a TLS configuration.
     #[error("the identity does not fit together: {0}")]
     Tls(String),
@@ -145,11 +151,19 @@ impl Identity {
             let path = path.to_owned();
             move |problem: String| IdentityError::File { path, problem }
         };
-        identity.chain().map_err(named(&files.certificate))?;
+        let chain = identity.chain().map_err(named(&files.certificate))?;
         if let Some(until) = identity.expired() {
             return Err(IdentityError::Expired { path: files.certificate.clone(), until });
         }
-        identity.key().map_err(named(&files.key))?;
+        let key = identity.key().map_err(named(&files.key))?;
+        match CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()) {
+            Ok(_) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                let IdentityFiles { certificate, key, .. } = files.clone();
+                return Err(IdentityError::OtherKey { certificate, key });
+            }
+            Err(error) => return Err(named(&files.key)(format!("cannot be used for TLS: {error}"))),
+        }
         identity.roots().map_err(named(&files.authorities))?;
         Ok(identity)
     }
@@ -321,6 +335,27 @@ mod tests {
         let unreadable = named(&["spiffe://dit.lv/participant/4000", own]).unwrap_err();
         assert!(unreadable.to_string().contains("has 2 names of dit.lv"), "{unreadable}");
         assert!(matches!(named(&["spiffe://elsewhere/x"]), Err(PeerError::Foreign { .. })));
+    }
+
+    #[test]
+    fn the_key_of_another_certificate_is_named_with_both_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = crate::pki::Authority::open_or_create(dir.path(), "dit.lv").unwrap();
+        for name in ["one", "two"] {
+            let subject = crate::pki::Subject::Agent(format!("4000/{name}").parse().unwrap());
+            authority.issue_to(dir.path(), name, &subject).unwrap();
+        }
+        let own = IdentityFiles::beside(&dir.path().join("one.pem"));
+        assert!(Identity::load(&own).is_ok());
+        let mixed = IdentityFiles { key: dir.path().join("two-key.pem"), ..own.clone() };
+        let error = Identity::load(&mixed).map(drop).unwrap_err();
+        let IdentityError::OtherKey { certificate, key } = &error else { panic!("{error}") };
+        assert_eq!((certificate, key), (&own.certificate, &mixed.key));
+        // The authority's certificate put first in the file is no agent's own.
+        let chain = [own.authorities.as_path(), own.certificate.as_path()]
+            .map(|path| std::fs::read_to_string(path).unwrap());
+        std::fs::write(&own.certificate, chain.concat()).unwrap();
+        assert!(matches!(Identity::load(&own), Err(IdentityError::OtherKey { .. })));
     }
 
     #[test]

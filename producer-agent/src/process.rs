@@ -36,9 +36,12 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = ProducerConfig::read(path)?;
     let _telemetry = telemetry::init("dit-producer", config.log_format, "info,sled=warn")?;
     let identity = Identity::load(&config.identity)?;
-    let id = match identity.own_name(&config.domain)? {
+    let certificate = || config.identity.certificate.display().to_string();
+    let id = match identity.own_name(&config.domain).with_context(certificate)? {
         Peer::Agent(id) => id,
-        other => anyhow::bail!("the certificate names {other}, not an agent of a participant"),
+        other => {
+            anyhow::bail!("{}: the certificate names {other}, not an agent of a participant", certificate())
+        }
     };
     let client = Client::new(&config.router, &identity)?;
     let metrics = Metrics::new(&identity, vec![config.data_dir.clone()])?;

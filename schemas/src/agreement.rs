@@ -22,6 +22,16 @@ pub enum History {
     Full,
 }
 
+impl std::fmt::Display for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Since(since) => write!(f, "since {since}"),
+            Self::Full => f.write_str("full"),
+        }
+    }
+}
+
 /// What becomes of a named field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

@@ -79,7 +79,10 @@ pub enum StartPositionError {
     OtherVersion(u32, u32),
     /// Too much of the past.
     #[error("the agreement's history is {0}; ask for state, latest, or a later time")]
-    History(String),
+    History(History),
+    /// A cursor that lies in the past that the agreement does not give.
+    #[error("the agreement's history is {0}, and the cursor lies before it; begin again with from=state")]
+    BeforeHistory(History),
     /// Retention has passed the place.
     #[error("cursor_too_old: {0}; begin again with from=state")]
     TooOld(String),
@@ -232,10 +235,7 @@ pub async fn begin(
 /// `history` bounds past events; the present state is part of every agreement, and so is going on from a cursor
 /// that was reached under it.
 fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), StartPositionError> {
-    let denied = || {
-        let words = serde_json::to_string(&agreement.history).unwrap_or_default();
-        Err(StartPositionError::History(words))
-    };
+    let denied = || Err(StartPositionError::History(agreement.history));
     match (from, &agreement.history) {
         (StartPosition::Earliest | StartPosition::Time(_), History::None) => denied(),
         (StartPosition::Time(at), History::Since(since)) if *at < Millis::from(*since) => denied(),
@@ -254,10 +254,7 @@ async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Resu
     let source = feed.source();
     let first = source.log.offset_at(&source.topic, source.partition, floor.into()).await;
     if offset < first.map_err(ReaderError::from)? {
-        return Err(StartPositionError::History(format!(
-            "{:?}; the cursor lies before it",
-            agreement.history
-        )));
+        return Err(StartPositionError::BeforeHistory(agreement.history));
     }
     Ok(())
 }

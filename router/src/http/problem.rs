@@ -166,7 +166,7 @@ fn start_code(error: &StartPositionError) -> ErrorCode {
         | StartPositionError::OtherVersion(..)
         | StartPositionError::Unsealed => ErrorCode::CursorForeign,
         StartPositionError::Incomplete { .. } => ErrorCode::RegisterIncomplete,
-        StartPositionError::History(_) => ErrorCode::HistoryDenied,
+        StartPositionError::History(_) | StartPositionError::BeforeHistory(_) => ErrorCode::HistoryDenied,
         StartPositionError::TooOld(_) => ErrorCode::CursorTooOld,
         StartPositionError::Lost(_) => ErrorCode::LostTopic,
         StartPositionError::Reader(error) => reader_code(error),

@@ -121,13 +121,22 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
     match tokio::time::timeout(BODY_LIMIT, read).await {
         // The room is taken until the request is done: so long its bytes are in memory.
         Ok((_room, Ok(bytes))) => next.run(Request::from_parts(head, bytes.into())).await,
-        Ok((_, Err(_))) => {
-            let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes, or broke off");
+        Ok((_, Err(error))) if is_too_long(&error) => {
+            let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes");
             Refused::new(ErrorCode::BatchTooLarge, detail).into_response()
+        }
+        Ok((_, Err(error))) => {
+            let detail = format!("the body broke off ({error}); send it again");
+            Refused::new(ErrorCode::RequestMalformed, detail).into_response()
         }
         Err(_) => Refused::new(ErrorCode::RequestSlow, "the body took too long to come; send it again")
             .into_response(),
     }
+}
+
+/// Whether a body has more bytes than it may, and not another fault.
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
 }
 
 /// The routes as one connection's peer finds them.

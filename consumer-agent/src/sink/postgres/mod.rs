@@ -97,6 +97,17 @@ pub enum PostgresError {
     /// What stands in `dit_replica` cannot be read.
     #[error("the line of {table} in dit_replica cannot be read: {problem}; drop the table and the line")]
     Line { table: String, problem: String },
+    #[error(
+        "dit_replica says that the agreement's rows are in table {there}, and the configuration names {table}: name {there}, or drop it and the agreement's line in dit_replica"
+    )]
+    OtherTable { table: String, there: String },
+    #[error(
+        "the line of {table} in dit_replica has format {format}, this binary knows up to {known}: use a newer dit"
+    )]
+    Newer { table: String, format: i32, known: i32 },
+    /// A batch before the sink was made ready for its stream.
+    #[error("table {0} was not looked at before it was written: the stream is begun again")]
+    NotReady(String),
 }
 
 impl PostgresError {
@@ -110,7 +121,7 @@ impl PostgresError {
             Self::Server { error, .. } => {
                 error.code().is_some_and(|code| LASTING.iter().any(|class| code.code().starts_with(class)))
             }
-            Self::Late { .. } => false,
+            Self::Late { .. } | Self::NotReady(_) => false,
             _ => true,
         }
     }
@@ -189,11 +200,7 @@ impl PostgresSink {
         work: impl AsyncFnOnce(&Table, &Transaction<'_>, &mut Known) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let (Some(mut connection), Some(mut next)) = (self.connection.take(), self.known.take()) else {
-            return Err(PostgresError::Line {
-                table: self.table.words().to_owned(),
-                problem: "it was not read".to_owned(),
-            }
-            .into());
+            return Err(PostgresError::NotReady(self.table.words().to_owned()).into());
         };
         let stored = next.stored.clone();
         let whole = async {

@@ -120,12 +120,10 @@ impl Table {
         let line = |problem: String| PostgresError::Line { table: table.clone(), problem };
         let (name, format): (String, i32) = (row.get(0), row.get(1));
         if name != self.name {
-            return Err(line(format!("the agreement's rows are in table {name}")));
+            return Err(PostgresError::OtherTable { table, there: name });
         }
         if format > FORMAT_IN_SNAPSHOT {
-            return Err(line(format!(
-                "it has format {format}, this binary knows up to {FORMAT_IN_SNAPSHOT}; use a newer dit"
-            )));
+            return Err(PostgresError::Newer { table, format, known: FORMAT_IN_SNAPSHOT });
         }
         let cursor: Option<String> = row.get(2);
         let columns: String = row.get(5);
