@@ -1,4 +1,4 @@
-//! A state that the log has left behind: refused by name, and repaired by the provider's reopen.
+//! A state that the log has left behind: refused with its reason, and repaired by the provider's reopen.
 
 #![allow(
     clippy::unwrap_used,

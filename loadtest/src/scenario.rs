@@ -1,6 +1,6 @@
 //! A scenario's file.
 //!
-//! Owns its keys; their doc comments are the reference. A key that is not here is refused by name.
+//! Owns its keys; their doc comments are the reference. A key that is not here is refused, and the error names it.
 
 use std::path::Path;
 

@@ -47,7 +47,7 @@ impl<E: Into<anyhow::Error>> From<E> for IntakeEnded {
 
 /// Why a file was not taken.
 enum NotTaken {
-    /// The file is wrong: it is refused by name.
+    /// The file is wrong: it is refused with the reason.
     Refused(String),
     /// Something broke while it was read: it is refused, and the agent begins anew.
     Broke(String),

@@ -17,7 +17,7 @@ pub const CHUNK_BYTES: usize = 512 * 1024;
 pub enum Item {
     /// A change event that counts.
     Change(Arc<LocatedChange>),
-    /// A record that counts but cannot be read: parked by name, for nobody.
+    /// A record that counts but cannot be read: it is parked with its reason, and delivered to nobody.
     Poison { offset: Offset, reason: String },
     /// Everybody starts over.
     Resync { offset: Offset, reason: String },

@@ -1,4 +1,4 @@
-//! The promises of the network, by name: each has a counter that must stay 0 in production.
+//! The names of the network's promises: each has a counter that must stay 0 in production.
 //!
 //! Owns the names only. What notices a breach stands where the promise is kept; `docs/operating.md` says which do.
 

@@ -150,7 +150,7 @@ fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {
         let (code, said) = typed(dir.path(), &["check", "consumer.toml"]);
         assert!(code == Some(1) && said.contains(words), "{place}: {said}");
     }
-    // A row that is too large is parked by name; the demo tells it, and verifies the rest.
+    // A row that is too large is parked; the demo says so, and verifies the rest.
     let large = "x".repeat(450_000);
     write(dir.path(), "large.csv", &format!("id,t,v\n1,R,a\n2,R,{large}\n"));
     let (code, said) =

@@ -1,4 +1,4 @@
-//! Files as strangers have them: each is read as what it is, or refused by name.
+//! Files as strangers have them: each is read as what it is, or refused with the reason.
 
 #![allow(
     clippy::unwrap_used,

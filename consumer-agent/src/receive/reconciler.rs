@@ -1,7 +1,7 @@
 //! When a replica is compared with its part of the register, what is asked, and what follows from the answer.
 //!
 //! Pure. It descends: digests of ranges of the keys' hashes, finer ones within those that differ, then the rows of the
-//! finest. After a repair everything is compared once more; a replica that does not come to be equal is given up by name.
+//! finest. After a repair everything is compared once more; a replica that does not become equal is reported and left.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The version of the segment format; an older binary refuses a newer one by name. Since 2 there are gaps.
+/// The version of the segment format; an older binary refuses a newer one and says which it knows. Since 2 there are gaps.
 pub(super) const FORMAT: u16 = 2;
 
 /// Why segment files cannot be used.

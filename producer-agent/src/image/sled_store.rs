@@ -60,7 +60,7 @@ impl SledImages {
         Ok(Self { path: path.to_owned(), db, images, meta })
     }
 
-    /// Opens the folder; one that cannot be opened is set aside by name, and a new one begun. Whether it was.
+    /// Opens the folder; one that cannot be opened is renamed and kept, and a new one begins. Says whether that happened.
     pub fn open_or_set_aside(path: &Path) -> Result<(Self, bool), ImageError> {
         let problem = match Self::open(path) {
             Ok(images) => return Ok((images, false)),

@@ -11,7 +11,7 @@ use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The version of an entry's format; an older binary refuses a newer one by name.
+/// The version of an entry's format; an older binary refuses a newer one and says which it knows.
 pub const FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use schemas::channel::Channel;
 use schemas::ids::{AgreementNumber, LogId, Offset, ParticipantId, Revision, SchemaId};
 use serde::{Deserialize, Serialize};
 
-/// The version of the record's format; an older binary refuses a newer one by name.
+/// The version of the record's format; an older binary refuses a newer one and says which it knows.
 pub const FORMAT: u32 = 2;
 /// The format of changes that every version understands.
 const FIRST_FORMAT: u32 = 1;

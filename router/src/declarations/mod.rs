@@ -129,7 +129,7 @@ impl Applied {
 }
 
 impl Declared {
-    /// Reads a folder, which must be there. A file that cannot be read is passed over by name.
+    /// Reads a folder, which must be there. A file that cannot be read is left out and reported.
     pub fn read_each(dir: &Path) -> Result<Self, ConfigError> {
         let (declared, problems) = Self::read_with_problems(dir)?;
         let skipped = |(path, error): (PathBuf, ConfigError)| Skipped {
@@ -164,7 +164,7 @@ impl Declared {
         Ok((declared, problems))
     }
 
-    /// Brings control to what is declared. A declaration that is wrong is passed over by name: the others stand.
+    /// Brings control to what is declared. A declaration that is wrong is left out and reported; the others are applied.
     pub async fn apply(&self, registry: &Registry, secret: &NetworkSecret) -> Result<Applied, DeclaredError> {
         let secret = Arc::new(secret.clone());
         let mut applied = Applied { skipped: self.skipped.clone(), ..Applied::default() };

@@ -18,7 +18,7 @@ use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
-/// What the state may compact away: a snapshot that takes longer begins anew, by name.
+/// What the state may compact away: a snapshot that takes longer is refused as too old and begins anew.
 const BOOTSTRAP_BOUND_MS: u64 = BOOTSTRAP_BOUND.as_secs() * 1_000;
 /// So far may the clocks of routers and brokers be apart: a snapshot that another router began is judged by its date.
 const CLOCKS_APART_MS: u64 = 3_600_000;

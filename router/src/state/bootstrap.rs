@@ -70,7 +70,7 @@ impl Present {
     }
 }
 
-/// A state record that cannot be read: parked by name.
+/// A state record that cannot be read: it is parked with its reason.
 #[derive(Debug)]
 pub struct Unreadable {
     /// Its offset in the state topic.

@@ -1,6 +1,6 @@
 //! The folder of real registers and outside test vectors, from `DIT_REAL_DATA`.
 //!
-//! Owns the rule that a test left out says so by name.
+//! Owns the rule that a test which is left out says so.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

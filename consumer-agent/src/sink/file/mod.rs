@@ -99,7 +99,7 @@ impl FileSink {
         Ok(sink)
     }
 
-    /// Opens the folder's replica; segments that are damaged are set aside, by name, and the agent resyncs. What a
+    /// Opens the folder's replica; damaged segments are renamed and kept, and the agent resyncs. What a
     /// newer version wrote is refused.
     pub fn open_or_set_aside(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, FileSinkError> {
         match Self::open(Arc::clone(&disk), dir, stem) {

@@ -2,7 +2,7 @@
 //!
 //! Owns the table and its line in `dit_replica`, in a schema that the agent's role may write, and nothing beyond. The
 //! cursor moves only from the value that was read: a second agent on the same table changes nothing. A table that a
-//! person has altered is refused by name.
+//! person has altered is refused with what to do.
 
 mod batch;
 mod columns;

@@ -1,4 +1,4 @@
-//! Every type from text and from JSON: one value, or refused by name.
+//! Every type from text and from JSON: one value, or refused with a reason.
 
 use super::*;
 use crate::source::values::numeral::Rounding;
