@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::parts::{attackers, consumers, raw_consumers, raw_producer};
-use crate::{attacked, run};
+use crate::{attacked, compare, run};
 
 /// Loads a dit network, and raw Kafka beside it.
 #[derive(Debug, Parser)]
@@ -28,6 +28,14 @@ enum Command {
         /// Where reports go.
         #[arg(long, default_value = "loadtest-results")]
         out: PathBuf,
+    },
+    /// Compares two measurements of one scenario: is a difference more than the noise of their rounds? Ends with 1 where
+    /// a figure is worse.
+    Compare {
+        /// A report (`<name>.json`), or a folder of reports whose rounds count together.
+        before: PathBuf,
+        /// The same of the other measurement.
+        after: PathBuf,
     },
     /// Attacks a router in every way that it knows, and tells what honest agents feel of it.
     Attacked {
@@ -74,6 +82,7 @@ impl Cli {
         runtime.context("the runtime could not be started")?.block_on(async {
             match self.command {
                 Command::Run { scenarios, out } => run::all(&scenarios, &out).await.map(|()| true),
+                Command::Compare { before, after } => compare::run(&before, &after),
                 Command::Attacked { seconds, rounds, kind } => attacked::run(&kind, seconds, rounds).await,
                 Command::Part(Part::Attackers(args)) => attackers::run(args).await.map(|()| true),
                 Command::Part(Part::Router(args)) => router::process::run(args).await.map(|()| true),

@@ -5,6 +5,7 @@
 
 mod attacked;
 pub mod cli;
+mod compare;
 mod live;
 mod network;
 mod outcome;

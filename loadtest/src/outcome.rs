@@ -111,34 +111,58 @@ impl Measured {
     }
 }
 
-fn median(mut all: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut all: Vec<f64>) -> Option<f64> {
     all.sort_by(f64::total_cmp);
     let low = all.len().checked_sub(1)? / 2;
     let high = all.len() / 2;
     Some(f64::midpoint(*all.get(low)?, *all.get(high)?))
 }
 
+fn ratio(above: f64, below: f64) -> Option<f64> {
+    (below > 0.0).then(|| above / below)
+}
+
+/// The figures of one round, ours against the other side.
+impl Round {
+    pub(crate) fn rate_ratio(&self) -> Option<f64> {
+        ratio(self.ours.per_second(), self.other.per_second())
+    }
+
+    pub(crate) fn cpu_ratio(&self) -> Option<f64> {
+        ratio(self.ours.cpu_seconds(), self.other.cpu_seconds())
+    }
+
+    pub(crate) fn broker_cpu_ratio(&self) -> Option<f64> {
+        ratio(self.ours.broker_cpu_seconds()?, self.other.broker_cpu_seconds()?)
+    }
+
+    /// Microseconds that ours adds at a quantile.
+    pub(crate) fn added_micros(&self, quantile: f64) -> Option<f64> {
+        Some(self.ours.latency(quantile)? - self.other.latency(quantile)?)
+    }
+
+    fn p99_ratio(&self) -> Option<f64> {
+        ratio(self.ours.latency(0.99)?, self.other.latency(0.99)?)
+    }
+
+    fn added_router_bytes(&self) -> Option<f64> {
+        Some(self.ours.router_bytes()? - self.other.router_bytes()?)
+    }
+}
+
 impl Summary {
     pub(crate) fn of(rounds: &[Round]) -> Self {
         let over = |each: &dyn Fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(each).collect());
-        let ratio = |above: f64, below: f64| (below > 0.0).then(|| above / below);
-        let added = |quantile: f64| {
-            over(&|round| Some(round.ours.latency(quantile)? - round.other.latency(quantile)?))
-        };
         Self {
             ours_per_second: over(&|round| Some(round.ours.per_second())).unwrap_or_default(),
             other_per_second: over(&|round| Some(round.other.per_second())).unwrap_or_default(),
-            rate_ratio: over(&|round| ratio(round.ours.per_second(), round.other.per_second()))
-                .unwrap_or_default(),
-            cpu_ratio: over(&|round| ratio(round.ours.cpu_seconds(), round.other.cpu_seconds()))
-                .unwrap_or_default(),
-            broker_cpu_ratio: over(&|round| {
-                ratio(round.ours.broker_cpu_seconds()?, round.other.broker_cpu_seconds()?)
-            }),
-            added_p50_micros: added(0.5),
-            added_p99_micros: added(0.99),
-            p99_ratio: over(&|round| ratio(round.ours.latency(0.99)?, round.other.latency(0.99)?)),
-            added_router_bytes: over(&|round| Some(round.ours.router_bytes()? - round.other.router_bytes()?)),
+            rate_ratio: over(&Round::rate_ratio).unwrap_or_default(),
+            cpu_ratio: over(&Round::cpu_ratio).unwrap_or_default(),
+            broker_cpu_ratio: over(&Round::broker_cpu_ratio),
+            added_p50_micros: over(&|round| round.added_micros(0.5)),
+            added_p99_micros: over(&|round| round.added_micros(0.99)),
+            p99_ratio: over(&Round::p99_ratio),
+            added_router_bytes: over(&Round::added_router_bytes),
         }
     }
 }
