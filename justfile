@@ -80,6 +80,10 @@ pictures:
 load *SCENARIOS="pipe latency fan-out watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
 
+# A load scenario measured with this code and with another commit's, alternately: is a difference more than noise?
+load-compare COMMIT SCENARIO="pipe" TIMES="2":
+    loadtest/compare.sh {{COMMIT}} {{SCENARIO}} {{TIMES}}
+
 # The reference of every configuration key, from the types that read them.
 configuration:
     DIT_WRITE=1 cargo test -p tidy --test configuration

@@ -1,6 +1,6 @@
 //! `dit audit`: reads every router's chain and says whether it is whole.
 //!
-//! Owns the verification: each chain by itself, and against the head that control holds; and which entries are shown.
+//! Owns the verification of each chain by itself and against the head that control holds; and which entries are shown.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// Takes an entry; what it says, if it counts.
+    /// Takes an entry; returns it if it continues its chain.
     fn take(&mut self, text: &str) -> Option<Entry> {
         let router = match serde_json::from_str::<Entry>(text) {
             Ok(entry) => entry.router,
@@ -99,7 +99,7 @@ impl Reading {
         }
     }
 
-    /// Compares with what control holds: entries that were cut off at the end show here.
+    /// Compares with the heads that control holds: this finds entries that were cut off at the end.
     fn compare(&mut self, heads: &[AuditHead]) {
         for head in heads.iter().filter(|head| head.next > 0) {
             let found = self.heads.get(&(head.router.clone(), head.next));
@@ -141,7 +141,7 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
         from = page.next;
     };
     reading.compare(&heads);
-    // A router that ever served has an entry: where there is none, they are gone.
+    // Every router that has served has an entry: where there is none, entries were removed.
     let is_whole = reading.problems.is_empty() && !reading.chains.is_empty();
     if args.json {
         let heads: BTreeMap<&String, &String> =

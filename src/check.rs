@@ -1,6 +1,7 @@
-//! `dit check`: files that somebody is about to put into use, looked at before.
+//! `dit check`: checks files before they are put into use.
 //!
-//! Owns which kind a file is, by its keys, and the comparison of declarations with what a router has. It changes nothing.
+//! Owns how a file's kind is found from its keys, and the comparison of declarations with a router's agreements. It
+//! changes nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -71,7 +72,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-/// Where a folder and what is in force differ, in words.
+/// The differences between a folder and the agreements in force, in words.
 fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
     let mut lines = Vec::new();
     for status in in_force {
@@ -115,10 +116,10 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
     lines
 }
 
-/// What a file is, or everything that is wrong with it.
+/// The kind of a file, or everything that is wrong with it.
 fn check_file(file: &Path) -> Result<String, Vec<anyhow::Error>> {
     if file.is_dir() {
-        // Hashes are only compiled here, never made: any secret will do.
+        // Hashes are compiled here but never computed: any secret will do.
         let secret = NetworkSecret::new(vec![0; 32]).map_err(|error| vec![error.into()])?;
         return check_folder(file, &secret);
     }
@@ -129,7 +130,7 @@ fn check_file(file: &Path) -> Result<String, Vec<anyhow::Error>> {
     Ok(kind.words)
 }
 
-/// A folder of declarations; all of its files that are wrong are named.
+/// A folder of declarations, or each of its files that is wrong.
 fn check_folder(dir: &Path, secret: &NetworkSecret) -> Result<String, Vec<anyhow::Error>> {
     let checked = check::check(dir, secret).map_err(|error| vec![error.into()])?;
     let Checked { participants, channels, agreements, unseen, problems, passed_over } = checked;
@@ -158,10 +159,10 @@ fn check_folder(dir: &Path, secret: &NetworkSecret) -> Result<String, Vec<anyhow
     Ok(kind)
 }
 
-/// What a single file is.
+/// The kind of a single file.
 struct Kind {
     words: String,
-    /// The declarations that it names, and the secret that they are compiled with.
+    /// The declarations that it names, and the secret to compile them with.
     declared: Option<(PathBuf, NetworkSecret)>,
 }
 
@@ -211,7 +212,7 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
     Ok(kind.into())
 }
 
-/// Whom the certificate names, which its key and the authorities go with.
+/// The name in a certificate that fits its key and the authorities.
 fn check_name(files: &IdentityFiles, domain: &str) -> anyhow::Result<Peer> {
     let name = Identity::load(files)?.own_name(domain);
     name.with_context(|| files.certificate.display().to_string())

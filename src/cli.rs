@@ -48,17 +48,17 @@ enum Command {
     Consumer(tools::ConsumerArgs),
     /// Reads every router's audit chain, and says whether it is whole.
     Audit(AuditArgs),
-    /// Shows where each replica of a consumer agent stands.
+    /// Shows the progress of each replica of a consumer agent.
     Status(tools::ConfigArgs),
-    /// Looks at agreements before anybody receives by them: lint, and what a new schema would change.
+    /// Examines agreements before anybody receives by them: lint, and what a new schema would change.
     Scope(scope::ScopeArgs),
-    /// Says why a participant gets what it gets of an event: which clause admitted or denied it, which fields leave.
+    /// Explains what a participant gets of an event: which clause admitted or denied it, which fields leave.
     Explain(explain::ExplainArgs),
-    /// Shows the rows that a replica's PostgreSQL refuses, and takes a person's word on them.
+    /// Shows the rows that a replica's PostgreSQL refuses, and takes a person's decision on them.
     Parked(ParkedArgs),
 }
 
-/// How the result is told at the end.
+/// How the result is shown at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
     /// For people.
@@ -70,7 +70,7 @@ enum Output {
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("own").args(["files", "register"])))]
 struct DemoArgs {
-    /// The versions of your own register, in order: delimited text. What you do not say of them is guessed, and told.
+    /// The versions of your own register, in order: delimited text. What you do not specify is guessed, and shown.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The first version of your own register; nothing is guessed. Without any file, a network is made up.
@@ -82,7 +82,7 @@ struct DemoArgs {
     /// The columns that identify a row.
     #[arg(long, value_name = "COLS", value_delimiter = ',', requires = "own")]
     key: Vec<String>,
-    /// The column that says whose row it is.
+    /// The column with the territory of each row.
     #[arg(long, value_name = "COL", requires = "own")]
     territory: Option<String>,
     /// The seed of the made-up network.
@@ -103,7 +103,7 @@ struct DemoArgs {
     /// The territories that get a consumer each; by default the 50 largest over all versions.
     #[arg(long, value_delimiter = ',', requires = "own")]
     territories: Option<Vec<String>>,
-    /// Hold files that delete or change too much, instead of only telling.
+    /// Hold files that delete or change too much, instead of only reporting them.
     #[arg(long, requires = "own")]
     guard: bool,
     /// Play on a real Kafka instead of an embedded log; needs a binary with the feature `kafka`.
@@ -118,13 +118,13 @@ struct DemoArgs {
     /// Plant a fault; the demo must then fail.
     #[arg(long)]
     fault: Option<Fault>,
-    /// How the result is told.
+    /// How the result is shown.
     #[arg(long, default_value = "text")]
     output: Output,
 }
 
 impl Cli {
-    /// Runs the command; whether what it was to verify holds.
+    /// Runs the command; whether all that it verified holds.
     pub fn run(self) -> anyhow::Result<bool> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

@@ -1,6 +1,6 @@
-//! `dit explain`: why a participant gets what it gets of an event.
+//! `dit explain`: each agreement's decision about an event, with its reasons.
 //!
-//! Owns the words. The event is the asker's own: nothing is read from a log.
+//! Owns the words. The event is the caller's own: nothing is read from a log.
 
 use std::path::PathBuf;
 
@@ -30,10 +30,10 @@ pub struct ExplainArgs {
     /// The event: `{"before": {column: value} or null, "after": the same}`.
     #[arg(long, value_name = "FILE")]
     event: PathBuf,
-    /// Whose agreements; without it, everybody's.
+    /// Only this consumer's agreements; without it, everybody's.
     #[arg(long)]
     participant: Option<ParticipantId>,
-    /// This agreement alone.
+    /// Only this agreement.
     #[arg(long)]
     agreement: Option<AgreementNumber>,
     /// One JSON object for each agreement, a line each.

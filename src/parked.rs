@@ -1,6 +1,6 @@
-//! `dit parked`: rows that a replica's PostgreSQL refuses, for a person to see and to decide over.
+//! `dit parked`: rows that a replica's PostgreSQL refuses, for a person to see and to decide on.
 //!
-//! Owns the words; what becomes of a row is the consumer agent's to do.
+//! Owns the words; the consumer agent carries out the decisions.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ enum ParkedCommand {
     List(Replicas),
     /// Has the agent try the latest row of the keys again.
     Retry(Chosen),
-    /// Gives up what was refused: what waits behind it is tried; without that, the replica's row stays as it was.
+    /// Gives up the refused row, and tries what waits behind it; if nothing waits, the replica's row stays as it was.
     Drop(Chosen),
 }
 
@@ -34,7 +34,7 @@ struct Replicas {
     /// The consumer agent's configuration file.
     #[arg(long)]
     config: PathBuf,
-    /// Of this agreement alone.
+    /// Only this agreement.
     #[arg(long)]
     agreement: Option<AgreementNumber>,
 }
@@ -44,10 +44,10 @@ struct Replicas {
 struct Chosen {
     #[command(flatten)]
     replicas: Replicas,
-    /// The keys, as `dit parked list` has them.
+    /// The keys, as `dit parked list` shows them.
     #[arg(required_unless_present = "all")]
     keys: Vec<String>,
-    /// All of them.
+    /// All parked rows.
     #[arg(long, conflicts_with = "keys")]
     all: bool,
 }
@@ -68,7 +68,7 @@ impl Replicas {
     }
 }
 
-/// Lists, or writes a person's word; whether nothing is parked, or a row was found.
+/// Lists parked rows, or writes a person's decision; whether nothing is parked, or a row was found.
 pub async fn run(args: ParkedArgs) -> anyhow::Result<bool> {
     match args.command {
         ParkedCommand::List(replicas) => list(&replicas).await,

@@ -1,4 +1,4 @@
-//! `dit status`: where each replica of a consumer agent stands, and what is about to end.
+//! `dit status`: the progress of each replica of a consumer agent, and what is about to end.
 //!
 //! Owns the words around the agent's own status. It asks the router for the agreements, and says when it has no answer.
 
@@ -17,10 +17,10 @@ use schemas::time::Millis;
 
 use crate::tools::ConfigArgs;
 
-/// The router is asked for so long: a status is wanted now.
+/// How long the router may take to answer: a status is wanted now.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const DAY: u64 = 24 * 60 * 60 * 1_000;
-/// From here on an end is pointed at.
+/// An end within so many days is pointed at.
 const SOON_DAYS: u64 = 30;
 
 /// Shows each replica of a consumer agent; whether all are well.
@@ -29,7 +29,7 @@ pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
     if config.agreement.is_empty() {
         bail!("{}: there is no [[agreement]] whose status could be told", args.config.display());
     }
-    // Where the replicas stand is known here, also behind a certificate that has run out.
+    // The replicas' progress is known here, even where the certificate has expired.
     let identity = Identity::load(&config.identity).map_err(|error| error.to_string());
     let agreements = match &identity {
         Ok(identity) => agreements(&config, identity).await,
@@ -77,7 +77,7 @@ async fn agreements(config: &ConsumerConfig, identity: &Identity) -> Result<Vec<
     }
 }
 
-/// How an agreement stands, and whether it gives anything now.
+/// An agreement's status in words, and whether it gives anything now.
 fn agreement_line(known: &[AgreementStatus], number: &AgreementNumber, now: Millis) -> (String, bool) {
     let Some(found) = known.iter().find(|status| status.agreement.number == *number) else {
         return ("the router knows no such agreement of ours".to_owned(), false);

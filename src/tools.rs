@@ -1,6 +1,6 @@
 //! The operator's and the sites' tools: certificates, running one part, status.
 //!
-//! Owns what a person types beside the demo.
+//! Owns the commands that a person types, besides the demo.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub struct PkiArgs {
     /// The folder of the authority; made when it is missing.
     #[arg(long, default_value = "pki")]
     dir: PathBuf,
-    /// The trust domain; that of the authority which is there, else dit.local.
+    /// The trust domain; by default that of the existing authority, else dit.local.
     #[arg(long)]
     domain: Option<String>,
     /// Agents to make certificates for, as participant/agent.
@@ -86,12 +86,12 @@ enum ProducerCommand {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
-        /// The file's name, as it stands in `held/`.
+        /// The file's name in `held/`.
         file: String,
     },
 }
 
-/// Runs a producer agent, or gives a person's word on a file.
+/// Runs a producer agent, writes its first files, or accepts a held file.
 pub async fn producer(args: ProducerArgs) -> anyhow::Result<()> {
     match args.command {
         ProducerCommand::Init(args) => first::producer::init(&args),
@@ -119,7 +119,7 @@ enum ConsumerCommand {
     Run(ConfigArgs),
     /// Asks the router what this participant may have, and writes a commented configuration.
     Init(first::consumer::InitArgs),
-    /// Has the running agent compare its replicas with the register now, and says how it found them.
+    /// Has the running agent compare its replicas with the register now, and shows the result.
     Reconcile(consumer_agent::reconcile::ReconcileArgs),
 }
 

@@ -1,7 +1,7 @@
 //! Each alert fires for its fault, planted from outside, on a real Prometheus that scrapes a real network on Kafka, and
 //! is silent otherwise.
 //!
-//! The alerts are the chart's own with less patience: what takes hours there may take seconds here.
+//! The alerts are the chart's own with less patience: hours become seconds here.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,10 +28,10 @@ use support::publisher::{Publisher, datum};
 use support::site::{Site, eventually};
 use support::watcher;
 
-/// Patience that a test cannot have, and what it has instead.
+/// Waits that are too long for a test, and what replaces them.
 const SOONER: [(&str, &str); 3] = [("26 * 3600", "45"), ("> 900", "> 3"), ("for: ", "for: 1s # ")];
 
-/// How long nothing else may fire: several scrapes and judgements.
+/// How long nothing else may fire: several scrapes and evaluations.
 const WHILE: Duration = Duration::from_secs(3);
 
 fn impatient_alerts() -> String {
@@ -71,7 +71,7 @@ fn until_firing(prometheus: &Prometheus, expected: &[&str]) {
     .unwrap_or_else(|e| panic!("{e:#}\nexpected {expected:?}, firing {last:?}"));
 }
 
-/// So much that no buffer takes it.
+/// A register that is too large for any buffer.
 fn large_register() -> String {
     let mut text = "k,t,v\n".to_owned();
     let value = "x".repeat(30_000);
@@ -81,7 +81,7 @@ fn large_register() -> String {
     text
 }
 
-/// Somebody with the provider's certificate sends a change whose before image is made up.
+/// An intruder with the provider's certificate sends a change whose before image is made up.
 fn intrude(site: &Site) {
     let row = |key: &str, value: &str| {
         let mut out = Vec::new();
@@ -103,7 +103,7 @@ fn intrude(site: &Site) {
     });
 }
 
-/// What the network begins with: a declared file that is none, and an agreement that ends in ten days.
+/// The alerts from the beginning: for an invalid declared file, and for an agreement that ends in ten days.
 const DECLARED: [&str; 2] = ["DitDeclarationSkipped", "DitAgreementEnding"];
 
 fn plant_declarations(site: &Site) {
@@ -147,7 +147,7 @@ fn each_alert_fires_for_its_fault_and_is_silent_otherwise() {
 
     running["consumer"].signal("-STOP").unwrap();
     site.drop_file("large.csv", &large_register()).unwrap();
-    // A stopped process tells nothing of its certificate.
+    // A stopped process reports nothing of its certificate.
     until_firing(&prometheus, &["DitParkedGrowing", "DitConsumerLagging"]);
     let lasting = ["DitParkedGrowing", "DitCertificateEnding"];
     running["consumer"].signal("-CONT").unwrap();
@@ -157,6 +157,6 @@ fn each_alert_fires_for_its_fault_and_is_silent_otherwise() {
     running.remove("producer").unwrap().kill().unwrap();
     intrude(&site);
     until_firing(&prometheus, &[lasting[0], lasting[1], "DitPromiseBroken"]);
-    // Nobody looks at the source any more; what was parked a quarter of an hour ago is not forgotten.
+    // No agent looks at the source any more; rows that were parked a quarter of an hour ago still count.
     until_firing(&prometheus, &[lasting[0], lasting[1], "DitPromiseBroken", "DitSourceStale"]);
 }

@@ -1,6 +1,6 @@
 //! The Avro project's own vectors: schemas, reader/writer pairs, canonical encodings, container files.
 //!
-//! apache-avro's deviations that they show are listed here; a fix upstream makes its entry fail.
+//! apache-avro's deviations are listed here; a fix upstream makes its entry fail.
 
 #![allow(
     clippy::unwrap_used,

@@ -64,7 +64,7 @@ async fn bad_requests_for_streams_have_codes() {
     let table = [
         ("9000/main", "A-1", "yesterday", ErrorCode::RequestMalformed),
         ("9000/main", "A-1", "c1.zz", ErrorCode::CursorMalformed),
-        // Its log is gone, and this one holds nothing of the register yet.
+        // Its log was replaced, and this one holds nothing of the register yet.
         ("9000/main", "A-1", foreign.as_str(), ErrorCode::RegisterIncomplete),
         ("9001/main", "A-1", "state", ErrorCode::NotPermitted),
         ("9000/main", "A-2", "state", ErrorCode::NotPermitted),

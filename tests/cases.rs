@@ -1,7 +1,7 @@
-//! Situations that others reported of moving registers, played as a user would by their own runner, on a real PostgreSQL.
+//! Reported situations of moving registers: their own runner plays them as a user would, on a real PostgreSQL.
 //!
-//! They lie beside the real registers; where these are not, the test says that it was left out. `strange_files` has situations of the
-//! same kinds with data of its own.
+//! They are stored next to the real registers; where these are absent, the test says that it was left out.
+//! `strange_files` has situations of the same kinds with data of its own.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
 
@@ -15,10 +15,10 @@ use support::real_data;
 
 /// Cases that are played at once: they wait more than they work.
 const AT_ONCE: usize = 4;
-/// Seconds that one may take on a slow machine: what it waits for itself takes half a minute.
+/// Seconds that one may take on a slow machine: its own waits take half a minute.
 const LIMIT: &str = "240";
 
-/// The first of three ports that are free, one behind the other.
+/// The first of three free ports in a row.
 fn three_ports() -> u16 {
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {
@@ -29,7 +29,7 @@ fn three_ports() -> u16 {
     }
 }
 
-/// What the runner says of a case, if it is not as it should be.
+/// The runner's output for a case that failed.
 fn play(cases: &Path, name: &str, database: &str) -> Option<String> {
     let played = Command::new("timeout")
         .args([LIMIT, "python3"])
@@ -46,11 +46,11 @@ fn play(cases: &Path, name: &str, database: &str) -> Option<String> {
     (!is_ok).then(|| format!("{name}:\n{said}"))
 }
 
-/// How much longer an unoptimised build is waited for at the end of a case that hands over a large register.
+/// How many times as long the last wait of a case with a large register is, for an unoptimised build.
 const PATIENCE: f64 = 2.0;
 
-/// A copy of a case that hands over a large register, with a longer last wait; nothing for any other case. What happens
-/// before that, and what must hold at the end, is the case's own.
+/// A copy of a case with a large register, with a longer last wait; `None` for any other case. The steps before that
+/// wait, and the expected end, are the case's own.
 fn patient(cases: &Path, name: &str) -> Option<tempfile::TempDir> {
     let text = std::fs::read_to_string(cases.join(name).join("case.json")).unwrap();
     let mut case: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -21,7 +21,7 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/dit")
 }
 
-/// What the judges print, or what they refuse it for.
+/// The output of the judges, or their reason to refuse.
 fn judge(mode: &str, arguments: &[&Path]) -> Result<Value, String> {
     let program = chart().join("tests/judge.py");
     let mut all = vec![mode];
@@ -49,7 +49,7 @@ fn texts(values: &str) -> BTreeMap<String, String> {
     maps.flat_map(|map| map["data"].as_object().unwrap().clone()).map(text).collect()
 }
 
-/// `DIT_WRITE_LISTS=1` writes them anew.
+/// `DIT_WRITE_LISTS=1` writes the renderings anew.
 #[test]
 fn three_sets_of_values_render_as_they_did_and_pass_the_strict_judges() {
     for name in ["minimal", "production", "agents"] {
@@ -77,7 +77,7 @@ fn wrong_values_are_refused_with_their_place() {
     assert!(count >= 10);
 }
 
-/// A judge that lets everything pass would be none.
+/// A judge that accepts everything would prove nothing.
 #[test]
 fn the_judges_see_what_a_typing_error_does() {
     let dir = tempfile::tempdir().unwrap();
@@ -123,7 +123,6 @@ fn the_dashboards_are_what_grafana_takes() {
     }
 }
 
-/// What the pods are given is what the programs read.
 #[test]
 fn the_programs_take_their_configuration() {
     let dir = tempfile::tempdir().unwrap();
@@ -151,7 +150,7 @@ fn the_programs_take_their_configuration() {
     assert!(security.certificate.is_some());
 }
 
-/// A folder of a config map is full of links, as kubelet makes them; the router reads it all the same.
+/// kubelet fills the folder of a config map with links; the router reads it all the same.
 #[test]
 fn declared_files_are_found_in_a_folder_as_kubelet_makes_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -167,7 +166,7 @@ fn declared_files_are_found_in_a_folder_as_kubelet_makes_it() {
     let volume = volumes.iter().find(|volume| volume["name"] == "declared").unwrap();
     for item in volume["configMap"]["items"].as_array().unwrap() {
         let text = texts[item["key"].as_str().unwrap()].as_str().unwrap();
-        // The golden values declare a channel by its name only; what is looked at here is whether its file is found.
+        // The golden values declare a channel by its name only; the test checks only that its file is found.
         std::fs::write(data.join(item["path"].as_str().unwrap()), text).unwrap();
     }
     std::os::unix::fs::symlink("..2026", mounted.join("..data")).unwrap();

@@ -24,13 +24,13 @@ use support::watcher;
 const MAY_BE_EMPTY: [&str; 2] = ["Agreements without a stream", "Refusals and failures"];
 
 const DASHBOARDS: [&str; 2] = ["network-overview", "agreement-participant"];
-/// Where to keep what the panels were answered, for `tests/pictures` to draw.
+/// Names the folder that keeps the panels' answers, for `tests/pictures` to draw.
 const ANSWERS: &str = "DIT_DASHBOARD_ANSWERS";
 /// How long a network is watched for its picture: some forty points across a panel.
 const WATCHED: Duration = Duration::from_secs(120);
 
-/// One panel's question, as Grafana would ask it for everything.
-struct PendingReconciliation {
+/// One panel's query, as Grafana would ask it for everything.
+struct PanelQuery {
     panel: String,
     query: String,
 }
@@ -44,11 +44,11 @@ fn dashboard(name: &str) -> Value {
     serde_json::from_str(&read(&format!("helm/dit/dashboards/{name}.json"))).unwrap()
 }
 
-/// Every panel is told what a person needs: a title, a unit, what to do.
-fn questions(name: &str) -> Vec<PendingReconciliation> {
+/// A dashboard's queries. Every panel must have what a person needs: a title, a unit, what to do.
+fn queries(name: &str) -> Vec<PanelQuery> {
     let dashboard = dashboard(name);
     let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
-    let mut questions = Vec::new();
+    let mut queries = Vec::new();
     for panel in panels {
         let title = panel["title"].as_str().unwrap().to_owned();
         let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
@@ -56,22 +56,22 @@ fn questions(name: &str) -> Vec<PendingReconciliation> {
         assert!(!title.is_empty() && !unit.is_empty() && words.len() > 40, "{name}: {title}");
         for target in panel["targets"].as_array().unwrap() {
             let query = of_everybody(target["expr"].as_str().unwrap(), "1m");
-            questions.push(PendingReconciliation { panel: title.clone(), query });
+            queries.push(PanelQuery { panel: title.clone(), query });
         }
     }
-    questions
+    queries
 }
 
-/// A question as Grafana would ask it of everybody, with rates over this window.
+/// A query as Grafana would ask it for all consumers, with rates over this window.
 fn of_everybody(expr: &str, window: &str) -> String {
     let query =
         expr.replace("$__rate_interval", window).replace("$agreement", ".*").replace("$consumer", ".*");
-    // What stands in label_replace is Prometheus' own.
+    // `$1` in label_replace is Prometheus' own.
     assert!(!query.replace("$1", "").contains('$'), "a variable that nobody sets: {query}");
     query
 }
 
-/// How many finite values a question has.
+/// How many finite values a query gives.
 fn ask(prometheus: &Prometheus, query: &str) -> anyhow::Result<usize> {
     let url = format!("{}/api/v1/query", prometheus.url());
     let answer: Value = serde_json::from_str(&watcher::get(&url, &[("query", query)])?.1)?;
@@ -84,7 +84,7 @@ fn ask(prometheus: &Prometheus, query: &str) -> anyhow::Result<usize> {
     Ok(results.iter().filter(is_finite).count())
 }
 
-/// What a panel would be given to draw: by target, Prometheus' results of now or of all the time that was watched.
+/// A panel's data to draw: by target, Prometheus' results of now or of all the time that was watched.
 fn drawn(prometheus: &Prometheus, panel: &Value, from: u64, to: u64) -> Vec<Value> {
     let targets = panel["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
     let answers = targets.iter().map(|target| {
@@ -105,7 +105,7 @@ fn drawn(prometheus: &Prometheus, panel: &Value, from: u64, to: u64) -> Vec<Valu
     answers.collect()
 }
 
-/// Keeps what each panel is answered after the network has been watched for a while.
+/// Watches the network for a while, then keeps each panel's answers.
 fn keep_answers(prometheus: &Prometheus, dir: &Path, mut live: impl FnMut()) {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let from = now();
@@ -149,7 +149,7 @@ fn every_panel_has_data_from_a_running_network() {
     let jobs = jobs.map(|(name, address)| (format!("dit-{name}"), address));
     let jobs: Vec<_> = jobs.iter().map(|(job, address)| (job.as_str(), *address)).collect();
     let prometheus = Prometheus::start(&jobs, None).unwrap();
-    let questions: Vec<_> = DASHBOARDS.into_iter().flat_map(questions).collect();
+    let queries: Vec<_> = DASHBOARDS.into_iter().flat_map(queries).collect();
     let mut day = 0;
     let mut live = || {
         day += 1;
@@ -161,10 +161,10 @@ fn every_panel_has_data_from_a_running_network() {
     let filled = eventually("every panel has data", || {
         live();
         empty.clear();
-        for question in &questions {
-            let may_be_empty = MAY_BE_EMPTY.contains(&question.panel.as_str());
-            if ask(&prometheus, &question.query)? == 0 && !may_be_empty {
-                empty.push(format!("{}: {}", question.panel, question.query));
+        for query in &queries {
+            let may_be_empty = MAY_BE_EMPTY.contains(&query.panel.as_str());
+            if ask(&prometheus, &query.query)? == 0 && !may_be_empty {
+                empty.push(format!("{}: {}", query.panel, query.query));
             }
         }
         Ok(empty.is_empty())
@@ -173,5 +173,5 @@ fn every_panel_has_data_from_a_running_network() {
     if let Some(dir) = std::env::var_os(ANSWERS) {
         keep_answers(&prometheus, Path::new(&dir), live);
     }
-    println!("{} questions answered on day {day}", questions.len());
+    println!("{} queries answered on day {day}", queries.len());
 }

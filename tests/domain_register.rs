@@ -1,7 +1,7 @@
 //! Five years of the .gov register as its provider would send them: headers renamed and changed, two accidents of
 //! publication, three states and a late joiner.
 //!
-//! The last dump is computed from the raw file alone.
+//! The expected last dump is computed from the raw file alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ use support::real_data;
 use support::routers::Routers;
 use tokio::sync::watch;
 
-/// Dumps that the guard must hold for good: 896 of 9,892 rows, and none.
+/// Dumps that the guard must hold for good: one has 896 of 9,892 rows, the other has none.
 const ACCIDENTS: [&str; 2] = ["2024-02-28T211504", "2024-03-06T061239"];
 
 /// The columns of a version, each with the names that it had before.
@@ -100,9 +100,9 @@ struct Play {
     /// A database for the replicas, and their tables by consumer; files without it.
     postgres: Option<String>,
     tables: BTreeMap<String, ReplicaTable>,
-    /// (file, would delete, would change, register) of what the guard held.
+    /// (file, would delete, would change) of each file that the guard held.
     held: Vec<(String, u64, u64)>,
-    /// What comparing the replicas with the register has found, by consumer.
+    /// The results of comparing the replicas with the register, by consumer.
     checks: Arc<Mutex<BTreeMap<String, Vec<Reconciled>>>>,
 }
 
@@ -206,7 +206,7 @@ impl Play {
         rows.map(|row| (row["Domain name"].as_str().unwrap_or_default().to_lowercase(), row)).collect()
     }
 
-    /// Every replica is its part of the last dump, was found equal to it, and was never found anything else.
+    /// Every replica equals its part of the last dump, and every comparison found it equal.
     async fn is_right(&self, last: &BTreeMap<String, serde_json::Value>) {
         for consumer in ["CA", "TX", "NY", "late"] {
             let expected: BTreeMap<_, _> =
@@ -234,7 +234,7 @@ impl Play {
                 assert!(std::time::Instant::now() < deadline, "{consumer}: not found equal");
                 tokio::task::yield_now().await;
             };
-            // Nothing was ever wrong, in whatever moment of five years it was looked at.
+            // No comparison of the five years found a difference.
             assert!(checks.iter().all(|check| check.equal && check.repaired == 0), "{consumer}: {checks:?}");
             println!("{consumer}: found equal {} times", checks.len());
         }
@@ -275,7 +275,7 @@ struct Outside {
 }
 
 impl Outside {
-    /// A router is killed, and the registry goes: nothing of a known schema waits for it.
+    /// Kills a router and stops the registry: events of a known schema do not wait for it.
     fn half_way(&mut self) {
         self.routers.kill(0).unwrap();
         self.registry.stop().unwrap();
@@ -292,7 +292,7 @@ impl Outside {
             let path = format!("/registry/subjects/dit.domains.log-value/versions/{version}");
             let known: serde_json::Value = send_json(client.get(&path)).await.unwrap();
             let schema = AvroSchema::parse(known["schema"].as_str().unwrap()).unwrap();
-            // What it refused had an id, too: two routers that register one schema at once leave a gap.
+            // A refused registration took an id, too: two routers that register one schema at once leave a gap.
             while given + 1 < known["id"].as_u64().unwrap() {
                 let other = format!(
                     r#"{{"type":"record","name":"gap{given}","fields":[{{"name":"a","type":"string"}}]}}"#
@@ -307,7 +307,7 @@ impl Outside {
     }
 }
 
-/// The same with two routers on a real Kafka, one of them killed half-way, and into PostgreSQL; an external schema
+/// The same play with two routers on a real Kafka, one of them killed half-way, and into PostgreSQL; an external schema
 /// registry is stopped half-way and started when the schema evolves.
 #[cfg(feature = "kafka")]
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +340,7 @@ async fn five_years(backing: &Backing, postgres: Option<String>, mut outside: Op
                 play.producer.agent.use_schema(&schema(&next)).unwrap();
                 current = next;
                 if current == EVOLVED {
-                    // Agency is gone: without an amendment each stream would stop with schema_mismatch.
+                    // Agency was removed: without an amendment each stream would stop with schema_mismatch.
                     let id: AgentId = "gov/main".parse().unwrap();
                     let channel: Channel =
                         serde_json::from_value(json!({"name": "domains", "kind": "distribution",
@@ -374,7 +374,7 @@ async fn five_years(backing: &Backing, postgres: Option<String>, mut outside: Op
     play.network.stop().await.unwrap();
 }
 
-/// What the guard held, with what each file would have deleted and changed.
+/// The files that the guard held, each with the rows that it would have deleted and changed.
 fn check_held(held: &[(String, u64, u64)]) {
     let held: Vec<(&str, u64, u64)> =
         held.iter().map(|(name, delete, update)| (&name[..17], *delete, *update)).collect();
@@ -382,7 +382,7 @@ fn check_held(held: &[(String, u64, u64)]) {
         // Released: with the header's renaming the domains' own spelling went from upper to lower case. The key is
         // lower-cased and stays; the field keeps its value, so every row changes.
         ("2024-01-30T175721", 4, 9_624),
-        // Held for good: 896 rows, and none.
+        // Held for good: 896 rows, and no rows.
         ("2024-02-28T211504", 8_996, 0),
         ("2024-03-06T061239", 9_910, 0),
         // Released: a bad dump and its repair, the same day.

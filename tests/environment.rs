@@ -34,7 +34,7 @@ fn start_all(site: &Site) -> BTreeMap<&'static str, Process> {
     PARTS.iter().map(|part| (*part, start(site, part))).collect()
 }
 
-/// A part whose disk is full for a while, then one whose disk cannot be written at all.
+/// A part whose disk is full for a while.
 fn a_disk_that_takes_nothing(part: &'static str, folder: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (dit, script) = (env!("CARGO_BIN_EXE_dit"), dir.path().join("dit.sh"));
@@ -61,16 +61,16 @@ fn a_disk_that_takes_nothing(part: &'static str, folder: &str) {
     }
 }
 
-/// A part that starts on a disk that cannot be written: it says so, and goes on once somebody has repaired that.
+/// A part that starts on a read-only disk: it says so, and continues once the disk is repaired.
 fn a_disk_that_is_read_only(part: &'static str, folder: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (dit, script) = (env!("CARGO_BIN_EXE_dit"), dir.path().join("dit.sh"));
-    // Of nothing, at first.
+    // No part has this disk at first.
     with_disk(dit, "nothing", folder, OwnDisk::ReadOnly, &script).unwrap();
     let (site, mut running) = settled(site_of(dir.path(), script.to_str().unwrap()));
     running.remove(part).unwrap().kill().unwrap();
     with_disk(dit, part, folder, OwnDisk::ReadOnly, &script).unwrap();
-    // A router that ends before it listens is no process any more.
+    // A router ends before it listens, and then there is no process.
     let stuck = site.start(part, arguments(part));
     wait(&site, "it says so", || site.log(part).contains("Read-only file system"));
     drop(stuck);
@@ -120,7 +120,7 @@ fn images_damaged_at_any_bytes_are_rebuilt_or_were_not_needed() {
         take_day(&site, day);
     }
     assert!(running.get_mut("producer").unwrap().is_running());
-    // A wrong image would have told the router of a before that never was.
+    // A wrong image would have sent the router a before image that never was.
     assert!(!site.log("router").contains("before image"), "{}", site.log("router"));
 }
 

@@ -78,7 +78,7 @@ fn kafka(nodes: u16) -> TestLog {
 const FIRST: Epoch = Epoch::new([1; 16]);
 const SECOND: Epoch = Epoch::new([2; 16]);
 
-/// Two routers on one log, and the provider's agent by way of each.
+/// Two routers on one log, and the provider's agent through each.
 struct Pair {
     log: Arc<dyn Log>,
     one: Network,
@@ -94,14 +94,14 @@ impl Pair {
         Self { log, one, two, _dir: dir }
     }
 
-    /// The provider's agent in an epoch, by way of the first router and of the second.
+    /// The provider's agent in an epoch, through the first router and the second.
     fn agent(&self, epoch: Epoch) -> [Publisher; 2] {
         let first = Publisher::new(self.one.client("4000/main").unwrap(), epoch);
         let second = first.through(self.two.client("4000/main").unwrap());
         [first, second]
     }
 
-    /// What both routers deliver of everything that counted.
+    /// The deliveries of both routers, of everything that counted.
     async fn delivered(&self, last: &str) -> Vec<String> {
         let mut all = Vec::new();
         for network in [&self.one, &self.two] {
@@ -128,7 +128,7 @@ async fn a_zombie_writer(pair: Pair) {
     old.publish(&[create("a")]).await.unwrap();
     let [_, mut new] = pair.agent(SECOND);
     new.open(Some(FIRST)).await.unwrap();
-    // It does not know that it was replaced, and sends on through its own router.
+    // The old agent does not know that it was replaced, and sends on through its own router.
     let told = old.send(old.body(&[create("zombie")]).unwrap()).await.unwrap().counted.unwrap();
     assert_eq!(told.epoch, SECOND, "the table's word says whose turn it is");
     new.publish(&[create("b")]).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_repeat_through_another_router(pair: Pair) {
     first.open(None).await.unwrap();
     let body = first.body(&[create("a"), create("b")]).unwrap();
     let told = first.send(body.clone()).await.unwrap().counted.unwrap();
-    // The answer was lost: it is all sent again, by way of the other one, twice.
+    // The answer was lost: the batch is sent again, through the other router, twice.
     for _ in 0..2 {
         assert_eq!(second.send(body.clone()).await.unwrap().counted.unwrap(), told);
     }
@@ -166,12 +166,12 @@ async fn a_pipelined_agent_that_changes_routers(pair: Pair) {
     let a = vec![create("a")];
     let b = vec![create("b")];
     let behind = two.after(&[("a".to_owned(), create("a"))]);
-    // Both were on their way; the second took another router and came first.
+    // Both batches were under way; the second took another router and came first.
     let early = behind.send(behind.body(&b).unwrap()).await.unwrap().counted.unwrap();
     assert_eq!(early.next, one.next);
     one.send(one.body(&a).unwrap()).await.unwrap();
     let told = behind.send(behind.body(&b).unwrap()).await.unwrap().counted.unwrap();
-    // The first one's repeat, late, through the router that has passed it.
+    // A late repeat of the first batch, through the router that has passed it.
     let again = two.send(two.body(&a).unwrap()).await.unwrap().counted.unwrap();
     assert_eq!(told, again);
     let mut after = behind.after(&[("b".to_owned(), create("b"))]);
@@ -186,7 +186,7 @@ async fn a_restored_folder(pair: Pair) {
     agent.publish(&[create("a")]).await.unwrap();
     let backup = agent.through(pair.two.client("4000/main").unwrap());
     agent.publish(&[create("b"), create("c")]).await.unwrap();
-    // From the backup the agent makes other events under sequences that were given already.
+    // From the backup the agent makes other events with sequences that were used already.
     for count in 1..4 {
         let other: Vec<_> = (0..count).map(|number| create(&format!("restored{number}"))).collect();
         let told = backup.send(backup.body(&other).unwrap()).await.unwrap().counted.unwrap();
@@ -207,7 +207,7 @@ async fn a_fenced_materialiser(pair: Pair) {
     agent.publish(&[create("k")]).await.unwrap();
     pair.two.materialised().await.unwrap();
     for round in 0..4 {
-        // Somebody takes every shard over and is never heard of again; the holder finds out at its next commit.
+        // Another holder takes over every shard and disappears; the holder finds out at its next commit.
         for shard in 0..8 {
             drop(pair.log.open_writer(&format!("dit.state.{shard}")).await.unwrap());
         }

@@ -31,7 +31,7 @@ use support::publisher::{Publisher, datum};
 
 const EPOCH: Epoch = Epoch::new([1; 16]);
 
-/// How long a trouble may take until it has its name.
+/// How long a trouble may take until it is named.
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Play {
@@ -58,7 +58,7 @@ impl Play {
         Self { kafka, network, agent }
     }
 
-    /// What readiness finds wrong.
+    /// The readiness checks that fail.
     async fn faults(&self) -> Vec<&'static str> {
         let checks = Watch::new(self.network.router.core().clone()).checks().await;
         checks.into_iter().filter(|check| check.fault.is_some()).map(|check| check.name).collect()
@@ -180,7 +180,7 @@ fn threads() -> usize {
 /// Reads at the tail and in the middle of many partitions at once take no more threads than of one.
 #[test]
 fn threads_do_not_grow_with_partitions() {
-    // The tests beside this one have threads of their own.
+    // Other tests of this process have threads of their own.
     let alone = ["--exact", "--ignored", "--nocapture", "threads_of_a_process_of_its_own"];
     let ended = std::process::Command::new(std::env::current_exe().unwrap()).args(alone).status().unwrap();
     assert!(ended.success());
@@ -209,7 +209,7 @@ async fn threads_of_a_process_of_its_own() {
     futures_util::future::join_all((0..16).map(work)).await;
     let few = threads();
     futures_util::future::join_all((0..PARTITIONS).map(work)).await;
-    // The threads for questions come as they are needed, up to eight; with a thread a partition it were 44 more.
+    // Threads for queries start on demand, up to eight; with a thread for each partition there would be 44 more.
     assert!(threads() <= few + 8, "{} threads with {PARTITIONS} partitions, {few} with 16", threads());
 }
 
@@ -253,13 +253,13 @@ async fn the_only_broker_stops_and_comes_back() {
     assert!(error.contains("append_unknown"), "{error}");
     play.kafka.start_node(0).unwrap();
     play.until_it_counts("b").await;
-    // What was asked of the operator's side may have come through by now, or not: it is asked again.
+    // The operator's earlier request may have come through or not: it is sent again.
     play.network.set_status("active").await.ok();
     play.until_it_counts("c").await;
     let mut again = play.network.stream("9000/main", "earliest").await.unwrap();
     again.until(|word| word == "upsert c Change").await.unwrap();
     assert_eq!(play.faults().await, Vec::<&str>::new(), "ready again");
-    // What each client says of itself comes every quarter of a minute.
+    // Each client reports its statistics every quarter of a minute.
     let is_told = |told: &str, client: &str| {
         told.contains(&format!("dit_router_kafka_brokers_up{{client=\"{client}\"}} 1\n"))
     };
@@ -273,7 +273,7 @@ async fn the_only_broker_stops_and_comes_back() {
     assert_eq!(again.rows(), ["a", "b", "c"].map(|key| format!("upsert {key} Change")));
 }
 
-/// A broker whose disk is full ends itself; nobody is told that what it could not write counts.
+/// A broker whose disk is full ends itself; no answer says that an unwritten record counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_brokers_full_disk_loses_nothing() {
     let mut play = Play::on(1).await;
@@ -282,7 +282,7 @@ async fn a_brokers_full_disk_loses_nothing() {
     let code = refusal(play.agent.send(body).await).unwrap();
     assert_eq!(code, ErrorCode::AppendUnknown, "nobody is told that it counts");
     play.kafka.until_ended(0).unwrap();
-    // Somebody has made room.
+    // A person has made room.
     play.kafka.start_node(0).unwrap();
     play.until_it_counts("b").await;
     play.until_it_counts("c").await;

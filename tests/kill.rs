@@ -49,7 +49,7 @@ fn any_process_may_be_killed_at_any_time() {
     for (part, process) in &mut running {
         assert!(process.is_running(), "{part} ended: {}", site.log(part));
     }
-    // Nothing was healed behind the test's back: no replica began again, and no image had to be corrected.
+    // No repair has hidden an error: no replica began again, and no image had to be corrected.
     assert!(!site.log("router").contains("before image"), "{}", site.log("router"));
     assert!(!site.log("producer").contains("reopens"), "{}", site.log("producer"));
     assert!(!site.log("consumer").contains("begins again"), "{}", site.log("consumer"));
@@ -202,7 +202,7 @@ fn a_stop_is_a_drain_and_the_next_start_goes_on() {
 fn damaged_segments_of_a_replica_are_set_aside_and_received_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (site, mut running) = settled(site(dir.path()));
-    // Of two days' blocks the first is damaged: damage in the last is a torn write, which is cut off.
+    // The first of two days' blocks is damaged: damage in the last is a torn write, which is cut off.
     take_day(&site, 1);
     running.remove("consumer").unwrap().kill().unwrap();
     let path = site.path("consumer/A-1/segments/00000000000000000000.seg");
@@ -262,7 +262,7 @@ fn a_new_empty_log_empties_no_replica() {
     eventually("the consumer has heard", || Ok(site.log("consumer").contains("keeps its replica as it is")))
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
     assert!(site.log("consumer").contains("register_incomplete"), "{}", site.log("consumer"));
-    // It goes on when the provider has sent its register into the new log, and not before.
+    // It continues when the provider has sent its register into the new log, and not before.
     running.remove("producer").unwrap().kill().unwrap();
     std::fs::remove_dir_all(site.path("producer")).unwrap();
     running.insert("producer", start(&site, "producer"));

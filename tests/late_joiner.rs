@@ -23,7 +23,7 @@ const HEADER: &str =
 /// The short form: countries with many moves and changes of code.
 const SHORT: [&str; 4] = ["LV.txt", "NO.txt", "SK.txt", "EE.txt"];
 
-/// One version of the register in one file, and its keys that stand there once.
+/// One version of the register in one file, and the number of keys that occur in it once.
 fn version(real: &Path, unpacked: &Path, day: &str) -> (PathBuf, usize) {
     real_data::unpack(&real.join(format!("places-{day}.tar.zst")), unpacked).unwrap();
     let mut text = String::new();
@@ -44,7 +44,7 @@ fn version(real: &Path, unpacked: &Path, day: &str) -> (PathBuf, usize) {
     (path, once)
 }
 
-/// The same with two routers on a real Kafka, one of them killed while the late joiner is about to come, and into
+/// The same play with two routers on a real Kafka, one of them killed when the late joiner is about to start, and into
 /// PostgreSQL.
 #[cfg(feature = "kafka")]
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +70,7 @@ async fn a_late_joiner_on_kafka_and_into_postgresql() {
     drop(killing.await.unwrap());
     assert!(outcome.equal);
     let late = outcome.replicas.last().unwrap();
-    // How much is in the state when its snapshot begins is the materialiser's; the rest comes as what happens.
+    // The materialiser decides how much the state holds when its snapshot begins; the rest comes as live changes.
     let present = usize::try_from(late.delivered.present).unwrap();
     assert!(present > 0 && late.delivered.changed > 0 && present <= before.max(after), "{late:?}");
 }
@@ -100,8 +100,8 @@ fn a_late_joiner_gets_each_key_once_and_then_what_happens() {
     let happened: u64 = counts.map(|count| count.as_u64().unwrap()).sum();
     let present = present.unwrap();
     let changed = changed.unwrap();
-    // How much of the first version the state holds when its snapshot begins is the materialiser's; the rest comes as
-    // what happens, and what the state holds does not come again.
+    // The materialiser decides how much of the first version the state holds when its snapshot begins; the rest comes
+    // as live changes, which do not repeat the state.
     assert!(present > 0 && changed > 0, "{late}");
     assert!(late["rows"].as_u64().unwrap() <= present + changed && present + changed <= happened, "{late}");
     assert!(usize::try_from(present).unwrap() <= before.max(after), "a key was given twice: {late}");

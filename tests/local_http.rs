@@ -106,7 +106,7 @@ async fn single_changes_are_answered_one_by_one_and_survive_a_kill() {
     assert!(answer["results"][1]["reason"].as_str().unwrap().starts_with("n: "), "{answer}");
     assert!(answer["results"][4]["reason"].as_str().unwrap().contains("no field \"what\""), "{answer}");
 
-    // What was answered is kept, whatever comes next.
+    // Answered changes are kept, whatever happens next.
     producer.kill().unwrap();
     let _producer = play.run("producer");
     play.until(&[r#"{"k":"a","n":2}"#, r#"{"k":"c","n":null}"#]);
@@ -124,7 +124,7 @@ async fn single_changes_are_answered_one_by_one_and_survive_a_kill() {
     let fresh = play.client.post(format!("{}/freshness", play.url)).send().await.unwrap();
     assert_eq!(fresh.status(), 204);
 
-    // A page in a browser would say where it comes from, or be addressed to its own host.
+    // A page in a browser would send its origin, or address its own host.
     let delete = json!({"op": "d", "row": {"k": "f"}}).to_string();
     for (name, value, expected) in
         [("origin", "https://evil.example", 403), ("origin", "null", 403), ("host", "evil.example", 421)]
@@ -161,7 +161,7 @@ fn an_endpoint_that_others_could_reach_is_refused() {
     assert!(play.site.log("producer").contains("is not on the loopback"), "{}", play.site.log("producer"));
 }
 
-/// A reopen ends with a comparison with the last register that was dropped: not with one that single changes have left behind.
+/// A reopen compares with the last dropped register, but not with one that single changes have made out of date.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reopen_turns_no_single_change_back() {
     let play = Play::new();
@@ -182,7 +182,7 @@ async fn a_reopen_turns_no_single_change_back() {
         Ok(play.site.log("producer").contains("no whole register to compare with"))
     })
     .unwrap_or_else(|e| panic!("{e:#}\n{}", play.site.log("producer")));
-    // What comes behind it would show a row that was turned back.
+    // A later change would show a row that was turned back.
     let (_, answer) =
         play.post("application/json", &json!({"op": "c", "row": {"k": "c", "t": "R", "n": 3}})).await;
     assert_eq!(results(&answer), ["taken"]);

@@ -215,7 +215,7 @@ fn a_file_is_enough_and_what_is_guessed_is_told() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
-    // What is said is not guessed, and what cannot be guessed is asked for.
+    // Options that are given are not guessed, and the command asks for those that it cannot guess.
     let output = dit(&["demo", &files[0], "--key", "Nosaukums", "--territories", "Ogre"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("VERIFIED") && !told.contains("--key"), "{told}");

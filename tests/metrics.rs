@@ -1,4 +1,4 @@
-//! What a running network tells those who watch it: metrics that Prometheus takes, and health that says what is wrong.
+//! What a running network shows to monitoring: metrics that Prometheus takes, and health that says what is wrong.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,8 +27,8 @@ fn identity() -> Identity {
     Authority::new("test.dit").unwrap().identity(&subject).unwrap()
 }
 
-/// The public lists: a series that comes, goes or changes its words is a change for every dashboard.
-/// `DIT_WRITE_LISTS=1` writes them anew.
+/// The public lists: a series that is added, removed or reworded is a change for every dashboard. `DIT_WRITE_LISTS=1`
+/// writes them anew.
 #[test]
 fn every_series_is_in_its_list() {
     let identity = identity();
@@ -52,7 +52,7 @@ fn promtool(arguments: &[&str]) {
     assert!(said.status.success(), "{words}");
 }
 
-/// Each alert fires for its fault and is silent otherwise, asks for series that there are, and has its page.
+/// Each alert fires for its fault and is silent otherwise, uses existing series, and has its page.
 #[test]
 fn every_alert_has_its_cases_and_its_page() {
     promtool(&["check", "rules", "helm/dit/files/alerts.yaml"]);
@@ -89,14 +89,14 @@ fn get(site: &Site, process: &str, path: &str) -> (u16, String) {
     watcher::get(&format!("http://{}{path}", site.observed(process).unwrap()), &[]).unwrap()
 }
 
-/// The value of a series by its name and labels as they stand in the text.
+/// The value of a series by its name and labels as written in the text.
 fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(&format!("{series} ")));
     let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
     value.unwrap_or_else(|| panic!("no {series} in\n{text}"))
 }
 
-/// Prometheus's own judge of names, types and help.
+/// Prometheus's own check of names, types and help.
 fn promtool_likes(text: &str) {
     let mut tool = Command::new("promtool");
     tool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -107,7 +107,7 @@ fn promtool_likes(text: &str) {
     assert!(said.status.success() && words.is_empty(), "{words}");
 }
 
-/// What of a process is not as it should be, by check.
+/// The failed checks of a process, each with its fault.
 fn faults(site: &Site, process: &str) -> BTreeMap<String, String> {
     let (status, body) = get(site, process, "/readyz");
     let told: serde_json::Value = serde_json::from_str(&body).unwrap();

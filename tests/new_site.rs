@@ -62,7 +62,7 @@ fn the_page_for_kafka_and_postgresql_is_true() {
     assert!(out.contains(r#"SIA "Ābele" | Ogres novads | 2019-01-01"#), "{out}");
 }
 
-/// Types blocks in an empty folder; what was said.
+/// Types blocks in an empty folder; the output.
 fn type_in(blocks: &str, programs: &str) -> String {
     let dit = Path::new(env!("CARGO_BIN_EXE_dit"));
     let typed = blocks.replace("9443", &free_port().to_string()).replace("9444", &free_port().to_string());

@@ -21,7 +21,7 @@ fn alter_state_topic(kafka: &Kafka, change: [&str; 2]) {
     kafka.tool("kafka.admin.ConfigCommand", &[&topic[..], &change[..]].concat()).unwrap();
 }
 
-/// What retention does after long: nothing of the log is left, not even a checkpoint.
+/// Acts as retention after a long time: nothing of the log is left, not even a checkpoint.
 fn delete_all_records(kafka: &Kafka, dir: &Path) {
     let file = dir.join("delete.json");
     let partitions: Vec<_> = (0..3)
@@ -40,7 +40,7 @@ fn a_state_that_the_log_has_left_behind_is_repaired_by_its_provider() {
     let site = site(dir.path());
     site.on_kafka(&kafka.bootstrap()).unwrap();
     let (site, mut running) = settled(site);
-    // The state takes nothing any more but the markers of transactions; the log goes on, and live consumers with it.
+    // From now on the state takes only markers of transactions; the log continues, and live consumers with it.
     alter_state_topic(&kafka, ["--add-config", "max.message.bytes=100"]);
     take_day(&site, 1);
     for part in ["producer", "consumer", "router"] {
@@ -49,7 +49,7 @@ fn a_state_that_the_log_has_left_behind_is_repaired_by_its_provider() {
     assert!(site.log("router").contains("the state cannot be written"), "{}", site.log("router"));
     delete_all_records(&kafka, dir.path());
     alter_state_topic(&kafka, ["--delete-config", "max.message.bytes"]);
-    // A consumer with nothing of its own would be given day 0 as the present.
+    // A consumer without a replica would be given day 0 as the present.
     std::fs::remove_dir_all(site.path("consumer")).unwrap();
     for part in ["router", "consumer"] {
         running.insert(part, start(&site, part));

@@ -1,5 +1,5 @@
-//! Done when 5 of nothing lost: a replica whose rows were altered by hand is found out and repaired, at the price of
-//! little more than the rows that are wrong.
+//! Done when 5 of nothing lost: a replica whose rows were altered by hand is found and repaired, and little more than
+//! the wrong rows is moved.
 //!
 //! Real processes, a table in a real PostgreSQL and files; changes flow while the replica is compared.
 
@@ -22,7 +22,7 @@ mod daily_site;
 
 const ROWS: u64 = 12_000;
 
-/// The register's schema: what spells its values in several ways in a table.
+/// The register's schema: types whose values a table spells in several ways.
 const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
     {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"v","type":"string"},
     {"name":"n","type":["null","long"],"default":null},{"name":"x","type":"double"},
@@ -88,7 +88,7 @@ impl Table {
 
     fn rows(&self) -> BTreeMap<String, String> {
         let rows = self.1.block_on(self.0.query("SELECT k, v FROM register WHERE x IS NOT NULL", &[]));
-        // Before the table is made there is none.
+        // The table may not exist yet.
         rows.unwrap_or_default().iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
@@ -137,7 +137,7 @@ fn a_table_with_one_row_in_a_hundred_altered_is_repaired_without_a_full_download
     assert_eq!(snapshots, 0, "it was no snapshot\n{}", logs());
     let wrong = metric(&site, "dit_consumer_repaired_rows_total");
     let bytes = metric(&site, "dit_consumer_reconcile_bytes_total") - before;
-    // Less than what a snapshot brings: a row's values alone, without frames.
+    // Less than a snapshot moves: only a row's values, without frames.
     let whole: usize = part.iter().map(|(key, value)| 2 * key.len() + value.len() + 20).sum();
     let share = bytes / f64::from(u32::try_from(whole).unwrap());
     println!(
@@ -170,7 +170,7 @@ fn a_replica_that_cannot_be_repaired_breaks_its_promise_and_is_not_ready() {
     let ready = || get(&format!("http://{}/readyz", site.observed("consumer").unwrap()), &[]).unwrap();
     assert_eq!(ready().0, 200);
 
-    // Whatever is written to these rows, something of the site's own alters it.
+    // A trigger of the site's own alters whatever is written to these rows.
     let spoil = "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN IF NEW.k::int % 600 = 1 THEN NEW.v := NEW.v || '!'; END IF; RETURN NEW; END $$;
         CREATE TRIGGER spoil BEFORE INSERT OR UPDATE ON register FOR EACH ROW EXECUTE FUNCTION spoil();
@@ -227,7 +227,7 @@ fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement()
     eventually("it is received", || Ok(!daily_site::rows_of(&second).is_empty()))
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));
     assert!(site.log("consumer").contains("begins to receive it"), "{}", site.log("consumer"));
-    // One that cannot be compared keeps nobody else's from it.
+    // An agreement that cannot be compared does not keep the others from it.
     let three = std::fs::read_to_string(site.path("consumer.toml")).unwrap();
     let three = format!("{three}\n[[agreement]]\nnumber = \"A-0\"\nchannel = \"register\"\n");
     std::fs::write(site.path("three.toml"), three).unwrap();

@@ -1,5 +1,5 @@
-//! The schema registry's face, by one suite: the router's own, and an external one behind it; and the external one in
-//! trouble.
+//! The schema registry's interface, by one suite: the router's own, and an external one behind it; and the external one
+//! in trouble.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn with_field(field: &str) -> String {
     SCHEMA.replace("]}", &format!(",{field}]}}"))
 }
 
-/// What a registry does, whoever gives the ids.
+/// The behaviour of a registry, whichever registry gives the ids.
 async fn behaves(network: &Network) {
     let client = network.client("4000/main").unwrap();
     let subjects: Vec<String> = send_json(client.get("/registry/subjects")).await.unwrap();
@@ -90,7 +90,7 @@ async fn an_external_registry_behaves_the_same_and_knows_what_was_registered() {
     let network = Network::start_before(external(&registry), Arc::new(MemoryLog::default())).await.unwrap();
     network.open().await.unwrap();
     behaves(&network).await;
-    // Asked past the router, it has the same ids for the same schemas.
+    // Asked without the router, it has the same ids for the same schemas.
     let own = network.client("4000/main").unwrap();
     for version in [1, 2] {
         let path = format!("/registry/subjects/{SUBJECT}/versions/{version}");
@@ -119,7 +119,7 @@ async fn a_registry_that_is_down_stops_no_event_of_a_known_schema() {
         problem["message"].as_str().unwrap().contains("the schema registry is not available"),
         "{problem}"
     );
-    // It comes back without what it knew: its next id is another schema's here.
+    // It comes back empty: its next id is another schema's here.
     registry.run().unwrap();
     let (status, problem) = register(&client, &wider).await;
     assert!(status >= 400, "{problem}");

@@ -1,6 +1,6 @@
-//! Revocation with two routers under load: what is acknowledged is over, on every router.
+//! Revocation with two routers under load: after the acknowledgement, no router hands over a row.
 //!
-//! The routers tell each hand-over of rows and each acknowledgement in their logs, by one machine's clock.
+//! The routers log each hand-over of rows and each acknowledgement, by one machine's clock.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,11 +31,11 @@ const REVOCATIONS: usize = 200;
 const OPEN: usize = 10;
 /// Agreements whose streams are on the router that is stopped.
 const STOPPED: usize = 20;
-/// A batch every so often: a thousand events a second.
+/// Between two batches: a thousand events a second.
 const EVERY: Duration = Duration::from_millis(20);
 const BATCH: usize = 20;
 
-/// A consumer that reads at once, until the connection ends; when it is done, what it saw.
+/// A consumer that reads until the connection ends, and then returns what it saw.
 type Reader = JoinHandle<anyhow::Result<Stream>>;
 
 struct Play {
@@ -66,7 +66,7 @@ impl Play {
         Self { routers, operators, _dir: dir }
     }
 
-    /// A thousand events a second, until told to stop; how many there were and how long it took.
+    /// A thousand events a second, until `stop` is set; how many there were and how long it took.
     fn publish(&self, stop: &Arc<AtomicBool>) -> JoinHandle<(usize, Duration)> {
         let mut publisher = Publisher::new(self.routers.client(0, "4000/main").unwrap(), EPOCH);
         let stop = Arc::clone(stop);
@@ -138,7 +138,7 @@ impl Play {
     }
 }
 
-/// What a reader saw last: one closing record, nothing behind it, no row later than a second after the answer.
+/// Checks a reader's end: one closing record, nothing after it, no row later than a second after the answer.
 async fn check(number: usize, reader: Reader, answered: Instant) {
     let stream = reader.await.unwrap().unwrap();
     let last = stream.words.last().unwrap();

@@ -1,4 +1,4 @@
-//! The router's face: streams under agreements that change, late joiners, the audit, the registry.
+//! The router's interface: streams under agreements that change, late joiners, the audit, the registry.
 
 #![allow(
     clippy::unwrap_used,
@@ -61,7 +61,7 @@ async fn a_pass_that_broke_off_is_gone_on_with_by_another_router() {
     first.open().await.unwrap();
     let large = |key: &str| {
         let mut out = row(key, "R");
-        // The field that nobody may have is large: the state takes several reads, the stream only a few bytes.
+        // The field that no agreement gives is large: the state takes several reads, the stream only a few bytes.
         out.truncate(out.len() - "SECRET".len() - 1);
         schemas::avro::binary::put_string(&mut out, &"x".repeat(30_000));
         out
@@ -107,7 +107,7 @@ async fn what_happens_during_a_snapshot_comes_after_it_once() {
         network.publish(Op::Create, key, None, Some(&row(key, "R"))).await.unwrap();
     }
     network.materialised().await.unwrap();
-    // Its ends are fixed when the request is answered; nothing of it was read by this client yet.
+    // The snapshot's ends are fixed when the request is answered; this client has read nothing of it yet.
     let mut stream = network.stream("9000/main", "state").await.unwrap();
     network.publish(Op::Update, "a", Some(&row("a", "R")), Some(&row("a", "J"))).await.unwrap();
     network.publish(Op::Create, "d", None, Some(&row("d", "R"))).await.unwrap();
@@ -271,7 +271,7 @@ async fn the_audit_names_who_was_admitted_until_when_and_goes_on_after_a_restart
     let second = Network::start_on(log).await.unwrap();
     let count_starts =
         |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Started)).count();
-    // Its writer begins beside the server.
+    // The audit's writer begins at the same time as the server.
     let begun = async {
         loop {
             let audited = audit(&second).await;
@@ -370,7 +370,7 @@ async fn a_consumer_is_told_what_its_rows_come_to_where_its_stream_stands() {
     }
     network.publish(Op::Create, "d", None, Some(&row("d", "J"))).await.unwrap();
     network.materialised().await.unwrap();
-    // What the state does not have yet is read from the log: one leaves, one enters.
+    // Events that the state does not have yet are read from the log: one leaves, one enters.
     network.publish(Op::Update, "a", Some(&inside), Some(&outside)).await.unwrap();
     network.publish(Op::Update, "d", Some(&row("d", "J")), Some(&row("d", "R"))).await.unwrap();
     let client = network.client("9000/main").unwrap();
@@ -388,7 +388,7 @@ async fn a_consumer_is_told_what_its_rows_come_to_where_its_stream_stands() {
         format!("digests of {} rows: {:x}", keys.len(), digests.announce().total)
     };
     assert_eq!(told(None, "digests.0.0:0").await.0, expected(&BTreeSet::from(["b", "c", "d"])));
-    // From further back it is told on the way, of what the stream has given until then.
+    // From an earlier cursor the digest comes within the stream, over what the stream has given until then.
     let (answer, words, _) = told(Some(1), "digests.0.0:0").await;
     let mut keys = BTreeSet::new();
     for word in &words {

@@ -1,5 +1,5 @@
-//! Scopes beside PostgreSQL's publications with row filters: the same predicates over the same history give the same
-//! transitions, nulls and all.
+//! Scopes compared with PostgreSQL's publications with row filters: the same predicates over the same history give the
+//! same transitions, nulls and all.
 //!
 //! Each predicate is drawn in two spellings, CEL and SQL, by one generator; neither is made from the other. DIT_SEED
 //! repeats a run.
@@ -222,7 +222,7 @@ fn drawn<T: std::fmt::Debug>(runner: &mut TestRunner, from: &impl Strategy<Value
 /// An event: the datums before and after it.
 type Event = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// What a scope gives of each event: the letter of PostgreSQL's message, by the event's number.
+/// A scope's results: the letter of PostgreSQL's message, by the event's number.
 fn by_scope(rows: &str, events: &[Event]) -> BTreeMap<usize, char> {
     let agreement: Agreement = serde_json::from_value(json!({
         "number": "A-1", "version": 1, "provider": "1", "consumer": "2", "channel": "c", "purpose": "p",
@@ -260,7 +260,7 @@ fn by_scope(rows: &str, events: &[Event]) -> BTreeMap<usize, char> {
     given
 }
 
-/// What a publication gives, by the number of the event whose transaction it was.
+/// A publication's results, by the number of the event of each transaction.
 async fn by_publication(
     client: &Client,
     number: usize,

@@ -225,7 +225,7 @@ async fn a_provider_asks_a_router_about_its_own_channel_and_nobody_else_may() {
     };
     let (code, said) = diff().await.unwrap();
     assert!(code == Some(1) && said.contains("A-1 for 9000: SUSPENDED"), "{said}");
-    // What is over concerns nobody any more.
+    // An agreement that has ended does not count any more.
     network.set_status("revoked").await.unwrap();
     let (code, said) = diff().await.unwrap();
     assert_eq!((code, said.as_str()), (Some(0), "0 agreement(s), 0 would be suspended\n"));
@@ -250,7 +250,7 @@ async fn a_proposed_agreement_is_counted_over_the_log_and_over_what_comes() {
     let asked = shadow(&network, "t in [\"J\", \"L\"]", "earliest", "30");
     let counts: ShadowCounts = send_json(asked).await.unwrap();
     assert_eq!((counts.events, counts.change, counts.enter, counts.leave, counts.nothing), (4, 1, 1, 1, 1));
-    // What stands gives the rows of territory R: the first three events.
+    // The agreement in force gives the rows of territory R: the first three events.
     assert_eq!((counts.gained, counts.lost, counts.parked, counts.is_whole), (1, 1, 0, true));
     assert_eq!(counts.beside.map(|version| version.get()), Some(1));
     assert_eq!(counts.pending.into_iter().collect::<Vec<_>>(), ["secret", "t"]);

@@ -1,5 +1,5 @@
-//! A provider agent's sender before a router in this process: what is in the outbox counts once, whatever the log does, and what
-//! the log knows otherwise is doubt.
+//! A provider agent's sender before a router in this process: the outbox's events count once, whatever the log does,
+//! and where the log knows otherwise there is doubt.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
 
@@ -28,7 +28,7 @@ use support::network::Network;
 use support::publisher::{Publisher, SCHEMA};
 
 const P0: Partition = Partition::new(0);
-/// On a busy machine.
+/// Enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A provider's agent on a disk of its own, and the router's log.
@@ -80,7 +80,7 @@ impl Provider {
         Sender::new(client, "register".parse().unwrap(), outbox, machine, agent.folded())
     }
 
-    /// Sends until all that the outbox has is acknowledged.
+    /// Sends until the whole outbox is acknowledged.
     async fn drain(&self, sender: &mut Sender) -> Result<(), SendError> {
         let end = lock(&self.agent.outbox()).next_position();
         let mut sent = sender.sent();
@@ -94,7 +94,7 @@ impl Provider {
         drained.await.unwrap()
     }
 
-    /// Rows by key as the log's counted events say, in the order of the log, by the tests' own counting.
+    /// Rows by key from the log's counted events, in its order, by the tests' own counting; and how many events.
     async fn counted(&self) -> (BTreeMap<String, String>, usize) {
         let bounds = self.log.bounds("dit.register.log", P0).await.unwrap();
         let mut counter = Counter::default();

@@ -26,7 +26,7 @@ use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 
-/// Where a replica lives; whatever opens it finds what was left there.
+/// Where a replica is kept; a new sink finds what an earlier one left.
 enum Target {
     Disk(tempfile::TempDir),
     Memory(Arc<MemoryDisk>),
@@ -72,7 +72,7 @@ impl Target {
         sink
     }
 
-    /// The same, and a stream of the first schema begins.
+    /// The sink as opened, after a stream of the first schema has begun.
     async fn begun(&self) -> Box<dyn Sink> {
         let mut sink = self.open().await;
         sink.begin(&head(ONE)).await.unwrap();
@@ -143,7 +143,7 @@ fn cursor(offset: u64) -> Cursor {
     }
 }
 
-/// In a snapshot that was told of.
+/// A cursor within a snapshot.
 fn within(id: u8, next: u64) -> Cursor {
     let place = SnapshotPlace { next: Offset::new(next), end: Offset::new(100) };
     let snapshot = Snapshot {

@@ -38,20 +38,20 @@ enum Kind {
     CloudEvents,
 }
 
-/// What a registry says of one row, in words that every kind has.
+/// What a registry says of one row, in terms that every kind has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Row(&'static str, i64),
-    /// Only changes say so.
+    /// Only sources of changes can say so.
     Gone(&'static str),
-    /// Its number is none.
+    /// Its number cannot be read as one.
     Spoilt(&'static str),
     NoKey,
     /// A change that is neither of the three.
     Unknown(&'static str),
 }
 
-/// What stands where a number should: nobody may read it in a message.
+/// A text where a number should be: no message may show it.
 const SECRET: &str = "a secret";
 
 struct HandedOver {
@@ -188,7 +188,7 @@ impl Site {
         Self::on(MemoryDisk::new())
     }
 
-    /// As an agent begins whose images are lost: they are made again from what its disk has.
+    /// The agent with its images lost: they are made again from what its disk has.
     fn on(disk: MemoryDisk) -> Self {
         let channel = json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 1,
             "key": {"fields": ["k"]}, "schema": schema(FIELDS).parsed()});
@@ -233,7 +233,7 @@ impl Site {
         events
     }
 
-    /// Keys and what was done to them, in order.
+    /// The key, the operation and the number of each event, in order.
     fn done(&self) -> Vec<(String, &'static str, Option<i64>)> {
         self.events().into_iter().map(|event| (event.key, event.op, event.n)).collect()
     }
@@ -275,7 +275,7 @@ laws!(
     events_say_what_they_were_made_from,
 );
 
-/// The same, of those that give changes alone.
+/// Laws of sources that give changes alone.
 mod changes {
     use super::*;
 
@@ -287,7 +287,7 @@ mod changes {
     );
 }
 
-/// The same, of those that give a whole register.
+/// Laws of sources that give a whole register.
 mod registers {
     use super::*;
 
@@ -372,7 +372,7 @@ fn what_is_taken_outlives_a_crash_and_is_taken_once(kind: Kind) {
     let site = Site::on(site.disk);
     let expected = done(&[("a", "c", Some(1)), ("b", "c", Some(2))]);
     assert_eq!(site.done(), expected);
-    // Whoever was not told that it was taken hands it over again.
+    // A registry that did not get the answer hands the rows over again.
     site.take(kind, &rows).unwrap();
     assert_eq!(site.done(), expected);
 }

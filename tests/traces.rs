@@ -1,4 +1,4 @@
-//! The way of one event, from a source's file to a row in PostgreSQL, as a real collector sees it.
+//! The path of one event, from a source's file to a row in PostgreSQL, as a real collector sees it.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use support::site::{Process, Site, eventually};
 const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
     {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"v","type":"string"}]}"#;
 
-/// A provider and a consumer whose replica is in PostgreSQL; everybody sends spans to the collector.
+/// A provider and a consumer whose replica is in PostgreSQL; all processes send spans to the collector.
 fn site(dir: &Path, database: &str, collector: &Collector) -> Site {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
     let channel = serde_json::json!({"name": "register", "kind": "distribution", "owner": "4000", "partitions": 2,
@@ -106,7 +106,7 @@ fn one_event_is_one_trace_from_the_file_to_the_row() {
     }
     assert!(!collector.said().contains("secret"), "a key or a value stands in a span");
 
-    // What no agreement lets through has its way to the log, and no further.
+    // An event that no agreement lets through gets to the log, and no further.
     site.drop_file("two.csv", "k,t,v\nsecret-key,R,secret-value\nother,J,x\nlast,R,y\n").unwrap();
     until(&site, &collector, 8 + 8 + 5);
     let spans = collector.spans();
@@ -128,7 +128,7 @@ async fn a_failed_step_is_seen_in_its_trace_and_its_log_line_names_the_trace() {
     until(&site, &collector, 8);
     let (admin, connection) = tokio_postgres::connect(&database, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    // No row's own fault, which would be parked: the table as a whole refuses.
+    // The table refuses as a whole: a row's own fault would be parked.
     let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE 'not now' USING ERRCODE = 'insufficient_privilege'; END $$;
         CREATE TRIGGER ours BEFORE INSERT ON register EXECUTE FUNCTION refuse()";

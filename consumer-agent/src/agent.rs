@@ -1,6 +1,6 @@
-//! One agreement's agent: a sink, a stream, and what to do when the stream ends.
+//! The agent of one agreement: it receives streams into a sink, one after another.
 //!
-//! Owns the loop that restores itself after any outage. It gives up only on a person's word: stop.
+//! Owns the loop that recovers from any outage. It ends only with the agreement, or when the agent's disk has failed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,10 +24,10 @@ use crate::receive::request::ReconcileRequest;
 use crate::sink::Sink;
 use crate::status::Status;
 
-/// How long an agreement that is not in force is left alone before it is asked for again.
+/// The wait before an agreement that is not in force is requested again.
 const NOT_ACTIVE_WAIT: Duration = Duration::from_secs(10);
 
-/// How often the status file follows while events flow.
+/// How often the status file is written while events flow.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// The agent of one agreement.
@@ -74,38 +74,38 @@ impl Agent {
         }
     }
 
-    /// Where to write the status for `dit status`.
+    /// Writes the status to this file, for `dit status`.
     #[must_use]
     pub fn with_status_file(mut self, path: PathBuf) -> Self {
         self.status_file = Some(path);
         self
     }
 
-    /// How often the replica is compared with its part of the register; never without.
+    /// Sets the time between comparisons with the register; `None` means never.
     #[must_use]
     pub fn with_reconciliation(mut self, every: Option<Duration>) -> Self {
         self.reconcile_every = every;
         self
     }
 
-    /// To ask it for a comparison.
+    /// The handle that requests a comparison.
     pub fn request(&self) -> ReconcileRequest {
         self.request.clone()
     }
 
-    /// What counts what it does.
+    /// Counts the agent's work with this meter.
     #[must_use]
     pub fn with_meter(mut self, meter: AgreementMeter) -> Self {
         self.meter = Some(meter);
         self
     }
 
-    /// To be told what the agent is doing.
+    /// The agent's status, to be watched.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Receives until the agreement ends; restores itself after everything else.
+    /// Receives until the agreement ends or the disk fails; recovers from everything else.
     pub async fn run(mut self) -> Status {
         let mut retry = Retry::default();
         let mut recovery = Recovery::default();
@@ -119,7 +119,7 @@ impl Agent {
             let end = stream_end(&outcome);
             let step = recovery.on_end(end, advance);
             if outcome.is_ok() {
-                // The router has answered: what broke before is over.
+                // The router has answered: earlier failures no longer count.
                 retry.reset();
             }
             let wait = match step {
@@ -140,14 +140,14 @@ impl Agent {
         }
     }
 
-    /// One stream, from its beginning to its end, and what it did to the replica.
+    /// Receives one stream to its end; also returns the replica's advance.
     async fn stream_once(
         &mut self,
         recovery: &Recovery,
         reconciler: &mut Reconciler,
     ) -> (Result<Ended, ReceiveError>, Advance) {
         let mut was_live = false;
-        // What an error left unknown is known again only when the sink is ready.
+        // After an error the sink knows its cursor only once it is ready again.
         let ready = self.sink.ready().await;
         let cursor = self.sink.cursor();
         let outcome = match ready {
@@ -173,7 +173,7 @@ impl Agent {
         }
     }
 
-    /// Says in the agent's log how a stream was over, and how long it waits for the next one.
+    /// Logs how a stream ended, and the wait before the next one.
     fn log_end(&self, outcome: &Result<Ended, ReceiveError>, end: StreamEnd, step: Step, wait: Duration) {
         let agreement = &self.number;
         match (outcome, step) {
@@ -197,7 +197,7 @@ impl Agent {
         }
     }
 
-    /// How a stream was over, for people, with what to do about it.
+    /// How a stream ended, in words for people, with what they should do.
     fn in_words(&self, outcome: &Result<Ended, ReceiveError>, step: Step) -> Option<String> {
         match outcome {
             Ok(Ended::ToQuery) => None,
@@ -279,7 +279,7 @@ impl Agent {
     }
 }
 
-/// How a stream was over, as the recovery asks it.
+/// How a stream ended, in the recovery's terms.
 fn stream_end(outcome: &Result<Ended, ReceiveError>) -> StreamEnd {
     match outcome {
         Ok(Ended::ToQuery) => StreamEnd::ToQuery,
@@ -292,9 +292,9 @@ fn stream_end(outcome: &Result<Ended, ReceiveError>) -> StreamEnd {
     }
 }
 
-/// Agents that begin together do not compare together: a share of the time between comparisons, in thousandths.
+/// A random share of the first interval, in thousandths: agents that begin together do not compare together.
 fn share() -> u32 {
-    // Without randomness the first comparison comes last.
+    // Without randomness the first comparison waits for the whole interval.
     platform::random::bytes().map_or(1_000, |bytes| u32::from(u16::from_be_bytes(bytes)) * 1_000 / 65_536)
 }
 

@@ -1,7 +1,7 @@
-//! The agents of a process: one for each agreement, started with it or added while it runs, and asked to compare.
+//! The agents of a process, one for each agreement: started with the process, or added while it runs.
 //!
-//! Owns which agreements are received, by the configuration's file, and the marks by which a person asks for a comparison. What it
-//! does not see is a change of what is received already: that takes a new start.
+//! Owns the set of received agreements, which follows the configuration file, and the marks that request a comparison.
+//! It does not see changes of an agreement that is already received: they need a restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,18 +24,16 @@ use crate::sink::file::error::FileSinkError;
 use crate::sink::postgres::PostgresSink;
 use crate::status::{Statuses, reconcile_mark, status_path};
 
-/// What the agents of a process are made of.
+/// The parts from which [`Agents`] is made.
 pub struct AgentsParts {
-    /// The configuration's file: what is added to it while they run is taken up.
+    /// The configuration file; agreements that are added to it later are received too.
     pub path: PathBuf,
-    /// What it says now.
+    /// The present contents of the file.
     pub config: ConsumerConfig,
     pub identity: Identity,
-    /// What counts what they do.
     pub metrics: Metrics,
-    /// To run them in.
     pub tasks: Tasks,
-    /// Hears of one whose disk has failed.
+    /// Receives the error of an agent whose disk has failed.
     pub broken: mpsc::Sender<String>,
 }
 
@@ -48,9 +46,9 @@ pub struct Agents {
     broken: mpsc::Sender<String>,
     statuses: Statuses,
     requests: Vec<(AgreementNumber, ReconcileRequest)>,
-    /// When the configuration that was read last was written, and its size: two writes may share a time.
+    /// Write time and size of the configuration that was read last: two writes may share a time.
     written: Option<(SystemTime, u64)>,
-    /// The same at the last look.
+    /// Write time and size of the file at the last look.
     seen: Option<(SystemTime, u64)>,
 }
 
@@ -76,7 +74,7 @@ impl Agents {
         Ok(agents)
     }
 
-    /// What they are doing.
+    /// The statuses of all agents.
     pub fn statuses(&self) -> Statuses {
         self.statuses.clone()
     }
@@ -102,7 +100,7 @@ impl Agents {
             tokio::select! {
                 biased;
                 status = agent.run() => if status.phase == Phase::Broken {
-                    // One word is enough: the process ends with it.
+                    // One error is enough: the process ends with it.
                     drop(broken.try_send(status.last_error.unwrap_or_default()));
                 },
                 () = stopping => {}
@@ -111,10 +109,10 @@ impl Agents {
         Ok(())
     }
 
-    /// Looks at the configuration and at the marks, as often as it is called.
+    /// Checks once whether the configuration has changed and whether there are marks.
     pub fn look(&mut self) {
         let now = written(&self.path);
-        // What is half written changes between two looks.
+        // A file that is half written changes between two looks.
         if now != self.written && self.seen == now {
             self.written = now;
             self.take_up();
@@ -133,7 +131,7 @@ impl Agents {
         }
     }
 
-    /// Begins to receive what the configuration has and nobody receives yet.
+    /// Starts an agent for each new agreement of the configuration.
     fn take_up(&mut self) {
         let config = match ConsumerConfig::read(&self.path) {
             Ok(config) => config,

@@ -37,7 +37,7 @@ pub struct ConsumerConfig {
     pub log_format: platform::telemetry::Format,
 }
 
-/// Once a day: each comparison costs a router the reading of the channel's present state.
+/// Once a day: for each comparison a router reads the channel's present state.
 const fn a_day() -> SignedDuration {
     SignedDuration::from_hours(24)
 }

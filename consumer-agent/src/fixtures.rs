@@ -1,7 +1,7 @@
-//! What tests of the agent and of the receiver need: a router that answers by a script, and the bytes of a stream.
+//! Fixtures for tests of the agent and the receiver: a router that follows a script, and the bytes of a stream.
 //!
-//! Owns the host that carries an agent's requests to the script, and writes down what was asked. It is compiled for tests
-//! alone: no real router breaks the rules of a stream.
+//! Owns the host that carries an agent's requests to the script and records them. It is compiled only for tests: no
+//! real router breaks the rules of a stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -43,18 +43,18 @@ const SYNC: [u8; 16] = [9; 16];
 
 /// What the router does with a request.
 pub(crate) enum Reply {
-    /// It is not there.
+    /// It cannot be reached.
     Away,
     Refused(ErrorCode),
     /// It begins an answer, sends these bytes one after the other, and ends the connection.
     Stream(Vec<Vec<u8>>),
-    /// The same, but the connection stays open and says nothing more.
+    /// Like `Stream`, but the connection stays open and silent.
     Silence(Vec<Vec<u8>>),
     /// It takes the request and does not answer.
     Mute,
 }
 
-/// A router that answers one request after the other, and is not there when its script is over.
+/// A router that answers one request after the other, and cannot be reached after its script's end.
 pub(crate) struct Script {
     replies: Mutex<VecDeque<Reply>>,
     /// Each request's query, and when it came.
@@ -68,14 +68,14 @@ impl Script {
         Arc::new(Self { replies, asked: Mutex::default(), begun: Instant::now() })
     }
 
-    /// What was asked, and how long after the request before.
+    /// The queries, each with the time since the request before it.
     pub(crate) fn asked(&self) -> Vec<(String, Duration)> {
         let asked = self.asked.lock().unwrap();
         let before = std::iter::once(self.begun).chain(asked.iter().map(|(_, at)| *at));
         asked.iter().zip(before).map(|((query, at), before)| (query.clone(), *at - before)).collect()
     }
 
-    /// Runs something whose requests this router answers.
+    /// Runs a future whose requests this router answers.
     pub(crate) async fn serve<T>(self: &Arc<Self>, act: impl Future<Output = T>) -> T {
         let mut act = pin!(act);
         poll_fn(|context| host::enter(Arc::clone(self) as Arc<dyn Host>, || act.as_mut().poll(context))).await
@@ -166,7 +166,7 @@ pub(crate) fn cursor(offset: u64) -> Cursor {
     Cursor { log_id: LOG, version: AgreementVersion::new(1), places, snapshot: None }
 }
 
-/// What the header says of the stream.
+/// The metadata in a stream's header.
 pub(crate) fn metadata() -> BTreeMap<String, Vec<u8>> {
     let log_id = LOG.to_string();
     [(AGREEMENT_KEY, "A-1"), (VERSION_KEY, "1"), (CHANNEL_KEY, "c"), (LOG_ID_KEY, &log_id)]
@@ -189,7 +189,7 @@ pub(crate) fn block(deliveries: &[Delivery<'_>]) -> Vec<u8> {
     out
 }
 
-/// A row that is there from this offset on; where it has no image it is gone.
+/// A row's change at this offset; without an image the row is deleted.
 pub(crate) fn event<'a>(offset: u64, key: &'a str, image: Option<&'a [u8]>) -> Delivery<'a> {
     Delivery::Event(Event {
         op: if image.is_some() { Op::Update } else { Op::Delete },
@@ -204,7 +204,7 @@ pub(crate) fn event<'a>(offset: u64, key: &'a str, image: Option<&'a [u8]>) -> D
     })
 }
 
-/// All that the log has up to its end was delivered.
+/// Everything up to the log's end, `offset`, was delivered.
 pub(crate) fn progress(offset: u64) -> Delivery<'static> {
     let end = Offset::new(offset);
     let (freshness, passed_at) = (Some(Millis::new(5)), None);
@@ -215,7 +215,7 @@ pub(crate) fn closing(next: Next, reason: CloseReason) -> Delivery<'static> {
     Delivery::Closing { next, reason, detail: "the script says so".to_owned(), places: PerPartition::none() }
 }
 
-/// A snapshot of the rows up to this place of the log.
+/// A snapshot of the rows up to this offset of the log.
 pub(crate) fn snapshot(rows: &[(&str, &str)], offset: u64) -> Vec<u8> {
     let images: Vec<_> = rows.iter().map(|(key, town)| image(key, town)).collect();
     let mut deliveries = vec![Delivery::SnapshotBegin { bootstrap: SNAPSHOT }];
@@ -228,7 +228,7 @@ pub(crate) fn snapshot(rows: &[(&str, &str)], offset: u64) -> Vec<u8> {
     block(&deliveries)
 }
 
-/// The replica of a disk, as a new start finds it.
+/// The disk's replica, opened as after a restart.
 pub(crate) fn replica(disk: &MemoryDisk) -> FileSink {
     FileSink::open(Arc::new(disk.clone()), Path::new("/replica"), "rows").unwrap()
 }

@@ -1,7 +1,7 @@
-//! What a consumer agent counts: call sites say what happened, this room says how it is counted.
+//! The metrics of a consumer agent: call sites report events, and this room decides how they are counted.
 //!
-//! Owns every series of the agent, beside those that each process has. Labels are the agreements of its own
-//! configuration; never a key, never a value.
+//! Owns every series of the agent, except those that each process has. Labels are the agreements of its own
+//! configuration, never a key or a value.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Metrics {
     /// What one agreement's agent counts.
     pub fn agreement(&self, number: &AgreementNumber) -> AgreementMeter {
         let meter = AgreementMeter { number: number.to_string(), metrics: self.clone() };
-        // The first step of a counter that begins at 1 is seen by nobody.
+        // A counter must begin at 0: Prometheus does not see the step of one that begins at 1.
         for part in [Part::Router, Part::Stream, Part::Sink] {
             meter.breaks(part);
         }
@@ -92,7 +92,7 @@ impl Metrics {
         meter
     }
 
-    /// Renders what the agents look like now.
+    /// Renders all series, with the agents' present statuses.
     pub(crate) fn render<'s>(&self, all: impl Iterator<Item = &'s Status>) -> String {
         self.0.vitals.refresh();
         for status in all {
@@ -149,19 +149,19 @@ pub struct AgreementMeter {
     metrics: Metrics,
 }
 
-/// What a stream broke at.
+/// The part at which a stream broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// The router refused, or is not there.
+    /// The router refused, or cannot be reached.
     Router,
-    /// What came does not keep its rules, or ended in the middle.
+    /// The stream broke its rules, or ended early.
     Stream,
-    /// The kind of the replica's sink.
+    /// The replica's sink failed.
     Sink,
 }
 
 impl AgreementMeter {
-    /// The sink has a block.
+    /// The sink applied a block.
     pub(crate) fn applied(&self, took: Duration) {
         self.metrics.0.applied.with_label_values(&[&self.number]).observe(took.as_secs_f64());
     }
@@ -196,7 +196,7 @@ impl AgreementMeter {
         self.metrics.0.closed.with_label_values(&[self.number.as_str(), reason]).inc();
     }
 
-    /// What came had gone back in its partition.
+    /// A partition's progress went back.
     pub(crate) fn went_back(&self) {
         self.metrics.0.vitals.break_promise(Promise::KeyOrder);
     }

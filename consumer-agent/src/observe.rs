@@ -1,6 +1,6 @@
-//! A consumer agent as those who watch see it: each agreement's status now, and whether it is of use.
+//! A consumer agent as monitoring sees it: each agreement's present status, and whether the agent is ready.
 //!
-//! Owns what is looked at when somebody asks; it changes nothing.
+//! Owns the checks that a request makes; it changes nothing.
 
 use async_trait::async_trait;
 use platform::observe::{Check, Observed};
@@ -16,7 +16,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Over each agreement's agent.
+    /// Watches each agreement's agent.
     pub const fn new(metrics: Metrics, agents: Statuses) -> Self {
         Self { metrics, agents }
     }
@@ -36,7 +36,7 @@ impl Observed for Watch {
         let faults: Vec<String> = self
             .statuses()
             .iter()
-            // An agreement that has ended or is not in force is no fault of the agent's.
+            // An agreement that has ended or is not in force is not the agent's fault.
             .filter(|status| matches!(status.phase, Phase::Connecting | Phase::Stuck | Phase::Broken))
             .map(|status| {
                 let why = status.last_error.as_deref().unwrap_or("no word from the router yet");

@@ -1,4 +1,4 @@
-//! What a consumer's agent is doing, in one word.
+//! The current activity of a consumer's agent, in one word.
 //!
 //! Owns the words that the status file and the metrics have. Decides nothing: `receive::recovery` does.
 

@@ -17,10 +17,10 @@ use crate::config::ConsumerConfig;
 use crate::metrics::Metrics;
 use crate::observe::Watch;
 
-/// How often the configuration and a person's marks are looked at.
+/// How often the configuration and the marks that request a comparison are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs until SIGTERM or Ctrl-C, or until every agreement has ended.
+/// Runs until SIGTERM or Ctrl-C, or until an agent's disk has failed.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = ConsumerConfig::read(path)?;
     let _telemetry = telemetry::init("dit-consumer", config.log_format, "info")?;

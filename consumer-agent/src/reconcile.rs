@@ -1,6 +1,6 @@
 //! `dit consumer reconcile`: replicas are reconciled with the register, now.
 //!
-//! Owns the asking and the waiting. The running agent compares, as it does once a day by itself.
+//! Owns the request and the wait. The running agent compares, as it does by itself once a day.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::phase::Phase;
 use crate::receive::reconciler::Reconciled;
 use crate::status::{Status, reconcile_mark, status_path};
 
-/// An agent that runs looks at marks every second.
+/// How long a request may wait: a running agent checks for marks every second.
 const TAKEN_LIMIT: Duration = Duration::from_secs(15);
-/// The router reads the whole state for it, and waits its turn.
+/// The wait for the result: the router reads the whole state, and may first wait for its turn.
 const DONE_LIMIT: Duration = Duration::from_mins(10);
-/// How often the answer is looked for.
+/// How often the status file is read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// `dit consumer reconcile`.
@@ -31,7 +31,7 @@ pub struct ReconcileArgs {
     agreement: Option<AgreementNumber>,
 }
 
-/// A comparison that was asked for; what nobody has taken up is taken back when this is dropped.
+/// A requested comparison; drop withdraws a request that no agent has taken.
 struct Asked {
     status: PathBuf,
     mark: PathBuf,
@@ -72,7 +72,7 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        // Most are gone: the agent has taken them up.
+        // Usually the agent has removed it already.
         drop(std::fs::remove_file(&self.mark));
     }
 }
@@ -83,8 +83,8 @@ fn read(path: &Path) -> anyhow::Result<Status> {
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }
 
-/// Asks the running agent, and waits; whether every replica was equal as it stood. What keeps one from being compared is
-/// told, and the others are.
+/// Asks the running agent and waits; returns whether every replica was equal without a repair. Failures are reported,
+/// and the other replicas are still compared.
 pub async fn reconcile(args: &ReconcileArgs) -> anyhow::Result<bool> {
     let config = ConsumerConfig::read(&args.config)?;
     let is_asked = |number: &&AgreementNumber| args.agreement.as_ref().is_none_or(|asked| asked == *number);

@@ -1,4 +1,4 @@
-//! What a consumer's agent is doing: for people, metrics and `dit status`.
+//! The status of a consumer's agent: for people, metrics and `dit status`.
 //!
 //! Owns the status, its file and its words. Decides nothing.
 
@@ -53,12 +53,12 @@ pub fn status_path(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
     data_dir.join(format!("{number}.status.json"))
 }
 
-/// The mark by which a person asks for a comparison.
+/// The file that marks a person's request for a comparison.
 pub fn reconcile_mark(data_dir: &Path, number: &AgreementNumber) -> PathBuf {
     data_dir.join(format!("{number}.reconcile"))
 }
 
-/// What the agents are doing; clones share it, and see those that are added.
+/// The statuses of all agents; clones share them, and see agents that are added later.
 #[derive(Debug, Clone, Default)]
 pub struct Statuses(Arc<RwLock<Vec<watch::Receiver<Status>>>>);
 
@@ -74,7 +74,7 @@ impl Statuses {
 }
 
 impl Status {
-    /// Writes it to its file, if it has one; who reads that finds a whole one, always.
+    /// Replaces the status file, if there is one; readers always find a whole file.
     pub(crate) fn write(&self, path: Option<&Path>) {
         let Some(path) = path else { return };
         if let Err(error) = self.replace(path) {
@@ -88,13 +88,13 @@ impl Status {
         std::fs::rename(&beside, path)
     }
 
-    /// Whether the replica is what it should be, as far as its agent knows: receiving, nothing parked, no error.
+    /// Whether the replica is in order, as far as its agent knows: receiving, nothing parked, no error, found equal.
     pub fn is_well(&self) -> bool {
         let is_equal = self.reconciled.as_ref().is_none_or(|reconciled| reconciled.equal);
         self.phase == Phase::Streaming && self.parked == 0 && self.last_error.is_none() && is_equal
     }
 
-    /// It in words, with what to do about an error.
+    /// The status in words, with advice about an error.
     pub fn in_words(&self, channel: &ChannelName, now: Millis) -> String {
         let phase = match self.phase {
             Phase::Connecting => "looking for the router",
@@ -111,7 +111,7 @@ impl Status {
         );
         let behind = match self.behind {
             None => "how far behind is not known yet".to_owned(),
-            // What is set aside, or cannot be received, is not up to date.
+            // A replica with parked rows or an error is not up to date.
             Some(Behind { events: 0, .. }) if self.is_well() => "up to date".to_owned(),
             Some(Behind { events: 0, .. }) => "nothing more has come".to_owned(),
             Some(Behind { events, since: None }) => format!("behind by at most {events} events"),

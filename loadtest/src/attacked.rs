@@ -1,9 +1,9 @@
-//! What honest agents feel while a router is attacked: by turns in quiet, beside an attack on another router, and under it, in
-//! one run.
+//! What honest agents feel of an attack on a router: in quiet, during an attack on another router, and during one on
+//! their own, by turns in one run.
 //!
-//! Owns the honest agents and the table. A change goes by the producer agent's endpoint, its router, and a consumer's stream;
-//! beside it somebody connects anew for each request. Attackers burn the CPU of the machine that all share here; what they take
-//! from others by that alone is seen where they attack another router.
+//! Owns the honest agents and the table. A change passes the producer agent's endpoint, its router and a consumer's
+//! stream; next to it, a client connects anew for each request. Attackers burn the CPU of the machine that all share
+//! here; the attack on another router shows how much that alone costs.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -24,21 +24,21 @@ use tokio::process::{Child, Command};
 use crate::parts::attackers::Kind;
 use crate::process::taken;
 
-/// Changes a second that honest agents send.
+/// Between two changes of the honest agents.
 const PACE: Duration = Duration::from_millis(20);
 const KEYS: u64 = 1_000;
-/// A change that takes longer is lost, and with it the run.
+/// A change that takes longer is lost, and the run fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long attackers have to begin.
 const BEGINNING: Duration = Duration::from_secs(1);
-/// How much longer the slowest hundredth may take under an attack.
+/// The most that the slowest hundredth may take under an attack, as a multiple.
 const MOST: f64 = 2.0;
 
-/// What was felt in one turn, in microseconds.
+/// The times of one turn, in microseconds.
 struct Felt {
     changes: Histogram<u64>,
     connections: Histogram<u64>,
-    /// CPU seconds of the router that honest agents need, and of how long.
+    /// The router's CPU seconds, and the seconds that passed.
     router: (f64, f64),
 }
 
@@ -50,7 +50,7 @@ impl Felt {
 
 struct Honest {
     site: Site,
-    /// Another router, which nobody needs.
+    /// Another router, which no honest agent uses.
     other: Site,
     endpoint: String,
     http: reqwest::Client,
@@ -115,7 +115,7 @@ impl Honest {
         Ok(honest)
     }
 
-    /// One change, until it has come to a consumer.
+    /// Sends one change, and waits until a consumer has it.
     async fn change(&mut self) -> anyhow::Result<()> {
         self.next += 1;
         let key = format!("k{}", self.next % KEYS);
@@ -162,7 +162,7 @@ fn attacking(kind: Kind, site: &Site) -> anyhow::Result<Child> {
     let name = kind.to_possible_value().context("a kind")?;
     let router = site.agents().replace("https://", "");
     let counted = std::fs::File::create(site.path("attempts"))?;
-    // Attackers have machines of their own. Here they have one core, and whoever else wants it has it at once.
+    // Attackers would have machines of their own. Here they share one core, which any other process takes at once.
     let mut idle = Command::new("chrt");
     idle.env("TOKIO_WORKER_THREADS", "1").args(["--idle", "0"]).arg(std::env::current_exe()?);
     idle.args([
@@ -185,12 +185,12 @@ struct Slowest([u64; 3]);
 
 #[allow(clippy::cast_precision_loss, reason = "microseconds of minutes are far below 2^52")]
 impl Slowest {
-    /// How much longer it takes than in quiet.
+    /// As a multiple of the time in quiet.
     fn beside_quiet(&self) -> f64 {
         self.0[2] as f64 / self.0[0] as f64
     }
 
-    /// How much longer it takes than beside an attack on another router.
+    /// As a multiple of the time during an attack on another router.
     fn beside_other(&self) -> f64 {
         self.0[2] as f64 / self.0[1] as f64
     }
@@ -208,7 +208,7 @@ impl std::fmt::Display for Slowest {
     }
 }
 
-/// Feels one turn under an attack; how many attempts there were.
+/// Measures one turn under an attack; how many attempts there were.
 async fn attacked(
     honest: &mut Honest,
     kind: Kind,
@@ -219,7 +219,7 @@ async fn attacked(
     let site = if is_other { &honest.other } else { &honest.site };
     let mut child = attacking(kind, site)?;
     let counted = site.path("attempts");
-    // What it takes to begin is not what it is to stand.
+    // The start of the attack is not measured.
     tokio::time::sleep(BEGINNING).await;
     honest.feel(seconds, felt).await?;
     child.kill().await?;
@@ -227,8 +227,8 @@ async fn attacked(
     Ok(counted.lines().last().context("the attackers told nothing")?.to_owned())
 }
 
-/// Attacks of these kinds, or of every kind where none is named, for so long each, so many times by turns; whether honest
-/// agents felt little of all.
+/// Attacks of these kinds, or of all kinds where none is named: turns of so many seconds, so many times; whether honest
+/// agents felt little of every attack.
 pub(crate) async fn run(kinds: &[Kind], seconds: u64, rounds: u32) -> anyhow::Result<bool> {
     let dir = tempfile::Builder::new().prefix("dit-attacked-").tempdir()?;
     let mut honest = Honest::start(dir.path()).await?;

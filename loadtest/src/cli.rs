@@ -1,6 +1,6 @@
 //! The command line: `run` for people, `part` for the processes that a run starts of itself.
 //!
-//! Owns the arguments, and which part they begin.
+//! Owns the arguments, and the choice of the part to run.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::parts::{attackers, consumers, raw_consumers, raw_producer};
 use crate::{attacked, compare, run};
 
-/// Loads a dit network, and raw Kafka beside it.
+/// Loads a dit network, and raw Kafka for comparison.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -34,10 +34,10 @@ enum Command {
     Compare {
         /// A report (`<name>.json`), or a folder of reports whose rounds count together.
         before: PathBuf,
-        /// The same of the other measurement.
+        /// The report, or the folder, of the other measurement.
         after: PathBuf,
     },
-    /// Attacks a router in every way that it knows, and tells what honest agents feel of it.
+    /// Attacks a router in every known way, and shows what honest agents feel of it.
     Attacked {
         /// How long each turn takes.
         #[arg(long, default_value_t = 10)]
@@ -45,7 +45,7 @@ enum Command {
         /// Turns in quiet and under attack, for each kind.
         #[arg(long, default_value_t = 3)]
         rounds: u32,
-        /// An attack; more than one may be named. All where none is.
+        /// A kind of attack; may be given more than once. All kinds without it.
         #[arg(long)]
         kind: Vec<attackers::Kind>,
     },
@@ -57,9 +57,9 @@ enum Command {
 /// A process that a run starts.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// A router, as it is.
+    /// A router, unchanged.
     Router(router::process::RunArgs),
-    /// A producer agent, as it is.
+    /// A producer agent, unchanged.
     Producer {
         /// Its configuration.
         #[arg(long)]
@@ -69,14 +69,14 @@ enum Part {
     Attackers(attackers::Args),
     /// Consumer agents whose sinks measure.
     Consumers(consumers::Args),
-    /// A producer that is nothing but librdkafka's.
+    /// A producer on librdkafka alone.
     RawProducer(raw_producer::Args),
-    /// Consumers that are nothing but librdkafka's.
+    /// Consumers on librdkafka alone.
     RawConsumers(raw_consumers::Args),
 }
 
 impl Cli {
-    /// Does what was asked for; whether what it looked at was good.
+    /// Runs the command; whether its result was good.
     pub fn run(self) -> anyhow::Result<bool> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.context("the runtime could not be started")?.block_on(async {

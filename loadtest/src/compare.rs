@@ -1,7 +1,7 @@
 //! Two measurements of one scenario: which figures differ by more than the noise of the rounds.
 //!
-//! Owns the test of the difference. Figures are ratios to the other side of the same round, so that machines and hours
-//! may differ. Few rounds show nothing, and that is said.
+//! Owns the test of the difference. Figures are relative to the other side of the same round, so that machines and
+//! hours may differ. It reports where the rounds are too few.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use anyhow::{Context, bail};
 use crate::outcome::{Outcome, Round, median};
 use crate::scenario::Scenario;
 
-/// A difference that chance makes less often than this is one.
+/// A difference counts if chance makes it less often than this.
 const CHANCE: f64 = 0.05;
-/// With fewer rounds a side not even a clear difference is rarer than that.
+/// With fewer rounds on a side, chance makes even a clear difference more often.
 const FEWEST_ROUNDS: usize = 4;
 
 /// One figure of a round.
@@ -31,7 +31,7 @@ const FIGURES: [Figure; 5] = [
     Figure { name: "added p99, µs", more_is_better: false, of: |round| round.added_micros(0.99) },
 ];
 
-/// What became of a figure.
+/// The change of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Better,
@@ -72,7 +72,7 @@ pub(crate) fn run(before: &Path, after: &Path) -> anyhow::Result<bool> {
     Ok(!is_worse)
 }
 
-/// How often a scenario is measured, and where its broker is, makes no other load.
+/// Whether both have one load, whatever their rounds and brokers.
 fn is_same_load(one: &Scenario, other: &Scenario) -> bool {
     let load = |scenario: &Scenario| Scenario { rounds: 0, brokers: None, ..scenario.clone() };
     load(one) == load(other)
@@ -139,10 +139,10 @@ fn change(before: &[f64], after: &[f64], more_is_better: bool) -> Change {
 /// How often chance alone puts so few pairs, or fewer, on one side, or on the other: the exact distribution of Mann's and
 /// Whitney's U (1947).
 fn chance_of(first: usize, second: usize, pairs: usize) -> f64 {
-    // ways[count][sum]: choices of `count` values of the first side whose pairs come to `sum`.
+    // ways[count][total]: choices of `count` values of the first side whose pairs come to `total`.
     let most = first * second;
     let mut ways = vec![vec![0.0_f64; most + 1]; first + 1];
-    if let Some(none) = ways.first_mut().and_then(|sums| sums.first_mut()) {
+    if let Some(none) = ways.first_mut().and_then(|totals| totals.first_mut()) {
         *none = 1.0;
     }
     for rank in 0..first + second {
@@ -157,9 +157,9 @@ fn chance_of(first: usize, second: usize, pairs: usize) -> f64 {
             these.iter_mut().skip(below).zip(fewer).for_each(|(to, from)| *to += from);
         }
     }
-    let sums = ways.last().map(Vec::as_slice).unwrap_or_default();
-    let all: f64 = sums.iter().sum();
-    let few: f64 = sums.iter().take(pairs + 1).sum();
+    let totals = ways.last().map(Vec::as_slice).unwrap_or_default();
+    let all: f64 = totals.iter().sum();
+    let few: f64 = totals.iter().take(pairs + 1).sum();
     if all > 0.0 { (2.0 * few / all).min(1.0) } else { 1.0 }
 }
 

@@ -1,7 +1,7 @@
-//! `dit-loadtest`: a whole network under load, beside raw Kafka on the same broker in the same run.
+//! `dit-loadtest`: a whole network under load, compared with raw Kafka on the same broker in the same run.
 //!
-//! Owns scenarios, the processes that it measures, and the report. It asserts that every event arrived; of speed it
-//! only tells. It must not know anything of the parts that a user could not know: it starts and feeds them as a user does.
+//! Owns scenarios, the processes that it measures, and the report. It asserts that every event arrived; it only reports
+//! speeds. It must know no more of the parts than a user can know: it starts and feeds them as a user does.
 
 mod attacked;
 pub mod cli;

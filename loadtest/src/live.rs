@@ -1,4 +1,4 @@
-//! What a part says while it runs: one JSON object a line on standard output.
+//! The progress of a running part: one JSON object a line on standard output.
 //!
 //! Owns the line's form and the latencies' histogram. The last line is the part's result.
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::rows::now_micros;
 
-/// How often a part says how far it is.
+/// How often a part reports its progress.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Latencies are kept to three digits, from a microsecond to an hour.
 const LONGEST_MICROS: u64 = 3_600_000_000;
 /// The points of a latency curve.
 const QUANTILES: [f64; 12] = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0];
 
-/// How far a part is.
+/// The progress of a part.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Line {
     /// Whether it can take load.
@@ -37,7 +37,7 @@ struct Counts {
     latencies: Histogram<u64>,
 }
 
-/// What a part counts; clones share it.
+/// The counts of a part; clones share them.
 #[derive(Clone)]
 pub(crate) struct Counter(Arc<Mutex<Counts>>);
 
@@ -51,12 +51,12 @@ impl Counter {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The part can take load.
+    /// Reports that the part can take load.
     pub(crate) fn ready(&self) {
         self.with(|counts| counts.line.ready = true);
     }
 
-    /// Events that were applied now; `sent_at` is when each was to be sent, 0 where that is not known.
+    /// Counts events that were applied now; `sent_at` is when each was due to be sent, 0 where that is not known.
     pub(crate) fn applied(&self, events: impl IntoIterator<Item = (i64, usize)>) {
         let now = now_micros();
         self.with(|counts| {
@@ -84,7 +84,7 @@ impl Counter {
         })
     }
 
-    /// Says how far it is until `done`, and once more.
+    /// Prints the progress until `done`, and once more at the end.
     pub(crate) async fn tell_until(&self, done: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut done = std::pin::pin!(done);
         let mut tick = tokio::time::interval(TELL_EVERY);

@@ -1,6 +1,6 @@
 //! A network of real processes in a folder of its own: certificates, declarations, configurations.
 //!
-//! Owns what a run's parts are told, and their start until each can take load. All of it goes with the folder.
+//! Owns the configuration of a run's parts, and their start until each can take load. The folder is removed at the end.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -27,9 +27,9 @@ const PROVIDER: &str = "4000";
 pub(crate) const CHANNEL: &str = "addresses";
 /// How long an agent may take until its endpoint answers.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The rows of a consumer that idles.
+/// The predicate of a consumer that idles: no row matches.
 const NOTHING: &str = "municipality == \"nobody\"";
-/// How often metrics are asked for where somebody watches.
+/// How often metrics are scraped, where a scenario asks for it.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
 /// The agreement of a consumer.
@@ -42,12 +42,12 @@ pub(crate) fn consumer_stem(index: u32) -> String {
     format!("9{index:03}-main")
 }
 
-/// What a network is run with, besides its load.
+/// The settings of a network besides its load.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting<'s> {
     pub(crate) watched: &'s Watched,
     pub(crate) collector: Option<&'s str>,
-    /// Who else has a stream open.
+    /// Other consumers that have streams open.
     pub(crate) beside: Beside,
 }
 
@@ -72,7 +72,7 @@ struct Addresses {
     router: SocketAddr,
     operators: SocketAddr,
     endpoint: SocketAddr,
-    /// Router and producer, for those who watch.
+    /// Where router and producer serve their metrics.
     observed: [SocketAddr; 2],
 }
 
@@ -170,7 +170,7 @@ async fn scrape(urls: Vec<String>) {
         turn.tick().await;
         for url in &urls {
             if let Ok(answer) = client.get(url).send().await {
-                // What it says is Prometheus's to keep; that it was read to its end is what costs.
+                // Prometheus would keep the contents; only the reading to the end costs the process.
                 drop(answer.bytes().await);
             }
         }
@@ -246,7 +246,7 @@ impl Network {
         self.endpoint
     }
 
-    /// Whoever counts what has arrived.
+    /// The part that counts the events that arrived.
     pub(crate) const fn consumers(&mut self) -> &mut Part {
         &mut self.consumers
     }

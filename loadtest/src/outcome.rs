@@ -1,7 +1,7 @@
-//! What was measured: the JSON that a run writes.
+//! The measurements: the JSON that a run writes.
 //!
-//! Owns its form, and the figures that follow from others. No figure of speed stands alone: each has its counterpart
-//! from the same round, and ratios are medians over the rounds.
+//! Owns its form, and the figures that follow from others. Each figure of speed has a counterpart from the same round;
+//! ratios are medians over the rounds.
 
 use serde::{Deserialize, Serialize};
 

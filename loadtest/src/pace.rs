@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// An even load: all three words, or none of them.
+/// An even load: all three options, or none of them.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Pace {
     /// Events a second, evenly.
@@ -23,7 +23,7 @@ impl Pace {
         number.saturating_mul(1_000_000) / self.rate.max(1)
     }
 
-    /// How long after the beginning an event is sent: with the last of its group, as a source that collects would.
+    /// When an event is sent, after the beginning: with the last of its group, as from a source that collects.
     pub(crate) fn due(self, number: u64) -> Duration {
         let together = self.together.max(1);
         Duration::from_micros(self.micros(number - number % together + (together - 1)))

@@ -1,6 +1,6 @@
-//! A process of a run: what it says, what it takes of the machine, and its end.
+//! A process of a run: its output, its use of the machine, and its end.
 //!
-//! Owns the child's life; it is killed when it is dropped. CPU seconds and memory are the kernel's own figures.
+//! Owns the child process, which is killed when it is dropped. CPU seconds and memory are the kernel's own figures.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,14 +15,14 @@ use tokio::task::JoinHandle;
 
 use crate::live::Line;
 
-/// A part that says nothing new for so long is stuck.
+/// A part without a new line for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an end may take.
 const END: Duration = Duration::from_secs(30);
-/// Bytes of a log's end that an error shows: its last words, not its life.
+/// Bytes of a log's end that an error shows.
 const LAST_WORDS: usize = 2_000;
 
-/// What a process took.
+/// A process's use of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Taken {
     /// CPU seconds, user and system.
@@ -31,7 +31,7 @@ pub(crate) struct Taken {
     pub(crate) max_rss_bytes: u64,
 }
 
-/// What the kernel says of a process; nothing when it is gone.
+/// The kernel's figures of a process; zeros when it has ended.
 pub(crate) fn taken(pid: u32) -> Taken {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
     // The name in brackets may hold spaces; user and system time are fields 14 and 15.
@@ -56,7 +56,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Starts one of our own parts in a folder; what it logs goes to `<name>.log` there.
+    /// Starts one of our own parts in a folder; its log is `<name>.log` there.
     pub(crate) fn start(
         name: &'static str,
         dir: &Path,
@@ -81,7 +81,7 @@ impl Part {
         let reading = tokio::spawn(async move {
             let mut lines = BufReader::new(out).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // A router and an agent say in words that they listen.
+                // A router and an agent print in words that they listen.
                 let line = serde_json::from_str(&line).unwrap_or(Line { ready: true, ..Line::default() });
                 tell.send_replace(line);
             }
@@ -89,12 +89,12 @@ impl Part {
         Ok(Self { name, log, child, said, reading })
     }
 
-    /// What it said last.
+    /// The last line that it printed.
     pub(crate) fn line(&self) -> Line {
         self.said.borrow().clone()
     }
 
-    /// Waits until what it says meets a condition; an end or a standstill is an error with its last words.
+    /// Waits until its line meets a condition; an end or a standstill is an error with the end of its log.
     pub(crate) async fn until(
         &mut self,
         what: &str,
@@ -130,7 +130,7 @@ impl Part {
         String::from_utf8_lossy(last).into_owned()
     }
 
-    /// What it took so far.
+    /// Its use of the machine so far.
     pub(crate) fn taken(&self) -> Taken {
         self.child.id().map(taken).unwrap_or_default()
     }

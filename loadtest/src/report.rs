@@ -1,6 +1,6 @@
 //! The report for people: a page with charts, and a few lines for the terminal.
 //!
-//! Owns how figures are shown. Every rate stands beside its counterpart.
+//! Owns how figures are shown. Every rate is shown next to its counterpart.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 30.0;
-/// Raw, then ours; told apart also without colours, by dashes.
+/// Raw, then ours; dashes distinguish them also without colours.
 const OTHER: &str = "stroke=\"#888\" stroke-dasharray=\"6 3\"";
 const OURS: &str = "stroke=\"#0b6\"";
 
@@ -176,7 +176,7 @@ fn course(other: &Measured, ours: &Measured) -> String {
     chart(&[(OTHER, line(other)), (OURS, line(ours))], &across, &up)
 }
 
-/// Quantiles by their nines across, microseconds by their magnitude up.
+/// Across: quantiles by their nines. Up: microseconds by their magnitude.
 #[allow(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^52")]
 fn latencies(other: &Measured, ours: &Measured) -> String {
     const NINES: f64 = 4.0;

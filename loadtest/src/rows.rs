@@ -1,7 +1,7 @@
 //! The made-up register: addresses, as a registry has them.
 //!
-//! Owns the rows, their schema, and where the time of sending stands in them: first, so that it can be read without
-//! the rest.
+//! Owns the rows, their schema, and the position of the sending time in them: first, so that it can be read without the
+//! rest.
 
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ pub(crate) fn municipality(number: u64) -> String {
 }
 
 impl Row {
-    /// The row of a number, of one of so many municipalities.
+    /// The row of a number, in one of so many municipalities.
     pub(crate) fn new(number: u64, municipalities: u32, sent_at: i64) -> Self {
         Self { number, municipality: number % u64::from(municipalities), sent_at }
     }
@@ -74,7 +74,7 @@ impl Row {
         "sent_at\tcode\tmunicipality\tname\tstreet\thouse\tpost_code\tnote\n"
     }
 
-    /// As the agent's local endpoint takes it.
+    /// The change as the agent's local endpoint takes it.
     pub(crate) fn change(&self) -> serde_json::Value {
         let [code, municipality, name, street, house, post_code, note] = self.texts();
         serde_json::json!({"op": "c", "row": {"sent_at": self.sent_at, "code": code, "municipality": municipality,
@@ -90,12 +90,12 @@ impl Row {
     }
 }
 
-/// When a row was to be sent, by a datum that begins as the schema does.
+/// When a row was due to be sent, from a datum that begins as the schema does.
 pub(crate) fn sent_at(image: &[u8]) -> Option<i64> {
     Cursor::new(image).long().ok()
 }
 
-/// Whose row it is, by a datum of the whole schema.
+/// The municipality of a row, from a datum of the whole schema.
 pub(crate) fn municipality_of(image: &[u8]) -> Option<&str> {
     let mut cursor = Cursor::new(image);
     cursor.long().ok()?;

@@ -1,4 +1,4 @@
-//! A run: rounds of both sides by turns, and what each took.
+//! A run: rounds of both sides by turns, and the resources that each took.
 //!
 //! Owns the clock: it begins when the first event is due, and ends when the last one was applied.
 
@@ -25,7 +25,7 @@ use crate::scenario::{Against, Beside, Scenario, Watched};
 /// Requests of one source that are under way at once; the agent's endpoint lets 64 wait.
 const UNDER_WAY: usize = 32;
 
-/// The broker of a run, and who it belongs to.
+/// The broker of a run.
 struct Broker {
     addresses: String,
     /// Started for the run.
@@ -108,7 +108,7 @@ fn progress(scenario: &Scenario, what: String) -> ProgressBar {
     bar.with_message(what)
 }
 
-/// Waits until all events were applied, and says what that took.
+/// Waits until all events were applied; the measurement, without the processes.
 async fn measured(
     counting: &mut Part,
     scenario: &Scenario,
@@ -142,7 +142,7 @@ fn all_taken(parts: &[(&'static str, &Part)], broker: &Broker) -> Vec<Process> {
     parts.chain(broker.taken().map(|taken| (BROKER, taken))).map(named).collect()
 }
 
-/// What was taken since: CPU by difference, memory as it is.
+/// The use since `before`: CPU by difference, memory as it is.
 fn since(before: &[Process], mut now: Vec<Process>) -> Vec<Process> {
     for (process, before) in now.iter_mut().zip(before) {
         process.taken.cpu_seconds -= before.taken.cpu_seconds;
@@ -191,7 +191,7 @@ fn write_file(path: &Path, scenario: &Scenario) -> anyhow::Result<()> {
     Ok(std::fs::write(path, text)?)
 }
 
-/// Posts groups of changes when the last of each is due, whether earlier ones were answered or not.
+/// Posts each group of changes when its last is due, whether earlier groups were answered or not.
 async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     let start = tokio::time::Instant::now();
@@ -201,7 +201,7 @@ async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow
         let changes: Vec<_> =
             numbers.map(|number| Row::new(number, 1, pace.sent_at(number, begun)).change()).collect();
         tokio::time::sleep_until(start + pace.due(first)).await;
-        // A task of its own: it goes out now, not when somebody looks at it.
+        // In a task of its own, so that it is sent now, and not when it is polled.
         under_way.spawn(post(client.post(&url).json(&changes)));
         while under_way.len() >= UNDER_WAY
             && let Some(answered) = under_way.join_next().await

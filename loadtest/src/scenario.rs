@@ -102,7 +102,7 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// How many.
+    /// The count of all three.
     pub(crate) const fn count(self) -> u32 {
         self.idle + self.stalled + self.trickling
     }

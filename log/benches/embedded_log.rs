@@ -1,6 +1,6 @@
-//! The embedded log against the disk it stands on: the same bytes, written and synced by hand, in the same run.
+//! The embedded log compared with its disk: the same bytes, written and synced by hand, in the same run.
 //!
-//! `cargo bench -p event-log --bench embedded_log`. Figures are for comparing within one run; the machine is shared.
+//! `cargo bench -p event-log --bench embedded_log`. Compare figures only within one run; the machine is shared.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark says what it expects by failing")]
 
@@ -18,7 +18,7 @@ const TOPIC: &str = "bench";
 const P0: Partition = Partition::new(0);
 const RECORD_BYTES: usize = 1024;
 const RECORDS: usize = 200_000;
-/// Appenders at once: what a few agents make.
+/// Appenders at once: as many as a few agents make.
 const APPENDERS: usize = 4;
 
 fn record() -> Record {
@@ -89,7 +89,7 @@ fn peak_memory() -> String {
 
 #[tokio::main]
 async fn main() {
-    // Beside the build, not in memory: a temporary folder may have no disk under it.
+    // In the build's folder: the system's temporary folder may be in memory.
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log_dir = root.path().join("log");
     println!("{RECORD_BYTES} bytes a record, {RECORDS} records, {APPENDERS} appenders at once");

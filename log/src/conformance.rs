@@ -1,4 +1,4 @@
-//! What every log must do: one suite of laws, run on each implementation; Kafka's on real clusters.
+//! The laws that every log must obey: one suite, run on each implementation; for Kafka on real clusters.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ macro_rules! laws {
     ($($law:ident),* $(,)?) => {
         laws!(@on memory, super::memory(), $($law),*);
         laws!(@on embedded, super::embedded(super::EmbeddedOptions::default()), $($law),*);
-        // Rolls, cleans and reopens all the time: none of it may be seen.
+        // Rolls, cleans and reopens all the time: readers must not notice.
         laws!(@on embedded_restless, super::embedded(super::RESTLESS), $($law),*);
         #[cfg(feature = "kafka")]
         laws!(@on kafka_of_one_node, super::kafka(1), $($law),*);
@@ -163,7 +163,7 @@ async fn times_find_offsets(log: &dyn Log) {
     assert_eq!(log.offset_at("t", P0, at.plus(60_000)).await.unwrap(), end);
 }
 
-/// Random positions, small batches, many readers at once: each reading gives what stands there.
+/// Random positions, small batches, many readers at once: each reading gives the records of its position.
 async fn readers_of_one_partition_do_not_disturb_each_other(log: &dyn Log) {
     const RECORDS: u64 = 400;
     log.ensure_topic(&spec("t", 2)).await.unwrap();

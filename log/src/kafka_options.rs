@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub struct KafkaOptions {
     /// `host:port`, several with commas: where the cluster is asked first.
     pub brokers: String,
-    /// What stands before every topic and transactional id: several networks may share a cluster. Nothing by default.
+    /// A prefix of every topic and transactional id: several networks may share a cluster. Nothing by default.
     #[serde(default)]
     pub prefix: String,
     /// Replicas of each topic that is made; with three or more, two must be in sync. 3 by default.
@@ -62,7 +62,7 @@ impl KafkaOptions {
         })
     }
 
-    /// So many replicas must have a record before it counts.
+    /// How many replicas must have a record before it is acknowledged.
     pub const fn min_insync(&self) -> u16 {
         if self.replication >= 3 { 2 } else { 1 }
     }

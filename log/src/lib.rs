@@ -1,8 +1,8 @@
-//! The log port: what the router needs of a log, and no more than Kafka promises.
+//! The log port: it has what the router needs of a log, and promises no more than Kafka does.
 //!
-//! Owns the trait and its errors. Offsets grow but have gaps; an append may end unknown and still appear later; a
-//! batch may be cut; a compacted topic may drop any older version of a key at any moment; retention takes what is
-//! old. Nothing above the port may rely on an implementation being neater.
+//! Owns the trait and its errors. Offsets grow but have gaps; an append may end unknown and still appear later; a batch
+//! may be cut; a compacted topic may drop any older version of a key at any moment; retention drops old records.
+//! Nothing above the port may rely on more than this.
 
 #[cfg(test)]
 mod conformance;
@@ -26,7 +26,7 @@ pub struct TopicSpec {
     pub name: String,
     /// How many partitions; never changes.
     pub partitions: u32,
-    /// What goes with time.
+    /// Which records are removed, and when.
     pub cleanup: Cleanup,
 }
 
@@ -59,7 +59,7 @@ pub struct Stored {
 pub struct Batch {
     /// In offset order; offsets may have gaps.
     pub records: Vec<Stored>,
-    /// Where to read on; beyond the last record's offset, and beyond gaps that are known.
+    /// The offset of the next read: after the last record, and after gaps that are known.
     pub next: Offset,
 }
 
@@ -75,7 +75,7 @@ pub struct Bounds {
 /// Why a topic cannot be made or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    /// It exists and is another.
+    /// It exists with other settings.
     #[error("topic {topic} exists with {found}, but {wanted} is needed; change the topic or the channel")]
     Disagrees { topic: String, found: String, wanted: String },
     /// No such topic or partition.
@@ -99,7 +99,7 @@ pub enum AppendError {
     /// Nothing was appended.
     #[error("the log took nothing: {0}")]
     Refused(String),
-    /// It may be there, in part or in whole, now or later.
+    /// The records may appear, in part or in whole, now or later.
     #[error("the append's outcome is unknown: {0}")]
     Unknown(String),
 }
@@ -123,7 +123,7 @@ pub enum ReadError {
         /// The end.
         next: Offset,
     },
-    /// The topic is not there, or the log is not.
+    /// The topic does not exist, or the log cannot be used.
     #[error(transparent)]
     Topic(#[from] TopicError),
 }
@@ -131,15 +131,15 @@ pub enum ReadError {
 /// Why a fenced batch was not committed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Another writer was opened since; this one will never commit again.
+    /// A later writer was opened; this one will never commit again.
     #[error("another writer took over")]
     Fenced,
-    /// Whether it was made is settled when a writer is opened again; read then what is there.
+    /// Only the next opened writer settles whether it was made; then read the partition.
     #[error("the commit failed: {0}")]
     Failed(String),
 }
 
-/// How a client of a cluster is, as it said last.
+/// The vitals that a client of a cluster reported last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientVitals {
     /// What it is for.
@@ -163,7 +163,7 @@ pub trait Log: Send + Sync + 'static {
     /// Makes the topic, or checks the one that is there. `true` when it was made.
     async fn ensure_topic(&self, spec: &TopicSpec) -> Result<bool, TopicError>;
 
-    /// Appends in order; the last record's offset. Not acknowledged means not promised, not absent.
+    /// Appends in order; returns the last record's offset. Records that are not acknowledged may still be there.
     async fn append(
         &self,
         topic: &str,
@@ -171,8 +171,8 @@ pub trait Log: Send + Sync + 'static {
         records: Vec<Record>,
     ) -> Result<Offset, AppendError>;
 
-    /// Committed records from an offset on, about `max_bytes` of them: with no `wait`, what is there now; else the
-    /// first that arrive within it.
+    /// Reads about `max_bytes` of committed records from an offset on: without `wait` the present ones, else the first
+    /// that arrive within it.
     async fn read(
         &self,
         topic: &str,
@@ -188,17 +188,17 @@ pub trait Log: Send + Sync + 'static {
     /// The first offset whose append time is not before `at`; the end when there is none.
     async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError>;
 
-    /// Returns when the log can only be used again by a new start, with the reason.
+    /// Returns, with the reason, when only a restart makes the log usable again.
     async fn failed(&self) -> String {
         std::future::pending().await
     }
 
-    /// How the clients of a cluster are; none where there are none.
+    /// The vitals of the clients; none for a log without a cluster.
     fn clients(&self) -> Vec<ClientVitals> {
         Vec::new()
     }
 
-    /// What it is called in traces (`messaging.system` of the conventions).
+    /// Its name in traces (`messaging.system` of the conventions).
     fn system(&self) -> &'static str {
         "dit"
     }
@@ -210,7 +210,7 @@ pub trait Log: Send + Sync + 'static {
 /// Writes batches that appear whole or not at all, unless a later writer took over.
 #[async_trait]
 pub trait FencedWriter: Send + Sync {
-    /// Commits a batch, which readers see when this returns; the last record's offset.
+    /// Commits a batch, which readers see when this returns; returns the last record's offset.
     async fn commit(
         &mut self,
         topic: &str,

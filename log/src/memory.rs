@@ -1,7 +1,7 @@
-//! The log in memory: Kafka's semantics with Kafka's traps, on purpose and by seed.
+//! The log in memory: it has Kafka's semantics, and Kafka's traps on purpose, by seed.
 //!
 //! Owns the twin for simulation and tests. With faults on, appends end unknown and appear later, batches are cut,
-//! offsets have gaps; compaction and retention happen whenever they are called for.
+//! offsets have gaps; compaction and retention happen when a test calls them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,9 +24,9 @@ use super::{
 pub struct Faults {
     /// The seed of all misbehaviour.
     pub seed: u64,
-    /// An append is made, but its caller is told that the outcome is unknown.
+    /// An append is made, but reported as unknown.
     pub unknown: u16,
-    /// A batch is cut somewhere, and its caller is told that the outcome is unknown.
+    /// A batch is cut somewhere, and reported as unknown.
     pub cut: u16,
 }
 
@@ -61,7 +61,7 @@ impl Default for MemoryLog {
 }
 
 impl MemoryLog {
-    /// From now on it misbehaves so often.
+    /// Sets how often it misbehaves from now on.
     pub fn misbehave(&self, faults: Faults) {
         let mut state = self.lock();
         (state.random, state.faults) = (faults.seed, faults);
@@ -76,7 +76,7 @@ impl MemoryLog {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Retention: everything before an offset goes, active segment or not.
+    /// Retention: removes everything before an offset, also in the active segment.
     pub fn expire(&self, topic: &str, partition: Partition, before: Offset) {
         if let Ok(data) = self.lock().partition(topic, partition) {
             data.records.retain(|stored| stored.offset >= before);
@@ -84,7 +84,7 @@ impl MemoryLog {
         }
     }
 
-    /// Compaction: of each key below `clean_to` only the last record stays, and it too goes when it is a tombstone.
+    /// Compaction: below `clean_to` only each key's last record stays; if it is a tombstone, it is removed too.
     pub fn compact(&self, topic: &str, partition: Partition, clean_to: Offset) {
         if let Ok(data) = self.lock().partition(topic, partition) {
             let clean = data.records.iter().filter(|s| s.offset < clean_to);

@@ -8,7 +8,7 @@ use schemas::time::Millis;
 
 const ENDS_BATCH: u8 = 1;
 
-/// A record as it stands in a frame.
+/// A record with its flags and time, as a frame stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame {
     /// Whether an atomic batch ends with it; a tail without it is cut at open.

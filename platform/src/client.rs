@@ -10,14 +10,14 @@ use schemas::error_code::Problem;
 use crate::identity::Identity;
 use crate::unreachable::{Unreachable, causes};
 
-/// A router that does not take a connection in this time is tried again.
+/// The longest wait for a connection to a router; afterwards it is tried again.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// A connection that is silent this long is asked for a sign of life.
+/// After this silence the client pings the connection.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// What a stream may have in flight: the receiver's share of "bounded".
+/// Bytes that a stream may have in flight: the receiver's part of bounded memory.
 const WINDOW_BYTES: u32 = 256 * 1024;
 
-/// Why a request gave nothing usable.
+/// Why a request gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The client could not be made from the identity.
@@ -28,13 +28,13 @@ pub enum ClientError {
     Unreachable(#[from] Unreachable),
     #[error("{0:?}: refused with {code}: {detail}", code = .1.code, detail = .1.detail)]
     Refused(String, Box<Problem>),
-    /// An answer that is not ours.
+    /// An answer in a form that is not ours.
     #[error("{url}: answered {status} in a form that dit does not use; is this a dit router?")]
     Strange { url: String, status: u16 },
 }
 
 impl ClientError {
-    /// The router's own word, if it refused.
+    /// The router's refusal, if there is one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Refused(_, problem) => Some(problem),

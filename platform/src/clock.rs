@@ -1,4 +1,4 @@
-//! The one place that reads clocks; machines get the time as an argument.
+//! The only room that reads clocks; machines get the time as an argument.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ pub fn now() -> Millis {
     Millis::from(jiff::Timestamp::now())
 }
 
-/// Time since the machine was started, suspension included: what a lease is counted by. `Instant` stands still while
-/// the machine sleeps.
+/// Time since the machine started, including suspension; leases are measured by it. `Instant` stops while the machine
+/// sleeps.
 pub fn since_boot() -> Duration {
     #[cfg(feature = "simulation")]
     if let Some(host) = crate::host::current() {

@@ -1,13 +1,13 @@
-//! Folders and files that their owner alone may read.
+//! Folders and files that only their owner may read.
 //!
-//! Owns how they are made, repaired and refused. Registers and replicas hold personal data; keys are keys.
+//! Owns how they are made, repaired and refused. Registers and replicas hold personal data; keys are secrets.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 const OWNER_ALONE: u32 = 0o700;
-/// Folders within folders that are looked into.
+/// How many levels of folders are closed.
 #[cfg(unix)]
 const DEEPEST: u32 = 8;
 const BEYOND_OWNER: u32 = 0o077;
@@ -20,7 +20,7 @@ pub struct Open {
     pub mode: u32,
 }
 
-/// Makes a folder that only its owner can enter. One that others can enter is closed, with all that is in it, and a warning.
+/// Makes a folder that only its owner can enter; closes an existing one that others can enter, with its contents.
 pub fn folder(path: &Path) -> io::Result<()> {
     create_folder(path)?;
     #[cfg(unix)]
@@ -33,7 +33,7 @@ pub fn folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A password that cannot be read from its file.
+/// Why a password cannot be read from its file.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// Others can read it.
@@ -42,12 +42,12 @@ pub enum PasswordError {
     #[error("{path}: {error}")]
     File {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }
 
-/// The password in a file that holds nothing else but a line's end.
+/// Reads a password from a file that holds only the password, perhaps with a line end.
 pub fn password(path: &Path) -> Result<String, PasswordError> {
     secret(path)?;
     let read = std::fs::read_to_string(path);
@@ -61,12 +61,12 @@ pub enum HoldError {
     /// Another process works in it.
     #[error("{path}: another process works in this folder; each needs one of its own")]
     InUse { path: PathBuf },
-    /// The system has no answer.
+    /// The system cannot lock it.
     #[error("{path}: {error}")]
     Unsure { path: PathBuf, error: io::Error },
 }
 
-/// Keeps other processes out of a folder of ours as long as what is returned lives.
+/// Keeps other processes out of a folder of ours while the returned file lives.
 pub fn hold(folder: &Path, name: &str) -> Result<File, HoldError> {
     let path = folder.join(name);
     let unsure = |error| HoldError::Unsure { path: path.clone(), error };
@@ -78,7 +78,7 @@ pub fn hold(folder: &Path, name: &str) -> Result<File, HoldError> {
     }
 }
 
-/// The same where a disk without locks is better than none: that is told, and the agent goes on.
+/// Like [`hold`], but a disk without locks is accepted with a warning.
 pub fn hold_if_sure(folder: &Path) -> Result<Option<File>, HoldError> {
     match hold(folder, ".lock") {
         Err(error @ HoldError::Unsure { .. }) => {
@@ -89,7 +89,7 @@ pub fn hold_if_sure(folder: &Path) -> Result<Option<File>, HoldError> {
     }
 }
 
-/// Closes what a library has made in a folder of ours: it asks for no rights of its own.
+/// Closes files that a library has made in a folder of ours: libraries do not set narrow rights.
 pub fn seal(path: &Path) {
     #[cfg(unix)]
     close(path, DEEPEST);
@@ -97,7 +97,7 @@ pub fn seal(path: &Path) {
     let _ = path;
 }
 
-/// Makes a folder and its parents; what is new can be entered by its owner alone.
+/// Makes a folder and its parents; only their owner can enter the new ones.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -106,7 +106,7 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Takes the rights of others from a folder and what is in it; of how many.
+/// Removes the rights of others from a folder and its contents; returns how many it changed.
 #[cfg(unix)]
 fn close(path: &Path, deeper: u32) -> u64 {
     use std::os::unix::fs::PermissionsExt;
@@ -117,7 +117,7 @@ fn close(path: &Path, deeper: u32) -> u64 {
     let mode = metadata.permissions().mode() & 0o7777;
     let mut closed = 0;
     if mode & BEYOND_OWNER != 0 {
-        // A volume that belongs to somebody else is theirs to close.
+        // Only the owner of a foreign volume can close it.
         match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & !BEYOND_OWNER)) {
             Ok(()) => closed += 1,
             Err(error) => {
@@ -132,7 +132,7 @@ fn close(path: &Path, deeper: u32) -> u64 {
     closed
 }
 
-/// A new or emptied file that its owner alone can read.
+/// Makes or empties a file that only its owner can read.
 pub fn create(path: &Path) -> io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -141,17 +141,17 @@ pub fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Writes a file that its owner alone can read.
+/// Writes a file that only its owner can read.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     io::Write::write_all(&mut create(path)?, bytes.as_ref())
 }
 
-/// Refuses a secret that others can read: its own permissions let them, and those of every folder above it.
+/// Refuses a secret that others can read: the permissions of the file and of every folder above it allow it.
 pub fn secret(path: &Path) -> Result<(), Open> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // A file that cannot be looked at is told by whoever reads it.
+        // The later read reports a file that cannot be opened.
         let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
         let mode = metadata.permissions().mode() & 0o777;
         let is_entered = |folder: &Path| {
@@ -186,7 +186,7 @@ mod tests {
         write(&file, " with blanks \r\n").unwrap();
         assert_eq!(password(&file).unwrap(), " with blanks ");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-        // Where the folders above are closed, nobody comes so far.
+        // Other users cannot reach the file if a folder above it is closed.
         let is_reached = dir.path().ancestors().skip(1).all(|folder| mode_of(folder) & 0o001 != 0);
         assert_eq!(password(&file).is_err(), is_reached);
         assert!(password(&dir.path().join("none")).unwrap_err().to_string().contains("none: "));

@@ -1,4 +1,4 @@
-//! Configuration files: TOML into typed structs, unknown keys refused, errors with file and line.
+//! Configuration files: TOML is read into typed structs, unknown keys are refused, errors give file and line.
 //!
 //! Owns reading and the shape of errors; each process owns its own keys.
 
@@ -13,10 +13,10 @@ pub enum ConfigError {
     #[error("{path}: cannot be read: {error}")]
     Unreadable {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Not what the keys' types say.
+    /// The text does not fit the types of the keys.
     #[error("{path}, line {line}: {problem}")]
     Malformed {
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum ConfigError {
         line: usize,
         problem: String,
     },
-    /// Well-formed, but it cannot be.
+    /// Well-formed, but not a possible value.
     #[error("{path}: {key}: {problem}")]
     Invalid {
         path: PathBuf,
@@ -53,7 +53,7 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigEr
     })
 }
 
-/// Makes paths that stand in a configuration file relative to it.
+/// Makes the paths of a configuration file relative to its folder.
 pub fn relative_to<'p>(config: &Path, paths: impl IntoIterator<Item = &'p mut PathBuf>) {
     let base = config.parent().unwrap_or_else(|| Path::new("."));
     for path in paths {

@@ -1,6 +1,6 @@
 //! A handle that breaks one connection.
 //!
-//! Owns the signal only: who serves the connection waits for it. A peer that does not read cannot be told anything else.
+//! Owns only the signal; the connection's task waits for it. Nothing else reaches a peer that does not read.
 
 use std::sync::Arc;
 

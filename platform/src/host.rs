@@ -1,8 +1,8 @@
-//! The machine that a task runs on, where that is not this one: a simulation's, with clocks, randomness, a network and
-//! tasks of its own.
+//! The machine that a task runs on, if it is not this one: a simulated machine has its own clocks, randomness, network
+//! and tasks.
 //!
-//! Owns the port and the scope in which a task is on a host. Compiled only for the simulation; a task on no host has this
-//! machine's own.
+//! Owns the port, and the scope in which a task is on a host. Compiled only for the simulation; a task without a host
+//! uses this machine.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -23,7 +23,7 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A machine.
 pub trait Host: Send + Sync {
     fn now(&self) -> Millis;
-    /// Time since it was started, by its own clock.
+    /// Time since its start, by its own clock.
     fn since_boot(&self) -> Duration;
     /// Random bytes of its own.
     fn fill(&self, bytes: &mut [u8]);
@@ -44,13 +44,13 @@ pub fn current() -> Option<Arc<dyn Host>> {
     CURRENT.with(|current| current.borrow().clone())
 }
 
-/// Does something on a host.
+/// Calls `act` on a host.
 pub fn enter<T>(host: Arc<dyn Host>, act: impl FnOnce() -> T) -> T {
     let _scope = Scope(CURRENT.with(|current| current.replace(Some(host))));
     act()
 }
 
-/// Puts back, when it is dropped, the host that was the current one before.
+/// Drop makes the earlier host the current one again.
 struct Scope(Option<Arc<dyn Host>>);
 
 impl Drop for Scope {

@@ -1,7 +1,7 @@
 //! Who a process is, and who its peer is: certificates and the names in them.
 //!
-//! Owns the SAN URI's form (`spiffe://<domain>/participant/<number>/agent/<name>`) and the TLS configurations
-//! made from PEM files. Mutual TLS always: there is no configuration without a client certificate.
+//! Owns the SAN URI's form (`spiffe://<domain>/participant/<number>/agent/<name>`) and the TLS configurations made from
+//! PEM files. TLS is always mutual: there is no configuration without a client certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct IdentityFiles {
 }
 
 impl IdentityFiles {
-    /// As `dit pki` lays them out: the key at `<stem>-key.pem` beside the certificate, the authority at `ca.pem`.
+    /// The paths that `dit pki` uses: `<stem>-key.pem` and `ca.pem`, in the certificate's folder.
     pub fn beside(certificate: &Path) -> Self {
         let dir = certificate.parent().unwrap_or_else(|| Path::new("."));
         let stem = certificate.file_stem().unwrap_or_default().to_string_lossy();
@@ -57,10 +57,10 @@ pub enum IdentityError {
         /// Its last moment.
         until: String,
     },
-    /// The key lies open.
+    /// Others can read the key.
     #[error(transparent)]
     Open(#[from] crate::closed::Open),
-    /// Certificate and key were not made together.
+    /// The key is another certificate's.
     #[error(
         "{key} is not the key of the certificate in {certificate}: name the key that was made with it; the certificate stands first in its file"
     )]
@@ -99,7 +99,7 @@ pub enum PeerError {
     /// No certificate, or one that cannot be read.
     #[error("the certificate cannot be read")]
     Unreadable,
-    /// It names nobody of this network.
+    /// It has no name of this network.
     #[error("the certificate names nobody of {domain}; its SAN URIs are [{found}]")]
     Foreign {
         /// Our trust domain.
@@ -107,12 +107,12 @@ pub enum PeerError {
         /// What it names.
         found: String,
     },
-    /// It names several, or something beside that nobody can be sure of.
+    /// It has several names of this network, or further URIs that look like one.
     #[error("the certificate has {count} names of {domain}, it must have one: its SAN URIs are [{found}]")]
     Ambiguous {
         /// Our trust domain.
         domain: String,
-        /// How many names of ours.
+        /// How many URIs begin like a name of ours.
         count: usize,
         /// What it names.
         found: String,
@@ -215,12 +215,12 @@ impl Identity {
         Ok(Arc::new(config))
     }
 
-    /// When our own certificate ran out, if it has: a peer would only break the connection.
+    /// When our own certificate expired, if it has. A peer breaks the connection without this reason.
     pub fn expired(&self) -> Option<String> {
         self.chain().ok()?.first().and_then(expired)
     }
 
-    /// Until when our certificate is good, in seconds since 1970.
+    /// The end of our certificate's validity, in seconds since 1970.
     pub fn good_until(&self) -> Option<i64> {
         good_until(self.chain().ok()?.first()?)
     }
@@ -258,7 +258,7 @@ fn uris(certificate: &[u8]) -> Result<Vec<String>, PeerError> {
 /// Whom a verified certificate names in our trust domain.
 pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
     let found = uris(certificate)?;
-    // One that begins like a name of ours and is none counts as well: nobody chooses between names.
+    // A URI that only begins like a name of ours counts as well: no rule chooses between names.
     let prefix = format!("spiffe://{domain}/");
     let own: Vec<&str> = found.iter().map(String::as_str).filter(|uri| uri.starts_with(&prefix)).collect();
     let words = || crate::shown::value(&found.join(", "));
@@ -272,13 +272,13 @@ pub fn peer(certificate: &[u8], domain: &str) -> Result<Peer, PeerError> {
     }
 }
 
-/// Until when a certificate is good, in seconds since 1970.
+/// The end of a certificate's validity, in seconds since 1970.
 pub fn good_until(certificate: &[u8]) -> Option<i64> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(parsed.validity().not_after.timestamp())
 }
 
-/// When a certificate ran out, if it has. One that cannot be read is left to whoever needs it.
+/// When a certificate expired, if it has. A certificate that cannot be read is reported where it is used.
 fn expired(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let until = parsed.validity().not_after;
@@ -331,7 +331,7 @@ mod tests {
         let other = "spiffe://dit.lv/operator/anna";
         assert!(named(&[own, "spiffe://elsewhere/workload", "https://example.lv"]).is_ok());
         assert!(matches!(named(&[own, other]), Err(PeerError::Ambiguous { count: 2, .. })));
-        // One that cannot be read beside it is not passed over.
+        // A second name that cannot be read is not ignored.
         let unreadable = named(&["spiffe://dit.lv/participant/4000", own]).unwrap_err();
         assert!(unreadable.to_string().contains("has 2 names of dit.lv"), "{unreadable}");
         assert!(matches!(named(&["spiffe://elsewhere/x"]), Err(PeerError::Foreign { .. })));
@@ -351,7 +351,7 @@ mod tests {
         let error = Identity::load(&mixed).map(drop).unwrap_err();
         let IdentityError::OtherKey { certificate, key } = &error else { panic!("{error}") };
         assert_eq!((certificate, key), (&own.certificate, &mixed.key));
-        // The authority's certificate put first in the file is no agent's own.
+        // The authority's certificate comes first in the file, so the key does not fit.
         let chain = [own.authorities.as_path(), own.certificate.as_path()]
             .map(|path| std::fs::read_to_string(path).unwrap());
         std::fs::write(&own.certificate, chain.concat()).unwrap();

@@ -1,7 +1,7 @@
 //! What every process of `dit` needs: configuration, identity, telemetry, traces, metrics, health, retries, shutdown, the
 //! HTTP/2 client, and append-only segment files.
 //!
-//! Owns no rule of the protocols. Routers and agents stand on it; it knows neither.
+//! Owns no rule of the protocols. Routers and agents are built on it; it must not know either.
 
 pub mod client;
 pub mod clock;

@@ -1,7 +1,7 @@
 //! Metrics: families of series that are named once, with help and labels, and rendered for Prometheus.
 //!
-//! Owns the meter and what every process has: its version, its certificate, its disks, the promises. What a service
-//! counts beside these stands in that service's own `metrics.rs`.
+//! Owns the meter and the vitals of every process: its version, its certificate, its disks, the promises. A service's
+//! other metrics are in its own `metrics.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,11 @@ use schemas::promise::Promise;
 use crate::identity::Identity;
 use crate::observe::Check;
 
-/// From a millisecond, what a fast answer takes, to the half minute after which a request is given up.
+/// Buckets from a millisecond, the time of a fast answer, to the half minute after which a request is given up.
 pub const SECONDS: &[f64] =
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0];
 
-/// A family of series that cannot be made: a name twice, or one that Prometheus does not have.
+/// A family of series that cannot be made: its name exists already, or Prometheus does not allow it.
 #[derive(Debug, thiserror::Error)]
 #[error("a metric cannot be made: {0}")]
 pub struct MetricsError(#[from] prometheus::Error);
@@ -30,7 +30,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// With what the operating system says of the process.
+    /// A meter that already has the operating system's metrics of the process.
     pub fn new() -> Result<Self, MetricsError> {
         let mut meter = Self { registry: Registry::new(), catalogue: Vec::new() };
         meter.register("process", ProcessCollector::for_self())?;
@@ -79,7 +79,7 @@ impl Meter {
         lines.join("\n") + "\n"
     }
 
-    /// As Prometheus reads it.
+    /// All series in Prometheus's text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
@@ -89,7 +89,7 @@ impl Meter {
     }
 }
 
-/// What every process tells of itself.
+/// The metrics that every process reports about itself.
 #[derive(Debug)]
 pub struct Vitals {
     certificate: GaugeVec,
@@ -101,7 +101,7 @@ pub struct Vitals {
 }
 
 impl Vitals {
-    /// Of a process with an identity and folders of its own.
+    /// The vitals of a process with this identity and these folders.
     pub fn new(meter: &mut Meter, identity: &Identity, disks: Vec<PathBuf>) -> Result<Self, MetricsError> {
         let build = meter.gauge("dit_build_info", "Always 1; the version that runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -131,18 +131,18 @@ impl Vitals {
         })
     }
 
-    /// A promise was found broken.
+    /// Counts a breach of a promise.
     pub fn break_promise(&self, promise: Promise) {
         self.broken.with_label_values(&[promise.as_str()]).inc();
     }
 
-    /// Promises that were found broken since the process began.
+    /// Promises with a breach since the process began.
     fn broken(&self) -> Vec<Promise> {
         let is_broken = |promise: &Promise| self.broken.with_label_values(&[promise.as_str()]).get() > 0;
         Promise::ALL.into_iter().filter(is_broken).collect()
     }
 
-    /// Looks at what changes by itself.
+    /// Updates the gauges of certificate and disks.
     pub fn refresh(&self) {
         if let Some(until) = self.until {
             self.certificate.with_label_values::<&str>(&[]).set(seconds(until));
@@ -156,7 +156,7 @@ impl Vitals {
         }
     }
 
-    /// What every process needs: a certificate that is good, disks with room, promises that are kept.
+    /// Checks what every process needs: a valid certificate, disks with room, promises that are kept.
     pub fn checks(&self) -> Vec<Check> {
         let now = crate::clock::now().get() / 1_000;
         let is_over = self.until.is_some_and(|until| until < now);
@@ -170,7 +170,7 @@ impl Vitals {
         ]
     }
 
-    /// The first disk that is about to be full.
+    /// The first disk with too little room, in words.
     fn full_disk(&self) -> Option<String> {
         self.disks.iter().find_map(|path| {
             let (free, _) = disk(path)?;
@@ -183,7 +183,7 @@ impl Vitals {
 /// Below this a process is not ready: a segment may not fit any more.
 const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 
-/// Free for us, and in all.
+/// Bytes that are free for us, and all bytes.
 fn disk(path: &Path) -> Option<(u64, u64)> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))

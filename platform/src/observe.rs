@@ -1,7 +1,7 @@
-//! The listener for those who watch: `/metrics`, `/livez`, `/readyz`.
+//! The listener for monitoring: `/metrics`, `/livez`, `/readyz`.
 //!
-//! Owns the answers' form. It asks nobody for a name and says nothing of any subject; who may reach it is the
-//! network's matter.
+//! Owns the form of the answers. It does not identify callers and must say nothing of any subject; the network decides
+//! who may reach it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use crate::shutdown::Tasks;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     pub name: &'static str,
-    /// What is wrong with it.
+    /// The fault, if there is one.
     pub fault: Option<String>,
-    /// Whether the process is of no use without it.
+    /// Whether a fault makes the process useless.
     is_vital: bool,
 }
 
 impl Check {
-    /// The outcome of a look at what the process is of no use without.
+    /// The result for a part that the process cannot do without.
     pub const fn new(name: &'static str, fault: Option<String>) -> Self {
         Self { name, fault, is_vital: true }
     }
 
-    /// The outcome of a look at what concerns only some: it is told, and the process is ready all the same.
+    /// The result for a part that concerns only some users: a fault is reported, and the process stays ready.
     pub const fn reported(name: &'static str, fault: Option<String>) -> Self {
         Self { name, fault, is_vital: false }
     }
@@ -44,11 +44,11 @@ impl Check {
 pub trait Observed: Send + Sync + 'static {
     /// Its metrics, as they are now.
     async fn metrics(&self) -> String;
-    /// Looks at everything that it needs to be of use.
+    /// Checks everything that the process needs.
     async fn checks(&self) -> Vec<Check>;
 }
 
-/// Listens until `tasks` stop; the address that it got.
+/// Listens until `tasks` stop; returns the bound address.
 pub async fn listen(
     address: SocketAddr,
     observed: Arc<dyn Observed>,

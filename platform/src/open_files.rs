@@ -1,23 +1,23 @@
 //! How many files and sockets a process may have open.
 //!
-//! Owns the limit alone: a login shell's and systemd's are 1,024, which is less than a router's connections take.
+//! Owns only the limit: login shells and systemd set 1,024, which is too few for a router's connections.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// The system does not let the process open as many as it may need.
+/// The system does not let the process open enough files.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process may open {allowed} files and sockets, but it may need {needed}; further connections wait; raise \
      LimitNOFILE of the unit, or `ulimit -Hn`"
 )]
 pub struct TooFew {
-    /// How many the system lets it open.
+    /// How many the system allows.
     pub allowed: u64,
     /// How many it may need.
     pub needed: u64,
 }
 
-/// Makes sure that so many may be open, as far as the system's hard limit lets it.
+/// Raises the limit to `needed`, as far as the system's hard limit allows.
 pub fn allow(needed: u64) -> Result<(), TooFew> {
     let mut limit = getrlimit(Resource::Nofile);
     let soft = limit.current.unwrap_or(u64::MAX);

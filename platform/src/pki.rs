@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::{Identity, PeerError};
 
-/// A year: long enough for trying things out, short enough that nobody builds on it.
+/// A year: long enough for trials, short enough that no network relies on it.
 pub const DEFAULT_VALIDITY: Duration = Duration::from_hours(24 * 365);
 
 /// Why a certificate could not be made.
@@ -24,7 +24,7 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_hours(24 * 365);
 pub enum PkiError {
     #[error("the certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
-    /// The folder's authority is that of another network.
+    /// The folder has the authority of another network.
     #[error("{path} is the authority of {found}, not of {asked}: give --domain {found}, or another --dir")]
     OtherDomain {
         /// The authority's certificate.
@@ -34,19 +34,19 @@ pub enum PkiError {
         /// Whose was asked for.
         asked: String,
     },
-    /// Nobody would take it for a name of the network.
+    /// The name would not be accepted as a name of the network.
     #[error("{name:?} is no name of this network ({error}): use letters, digits, '.', '_' and '-'")]
     Name {
-        /// What the certificate would have named.
+        /// The refused name.
         name: String,
-        /// What a reader of it says.
+        /// The error that a reader of the certificate would get.
         error: PeerError,
     },
     /// A file could not be written or read.
     #[error("{path}: {error}")]
     File {
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
 }
@@ -65,7 +65,7 @@ pub enum Subject {
     },
 }
 
-/// The authority's common name is this and its domain.
+/// The authority's common name is this text and its domain.
 const NAME: &str = "dit development authority of ";
 
 impl Subject {
@@ -105,7 +105,7 @@ impl Authority {
         Ok(Self { domain: domain.to_owned(), certificate_pem, key_pem, issuer: Issuer::new(params, key) })
     }
 
-    /// The authority that was written to `dir` before, or a new one written there.
+    /// Reads the authority in `dir`, or makes a new one and writes it there.
     pub fn open_or_create(dir: &Path, domain: &str) -> Result<Self, PkiError> {
         let file = |path: &Path| {
             let path = path.display().to_string();
@@ -130,7 +130,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// The domain of the authority in `dir`; none where there is none, or where it is not one of these.
+    /// The domain of the authority in `dir`; `None` if there is none, or it is not a development authority.
     pub fn domain_in(dir: &Path) -> Option<String> {
         domain_of(&std::fs::read_to_string(dir.join("ca.pem")).ok()?)
     }
@@ -139,12 +139,12 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// Makes a certificate that is good for [`DEFAULT_VALIDITY`].
+    /// Makes a certificate that is valid for [`DEFAULT_VALIDITY`].
     pub fn issue(&self, subject: &Subject) -> Result<Issued, PkiError> {
         self.issue_until(subject, SystemTime::now() + DEFAULT_VALIDITY)
     }
 
-    /// Makes a certificate that is good until a time.
+    /// Makes a certificate that is valid until a time.
     pub fn issue_until(&self, subject: &Subject, until: SystemTime) -> Result<Issued, PkiError> {
         let mut params = match subject {
             Subject::Router { hosts, .. } => CertificateParams::new(hosts.clone())?,
@@ -165,12 +165,12 @@ impl Authority {
         Ok(Issued { certificate_pem, key_pem: key.serialize_pem() })
     }
 
-    /// Makes a certificate and takes it as an identity that trusts this authority.
+    /// Makes a certificate, as an identity that trusts this authority.
     pub fn identity(&self, subject: &Subject) -> Result<Identity, PkiError> {
         self.identity_of(self.issue(subject)?)
     }
 
-    /// What was issued, as an identity that trusts this authority.
+    /// An issued certificate as an identity that trusts this authority.
     pub fn identity_of(&self, issued: Issued) -> Result<Identity, PkiError> {
         Ok(Identity::from_pem(
             issued.certificate_pem.into_bytes(),
@@ -179,7 +179,7 @@ impl Authority {
         ))
     }
 
-    /// Makes a certificate and writes it beside the authority's, as `<stem>.pem` and `<stem>-key.pem`.
+    /// Makes a certificate and writes it to `dir`, as `<stem>.pem` and `<stem>-key.pem`.
     pub fn issue_to(&self, dir: &Path, stem: &str, subject: &Subject) -> Result<(), PkiError> {
         let issued = self.issue(subject)?;
         self.identity_of(issued.clone())?

@@ -1,6 +1,6 @@
 //! Randomness for ids, from the operating system.
 
-/// The operating system gave no randomness; nothing safe can be done without.
+/// The operating system gave no random bytes; nothing is safe without them.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system gave no random bytes: {0}")]
 pub struct NoRandomness(getrandom::Error);

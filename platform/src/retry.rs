@@ -1,18 +1,18 @@
-//! Waiting between attempts: exponential with jitter, bounded, reset by success.
+//! The waits between attempts: exponential with jitter, bounded, reset by success.
 //!
-//! Owns the only use of the `backoff` crate (unmaintained since 2025; see deny.toml): a replacement touches
-//! this room alone.
+//! Owns the only use of the `backoff` crate (unmaintained since 2025; see deny.toml): a replacement changes only this
+//! room.
 
 use std::time::Duration;
 
 use backoff::backoff::Backoff;
 
-/// The first wait: long enough that a restarting peer is not hammered.
+/// The first wait: long enough to spare a peer that restarts.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait: a site that comes back is served within this time.
+/// The longest wait: after an outage a site is served within this time.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The waits of one thing that is tried until it works.
+/// The waits of one action that is tried until it succeeds.
 #[derive(Debug)]
 pub struct Retry(backoff::ExponentialBackoff);
 
@@ -46,7 +46,7 @@ impl Retry {
         self.0.next_backoff().unwrap_or(LONGEST_WAIT)
     }
 
-    /// It worked: begin anew.
+    /// Begins again with the first wait.
     pub fn reset(&mut self) {
         self.0.reset();
     }

@@ -1,12 +1,12 @@
-//! What people are shown: text that came from elsewhere moves no cursor, begins no line and turns none around.
+//! Text for people: text from other sources moves no cursor, begins no line and reverses none.
 //!
-//! Owns which signs are written as their numbers. Whoever prints to a terminal or a log prints through it.
+//! Owns which characters are written as their numbers. All output to a terminal or a log goes through it.
 
 use std::fmt::{self, Write as _};
 use std::io;
 use std::process::ExitCode;
 
-/// Control characters, ends of lines of other kinds, and signs that turn the direction of what follows.
+/// Control characters, other kinds of line ends, and characters that change the direction of text.
 fn is_strange(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -27,17 +27,17 @@ fn as_number(out: &mut String, c: char) {
     out.extend(c.escape_default());
 }
 
-/// A value within a line: an end of a line is written as `\n`, too.
+/// A value within a line: a line end is written as `\n`.
 pub fn value(text: &str) -> String {
     escaped(text, |_| false, as_number)
 }
 
-/// Whole lines, whose ends are meant.
+/// Whole lines: their ends are kept.
 pub fn lines(text: &str) -> String {
     escaped(text, |c| c == '\n', as_number)
 }
 
-/// JSON in one line: strange signs stand within its strings alone, and as JSON writes them.
+/// JSON in one line: strange characters occur only in its strings, and are escaped as in JSON.
 pub fn json(text: &str) -> String {
     let write = |out: &mut String, c: char| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -54,7 +54,7 @@ macro_rules! say {
     ($($words:tt)*) => { println!("{}", $crate::shown::value(&format!($($words)*))) };
 }
 
-/// Prints lines, whose ends are meant, to standard output.
+/// Prints lines to standard output; their ends are kept.
 #[macro_export]
 macro_rules! say_lines {
     ($($words:tt)*) => { println!("{}", $crate::shown::lines(&format!($($words)*))) };
@@ -66,8 +66,8 @@ macro_rules! complain {
     ($($words:tt)*) => { eprintln!("{}", $crate::shown::value(&format!($($words)*))) };
 }
 
-/// The end of a process: its error in one line, and its exit code. 0: done, and all is well; 1: done, and not all is well; 2:
-/// it could not be done.
+/// Prints a process's error in one line, and gives its exit code. 0: done, all is well; 1: done, not all is well; 2:
+/// not done.
 pub fn ended(program: &str, outcome: Result<bool, impl fmt::Display>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -84,7 +84,7 @@ pub fn ended(program: &str, outcome: Result<bool, impl fmt::Display>) -> ExitCod
 pub(crate) enum Lines {
     /// To a file or a pipe.
     Plain,
-    /// To a terminal: the subscriber's colours stay. It writes the escapes of others as numbers itself.
+    /// To a terminal: the subscriber's colours stay. It writes foreign escapes as numbers itself.
     Coloured,
     Json,
 }

@@ -1,4 +1,4 @@
-//! Stopping: one future that every loop watches, and a bounded wait for what it started.
+//! Stopping: one future that every loop watches, and a bounded wait for all tasks.
 //!
 //! Owns the signal and the tracking of tasks. No task of `dit` is detached: it is spawned here and joined here.
 
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a drain may take before what is left is abandoned: under Kubernetes' default grace of 30 s.
+/// How long a drain may take before remaining tasks are abandoned: less than Kubernetes' default grace of 30 s.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// A process's or a part's tasks and the word to stop.
+/// The tasks of a process or a part, and their signal to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     token: CancellationToken,
@@ -23,7 +23,7 @@ impl Tasks {
         Self::default()
     }
 
-    /// A part that stops with this one, and can be stopped and joined alone.
+    /// Tasks of a part that stops with this one, and can also be stopped and joined alone.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { token: self.token.child_token(), tracker: TaskTracker::new() }
@@ -39,22 +39,22 @@ impl Tasks {
         self.tracker.spawn(task);
     }
 
-    /// Resolves when the word to stop was given.
+    /// Resolves when the signal to stop was given.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         self.token.clone().cancelled_owned()
     }
 
-    /// Whether the word to stop was given.
+    /// Whether the signal to stop was given.
     pub fn is_stopping(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Gives the word to stop.
+    /// Gives the signal to stop.
     pub fn stop(&self) {
         self.token.cancel();
     }
 
-    /// Gives the word and waits for all tasks, within the bound; `false` when some did not end.
+    /// Gives the signal and waits for all tasks, within the limit; `false` when some did not end.
     pub async fn stop_and_join(&self, limit: Duration) -> bool {
         self.stop();
         self.tracker.close();
@@ -62,14 +62,14 @@ impl Tasks {
     }
 }
 
-/// Resolves at SIGTERM or Ctrl-C. From this call on the process is not ended by them any more: whoever calls it waits.
+/// Resolves at SIGTERM or Ctrl-C. After this call they no longer end the process: the caller must await it.
 #[cfg(unix)]
 pub fn terminate() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     async move {
-        // One that cannot be listened to ends the process as ever.
+        // A signal that cannot be handled still ends the process.
         let [term, interrupt] = signals.map(|signal| async move {
             match signal {
                 Ok(mut signal) => drop(signal.recv().await),

@@ -1,4 +1,4 @@
-//! Logs: one line an event, JSON when asked, to standard error; and the traces' export beside them.
+//! Logs: one line for each event to standard error, as JSON if requested; and the export of traces.
 //!
 //! Owns the subscriber's set-up. Keys and values of events are never logged anywhere.
 
@@ -23,7 +23,7 @@ pub enum Format {
     Json,
 }
 
-/// Held as long as the process says anything; its end sends the last spans out.
+/// Held as long as the process logs; drop sends the last spans out.
 #[derive(Debug)]
 #[must_use = "spans go out as long as it is held"]
 pub struct Telemetry {
@@ -34,7 +34,7 @@ pub struct Telemetry {
 /// A second call changes nothing. `service` names the process in traces.
 pub fn init(service: &'static str, format: Format, filter: &str) -> Result<Telemetry, TraceError> {
     let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    // A line that is said of an event somebody follows carries the trace's id, however little is logged.
+    // A line about a traced event carries the trace's id, however little is logged.
     if let Ok(directive) = format!("{}=info", traces::TARGET).parse() {
         filter = filter.add_directive(directive);
     }
@@ -56,8 +56,8 @@ pub fn init(service: &'static str, format: Format, filter: &str) -> Result<Telem
         let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false);
         spans.with_threads(false).with_tracked_inactivity(false).with_target(false)
     });
-    // One filter for all: filters of single layers lose a span where somebody only asks "is this enabled?" before it,
-    // as rdkafka does when it makes a client.
+    // One filter for all: filters of single layers lose a span if code only asks "is this enabled?" before it, as
+    // rdkafka does when it makes a client.
     match tracing_subscriber::registry().with(filter).with(lines).with(spans).try_init() {
         Ok(()) if is_exporting => Exporting::switch_on(),
         Ok(()) => {}

@@ -1,8 +1,8 @@
-//! The way of one event as spans: source, outbox, ingest, log, delivery, sink.
+//! The path of one event as spans: source, outbox, ingest, log, delivery, sink.
 //!
-//! Owns the spans' names and attributes, after OpenTelemetry's messaging conventions (semantic conventions
-//! 1.42.0), and their export by OTLP, which the standard environment variables switch on. A span never holds a key
-//! or a value. An event that was not sampled where it was made costs nothing anywhere after.
+//! Owns the spans' names and attributes, after OpenTelemetry's messaging conventions (semantic conventions 1.42.0), and
+//! their export by OTLP, which the standard environment variables switch on. A span must never hold a key or a value.
+//! An event that was not sampled at its source costs nothing later.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use schemas::trace::TraceContext;
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The target of every span here: logs may be filtered as one likes, the way stays whole.
+/// The target of every span here: no log filter may cut an event's path.
 pub(crate) const TARGET: &str = "dit::trace";
-/// The conventions that names and attributes follow.
+/// The schema of the conventions that names and attributes follow.
 const CONVENTIONS: &str = "https://opentelemetry.io/schemas/1.42.0";
 /// How long the end of a process waits for the last spans to go out.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
@@ -40,12 +40,12 @@ pub enum TraceError {
     /// An exporter that is not built in.
     #[error("OTEL_TRACES_EXPORTER={0}: it may be \"otlp\" or \"none\"")]
     Exporter(String),
-    /// What the exporter says of the rest.
+    /// Another error of the exporter.
     #[error("the OTLP exporter cannot be made of the OTEL_EXPORTER_OTLP_… variables: {0}")]
     Options(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// What the standard environment variables ask for.
+/// Whether the standard environment variables request traces.
 fn is_asked_for(variable: impl Fn(&str) -> Option<String>) -> Result<bool, TraceError> {
     if variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(false);
@@ -71,12 +71,12 @@ fn of_environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Sends spans out until it is dropped; then the last ones.
+/// Sends spans out; drop sends the last ones.
 #[derive(Debug)]
 pub struct Exporting(SdkTracerProvider);
 
 impl Exporting {
-    /// Begins when the environment asks for it. `service` is the name where the environment gives none.
+    /// Begins if the environment requests it. `service` is the default for the environment's service name.
     pub(crate) fn begin(service: &'static str) -> Result<Option<(Self, SdkTracer)>, TraceError> {
         if !is_asked_for(of_environment)? {
             return Ok(None);
@@ -121,7 +121,7 @@ pub enum Stage {
     Store,
     /// The agent sends it to the router.
     Send,
-    /// The router judges, appends and reads it back.
+    /// The router checks it, appends it and reads it back.
     Ingest,
     /// The log takes it.
     Append,
@@ -157,7 +157,7 @@ impl Stage {
         }
     }
 
-    /// The conventions' word for it, where they have one.
+    /// The conventions' name for it, where they have one.
     const fn operation(self) -> Option<&'static str> {
         match self {
             Self::Create => Some("create"),
@@ -168,7 +168,7 @@ impl Stage {
     }
 }
 
-/// A stage's span; where nobody follows the event it is nothing, and costs nothing.
+/// A stage's span; an event that is not traced has none, at no cost.
 #[derive(Debug, Clone)]
 pub struct StageSpan {
     span: Span,
@@ -176,7 +176,7 @@ pub struct StageSpan {
 }
 
 impl StageSpan {
-    /// The way of an event begins: `None` where traces are off, or this one is not sampled.
+    /// Begins the trace of an event: `None` where traces are off, or this one is not sampled.
     pub fn create(channel: &str, partition: Partition) -> Option<(Self, TraceContext)> {
         IS_ON.get()?;
         let span = span(Stage::Create, None, channel, partition);
@@ -187,7 +187,7 @@ impl StageSpan {
         Some((Self::named(span, made.trace_id()), trace))
     }
 
-    /// A stage of an event that somebody follows.
+    /// A stage of a traced event; `None` for any other.
     pub fn on(
         stage: Stage,
         trace: Option<&TraceContext>,
@@ -204,12 +204,12 @@ impl StageSpan {
             true,
             TraceState::NONE,
         );
-        // It fails only where no layer would take the span either.
+        // This fails only if no layer takes the span either.
         drop(span.set_parent(Context::new().with_remote_span_context(remote)));
         Some(Self::named(span, TraceId::from_bytes(trace.trace_id())))
     }
 
-    /// Its lines in the log carry the trace's id.
+    /// Records the trace's id, which its lines in the log then carry.
     fn named(span: Span, trace_id: TraceId) -> Self {
         span.record("trace_id", field::display(trace_id));
         Self { span, trace_id }
@@ -221,14 +221,14 @@ impl StageSpan {
         Self::named(span(stage, Some(&self.span), destination, partition), self.trace_id)
     }
 
-    /// Says more of it: nothing of a key or a value.
+    /// Adds an attribute, which must not hold a key or a value.
     #[must_use]
     pub fn with(self, attribute: &'static str, value: impl Into<opentelemetry::Value>) -> Self {
         self.span.set_attribute(attribute, value);
         self
     }
 
-    /// It did not come to its end: `class` is one of a few words.
+    /// Marks the stage as failed: `class` is one of a few words.
     pub fn failed(&self, class: &'static str) {
         self.span.record("otel.status_code", "ERROR");
         self.span.record("error.type", class);
@@ -258,7 +258,7 @@ fn span(stage: Stage, parent: Option<&Span>, destination: &str, partition: Parti
         messaging.destination.name = field::Empty,
         messaging.destination.partition.id = field::Empty,
     );
-    // What happens to an event in a store is no messaging.
+    // Storing an event is not messaging.
     if !matches!(stage, Stage::Store | Stage::Apply) {
         span.record("messaging.system", "dit");
         span.record("messaging.operation.name", stage.name());

@@ -1,4 +1,4 @@
-//! A peer that cannot be reached, and why, with all causes.
+//! The error for a peer that cannot be reached, with all causes.
 
 /// A peer that could not be reached, or whose connection broke.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! One channel's agent: takes files, keeps images and outbox in step, sends.
 //!
 //! Owns the order of things: events are synced in the outbox first, then folded into the images with the outbox
-//! position that they reflect; a file is "taken" only after both. The guard stands before the first event.
+//! position that they reflect; a file is "taken" only after both. The guard is asked before the first event.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,16 +28,15 @@ use crate::source::port::SourceError;
 
 /// Events that share one sync of the outbox.
 const GROUP: usize = 1_000;
-/// Single changes leave the images unsynced for so long: a sync costs more than all else that is done for one.
+/// After single changes the images are synced only this often: a sync costs more than all other work for one change.
 const SYNC_IMAGES_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a file was not taken, or the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// What was handed over is wrong, and another file may be taken.
+    /// The source is wrong; another file may be taken.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The folder that files are dropped into.
     #[error(transparent)]
     Drop(#[from] DropError),
     #[error(transparent)]
@@ -52,10 +51,8 @@ pub enum AgentError {
     /// A row of the channel's state has no key.
     #[error("the channel's state: the channel's key: {0}")]
     Key(#[from] KeyError),
-    /// An image cannot be brought to the new schema.
     #[error("an image cannot be converted to the new schema: {0}")]
     Resolve(#[from] ResolveError),
-    /// An image cannot be read.
     #[error("an image cannot be read: {0}")]
     Datum(#[from] DatumError),
     #[error(transparent)]
@@ -65,7 +62,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// Whether the same may succeed later without anybody repairing the agent: the disk did not take it.
+    /// Whether a later attempt may succeed without a repair of the agent: the disk or the outbox took no more.
     pub const fn is_passing(&self) -> bool {
         matches!(
             self,
@@ -75,24 +72,23 @@ impl AgentError {
         )
     }
 
-    /// Whether the images' disk was full: what the agent has opened is of no use any more, and it begins anew.
+    /// Whether the images' disk was full: then the opened agent is of no use any more, and must begin anew.
     pub const fn is_of_a_full_store(&self) -> bool {
         matches!(self, Self::Image(ImageError::Full { .. }))
     }
 
-    /// Whether it is the file that is wrong, and another one may be taken.
+    /// Whether the file is wrong, and another one may be taken.
     pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Source(_))
     }
 }
 
-/// What an agent of one channel is opened with.
+/// The parts that open an agent of one channel.
 pub struct Opening {
     pub dir: PathBuf,
     pub disk: Arc<dyn Disk>,
     pub images: Box<dyn ImageStore>,
     pub channel: Channel,
-    /// The id of the channel's log.
     pub log_id: LogId,
     /// The subject's schema that files are read into.
     pub schema: AvroSchema,
@@ -108,17 +104,17 @@ pub struct Agent {
     outbox: SharedOutbox,
     appended: watch::Sender<u64>,
     folded: Arc<AtomicU64>,
-    /// One source at a time: a before image must be what the last event left.
+    /// Held while a source is taken: a before image must be the result of the last event.
     taking: Mutex<()>,
-    /// When the images were synced last, since the machine's start.
+    /// Time of the last sync of the images, since the machine's start.
     synced: Mutex<Duration>,
     /// Whether the images' disk was full: nothing more is taken before the agent begins anew.
     lost_images: AtomicBool,
 }
 
 impl Agent {
-    /// Opens the agent's folder, or begins one there; applies to the images what the outbox is ahead. Images that
-    /// do not fit the outbox, and a reopen that did not come to its end, are [`FolderError::Doubtful`].
+    /// Opens the agent's folder, or begins one there; applies to the images the entries that they lack. Images or a
+    /// schema that do not fit the outbox, and an unfinished reopen, are [`FolderError::Doubtful`].
     pub fn open(opening: Opening) -> Result<Self, AgentError> {
         let dir = opening.dir.clone();
         let (agent, images_from) = Self::open_any(opening)?;
@@ -143,12 +139,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Opens the folder as it is, to be reopened.
+    /// Opens a folder as it is, for a reopen.
     pub fn open_doubtful(opening: Opening) -> Result<Self, AgentError> {
         Self::open_any(opening).map(|(agent, _)| agent)
     }
 
-    /// The agent, and the position that its images must reflect at least; `None` in a new folder.
+    /// Opens unchecked; returns the least position that the images must reflect, `None` in a new folder.
     fn open_any(opening: Opening) -> Result<(Self, Option<u64>), AgentError> {
         let Opening { dir, disk, images, channel, log_id, schema } = opening;
         disk.create_dir(&dir).map_err(|error| SegmentError::Io { path: dir.clone(), error })?;
@@ -180,7 +176,7 @@ impl Agent {
         Arc::clone(&self.outbox)
     }
 
-    /// Moves when the outbox grows.
+    /// Changes when the outbox grows.
     pub fn appended(&self) -> watch::Receiver<u64> {
         self.appended.subscribe()
     }
@@ -195,7 +191,7 @@ impl Agent {
         self.codec.subject()
     }
 
-    /// How many rows the register has, as far as the agent knows.
+    /// The number of rows in the register, according to the images.
     pub fn register_size(&self) -> Result<u64, AgentError> {
         Ok(self.images.count()?)
     }
@@ -205,7 +201,7 @@ impl Agent {
         self.lost_images.load(Ordering::Acquire)
     }
 
-    /// Takes from one source at a time, and remembers an error after which nothing more can be taken.
+    /// Runs `take` while no other source is taken; remembers an error after which nothing more can be taken.
     fn alone<T>(&self, take: impl FnOnce() -> Result<T, AgentError>) -> Result<T, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         take().inspect_err(|error| {
@@ -246,7 +242,7 @@ impl Agent {
         Ok(())
     }
 
-    /// A crash before it makes the images again from the outbox.
+    /// After a crash before the sync, `catch_up` repeats the changes.
     fn sync_images_when_due(&self) -> Result<(), AgentError> {
         let is_due = {
             let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +251,7 @@ impl Agent {
         if is_due { self.sync_images(self.images.position()?) } else { Ok(()) }
     }
 
-    /// Brings the images to a new version of the subject's schema: the next file is compared in it.
+    /// Converts the images to a new version of the subject's schema, for the comparison with the next file.
     pub fn use_schema(&mut self, schema: &AvroSchema) -> Result<(), AgentError> {
         if self.codec.subject() == schema {
             return Ok(());

@@ -1,8 +1,7 @@
-//! The local HTTP endpoint: systems beside the agent hand over single changes and are answered when these are in the
-//! outbox.
+//! The local HTTP endpoint: other programs hand over single changes and get the answer when these are in the outbox.
 //!
-//! Owns the listener and who may speak to it: programs on this machine, not pages in a browser. It listens on the loopback
-//! or on a Unix socket; where a token file is named, its word is asked for. Requests that wait are bounded.
+//! Owns the listener and its admission: programs on this machine, not pages in a browser. It listens on the loopback or
+//! on a Unix socket; if a token file is configured, requests need the token. The number of waiting requests is bounded.
 
 mod admission;
 
@@ -51,15 +50,15 @@ fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9445))
 }
 
-/// Requests that wait for their turn; one more is told to come again.
+/// The most requests that wait or run; a further one is asked to come again.
 const WAITING: usize = 64;
-/// Changes in one request: a register's whole content comes as a file.
+/// The most changes in one request: a whole register must come as a file.
 const MAX_ITEMS: usize = 10_000;
 
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// Others could reach it.
+    /// Other machines could reach it.
     #[error(
         "[http] listen = \"{0}\" is not on the loopback, and the endpoint asks nobody for a name; put a proxy before it"
     )]
@@ -67,13 +66,13 @@ pub enum EndpointError {
     #[error("[http] listen = \"{address}\": {error}")]
     Listen {
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     #[error("[http] socket = \"{path}\": {error}")]
     Socket {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     #[error("[http] token_file: {0}")]
@@ -89,7 +88,7 @@ struct Shared {
     singles: Singles,
 }
 
-/// A body that takes longer is given up: a local one is there at once.
+/// A request that takes longer is given up: a local body arrives at once.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 impl EndpointConfig {
@@ -149,10 +148,10 @@ pub async fn listen(
     Ok(())
 }
 
-/// A socket that nobody but its owner can connect to: its folder's door and its own are closed.
+/// A socket that only its owner can connect to.
 fn unix(path: &Path) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-    // One that an earlier process left behind; anything else of that name is not ours to remove.
+    // An earlier process may have left a socket; any other file of that name is not ours to remove.
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         std::fs::remove_file(path)?;
     }
@@ -200,7 +199,7 @@ fn problem(status: StatusCode, detail: &str) -> Response {
     ([(header::CONTENT_TYPE, "application/problem+json")], (status, Json(body))).into_response()
 }
 
-/// Does something with the agent on a thread that may wait for the disk.
+/// Does `work` with the agent, on a thread that may wait for the disk.
 async fn with_agent<T: Send + 'static>(
     shared: &Shared,
     work: impl FnOnce(&Agent) -> Result<T, AgentError> + Send + 'static,
@@ -215,7 +214,7 @@ async fn with_agent<T: Send + 'static>(
     let stopped = |_| problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
     done.await.map_err(stopped)?.map_err(|error| {
         tracing::error!(%error, "changes were not taken");
-        // What of them is in the outbox already is found unchanged next time.
+        // Changes that are in the outbox already are found unchanged next time.
         problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}; send them again"))
     })
 }
@@ -250,7 +249,7 @@ async fn take_changes(State(shared): State<Shared>, headers: HeaderMap, body: By
     }
 }
 
-/// The source says that there is nothing else up to now.
+/// Takes the source's report that there is nothing else up to now.
 async fn take_freshness(State(shared): State<Shared>) -> Response {
     match with_agent(&shared, Agent::take_freshness).await {
         Ok(()) => {

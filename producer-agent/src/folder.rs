@@ -1,6 +1,6 @@
-//! An agent's folder: which channel and log it belongs to, and from where on its images are whole.
+//! An agent's folder: its channel and log, and the outbox position from which its images are complete.
 //!
-//! Owns the identity file. A folder of another channel is left as it is; one that is in doubt is for a reopen.
+//! Owns the identity file. It leaves another channel's folder unchanged; a folder in doubt needs a reopen.
 
 use std::path::{Path, PathBuf};
 
@@ -18,19 +18,19 @@ const IDENTITY_KIND: &[u8; 4] = b"iden";
 pub enum FolderError {
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// It is another channel's.
+    /// It has another channel or log.
     #[error(
         "{path} belongs to channel {found}, log {log}; this agent is for {wanted}. Give each channel its own folder"
     )]
     OtherChannel {
         path: PathBuf,
-        /// Its channel.
+        /// The folder's channel.
         found: String,
         log: LogId,
-        /// This channel.
+        /// The agent's channel and log.
         wanted: String,
     },
-    /// It lost its identity but not its contents, or the other way.
+    /// Its files do not fit together, or a reopen did not end.
     #[error("{path}: {problem}; the agent must reopen")]
     Doubtful { path: PathBuf, problem: String },
 }
@@ -41,18 +41,18 @@ impl FolderError {
     }
 }
 
-/// What the identity file says.
+/// The contents of the identity file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct IdentityFile {
     channel: String,
     log_id: LogId,
-    /// Images that reflect less are none: the last reopen took them from the channel's state, and the outbox alone
+    /// Images that reflect less are useless: the last reopen took them from the channel's state, and the outbox alone
     /// cannot make them again.
     #[serde(default)]
     images_from: u64,
 }
 
-/// Says that the folder is this channel's, and that its images are whole from an outbox position on.
+/// Records that the folder is this channel's, and the outbox position from which its images are complete.
 pub(crate) fn claim(
     disk: &dyn Disk,
     dir: &Path,
@@ -66,7 +66,7 @@ pub(crate) fn claim(
     Ok(checked_file::write(disk, &dir.join("identity"), IDENTITY_KIND, &bytes)?)
 }
 
-/// From which outbox position on the folder's images are whole; `None` where the folder was nobody's and is claimed now.
+/// The outbox position from which the folder's images are complete; `None` for a new folder, which is claimed now.
 pub(crate) fn enter(
     disk: &dyn Disk,
     dir: &Path,

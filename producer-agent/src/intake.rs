@@ -1,7 +1,7 @@
 //! The intake: from the drop folder and the local endpoint to the agent.
 //!
-//! Owns the loop over dropped files: which is taken next, what becomes of it and what a person is told. One bad file never
-//! stops the rest. A file is moved only after all of it is safe in the outbox.
+//! Owns the loop over dropped files: which file is next, what becomes of it and what is reported. One bad file never
+//! stops the rest. A taken file is moved only after all of it is safe in the outbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::source::port::{Content, Source, SourceError};
 use crate::start;
 use crate::take::report::FileReport;
 
-/// Parked rows that a report shows; the file beside it has all of them.
+/// The most parked rows in a report; the file next to it has more.
 const REPORTED_ROWS: usize = 1_000;
-/// How often the drop folder is looked at: a nightly file can wait this long.
+/// The time between two checks of the drop folder: a nightly file can wait this long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Brings what a registry hands over to one agent.
+/// Brings a registry's files and requests to one agent.
 pub(crate) struct Intake<'i> {
     pub(crate) config: &'i ProducerConfig,
     pub(crate) watch: &'i Arc<Watch>,
@@ -33,9 +33,8 @@ pub(crate) struct Intake<'i> {
 
 /// Why the intake has ended.
 pub(crate) enum IntakeEnded {
-    /// What the agent keeps in memory may be wrong: it begins anew from its disk.
+    /// The agent's memory may be wrong: it begins anew from its disk.
     BeginAnew,
-    /// It cannot go on.
     Failed(anyhow::Error),
 }
 
@@ -49,17 +48,17 @@ impl<E: Into<anyhow::Error>> From<E> for IntakeEnded {
 enum NotTaken {
     /// The file is wrong: it is refused with the reason.
     Refused(String),
-    /// Something broke while it was read: it is refused, and the agent begins anew.
+    /// The agent's code failed on it: it is refused, and the agent begins anew.
     Broke(String),
-    /// The disk does not take more now.
+    /// The disk takes no more now: the file waits.
     Waits(AgentError),
-    /// The agent itself cannot go on.
+    /// The agent itself cannot continue.
     Stuck(AgentError),
 }
 
-/// Why a dropped file was not done with.
+/// Why a dropped file was not settled.
 enum NotSettled {
-    /// The folder: the file is tried again.
+    /// The drop folder failed: the file is tried again.
     Folder(DropError),
     Ended(IntakeEnded),
 }
@@ -70,7 +69,7 @@ impl From<DropError> for NotSettled {
     }
 }
 
-/// Whether the file behind one may be taken.
+/// Whether the next file may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Goes,
@@ -78,7 +77,7 @@ enum Next {
     Waits,
 }
 
-/// A file that was read, and what it has.
+/// A file that was read, and its source or the problem.
 struct ReadFile {
     taking: Taking,
     source: Result<FileSource, String>,
@@ -88,7 +87,7 @@ impl Intake<'_> {
     /// Takes changes at the local endpoint, and files in the drop folder.
     pub(crate) async fn run(&self, is_reopened: bool, endpoint: &Tasks) -> Result<(), IntakeEnded> {
         let folder = DropFolder::open(&self.config.drop_dir, self.config.drop.clone())?;
-        // Before anything else is taken: a single change that came meanwhile is younger than the register it would be compared with.
+        // This comes first: the comparison must not undo a single change that is younger than the register.
         if is_reopened {
             self.compare_again(&folder).await?;
             start::end_comparison(&RealDisk, &self.config.data_dir)?;
@@ -101,7 +100,7 @@ impl Intake<'_> {
         self.watch_folder(folder).await
     }
 
-    /// The last step of a reopen: what the source says is compared once more with what the channel holds.
+    /// The last step of a reopen: compares the last whole register once more with the channel's state.
     async fn compare_again(&self, folder: &DropFolder) -> Result<(), IntakeEnded> {
         let Some(file) = folder.last_full() else {
             tracing::warn!("there is no whole register to compare with; drop one when there is");
@@ -132,7 +131,7 @@ impl Intake<'_> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             looks.tick().await;
-            // Whatever was taken last, it has met a full disk.
+            // A file or a single change has met a full disk.
             if self.agent.has_lost_its_images() {
                 return Err(IntakeEnded::BeginAnew);
             }
@@ -140,7 +139,7 @@ impl Intake<'_> {
                 Ok(files) => files,
                 Err(error) => {
                     tracing::error!(%error, "the drop folder cannot be read; the agent makes it if it is missing, and looks again");
-                    // Somebody has removed it, perhaps to make it anew.
+                    // The folder may have been removed, perhaps to be made anew.
                     if let Ok(again) = DropFolder::open(&self.config.drop_dir, self.config.drop.clone()) {
                         folder = again;
                     }
@@ -172,7 +171,7 @@ impl Intake<'_> {
         };
         let follows = match file.is_accepted {
             false => folder.follows(&taking, source.content() == Content::Changes),
-            // It was accepted before something else was taken.
+            // Something else may have been taken since it was accepted.
             true => folder.is_outdated(&taking).map_or(Follows::Next, Follows::Older),
         };
         match follows {
@@ -193,7 +192,7 @@ impl Intake<'_> {
                 Err(NotSettled::Ended(IntakeEnded::BeginAnew))
             }
             Err(NotTaken::Waits(error)) => {
-                // The file stays where it is; what of it is in the outbox already is found unchanged next time.
+                // The file stays where it is; rows that are in the outbox already are found unchanged next time.
                 tracing::error!(%error, file = %taking.name(), "the file waits until the disk takes more");
                 taking.leave();
                 Ok(Next::Waits)
@@ -205,7 +204,7 @@ impl Intake<'_> {
         }
     }
 
-    /// Reads one file and looks what it has; none where it changed under reading.
+    /// Reads one file and opens it as a source; `None` if it changed meanwhile.
     async fn read(&self, folder: &DropFolder, file: &Ready) -> Result<Option<ReadFile>, NotSettled> {
         let reading = folder.reading(file);
         let format = self.config.format.clone();
@@ -251,7 +250,7 @@ impl Intake<'_> {
         taking: Taking,
         problem: &str,
     ) -> Result<Next, NotSettled> {
-        // The copy's own place says nothing to whoever dropped it.
+        // The copy's path means nothing to the person who dropped the file.
         let copy = taking.path().display().to_string();
         let problem = problem.replace(&copy, &file.path.display().to_string());
         tracing::error!(file = %taking.name(), problem = %problem, "the file was refused");
@@ -260,7 +259,7 @@ impl Intake<'_> {
         Ok(Next::Goes)
     }
 
-    /// Puts a file that comes too late where a person looks at it.
+    /// Holds a file that comes too late, for a person to check.
     fn hold(
         &self,
         folder: &mut DropFolder,
@@ -299,7 +298,7 @@ impl Intake<'_> {
     }
 }
 
-/// Says in the log what became of a file.
+/// Logs what became of a file.
 fn tell(report: &FileReport) {
     let counts = report.counts;
     let file = report.file.as_str();

@@ -1,7 +1,7 @@
 //! The producer agent: from a register's own files to acknowledged events.
 //!
-//! Owns the way source → images → outbox → router. The before image comes from its own images, never from a
-//! source that may make it up. It must never import the router.
+//! Owns the path source → images → outbox → router. The before image comes from its own images, never from a source
+//! that may make it up. It must never import the router.
 
 pub mod agent;
 pub mod config;

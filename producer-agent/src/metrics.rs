@@ -1,6 +1,6 @@
 //! What a producer agent counts: call sites say what happened, this room says how it is counted.
 //!
-//! Owns every series of the agent, beside those that each process has. Never a key, never a value.
+//! Owns every series of the agent, except those that each process has. Never a key, never a value.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ struct Families {
     gauges: Gauges,
 }
 
-/// What is looked at when somebody asks.
+/// The gauges, which are set for each request.
 struct Gauges {
     freshness: GaugeVec,
     waiting: GaugeVec,
@@ -45,7 +45,7 @@ struct Gauges {
     connected: GaugeVec,
 }
 
-/// What the agent looks like now.
+/// The present values of the gauges.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Look {
     /// Entries of the outbox that are not acknowledged.
@@ -54,7 +54,7 @@ pub(crate) struct Look {
     pub(crate) bytes: u64,
     /// Bytes at which the source is refused.
     pub(crate) limit: u64,
-    /// How long entries have waited without a word of the router.
+    /// How long entries have waited since the router acknowledged any.
     pub(crate) stalled: Duration,
     /// Files that wait for a person.
     pub(crate) held: u64,
@@ -62,7 +62,7 @@ pub(crate) struct Look {
     pub(crate) is_partial: bool,
     /// Whether the router took the last attempt.
     pub(crate) is_connected: bool,
-    /// When the source was looked at last, in seconds since 1970.
+    /// When the source was checked last, in seconds since 1970.
     pub(crate) looked_at: Option<i64>,
 }
 
@@ -99,7 +99,7 @@ impl Metrics {
             gauges: Gauges::new(&mut meter)?,
             meter,
         }));
-        // The first step of a counter that begins at 1 is seen by nobody.
+        // A counter must begin at 0: Prometheus does not see the step of one that begins at 1.
         for source in ["file", "http"] {
             metrics.0.parked.with_label_values(&[source]);
         }
@@ -115,7 +115,7 @@ impl Metrics {
         &self.0.vitals
     }
 
-    /// What became of a file.
+    /// Counts a file that was taken or held.
     pub(crate) fn took_file(&self, report: &FileReport) {
         let counts = report.counts;
         if report.taken {
@@ -129,12 +129,12 @@ impl Metrics {
         self.settled_file(if report.taken { Fate::Taken } else { Fate::Held });
     }
 
-    /// Where a file went.
+    /// Counts a settled file.
     pub(crate) fn settled_file(&self, fate: Fate) {
         self.0.files.with_label_values(&[fate.folder()]).inc();
     }
 
-    /// What became of single changes.
+    /// Counts the results of single changes.
     pub(crate) fn took_items(&self, results: &[ItemResult]) {
         let count = |is: fn(&ItemResult) -> bool| {
             u64::try_from(results.iter().filter(|result| is(result)).count()).unwrap_or(u64::MAX)
@@ -145,24 +145,24 @@ impl Metrics {
         self.0.parked.with_label_values(&["http"]).inc_by(refused);
     }
 
-    /// The channel is reopened.
+    /// Counts a reopen.
     pub(crate) fn reopens(&self, why: &Reopened) {
         self.0.reopens.with_label_values(&[why.as_str()]).inc();
     }
 
-    /// What the sender has done since it was asked last.
+    /// Counts what the sender has done since the last look.
     pub(crate) fn sent(&self, acknowledged: u64, failures: u64) {
         self.0.acknowledged.with_label_values::<&str>(&[]).inc_by(acknowledged);
         self.0.failures.with_label_values::<&str>(&[]).inc_by(failures);
     }
 
-    /// A local request was answered.
+    /// Counts a local request and its duration.
     pub(crate) fn answered(&self, route: &str, status: u16, took: Duration) {
         self.0.requests.with_label_values(&[route, &status.to_string()]).inc();
         self.0.request_seconds.with_label_values(&[route]).observe(took.as_secs_f64());
     }
 
-    /// Renders what the agent looks like now.
+    /// Renders all series, with the gauges' present values.
     pub(crate) fn render(&self, look: &Look) -> String {
         self.0.vitals.refresh();
         let gauges = &self.0.gauges;

@@ -1,6 +1,6 @@
-//! A producer agent as those who watch see it: its outbox and its sender now, and whether it is of use.
+//! A producer agent as monitoring sees it: its outbox and its sender now, and whether it is ready.
 //!
-//! Owns what is looked at when somebody asks; it changes nothing but what is counted.
+//! Owns the checks that a request makes; it changes nothing except counters.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -24,9 +24,9 @@ pub struct Watch {
     metrics: Metrics,
     drop_dir: PathBuf,
     at_work: Mutex<Option<AtWork>>,
-    /// Seconds since 1970; 0 before the first look.
+    /// The last check of the source, in seconds since 1970; 0 before the first.
     looked_at: AtomicI64,
-    /// Change files that wait in the drop folder for one before them.
+    /// Change files that wait in the drop folder for an earlier one.
     waiting: AtomicU64,
     /// Whether the last whole register was taken in part: none of its deletes.
     is_partial: AtomicBool,
@@ -35,14 +35,14 @@ pub struct Watch {
 struct AtWork {
     outbox: SharedOutbox,
     sent: watch::Receiver<Sent>,
-    /// What of it was counted.
+    /// The part of it that was counted.
     counted: Sent,
-    /// What was acknowledged when entries were seen to wait, and when that was.
+    /// The acknowledged position while entries wait, and since when it has not moved.
     waits: Option<(u64, Instant)>,
 }
 
 impl Watch {
-    /// Before the router was reached; `drop_dir` is the folder that files are dropped into.
+    /// Begins without a router; `drop_dir` is the folder that files are dropped into.
     pub fn new(metrics: Metrics, drop_dir: &std::path::Path) -> Self {
         Self {
             metrics,
@@ -58,25 +58,25 @@ impl Watch {
         &self.metrics
     }
 
-    /// The agent is at work.
+    /// Watches an agent that is at work.
     pub fn attend(&self, agent: &Agent, sender: &Sender) {
         let at_work =
             AtWork { outbox: agent.outbox(), sent: sender.sent(), counted: Sent::default(), waits: None };
         *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_work);
     }
 
-    /// The agent's folder is let go: another opening may follow.
+    /// Releases the agent's folder, so that it may be opened again.
     pub fn leave(&self) {
         self.look();
         *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The source was looked at.
+    /// Notes that the source was checked now.
     pub fn looked_at_source(&self) {
         self.looked_at.store(clock::now().get() / 1_000, Ordering::Relaxed);
     }
 
-    /// A file was taken. Of a register that was taken in part nobody is told that it was looked at.
+    /// Notes a file that was taken; one that was taken only in part is no check of the source.
     pub(crate) fn took(&self, report: &FileReport) {
         let is_partial = report.deletes_held.is_some();
         if report.is_full {
@@ -87,7 +87,7 @@ impl Watch {
         }
     }
 
-    /// So many change files wait for one before them.
+    /// Notes how many change files wait for an earlier one.
     pub(crate) fn waits(&self, files: usize) {
         self.waiting.store(u64::try_from(files).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

@@ -26,7 +26,7 @@ use crate::observe::Watch;
 use crate::send::sender::SendError;
 use crate::start::{self, StartParts, Started};
 
-/// How often an agent that is to begin anew looks whether the one before has let go of its folder.
+/// The time between checks whether the agent before has released its folder.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long local requests may take to end.
 const ENDPOINT_DRAIN: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ async fn work(
         let ended = tokio::select! {
             biased;
             outcome = sender.run(appended) => match outcome {
-                // At its start the agent reopens what is in doubt.
+                // At its next start the agent reopens the channel.
                 Err(SendError::Doubt(doubt)) => {
                     tracing::error!(%doubt, "the folder does not fit the log; the agent starts anew once no file is being taken");
                     None
@@ -110,8 +110,8 @@ async fn work(
         if let Some(ended) = ended {
             return ended;
         }
-        // A disk that was full is not asked again at once. And a file that is being taken keeps the agent until it is done:
-        // two agents on one folder would be two chains.
+        // A disk that was full is not tried again at once. And a file that is being taken keeps the agent until it is
+        // done: two agents on one folder would make two chains.
         let mut looks = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.tick().await;
         while Arc::strong_count(&agent) > 1 {
@@ -120,7 +120,7 @@ async fn work(
     }
 }
 
-/// Begins the agent. Repeats until the router is there.
+/// Begins the agent. Repeats while the router is away or the disk is full.
 async fn start(
     config: &ProducerConfig,
     id: &AgentId,

@@ -1,7 +1,7 @@
-//! The beginning of one channel's agent: its folder and the router are brought to agree, or it reopens.
+//! Starts one channel's agent: its folder and the router are brought to agree, or the agent reopens.
 //!
-//! Owns the order: status, folder, openings, and the one remedy (protocols, 2). The mark that a source is to be compared
-//! again stands on the disk before a reopen and goes after the comparison.
+//! Owns the order: status, folder, openings, and the one remedy (protocols, 2). The mark that demands another
+//! comparison with the source is written before a reopen and removed after the comparison.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,27 +23,24 @@ use crate::send::sender::{REQUEST_LIMIT, ReadStateError, SendError, Sender};
 
 const MARK_KIND: &[u8; 4] = b"mark";
 
-/// Where and for whom an agent begins.
+/// The parts that start an agent.
 pub struct StartParts<'p> {
-    /// Whose agent it is.
     pub id: &'p AgentId,
-    /// The channel that it sends.
     pub channel: &'p ChannelName,
     /// The subject's schema that files are read into.
     pub schema: &'p AvroSchema,
     pub dir: &'p Path,
     pub disk: Arc<dyn Disk>,
     pub images: &'p (dyn Fn() -> Result<Box<dyn ImageStore>, ImageError> + Sync),
-    /// A person's word that another agent of the channel is gone for good.
+    /// A person's statement that the channel's other agent has stopped for good.
     pub take_over: bool,
 }
 
 /// An agent at work.
 pub struct Started {
     pub agent: Agent,
-    /// What sends for it.
     pub sender: Sender,
-    /// Whether its images are the channel's state: the source may know better.
+    /// Whether the source must be compared again: the images are the channel's state.
     pub is_reopened: bool,
 }
 
@@ -53,7 +50,7 @@ pub enum Reopened {
     /// Its folder is in doubt by itself.
     #[error("the folder is in doubt")]
     Folder,
-    /// The folder and the log do not fit.
+    /// The folder and the log do not agree.
     #[error(transparent)]
     Doubt(Doubt),
 }
@@ -80,22 +77,16 @@ pub enum StartError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// The mark of a reopen.
     #[error("the file that marks a reopen cannot be written: {0}")]
     Mark(#[from] SegmentError),
-    /// Another agent sends the channel.
     #[error(
         "channel {channel} is sent by {other}; one agent sends at a time. If that one is gone for good, set take_over = true"
     )]
-    SentByAnother {
-        channel: ChannelName,
-        /// Who sends it.
-        other: AgentId,
-    },
+    SentByAnother { channel: ChannelName, other: AgentId },
 }
 
 impl StartError {
-    /// Whether the same may succeed later without anybody repairing the agent: the router, or a full disk, is in the way.
+    /// Whether a later start may succeed without a repair of the agent: the router failed, or a disk is full.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Send(error) => error.is_retryable(),
@@ -114,8 +105,8 @@ impl StartError {
     }
 }
 
-/// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt; `tell` hears of
-/// a reopen before it begins.
+/// Asks the router for the channel, opens the folder and every partition, and reopens what is in doubt; `tell` is
+/// called before a reopen.
 pub async fn start(
     parts: &StartParts<'_>,
     client: &Client,
@@ -161,7 +152,7 @@ pub async fn start(
         None => is_doubtful.then_some(Reopened::Folder),
     };
     if let Some(why) = &reopened {
-        // Before the reopen: a crash in between must not lose the comparison that ends it.
+        // Before the reopen: a crash must not lose the comparison that ends it.
         checked_file::write(parts.disk.as_ref(), &compare_mark(parts.dir), MARK_KIND, b"")?;
         tracing::warn!(%why, "reopens the channel");
         tell(why);
@@ -172,12 +163,12 @@ pub async fn start(
     Ok(Started { agent, sender, is_reopened })
 }
 
-/// There from a reopen's beginning until the source was compared again.
+/// The mark from a reopen's beginning until the source was compared again.
 fn compare_mark(dir: &Path) -> PathBuf {
     dir.join("compare-again")
 }
 
-/// The source was compared again: the reopen is over.
+/// Ends a reopen after the source was compared again: removes the mark.
 pub fn end_comparison(disk: &dyn Disk, dir: &Path) -> Result<(), SegmentError> {
     let path = compare_mark(dir);
     disk.remove(&path).map_err(|error| SegmentError::Io { path: path.clone(), error })?;

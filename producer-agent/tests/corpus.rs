@@ -1,6 +1,6 @@
 //! Everything that the fuzzers of the sources have kept, replayed on a stable compiler: `producer-agent/fuzz/corpus`.
 //!
-//! The fuzzers themselves are a command of their own: `just fuzz-sources`.
+//! `just fuzz-sources` runs the fuzzers themselves.
 
 #![allow(
     clippy::unwrap_used,

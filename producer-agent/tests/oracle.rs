@@ -1,4 +1,4 @@
-//! Generated files, and what Python's `csv`, `decimal`, `datetime` and `json` say of them: the agent says the same, or refuses.
+//! Generated files that Python's `csv`, `decimal`, `datetime` and `json` read: the agent reads the same, or refuses.
 //!
 //! `DIT_ORACLE=100000` is the long form; `DIT_SEED` repeats a run.
 
@@ -20,7 +20,7 @@ use schemas::avro::json::{decode, render};
 use schemas::avro::schema::AvroSchema;
 use serde_json::{Value as Json, json};
 
-/// So many in every run of the tests.
+/// Files in every run of the tests.
 const COUNT: usize = 6_000;
 
 fn schema(kind: &str) -> AvroSchema {
@@ -34,7 +34,7 @@ fn schema(kind: &str) -> AvroSchema {
     AvroSchema::from_json(schema).unwrap()
 }
 
-/// What the agent makes of a cell; null where it is refused.
+/// The agent's value of a cell; null where it is refused.
 fn value(schema: &AvroSchema, cell: Cell) -> Json {
     let encoder = RowEncoder::new(schema, Columns::Open, &TableFormat::default()).unwrap();
     let Ok(datum) = encoder.encode(&Cells::Members(vec![("x".to_owned(), cell)])) else { return Json::Null };
@@ -52,7 +52,7 @@ fn number(dir: &Path, schema: &AvroSchema, text: &str) -> Json {
     }
 }
 
-/// The rows of a delimited file, and whether they were all.
+/// The rows of a delimited file, and whether all were read.
 fn rows(dir: &Path, text: &str) -> (Vec<Vec<String>>, bool) {
     let path = dir.join("a.csv");
     std::fs::write(&path, text).unwrap();
@@ -65,7 +65,7 @@ fn rows(dir: &Path, text: &str) -> (Vec<Vec<String>>, bool) {
                 };
                 found.push(cells.iter().map(plain).collect());
             }
-            // Another width: it is as it stands, and not taken.
+            // A row of another width is not taken: its width is kept.
             Err(bad) if bad.extent == Extent::Row => {
                 let words = bad.reason.split_whitespace().nth(2).unwrap();
                 found.push(vec![String::new(); words.parse().unwrap()]);
@@ -81,7 +81,7 @@ fn check_file(dir: &Path, made: &Json) {
     let text = made["text"].as_str().unwrap();
     let (found, is_whole) = rows(dir, text);
     let expected: Vec<Vec<String>> = serde_json::from_value(made["rows"].clone()).unwrap();
-    // A blank before a quote is refused here, and read as it stands there.
+    // The agent refuses a blank before a quote; Python reads it as text.
     let has_blank_before_quote = text.contains(" \"");
     if is_whole {
         assert!(made["refused"] == false, "{text:?}: it was read as {found:?}");
@@ -110,12 +110,12 @@ fn check_value(dir: &Path, made: &Json) {
         let at = schemas::time::Millis::new(expected.as_i64().unwrap()).to_string();
         expected =
             json!(at.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.').to_owned() + "Z");
-        // No zero of the seconds was cut.
+        // Restores zeros of the seconds that were cut.
         if let Some(text) = expected.as_str().filter(|text| text.len() < "1970-01-01T00:00:00Z".len()) {
             expected = json!(format!("{:0<19}Z", text.trim_end_matches('Z')));
         }
     }
-    // A float's text, since JSON's readers do not agree in the last bit.
+    // A float comes as text, since JSON's readers do not agree in the last bit.
     let is_same = match (found.as_f64(), expected.as_str()) {
         (Some(found), Some(text)) if kind == "double" => {
             found.to_bits() == text.parse::<f64>().unwrap().to_bits()

@@ -1,6 +1,6 @@
-//! A stretch of a partition, folded, as all who follow the partition share it.
+//! A folded part of a partition, which all followers of the partition share.
 //!
-//! Owns the shape. What an observer has noted of the chunk travels with it, and is dropped with it.
+//! Owns the shape. The observer's note is kept with the chunk, and is dropped with it.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use schemas::ids::Offset;
 use crate::fold::Fold;
 use crate::located::LocatedChange;
 
-/// Bytes of the log in one chunk: bounds memory and the time between two looks at anything else.
+/// Bytes of the log in one chunk; this bounds memory, and the time until a reader can do anything else.
 pub const CHUNK_BYTES: usize = 512 * 1024;
 
-/// What readers are told of, beside the fold.
+/// An item of the log for readers, in addition to the fold.
 #[derive(Debug, Clone)]
 pub enum Item {
     /// A change event that counts.
     Change(Arc<LocatedChange>),
-    /// A record that counts but cannot be read: it is parked with its reason, and delivered to nobody.
+    /// A record that counts but cannot be read: it is parked with its reason, and not delivered.
     Poison { offset: Offset, reason: String },
-    /// Everybody starts over.
+    /// Every reader must start over.
     Resync { offset: Offset, reason: String },
 }
 
-/// A stretch of a partition, folded; `N` is what an observer notes of it.
+/// A folded part of a partition; `N` is the observer's note.
 #[derive(Debug)]
 pub struct Chunk<N> {
     pub first: Offset,
@@ -35,6 +35,6 @@ pub struct Chunk<N> {
     pub skipped: u64,
     /// The fold at `next`.
     pub fold: Fold,
-    /// The observer's note; none where the chunk was read for one follower alone.
+    /// The observer's note; `None` if the chunk was read for only one follower.
     pub note: Option<N>,
 }

@@ -1,6 +1,6 @@
-//! The port to whoever knows the schemas of a log's values.
+//! The port to the schemas of a log's values.
 //!
-//! Owns the port only. A router asks its registry.
+//! Owns only the port. A router asks its registry.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub enum CodecError {
     /// The registered schema is not a change envelope.
     #[error("schema {0} is not a change envelope: {1}")]
     NotAnEnvelope(SchemaId, SchemaError),
-    /// Schemas are not told any more.
+    /// The source of schemas has stopped.
     #[error("the control reader has stopped")]
     Stopped,
 }
@@ -23,6 +23,6 @@ pub enum CodecError {
 /// Codecs of registered schemas.
 #[async_trait]
 pub trait Codecs: Send + Sync + 'static {
-    /// The codec of a schema. A schema that is not known yet is waited for: its records are never parked.
+    /// The codec of a schema. Waits for a schema that is not known yet: its records are never parked.
     async fn codec(&self, schema: SchemaId) -> Result<Arc<ChangeCodec>, CodecError>;
 }

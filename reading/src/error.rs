@@ -1,6 +1,6 @@
 //! Why a partition cannot be read on.
 //!
-//! Owns the difference between what a person has to repair and what repairs itself.
+//! Owns the difference between faults that a person must repair and faults that pass by themselves.
 
 use event_log::TopicError;
 use schemas::framing::FrameError;
@@ -16,7 +16,7 @@ pub enum ReaderError {
         "lost_topic: {topic}, partition {partition}: {why}; restore the topic, or declare a channel of another name, with new agreements"
     )]
     LostTopic { topic: String, partition: Partition, why: String },
-    /// Retention has passed the place.
+    /// Retention has removed the offset.
     #[error("offset {wanted} is older than the first checkpoint that is still held")]
     TooOld {
         /// What was asked for.
@@ -26,7 +26,7 @@ pub enum ReaderError {
     Topic(#[from] TopicError),
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// A value of our own that is not framed.
+    /// One of our own values is not framed.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }

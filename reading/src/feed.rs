@@ -1,7 +1,7 @@
-//! The tail of one partition: read once, shared by all who are near it.
+//! The tail of one partition: read once, shared by all followers near it.
 //!
-//! Owns the ring of recent chunks and the publication of the fold. Bounded: who falls behind the ring reads the
-//! log at its own pace.
+//! Owns the ring of recent chunks and the publication of the fold. The ring is bounded: a follower that falls behind it
+//! reads the log at its own pace.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,23 +17,23 @@ use crate::fold::Fold;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
 
-/// Chunks that the ring holds: with their size, what a partition costs in memory.
+/// Chunks in the ring: this times their size is a partition's memory.
 const RING_CHUNKS: usize = 8;
 /// How long one read waits for records.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
-/// How the tail moves, for an observer that notifies whom it concerns.
+/// How the tail moves, for an observer that notifies followers.
 #[derive(Debug)]
 pub enum Move<'m, N> {
-    /// Behind a chunk.
+    /// To the end of a chunk.
     Chunk(&'m Chunk<N>),
-    /// To another place, or to a fault: who follows has to look for itself.
+    /// To another position, or to a fault: followers must check the tail themselves.
     Elsewhere,
-    /// A fault is over, and nothing new is there.
+    /// A fault is over, without new records.
     Recovered,
 }
 
-/// What the records of a chunk were.
+/// Counts of a chunk's records, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Changes that count.
@@ -44,18 +44,18 @@ pub struct Counts {
     pub skipped: u64,
 }
 
-/// Who is told of each chunk before those who follow the partition get it.
+/// Gets each chunk before the followers of the partition do.
 pub trait Observer: Send + Sync + 'static {
-    /// What it notes of a chunk.
+    /// Its note about a chunk.
     type Note: Send + Sync + 'static;
 
     /// The note of a chunk's items, if there is one.
     fn note(&self, items: &[Item]) -> Option<Self::Note>;
 
-    /// A chunk was read.
+    /// Called for each chunk that was read.
     fn read(&self, counts: Counts);
 
-    /// The tail moves: `step` moves it, and gives where it stood before. It must be called once.
+    /// Called when the tail moves: `step` moves it, and returns the tail before. The observer must call it once.
     fn moves(&self, partition: Partition, to: Move<'_, Self::Note>, step: &mut dyn FnMut() -> Arc<Tail>);
 }
 
@@ -68,28 +68,28 @@ pub struct Feed<O: Observer> {
 }
 
 impl<O: Observer> Feed<O> {
-    /// A tail that stands at a fold that is known, from the state's checkpoint; [`Feed::run`] moves it.
+    /// A feed whose tail begins at a known fold, from the state's checkpoint; [`Feed::run`] moves it.
     pub fn at(source: PartitionSource, fold: Fold, next: Offset, observer: O) -> Arc<Self> {
         let tail = watch::Sender::new(Arc::new(Tail { next, fold, changes: 0, fault: None }));
         Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, observer })
     }
 
-    /// What the partition is read from.
+    /// The source that the feed reads.
     pub const fn source(&self) -> &PartitionSource {
         &self.source
     }
 
-    /// Who is told of its chunks.
+    /// The observer of its chunks.
     pub const fn observer(&self) -> &O {
         &self.observer
     }
 
-    /// To be told when the tail moves.
+    /// The tail, to be watched.
     pub fn watch(&self) -> watch::Receiver<Arc<Tail>> {
         self.tail.subscribe()
     }
 
-    /// Where the tail stands.
+    /// The end of the tail.
     pub fn tail(&self) -> Arc<Tail> {
         Arc::clone(&self.tail.borrow())
     }
@@ -100,8 +100,8 @@ impl<O: Observer> Feed<O> {
         ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
     }
 
-    /// Reads until retention has passed the tail: the place, which is [`Feed::move_to`]'s to repair. After an error the
-    /// partition is looked at from its beginning first: it may be another.
+    /// Reads until retention has passed the tail, and returns its offset; the caller then calls [`Feed::move_to`].
+    /// After an error it first checks the partition's beginning: the partition may be another.
     pub async fn run(&self) -> Offset {
         let mut retry = Retry::default();
         let mut is_doubtful = false;
@@ -136,20 +136,20 @@ impl<O: Observer> Feed<O> {
         }
     }
 
-    /// The tail goes on from a later place. Who follows from an earlier one finds that retention has passed it.
+    /// Moves the tail to a later offset. A follower at an earlier one finds that retention has passed it.
     pub fn move_to(&self, fold: &Fold, next: Offset) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let to = |from: &Tail| Tail { next, fold: fold.clone(), changes: from.changes, fault: None };
         self.move_tail(Move::Elsewhere, &to);
     }
 
-    /// It does not go on.
+    /// Sets the tail's fault.
     pub fn fail(&self, error: ReaderError) {
         let fault = Some(Arc::new(error));
         self.move_tail(Move::Elsewhere, &|from| Tail { fault: fault.clone(), ..from.clone() });
     }
 
-    /// It can be read, and nothing new is there.
+    /// Removes the fault: the partition can be read again.
     fn recover(&self) {
         if self.tail().fault.is_some() {
             self.move_tail(Move::Recovered, &|from| Tail { fault: None, ..from.clone() });

@@ -1,6 +1,6 @@
-//! What a partition's records mean, one after another: the fold that every reader makes.
+//! The meaning of a partition's records, one after another: the fold that every reader makes.
 //!
-//! Owns the table, the checkpoint it was read under, and the source's freshness. Pure: record in, meaning out.
+//! Owns the epoch table, its checkpoint, and the source's freshness. Pure: record in, meaning out.
 
 use event_log::Stored;
 use schemas::channel::ChannelKind;
@@ -21,15 +21,15 @@ pub enum Meaning<'r> {
         datum: &'r [u8],
     },
     Opening,
-    /// The source was looked at.
+    /// The provider has checked its source.
     Freshness,
     /// A checkpoint, which readers may begin at.
     Checkpoint,
-    /// Everybody starts over.
+    /// Every reader must start over.
     Resync(String),
     /// It does not count.
     Skipped(Skip),
-    /// It is none of ours.
+    /// It is not one of our records.
     Foreign(&'static str),
 }
 
@@ -37,15 +37,15 @@ pub enum Meaning<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fold {
     kind: ChannelKind,
-    /// What counts next.
+    /// The epoch table: it decides what counts next.
     pub table: EpochTable,
     /// The newest checkpoint record that was passed.
     pub checkpoint: Offset,
     /// The newest opening that counted since the fold began.
     pub opened: Option<Offset>,
-    /// Up to when the source was looked at.
+    /// The time up to which the provider has checked its source.
     pub freshness: Option<Millis>,
-    /// When the log took the newest record that was passed since the fold began.
+    /// When the log appended the newest record that the fold has passed since it began.
     pub passed_at: Option<Millis>,
 }
 

@@ -1,7 +1,7 @@
-//! One reader's way along a partition: from the shared tail where it can, from the log where it must.
+//! One reader of a partition: it reads the shared tail where it can, and the log where it must.
 //!
-//! Owns the hand-over between the two, which has neither gap nor repeat: both give the same chunks' contents for
-//! the same offsets, and a place is an offset with its fold.
+//! Owns the hand-over between the two, without gap or repeat: both give the same contents for the same offsets, and a
+//! position is an offset with its fold.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,35 +16,35 @@ use crate::feed::{Feed, Observer};
 use crate::fold::Fold;
 use crate::tail::Tail;
 
-/// A place in a partition that moves forward.
+/// A reader of a partition, whose position moves forward.
 pub struct Follower<O: Observer> {
     feed: Arc<Feed<O>>,
     fold: Fold,
     /// The next offset to be read.
     position: Offset,
-    /// Nothing below is wanted.
+    /// Records below this offset are not wanted.
     wanted: Offset,
 }
 
 impl<O: Observer> Follower<O> {
-    /// At a fold and its offset.
+    /// Begins at a fold and its offset.
     pub const fn at(feed: Arc<Feed<O>>, fold: Fold, position: Offset) -> Self {
         Self { feed, fold, position, wanted: position }
     }
 
-    /// At the tail.
+    /// Begins at the tail.
     pub fn latest(feed: Arc<Feed<O>>) -> Self {
         let tail = feed.tail();
         Self::at(feed, tail.fold.clone(), tail.next)
     }
 
-    /// At the first checkpoint that is still held.
+    /// Begins at the first checkpoint that is still held.
     pub async fn earliest(feed: Arc<Feed<O>>) -> Result<Self, ReaderError> {
         let (fold, position) = feed.source().first_checkpoint().await?;
         Ok(Self::at(feed, fold, position))
     }
 
-    /// At a cursor's place.
+    /// Begins at a cursor's place.
     pub async fn resume(feed: Arc<Feed<O>>, place: Place) -> Result<Self, ReaderError> {
         let source = feed.source();
         let end = source.log.bounds(&source.topic, source.partition).await?.next;
@@ -57,7 +57,7 @@ impl<O: Observer> Follower<O> {
         Ok(Self { feed, fold, position, wanted: place.offset })
     }
 
-    /// At the first record that was logged at a time or later; reads forward from the first checkpoint.
+    /// Begins at the first record that was logged at a time or later; reads forward from the first checkpoint.
     pub async fn at_time(feed: Arc<Feed<O>>, at: Millis) -> Result<Self, ReaderError> {
         let source = feed.source();
         let wanted = source.log.offset_at(&source.topic, source.partition, at).await?;
@@ -66,7 +66,7 @@ impl<O: Observer> Follower<O> {
         Ok(follower)
     }
 
-    /// The cursor's place for what was read so far.
+    /// The place for a cursor after everything that was read.
     pub fn place(&self) -> Place {
         let offset = self.position.max(self.wanted);
         Place { offset, checkpoint: self.fold.checkpoint.min(offset) }
@@ -77,12 +77,12 @@ impl<O: Observer> Follower<O> {
         self.position
     }
 
-    /// The fold at the place.
+    /// The fold at the position.
     pub const fn fold(&self) -> &Fold {
         &self.fold
     }
 
-    /// Whether everything that the tail knows has been read.
+    /// Whether the position has reached the tail.
     pub fn is_caught_up(&self) -> bool {
         self.position >= self.feed.tail().next
     }
@@ -92,7 +92,7 @@ impl<O: Observer> Follower<O> {
         &self.feed
     }
 
-    /// The next chunk, if the log has one now. Items below [`Follower::wanted`] are not the reader's.
+    /// The next chunk, if the log has one now. The reader must skip items below [`Follower::wanted`].
     pub async fn next(&mut self) -> Result<Option<Arc<Chunk<O::Note>>>, ReaderError> {
         let chunk = match self.feed.chunk_at(self.position) {
             Some(chunk) => chunk,
@@ -110,7 +110,7 @@ impl<O: Observer> Follower<O> {
         Ok(Some(chunk))
     }
 
-    /// Goes on at a later place, where the tail stood, if it is one. What lies between holds nothing for this reader.
+    /// Skips to `tail`, if that is ahead; returns whether it was. The records between hold nothing for this reader.
     pub fn skip_to(&mut self, tail: &Tail) -> bool {
         let is_later = tail.next > self.position;
         if is_later {
@@ -120,7 +120,7 @@ impl<O: Observer> Follower<O> {
         is_later
     }
 
-    /// Nothing below this offset was asked for.
+    /// The offset below which items are not for the reader.
     pub const fn wanted(&self) -> Offset {
         self.wanted
     }

@@ -1,7 +1,7 @@
-//! Reading a channel's log under the counting rule: what counts, in order, from a place on.
+//! Reads a channel's log under the counting rule: the changes that count, in order, from a place on.
 //!
-//! Owns the fold, the one reader of each partition that all share, and who follows it. It knows the log and the schemas,
-//! and must never know scopes, agreements or streams.
+//! Owns the fold, the one shared reader of each partition, and its followers. It knows the log and the schemas, and
+//! must never know scopes, agreements or streams.
 
 pub mod chunk;
 pub mod codecs;

@@ -1,6 +1,6 @@
 //! A change event that counts, with the ranges of its images' fields.
 //!
-//! Owns the check that a datum is a change of its schema, made once for all who look at the event.
+//! Owns the check that a datum is a change of its schema, which is made once for all readers of the event.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct LocatedChange {
     pub schema: SchemaId,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
-    /// What it does to its subject.
+    /// The kind of the change.
     pub op: Op,
     pub key: String,
     pub event_at: Millis,

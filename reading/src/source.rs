@@ -1,6 +1,6 @@
 //! Reading a partition under the counting rule, chunk by chunk.
 //!
-//! Owns the way from stored records to located changes, and where a reader may begin: at a checkpoint.
+//! Owns the path from stored records to located changes, and where a reader may begin: at a checkpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::error::ReaderError;
 use crate::fold::{Fold, Meaning};
 use crate::located::LocatedChange;
 
-/// What it takes to read a partition of a channel.
+/// The parts that are needed to read a partition of a channel.
 #[derive(Clone)]
 pub struct PartitionSource {
     pub log: Arc<dyn Log>,
@@ -28,13 +28,13 @@ pub struct PartitionSource {
     pub codecs: Arc<dyn Codecs>,
     pub topic: String,
     pub partition: Partition,
-    /// How writers are told apart.
+    /// How the counting rule distinguishes writers.
     pub kind: ChannelKind,
     pub log_id: LogId,
 }
 
 impl PartitionSource {
-    /// The partition is not the one that it should be.
+    /// The error that the partition is not the right one.
     pub fn lost(&self, why: impl Into<String>) -> ReaderError {
         ReaderError::LostTopic { topic: self.topic.clone(), partition: self.partition, why: why.into() }
     }
@@ -45,7 +45,7 @@ impl PartitionSource {
             ReadError::BeyondEnd { wanted, next } => {
                 self.lost(format!("offset {wanted} was read before, but the topic ends at {next}"))
             }
-            // Whether the topic is gone is the bounds' to say: a read may come before a broker knows of it.
+            // Only the bounds decide whether the topic was removed: a read may come before a broker knows a new topic.
             ReadError::Topic(error) => error.into(),
         }
     }
@@ -59,7 +59,7 @@ impl PartitionSource {
         })
     }
 
-    /// The fold and the place to begin at, by the checkpoint record at an offset.
+    /// The fold and the offset to begin at, from the checkpoint record at an offset.
     pub async fn at_checkpoint(&self, at: Offset) -> Result<(Fold, Offset), ReaderError> {
         let read = self.log.read(&self.topic, self.partition, at, 1, Duration::ZERO).await;
         let batch = read.map_err(|e| self.read_error(e))?;
@@ -104,21 +104,21 @@ impl PartitionSource {
         Ok(None)
     }
 
-    /// While the partition's first record is held, it is checkpoint 0 of this log.
+    /// Checks that the partition's first record, while it is held, is checkpoint 0 of this log.
     pub async fn check_begin(&self) -> Result<(), ReaderError> {
         let bounds = self.bounds().await?;
         if bounds.first > Offset::new(0) || bounds.next == Offset::new(0) {
             return Ok(());
         }
         match self.at_checkpoint(Offset::new(0)).await {
-            // Retention may have come between the two looks.
+            // Retention may have removed it between the two reads.
             Err(ReaderError::TooOld { .. }) if self.bounds().await?.first > Offset::new(0) => Ok(()),
             Err(ReaderError::TooOld { .. }) => Err(self.lost("it does not begin with a checkpoint")),
             checked => checked.map(drop),
         }
     }
 
-    /// A checkpoint of another log under the same name says that the topic was lost.
+    /// Reports the topic as lost if a checkpoint is another log's with the same name.
     pub fn check_log_id(&self, checkpoint: &Checkpoint) -> Result<(), ReaderError> {
         match checkpoint.log_id == self.log_id {
             true => Ok(()),
@@ -132,7 +132,7 @@ impl PartitionSource {
         Ok((self.codecs.codec(schema).await?, datum))
     }
 
-    /// Reads on from a place and its fold; `None` when nothing came within `wait`.
+    /// Reads on from an offset and its fold; `None` when nothing came within `wait`.
     pub async fn read_chunk<N>(
         &self,
         mut fold: Fold,
@@ -147,7 +147,7 @@ impl PartitionSource {
         let mut items = Vec::with_capacity(batch.records.len());
         let mut skipped = 0;
         for stored in &batch.records {
-            // Others on this thread have their turns.
+            // Gives other tasks of this thread their turns.
             consume_budget().await;
             match fold.step(stored) {
                 Meaning::Change { schema, datum } => {

@@ -1,6 +1,6 @@
-//! Where the tail of a partition stands.
+//! The position and state of a partition's tail.
 //!
-//! Owns what is told of it; who moves it is the feed.
+//! Owns the tail's description; only the feed moves it.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use schemas::ids::Offset;
 use crate::error::ReaderError;
 use crate::fold::Fold;
 
-/// Where the tail stands.
+/// The end of the tail.
 #[derive(Debug, Clone)]
 pub struct Tail {
     /// The first offset that is not folded.
     pub next: Offset,
     /// The fold there.
     pub fold: Fold,
-    /// How many changes came before it, counted from some place.
+    /// How many changes came before `next`, counted from the feed's start.
     pub changes: u64,
-    /// Why it does not go on.
+    /// Why the tail does not move.
     pub fault: Option<Arc<ReaderError>>,
 }
 
 impl Tail {
-    /// Why nothing can be told of the partition before a person has done something.
+    /// The fault, if the topic is lost: nothing is known of the partition until a person has acted.
     pub fn lost(&self) -> Option<Arc<ReaderError>> {
         self.fault.clone().filter(|fault| matches!(**fault, ReaderError::LostTopic { .. }))
     }

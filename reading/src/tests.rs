@@ -1,4 +1,4 @@
-//! A partition read by all who follow it: from the shared tail or from the log, the same changes in the same order.
+//! Followers of one partition: from the shared tail or from the log, they get the same changes in the same order.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +34,7 @@ const P0: Partition = Partition::new(0);
 const LOG: LogId = LogId::new([1; 16]);
 const EPOCH: Epoch = Epoch::new([7; 16]);
 const SCHEMA: SchemaId = SchemaId::new(3);
-/// More chunks than a ring holds, where each has one change.
+/// More changes than a ring has chunks: here each chunk has one change.
 const MANY: u64 = 30;
 
 struct OneSchema(Arc<ChangeCodec>);
@@ -46,7 +46,7 @@ impl Codecs for OneSchema {
     }
 }
 
-/// Notes how many items each chunk has, and keeps what was counted.
+/// Notes how many items each chunk has, and keeps the counts.
 #[derive(Default)]
 struct Counting(Mutex<Vec<Counts>>);
 
@@ -114,7 +114,7 @@ impl Channel {
         self.append(record(Kind::Checkpoint, &checkpoint.encode())).await;
     }
 
-    /// A checkpoint of all that is there; the offset that it stands for.
+    /// Appends a checkpoint of all present records; returns its offset `as_of`.
     async fn checkpoint_here(&self) -> Offset {
         let feed = self.feed().await;
         self.read_all(&feed).await;
@@ -158,7 +158,7 @@ impl Channel {
         }
     }
 
-    /// The partition's feed, at work from its beginning.
+    /// The partition's feed, running from its beginning.
     async fn feed(&self) -> Arc<Feed<Counting>> {
         let (fold, next) = self.source.first_checkpoint().await.unwrap();
         let feed = Feed::at(self.source.clone(), fold, next, Counting::default());
@@ -174,7 +174,7 @@ impl Channel {
         feed
     }
 
-    /// Waits until the feed has read all that is there.
+    /// Waits until the feed has read all present records.
     async fn read_all(&self, feed: &Feed<Counting>) {
         let end = self.log.bounds(TOPIC, P0).await.unwrap().next;
         let mut tail = feed.watch();
@@ -216,7 +216,7 @@ async fn who_follows_from_the_log_and_who_follows_the_tail_read_the_same() {
     channel.changes(0, 3).await;
     channel.read_all(&feed).await;
     assert_eq!(keys(&mut early).await, numbers(0, 3));
-    // Each change is a chunk of its own: by the end the ring has let go of the beginning.
+    // Each change is a chunk of its own: by the end the ring no longer has the beginning.
     for number in 3..MANY {
         channel.changes(number, number + 1).await;
         channel.read_all(&feed).await;
@@ -240,7 +240,7 @@ async fn a_cursors_place_is_gone_on_from_without_gap_or_repeat() {
     let feed = channel.feed().await;
     channel.read_all(&feed).await;
     for checkpoint in [Offset::new(0), end] {
-        // The third change behind the second checkpoint is the next one.
+        // The next one is the third change after the second checkpoint.
         let place = Place { offset: Offset::new(end.get() + 3), checkpoint };
         let mut follower = Follower::resume(Arc::clone(&feed), place).await.unwrap();
         assert_eq!(keys(&mut follower).await, numbers(7, 12), "from checkpoint {checkpoint}");

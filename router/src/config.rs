@@ -53,7 +53,7 @@ pub enum LogBackend<'c> {
 }
 
 impl LogBackend<'_> {
-    /// How many routers such a log may have.
+    /// How many routers may share this log.
     pub const fn routers(&self) -> Routers {
         match self {
             Self::Embedded(_) => Routers::One,

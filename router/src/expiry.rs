@@ -1,6 +1,6 @@
-//! Expiry: an agreement past its last day becomes a control record, by whoever sees it first.
+//! Expiry: the first router that sees an agreement past its last day writes its end to control.
 //!
-//! Owns the looking, by the log's time. Whether it counts is judged in the fold, by the append time of the record.
+//! Owns the regular check, by the log's time. The fold decides whether an expiry counts, by the record's append time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::control::service::Control;
 use crate::control::view::ControlView;
 use crate::lease::service::Lease;
 
-/// How late an expiry may bite.
+/// How late an expiry may take effect.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BY: &str = "expiry";
 
@@ -25,7 +25,7 @@ pub(crate) async fn watch(control: Control, lease: Lease) {
             let reason = "its last day has passed".to_owned();
             let body = Body::AgreementStatus { number: number.clone(), status: Status::Expired, reason };
             if let Err(error) = control.change(BY, body).await {
-                // Another router was first, or our clock runs ahead: the next look tells.
+                // Another router was first, or our clock runs ahead: the next check decides.
                 tracing::debug!(agreement = %number, %error, "the expiry does not count yet");
             }
         }

@@ -1,4 +1,4 @@
-//! What tests of several rooms need: a router's identity, and a provider that tells of rows in towns.
+//! What tests of several rooms need: a router's identity, and a provider whose rows are in towns.
 //!
 //! Owns the shape of these rows and the chain of their events. It is compiled for tests alone.
 
@@ -13,7 +13,7 @@ use schemas::time::Millis;
 
 use crate::metrics::Metrics;
 
-/// Of a router named `r`, by an authority of its own.
+/// The identity of a router named `r`, by its own authority.
 pub(crate) fn identity() -> Identity {
     platform::identity::install_crypto();
     let subject = Subject::Router { name: "r".to_owned(), hosts: vec!["127.0.0.1".to_owned()] };
@@ -30,7 +30,7 @@ pub(crate) fn subject() -> AvroSchema {
     AvroSchema::parse(&format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#)).unwrap()
 }
 
-/// A row's towns around a change.
+/// A row's towns before and after a change.
 #[derive(Clone, Copy)]
 pub(crate) struct Moved<'a> {
     pub(crate) key: &'a str,
@@ -75,12 +75,12 @@ impl<'a> Moved<'a> {
     }
 }
 
-/// A provider's epoch: where its chain stands.
+/// A provider's epoch, and the end of its chain.
 #[derive(Clone, Copy)]
 pub(crate) struct Chain {
     pub(crate) epoch: Epoch,
     pub(crate) next: Sequence,
-    /// The digest before it.
+    /// The digest before `next`.
     pub(crate) digest: Digest,
 }
 
@@ -90,7 +90,7 @@ impl Chain {
         Self { epoch, next: Sequence::new(0), digest: digest::first(epoch) }
     }
 
-    /// Stands behind one event more.
+    /// Adds one event.
     pub(crate) fn add(&mut self, key: &str, datum: &[u8]) {
         self.digest = digest::next(self.digest, key.as_bytes(), datum);
         self.next = self.next.next();

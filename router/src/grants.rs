@@ -1,4 +1,4 @@
-//! The scopes of one stream: its agreement version compiled against each schema that its records come in.
+//! The scopes of one stream: its agreement version compiled against each schema of its records.
 //!
 //! Owns which schema is older, the same, or newer than the one the agreement was written against.
 
@@ -40,7 +40,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Compiles against the agreement's own schema; everything else follows when it is met.
+    /// Compiles against the agreement's own schema; others follow with their first record.
     pub fn new(
         view: &ControlView,
         entry: Arc<ChannelEntry>,
@@ -92,7 +92,7 @@ impl Grant {
         }
         let subject = self.entry.channel.registry_subject();
         let version = view.version_of(&subject, id);
-        // A schema that the view does not have yet was registered after everything that it has.
+        // A schema that the view lacks was registered after all schemas in the view.
         let age = match version.map(|version| version.cmp(&self.agreement.schema_version)) {
             Some(std::cmp::Ordering::Less) => Age::Older,
             Some(std::cmp::Ordering::Equal) => Age::Same,

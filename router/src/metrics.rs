@@ -1,7 +1,7 @@
 //! What a router counts: call sites say what happened, this room says how it is counted.
 //!
-//! Owns every series of the router, beside those that each process has. Labels are bounded by what control declares
-//! (channels, agreements, participants) and by words of our own; never a key, never a value.
+//! Owns every series of the router, except those that each process has. Labels are bounded: entities of control
+//! (channels, agreements, participants) and words of our own; never a key, never a value.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +22,12 @@ use schemas::per_partition::PerPartition;
 use schemas::promise::Promise;
 use schemas::time::Millis;
 
-/// What a channel is told apart by.
+/// The labels of a channel.
 const CHANNEL: &[&str] = &["channel"];
 /// Why an event is parked.
 pub(crate) const PARKED: [&str; 5] =
     ["undecodable", "unresolvable", "unprojectable", "unreadable", "unwritable"];
-/// What an agreement is told apart by.
+/// The labels of an agreement.
 const AGREEMENT: &[&str] = &["agreement", "consumer", "channel"];
 
 /// The router's series; clones share them.
@@ -70,7 +70,7 @@ struct AgreementFamilies {
     late_writes: IntCounterVec,
 }
 
-/// What is looked at when somebody asks.
+/// Gauges, most of them set on request.
 pub(crate) struct Gauges {
     pub(crate) freshness: GaugeVec,
     pub(crate) newest: GaugeVec,
@@ -251,7 +251,7 @@ impl Metrics {
         self.0.meter.catalogue()
     }
 
-    /// What the declarative files left to a person.
+    /// Counts of declarations that need a person.
     pub(crate) fn declared(&self, skipped: usize, drifted: usize) {
         for (what, count) in [("skipped", skipped), ("drifted", drifted)] {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -319,7 +319,7 @@ impl Metrics {
                 word,
             ])
         };
-        // Each series begins at 0: the first step of a counter that begins at 1 is seen by nobody.
+        // Each series begins at 0: monitoring misses the first step of a counter that begins at 1.
         for reason in PARKED {
             let [number, consumer, channel] = &labels;
             let labels = [number.as_str(), consumer.as_str(), channel.as_str(), reason];
@@ -395,7 +395,7 @@ impl ReaderMeter {
     }
 }
 
-/// Where an open stream stands.
+/// The progress of an open stream.
 pub(crate) struct Stream {
     number: AgreementNumber,
     pub(crate) begun_at: Millis,
@@ -406,7 +406,7 @@ pub(crate) struct Stream {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Passed {
     pub(crate) to: Offset,
-    /// When the log took the newest record that was passed; later, where the stream stood at the end later.
+    /// When the log took the newest record that was passed, or a later time when the stream was at the end.
     pub(crate) at: Option<Millis>,
 }
 
@@ -444,7 +444,7 @@ impl StreamMeter {
         }
     }
 
-    /// So many events are none of the consumer's.
+    /// Events that give the consumer nothing.
     pub(crate) fn denied(&self, events: u64) {
         self.denied.inc_by(events);
     }
@@ -498,7 +498,7 @@ impl ConnectionMeter {
         self.bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// The lease was over when it was looked at after a write.
+    /// A frame went out without a lease, under an agreement that had ended.
     pub(crate) fn late_write(&self) {
         self.metrics.0.agreements.late_writes.with_label_values::<&str>(&[]).inc();
         self.metrics.break_promise(Promise::Revocation);

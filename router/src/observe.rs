@@ -1,6 +1,6 @@
-//! A router as those who watch see it: its gauges as they are now, and whether it is of use.
+//! A router as monitoring sees it: the present values of its gauges, and whether it can serve.
 //!
-//! Owns what is looked at when somebody asks. It changes nothing and never answers from what it found earlier.
+//! Owns the readings for each request of a monitor. It changes nothing and never answers from earlier readings.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,18 +19,18 @@ use crate::fanout::observer::Feed;
 use crate::metrics::{Metrics, Stream, labels, of};
 use crate::service::Core;
 
-/// How long the log may take to answer: what watches gives up after about ten seconds.
+/// How long the log may take to answer: monitoring gives up after about ten seconds.
 const LOG_LIMIT: Duration = Duration::from_secs(3);
 
-/// A router that is watched.
+/// Reads a router's metrics and checks.
 pub struct Watch {
     core: Core,
-    /// One looks at a time: what is looked at is written anew each time.
+    /// One reading at a time: each reading sets the gauges anew.
     looking: Mutex<()>,
 }
 
 impl Watch {
-    /// Over what its requests use.
+    /// A watch over a router's core.
     pub const fn new(core: Core) -> Self {
         Self { core, looking: Mutex::new(()) }
     }
@@ -98,7 +98,7 @@ impl Watch {
             of(&gauges.streams, &labels).set(number(u64::try_from(streams.len()).unwrap_or(u64::MAX)));
             let Some(running) = self.core.channels.get(&agreement.channel) else { continue };
             let lags = streams.iter().map(|stream| lag(stream, &running, now));
-            // The best: somebody who looks on slowly keeps nobody's replica behind.
+            // The best stream counts: a slow second reader delays no replica.
             let best = lags.min_by(|one, other| one.seconds.total_cmp(&other.seconds));
             if let Some(best) = best {
                 of(&gauges.lag_seconds, &labels).set(best.seconds);
@@ -154,7 +154,7 @@ impl Observed for Watch {
         let mut checks = vec![
             Check::new("log", log),
             Check::new("lease", lease),
-            // One provider's channel must not take the router from all others.
+            // One channel's fault must not take the router away from all others.
             Check::reported("channels", (!faults.is_empty()).then(|| faults.join("; "))),
             Check::new("registry", self.core.registry.fault().await),
         ];

@@ -18,7 +18,7 @@ use crate::http::server::MAX_SOCKETS;
 use crate::registry::external::External;
 use crate::serving::{Parts, Router, Watched};
 
-/// Files of logs and folders, and connections to other servers, that a router may have open beside its listeners' sockets.
+/// Open files in addition to the listeners' sockets: files of logs and folders, and connections to other servers.
 const OTHER_FILES: u64 = 4_096;
 
 /// How a router is started.
@@ -27,7 +27,7 @@ pub struct RunArgs {
     /// The configuration file.
     #[arg(long)]
     config: PathBuf,
-    /// Which of several routers that share a certificate this is: a name that it keeps, such as its pod's.
+    /// This router's permanent name among routers that share its certificate, such as its pod's name.
     #[arg(long, value_name = "NAME")]
     instance: Option<RouterInstance>,
 }
@@ -59,7 +59,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     })
     .await
     .context("the router could not be started")?;
-    // Whoever reads that it listens may stop it.
+    // A reader of the line below may stop the router at once.
     let stop = terminate();
     platform::say!("listening on {}, operators on {}", router.address(), router.admin_address());
     let fault = tokio::select! {

@@ -1,6 +1,6 @@
-//! A router but for its sockets: what every request needs.
+//! A router without its sockets: what every request needs.
 //!
-//! Owns the order in which its parts begin and end. It must never know how requests come in:
+//! Owns the order in which its parts start and stop. It must never know how requests arrive:
 //! `http` does, and the simulation has no sockets.
 
 use std::path::PathBuf;
@@ -28,13 +28,13 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::external::External;
 
-/// The audit may write its last entries even where the streams used up the time to stop.
+/// Time for the audit's last entries, even if the streams used up the time to stop.
 const AUDIT_DRAIN: Duration = Duration::from_secs(2);
 
 /// How many routers a log may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routers {
-    /// One, and the log itself sees to it: the embedded log's lock.
+    /// One; the embedded log's lock enforces it.
     One,
     /// Any number, each under a lease: Kafka.
     Several,
@@ -43,19 +43,18 @@ pub enum Routers {
 /// What a core is made of.
 pub struct CoreParts<'p> {
     pub log: Arc<dyn Log>,
-    /// How many routers it has.
+    /// How many routers share the log.
     pub routers: Routers,
-    /// The registry that gives schemas their ids; the router's own without it.
+    /// The registry that assigns schema ids; `None` for the router's own.
     pub registry: Option<External>,
-    /// Whose certificate's time is watched.
+    /// Metrics report the end of its certificate.
     pub identity: &'p Identity,
-    /// Its name among the routers.
+    /// Its name in leases and in the audit.
     pub name: String,
     /// For keyed hashes.
     pub secret: NetworkSecret,
-    /// What declarative files say.
     pub declared: Declared,
-    /// The folders whose disks are looked at.
+    /// Metrics report the disks of these folders.
     pub disks: Vec<PathBuf>,
 }
 
@@ -90,21 +89,21 @@ pub struct Core {
     pub metrics: Metrics,
     /// For keyed hashes.
     pub secret: Arc<NetworkSecret>,
-    /// To run streams in.
+    /// Runs the streams.
     pub tasks: Tasks,
-    /// What outlives the streams.
+    /// Outlives the streams: the audit and the lease.
     last: Tasks,
 }
 
 impl Core {
-    /// Folds control, applies what is declared, starts the channels. Where that fails, nothing of it goes on.
+    /// Folds control, applies the declarations, starts the channels. After a failure no task is left.
     pub async fn start(parts: CoreParts<'_>) -> Result<Self, CoreError> {
-        // The streams' ends are the audit's last entries, and their last frames need the lease.
+        // Streams stop first: the audit records their ends, and their last frames need the lease.
         let tasks = Tasks::new();
         let last = Tasks::new();
         let begun = Self::begin(parts, tasks.clone(), last.clone()).await;
         if begun.is_err() {
-            // Its beats would hold shards of the state under a name that nobody serves.
+            // Its beats would hold shards of the state for a router that does not serve.
             for begun in [tasks, last] {
                 begun.stop_and_join(AUDIT_DRAIN).await;
             }
@@ -161,7 +160,7 @@ impl Core {
         Ok(core)
     }
 
-    /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.
+    /// Closes streams with a closing record, drains, joins; `false` when something did not end in time.
     pub async fn stop(&self, limit: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + limit;
         let served = self.tasks.stop_and_join(limit).await;
@@ -173,7 +172,7 @@ impl Core {
     pub fn check_agreement(&self, agreement: &Agreement) -> Result<(), GrantError> {
         let view = self.control.view();
         match view.channels.get(&agreement.channel) {
-            // Control itself refuses a channel that is not there.
+            // Control itself refuses an unknown channel.
             None => Ok(()),
             Some(entry) => {
                 let entry = Arc::clone(entry);
@@ -196,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn a_router_that_cannot_begin_leaves_nothing_at_work() {
         let identity = fixtures::identity();
-        // Its schema has to be registered, and the registry is away: that is found out when control and audit are at work.
+        // Its schema has to be registered, and the registry is down. The start fails after control and audit run.
         let channel = json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 1, "key": {"fields": ["k"]},
             "schema": {"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"}]}});
         let options =

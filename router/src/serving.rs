@@ -1,4 +1,4 @@
-//! A router with its sockets: its core, and the listeners for agents, operators and those who watch.
+//! A router with its sockets: its core, and the listeners for agents, operators and monitoring.
 //!
 //! Owns the order in which they begin. It reads no configuration: the process does.
 
@@ -23,14 +23,14 @@ use crate::service::{Core, CoreError, CoreParts, Routers};
 /// What a router is made of.
 pub struct Parts {
     pub log: Arc<dyn Log>,
-    /// How many routers it has.
+    /// How many routers share the log.
     pub routers: Routers,
-    /// The registry that gives schemas their ids; the router's own without it.
+    /// The registry that assigns schema ids; `None` for the router's own.
     pub registry: Option<External>,
     pub identity: Identity,
-    /// Which of those that have this certificate it is.
+    /// Its name among routers that share its certificate.
     pub instance: Option<RouterInstance>,
-    /// The trust domain of everybody's names.
+    /// The trust domain of the names in certificates.
     pub domain: String,
     /// For keyed hashes.
     pub secret: NetworkSecret,
@@ -38,7 +38,6 @@ pub struct Parts {
     pub listen: SocketAddr,
     /// Where operators connect.
     pub admin_listen: SocketAddr,
-    /// What declarative files say.
     pub declared: Declared,
     pub watched: Watched,
 }
@@ -46,21 +45,19 @@ pub struct Parts {
 /// How a router is watched.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// Where metrics and health are told; nowhere without it.
+    /// Where metrics and health are served; `None` for nowhere.
     pub listen: Option<SocketAddr>,
-    /// The folders whose disks are looked at.
+    /// Metrics report the disks of these folders.
     pub disks: Vec<PathBuf>,
 }
 
 /// Why a router could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum RouterError {
-    /// What it is made of.
     #[error(transparent)]
     Core(#[from] CoreError),
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// Its certificate is another's.
     #[error(
         "[identity] certificate: it names no router of this domain ({0}); make one with: dit pki --router name=host"
     )]
@@ -114,12 +111,12 @@ impl Router {
         self.admin_address
     }
 
-    /// What its requests use: for the process that runs it.
+    /// Its core, for the process that runs it.
     pub const fn core(&self) -> &Core {
         &self.core
     }
 
-    /// Closes streams with a word, drains, joins; `false` when something did not end within the bound.
+    /// Closes streams with a closing record, drains, joins; `false` when something did not end in time.
     pub async fn stop(self, limit: Duration) -> bool {
         self.core.stop(limit).await
     }

@@ -1,6 +1,6 @@
 //! An agreement's body: a versioned, time-bounded permission of one participant for one channel.
 //!
-//! Owns the shape that travels and is signed. What it permits is judged by `scope`; its life by the router.
+//! Owns the form that is sent and signed. `scope` decides what it permits; the router owns its status.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::time::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum History {
-    /// Only what comes.
+    /// No past events.
     None,
-    /// From a moment on, with its offset from UTC.
+    /// Events from a time on, with its offset from UTC.
     Since(Timestamp),
-    /// Whatever the log still holds.
+    /// All events that the log still holds.
     Full,
 }
 
@@ -70,7 +70,7 @@ pub struct Agreement {
     pub legal_basis: String,
     /// Not before, with its offset from UTC.
     pub valid_from: Timestamp,
-    /// Not from then on, with its offset from UTC.
+    /// Not at or after this time, with its offset from UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_to: Option<Timestamp>,
     /// How much of the past.
@@ -83,7 +83,7 @@ pub struct Agreement {
     pub fields: BTreeMap<String, Transform>,
 }
 
-/// What makes an agreement's body unusable whatever the schema.
+/// Why an agreement's body is unusable with any schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgreementError {
     /// Versions begin at 1.
@@ -92,7 +92,7 @@ pub enum AgreementError {
     /// It ends before it begins.
     #[error("agreement {0}: valid_to is not after valid_from")]
     NeverValid(AgreementNumber),
-    /// Nothing would ever be delivered but keys.
+    /// Only keys would ever be delivered.
     #[error("agreement {0}: it names no field; name at least one")]
     NoFields(AgreementNumber),
     /// Data without a purpose may not leave.
@@ -125,7 +125,7 @@ impl Agreement {
     }
 }
 
-/// Where an agreement stands in its life.
+/// Whether an agreement is in force, or why it is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {

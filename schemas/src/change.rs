@@ -17,7 +17,6 @@ use crate::time::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
-    /// It came to be.
     Create,
     Update,
     Delete,
@@ -80,7 +79,6 @@ pub struct Change<'a> {
     pub before: Option<&'a [u8]>,
     /// The image after; a datum of the subject's schema.
     pub after: Option<&'a [u8]>,
-    /// Where it came from.
     pub source: Source<'a>,
     /// When it happened, as far as the source knows.
     pub event_at: Millis,
@@ -103,7 +101,7 @@ pub struct Images<'a> {
 }
 
 impl ImageRanges {
-    /// The images in the datum that they were range in.
+    /// The images, in the datum that the ranges were found in.
     pub fn of<'a>(&'a self, datum: &'a [u8]) -> Images<'a> {
         let of = |range: &'a Option<LocatedRange>| range.as_ref().and_then(|range| range.of(datum));
         Images { before: of(&self.before), after: of(&self.after) }
@@ -254,7 +252,7 @@ fn not_ours() -> SchemaError {
 }
 
 impl Change<'_> {
-    /// Checks what the schema cannot say: images that fit `op`, and a key that each image gives.
+    /// Checks what the schema cannot say: the images fit `op`, and each image gives the event's key.
     pub fn check(&self, keys: &KeyDeriver) -> Result<(), ChangeError> {
         let op = self.op.letter();
         let rule = match (self.op, self.before.is_some(), self.after.is_some()) {

@@ -1,6 +1,6 @@
-//! A channel as it is declared: whose it is, what it carries, how its events are keyed and partitioned.
+//! A channel's declaration: its owner, its content, and how its events are keyed and partitioned.
 //!
-//! Owns the declaration's shape and its checks; knows nothing of topics.
+//! Owns the declaration's form, its checks and the names of its topics; it never opens a topic.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub struct Channel {
     pub schema: serde_json::Value,
 }
 
-/// Why a channel cannot be declared so.
+/// Why a channel's declaration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
     /// Partition count out of range.
@@ -60,7 +60,7 @@ pub enum ChannelError {
     /// The schema is not usable.
     #[error("the subject's schema: {0}")]
     Schema(#[from] SchemaError),
-    /// A field's classification is none.
+    /// A field's classification is unknown.
     #[error("field {field}: classification {found} is none of public, restricted, personal, special")]
     Classification { field: String, found: String },
     /// The key does not fit the schema.
@@ -68,7 +68,7 @@ pub enum ChannelError {
     Key(#[from] KeyError),
 }
 
-/// A field that has a classification has one of ours.
+/// Every classification of a field must be one of ours.
 fn check_classifications(schema: &AvroSchema) -> Result<(), ChannelError> {
     schema.record()?;
     let fields = schema.json().get("fields").and_then(serde_json::Value::as_array);
@@ -83,7 +83,7 @@ fn check_classifications(schema: &AvroSchema) -> Result<(), ChannelError> {
 }
 
 impl Channel {
-    /// Checks the declaration; the parsed schema.
+    /// Checks the declaration, and returns the parsed schema.
     pub fn validate(&self) -> Result<AvroSchema, ChannelError> {
         if self.partitions == 0 || self.partitions > limits::MAX_PARTITIONS {
             return Err(ChannelError::Partitions(self.partitions));

@@ -1,6 +1,6 @@
-//! A cursor: how far a consumer has got, as an opaque text that survives any router.
+//! A cursor: how far a consumer has read, as an opaque text that any router can read.
 //!
-//! Owns its shape and its text. It carries the offset of the checkpoint that each partition was read under.
+//! Owns its form and its text. It has the offset of the checkpoint that each partition was read under.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::ids::{AgreementVersion, BootstrapId, LogId, Offset};
 use crate::per_partition::PerPartition;
 use crate::time::Millis;
 
-/// The place in one partition.
+/// A consumer's position in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The next offset to read.
@@ -20,7 +20,7 @@ pub struct Place {
     pub checkpoint: Offset,
 }
 
-/// The place of a snapshot in one partition.
+/// A snapshot's position in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotPlace {
     /// The next offset of the state to read.
@@ -29,7 +29,7 @@ pub struct SnapshotPlace {
     pub end: Offset,
 }
 
-/// A snapshot that is not over: any router can go on with it.
+/// An unfinished snapshot: any router can continue it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Its id, which its end mark carries.
@@ -38,12 +38,12 @@ pub struct Snapshot {
     pub begun_at: Millis,
     /// Where it is in each partition.
     pub places: PerPartition<SnapshotPlace>,
-    /// The routers' word that they fixed these ends for this agreement: nobody else may choose them.
+    /// The routers' proof that they fixed these ends for this agreement: only routers may choose them.
     pub seal: String,
 }
 
 impl Snapshot {
-    /// What the seal is over, beside the agreement: all but how far the snapshot has got.
+    /// The bytes that are sealed, in addition to the agreement: all but the snapshot's progress.
     pub fn sealed_bytes(&self, log_id: LogId, version: AgreementVersion) -> Vec<u8> {
         let mut bytes = [log_id.as_bytes().as_slice(), self.id.as_bytes().as_slice()].concat();
         bytes.extend_from_slice(&version.get().to_be_bytes());
@@ -55,7 +55,7 @@ impl Snapshot {
     }
 }
 
-/// How far a consumer has got on a channel, under which version of its agreement.
+/// How far a consumer has read a channel, and under which version of its agreement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -65,7 +65,7 @@ pub struct Cursor {
     pub version: AgreementVersion,
     /// The place in each partition; none during a snapshot.
     pub places: PerPartition<Place>,
-    /// The snapshot that it stands in.
+    /// The unfinished snapshot, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
 }
@@ -75,7 +75,7 @@ pub struct Cursor {
 #[error("this is not a cursor that a router gave out: {0}")]
 pub struct CursorError(String);
 
-/// Places in words, for people: `partition:offset`, each.
+/// Places as text for people: `partition:offset` for each, separated by spaces.
 pub fn in_words(places: &PerPartition<Place>) -> String {
     let words = places.iter().map(|(partition, place)| format!("{partition}:{}", place.offset));
     words.collect::<Vec<_>>().join(" ")

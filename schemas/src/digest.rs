@@ -1,4 +1,4 @@
-//! The digest chain of an epoch in one partition: what makes a record continue another.
+//! The digest chain of an epoch in one partition: it shows whether a record continues another.
 //!
 //! d0 is the epoch's id; dn is the first 128 bits of SHA-256(dn-1 ‖ length ‖ key ‖ length ‖ bare datum), lengths
 //! as 8 bytes, big-endian (protocols, 2).

@@ -1,7 +1,7 @@
 //! The counting rule: which records of a partition count (protocols, 2).
 //!
-//! Owns the table (epoch, next, digest for each writer), a fold of the log. Every reader applies it, always;
-//! what does not count is skipped wherever it came from: a retry, a zombie's late write, a batch with a hole.
+//! Owns the table (epoch, next, digest for each writer), a fold of the log. Every reader applies it, always. A
+//! record that does not count is skipped, whatever its cause: a retry, a zombie's late write, a batch with a hole.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ pub struct Opening {
     pub agent: AgentId,
     /// The new epoch.
     pub epoch: Epoch,
-    /// The epoch that it replaces; `None` where nobody has opened yet.
+    /// The epoch that it replaces; `None` for the writer's first epoch.
     pub replaces: Option<Epoch>,
 }
 
-/// Whose epoch it is: the partition's on a distribution channel, a participant's on a collection channel.
+/// The owner of an epoch: the partition on a distribution channel, a participant on a collection channel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Writer(String);
 
@@ -47,7 +47,7 @@ impl Writer {
     }
 }
 
-/// Where an epoch ended that was replaced.
+/// The end of an epoch that was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     pub epoch: Epoch,
@@ -60,7 +60,7 @@ pub struct Ended {
 /// What counts next from one writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Who opened the epoch.
+    /// The agent that opened the epoch.
     pub agent: AgentId,
     /// The current epoch.
     pub epoch: Epoch,
@@ -68,7 +68,7 @@ pub struct Entry {
     pub next: Sequence,
     /// The digest after the last record that counted.
     pub digest: Digest,
-    /// Where the epochs before it ended, the newest last; so many at most: [`limits::MAX_ENDED_EPOCHS`].
+    /// The ends of the epochs before it, the newest last; at most [`limits::MAX_ENDED_EPOCHS`].
     pub ended: Vec<Ended>,
 }
 
@@ -83,7 +83,7 @@ pub enum Skip {
     Hole,
     /// It does not continue the digest: a restored or cloned folder.
     OtherDigest,
-    /// A foreign agent wrote under this epoch.
+    /// Another agent than the one that opened the epoch wrote it.
     OtherAgent,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The agreement was revoked or has expired: nothing comes any more, and what it gave must be purged.
+    /// The agreement was revoked or has expired: it gives nothing more, and what it gave must be purged.
     AgreementEnded,
     /// The agreement is not in force now: suspended, or not begun.
     AgreementNotActive,
@@ -27,7 +27,7 @@ pub enum ErrorCode {
     ChannelUnknown,
     /// The change names a version that is no longer current.
     ControlConflict,
-    /// The cursor belongs to another channel, or to a log that is gone.
+    /// The cursor belongs to another channel, or to a log that was removed.
     CursorForeign,
     /// The cursor cannot be read.
     CursorMalformed,
@@ -47,11 +47,11 @@ pub enum ErrorCode {
     LostTopic,
     /// The caller may not do this.
     NotPermitted,
-    /// The log is another one than the cursor's, and does not hold the whole register yet: what is there is kept.
+    /// The log is not the cursor's, and does not hold the whole register yet: the consumer keeps its rows.
     RegisterIncomplete,
     /// The request cannot be read.
     RequestMalformed,
-    /// The request's body took too long to come.
+    /// The request's body took too long to arrive.
     RequestSlow,
     /// The participant sends more requests, or holds more connections, than it may.
     RequestsTooMany,
@@ -61,7 +61,7 @@ pub enum ErrorCode {
     SchemaIncompatible,
     /// A schema is not valid Avro, or is past a limit.
     SchemaInvalid,
-    /// A field that the agreement names is gone or has another type.
+    /// A field that the agreement names is missing or has another type.
     SchemaMismatch,
     /// No such schema id, subject or version.
     SchemaUnknown,
@@ -76,7 +76,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Every code, in the order of the page.
+    /// Every code, in alphabetical order.
     pub const ALL: [Self; 31] = [
         Self::AgreementEnded,
         Self::AgreementNotActive,
@@ -143,7 +143,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the same request can succeed later without anybody doing anything.
+    /// Whether the same request can succeed later without an action by a person.
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
@@ -163,7 +163,7 @@ impl ErrorCode {
         matches!(self, Self::AppendUnknown | Self::Internal)
     }
 
-    /// The word as it travels.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AgreementEnded => "agreement_ended",

@@ -75,7 +75,7 @@ macro_rules! name_id {
 }
 
 name_id!(
-    /// One of several routers that share a certificate: a name that it keeps through its restarts, such as a pod's.
+    /// The name of one of several routers that share a certificate. It keeps the name through restarts, as a pod does.
     RouterInstance,
     "router instance"
 );
@@ -160,17 +160,17 @@ macro_rules! number_id {
 }
 
 number_id!(
-    /// A record's place in one partition; grows, and may have gaps.
+    /// A record's position in one partition; grows, and may have gaps.
     Offset,
     u64
 );
 number_id!(
-    /// Which partition of a channel.
+    /// The number of a partition in its channel.
     Partition,
     u32
 );
 number_id!(
-    /// A producer record's readable place in its epoch and partition.
+    /// The number of a producer's record in its epoch and partition.
     Sequence,
     u64
 );
@@ -190,7 +190,7 @@ number_id!(
     u32
 );
 number_id!(
-    /// How often a control entity has changed; a change names the one it replaces.
+    /// How often a control entity has changed; a change names the revision that it replaces.
     Revision,
     u64
 );
@@ -256,7 +256,7 @@ macro_rules! bytes_id {
 }
 
 bytes_id!(
-    /// A producer's session, random; opened by a record that names the epoch it replaces.
+    /// A producer agent's session, as a random id. Its opening record names the epoch that it replaces.
     Epoch,
     "epoch"
 );
@@ -266,12 +266,12 @@ bytes_id!(
     "digest"
 );
 bytes_id!(
-    /// A channel's log, named once at its creation: a topic that came back empty has another.
+    /// A channel's log, named once at its creation: a topic that was created again has another.
     LogId,
     "log id"
 );
 bytes_id!(
-    /// One snapshot: rows of a replica without it are dropped at the end mark.
+    /// One snapshot: at its end mark, a replica drops the rows without this id.
     BootstrapId,
     "bootstrap id"
 );

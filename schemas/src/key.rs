@@ -1,6 +1,6 @@
 //! The key of a subject: derived from its datum, by one function, at the agent and at the router.
 //!
-//! Owns derivation and normalisation. Normalisation makes only the key; the fields keep their values.
+//! Owns derivation and normalisation. Normalisation changes only the key; the fields keep their values.
 
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ pub enum KeyError {
     /// A field's type cannot be part of a key.
     #[error("field {0:?} is not a string, whole number, date or enum and cannot be part of a key")]
     UnsupportedType(String),
-    /// A part of the key is null or empty.
+    /// All parts of the key are empty.
     #[error("the key is empty")]
     Empty,
     /// A part of the key is null.
@@ -127,12 +127,12 @@ impl KeyDeriver {
         Ok(Self { schema: schema.clone(), parts, normalise: spec.normalise.clone() })
     }
 
-    /// Where the key's fields stand in the schema.
+    /// The indexes of the key's fields in the schema.
     pub fn field_indexes(&self) -> impl Iterator<Item = usize> {
         self.parts.iter().map(|(_, index, _)| *index)
     }
 
-    /// The key of a datum: the one field's text, or a canonical JSON array of them.
+    /// The key of a datum: the only field's text, or a canonical JSON array of the fields' texts.
     pub fn derive(&self, datum: &[u8]) -> Result<Key, KeyError> {
         let ranges = self.schema.layout().fields(datum)?;
         let mut texts = Vec::with_capacity(self.parts.len());
@@ -145,7 +145,7 @@ impl KeyDeriver {
     }
 }
 
-/// One key of several parts: a single text as it is, more as a JSON array (RFC 8785).
+/// Joins texts to a key: one text stays as it is, several become a JSON array (RFC 8785).
 fn join(mut texts: Vec<String>) -> Result<Key, KeyError> {
     if texts.iter().all(String::is_empty) {
         return Err(KeyError::Empty);

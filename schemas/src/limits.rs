@@ -1,4 +1,4 @@
-//! All limits of the contract, each with its reason. A limit that two processes must agree on stands here.
+//! All limits of the contract, each with its reason. A limit that two processes must agree on belongs here.
 
 /// A name travels in certificates, topic names and file names.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -24,10 +24,10 @@ pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Nesting of an Avro datum: recursive records must not recurse through our stack.
 pub const MAX_DATUM_DEPTH: usize = 64;
 
-/// Items of arrays and maps that take no bytes, in one datum: a block count must not buy endless work.
+/// Items of arrays and maps that take no bytes, in one datum: a block count must not cause endless work.
 pub const MAX_EMPTY_ITEMS: u64 = 100_000;
 
-/// A schema's text, and nodes after parsing.
+/// A schema's text; this bounds its nodes after parsing, too.
 pub const MAX_SCHEMA_BYTES: usize = 512 * 1024;
 
 /// Nesting of a schema: the parser recurses.
@@ -54,7 +54,7 @@ pub const MAX_CONTAINER_BLOCK_BYTES: usize = 8 * 1024 * 1024;
 /// Records between two checkpoints in the log (protocols, 2).
 pub const CHECKPOINT_EVERY_RECORDS: u64 = 10_000;
 
-/// Agents a checkpoint can name: its record must fit the log, the ends of their earlier epochs included.
+/// Agents that a checkpoint can name: its record, with the ends of their earlier epochs, must fit the log.
 pub const MAX_TABLE_ENTRIES: usize = 2_500;
 
 /// Ranges that a consumer may ask about at once: they travel in the request's line.
@@ -63,16 +63,16 @@ pub const MAX_RECONCILED_RANGES: usize = 1_024;
 /// Digests in one announcement: 8 bytes each, together half a frame.
 pub const MAX_RANGE_DIGESTS: usize = 4_096;
 
-/// Bits of a range's number: some three rows each in a replica of 100 million.
+/// Bits of a range's number: in a replica of 100 million rows, a range then has some three rows.
 pub const MAX_RANGE_BITS: u8 = 25;
 
-/// Bytes of rows that one request for ranges may bring: beyond them a snapshot is the shorter way.
+/// Bytes of rows that one request for ranges may return: for more rows, a snapshot is shorter.
 /// They wait in the router's memory until the stream takes them.
 pub const MAX_RANGE_ROWS_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of one range's rows: they are applied together and travel in one block.
 pub const MAX_RANGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Epochs whose end the table still knows: a reopen that is broken off is begun again under another, and must find where
-/// the one before it ended.
+/// Earlier epochs whose ends the table keeps: an interrupted reopen begins again under a new epoch, and must find where
+/// the epoch before it ended.
 pub const MAX_ENDED_EPOCHS: usize = 4;

@@ -1,6 +1,6 @@
-//! The record types beside the change: opening, checkpoint, resync, freshness, as Avro records of their own.
+//! The record types other than the change: opening, checkpoint, resync, freshness, as Avro records of their own.
 //!
-//! Owns their encoding by the .avsc files beside this crate; each is checked against its file by a test.
+//! Owns their encoding by this crate's .avsc files; a test checks each against its file.
 
 use std::collections::BTreeMap;
 
@@ -35,9 +35,8 @@ pub struct Checkpoint {
     pub log_id: LogId,
     /// The first offset that the table does not include.
     pub as_of: Offset,
-    /// The source's freshness there.
+    /// The source's freshness at that offset.
     pub freshness: Option<Millis>,
-    /// What counts from there on.
     pub table: EpochTable,
 }
 
@@ -48,7 +47,7 @@ pub struct Resync {
     pub reason: String,
 }
 
-/// Up to when the provider has looked at its source.
+/// The time up to which the provider has checked its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
     /// The source's time.
@@ -82,13 +81,13 @@ fn optional<T>(
     }
 }
 
-/// A place in the log; never negative.
+/// An offset in the log; never negative.
 pub(crate) fn offset(cursor: &mut Cursor<'_>) -> Result<u64, DatumError> {
     let at = cursor.at();
     u64::try_from(cursor.long()?).map_err(|_| DatumError::Invalid { at, what: "an offset is negative" })
 }
 
-/// Appends a place in the log.
+/// Appends an offset in the log.
 pub(crate) fn put_offset(out: &mut Vec<u8>, offset: u64) {
     binary::put_long(out, i64::try_from(offset).unwrap_or(i64::MAX));
 }
@@ -207,7 +206,7 @@ impl Checkpoint {
     }
 }
 
-/// The items of an array, so many at most.
+/// Reads the items of an array, at most `most`.
 fn items(
     cursor: &mut Cursor<'_>,
     most: usize,

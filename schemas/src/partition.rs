@@ -16,7 +16,7 @@ impl Partition {
         (0..count).map(Self::new)
     }
 
-    /// Its place in a list that has one value for each partition.
+    /// Its index in a list that has one value for each partition.
     pub const fn index(self) -> usize {
         self.get() as usize
     }

@@ -1,7 +1,7 @@
 //! One value for each partition of a channel, found by its partition.
 //!
-//! Owns the step from a partition to its place in a list. Nobody else turns one into the other by hand: a partition
-//! that is not there is `None`, never another partition's value.
+//! Owns the step from a partition to its index in a list; no other code converts one to the other. A partition that
+//! does not exist gives `None`, never another partition's value.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::ids::Partition;
 pub struct PerPartition<T>(Vec<T>);
 
 impl<T> PerPartition<T> {
-    /// No partition at all, as before anybody said how many there are.
+    /// No partition at all, as before their number is known.
     pub const fn none() -> Self {
         Self(Vec::new())
     }
@@ -28,7 +28,7 @@ impl<T> PerPartition<T> {
         self.0.len()
     }
 
-    /// Whether no partition has one.
+    /// Whether no partition has a value.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,6 @@
 //! The names of the network's promises: each has a counter that must stay 0 in production.
 //!
-//! Owns the names only. What notices a breach stands where the promise is kept; `docs/operating.md` says which do.
+//! Owns the names only. The check for a breach is where the promise is kept; `docs/operating.md` lists these checks.
 
 /// What the network promises to everybody who uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,9 +23,9 @@ pub enum Promise {
     PureDelivery,
     /// Every queue has a bound.
     Bounded,
-    /// A record that cannot be judged blocks nobody.
+    /// A record that cannot be judged blocks nothing else.
     IsolationOfPoison,
-    /// Nothing for you is told from stalled.
+    /// A consumer can distinguish a stream with nothing for it from a stalled one.
     HonestProgress,
 }
 
@@ -45,7 +45,7 @@ impl Promise {
         Self::HonestProgress,
     ];
 
-    /// The name as it stands in metrics and documents.
+    /// The name in metrics and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ReplicaEquation => "replica-equation",

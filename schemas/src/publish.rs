@@ -1,4 +1,4 @@
-//! What a producer agent and a router say to each other: batches, openings, positions.
+//! The messages between a producer agent and a router: batches, openings, positions.
 //!
 //! Owns the names of a batch's metadata and the JSON of answers.
 
@@ -25,7 +25,7 @@ pub const DIGEST_KEY: &str = "dit.digest";
 /// Metadata key of the traces of a batch's sampled items.
 pub const TRACES_KEY: &str = "dit.traces";
 
-/// The metadata of a batch's sampled items: a line for each, its index and its `traceparent`.
+/// Adds the traces of a batch's sampled items to its metadata: for each, a line with its index and its `traceparent`.
 pub fn put_traces(metadata: &mut BTreeMap<String, Vec<u8>>, traces: &[(usize, TraceContext)]) {
     if !traces.is_empty() {
         let lines: Vec<String> = traces.iter().map(|(index, trace)| format!("{index} {trace}")).collect();
@@ -33,7 +33,7 @@ pub fn put_traces(metadata: &mut BTreeMap<String, Vec<u8>>, traces: &[(usize, Tr
     }
 }
 
-/// The traces by item. A line that cannot be read is passed over: a trace is advice, and refuses nothing.
+/// The traces by item. A line that cannot be read is skipped: a bad trace refuses nothing.
 pub fn traces(text: &str) -> BTreeMap<usize, TraceContext> {
     let line = |line: &str| {
         let (index, trace) = line.split_once(' ')?;
@@ -61,7 +61,7 @@ pub struct OpenRequest {
     pub replaces: Option<Epoch>,
 }
 
-/// What counts next from a writer in one partition: everything below is acknowledged, however it got there.
+/// What counts next from a writer in one partition: everything below is acknowledged, by whatever request it came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// Who opened the epoch.
@@ -72,12 +72,12 @@ pub struct Counted {
     pub next: Sequence,
     /// The digest after the last record that counted.
     pub digest: Digest,
-    /// Where the epochs before it ended, the newest last.
+    /// The ends of the epochs before it, the newest last.
     #[serde(default)]
     pub ended: Vec<Ended>,
 }
 
-/// The table's word on one partition.
+/// The epoch table's answer for one partition, and how far the router has got in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     pub partition: Partition,
@@ -112,7 +112,7 @@ pub struct AgreementStatus {
     pub reason: String,
 }
 
-/// Who is asking, and what it may have and must provide.
+/// The agent that asks, with its agreements and its channels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Me {
     /// The asking agent.
@@ -133,35 +133,35 @@ pub struct ChannelAgreements {
     pub agreements: Vec<AgreementStatus>,
 }
 
-/// What a proposed agreement would have given, in counts.
+/// Counts of what a proposed agreement would have given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowCounts {
     /// Events that were judged.
     pub events: u64,
-    /// Of these, its consumer would get nothing.
+    /// Events of which its consumer would get nothing.
     pub nothing: u64,
-    /// It would get a change of a row that it has.
+    /// Events that would change a row that it has.
     pub change: u64,
-    /// It would get a row that enters its scope.
+    /// Events whose row would enter its scope.
     pub enter: u64,
-    /// It would get a delete, of a row that leaves its scope.
+    /// Events whose row would leave its scope: it would get a delete.
     pub leave: u64,
-    /// They cannot be judged, and would be parked.
+    /// Events that cannot be judged, and would be parked.
     pub parked: u64,
-    /// The version of the agreement that stands now, if one does: what is compared with.
+    /// The version of the agreement in force, if there is one, with which the proposal is compared.
     #[serde(default)]
     pub beside: Option<AgreementVersion>,
-    /// Events of which only the proposed one gives something: all that it gives, where none stands.
+    /// Events of which only the proposal gives something; all that it gives, where no agreement is in force.
     pub gained: u64,
-    /// Events of which only the one in force does.
+    /// Events of which only the agreement in force gives something.
     pub lost: u64,
     /// Fields of the events that it does not name, and that are denied.
     pub pending: BTreeSet<String>,
-    /// A schema that suspends it was met, and nothing was judged from there on.
+    /// Why a schema suspends it: nothing was judged from that schema's first event on.
     pub suspended: Option<String>,
-    /// Whether all was judged that was asked for; else the time was up.
+    /// Whether all requested events were judged; otherwise the time was up.
     pub is_whole: bool,
-    /// Up to which place of each partition.
+    /// The place in each partition up to which events were judged.
     pub places: PerPartition<Place>,
 }
 

@@ -1,8 +1,8 @@
-//! Reconciliation: what a replica's rows come to, by ranges of their keys' hashes.
+//! Reconciliation: digests of a replica's rows, by ranges of their keys' hashes.
 //!
 //! Owns the ranges, the digests and the query of a consumer. A row's digest is over its key and its values as text,
-//! so that a table, a file and the register can be compared; a range's digest does not depend on the rows' order, and a
-//! row is taken out of them as it was put in.
+//! so that a table, a file and the register can be compared. A range's digest does not depend on the order of rows, and
+//! rows can be removed from it as they were added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,12 +19,12 @@ use crate::limits::{MAX_RANGE_BITS, MAX_RANGE_DIGESTS, MAX_RECONCILED_RANGES};
 /// A row's values as text, in the order of the derived schema's fields.
 pub type Texts = Vec<Option<String>>;
 
-/// A question that cannot be read.
+/// A query that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("reconcile={0:?} is none of digests.<bits>.<ranges>, rows.<ranges>; ranges are <bits>:<numbers>")]
 pub struct ReconcileQueryError(String);
 
-/// Some of the ranges that the keys' hashes are cut into by their first bits.
+/// Some ranges of keys. The first bits of a key's hash are the number of its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ranges {
     bits: u8,
@@ -32,19 +32,19 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// The one range of everything.
+    /// The one range that has all keys.
     pub fn whole() -> Self {
         Self { bits: 0, numbers: BTreeSet::from([0]) }
     }
 
-    /// Some ranges of so many bits; `None` for none, for too many, and for those that there are not.
+    /// The ranges of these numbers, of so many bits. `None` for no ranges, too many, and ranges that do not exist.
     pub fn new(bits: u8, numbers: BTreeSet<u32>) -> Option<Self> {
         let last = *numbers.last()?;
         let exist = bits <= MAX_RANGE_BITS && last >> bits == 0;
         (exist && numbers.len() <= MAX_RECONCILED_RANGES).then_some(Self { bits, numbers })
     }
 
-    /// How many bits name one of them.
+    /// How many bits a range's number has.
     pub const fn bits(&self) -> u8 {
         self.bits
     }
@@ -61,7 +61,7 @@ impl Ranges {
 
 fn first_bits(hash: u128, bits: u8) -> u32 {
     let rest = 128_u32 - u32::from(bits);
-    // No bits at all is a shift by the whole width.
+    // With 0 bits, the shift is by the whole width.
     u32::try_from(hash.checked_shr(rest).unwrap_or(0)).unwrap_or(0)
 }
 
@@ -97,13 +97,13 @@ impl FromStr for Ranges {
     }
 }
 
-/// What a consumer asks of a router, to be answered at a place of its stream.
+/// What a consumer asks of a router, to be answered at a position of its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReconcileQuery {
-    /// The digests of finer ranges within some.
+    /// The digests of finer ranges within these.
     Digests {
         within: Ranges,
-        /// How fine.
+        /// The bits of a finer range's number.
         bits: u8,
     },
     /// All rows of some ranges.
@@ -111,7 +111,7 @@ pub enum ReconcileQuery {
 }
 
 impl ReconcileQuery {
-    /// The digests of finer ranges; `None` where they are too many, or not finer.
+    /// A query for the digests of finer ranges; `None` where they are too many, or coarser.
     pub fn digests(within: Ranges, bits: u8) -> Option<Self> {
         let fits = bits >= within.bits && bits <= MAX_RANGE_BITS;
         (fits && within.numbers.len() << (bits - within.bits) <= MAX_RANGE_DIGESTS)
@@ -149,7 +149,7 @@ impl FromStr for ReconcileQuery {
     }
 }
 
-/// A row's digest: over its key and its values, each with its length, null apart from empty.
+/// A row's digest, over its key and its values, each with its length. Null and the empty text differ.
 fn row_digest(key: &str, texts: &[Option<String>]) -> u128 {
     let mut hash = Sha256::new();
     for part in std::iter::once(Some(key)).chain(texts.iter().map(Option::as_deref)) {
@@ -165,20 +165,20 @@ fn row_digest(key: &str, texts: &[Option<String>]) -> u128 {
     hash.finalize().iter().take(16).fold(0, |digest, byte| (digest << 8) | u128::from(*byte))
 }
 
-/// An image's values as text, each in its one spelling.
+/// An image's values as text, each in its canonical spelling.
 pub fn texts(derived: &AvroSchema, image: &[u8]) -> Result<Texts, DatumError> {
     let plain = text::texts(derived, image)?;
     spelt(derived, plain).map_err(|_| DatumError::Invalid { at: 0, what: "its schema is no record" })
 }
 
-/// The one spelling of values that were read from a row's columns.
+/// The canonical spelling of values that were read from a row's columns.
 pub fn spelt(derived: &AvroSchema, values: Texts) -> Result<Texts, SchemaError> {
     let record = derived.record()?.record;
     let each = record.fields.iter().zip(values);
     Ok(each.map(|(field, value)| value.map(|value| text::spelt(&field.schema, value))).collect())
 }
 
-/// What rows come to: the sum of their digests, for each range and together.
+/// The sum of rows' digests, for each range and for all together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeDigests {
     bits: u8,
@@ -189,23 +189,23 @@ pub struct RangeDigests {
 }
 
 impl RangeDigests {
-    /// Of no rows yet: ranges of so many bits within others.
+    /// Without rows yet, for all ranges of `bits` bits within others.
     pub fn new(within: Ranges, bits: u8) -> Self {
         let by_range = BTreeMap::new();
         Self { bits, within, rows: 0, total: 0, by_range }
     }
 
-    /// Whether a key's row counts.
+    /// Whether a key's row is in one of the ranges.
     pub fn counts(&self, key: &str) -> bool {
         self.within.of(key).is_some()
     }
 
-    /// Puts a row in; one outside does not count.
+    /// Adds a row; a row outside the ranges is ignored.
     pub fn add(&mut self, key: &str, texts: &[Option<String>]) {
         self.change(key, |total, rows| (total.wrapping_add(row_digest(key, texts)), rows.wrapping_add(1)));
     }
 
-    /// Takes a row out that was put in.
+    /// Removes a row that was added.
     pub fn take_out(&mut self, key: &str, texts: &[Option<String>]) {
         self.change(key, |total, rows| (total.wrapping_sub(row_digest(key, texts)), rows.wrapping_sub(1)));
     }
@@ -220,7 +220,7 @@ impl RangeDigests {
         (self.total, self.rows) = change(self.total, self.rows);
     }
 
-    /// What is announced of them.
+    /// The digests as they are announced.
     pub fn announce(&self) -> AnnouncedDigests {
         let fan = self.bits - self.within.bits;
         let children = |number: &u32| (number << fan)..((number + 1) << fan);
@@ -229,7 +229,7 @@ impl RangeDigests {
         AnnouncedDigests { rows: self.rows, total: self.total, digests }
     }
 
-    /// The ranges whose digests are other than those announced; `None` where these are not of the same ranges.
+    /// The ranges whose digests differ from the announced ones; `None` where the number of ranges differs.
     pub fn differing(&self, announced: &AnnouncedDigests) -> Option<BTreeSet<u32>> {
         let own = self.announce();
         if own.digests.len() != announced.digests.len() {

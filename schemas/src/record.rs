@@ -10,7 +10,7 @@ use crate::trace::TraceContext;
 pub const KIND_HEADER: &str = "dit_kind";
 pub const AGENT_HEADER: &str = "dit_agent";
 pub const EPOCH_HEADER: &str = "dit_epoch";
-/// The readable place in the epoch.
+/// The record's number in its epoch.
 pub const SEQUENCE_HEADER: &str = "dit_seq";
 /// The digest after this record.
 pub const DIGEST_HEADER: &str = "dit_digest";
@@ -22,7 +22,7 @@ pub const LOG_OFFSET_HEADER: &str = "dit_log_offset";
 /// A record as it goes to the log and comes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// The key; partitioned and compacted by.
+    /// The key, by which the topic is partitioned and compacted.
     pub key: Option<Vec<u8>>,
     /// The framed value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
@@ -41,12 +41,12 @@ impl Record {
         self.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
-    /// The trace that the event belongs to, where somebody follows it.
+    /// The trace that the event belongs to, if it is sampled.
     pub fn trace(&self) -> Option<TraceContext> {
         self.header_text(TRACE_HEADER).and_then(TraceContext::parse)
     }
 
-    /// What it takes in memory, roughly.
+    /// Its size in memory, in bytes, roughly.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
@@ -93,12 +93,11 @@ impl Kind {
     }
 }
 
-/// Where a producer's record stands: in whose epoch, at which place, after which digest.
+/// The origin of a producer's record: its agent and epoch, its number in the epoch, and the digest after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
     pub agent: AgentId,
     pub epoch: Epoch,
-    /// The readable place.
     pub sequence: Sequence,
     /// The digest after this record.
     pub digest: Digest,

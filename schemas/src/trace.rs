@@ -1,7 +1,7 @@
-//! An event's place in a trace: W3C trace context, version 00, as it travels beside the event.
+//! An event's position in a trace: W3C trace context, version 00, as it travels with the event.
 //!
-//! Owns its text (`traceparent`) and its 24 bytes. Only sampled contexts travel: of an event that nobody follows
-//! nothing is carried. Never part of a digest, of a decision or of a replica.
+//! Owns its text (`traceparent`) and its 24 bytes. Only sampled contexts travel: an event that is not sampled has
+//! none. Never part of a digest, of a decision or of a replica.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl TraceContext {
         (trace_id != [0; 16] && span_id != [0; 8]).then_some(Self { trace_id, span_id })
     }
 
-    /// Reads a `traceparent`. `None` when it is malformed or not sampled: a trace is advice, and refuses nothing.
+    /// Reads a `traceparent`. `None` when it is malformed or not sampled: a bad trace refuses nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let version = parts.next()?;

@@ -1,7 +1,7 @@
-//! One event against many scopes, in one run: what it costs grows with who gets it, not with who might.
+//! One event against many scopes, in one run. Its cost grows with the scopes that get it, not with all scopes.
 //!
-//! Owns the register, its territories and the mix of rules. Every event is an update of one row, both images judged, from
-//! their bytes to what is permitted.
+//! Owns the register, its territories and the mix of rules. Every event is an update of one row. Both images are
+//! judged, from their bytes to the permitted outcome.
 
 #![allow(
     clippy::expect_used,
@@ -29,7 +29,7 @@ use scope::scope::Scope;
 use scope::secret::NetworkSecret;
 use serde_json::json;
 
-/// Territories that events are drawn from, at most.
+/// The most territories that events are drawn from.
 const DRAWN: usize = 1_024;
 
 fn schema() -> AvroSchema {
@@ -93,7 +93,7 @@ impl Compiler {
     }
 }
 
-/// Events, and what judging needs to remember.
+/// Events, and the buffers for judging them.
 struct Events {
     schema: AvroSchema,
     each: Vec<(Vec<u8>, Vec<u8>)>,
@@ -103,7 +103,7 @@ struct Events {
 }
 
 impl Events {
-    /// In a random order, by a generator of no account.
+    /// In a random order, by a simple generator.
     fn of(schema: AvroSchema, territories: usize) -> Self {
         let mut state = 1_usize;
         let mut draw = |bound: usize| {
@@ -119,7 +119,7 @@ impl Events {
         Self { schema, each, next: 0, ends: Default::default(), lookup: Lookup::default() }
     }
 
-    /// Judges the next event; how many get something.
+    /// Judges the next event. Returns how many groups get something.
     fn judge(&mut self, index: &Index) -> usize {
         let (before, after) = &self.each[self.next];
         self.next = (self.next + 1) % self.each.len();
@@ -153,7 +153,7 @@ fn judge(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Of a hundred scopes 80 ask for a territory, 15 for a range of sizes, and so many for what no value leads to.
+/// Of a hundred scopes, `rest` have no access predicate, 15 ask for a range of sizes, and the others for a territory.
 fn rule(number: usize, rest: usize) -> String {
     match number % 100 {
         kind if kind < rest => format!("name != owner && activity != \"62.01\" && address != \"{number}\""),
@@ -201,13 +201,13 @@ fn install(criterion: &mut Criterion) {
     delays(&compiler, index);
 }
 
-/// The time that this thread had a core: what it waited for one is the machine's.
+/// The time that this thread had a core, without its waits for one.
 fn own_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
 
-/// How long events take while scopes come all the time, beside the same while none do.
+/// How long events take while scopes are added all the time, compared with no additions.
 fn delays(compiler: &Compiler, index: Index) {
     let current = Mutex::new(Arc::new(index));
     let take = || Arc::clone(&current.lock().unwrap());
@@ -238,7 +238,7 @@ fn delays(compiler: &Compiler, index: Index) {
     println!("events judged, nothing installed:");
     measure();
     let numbers = AtomicUsize::new(20_000);
-    // A hundred a second is more than a country signs in a day; without a pause is what the machine can do.
+    // A hundred a second is more than a country signs in a day; no pause shows what the machine can do.
     for pause in [Duration::from_millis(10), Duration::ZERO] {
         let is_over = AtomicBool::new(false);
         let installed = AtomicUsize::new(0);
@@ -267,7 +267,7 @@ fn delays(compiler: &Compiler, index: Index) {
 
 criterion_group!(benches, judge, mixed, install);
 
-/// Names what is done so many times and no more, as `scopes_43:4096`: a count of instructions knows no noise.
+/// Names the only work and how often it is done, as `scopes_43:4096`: a count of instructions has no noise.
 const ONCE: &str = "DIT_BENCH_ONCE";
 
 #[inline(never)]

@@ -1,4 +1,4 @@
-//! Five of fifteen fields of a record of some 280 bytes: the plan against what else there is, in one run.
+//! Five of fifteen fields of a record of some 280 bytes: the plan compared with its alternatives, in one run.
 //!
 //! Owns the record. Before anything is measured, all functions must give equal values.
 
@@ -165,7 +165,7 @@ impl Sides {
         self.plan.write(located, out).unwrap();
     }
 
-    /// The same where somebody has located the record already: what each further scope costs.
+    /// Like `plan`, for a record that was located before: the cost of each further scope.
     fn plan_of_located(&self, ends: &Ends, out: &mut Vec<u8>) {
         out.clear();
         self.plan.write(ends.of(black_box(&self.datum)), out).unwrap();
@@ -195,7 +195,7 @@ impl Sides {
         serde_avro_fast::to_datum(&Picked::of(&company), out, config).unwrap()
     }
 
-    /// What the library makes of the schemas once.
+    /// The library's reader and writer, which are built once.
     fn library(&self) -> Library<'_> {
         let reader = GenericDatumReader::builder(self.whole.parsed()).build().unwrap();
         (reader, GenericDatumWriter::builder(self.picked.parsed()).build().unwrap())
@@ -256,7 +256,7 @@ fn projection(criterion: &mut Criterion) {
 
 criterion_group!(benches, projection);
 
-/// Names what is done so many times and no more, as `plan:4096`: a count of instructions knows no noise.
+/// Names the only work and how often it is done, as `plan:4096`: a count of instructions has no noise.
 const ONCE: &str = "DIT_BENCH_ONCE";
 
 #[inline(never)]

@@ -1,6 +1,6 @@
-//! From an agreement's text to what both engines run: fields with their indexes and rules, the predicate, the derived schema.
+//! Compiles an agreement for both engines: fields with their indexes and rules, the predicate, the derived schema.
 //!
-//! Owns what may be compiled against which schema, and the reasons why not. It judges no event.
+//! Owns the check whether an agreement fits a schema, and the reasons why it does not. It judges no event.
 
 use schemas::agreement::{Agreement, Transform};
 use schemas::avro::bare::bare;
@@ -13,21 +13,20 @@ use crate::predicate::{Predicate, PredicateError};
 use crate::secret::{AgreementKey, NetworkSecret};
 use crate::transform::{FieldRule, misfit};
 
-/// How a record's schema stands to the one that the agreement was written against.
+/// The relation of a record's schema to the schema that the agreement was written against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// Written before: its records are resolved to the agreement's schema first.
+    /// An earlier version: its records are resolved to the agreement's schema first.
     Older,
-    /// The very one.
     Same,
-    /// Written after: it must still have every named field, with its type.
+    /// A later version: it must still have every named field, with its type.
     Newer,
 }
 
 /// Why an agreement cannot be compiled against a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// A named field that its own schema never had.
+    /// The agreement names a field that its own schema does not have.
     #[error("the agreement names field {field:?}, which its schema does not have; it has {known}")]
     UnknownField { field: String, known: String },
     /// A newer schema loses or retypes a named field.
@@ -38,7 +37,7 @@ pub enum CompileError {
         /// `is gone` or `has another type`.
         what: &'static str,
     },
-    /// A newer schema takes away what the row predicate stands on.
+    /// The row predicate does not fit a newer schema.
     #[error("schema_mismatch: {0}; amend the agreement to the newer schema")]
     PredicateMismatch(PredicateError),
     /// The row predicate is refused.
@@ -48,7 +47,7 @@ pub enum CompileError {
     #[error("field {field:?}: {why}")]
     Transform {
         field: String,
-        /// What the transform takes.
+        /// The types that the transform takes.
         why: &'static str,
     },
     /// A transform on a key field would join subjects.
@@ -71,14 +70,14 @@ impl CompileError {
     }
 }
 
-/// What a scope is compiled from, beside the agreement.
+/// What a scope is compiled from, in addition to the agreement.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
     /// The schema that the agreement was written against.
     pub agreed: &'a AvroSchema,
     /// The schema of the records to be judged.
     pub writer: &'a AvroSchema,
-    /// How the two stand to each other.
+    /// The relation of `writer` to `agreed`.
     pub age: Age,
     pub key: &'a KeySpec,
     /// For keyed hashes.
@@ -90,10 +89,10 @@ pub struct Terms<'a> {
 pub(crate) struct Compiled {
     /// The schema whose datums are judged.
     pub(crate) effective: AvroSchema,
-    /// Whether the records are of another, older one, and resolved to that first.
+    /// Whether records come in an older schema, and are resolved to `effective` first.
     pub(crate) is_resolved: bool,
     pub(crate) predicate: Predicate,
-    /// The fields that leave, in order: where each stands in the effective schema, and what becomes of it.
+    /// The fields that leave, in order: the index of each in the effective schema, and its rule.
     pub(crate) rules: Vec<(usize, FieldRule)>,
     pub(crate) derived: AvroSchema,
     pub(crate) keeps_key: bool,
@@ -110,7 +109,7 @@ impl Compiled {
         let mut derived = Vec::with_capacity(named.len());
         for (name, original, transform) in named {
             let kind = original.get("type").unwrap_or(&Json::Null);
-            // What is always null is so already.
+            // A field that is always null needs no transform.
             let transform = if kind == "null" { &Transform::Keep } else { transform };
             if let Some(why) = misfit(transform, kind) {
                 return Err(CompileError::Transform { field: name.to_owned(), why });
@@ -167,7 +166,7 @@ fn named_fields<'a>(
         .collect())
 }
 
-/// Where a named field stands in the schema whose values are judged.
+/// The index of a named field in the effective schema, by its name or by an alias.
 fn position(effective: &AvroSchema, name: &str, kind: &Json, age: Age) -> Result<usize, CompileError> {
     let record = effective.record()?;
     let fields = &record.record.fields;
@@ -182,7 +181,7 @@ fn position(effective: &AvroSchema, name: &str, kind: &Json, age: Age) -> Result
     Ok(index)
 }
 
-/// Whether the key may leave as it is: every field of it is kept.
+/// Whether the key may leave as it is: the agreement keeps all its fields.
 fn keeps_key(agreement: &Agreement, terms: &Terms<'_>) -> Result<bool, CompileError> {
     let deriver = KeyDeriver::new(terms.key, terms.agreed)?;
     let record = terms.agreed.record()?.record;

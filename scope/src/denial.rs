@@ -1,8 +1,8 @@
-//! Why an event gives no decision: whatever is malformed ends here, by its kind.
+//! The reasons why an event gives no decision: one for each kind of malformed event.
 
 use schemas::avro::binary::DatumError;
 
-/// Why an event could not be judged; it is parked, counted and named.
+/// Why an event could not be judged. The event is parked and counted with this reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// An image cannot be decoded.

@@ -1,6 +1,6 @@
 //! The derived schema of a scope: the fields that an agreement names, with the types that its transforms give.
 //!
-//! Owns the JSON of derived fields. Fields stand in the order of the agreement's schema.
+//! Owns the JSON of derived fields. Fields are in the order of the agreement's schema.
 
 use schemas::agreement::Transform;
 use serde_json::{Map, Value, json};
@@ -9,15 +9,14 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Plain,
-    /// The other branch of a union with null; the null branch's index.
+    /// The other branch of a union with null.
     Nullable {
-        /// Where null stands.
+        /// The index of the null branch.
         null: usize,
     },
     Union,
 }
 
-/// The shape of a field's type.
 pub(crate) fn shape(kind: &Value) -> Shape {
     let Some(branches) = kind.as_array() else { return Shape::Plain };
     match branches.iter().position(|branch| branch == "null") {

@@ -1,7 +1,7 @@
-//! Why a consumer gets what it gets of an event: for the people of a register and of the network.
+//! Explains to the people of a register and of the network what a consumer gets of an event, and why.
 //!
-//! Owns the words' ground: the engine's own decision, and beside it the clauses that made it and what becomes of each field. It
-//! shows values of the event, and is for those who have the event.
+//! Owns the facts of an explanation: the engine's own decision, the clauses that decided it, and the fate of each
+//! field. An explanation shows values of the event: it is only for people who have the event.
 
 use apache_avro::types::Value;
 use schemas::agreement::{Agreement, Transform};
@@ -28,12 +28,11 @@ pub enum ExplainError {
     Denial(#[from] Denial),
 }
 
-/// What the predicate says of an image, and by which clauses.
+/// The predicate's truth on an image, and the clauses that decided it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Whether the row is among the agreement's: only `true` admits it.
+    /// Only `true` admits the row.
     pub truth: Truth,
-    /// The clauses that made it so.
     pub clauses: Vec<Clause>,
 }
 
@@ -41,7 +40,7 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It leaves, in this form.
+    /// It leaves, after this transform.
     Named(Transform),
     /// The agreement does not name it: it never leaves.
     Denied,
@@ -50,26 +49,26 @@ pub enum Fate {
 /// An agreement's decision over an event, with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// The image before the event, where there is one.
+    /// The verdict on the image before the event, if there is one.
     pub before: Option<Verdict>,
-    /// The one after it.
+    /// The verdict on the image after it, if there is one.
     pub after: Option<Verdict>,
-    /// What the consumer gets, and why; nothing where neither image is its.
+    /// What the consumer gets, and why; `None` where the predicate admits neither image.
     pub outcome: Option<(Op, Reason)>,
     /// Whether the key leaves as it is; else as a keyed hash.
     pub keeps_key: bool,
-    /// Each field of the event's schema, in its order; what leaves by the name that the agreement has for it.
+    /// Each field of the schema that is judged, in its order. A field that leaves has the agreement's name for it.
     pub fields: Vec<(String, Fate)>,
 }
 
-/// An event whose decision is asked for.
+/// An event to explain.
 #[derive(Debug, Clone, Copy)]
 pub struct ExplainedEvent<'e> {
     pub op: Op,
     pub key: &'e str,
     /// The image before, in the terms' writer schema.
     pub before: Option<&'e [u8]>,
-    /// The image after, in the same.
+    /// The image after, in the same schema.
     pub after: Option<&'e [u8]>,
 }
 

@@ -1,7 +1,7 @@
-//! What an agreement says that its writer can hardly mean.
+//! Warnings about terms that an agreement's writer can hardly mean.
 //!
-//! Owns the findings and their words. A finding refuses nothing: what is refused, the compiler refuses. None is a guess: that a
-//! predicate never matches is said only where it is proven.
+//! Owns the findings and their words. A finding refuses nothing: only the compiler refuses. No finding is a guess: it
+//! says that a predicate never matches only where that is proven.
 
 use schemas::agreement::{Agreement, Transform};
 use schemas::key::KeyDeriver;
@@ -15,13 +15,13 @@ pub enum Finding {
     /// No row can ever match.
     #[error("rows: no row can match {0}: the agreement gives nothing")]
     NeverMatches(String),
-    /// Every row matches, though something is asked.
+    /// Every row matches, though the predicate has conditions.
     #[error("rows: every row matches {0}: write true if all are meant")]
     AlwaysMatches(String),
     /// A clause changes nothing.
     #[error("rows: {} changes nothing: {}", .0.clause, reason(.0.why))]
     Superfluous(Superfluous),
-    /// A field of the key leaves as a keyed hash, wherever the key appears.
+    /// The agreement does not keep a field of the key: keys leave as keyed hashes.
     #[error(
         "field {field:?} is part of the key and {how}: the consumer gets keys as hashes, and cannot join them with anything else"
     )]
@@ -41,7 +41,7 @@ const fn reason(why: Why) -> &'static str {
     }
 }
 
-/// Looks at an agreement; refused is what cannot be compiled at all.
+/// Finds doubtful terms of an agreement. Fails only where the agreement cannot be compiled.
 pub fn lint(agreement: &Agreement, terms: &Terms<'_>) -> Result<Vec<Finding>, CompileError> {
     let compiled = Compiled::new(agreement, terms)?;
     let predicate = &compiled.predicate;
@@ -62,7 +62,7 @@ pub fn lint(agreement: &Agreement, terms: &Terms<'_>) -> Result<Vec<Finding>, Co
             None => "not named",
             Some(Transform::Hash) => "hashed",
             Some(Transform::Null) => "made null",
-            // Whatever joins keys is refused.
+            // The compiler refuses transforms that join keys.
             Some(Transform::Keep | Transform::Mask { .. } | Transform::Year) => continue,
         };
         findings.push(Finding::HashedKey { field: field.clone(), how });

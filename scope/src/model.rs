@@ -1,6 +1,6 @@
-//! The plain model: an agreement's decision over decoded values, as simple as it can be said.
+//! The plain model: an agreement's decision over decoded values, in its simplest form.
 //!
-//! Owns nothing that runs in production: what it gives is no permit. It is what the compiled engine is tested against.
+//! Owns nothing that runs in production: its outcomes are no permits. Tests compare the compiled engine with it.
 
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -16,7 +16,7 @@ use crate::denial::Denial;
 use crate::permit::Outcome;
 use crate::predicate::Truth;
 
-/// One agreement version compiled against one schema version, over values.
+/// One agreement version compiled against one schema version. It decides over decoded values.
 #[derive(Debug, Clone)]
 pub struct Model {
     writer: AvroSchema,
@@ -29,7 +29,7 @@ impl Model {
         Ok(Self { writer: terms.writer.clone(), compiled: Compiled::new(agreement, terms)? })
     }
 
-    /// What a consumer should get of an event.
+    /// Decides over an event: the consumer's outcome, or `None`.
     pub fn judge(
         &self,
         op: Op,

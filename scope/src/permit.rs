@@ -1,7 +1,7 @@
-//! The permit: what may leave, by its type.
+//! The permit: a type for what may leave.
 //!
-//! Owns `Permitted`, which only the decision in `scope` can make. The delivery path takes nothing else, so that
-//! skipping enforcement does not compile.
+//! Owns `Permitted`, which only the decision in `scope` can make. The delivery path takes nothing else: code that
+//! skips the decision does not compile.
 
 use schemas::change::Op;
 use schemas::delivery::{Delivery, DeliveryCodec, Event, Reason};
@@ -19,7 +19,7 @@ impl<T> Permitted<T> {
         Self(inner)
     }
 
-    /// To look at; nothing can be put in its place.
+    /// To read; nothing can replace the inner value.
     pub const fn get(&self) -> &T {
         &self.0
     }
@@ -35,7 +35,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What it is to the consumer.
+    /// The operation as the consumer sees it.
     pub const fn op(&self) -> Op {
         self.op
     }
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// Where and when an event stands in the log: what a delivery says beside the outcome.
+/// An event's position and times in the log: what a delivery has in addition to the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordMetadata {
     pub partition: Partition,
@@ -87,7 +87,7 @@ impl Permitted<Outcome> {
 }
 
 impl Outcome {
-    /// Appends the delivery of a range: all rows that it has at the stream's place.
+    /// Appends the delivery of a range: all its rows at the stream's position.
     pub fn encode_range<'a>(
         number: u32,
         rows: impl IntoIterator<Item = &'a Permitted<Self>>,

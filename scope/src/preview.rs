@@ -1,4 +1,4 @@
-//! What a schema that is not registered yet would change for an agreement.
+//! The effect of a schema that is not registered yet on an agreement.
 //!
 //! Owns the comparison of what an agreement gives under the newest schema and under the proposed one.
 
@@ -10,11 +10,11 @@ use serde::Serialize;
 use crate::compile::{Age, CompileError, Compiled, Terms};
 use crate::secret::NetworkSecret;
 
-/// What would become of an agreement.
+/// The effect of a proposed schema on an agreement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "change")]
 pub enum Change {
-    /// It gives what it gave, of the same fields.
+    /// It gives what it gave, and no field is new.
     Same,
     /// It gives what it gave; these fields are new, and denied until a version of it names them.
     Pending { fields: Vec<String> },
@@ -28,7 +28,7 @@ pub enum Change {
         /// Why, and what repairs it.
         reason: String,
     },
-    /// It is suspended under the newest schema, and would give again.
+    /// It is suspended under the newest schema, and would not be under the proposed one.
     Resumed,
 }
 
@@ -37,23 +37,22 @@ pub enum Change {
 pub struct Previewed {
     #[serde(flatten)]
     pub change: Change,
-    /// What it would have, by field as the agreement names it; nothing while it is suspended.
+    /// The fields that it would get, by the agreement's names; empty while the agreement is suspended.
     pub sees: Vec<(String, Transform)>,
 }
 
-/// The schemas that a proposal stands among.
+/// A proposed schema, with the schemas before it.
 #[derive(Debug, Clone, Copy)]
 pub struct Proposal<'a> {
     /// The schema that the agreement was written against.
     pub agreed: &'a AvroSchema,
-    /// The newest that is registered: perhaps the same.
+    /// The newest registered schema: perhaps the same.
     pub newest: &'a AvroSchema,
-    /// The one that is proposed.
     pub proposed: &'a AvroSchema,
     pub key: &'a KeySpec,
 }
 
-/// Tells what a proposed schema would change for an agreement.
+/// Finds what a proposed schema would change for an agreement.
 pub fn preview(agreement: &Agreement, proposal: &Proposal<'_>, secret: &NetworkSecret) -> Previewed {
     let Proposal { agreed, newest, proposed, key } = *proposal;
     let under = |writer: &AvroSchema| -> Result<Compiled, CompileError> {

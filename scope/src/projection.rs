@@ -1,6 +1,6 @@
-//! The projection: which bytes of an image leave, and what becomes of them on the way.
+//! The projection: which bytes of an image leave, and how they are changed.
 //!
-//! Owns the plan of copies and transforms that an agreement is compiled to. Fields that follow one another are one copy.
+//! Owns the plan of copies and transforms that an agreement is compiled to. Adjacent fields are copied at once.
 
 use apache_avro::Schema;
 use apache_avro::schema::UuidSchema;
@@ -14,7 +14,7 @@ use crate::denial::Denial;
 use crate::secret::AgreementKey;
 use crate::transform::{FieldRule, MICROS_A_DAY, MILLIS_A_DAY, first_of_year, instant_of_year, mask};
 
-/// A plan for the images of one schema. What it gives is no permit: nobody delivers it but by a decision.
+/// A plan for the images of one schema. Its output is no permit: only the decision makes permits.
 #[derive(Debug, Clone)]
 pub struct Projection {
     actions: Vec<Action>,
@@ -24,10 +24,14 @@ pub struct Projection {
 #[derive(Debug, Clone)]
 enum Action {
     /// The fields from the first to the last, as they are.
-    Copy { first: usize, last: usize },
+    Copy {
+        first: usize,
+        last: usize,
+    },
     /// Null, by its branch.
-    Null { branch: u32 },
-    /// A field that is changed.
+    Null {
+        branch: u32,
+    },
     Change(Changed),
 }
 
@@ -60,7 +64,7 @@ enum Spelling {
 }
 
 impl Projection {
-    /// The plan of an agreement alone, without its rows, for records of the schema that is judged.
+    /// The plan of an agreement, without its row predicate, for records of the schema that is judged.
     pub fn compile(agreement: &Agreement, terms: &Terms<'_>) -> Result<Self, CompileError> {
         let Compiled { rules, effective, key, .. } = Compiled::new(agreement, terms)?;
         Ok(Self::new(&rules, &effective, key))
@@ -89,7 +93,7 @@ impl Projection {
         Self { actions, key }
     }
 
-    /// Appends what leaves of an image.
+    /// Appends the projection of an image.
     pub fn write(&self, image: Located<'_>, out: &mut Vec<u8>) -> Result<(), Denial> {
         for action in &self.actions {
             match action {
@@ -105,7 +109,7 @@ impl Projection {
 }
 
 impl Changed {
-    // Within the loop over all actions it would take the registers that copying needs.
+    // Inlined into the loop over all actions, it would take registers that copying needs.
     #[inline(never)]
     fn write(&self, image: Located<'_>, key: &AgreementKey, out: &mut Vec<u8>) -> Result<(), Denial> {
         let mut value = Cursor::new(image.field(self.field).ok_or(Denial::Unprojectable)?);
@@ -120,7 +124,7 @@ impl Changed {
     }
 }
 
-/// The index of null in a field's union, and the type beside it; or the field's own type.
+/// The index of null in a field's union, and the union's other type; without a union, the field's own type.
 fn field(schema: &AvroSchema, index: usize) -> (Option<i64>, Option<&Schema>) {
     let Schema::Record(record) = schema.parsed() else { return (None, None) };
     match record.fields.get(index).map(|field| &field.schema) {

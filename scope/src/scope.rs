@@ -1,7 +1,7 @@
 //! The scope: one agreement version compiled against one schema version, and the decision it makes over bytes.
 //!
-//! Owns the transition rule over both images. No value is built: the predicate reads what it needs, and the permitted fields
-//! are copied. What it decides equals what `model` does.
+//! Owns the transition rule over both images. It builds no values: the predicate reads the fields that it needs, and
+//! the permitted fields are copied. Its decisions equal those of `model`.
 
 use schemas::agreement::{Agreement, Transform};
 use schemas::avro::located::{Ends, Located};
@@ -28,7 +28,7 @@ pub struct Rows {
     pub after: Option<Permitted<Outcome>>,
 }
 
-/// What a scope decides by and gives out: equal for scopes that are equal in everything but whose they are.
+/// A hash over all that a scope's decisions and images depend on: equal for equal scopes of different agreements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);
 
@@ -42,7 +42,7 @@ impl Fingerprint {
         keeps_key: bool,
     ) -> Self {
         let is_keyed = !keeps_key || rules.iter().any(|(_, rule)| rule.transform == Transform::Hash);
-        // Hashes are under a key of the agreement's own.
+        // Each agreement hashes with a key of its own.
         let own = is_keyed.then_some(&agreement.number);
         let schemas = (terms.agreed.fingerprint(), terms.writer.fingerprint(), terms.age);
         let words = format!("{schemas:?} {predicate:?} {rules:?} {} {keeps_key} {own:?}", derived.text());
@@ -50,7 +50,7 @@ impl Fingerprint {
     }
 }
 
-/// Which images of an event an index leads from to a scope.
+/// The images of an event from which an index leads to a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hits {
     pub(crate) before: bool,
@@ -60,7 +60,7 @@ pub(crate) struct Hits {
 /// One agreement version compiled against one schema version.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// How records become those that are judged, where they come in an older schema.
+    /// Resolves records of an older schema; `None` where records are judged as they come.
     older: Option<Older>,
     effective: AvroSchema,
     filter: Filter,
@@ -101,22 +101,22 @@ impl Scope {
         &self.pending
     }
 
-    /// What tells it from scopes that decide and project otherwise.
+    /// Equal for scopes that decide and project alike.
     pub(crate) const fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// What an index finds it by, in images of the schema that it judges.
+    /// The access predicates by which an index finds it; `None` where the index must scan it.
     pub(crate) fn access_predicates(&self) -> Option<AccessPredicates> {
         self.filter()?.access_predicates()
     }
 
-    /// Its predicate, where it is one of images of the schema that records come in.
+    /// Its predicate over records as they come; `None` where records are resolved first.
     pub(crate) fn filter(&self) -> Option<&Filter> {
         if self.older.is_some() { None } else { Some(&self.filter) }
     }
 
-    /// Decides over an event: what its consumer gets, or nothing. Both images are judged.
+    /// Decides over both images of an event. `None` when its consumer gets nothing.
     pub fn judge(
         &self,
         op: Op,
@@ -126,8 +126,8 @@ impl Scope {
         self.decide(op, key, images, Hits { before: true, after: true }, false)
     }
 
-    /// The same where an index has looked at the images: at those that it does not lead from, the predicate does not hold;
-    /// where its access predicates are exact, it does at the others.
+    /// Like `judge`, after a look-up in an index. The predicate does not hold on an image that is no hit. Where the
+    /// access predicates are exact, it holds on every hit.
     pub(crate) fn decide(
         &self,
         op: Op,
@@ -166,7 +166,7 @@ impl Scope {
         self.permit(Op::Read, key, image, Reason::State).map(Some)
     }
 
-    /// Decides over the rows that an event's consumer has before and after it.
+    /// Decides which rows the consumer has before and after an event.
     pub fn judge_rows(&self, key: &str, images: &Images<'_>) -> Result<Rows, Denial> {
         let present = |image: Option<Located<'_>>| match image {
             None => Ok(None),
@@ -182,7 +182,7 @@ impl Scope {
         }
     }
 
-    /// The image in the schema that is judged; an older one is resolved into `to`.
+    /// The image in the schema that is judged. An image of an older schema is resolved into `to`.
     fn effective<'i>(
         &self,
         image: Option<Located<'i>>,
@@ -210,11 +210,11 @@ impl Scope {
     }
 }
 
-/// Records of an older schema.
+/// Resolves records of an older schema.
 #[derive(Debug, Clone)]
 struct Older {
     schema: AvroSchema,
-    /// None where it takes values.
+    /// `None` where only decoded values can be resolved.
     plan: Option<Resolver>,
 }
 
@@ -235,7 +235,7 @@ impl Older {
     }
 }
 
-/// Where an image of an older schema is resolved to.
+/// An image that was resolved from an older schema, and the ends of its fields.
 #[derive(Default)]
 struct Resolved {
     bytes: Vec<u8>,

@@ -41,7 +41,7 @@ impl std::fmt::Debug for NetworkSecret {
 pub struct AgreementKey([u8; 32]);
 
 impl AgreementKey {
-    /// The routers' mark on something that a consumer carries for them. No field has this domain.
+    /// The routers' seal on a value that a consumer carries for them. No field's name is this domain.
     pub fn seal(&self, value: &[u8]) -> String {
         self.hash("\u{1}seal", value)
     }
@@ -59,7 +59,7 @@ impl std::fmt::Debug for AgreementKey {
 }
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    // HMAC takes a key of any length; a failure here is not possible, and an empty MAC would be a leak of nothing.
+    // HMAC takes a key of any length: this cannot fail, and a MAC of zeros would reveal nothing.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
     for part in parts {
         mac.update(part);

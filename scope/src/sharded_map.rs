@@ -1,4 +1,4 @@
-//! Numbers by a value: a hash map in shards, so that a change copies one shard and no reader waits.
+//! A hash map from keys to numbers, in shards: a change copies one shard, and no reader waits.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};

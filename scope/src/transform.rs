@@ -1,6 +1,6 @@
-//! What becomes of a permitted field's value.
+//! The transforms of a permitted field's value.
 //!
-//! Owns the transforms over decoded values and the rule which type each takes.
+//! Owns the transforms over decoded values, and the rule which types each one takes.
 
 use apache_avro::types::Value;
 use schemas::agreement::Transform;
@@ -37,11 +37,10 @@ pub(crate) fn misfit(transform: &Transform, kind: &Json) -> Option<&'static str>
 /// How one field leaves.
 #[derive(Debug, Clone)]
 pub(crate) struct FieldRule {
-    /// The field's name, which keeps equal values of different fields apart when hashed.
+    /// The field's name. Hashes include it: equal values of different fields have different hashes.
     pub(crate) name: String,
-    /// What becomes of it.
     pub(crate) transform: Transform,
-    /// The branch of null in the derived type, for `null`.
+    /// The branch of null in the derived type, for `Transform::Null`.
     pub(crate) null_branch: u32,
 }
 

@@ -1,6 +1,6 @@
-//! Everything that the fuzzers have kept, replayed on a stable compiler: `scope/fuzz/corpus`.
+//! Replays all that the fuzzers have kept (`scope/fuzz/corpus`) on a stable compiler.
 //!
-//! The fuzzers themselves are a command of their own: `just fuzz`.
+//! `just fuzz` runs the fuzzers themselves.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What a demo's network stands on: a log of its own on this disk, a real Kafka, or routers that run elsewhere.
+//! What a demo's network runs on: a log of its own on this disk, a real Kafka, or routers that run elsewhere.
 //!
 //! Owns the opening of the log.
 
@@ -9,7 +9,7 @@ use event_log::Log;
 use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use router::Routers;
 
-/// What the network stands on.
+/// What the network runs on.
 #[derive(Debug, Clone, Default)]
 pub enum Backing {
     /// An embedded log in the demo's folder.
@@ -21,7 +21,7 @@ pub enum Backing {
     Elsewhere(Elsewhere),
 }
 
-/// Routers that run already, and what it takes to join them.
+/// Routers that run already, and what is needed to join them.
 #[derive(Debug, Clone)]
 pub struct Elsewhere {
     /// The folder of the authority that made their certificates.
@@ -34,7 +34,7 @@ pub struct Elsewhere {
     pub secret: Vec<u8>,
 }
 
-/// An opened log, and what to call it.
+/// An opened log, and its name for people.
 pub(super) struct Opened {
     pub(super) log: Arc<dyn Log>,
     pub(super) routers: Routers,
@@ -46,7 +46,7 @@ pub(super) fn embedded(dir: &Path) -> anyhow::Result<Opened> {
     Ok(Opened { log, routers: Routers::One, words: "a router on an embedded log".to_owned() })
 }
 
-/// One replica each: a demo must run on any cluster.
+/// Topics have one replica: a demo must run on any cluster.
 #[cfg(feature = "kafka")]
 pub(super) fn kafka(brokers: &str) -> anyhow::Result<Opened> {
     use event_log::kafka::KafkaLog;

@@ -1,4 +1,4 @@
-//! Planted faults: a wrapper around a consumer's stream of effects, to show that the verification bites.
+//! Planted faults: a wrapper around a consumer's stream of effects, to show that the verification finds them.
 //!
 //! Owns what each fault does. Neither router nor agents know of it.
 
@@ -21,7 +21,7 @@ pub enum Fault {
     Repeat,
 }
 
-/// A fault that found nothing to bite on must not look like a success: whether one was planted, if it was to be.
+/// False where a requested fault left all equal: without an occasion, it must not look like a success.
 pub fn check_planted(fault: Option<Fault>, equal: bool) -> bool {
     match fault {
         Some(fault) if equal => {
@@ -39,7 +39,7 @@ pub struct FaultySink {
     inner: Box<dyn Sink>,
     fault: Fault,
     planted: bool,
-    /// A row that is lost stays lost: a later change of it would bring it back.
+    /// The key of the lost row. It stays lost: a later change of it would bring it back.
     lost: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl Sink for FaultySink {
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let mut batch = batch.clone();
-        // One victim at a time: where a change heals it, the demo says that the fault could not be planted.
+        // One victim at a time: where a change repairs it, the demo says that the fault could not be planted.
         self.plant(&mut batch.effects);
         self.inner.apply(&batch).await
     }

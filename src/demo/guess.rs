@@ -1,6 +1,6 @@
-//! What a person did not say of a register's files: guessed from the first, and told before anything is played.
+//! Guesses what a person did not specify of a register's files from the first one, and shows it before the play.
 //!
-//! Owns the words. The guesses are the producer agent's proposals; what was said is not touched.
+//! Owns the words. The guesses are the producer agent's proposals; what the person specified is not changed.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use producer_agent::source::file::propose::{Proposal, Said, propose};
 
 use super::register::RegisterOptions;
 
-/// Fills what is missing. `encoding` is what was said of it.
+/// Fills the missing options. `encoding` is the person's own, if any.
 pub fn fill(options: &mut RegisterOptions, first: &Path, encoding: Option<&str>) -> anyhow::Result<()> {
     let said = Said {
         delimiter: options.delimiter,

@@ -1,7 +1,7 @@
-//! What a register's files look like, version by version: columns, schema, territories.
+//! The layout of a register's files, version by version: columns, schema, territories.
 //!
-//! Owns the schema that the demo makes of a header (all fields are strings) and the finding of columns whose
-//! spelling changed.
+//! Owns the schema that the demo makes from a header (all fields are strings) and the search for columns whose spelling
+//! changed.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use serde_json::json;
 pub struct Columns {
     /// As in the file.
     pub header: Vec<String>,
-    /// Where the key's columns stand.
+    /// The positions of the key's columns.
     pub key: Vec<usize>,
-    /// Where the territory's column stands.
+    /// The position of the territory's column.
     pub territory: usize,
 }
 
-/// A column by its name, or by another spelling of it where there is just one.
+/// The position of a column by its name, or else by its only other spelling.
 fn find(header: &[String], name: &str) -> Option<usize> {
     if let Some(exact) = header.iter().position(|column| column == name) {
         return Some(exact);
@@ -101,7 +101,7 @@ impl Columns {
         Ok(AvroSchema::from_json(schema)?)
     }
 
-    /// The column that has this name here, or another spelling of it that the later header has no more.
+    /// The column with this name here, or with another spelling that the later header no longer has.
     fn same_column(&self, column: &str, later: &[String]) -> Option<&String> {
         let found = find(&self.header, column).and_then(|index| self.header.get(index))?;
         (found == column || !later.contains(found)).then_some(found)

@@ -1,6 +1,6 @@
 //! The demos: a network in one process, registers' versions played through it, and the replicas verified.
 //!
-//! Owns no rule: it stands on the same entries as the binaries. What verifies shares no code with what delivers.
+//! Owns no rule: it calls the same entries as the binaries. The verification shares no code with the delivery.
 
 pub mod backing;
 pub mod company;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-/// The most memory that this process has had, where the system tells it (Linux).
+/// The peak memory of this process, where the system reports it (Linux).
 fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -63,7 +63,7 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Where its sending stands.
+    /// The progress of its sending.
     pub fn sent(&self) -> watch::Receiver<Sent> {
         self.sent.clone()
     }
@@ -83,7 +83,7 @@ impl Producer {
     }
 }
 
-/// Whether a cursor stands at or behind these ends.
+/// Whether a cursor is at or past these ends.
 pub fn has_reached(cursor: Option<&Cursor>, ends: &[Offset]) -> bool {
     cursor.is_some_and(|cursor| {
         let places = cursor.places.values();
@@ -92,7 +92,7 @@ pub fn has_reached(cursor: Option<&Cursor>, ends: &[Offset]) -> bool {
 }
 
 impl Network {
-    /// Starts a router on a log of its own, or joins those that run; `dir` is for everything that is kept.
+    /// Starts a router on a log of its own, or joins running ones; `dir` is for everything that is kept.
     pub async fn start(dir: &Path, backing: &Backing) -> anyhow::Result<Self> {
         match backing {
             Backing::Embedded => Self::start_router(dir, backing::embedded(dir)?).await,
@@ -150,7 +150,7 @@ impl Network {
         })
     }
 
-    /// What it stands on, in words.
+    /// What it runs on, in words.
     pub fn words(&self) -> &str {
         &self.words
     }
@@ -180,7 +180,7 @@ impl Network {
         self.put("/v1/agreements", agreement).await
     }
 
-    /// Revokes an agreement, once it is polled; done when the router has acknowledged.
+    /// Revokes an agreement when it is polled; completes when the router has acknowledged.
     pub fn revoke(&self, number: &str, reason: &str) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let body = serde_json::json!({"status": "revoked", "reason": reason});
         let request = self.operator.post(&format!("/v1/agreements/{number}/status")).json(&body);
@@ -191,7 +191,7 @@ impl Network {
         }
     }
 
-    /// The network's secret, for whoever verifies hashes.
+    /// The network's secret, to verify hashes with.
     pub fn secret(&self) -> &[u8] {
         &self.secret
     }
@@ -256,7 +256,7 @@ impl Network {
         Ok(Producer { agent, fault, sent })
     }
 
-    /// Starts a consumer agent on a sink, whose replica is compared with the register so often.
+    /// Starts a consumer agent on a sink; its replica is compared with the register so often.
     pub fn consumer(
         &self,
         id: &AgentId,
@@ -271,12 +271,12 @@ impl Network {
         Ok(status)
     }
 
-    /// Where each partition of a channel ends now.
+    /// The present end of each partition of a channel.
     pub async fn ends(&self, channel: &ChannelName) -> anyhow::Result<Vec<Offset>> {
         Ok(self.ends_later(channel)?.await?)
     }
 
-    /// To ask later, from anywhere, where each partition ends then.
+    /// A request for the end of each partition, to send later and from anywhere.
     pub fn ends_later(
         &self,
         channel: &ChannelName,

@@ -1,4 +1,4 @@
-//! What a person sees while a demo runs: plain lines, and on a terminal one live line below them.
+//! The output while a demo runs: plain lines, and on a terminal one live line below them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Progress {
         self.bar.suspend(|| platform::say!("{}", line.as_ref()));
     }
 
-    /// What is being done now, for the live line.
+    /// Sets the present step of the live line.
     pub fn step(&self, what: impl Into<String>) {
         self.with(|watched| watched.step = what.into());
     }

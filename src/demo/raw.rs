@@ -1,7 +1,8 @@
-//! Raw files as the verification reads them: records by the `csv` crate over bytes, each held against what was written.
+//! Raw files as the verification reads them: the `csv` crate makes records of bytes, and each is checked against its
+//! bytes.
 //!
-//! Owns the rules of reading a second time, in its own way: a record counts only if writing its cells again gives its very
-//! bytes. It knows nothing of the agents' tokeniser.
+//! Owns its own rules of reading: a record counts only if its cells, written again, give exactly its bytes. It knows
+//! nothing of the agents' tokeniser.
 
 use std::path::Path;
 
@@ -17,19 +18,19 @@ pub struct Reading {
     pub normalise: Vec<String>,
 }
 
-/// A file's bytes, in an encoding in which a quote is a byte.
+/// A file's bytes, in an encoding in which a quote is one byte.
 pub(super) struct Raw {
     pub(super) header: Vec<String>,
     bytes: Vec<u8>,
     encoding: &'static Encoding,
     delimiter: u8,
     has_header: bool,
-    /// Whether it was made UTF-8 with something lost: then a replacement character is no cell's own.
+    /// Whether its conversion to UTF-8 lost something: then a replacement character is not a cell's own.
     has_lost: bool,
 }
 
 pub(super) enum RawRow {
-    /// Its cells; none for one whose bytes are not of the encoding.
+    /// Its cells; `None` for a cell whose bytes are not of the encoding.
     Cells(Vec<Option<String>>),
     /// Another width than the header's.
     Ragged,
@@ -58,7 +59,7 @@ impl Raw {
         let named = Encoding::for_label(reading.encoding.as_bytes()).context("unknown encoding")?;
         let (encoding, mark) = Encoding::for_bom(&bytes).unwrap_or((named, 0));
         let bytes = bytes.get(mark..).unwrap_or_default();
-        // In wide encodings a quote is no byte: these are made UTF-8 first.
+        // In wide encodings a quote is more than one byte: these are converted to UTF-8 first.
         let (bytes, encoding, has_lost) = if encoding.is_ascii_compatible() {
             (bytes.to_vec(), encoding, false)
         } else {
@@ -78,7 +79,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// The rows up to the first one behind which nothing can be trusted.
+    /// The rows up to the first one after which nothing can be trusted.
     pub(super) fn rows(&self) -> impl Iterator<Item = RawRow> + '_ {
         let mut is_over = false;
         self.records().skip(usize::from(self.has_header)).map_while(move |record| {
@@ -111,7 +112,7 @@ impl Raw {
         })
     }
 
-    /// A record as a row; `None` where nothing behind it can be trusted.
+    /// A record as a row; `None` where nothing after it can be trusted.
     fn row(&self, (record, raw): &(csv::ByteRecord, &[u8]), width: Option<usize>) -> Option<RawRow> {
         let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
         let from = raw.iter().position(|byte| !is_end(byte)).unwrap_or(raw.len());
@@ -132,7 +133,7 @@ impl Raw {
         Some(RawRow::Cells(record.iter().map(text).collect()))
     }
 
-    /// Whether these cells, written by the rule, are these bytes.
+    /// Whether these cells, written by the rule, give these bytes.
     fn is_written(&self, record: &csv::ByteRecord, mut written: &[u8]) -> bool {
         for (index, cell) in record.iter().enumerate() {
             if index > 0 {
@@ -162,8 +163,8 @@ impl Raw {
         written.is_empty()
     }
 
-    /// How many pieces a line has, cut at delimiters that an even number of quotes stands before; none where the quotes do
-    /// not pair up.
+    /// How many pieces a line has, cut at the delimiters after an even number of quotes; `None` where the quotes do not
+    /// pair up.
     fn pieces(&self, line: &[u8]) -> Option<usize> {
         let parts: Vec<&[u8]> = line.split(|byte| *byte == b'"').collect();
         let is_even = parts.len() % 2 == 1;

@@ -44,9 +44,9 @@ const CHANNEL: &str = "register";
 const LATE_JOINER: &str = "late-joiner";
 /// Consumers by default: a country has about so many municipalities.
 const MOST_TERRITORIES: usize = 50;
-/// Parked rows of a file that are told one by one.
+/// Parked rows of a file that are listed one by one.
 const TOLD: usize = 5;
-/// Enough to show that order by key does not need order over all.
+/// Enough to show that order by key does not need one order of everything.
 const PARTITIONS: u32 = 2;
 
 /// What to play.
@@ -58,31 +58,29 @@ pub struct RegisterOptions {
     pub key: Vec<String>,
     /// The territory's column.
     pub territory: String,
-    /// Between cells.
+    /// The character between cells.
     pub delimiter: Option<char>,
-    /// The files' encoding.
     pub encoding: String,
     /// The columns of files without a header line.
     pub header: Option<Vec<String>>,
     /// Steps that make spellings of one key equal.
     pub key_normalise: Vec<String>,
-    /// Whose consumers to play.
+    /// The territories that get a consumer.
     pub territories: Option<Vec<String>>,
-    /// What the network stands on.
+    /// What the network runs on.
     pub backing: Backing,
-    /// A database for the replicas, by its URL; files without it.
+    /// The URL of a database for the replicas; files without it.
     pub postgres: Option<String>,
     /// Whether the guard holds files.
     pub guard: bool,
     /// Where to keep everything.
     pub keep: Option<PathBuf>,
-    /// The fault to plant.
     pub fault: Option<Fault>,
-    /// Counts the versions that were begun, for whoever wants to interfere.
+    /// Counts the versions that were begun, for a test that interferes.
     pub begun: watch::Sender<usize>,
 }
 
-/// What the play showed.
+/// The result of the play.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Whether every replica is equal.
@@ -95,7 +93,7 @@ pub struct Outcome {
     pub moved: Option<Moved>,
     /// Rows of all versions that the verification could read.
     pub rows_read: usize,
-    /// Rows that it could not, or that contradict each other: parked, their keys are as they were.
+    /// Rows that it could not read, or that contradict each other: these are parked, and their keys stay unchanged.
     pub rows_set_aside: usize,
     /// Seconds from the start to the verified end.
     pub seconds: f64,
@@ -157,7 +155,7 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     let mut reports = Vec::new();
     let count = play.versions.len();
     for index in 0..count {
-        // Late, but before the end: it meets the state and live changes.
+        // Late, but before the end: it receives the state and live changes.
         if index + 1 == count && count > 1 {
             play.start_late_joiner().await?;
         }
@@ -173,7 +171,7 @@ pub async fn play(options: RegisterOptions) -> anyhow::Result<Outcome> {
     let Play { network, options, versions, progress, .. } = play;
     progress.end();
     network.stop().await?;
-    // Over nothing, all is never well.
+    // An empty comparison is no success.
     let equal = read.rows > 0 && !replicas.is_empty() && replicas.iter().all(|replica| replica.equal);
     Ok(Outcome {
         equal: equal && check_planted(options.fault, equal),
@@ -262,7 +260,7 @@ impl Play {
         })
     }
 
-    /// What a participant may have, under the columns in force.
+    /// A participant's agreement, for the columns in force.
     fn agreement(
         &self,
         participant: &str,
@@ -301,7 +299,7 @@ impl Play {
             }
             self.start_consumer(&participant, Some(territory)).await?;
         }
-        // One that joined after the first version would find moved rows where they are, and be told of no move.
+        // A consumer that joined after the first version would find moved rows in their new territory, and get no move.
         for consumer in &mut self.consumers {
             consumer.joined().await?;
         }

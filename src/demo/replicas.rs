@@ -1,4 +1,4 @@
-//! The consumers of a demo, and when their files are what they will be.
+//! The consumers of a demo, and when their files are complete.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -40,21 +40,20 @@ pub struct Consumer {
     pub channel: ChannelName,
     /// Where its files are.
     pub dir: PathBuf,
-    /// Its table, where it has one instead.
+    /// Its table, where it has one instead of files.
     pub table: Option<ReplicaTable>,
     /// The version of its agreement.
     pub version: u32,
-    /// What it is doing.
     pub status: watch::Receiver<Status>,
 }
 
 impl Consumer {
-    /// Its copy, for people.
+    /// Its rows as NDJSON.
     pub fn file(&self) -> PathBuf {
         self.dir.join(format!("{}.ndjson", self.channel))
     }
 
-    /// Waits until it follows the log: what it is told from now on are changes.
+    /// Waits until it follows the log: its later deliveries are changes.
     pub async fn joined(&mut self) -> anyhow::Result<()> {
         let joined = self.status.wait_for(|status| status.cursor.is_some());
         tokio::time::timeout(PATIENCE, joined)
@@ -83,7 +82,7 @@ impl Consumer {
     fn is_settled(&self, ends: &[Offset]) -> bool {
         match &self.table {
             None => is_settled(&self.dir, ends, self.version),
-            // What its agent tells was committed together with the rows.
+            // The agent's status was committed together with the rows.
             Some(_) => {
                 let status = self.status.borrow();
                 let version = status.cursor.as_ref().map(|cursor| cursor.version.get());
@@ -100,7 +99,7 @@ impl Consumer {
         }
     }
 
-    /// What was found in its files.
+    /// Its verdict, from what was found.
     pub fn verdict(&self, rows: usize, equal: bool, trimmed: Vec<String>) -> ReplicaVerdict {
         ReplicaVerdict {
             participant: self.participant.clone(),
@@ -129,18 +128,18 @@ pub struct VersionVerdict {
     pub create: u64,
     /// Changed keys.
     pub update: u64,
-    /// Keys gone.
+    /// Deleted keys.
     pub delete: u64,
     /// Rows set aside.
     pub parked: u64,
-    /// Whether its changes went out.
+    /// Whether its changes were sent.
     pub taken: bool,
     /// Why the guard held it, or would have.
     pub guard: Option<String>,
 }
 
 impl VersionVerdict {
-    /// What a report says of a file.
+    /// The verdict in a file's report.
     pub fn of(report: producer_agent::take::report::FileReport, file: &Path) -> Self {
         let counts = report.counts;
         Self {

@@ -5,11 +5,11 @@ use consumer_agent::receive::machine::Tally;
 use super::register::Outcome;
 use super::verify::Moved;
 
-/// Replicas that are named when they differ.
+/// The most replicas that are named where they differ.
 const NAMED: usize = 10;
 
 impl Outcome {
-    /// Tells the story on standard output.
+    /// Prints the story to standard output.
     pub fn story(&self) {
         let delivered =
             self.replicas.iter().fold(Tally::default(), |sum, replica| sum.plus(replica.delivered));

@@ -25,7 +25,7 @@ async fn connect(url: &str) -> anyhow::Result<(Client, tokio::task::JoinHandle<(
     Ok((client, tokio::spawn(async move { drop(connection.await) })))
 }
 
-/// Column → the name that it stands for, of those that PostgreSQL could not name so.
+/// Column → its name in the register, for names that PostgreSQL does not take.
 fn renamed(columns: &str) -> anyhow::Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
     struct Told {
@@ -63,7 +63,7 @@ impl ReplicaTable {
         PostgresSink::new(self.target.clone(), number.clone(), &self.name)
     }
 
-    /// Its rows as JSON objects, without what the agent keeps beside them, under the names that they have in the register.
+    /// Its rows as JSON objects, with the register's names of columns and without the agent's own columns.
     pub async fn rows(&self) -> anyhow::Result<Vec<String>> {
         let (client, driver) = connect(&self.target.url).await?;
         let select = format!(

@@ -1,7 +1,7 @@
-//! The verification: what each replica should hold, computed from the raw files alone.
+//! The verification: the expected contents of each replica, computed from the raw files alone.
 //!
-//! Owns its own reading, keying and comparing. It shares no code with the way that the data took: not the
-//! agents' tables, not the schemas, not the scopes; and its parser of delimited text is of another origin.
+//! Owns its own reading, keying and comparing. It shares no code with the path of the data: not the agents' tables, not
+//! the schemas, not the scopes; and its parser of delimited text is of another origin.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
@@ -24,7 +24,7 @@ pub struct Version<'a> {
 }
 
 struct Kept {
-    /// Where it stands among the territories' names.
+    /// The number of its territory's name.
     territory: usize,
     row: u128,
     cells: Option<Vec<String>>,
@@ -35,19 +35,19 @@ struct Kept {
 pub struct Moved {
     /// Its key, as the file has it.
     pub key: String,
-    /// Whose it was.
+    /// The territory that it left.
     pub from: String,
-    /// Whose it is.
+    /// The territory that it is in now.
     pub to: String,
 }
 
-/// The register as the files say, row by row. Keys and rows are kept as hashes: registers are large.
+/// The register, folded from the files row by row. Keys and rows are kept as hashes: registers are large.
 #[derive(Default)]
 pub struct Register {
     rows: HashMap<u128, Kept>,
     territories: HashMap<String, usize>,
     header: Vec<String>,
-    /// Some that moved, of which one is told as an example.
+    /// Some rows that moved, of which one is shown as an example.
     moved: Vec<Moved>,
 }
 
@@ -64,16 +64,16 @@ fn row_hash(header: &[String], cells: &[String]) -> u128 {
     hash(serde_json::to_string(&object).unwrap_or_default().as_bytes())
 }
 
-/// What one version's file was.
+/// The counts of one version's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Folded {
     /// Rows that could be read.
     pub rows: usize,
-    /// Rows that could not, or that contradict each other.
+    /// Rows that could not be read, or that contradict each other.
     pub set_aside: usize,
 }
 
-/// Rows that moved and are kept in mind.
+/// The most moved rows that are kept.
 const MOST_MOVED: usize = 1_000;
 /// The most that a row and a key may have, as docs/new-site.md says.
 const MOST_ROW_BYTES: usize = 440_000;
@@ -95,7 +95,7 @@ impl Register {
             .map(|name| column_index(&raw.header, name))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let territory = column_index(&raw.header, version.territory)?;
-        // The hashes of each key's rows; none for one that cannot be read.
+        // The hashes of each key's rows; `None` for a row that cannot be read.
         let mut found: HashMap<u128, Vec<Option<u128>>> = HashMap::new();
         let mut keyless = false;
         let mut folded = Folded::default();
@@ -136,7 +136,7 @@ impl Register {
         Ok(folded)
     }
 
-    /// A row that moves between two territories that are not empty is an example of all that do.
+    /// Keeps a row that moved between two territories, neither of them empty, as an example.
     fn note_move(&mut self, key: u128, to: &str, words: &str) {
         let Some(kept) = self.rows.get(&key).filter(|_| self.moved.len() < MOST_MOVED) else { return };
         let from = self.territories.iter().find(|(_, code)| **code == kept.territory).map(|(name, _)| name);
@@ -145,7 +145,7 @@ impl Register {
         }
     }
 
-    /// A row that moved, if one did: from one of these territories to another of them, if there is such a one.
+    /// An example of a moved row, preferably from one of these territories to another of them.
     pub fn moved(&self, told: &[String]) -> Option<Moved> {
         let parties = |moved: &&Moved| (told.contains(&moved.from), told.contains(&moved.to));
         self.moved.iter().rev().max_by_key(parties).cloned()
@@ -158,7 +158,7 @@ impl Register {
         Ok(())
     }
 
-    /// Rows that a later version leaves as they were are shown under the later header.
+    /// Unchanged rows of earlier versions are shown under the later header.
     fn change_header(&mut self, header: &[String]) {
         if self.header == header {
             return;
@@ -195,7 +195,7 @@ impl Register {
     }
 }
 
-/// Whether all rows of a key can be read and say the same.
+/// Whether all rows of a key can be read and are equal.
 fn is_one_row(rows: &[Option<u128>]) -> bool {
     matches!(rows.split_first(), Some((Some(first), others)) if others.iter().all(|row| *row == Some(*first)))
 }
@@ -218,7 +218,7 @@ fn normalised(text: &str, steps: &[String]) -> String {
     })
 }
 
-/// Where a column stands: under its own name, or under the only other spelling of it.
+/// The position of a column: by its own name, or else by its only other spelling.
 fn column_index(header: &[String], name: &str) -> anyhow::Result<usize> {
     let other = |column: &&String| column.to_lowercase() == name.to_lowercase();
     let found = header.iter().position(|column| column == name).or_else(|| {

@@ -1,6 +1,6 @@
-//! `dit consumer init`: a consumer's first configuration, as the router says what it may have; later, what it lacks.
+//! `dit consumer init`: a consumer's first configuration from the router's answer; later, the agreements that it lacks.
 //!
-//! Owns what is written. What is there is added to, never written over.
+//! Owns what is written. An existing file is extended, never written over.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -22,12 +22,12 @@ pub struct InitArgs {
     router: String,
     #[command(flatten)]
     identity: OwnFiles,
-    /// The file to write; one that is there gets the agreements that it lacks.
+    /// The file to write; an existing one gets the agreements that it lacks.
     #[arg(long, default_value = "consumer.toml")]
     out: PathBuf,
 }
 
-/// Asks what this participant may have, and writes a commented configuration, or adds to the one that is there.
+/// Asks what this participant may have, and writes a commented configuration, or adds to the existing one.
 pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     let files = args.identity.files()?;
     let client = Client::new(&args.router, &Identity::load(&files)?)?;
@@ -58,7 +58,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
 /// An agreement as a configuration has it, with what it gives.
 fn describe(text: &mut String, status: &AgreementStatus) -> anyhow::Result<()> {
     let agreement = &status.agreement;
-    // What others wrote stays within its comment.
+    // Text that others wrote stays within its comment.
     let plain = |words: &str| platform::shown::value(words);
     writeln!(text, "\n# {} ({})", plain(&agreement.purpose), status.status)?;
     writeln!(text, "# rows: {}", plain(&agreement.rows))?;

@@ -1,6 +1,6 @@
-//! A site's first files: what somebody writes who has nothing but a certificate, and perhaps a file of a register.
+//! A site's first files, for somebody who has nothing but a certificate, and perhaps a file of a register.
 //!
-//! Owns the certificate's ways in, and the lines that every agent's configuration has of it.
+//! Owns the forms in which a certificate is given, and its lines in every agent's configuration.
 
 pub mod consumer;
 mod p12;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use platform::identity::IdentityFiles;
 
-/// Who somebody is.
+/// A certificate, and its files.
 #[derive(Debug, clap::Args)]
 struct OwnFiles {
     /// The certificate's file: PEM, or a `.p12` or `.pfx` with its key, which is unpacked beside it.
@@ -28,7 +28,7 @@ struct OwnFiles {
 }
 
 impl OwnFiles {
-    /// The three files; what is packed is unpacked first.
+    /// The three files; a packed certificate is unpacked first.
     fn files(&self) -> anyhow::Result<IdentityFiles> {
         let mut files = match p12::is_p12(&self.identity) {
             true => IdentityFiles::beside(&p12::unpack(&self.identity, self.password_file.as_deref())?),

@@ -1,6 +1,6 @@
 //! A certificate with its key and its authorities in one file (`.p12`, `.pfx`), as many authorities hand them out.
 //!
-//! Owns the unpacking into the three PEM files that agents read. It writes over nothing that is another.
+//! Owns the unpacking into the three PEM files that agents read. It writes over no file that has other contents.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKeyChain};
 use pem::Pem;
 use platform::closed;
 
-/// Whether a file is named like one.
+/// Whether a file's name ends as a packed certificate's.
 pub(super) fn is_p12(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("p12") || ending.eq_ignore_ascii_case("pfx"))
 }
 
-/// Unpacks a file beside itself: `<stem>.pem`, `<stem>-key.pem`, and `ca.pem` where the authority is in it. The path of the
-/// first.
+/// Unpacks a file next to itself: `<stem>.pem`, `<stem>-key.pem`, and `ca.pem` where it holds the authority; the path
+/// of the first.
 pub(super) fn unpack(file: &Path, password_file: Option<&Path>) -> anyhow::Result<PathBuf> {
     let named = || file.display().to_string();
     let password = match password_file {
@@ -76,7 +76,7 @@ fn only_key(store: &KeyStore) -> anyhow::Result<&PrivateKeyChain> {
     }
 }
 
-/// Whether a file is not there, or is the same.
+/// Whether a file is absent, or has this text.
 fn check(path: &Path, text: &str) -> anyhow::Result<()> {
     match std::fs::read(path) {
         Ok(there) if there == text.as_bytes() => Ok(()),
@@ -86,7 +86,7 @@ fn check(path: &Path, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a file that only its owner can read; the same again is no change.
+/// Writes a file that only its owner can read; the same text again is no change.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     check(path, text)?;
     closed::write(path, text).with_context(|| path.display().to_string())

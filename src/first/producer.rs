@@ -1,6 +1,6 @@
-//! `dit producer init`: a provider's first files, proposed from one of its register's.
+//! `dit producer init`: a provider's first files, proposed from a file of its register.
 //!
-//! Owns what is written and what is said of it. Nothing that is there is written over.
+//! Owns the files and the words about them. It writes over no existing file.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

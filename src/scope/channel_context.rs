@@ -1,6 +1,6 @@
-//! Where agreements stand: channels with their schemas, from declarations or from a router.
+//! The context of agreements: channels with their schemas, from declarations or from a router.
 //!
-//! Owns the reading. A channel's provider may ask a router with its own certificate; it is a party to all of them.
+//! Owns the reading. A channel's provider may ask a router with its own certificate: it is a party to every agreement.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,24 +36,23 @@ pub struct ChannelContextArgs {
     identity: Option<PathBuf>,
 }
 
-/// A channel, its schemas, and the agreements on it that are not over.
+/// A channel, its schemas, and the agreements on it that have not ended.
 #[derive(Debug)]
 pub struct ChannelContext {
     pub channel: Channel,
     pub agreements: Vec<Agreement>,
     /// The subject's schemas, by version from 1.
     schemas: Vec<AvroSchema>,
-    /// Those that somebody has suspended.
     suspended: BTreeSet<AgreementNumber>,
 }
 
-/// Hashes are only compiled here, never made: any secret will do.
+/// Hashes are compiled here but never computed: any secret will do.
 pub(super) fn any_secret() -> anyhow::Result<NetworkSecret> {
     Ok(NetworkSecret::new(vec![0; 32])?)
 }
 
 impl ChannelContextArgs {
-    /// The channels that are there; of a router those that are named.
+    /// All declared channels; from a router only the named ones.
     pub async fn read(&self, channels: &[ChannelName]) -> anyhow::Result<Vec<ChannelContext>> {
         match (&self.declared, &self.router, &self.identity) {
             (Some(dir), _, _) => {
@@ -112,7 +111,7 @@ impl ChannelContext {
         Ok(Self { channel: answer.channel, agreements, schemas, suspended })
     }
 
-    /// Why an agreement gives nothing now, whatever it says; nothing where it is in force.
+    /// Why an agreement gives nothing now, whatever its terms; nothing where it is in force.
     pub fn idle(&self, agreement: &Agreement) -> Option<String> {
         let at = now();
         if self.suspended.contains(&agreement.number) {
@@ -126,20 +125,20 @@ impl ChannelContext {
         }
     }
 
-    /// The same behind a consumer's name.
+    /// The same reason in brackets, to follow a consumer's name.
     pub fn idle_in_brackets(&self, agreement: &Agreement) -> String {
         self.idle(agreement).map_or_else(String::new, |why| format!(" (gives nothing now: {why})"))
     }
 
-    /// Why a router would not register a schema, at the level that it has unless it was told another; an error where that can be
-    /// no schema of the channel at all.
+    /// Why a router would refuse a schema at its default level; an error where it can be no schema of the channel at
+    /// all.
     pub fn refuses(&self, proposed: &AvroSchema) -> anyhow::Result<Option<String>> {
         ChangeCodec::new(proposed)?;
         KeyDeriver::new(&self.channel.key, proposed)?;
         Ok(judge(Level::Backward, &self.schemas, proposed).err().map(|error| error.to_string()))
     }
 
-    /// The schema that an agreement was written against. Declarations have the newest alone.
+    /// The schema that an agreement was written against. Declarations have only the newest.
     pub fn schema(&self, agreement: &Agreement) -> anyhow::Result<&AvroSchema> {
         let version = agreement.schema_version;
         let index = usize::try_from(version.get()).ok().and_then(|version| version.checked_sub(1));

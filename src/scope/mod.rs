@@ -1,4 +1,4 @@
-//! `dit scope`: what agreements permit, looked at before anybody receives by them.
+//! `dit scope`: shows what agreements permit before anybody receives by them.
 //!
 //! Owns the words of lint and diff. It decides nothing, and changes nothing.
 
@@ -31,12 +31,12 @@ pub struct ScopeArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum ScopeCommand {
-    /// Finds what an agreement says that its writer can hardly mean: rows that can never match, or always do, clauses
-    /// that change nothing, fields that are not there, keys that leave as hashes.
+    /// Finds terms of an agreement that its writer can hardly mean: rows that can never match, or always do, clauses
+    /// that change nothing, fields that do not exist, keys that leave as hashes.
     Lint(LintArgs),
     /// Shows, before a schema is registered, which agreements it would suspend, and what each consumer would see.
     Diff(DiffArgs),
-    /// Runs a proposed agreement over what a channel's log holds, or over what comes, and tells counts alone.
+    /// Runs a proposed agreement over what a channel's log holds, or over new events, and shows counts alone.
     Shadow(ShadowArgs),
 }
 
@@ -44,7 +44,7 @@ enum ScopeCommand {
 struct LintArgs {
     #[command(flatten)]
     context: ChannelContextArgs,
-    /// Agreements that are not declared yet, as JSON; without any, all that are there.
+    /// Agreements that are not declared yet, as JSON; without any, all existing ones.
     drafts: Vec<PathBuf>,
 }
 
@@ -71,9 +71,9 @@ struct ShadowArgs {
     /// An operator's certificate; the key is expected beside it as `<stem>-key.pem`, the authority as `ca.pem`.
     #[arg(long, value_name = "FILE")]
     identity: PathBuf,
-    /// The proposed agreement, as JSON; beside the one of its number that stands, if there is one.
+    /// The proposed agreement, as JSON; it is compared with the existing one of its number, if there is one.
     agreement: PathBuf,
-    /// From where: earliest, a time with its offset as 2026-11-01T00:00:00+02:00, or latest for what comes.
+    /// From where: earliest, a time with its offset as 2026-11-01T00:00:00+02:00, or latest for new events.
     #[arg(long, default_value = "earliest")]
     from: String,
     /// How long it may take, at most a minute.

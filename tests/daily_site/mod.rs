@@ -15,7 +15,7 @@ pub(crate) fn site(dir: &std::path::Path) -> Site {
     site_of(dir, env!("CARGO_BIN_EXE_dit"))
 }
 
-/// The same with another command in place of `dit`.
+/// A site with another command in place of `dit`.
 pub(crate) fn site_of(dir: &std::path::Path, dit: &str) -> Site {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
     let channel = serde_json::json!({"name": "register", "kind": "distribution", "owner": "4000", "partitions": 3,

@@ -15,7 +15,7 @@ mod who;
 
 use std::path::Path;
 
-/// What `dit` says when it is typed in a folder, and its exit code.
+/// Runs `dit` in a folder; its exit code and its output.
 fn typed(dir: &Path, words: &[&str]) -> (Option<i32>, String) {
     support::site::typed(env!("CARGO_BIN_EXE_dit"), dir, words).unwrap()
 }

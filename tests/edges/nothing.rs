@@ -1,4 +1,4 @@
-//! Nothing is green on nothing.
+//! An empty input is never a success.
 
 use support::site::eventually;
 
@@ -51,7 +51,7 @@ fn what_there_is_not_is_never_well() {
     assert_eq!(typed(dir, &demo("good.csv")).0, Some(0));
 }
 
-/// A register of which a part cannot be read: held in part, or altogether, and told wherever people look.
+/// A register that cannot be read in part, or rows that are parked: every place where people look shows it.
 #[test]
 fn what_is_held_or_parked_is_told_wherever_people_look() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,7 +68,7 @@ fn what_is_held_or_parked_is_told_wherever_people_look() {
     let fresh = looked_at();
     assert_eq!(metric("dit_producer_register_partial"), 0.0);
     let (text, _) = daily_site::register(0);
-    // An open quote in the middle: the rows before it count, those behind it stay as they are.
+    // An open quote in the middle: the rows before it count, those after it stay as they are.
     let half = text.len() / 2;
     let cut = text[..half].rfind('\n').unwrap();
     site.drop_file("half.csv", &format!("{}\n\"open{}", &text[..cut], &text[cut..])).unwrap();
@@ -76,7 +76,7 @@ fn what_is_held_or_parked_is_told_wherever_people_look() {
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
     eventually("whoever watches sees it", || Ok(metric("dit_producer_register_partial") > 0.0)).unwrap();
     assert!(fresh > 0.0 && looked_at() <= fresh, "the source was not looked at as a whole");
-    // Rows that cannot be read are told, and their keys stay as they were.
+    // Rows that cannot be read are reported, and their keys stay as they were.
     let ragged: String = text
         .lines()
         .enumerate()

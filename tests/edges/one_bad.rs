@@ -35,7 +35,7 @@ fn declarations_that_are_wrong_in_many_ways_keep_no_router_down() {
             log.lines().filter(|line| line.contains("a declaration is passed over") && line.contains(name));
         assert!(told.count() == 1, "{name}: {log}");
     }
-    // Before the start, a person would have been told of all of them at once.
+    // `dit check` shows all of them at once, before the start.
     let (code, said) = typed(dir.path(), &["check", "declared"]);
     assert!(code == Some(1) && said.lines().count() >= 9, "{said}");
 }
@@ -46,7 +46,7 @@ fn a_bad_file_and_a_bad_agreement_stop_no_good_one() {
     let site = site(dir.path());
     let config = site.path("consumer.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    // One that is nobody's, one that is another's, and one whose database is not there.
+    // One that does not exist, and one whose database does not exist either.
     let more = "[[agreement]]\nnumber = \"A-404\"\nchannel = \"register\"\n\n[[agreement]]\nnumber = \"A-405\"\nchannel = \"register\"\n\
         postgres.url = \"postgresql://nobody@127.0.0.1:1/none\"\n";
     std::fs::write(&config, format!("{text}\n{more}")).unwrap();
@@ -90,7 +90,7 @@ fn a_second_agent_in_the_same_folder_is_refused_and_the_first_goes_on() {
     assert!(running.values_mut().all(support::site::Process::is_running));
 }
 
-/// Names that PostgreSQL has itself, names that are too long for it, and too many of them.
+/// Names that PostgreSQL uses itself, names that are too long for it, and too many of them.
 #[test]
 fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {
     let dir = tempfile::tempdir().unwrap();
@@ -124,7 +124,7 @@ fn a_table_that_cannot_be_made_is_told_by_name_and_one_that_can_is_verified() {
         &["demo", "--register", "many.csv", "--key", "id", "--territory", "t", "--postgres", &database],
     );
     assert!(code == Some(2) && said.contains("more than a table of PostgreSQL takes"), "{said}");
-    // What can be known before the start is told by `dit check`.
+    // `dit check` shows what can be known before the start.
     let fields: Vec<String> = (0..1_600).map(|n| format!("\"f{n}\": \"keep\"")).collect();
     let agreement = format!(
         "{{\"number\": \"A\", \"version\": 1, \"provider\": \"1\", \"consumer\": \"2\", \"channel\": \"c\", \"purpose\": \"p\",

@@ -28,7 +28,7 @@ impl Forger {
         Self { authority_pem: read("ca.pem"), key_pem: read("ca-key.pem"), base: site.agents() }
     }
 
-    /// What the router says to a certificate that its own authority has signed.
+    /// The router's answer to a certificate that its own authority has signed.
     async fn asked(&self, params: CertificateParams) -> Result<(), ClientError> {
         let key = KeyPair::generate().unwrap();
         let issuer =
@@ -79,7 +79,7 @@ async fn a_certificate_names_one_of_ours_and_no_other() {
         let code = refusal(forger.asked(named(&names)).await).unwrap_or_else(|e| panic!("{what}: {e:#}"));
         assert_eq!(code, ErrorCode::CertificateForeign, "{what}");
     }
-    // What the handshake alone refuses.
+    // The handshake itself refuses these.
     let mut for_servers = named(&[uri(AGENT)]);
     for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let mut early = named(&[uri(AGENT)]);
@@ -104,7 +104,7 @@ async fn a_connection_ends_with_the_certificate_that_opened_it() {
     let base = format!("https://{}", network.router.address());
     let client = Client::new(&base, &identity).unwrap();
     let mut stream = Stream::open(&client, "A-1", "latest").await.unwrap();
-    // It would stay open for as long as anybody likes.
+    // Without the certificate's end, it would stay open.
     let ended = tokio::time::timeout(Duration::from_secs(20), stream.until(|_| false)).await.unwrap();
     assert!(std::time::SystemTime::now() >= soon - Duration::from_secs(1), "{ended:?}");
     assert!(matches!(send(client.get("/v1/me")).await, Err(ClientError::Unreachable(_))));

@@ -1,11 +1,11 @@
-//! What lies on disks: rows and keys are for nobody else.
+//! Files on disks: nobody but their owner may read rows and keys.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::daily_site;
 
-/// Everything below a folder that others than its owner could read.
+/// Everything below a folder that users other than its owner could read.
 fn open_to_others(dir: &Path, found: &mut Vec<String>) {
     let mode = std::fs::symlink_metadata(dir).unwrap().permissions().mode();
     if mode & 0o077 != 0 {
@@ -39,7 +39,7 @@ fn registers_and_replicas_lie_closed() {
     for folder in ["log", "producer", "consumer", "drop/taken"] {
         open_to_others(&site.path(folder), &mut found);
     }
-    // What was dropped keeps its own rights; its folder is closed.
+    // Dropped files keep their own rights; their folder is closed.
     found.retain(|path| !path.contains("/drop/taken/"));
     assert!(found.is_empty(), "{found:#?}");
     assert!(site.log("consumer").contains("they are closed now"), "{}", site.log("consumer"));

@@ -1,5 +1,5 @@
-//! An attacker's doing: on the wire, with certificates, with requests, with what is shown to people. Honest agents do not
-//! feel it.
+//! Attacks on the wire, with certificates, with requests, and with text that people see. Honest agents do not feel
+//! them.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What is asked for: by the ten risks of the OWASP API Security list of 2023, as far as they fit. Each situation is numbered.
+//! Hostile requests, by the ten risks of the OWASP API Security list of 2023, as far as they fit. Each situation is
+//! numbered.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ fn refused(outcome: Result<impl Sized, ClientError>) -> ErrorCode {
     refusal(outcome).unwrap()
 }
 
-/// Writes a request as it stands, over HTTP/1.1, and reads until the router ends the connection.
+/// Writes a request unchanged, over HTTP/1.1, and reads until the router ends the connection.
 async fn raw(attacker: &Attacker, text: &str) -> String {
     let stream = attacker.tls("http/1.1").await.unwrap();
     drip(stream, text, std::iter::empty()).await.answer
@@ -35,7 +36,7 @@ async fn nobody_reaches_what_is_anothers() {
             other => panic!("{number}: {other:?}"),
         }
     };
-    // 1: another's agreement is refused in the words for one that is nowhere.
+    // 1: the agreement of another participant is refused in the same words as one that does not exist.
     assert_eq!(detail("A-1").await, detail("A-9").await);
     // 2: the owner's routes of a channel, one by one.
     for path in ["", "/agreements", "/state"] {
@@ -45,14 +46,14 @@ async fn nobody_reaches_what_is_anothers() {
     let opening = json!({"epoch": "09".repeat(16), "replaces": null});
     let open = other.post("/v1/channels/register/partitions/0/openings").json(&opening);
     assert_eq!(refused(send(open).await), ErrorCode::NotPermitted);
-    // 3: a name is a name, however it is written.
+    // 3: other spellings of an agreement's number lead nowhere.
     for number in
         ["A-1%2f..%2fA-1", "..%2f..%2fme", "A-1%00", "a-1", "%EF%BC%A1-1", "A-1%20", &"A".repeat(8_000)]
     {
         let outcome = send(other.get(&format!("/v1/agreements/{number}/stream?from=state"))).await;
         assert!(matches!(outcome, Err(ClientError::Refused(..))), "{number}: {outcome:?}");
     }
-    // 4: partitions that are none.
+    // 4: partitions that do not exist.
     for partition in ["1", "-1", "4294967296", "0x0", "%30%30%00"] {
         let owner = network.client("4000/main").unwrap();
         let asked = owner.post(&format!("/v1/channels/register/partitions/{partition}/batches")).body("x");
@@ -67,7 +68,7 @@ async fn nobody_reaches_what_is_anothers() {
 async fn nobody_is_who_a_header_says() {
     let network = Network::opened().await.unwrap();
     let client = network.client("9001/main").unwrap();
-    // 5: what proxies and frameworks take for a name.
+    // 5: headers that proxies and frameworks take for a name.
     let mut asked = client.get("/v1/me");
     for name in [
         "x-forwarded-client-cert",
@@ -82,7 +83,7 @@ async fn nobody_is_who_a_header_says() {
     }
     let me: Me = send_json(asked.header("authorization", "Basic YWRtaW46YWRtaW4=")).await.unwrap();
     assert_eq!(me.agent.to_string(), "9001/main");
-    // 6: a method in a header is none.
+    // 6: a method in a header has no effect.
     let asked = client.get("/v1/me").header("x-http-method-override", "DELETE");
     assert_eq!(send_json::<Me>(asked).await.unwrap().agent.to_string(), "9001/main");
     // 7: without a certificate, and without TLS.
@@ -95,7 +96,7 @@ async fn nobody_is_who_a_header_says() {
     let plain =
         drip(nobody.socket().await.unwrap(), "GET /v1/me HTTP/1.1\r\nhost: r\r\n\r\n", std::iter::empty());
     assert!(!plain.await.answer.contains("HTTP/1.1 200"));
-    // 8: a router's certificate is no agent's, and nobody's but an operator's is an operator's.
+    // 8: a router's certificate is not an agent's, and only an operator's is an operator's.
     let hosts = vec!["127.0.0.1".to_owned()];
     let router = Subject::Router { name: "r2".to_owned(), hosts };
     let of = |base: String, subject: &Subject| {
@@ -119,7 +120,7 @@ async fn nobody_is_who_a_header_says() {
             assert_eq!(refused(send(asked).await), ErrorCode::NotPermitted, "{subject:?}");
         }
     }
-    // 9: the operators' routes are not there where agents ask.
+    // 9: the agents' listener does not have the operators' routes.
     let operator = of(agents, &Subject::Operator("o".to_owned()));
     for asked in [
         operator.put("/v1/agreements"),
@@ -142,7 +143,7 @@ async fn nobody_is_who_a_header_says() {
 async fn no_member_comes_in_and_no_field_goes_out_unnamed() {
     let mut network = Network::opened().await.unwrap();
     let operator = network.operator.clone();
-    // 11: members beside those that are asked for.
+    // 11: members other than the expected ones.
     let by = json!({"status": "suspended", "reason": "x", "by": "anna"});
     assert_eq!(
         refused(send(operator.post("/v1/agreements/A-1/status").json(&by)).await),
@@ -157,7 +158,7 @@ async fn no_member_comes_in_and_no_field_goes_out_unnamed() {
     let opening = json!({"epoch": "09".repeat(16), "replaces": null, "agent": "9001/main"});
     let open = owner.post("/v1/channels/register/partitions/0/openings").json(&opening);
     assert_eq!(refused(send(open).await), ErrorCode::RequestMalformed);
-    // 12: a member twice, and a parameter twice: neither the first nor the last is meant.
+    // 12: a member twice, and a parameter twice: neither the first nor the last counts.
     let twice = r#"{"status":"active","reason":"x","status":"revoked"}"#;
     let asked =
         operator.post("/v1/agreements/A-1/status").header("content-type", "application/json").body(twice);
@@ -172,19 +173,19 @@ async fn no_member_comes_in_and_no_field_goes_out_unnamed() {
         let outcome = send(consumer.get(&format!("/v1/agreements/A-1/stream?{query}"))).await;
         assert_eq!(refused(outcome), ErrorCode::RequestMalformed, "{query}");
     }
-    // 13: a field that no agreement names leaves in no form, and no name of it.
+    // 13: a field that no agreement names leaves in no form, nor does its name.
     network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
     network.materialised().await.unwrap();
     let mut stream = network.stream("9000/main", "state").await.unwrap();
     stream.until(|word| word == "end").await.unwrap();
     let bytes = String::from_utf8_lossy(&stream.bytes).to_lowercase();
     assert!(stream.rows().len() == 1 && !bytes.contains("secret"), "{bytes}");
-    // 14: nor may it be chosen.
+    // 14: nor can a request ask for it.
     let path = [("from", "state"), ("fields", "secret")];
     assert!(Stream::asking(&consumer, "A-1", &path).await.is_err());
 }
 
-/// API4: unrestricted consumption of resources. Situations 15 to 20; more of it is in `sockets`.
+/// API4: unrestricted consumption of resources. Situations 15 to 20; `sockets` has more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_large_deep_or_packed_is_refused_at_once() {
     let mut network = Network::opened().await.unwrap();
@@ -197,7 +198,7 @@ async fn what_is_large_deep_or_packed_is_refused_at_once() {
     // 16: a path without an end.
     let long = format!("GET /v1/{} HTTP/1.1\r\nhost: r\r\nconnection: close\r\n\r\n", "x".repeat(200_000));
     assert!(!raw(&known, &long).await.contains(" 200 "));
-    // 17: JSON of a hundred thousand floors, as a body and as a row predicate.
+    // 17: JSON of a hundred thousand levels, as a body and as a row predicate.
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let asked = network.operator.put("/v1/agreements").header("content-type", "application/json").body(deep);
     assert_eq!(refused(send(asked).await), ErrorCode::RequestMalformed);
@@ -215,7 +216,7 @@ async fn what_is_large_deep_or_packed_is_refused_at_once() {
         refused(send(owner.post(path).header("content-encoding", "gzip").body(packed)).await),
         ErrorCode::BatchMalformed
     );
-    // 19: a container whose codec packs, or whose block says that it is larger than it is.
+    // 19: a container whose codec compresses, or whose block claims to be larger than it is.
     let schema = apache_avro::Schema::parse_str("\"string\"").unwrap();
     let deflate = apache_avro::Codec::Deflate(apache_avro::DeflateSettings::default());
     let mut packed = apache_avro::Writer::with_codec(&schema, Vec::new(), deflate).unwrap();
@@ -234,17 +235,17 @@ async fn what_is_large_deep_or_packed_is_refused_at_once() {
     ] {
         assert_eq!(refused(network.post("4000/main", bytes).await), ErrorCode::BatchMalformed, "{what}");
     }
-    // 20: and what is good still counts.
+    // 20: a good batch still counts.
     network.publish(Op::Create, "a", None, Some(&row("a", "R"))).await.unwrap();
 }
 
-/// API7 and API8: forgery of the server's own requests, and what is misconfigured. Situations 21 to 25.
+/// API7 and API8: forgery of the server's own requests, and misconfiguration. Situations 21 to 25.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_router_asks_nobody_and_says_no_more_than_it_must() {
     let network = Network::opened().await.unwrap();
     let consumer = network.client("9000/main").unwrap();
     let owner = network.client("4000/main").unwrap();
-    // 21: a schema is what stands in the request: no address in it is looked up, and only its channel's owner registers.
+    // 21: a schema is the request's own text: no address in it is looked up, and only its channel's owner registers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/schema", listener.local_addr().unwrap());
     let path = "/registry/subjects/dit.register.log-value/versions";
@@ -256,7 +257,7 @@ async fn the_router_asks_nobody_and_says_no_more_than_it_must() {
     }
     let asked = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await;
     assert!(asked.is_err(), "the router asked {url}");
-    // 22: answers invite no browser, set nothing, and do not say what runs here.
+    // 22: answers invite no browser, set nothing, and do not name the software.
     let known = attacker(&network, Some("9000/main"));
     for asked in [
         "GET /v1/me",
@@ -289,7 +290,7 @@ async fn the_router_asks_nobody_and_says_no_more_than_it_must() {
         let answer = raw(&known, &smuggled).await;
         assert!(!answer.contains(" 200 "), "{lengths}: {answer}");
     }
-    // 24: a change of the protocol under way.
+    // 24: an upgrade of the protocol.
     let upgrade = "GET /v1/me HTTP/1.1\r\nhost: r\r\nconnection: upgrade, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n";
     assert!(!raw(&known, upgrade).await.contains(" 101 "));
     // 25: an address of another host, as a forward proxy would take it.
@@ -302,7 +303,7 @@ async fn the_router_asks_nobody_and_says_no_more_than_it_must() {
 async fn nothing_is_there_that_is_not_documented() {
     let network = Network::opened().await.unwrap();
     let client = network.client("9000/main").unwrap();
-    // 26: what others leave lying about.
+    // 26: routes that other software leaves open.
     let left = [
         "/metrics",
         "/debug/pprof",
@@ -322,7 +323,7 @@ async fn nothing_is_there_that_is_not_documented() {
         assert_eq!(refused(send(client.get(path)).await), ErrorCode::RouteUnknown, "{path}");
         assert_eq!(refused(send(network.operator.get(path)).await), ErrorCode::RouteUnknown, "{path}");
     }
-    // 27: each in our words, with every method.
+    // 27: unknown routes are refused in our words, with every method.
     for path in ["/", "/v1/nothing", "/v1/../me", "/registry"] {
         assert_eq!(refused(send(client.get(path)).await), ErrorCode::RouteUnknown, "{path}");
     }

@@ -1,4 +1,4 @@
-//! What people are shown, on terminals and in logs: whatever a register, a request or a name of a file says, it moves no
+//! Text that people see, on terminals and in logs: whatever a register, a request or a file's name says, it moves no
 //! cursor, begins no line and turns no text around.
 
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use crate::daily_site;
 /// Sets a terminal's title, clears its screen, begins a line that lies, and turns the rest around.
 const STRANGE: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\r\nA-1: up to date\u{9b}31m\u{85}\u{2028}\u{202e}\u{2066}y";
 
-/// Asserts that a text has nothing but signs and ends of lines, and none of these lies on a line of its own.
+/// Asserts that a text has no control characters but ends of lines, no turned text, and no line that lies.
 fn assert_plain(what: &str, text: &str) {
     let is_turning =
         |c: char| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
@@ -70,7 +70,7 @@ impl Play {
     }
 }
 
-/// Rows, headers and names of files that the provider's agent has something to say of.
+/// Drops files whose rows, headers and names the provider's agent reports.
 fn drop_strange_files(play: &Play) {
     let cell = STRANGE.replace('"', "");
     play.site
@@ -139,7 +139,7 @@ async fn nothing_that_is_shown_moves_a_cursor_or_begins_a_line() {
     let _: Json = send_json(operator.post("/v1/agreements/A-1/status").json(&body)).await.unwrap();
     play.said("consumer", "suspended");
     show("suspended");
-    // What a router is asked by whoever has a certificate.
+    // Requests that any holder of a certificate can send to a router.
     let agent = play.site.agent("9000/main").unwrap();
     for path in
         ["/v1/%1b%5b2J%0aA-1:%20up%20to%20date", "/v1/agreements/%1b%5b2J/stream?from=state", "/v1/me?%0a"]

@@ -15,7 +15,7 @@ use support::network::Network;
 use support::site::Site;
 use tokio::net::TcpStream;
 
-/// Sockets without a word that stand open at once.
+/// Silent sockets that are open at once.
 const SILENT: usize = 3_000;
 /// Requests that are measured, each over a connection of its own.
 const ASKED: usize = 60;
@@ -44,7 +44,7 @@ async fn silent_sockets_lock_nobody_out() {
         let stop = Arc::clone(&stop);
         let opened = Arc::clone(&opened);
         async move {
-            // Those that are turned away are replaced at once.
+            // New sockets replace the oldest at once.
             let mut silent = std::collections::VecDeque::new();
             while !stop.load(Ordering::Relaxed) {
                 if silent.len() >= SILENT {
@@ -67,11 +67,11 @@ async fn silent_sockets_lock_nobody_out() {
     println!(
         "a new connection is answered in {quiet:?}; beside {all} silent sockets in {flooded:?}, at most {longest:?}"
     );
-    // Without places of their own, honest handshakes waited for the ten seconds of the silent ones.
+    // Without places of their own, honest handshakes waited ten seconds for the silent ones.
     assert!(longest < Duration::from_secs(5), "{longest:?}");
 }
 
-/// Somebody with a certificate of this agent, or with none.
+/// An attacker with a certificate of this agent, or with none.
 pub(crate) fn attacker(network: &Network, agent: Option<&str>) -> Attacker {
     let issue = |agent: &str| network.authority.issue(&Subject::Agent(agent.parse().unwrap())).unwrap();
     let certificate = agent.map(issue);
@@ -116,7 +116,7 @@ async fn whoever_is_slow_is_ended() {
     assert!(longest < Duration::from_secs(5), "others waited for {longest:?}");
 }
 
-/// Opens requests and takes each back at once, until the router has had enough.
+/// Opens requests and resets each at once, until the router ends the connection.
 async fn reset_rapidly(attacker: &Attacker) -> (usize, String) {
     let mut requests = attacker.http2(65_535).await.unwrap();
     for count in 0..200_000 {
@@ -144,7 +144,7 @@ async fn rapid_resets_end_their_own_connection_and_no_others() {
     }
 }
 
-/// A request's status and body, as far as the window lets it come.
+/// Sends a request; its status, and its body as far as the window lets it come.
 async fn ask(
     requests: &mut h2::client::SendRequest<Bytes>,
     request: http::Request<()>,
@@ -157,7 +157,7 @@ async fn ask(
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_windows_hold_a_few_answers_and_no_more() {
     let mut network = Network::opened().await.unwrap();
-    // More than waits for a connection that takes nothing.
+    // More than the router holds for a connection that takes nothing.
     for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         let row = support::network::row(key, &"J".repeat(400_000));
         network.publish(Op::Create, key, None, Some(&row)).await.unwrap();
@@ -180,7 +180,7 @@ async fn closed_windows_hold_a_few_answers_and_no_more() {
         assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{path}");
         drop(requests);
     }
-    // Their places are free when the connection is gone.
+    // Their places are free when the connection has ended.
     let stream = async || network.stream("9000/main", "state").await;
     let begun = Instant::now();
     let mut free = stream().await;
@@ -301,7 +301,7 @@ async fn an_address_whose_handshakes_fail_waits_and_no_other_does() {
     assert!(others < Duration::from_millis(100), "{others:?}");
 }
 
-/// A shell lets a process open 1,024 files unless somebody says otherwise.
+/// By default, a shell lets a process open 1,024 files.
 #[test]
 fn a_router_opens_as_many_sockets_as_it_may_need() {
     let dir = tempfile::tempdir().unwrap();

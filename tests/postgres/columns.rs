@@ -1,4 +1,4 @@
-//! What somebody hangs on a replica table: views on columns that go or change, triggers on rows.
+//! What a site adds to a replica table: views on columns that are removed or change, triggers on rows.
 
 use consumer_agent::sink::effect::Effect;
 use consumer_agent::sink::postgres::PostgresSink;
@@ -37,22 +37,22 @@ async fn views_stand_when_a_column_goes_or_becomes_another() {
     let view = "CREATE VIEW public.mine AS SELECT name, size AS how_large FROM dit.register";
     admin.batch_execute(view).await.unwrap();
 
-    // The field is not given any more: what it held is gone, and the view stands.
+    // The field is no longer given: its values are removed, and the view stays.
     sink.begin(&schema(NAME)).await.unwrap();
     give_snapshot(&mut sink, one("a"), 6).await;
     assert_eq!(seen(&admin).await, [r#"{"name": "a", "how_large": null}"#]);
     assert_eq!(rows(&admin).await, [r#"{"name": "a", "size": null, "dit_key": "1"}"#]);
-    // It is no alteration by a person, and other rows come.
+    // This is no alteration by a person, and other rows come.
     let mut sink = begun(&place, &schema(NAME)).await;
     sink.apply(&batch(vec![upsert("1", one("b"))], 7)).await.unwrap();
     assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": null}"#]);
 
-    // It is given again.
+    // The field is given again.
     sink.begin(&full).await.unwrap();
     give_snapshot(&mut sink, row("b", Some(8)), 8).await;
     assert_eq!(seen(&admin).await, [r#"{"name": "b", "how_large": 8}"#]);
 
-    // It becomes another type: the view keeps what it was made of, which is empty.
+    // The field gets another type: the view keeps its old column, which is empty.
     let text = schema(&format!("{NAME},{TEXT_SIZE}"));
     sink.begin(&text).await.unwrap();
     let mut image = one("b");
@@ -62,7 +62,7 @@ async fn views_stand_when_a_column_goes_or_becomes_another() {
     let both = r#"{"name": "b", "size": "large", "dit_key": "1", "dit_aside_1": null}"#;
     assert_eq!(rows(&admin).await, [both]);
 
-    // Once nothing stands on it, it goes with the next snapshot.
+    // Once no view needs the old column, the next snapshot removes it.
     admin.batch_execute("DROP VIEW public.mine").await.unwrap();
     let mut sink = begun(&place, &text).await;
     give_snapshot(&mut sink, image, 10).await;
@@ -97,7 +97,7 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
         words.sort();
         words
     };
-    // The same again, by a snapshot and by what comes: nobody hears of it, and no row is lost.
+    // The same rows again, by a snapshot and by live changes: no trigger fires, and no row is lost.
     sink.apply(&batch(snapshot(row("c", Some(9))), 6)).await.unwrap();
     sink.apply(&batch(rows_of(row("c", Some(9))).into(), 7)).await.unwrap();
     assert_eq!((heard().await, sink.row_count()), (vec![], 3));
@@ -105,7 +105,7 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
         async || -> i64 { admin.query_one("SELECT count(*) FROM dit.dit_kept", &[]).await.unwrap().get(0) };
     assert_eq!(notes().await, 0, "outside a snapshot nothing is noted");
     let before = rows(&admin).await;
-    // One row changes in a snapshot that is taken up again after its agent ended.
+    // One row changes in a snapshot that is continued after its agent ended.
     let begun_pass = [vec![Effect::BeginSnapshot], rows_of(row("c", None)).into()].concat();
     sink.apply(&Batch { effects: begun_pass, cursor: None, freshness: None }).await.unwrap();
     let format =
@@ -116,7 +116,7 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
     assert_eq!(format().await, 1);
     assert_eq!(heard().await, ["INSERT 3", "UPDATE 3"], "an upsert tries to insert first");
     assert_eq!((rows(&admin).await.len(), rows(&admin).await[..2].to_vec()), (3, before[..2].to_vec()));
-    // What a snapshot does not bring goes, though an earlier one had found it as it was.
+    // A snapshot removes rows that it does not bring, even if an earlier one had found them as they were.
     let two = vec![
         Effect::BeginSnapshot,
         upsert("1", row("a", Some(7))),
@@ -129,7 +129,7 @@ async fn triggers_hear_of_rows_that_change_and_of_no_others() {
     assert_eq!(kept.get::<_, i64>(0), 0);
 }
 
-/// Names that the agent's own statements use are nobody else's loss.
+/// Columns may have names that the agent's own statements use.
 #[tokio::test]
 async fn columns_may_be_called_like_what_the_statements_call_theirs() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;

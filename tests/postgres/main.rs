@@ -126,7 +126,7 @@ async fn rows_and_cursor_move_together_and_are_found_again() {
     assert_eq!((second.cursor(), second.row_count()), (Some(cursor(8)), 2));
     second.begin(&head).await.unwrap();
     second.apply(&batch(vec![upsert("4", row("d", None))], 9)).await.unwrap();
-    // The first knows nothing of that: it must not turn the second back.
+    // The first agent knows nothing of that: it must not undo the second one's rows.
     let turned = first.apply(&batch(vec![Effect::Remove { key: "4".to_owned() }], 9)).await;
     assert!(turned.unwrap_err().to_string().contains("another agent writes table dit.register"));
     assert_eq!(rows(&admin).await.len(), 3);
@@ -173,7 +173,7 @@ async fn a_pass_leaves_only_what_it_brought_and_fields_go_with_the_schema() {
         ]
     );
     assert_eq!(sink.row_count(), 2);
-    // What the agent itself left, it takes again.
+    // The agent accepts the table that it left itself.
     drop(self::begun(&place, &narrow).await);
 }
 

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::{NAME, SIZE, batch, begun, cursor, database, row, rows, schema, upsert};
 
-/// A table of which a person has said that no size is above 99.
+/// A table with a person's constraint: no size is above 99.
 pub(crate) async fn constrained(place: &PostgresTarget, admin: &Client) -> PostgresSink {
     let sink = begun(place, &schema(&format!("{NAME},{SIZE}"))).await;
     admin.batch_execute("ALTER TABLE dit.register ADD CHECK (size < 100)").await.unwrap();
@@ -32,7 +32,7 @@ async fn a_refused_row_waits_by_its_key_and_the_others_flow() {
     snapshot.extend([upsert("k\0", row("d", None)), Effect::EndSnapshot]);
     sink.apply(&batch(snapshot, 5)).await.unwrap();
     assert_eq!((sink.row_count(), sink.parked_count(), sink.cursor()), (2_997, 3, Some(cursor(5))));
-    // What would fit waits behind what does not; another key's does not wait.
+    // A good row waits behind a refused one of its key; a row of another key does not wait.
     let later = vec![upsert("2", row("b", Some(50))), upsert("3", row("e", None))];
     sink.apply(&batch(later, 6)).await.unwrap();
     assert_eq!(keys().await, [of("1", 0), of("2", 1), of("k\0", 0)]);
@@ -40,7 +40,7 @@ async fn a_refused_row_waits_by_its_key_and_the_others_flow() {
     assert!(reasons[0].contains("22021") && reasons[1].contains("23514"), "{reasons:?}");
     assert_eq!(rows(&admin).await.iter().filter(|row| row.contains(r#""name": "e""#)).count(), 1);
 
-    // Another agent goes on where this one was, and does what a person has decided.
+    // Another agent continues from here, and does what a person has decided.
     drop(sink);
     let mut sink = begun(&place, &schema(&format!("{NAME},{SIZE}"))).await;
     assert_eq!(sink.parked_count(), 3);
@@ -49,7 +49,7 @@ async fn a_refused_row_waits_by_its_key_and_the_others_flow() {
     assert_eq!(decide(&place, &number, Decision::Retry, Some(&["none".to_owned()])).await.unwrap(), 0);
     sink.apply(&batch(vec![], 7)).await.unwrap();
     assert_eq!((sink.row_count(), keys().await), (2_998, vec![of("k\0", 0)]));
-    // It is tried, refused, and parked again; what is gone from the register waits for nothing.
+    // The row is tried, refused, and parked again; a row that the register removes is not parked any more.
     assert_eq!(decide(&place, &number, Decision::Retry, None).await.unwrap(), 1);
     sink.apply(&batch(vec![], 8)).await.unwrap();
     assert_eq!((sink.parked_count(), keys().await), (1, vec![of("k\0", 0)]));
@@ -90,7 +90,7 @@ async fn what_was_dropped_gives_way_to_what_waited_and_a_snapshot_tries_all_anew
     assert_eq!(left, ["2"], "3 is gone from the register");
 }
 
-/// Constraints that wait for the commit refuse rows, not batches.
+/// Constraints that are checked at the commit refuse rows, not batches.
 #[tokio::test]
 async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
@@ -99,7 +99,7 @@ async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
     let add = "ALTER TABLE dit.register ADD UNIQUE (size) DEFERRABLE INITIALLY DEFERRED,
         ADD FOREIGN KEY (name) REFERENCES dit.register (dit_key) DEFERRABLE INITIALLY DEFERRED";
     admin.batch_execute(add).await.unwrap();
-    // Each row leans on the one before it, the first on itself.
+    // Each row refers to the one before it, the first to itself.
     let leaning = |n: i64, size: i64| upsert(&n.to_string(), row(&(n - 1).max(1).to_string(), Some(size)));
     let snapshot = [
         vec![Effect::BeginSnapshot],
@@ -108,7 +108,7 @@ async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
     ];
     sink.apply(&batch(snapshot.concat(), 5)).await.unwrap();
     assert_eq!((sink.row_count(), sink.parked_count()), (40, 0));
-    // What is right only as a whole is taken as a whole.
+    // Rows that are right only together are taken together.
     sink.apply(&batch(vec![leaning(1, 2), leaning(2, 1)], 6)).await.unwrap();
     assert_eq!((sink.row_count(), sink.parked_count()), (40, 0));
 
@@ -123,7 +123,7 @@ async fn a_row_that_a_deferred_constraint_refuses_is_parked_like_any_other() {
         if a == "a" && foreign.contains("23503") && b == "b" && unique.contains("23505")),
         "{reasons:?}"
     );
-    // What it leans on has come.
+    // The row that it refers to has come.
     sink.apply(&batch(vec![upsert("nowhere", row("1", None))], 8)).await.unwrap();
     assert_eq!(decide(&place, &number, Decision::Retry, None).await.unwrap(), 2);
     sink.apply(&batch(vec![], 9)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Rows of every type are read back as they were written, as a comparison does.
+//! Rows of every type are read back as they were written, as for a reconciliation.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ fn typed(seed: i64) -> Vec<u8> {
     for number in [seed * 11, seed * 3_601_007 % 86_400_000, seed * 777_777_777, seed * 777_777_777_777] {
         put_long(&mut image, number);
     }
-    // Halves of a microsecond go both ways.
+    // Halves of a microsecond are rounded both ways.
     put_long(&mut image, seed * 1_000_500);
     put_long(&mut image, seed * 1_000_000_001_500);
     put_long(&mut image, 3);
@@ -70,7 +70,7 @@ fn typed(seed: i64) -> Vec<u8> {
 #[tokio::test]
 async fn rows_are_read_back_as_they_were_written_whatever_their_types() {
     let (admin, place) = database(&Postgres::shared().unwrap()).await;
-    // What the server's own defaults are does not count.
+    // The server's own defaults do not count.
     let odd = "ALTER ROLE agent SET timezone = 'Europe/Riga'; ALTER ROLE agent SET datestyle = 'German, DMY';
         ALTER ROLE agent SET bytea_output = 'escape'; ALTER ROLE agent SET extra_float_digits = -3";
     let head = schema(TYPES);

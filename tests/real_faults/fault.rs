@@ -1,4 +1,4 @@
-//! What goes wrong, in turn and at random.
+//! The faults, in turn and at random.
 //!
 //! Owns the kinds of faults and the plan that a seed gives.
 
@@ -21,7 +21,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// All that there is.
+    /// All parts of the network.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let brokers = (0..3).map(Self::Broker);
         let routers = (0..2).map(Self::Router);
@@ -41,20 +41,20 @@ impl Part {
     }
 }
 
-/// What happens to it.
+/// The harm that a part suffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Harm {
     /// kill -9, and started again.
     Killed,
     /// Asked to end, and started again.
     Stopped,
-    /// Stands still, and goes on.
+    /// Stands still, and continues.
     Paused,
-    /// Nobody reaches it, it reaches nobody.
+    /// It reaches no host, and no host reaches it.
     CutOff,
     /// These two do not reach each other.
     CutFrom(Part),
-    /// What it sends there is lost; what comes from there arrives.
+    /// Packets from it to that part are lost; packets from there arrive.
     Unheard(Part),
 }
 
@@ -109,7 +109,7 @@ fn in_turn() -> Vec<(Part, Harm)> {
     each
 }
 
-/// So many faults, in rounds: each kind in turn, as far as they go, then at random, sometimes two at a time.
+/// So many faults, in rounds: first each kind in turn, then kinds at random, sometimes two at a time.
 pub(crate) fn plan(seed: u64, count: usize) -> Vec<Vec<Fault>> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
@@ -123,7 +123,7 @@ pub(crate) fn plan(seed: u64, count: usize) -> Vec<Vec<Fault>> {
         Fault { part, harm, lasts: Duration::from_millis(u64::try_from(millis).unwrap_or(0)) }
     };
     let mut rounds: Vec<Vec<Fault>> = Vec::new();
-    // Fewer than there are kinds: spread over all of them.
+    // If there are fewer faults than kinds, they are spread over all of these.
     let first = draw(all.len());
     let stride = all.len().div_ceil(count.max(1));
     let turns = (0..all.len().min(count)).map(|turn| (first + turn * stride.max(1)) % all.len());

@@ -1,4 +1,4 @@
-//! The registers' changes, step after step, into the folders that the providers' agents look at.
+//! The registers' changes, step after step, into the drop folders of the providers' agents.
 //!
 //! Owns the pace, and how far it runs ahead of an agent that takes nothing. It must know nothing of faults.
 
@@ -12,14 +12,14 @@ use tokio::sync::oneshot;
 
 use crate::register::{Changed, History, Register, Side, change_file};
 
-/// A commit of the register every so often.
+/// Between two commits of the register.
 const PACE: Duration = Duration::from_millis(1_000);
-/// Files that an agent may leave lying.
+/// The most files that may wait for an agent.
 const BACKLOG: usize = 30;
 
 pub(crate) type Registers = BTreeMap<Side, Register>;
 
-/// The changes on their way.
+/// The changes under way.
 pub(crate) struct Flow {
     registers: Arc<Mutex<Registers>>,
     dir: PathBuf,
@@ -52,7 +52,7 @@ impl Flow {
     /// Makes no further changes; how many steps were made.
     pub(crate) async fn end(&mut self) -> anyhow::Result<u64> {
         let (stop, work) = self.running.take().context("it has ended")?;
-        // Where it has ended by itself it tells why.
+        // If the work has ended by itself, its result says why.
         let _ended = stop.send(());
         work.await?
     }
@@ -110,7 +110,7 @@ async fn run(
     }
 }
 
-/// One provider gives the whole register each time, the other what has changed.
+/// One provider gives the whole register each time, the other only the changes.
 fn text(side: Side, register: &Register, changes: &[Changed]) -> anyhow::Result<String> {
     match side {
         Side::Federal => register.as_file(),

@@ -31,13 +31,13 @@ use crate::replicas::Replicas;
 
 /// Faults of the short form.
 const FAULTS: usize = 10;
-/// Recoveries from nothing, for comparison.
+/// Recoveries without a fault, for comparison.
 const NOTHINGS: usize = 10;
 /// How long everything may take to be right again.
 const LIMIT: Duration = Duration::from_secs(240);
-/// How often is looked.
+/// Between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What no process may ever say: it would mean that something was healed behind the test's back.
+/// Texts that no process may ever log: each tells of a repair that would hide an error from the test.
 const HEALED: [&str; 3] = ["before image", "reopens the channel", "begins again"];
 
 #[test]
@@ -45,7 +45,7 @@ fn nothing_is_lost_repeated_or_out_of_turn_whatever_fails() {
     if let Some(why) = hosts::cannot_be_made() {
         return eprintln!("LEFT OUT: real faults on hosts of their own: {why}");
     }
-    // Inside there is no network but its own.
+    // Inside there is no other network, so Kafka is fetched before.
     Kafka::fetch().unwrap();
     let inside = ["--exact", "--ignored", "--nocapture", "in_a_network_of_its_own"];
     let ended = hosts::alone(&std::env::current_exe().unwrap()).args(inside).status().unwrap();
@@ -111,7 +111,7 @@ impl Run {
         }
         let steps = self.flow.end().await?;
         until("every file is taken", async || self.flow.is_taken()).await?;
-        // What was made last is less than what comes next: the marks' own numbers are the last.
+        // No change comes after these: replicas must be past the number before the last step's marks.
         let last = self
             .flow
             .changes()
@@ -130,11 +130,11 @@ impl Run {
         Ok(())
     }
 
-    /// Some faults at once; each begins, lasts and ends, then everything must be right again.
+    /// Some faults at once; each begins, lasts and ends, then all replicas must be right again.
     async fn fail(&mut self, round: &[Fault]) -> anyhow::Result<()> {
         let words: Vec<String> = round.iter().map(ToString::to_string).collect();
         self.are_unbroken().await?;
-        // Who is asked to end can drain, and who starts again finds the others.
+        // A part that is asked to end can drain, and one that starts again finds the others.
         let mut ordered = round.to_vec();
         ordered.sort_by_key(|fault| !fault.ends_it());
         for fault in &ordered {
@@ -151,7 +151,7 @@ impl Run {
         };
         let took = self.recovered(&kind).await?;
         println!("{}: right again in {:.1} s", words.join(" and "), took.as_secs_f64());
-        // A router that cannot go on ends itself, and its supervisor starts it again; agents never end.
+        // A router that cannot continue ends itself, and its supervisor starts it again; agents never end.
         for part in self.network.ended() {
             anyhow::ensure!(matches!(part, Part::Router(_)), "{part:?} has ended by itself");
             println!("{part:?} has ended by itself; it is started again");
@@ -160,7 +160,7 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until every replica shows what was made after this moment.
+    /// Waits until every replica shows a change that was made after this moment.
     async fn recovered(&mut self, kind: &str) -> anyhow::Result<Duration> {
         let begun = Instant::now();
         let changes = self.flow.changes();
@@ -187,7 +187,7 @@ impl Run {
         Ok(())
     }
 
-    /// Every process is ready, every replica was compared with its part of the register and found equal, and nothing was healed.
+    /// Every process is ready, every replica was found equal to its part of the register, and no log tells of a repair.
     async fn are_well(&self) -> anyhow::Result<()> {
         self.are_unbroken().await?;
         for (part, url) in self.network.observed() {

@@ -19,9 +19,9 @@ use crate::flow::drop_folder;
 use crate::register::{COLUMNS, MARK, Side};
 
 const DOMAIN: &str = "test.dit";
-/// What stands before every topic.
+/// The prefix of every topic.
 pub(crate) const PREFIX: &str = "f.";
-/// What a consumer may have, by participant; the last keeps its replica in files.
+/// What each consumer may have; the last keeps its replica in files.
 pub(crate) const CONSUMERS: [Consumer; 3] = [
     Consumer {
         name: "CA",
@@ -35,13 +35,13 @@ pub(crate) const CONSUMERS: [Consumer; 3] = [
         fields: &["domain", "type", "organization", "city", "state", "contact", "n"],
     },
 ];
-/// A router that cannot begin is started again, as a supervisor does.
+/// How often a router that cannot begin is started, as by a supervisor.
 const STARTS: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Consumer {
     pub(crate) name: &'static str,
-    /// The rows it may have; all without one.
+    /// The state whose rows it may have; all rows without one.
     pub(crate) state: Option<&'static str>,
     pub(crate) fields: &'static [&'static str],
 }
@@ -75,7 +75,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Brokers and PostgreSQL run, the others are configured.
+    /// Starts brokers and PostgreSQL, and configures the others.
     pub(crate) async fn make(dir: &Path, dit: &str) -> anyhow::Result<Self> {
         let hosts = Part::all().zip(11..).map(|(part, number)| Ok((part, Host::make(&name(part), number)?)));
         let hosts = hosts.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
@@ -216,7 +216,7 @@ impl Network {
         self.hosts.get(&part).context("a host")
     }
 
-    /// Where a process tells how it is.
+    /// The URLs at which processes report metrics and health.
     pub(crate) fn observed(&self) -> BTreeMap<Part, String> {
         let told = |(part, host): (&Part, &Host)| (*part, format!("http://{}:9445", host.address()));
         self.hosts
@@ -226,7 +226,7 @@ impl Network {
             .collect()
     }
 
-    /// What a process has said.
+    /// The log of a process.
     pub(crate) fn log(&self, part: Part) -> String {
         std::fs::read_to_string(self.dir.join(format!("{}.log", name(part)))).unwrap_or_default()
     }
@@ -318,9 +318,9 @@ impl Network {
         }
     }
 
-    /// Everything ends, asked to.
+    /// Asks everything to end.
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
-        // Those that receive first: what a drain of theirs needs is still there.
+        // Consumers first: what their drain needs still runs.
         for part in self.processes.keys().rev().copied().collect::<Vec<_>>() {
             self.stop(part)?;
         }
@@ -335,7 +335,7 @@ pub(crate) fn agreement(consumer: &Consumer, side: Side) -> String {
     format!("{}-{}", consumer.name, side.name())
 }
 
-/// A part's host, configuration and log.
+/// The name of a part's host, configuration and log.
 fn name(part: Part) -> String {
     match part {
         Part::Broker(number) => format!("broker{number}"),

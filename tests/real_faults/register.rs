@@ -1,7 +1,8 @@
-//! The .gov register as two providers keep it, one commit after another: what is federal, and all the rest.
+//! The .gov register as two providers keep it, one commit after another: the federal part, and the rest.
 //!
-//! Owns what each register was at each moment. Every change has a number of its own in the row, so that a loss, a repeat or
-//! a wrong order shows in whatever got there. Some rows are marks: they change with every step, one in each partition.
+//! Owns the contents of each register at each moment. Every change has a number of its own in the row, so that a loss,
+//! a repeat or a wrong order shows in the result. Some rows are marks: they change with every step, one in each
+//! partition.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +21,7 @@ pub(crate) const MARK: &str = "~mark";
 
 pub(crate) type Cells = [String; 6];
 
-/// Whose register a row is in.
+/// The provider whose register a row is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
     Federal,
@@ -30,7 +31,7 @@ pub(crate) enum Side {
 impl Side {
     pub(crate) const BOTH: [Self; 2] = [Self::Federal, Self::Local];
 
-    /// Its provider, and its channel.
+    /// The name of its provider and of its channel.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Federal => "federal",
@@ -64,17 +65,16 @@ pub(crate) struct Changed {
     pub(crate) row: Arc<Row>,
 }
 
-/// One provider's register and all that has happened to each key.
+/// One provider's register, and all changes of each key.
 #[derive(Debug, Default)]
 pub(crate) struct Register {
     pub(crate) rows: BTreeMap<String, Arc<Row>>,
     pub(crate) story: BTreeMap<String, Vec<Option<Arc<Row>>>>,
-    /// How many changes were made.
     pub(crate) changes: u64,
 }
 
 impl Register {
-    /// A row is now so, or gone; nothing where it is so already.
+    /// Sets or removes a row; nothing where it is so already.
     fn set(&mut self, key: &str, cells: Option<Cells>) -> Option<Changed> {
         let before = self.rows.get(key).cloned();
         let changed = match (&before, cells) {
@@ -149,7 +149,7 @@ impl From<Image> for Cells {
 /// A row's key, before and after.
 type RowChange = (String, Option<Cells>, Option<Cells>);
 
-/// Five years, forwards and then backwards and so on, without an end.
+/// Five years forwards, then backwards, and so on without an end.
 pub(crate) struct History {
     first: Vec<Cells>,
     commits: Vec<Vec<RowChange>>,

@@ -1,6 +1,6 @@
-//! The consumers' replicas as anybody sees them: tables by SQL, files by reading them.
+//! The consumers' replicas as any user sees them: tables by SQL, files by reading them.
 //!
-//! Owns looking, and in the tables a history of all that was ever written, which their own server keeps.
+//! Owns the reading, and for tables a history of every write, which their own server keeps.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const HISTORY: &str = "
         RETURN NULL;
     END $$;";
 
-/// What was written of one key: the number of the change and where the row is; nothing when it went.
+/// One write of a key: the number of the change, and the row's state and type; nothing for a removal.
 pub(crate) type Written = Option<(u64, String, String)>;
 
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl Replica {
         format!("\"{}\".\"{}\"", self.consumer.name, self.side.name())
     }
 
-    /// As the history calls it.
+    /// Its name in the history.
     pub(crate) fn name(&self) -> String {
         agreement(&self.consumer, self.side)
     }
@@ -76,7 +76,7 @@ impl Replica {
         Ok(rows)
     }
 
-    /// The number of the last change that every partition's mark shows.
+    /// The number of the last change that the marks of all partitions show.
     async fn reached(&self, client: &Client) -> anyhow::Result<u64> {
         if self.consumer.has_table() {
             let select =
@@ -95,7 +95,7 @@ impl Replica {
 }
 
 impl Replicas {
-    /// Those of all consumers; their schemas are made.
+    /// The replicas of all consumers; makes their schemas.
     pub(crate) async fn make(dir: &Path, database: &str) -> anyhow::Result<Self> {
         let client = connect(database).await?;
         client.batch_execute(HISTORY).await?;
@@ -111,7 +111,7 @@ impl Replicas {
         Ok(Self { each: CONSUMERS.into_iter().flat_map(both).collect(), database: database.to_owned() })
     }
 
-    /// From here on the server writes down what is written; `false` while a table is not made.
+    /// From now on the server records every write; `false` while a table does not exist.
     pub(crate) async fn write_down(&self) -> anyhow::Result<bool> {
         let client = connect(&self.database).await?;
         let tables: Vec<_> = self.each.iter().filter(|replica| replica.consumer.has_table()).collect();

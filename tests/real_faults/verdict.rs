@@ -1,6 +1,6 @@
-//! What became of every change: in the logs, in what was written into the tables, in the replicas.
+//! The result of every change: in the logs, in the writes to the tables, in the replicas.
 //!
-//! Owns the counts of what was lost, repeated, out of order or outside a scope. It counts by code of its own.
+//! Owns the counts of changes that were lost, repeated, out of order or outside a scope, by code of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,10 +23,10 @@ use crate::replicas::{Replica, Replicas, Written};
 
 /// Bytes of a log that are read at a time.
 const READ_AT_ONCE: usize = 1 << 20;
-/// Examples that are kept of what is wrong.
+/// The most examples of errors that are kept.
 const KEPT: usize = 10;
 
-/// What is wrong, and how often.
+/// The errors, and how many there are.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// Changes in the logs.
@@ -39,7 +39,7 @@ pub(crate) struct Verdict {
     pub(crate) outside: usize,
     /// Replicas that differ from their part of the register.
     pub(crate) unequal: usize,
-    /// Some of what is wrong, in words.
+    /// Some of the errors, in words.
     pub(crate) examples: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl Verdict {
         }
     }
 
-    /// Compares what a log counts of a key with what was made.
+    /// Compares the changes of a key that a log counts with those that were made.
     fn log(&mut self, key: &str, made: &[Option<u64>], counted: &[Option<u64>]) {
         self.counted += counted.len();
         if made == counted {
@@ -89,7 +89,7 @@ impl Verdict {
         self.say(|| format!("the log has of {key}: {counted:?}, made was {made:?}"));
     }
 
-    /// Compares what was written of a key with what its consumer was to get: the last word of each batch, in order.
+    /// Compares the writes of a key with those due to its consumer: the last change of each batch, in order.
     fn table(&mut self, consumer: &Consumer, key: &str, due: &[Option<u64>], written: &[Written]) {
         self.written += written.len();
         for (number, state, kind) in written.iter().flatten() {
@@ -166,7 +166,7 @@ pub(crate) async fn judge(
     Ok(verdict)
 }
 
-/// What a consumer is to get of a key's story: numbers of rows, and `None` where the row goes or leaves its part.
+/// The changes of a key that are due to a consumer: numbers of rows, and `None` where the row goes or leaves its part.
 fn due(consumer: &Consumer, story: &[Option<std::sync::Arc<Row>>]) -> Vec<Option<u64>> {
     let mut due = Vec::new();
     let mut was_in = false;
@@ -192,7 +192,7 @@ fn expected(replica: &Replica, register: &Register) -> BTreeMap<String, serde_js
     rows.map(|(key, row)| (key.clone(), as_json(row))).collect()
 }
 
-/// All that counts in a channel's log, by key in order: the change's number, or `None` for a delete.
+/// All changes that count in a channel's log, by key in order: the change's number, or `None` for a delete.
 async fn log_of(brokers: &str, side: Side) -> anyhow::Result<BTreeMap<String, Vec<Option<u64>>>> {
     let brokers = brokers.to_owned();
     let prefix = PREFIX.to_owned();

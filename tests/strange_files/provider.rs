@@ -1,4 +1,4 @@
-//! A provider's agent over a disk in memory: real files in, the rows that its events make out.
+//! A provider's agent over a disk in memory: takes real files, and gives the rows that its events make.
 //!
 //! Owns the folding of events into rows, by code of its own.
 
@@ -29,11 +29,11 @@ pub(crate) struct Provider {
     schema: AvroSchema,
     format: TableFormat,
     rows: Rows,
-    /// What of the outbox is in the rows.
+    /// The position in the outbox up to which the rows are folded.
     folded: u64,
 }
 
-/// Nothing is held: what is read is looked at.
+/// Holds nothing: the tests look at what is read.
 const OPEN: Guard = Guard { max_delete_percent: 100, max_change_percent: 100, max_parked_percent: None };
 
 /// A subject's schema from fields such as `id:string amount:{…}`, as JSON of name and type.
@@ -62,7 +62,7 @@ impl Provider {
         Self { files, agent, schema, format, rows: Rows::new(), folded: 0 }
     }
 
-    /// Reads files otherwise from now on.
+    /// Sets the format of later files.
     pub(crate) fn reads(&mut self, format: &str) {
         self.format = platform::config::parse(Path::new("format"), format).unwrap();
     }

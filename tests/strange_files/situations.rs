@@ -1,6 +1,6 @@
-//! Situations of the kinds that strangers reported, with data of our own: what stands in a file, and what of it gets out.
+//! Situations of the reported kinds, with data of our own: the contents of files, and the rows that come of them.
 //!
-//! Owns the table. A situation is some files in order, how they are told to be read, and the rows and places that must come of them.
+//! Owns the table. A situation is some files in order, their format, and the rows and locations that must come of them.
 
 use serde_json::{Value as Json, json};
 
@@ -98,7 +98,7 @@ fn logical(base: &str, logical: &str) -> Json {
     json!({"id": "string", "v": {"type": base, "logicalType": logical}})
 }
 
-/// What the reported cases say, with other data.
+/// The reported cases, with other data.
 fn as_reported() -> Vec<Situation> {
     let two = || json!([{"id": "1", "v": "a"}, {"id": "2", "v": "b"}]);
     let monday = ("1.csv", "id,v\n1,a\n2,b\n");
@@ -168,7 +168,7 @@ fn as_reported() -> Vec<Situation> {
     ]
 }
 
-/// What the other reported cases say.
+/// The other reported cases.
 fn as_reported_too() -> Vec<Situation> {
     let two = || json!([{"id": "1", "v": "a"}, {"id": "2", "v": "b"}]);
     let monday = ("1.csv", "id,v\n1,a\n2,b\n");
@@ -327,7 +327,7 @@ fn of_values() -> Vec<Situation> {
     ]
 }
 
-/// More of values that JSON writes, and of what is told.
+/// More of values in JSON, and of reports.
 fn of_more_values() -> Vec<Situation> {
     let none = || json!([]);
     vec![
@@ -415,7 +415,7 @@ fn of_changes() -> Vec<Situation> {
     ]
 }
 
-/// What a hostile reader of this code tried.
+/// Attacks that a hostile reader of this code tried.
 fn of_attacks() -> Vec<Situation> {
     let none = || json!([]);
     let one = || json!([{"id": "1", "v": "a"}]);
@@ -485,7 +485,7 @@ fn each_situation_gives_what_the_file_says_or_a_named_refusal() {
     .flatten()
     .collect();
     assert!(all.len() > 50);
-    // Each says what is wrong with it by itself.
+    // Each situation shows its own error.
     let fails =
         |one: &&Situation| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one.play())).is_err();
     let wrong: Vec<&str> = all.iter().filter(fails).map(|one| one.name).collect();

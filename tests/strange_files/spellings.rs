@@ -1,6 +1,6 @@
 //! One register, written as many programs write it: one replica, or a named refusal.
 //!
-//! Owns the writing. What must come of a real file is read from it by another parser than the agent's.
+//! Owns the writing. The expected rows of a real file are read from it by another parser than the agent's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ fn thirty_spellings_of_one_register_are_one_replica() {
     assert_eq!(provider.rows(), &rows);
 }
 
-/// A file that is not as was told gives rows of the register, or none: never others.
+/// A file that is not of the configured format gives rows of the register, or none: never others.
 #[test]
 fn a_spelling_that_was_not_told_is_refused_or_parked() {
     let table = register();
@@ -177,7 +177,7 @@ fn a_spelling_that_was_not_told_is_refused_or_parked() {
     }
 }
 
-/// A real file's rows by key, as another parser reads them; of keys with several rows none.
+/// A real file's rows by key, as another parser reads them, without keys that have several rows.
 fn read_by_another(
     text: &str,
     delimiter: u8,
@@ -207,7 +207,7 @@ fn read_by_another(
     ((names, rows), single.collect())
 }
 
-/// Takes a real file as it is and spelt otherwise: the rows are those that another parser reads.
+/// Takes a real file as it is and in other spellings: the rows are those that another parser reads.
 fn check(file: &Path, delimiter: char, header: Option<&[&str]>, key: &[&str]) {
     let bytes = std::fs::read(file).unwrap();
     let (text, _, has_errors) = UTF_8.decode(&bytes);

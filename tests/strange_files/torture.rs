@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// What whole files have said so far.
+/// The registers of all whole files so far.
 type Said = Arc<Mutex<BTreeSet<String>>>;
 
 struct Writer {
@@ -49,7 +49,7 @@ fn as_text(rows: &Rows) -> String {
 }
 
 impl Writer {
-    /// A whole register that nobody has seen: each row tells which one it is of.
+    /// A new whole register: each row says which one it is of.
     fn register(&mut self) -> Vec<u8> {
         self.round += 1;
         let round = self.round;
@@ -66,7 +66,7 @@ impl Writer {
         text.into_bytes()
     }
 
-    /// Writes in pieces, with a pause before each; whether it was not told to die on the way.
+    /// Writes in pieces, with a pause before each; `false` if the writer dies on the way.
     fn write(&mut self, file: &mut File, bytes: &[u8]) -> bool {
         let pieces = 1 + self.random.below(4);
         let dies = self.random.below(4) == 0;
@@ -89,12 +89,12 @@ impl Writer {
         let path = self.dir.join(&name);
         let bytes = self.register();
         match self.random.below(8) {
-            // In place, over what may be there.
+            // In place, over a file that may exist.
             0..=3 => {
                 let file = File::create(&path);
                 file.map(|mut file| self.write(&mut file, &bytes)).ok();
             }
-            // Beside it, then renamed.
+            // In another file, then renamed.
             4 | 5 => {
                 let part = self.dir.join(format!("{name}.part"));
                 let mut file = File::create(&part).unwrap();
@@ -102,7 +102,7 @@ impl Writer {
                     std::fs::rename(&part, &path).unwrap();
                 }
             }
-            // A file of another folder, linked; and a link to nothing.
+            // A file of another folder, by a symbolic and by a hard link.
             6 => {
                 let other = self.dir.parent().unwrap().join("other");
                 std::fs::write(&other, &bytes).unwrap();

@@ -6,7 +6,7 @@ use dit::demo::backing::{Backing, Elsewhere};
 use parts::kafka::Kafka;
 use support::routers::{DOMAIN, Routers};
 
-/// Starts them; what they need lies in `dir`.
+/// Starts them; their files are in `dir`.
 #[allow(dead_code, reason = "not every test that has two routers does without a registry")]
 pub(crate) async fn start(dir: &Path) -> (Routers, Backing) {
     platform::identity::install_crypto();
@@ -15,7 +15,7 @@ pub(crate) async fn start(dir: &Path) -> (Routers, Backing) {
     joined(routers)
 }
 
-/// Starts them before an external schema registry.
+/// Starts them in front of an external schema registry.
 #[allow(dead_code, reason = "not every test that has two routers has a registry")]
 pub(crate) async fn start_before(dir: &Path, registry: &str) -> (Routers, Backing) {
     platform::identity::install_crypto();
@@ -36,7 +36,7 @@ fn joined(routers: Routers) -> (Routers, Backing) {
 }
 
 #[allow(dead_code, reason = "not every test that has two routers plays versions")]
-/// What to do to them when so many versions were begun: their changes are under way then.
+/// Kills the first when so many versions were begun: their changes are under way then.
 pub(crate) fn kill_at(
     mut routers: Routers,
     version: usize,

@@ -1,5 +1,5 @@
-//! An agent before a router that answers by a script, in time that passes as it is waited for: what it does after each end
-//! of a stream, how long it waits, and what it says of itself.
+//! An agent against a router that follows a script, in paused time: what the agent does after each end of a stream, how
+//! long it waits, and which status it reports.
 
 use async_trait::async_trait;
 use platform::segments::memory_disk::MemoryDisk;
@@ -24,7 +24,7 @@ fn from_state(next: Next, reason: CloseReason) -> Reply {
     Reply::Stream(vec![header(metadata()), snapshot(&[("1", "Riga")], 10), last])
 }
 
-/// A stream that goes on from a cursor and is closed.
+/// A stream that continues from a cursor and is closed.
 fn from_cursor(next: Next, reason: CloseReason) -> Reply {
     Reply::Stream(vec![header(metadata()), block(&[progress(10), closing(next, reason)])])
 }
@@ -33,7 +33,7 @@ fn revoked() -> Reply {
     from_cursor(Next::Stop, CloseReason::Revoked)
 }
 
-/// The queries of an agent that runs to its end, and the seconds between two of them.
+/// Runs an agent to its end: its queries, each with the seconds since the one before, and its last status.
 async fn play(disk: &MemoryDisk, replies: Vec<Reply>) -> (Vec<(String, u64)>, Status) {
     let script = Script::new(replies);
     let status = script.serve(agent(replica(disk)).run()).await;
@@ -135,7 +135,7 @@ async fn a_resync_is_received_at_once_and_a_broken_one_is_begun_again() {
     assert_eq!(queries, asked(&[("state", 0), ("state", 0), ("state", 0)]));
 }
 
-/// A replica whose sink refuses batches by a script, then takes them.
+/// A sink that refuses batches by a script, then takes them.
 struct Refusing<S> {
     inner: S,
     refusals: Vec<SinkError>,

@@ -1,7 +1,7 @@
 //! The receiving machine of one agreement: deliveries in, effects on the replica out.
 //!
-//! Pure. It drops repeats by position, keeps a snapshot apart until its end mark, and turns every end
-//! of a stream into what comes next.
+//! Pure. It drops repeats by position, keeps a snapshot apart until its end mark, and reports how the router closed a
+//! stream.
 
 use schemas::cursor::{Cursor, Place, Snapshot, in_words};
 use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
@@ -12,12 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::sink::effect::Effect;
 
-/// What a delivery comes to.
+/// The result of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// A change of the replica.
     Effect(Effect),
-    /// Nothing for the replica; the position may have moved.
+    /// No change of the replica; the position may have moved.
     Nothing,
     /// The stream is over.
     Closed(Closed),
@@ -53,15 +52,15 @@ pub struct Behind {
 /// A stream that does not keep its own rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A partition that the channel does not have.
+    /// A partition that the cursor does not have.
     #[error("the stream names partition {0}, which the cursor does not have")]
     NoSuchPartition(Partition),
     /// An end mark of another snapshot.
     #[error("the stream ends snapshot {found}, the snapshot that began is {begun}")]
     OtherSnapshot {
-        /// The end's.
+        /// The end mark's snapshot.
         found: BootstrapId,
-        /// The begin's.
+        /// The begin mark's snapshot, or `none`.
         begun: String,
     },
     /// A position that went back.
@@ -108,7 +107,7 @@ impl Tally {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct UnderWay {
     id: BootstrapId,
-    /// How far it has got, once that was told.
+    /// Its progress, once the stream has reported it.
     announced: Option<Snapshot>,
 }
 
@@ -118,20 +117,20 @@ impl UnderWay {
     }
 }
 
-/// Where the consumer stands.
+/// The consumer's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiveMachine {
     log_id: LogId,
     version: AgreementVersion,
     places: PerPartition<Place>,
-    /// The last word on each partition.
+    /// The last progress that this stream reported for each partition.
     progress: PerPartition<Option<Progress>>,
     snapshot: Option<UnderWay>,
     tally: Tally,
 }
 
 impl ReceiveMachine {
-    /// At the beginning of a stream; `cursor` is where it was asked to go on from.
+    /// A machine at the beginning of a stream, which was requested from `cursor`.
     pub fn new(log_id: LogId, version: AgreementVersion, cursor: Option<&Cursor>) -> Self {
         let places = cursor.map(|cursor| cursor.places.clone()).unwrap_or_default();
         Self {
@@ -144,7 +143,7 @@ impl ReceiveMachine {
         }
     }
 
-    /// The cursor that a sink keeps with what it applied; `None` before a snapshot was told of.
+    /// The cursor that a sink stores with its rows; `None` before a snapshot's first progress.
     pub fn cursor(&self) -> Option<Cursor> {
         let log_id = self.log_id;
         let version = self.version;
@@ -158,12 +157,12 @@ impl ReceiveMachine {
         }
     }
 
-    /// Whether it stands in the log, not in a snapshot.
+    /// Whether the position is in the log, not in a snapshot.
     pub const fn is_live(&self) -> bool {
         self.snapshot.is_none() && !self.places.is_empty()
     }
 
-    /// Up to when the provider has looked at its source: the oldest of the partitions.
+    /// The time up to which the provider has checked its source: the oldest of the partitions.
     pub fn freshness(&self) -> Option<Millis> {
         self.progress
             .values()
@@ -172,7 +171,7 @@ impl ReceiveMachine {
             .flatten()
     }
 
-    /// How far the replica is behind the log; `None` while a partition has not been told of yet.
+    /// How far the replica is behind the log; `None` until every partition has reported progress.
     pub fn behind(&self) -> Option<Behind> {
         if self.snapshot.is_some() || self.progress.is_empty() {
             return None;
@@ -199,7 +198,7 @@ impl ReceiveMachine {
         match delivery {
             Delivery::Event(event) => self.on_event(event),
             Delivery::SnapshotBegin { bootstrap } => {
-                // The snapshot that the cursor stands in goes on; any other begins from nothing.
+                // The cursor's snapshot continues; any other begins from nothing.
                 if self.snapshot_id() == Some(*bootstrap) {
                     return Ok(Received::Nothing);
                 }
@@ -231,7 +230,7 @@ impl ReceiveMachine {
                 }
                 Ok(Received::Nothing)
             }
-            // What the replica is compared with says nothing of the position.
+            // Reconciliation does not move the position.
             Delivery::Digests { .. } | Delivery::Range { .. } => Ok(Received::Nothing),
             Delivery::Closing { next, reason, detail, places } => Ok(Received::Closed(Closed {
                 next: *next,

@@ -1,6 +1,6 @@
-//! Receiving: one agreement's stream, from wherever the sink stands.
+//! Receiving: one agreement's stream, from the sink's position on.
 //!
-//! Owns the protocol with the router. The machine decides what a delivery means; the receiver brings it.
+//! Owns the protocol with the router. The receiver reads deliveries; the machine decides what they mean.
 
 pub mod machine;
 pub mod receiver;

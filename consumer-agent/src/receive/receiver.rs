@@ -24,22 +24,22 @@ use super::request::ReconcileRequest;
 use crate::sink::error::SinkError;
 use crate::sink::{Batch, Sink, StreamHead};
 
-/// A router that takes longer to begin a stream is left: it waits for its log, and another may not have to.
+/// The longest wait for a stream to begin: a slow router waits for its log, and another router may not have to.
 const ADMISSION_LIMIT: Duration = Duration::from_mins(1);
-/// A stream that is silent longer than this is broken: the router tells progress every few seconds.
+/// A stream that is silent for longer is broken: the router reports progress every few seconds.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
-/// When nothing came for so long, the sink may settle what it has.
+/// The sink settles after a pause of this length.
 const QUIET: Duration = Duration::from_millis(100);
-/// The sink settles at least so often while events come without a pause.
+/// The longest time between two settles while events come without a pause.
 const SETTLE_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a stream ended without a closing record.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The router refused, or is not there.
+    /// The router refused, or cannot be reached.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The stream is no container.
+    /// The stream is not an Avro container.
     #[error("the stream: {0}")]
     Container(#[from] ContainerError),
     #[error("the stream's schema: {0}")]
@@ -47,24 +47,22 @@ pub enum ReceiveError {
     /// A delivery cannot be read.
     #[error("a delivery: {0}")]
     Datum(#[from] DatumError),
-    /// The stream does not keep its rules.
+    /// The stream breaks its rules.
     #[error("the stream: {0}")]
     Protocol(#[from] ProtocolError),
-    /// An answer that does not belong to what was asked.
+    /// An answer to a query that was not asked.
     #[error("the stream: {0}")]
     Unasked(#[from] Unasked),
-    /// Its header lacks something.
     #[error("the stream's header lacks a valid {0}")]
     Header(&'static str),
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The router did not say whether it admits.
+    /// The router did not answer whether it admits the stream.
     #[error("the router did not begin the stream within {} s", ADMISSION_LIMIT.as_secs())]
     NotAdmitted,
-    /// Nothing came.
     #[error("the stream was silent for {} s", SILENCE_LIMIT.as_secs())]
     Silent,
-    /// It ended in the middle.
+    /// The connection ended early.
     #[error("the connection ended without a closing record")]
     Broken,
 }
@@ -74,7 +72,7 @@ pub enum ReceiveError {
 pub enum Ended {
     /// The router closed it.
     Closed(Closed),
-    /// It was left: another one is to carry a query.
+    /// The agent left it: the next stream carries a query.
     ToQuery,
 }
 
@@ -82,30 +80,28 @@ fn from_parameter(cursor: Option<&Cursor>) -> String {
     cursor.map_or_else(|| "state".to_owned(), ToString::to_string)
 }
 
-/// When progress is told.
+/// When progress is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// A block was applied, in so long.
+    /// A block was applied, within this time.
     Applied(Duration),
-    /// Nothing more came, and the sink has settled: it stands so for a while.
+    /// No more events came, and the sink has settled.
     Settled,
 }
 
-/// Is told where the stream and the sink stand, and how the last comparison ended.
+/// Receives the state of the stream and the sink, and the result of the last comparison.
 pub type OnProgress<'p> = dyn FnMut(&ReceiveMachine, &dyn Sink, Option<Reconciled>, Moment) + Send + 'p;
 
-/// What one stream takes part in.
+/// The parts that receive one stream.
 pub struct Receiving<'r> {
-    /// To the router; a client of its own.
+    /// A client for this stream alone.
     pub client: &'r Client,
     pub number: &'r AgreementNumber,
-    /// Where to begin; with the state without it.
+    /// Where to begin; `None` means with the state.
     pub cursor: Option<Cursor>,
-    /// Where the replica lives.
     pub sink: &'r mut dyn Sink,
-    /// The comparisons of the replica.
     pub reconciler: &'r mut Reconciler,
-    /// A person's word that it is to be compared now.
+    /// A person's request to compare the replica now.
     pub request: &'r ReconcileRequest,
 }
 
@@ -170,7 +166,7 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
     }
 }
 
-/// What a stream is asked for: to begin where the sink stands and, where a reconciliation is due, its next query.
+/// The parameters of a stream: where it begins and, when a reconciliation is due, its next query.
 fn parameters(
     cursor: Option<&Cursor>,
     sink: &dyn Sink,
@@ -193,7 +189,7 @@ struct Stream {
     number: AgreementNumber,
     codec: DeliveryCodec,
     machine: ReceiveMachine,
-    /// Rows of ranges that were asked for, as they come.
+    /// The requested rows that have come so far.
     repair: Option<Repair>,
 }
 
@@ -218,7 +214,7 @@ impl Stream {
         Ok(Self { channel, number: number.clone(), codec, machine, repair: None })
     }
 
-    /// A delivery that somebody follows, as a stage of its way.
+    /// The stage of a delivery whose event is traced.
     fn follow(&self, delivery: &Delivery<'_>) -> Option<(Partition, StageSpan)> {
         let Delivery::Event(event) = delivery else { return None };
         let partition = event.partition;
@@ -280,7 +276,7 @@ impl Stream {
         }
     }
 
-    /// A range that was asked for; whether it was the last.
+    /// Takes a requested range; returns whether it was the last.
     fn take_range(&mut self, rows: &[(&str, &[u8])], asked: &Reconciler) -> Result<bool, ReceiveError> {
         let Some(ReconcileQuery::Rows { within }) = asked.open() else { return Err(Unasked.into()) };
         let repair = self.repair.get_or_insert_with(|| Repair::new(within.clone()));
@@ -299,7 +295,7 @@ impl Stream {
     }
 }
 
-/// The replica beside what was told of it.
+/// Compares the replica with the digests that the router announced.
 async fn compare(
     announced: &AnnouncedDigests,
     sink: &mut dyn Sink,

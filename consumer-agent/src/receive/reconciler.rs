@@ -1,7 +1,7 @@
-//! When a replica is compared with its part of the register, what is asked, and what follows from the answer.
+//! Decides when a replica is compared with its part of the register, what it asks, and what follows from an answer.
 //!
-//! Pure. It descends: digests of ranges of the keys' hashes, finer ones within those that differ, then the rows of the
-//! finest. After a repair everything is compared once more; a replica that does not become equal is reported and left.
+//! Pure. It descends: digests of ranges of the keys' hashes, finer ones where they differ, then the rows of the finest.
+//! After a repair it compares everything again. A replica that stays different is reported.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Rows of a range in the first query: few digests, and most ranges of a replica with few wrong rows are equal.
+/// Rows of a range in the first query: it needs few digests, and few wrong rows leave most ranges equal.
 const ROWS_AT_FIRST: usize = 24;
-/// Rows of a range that is asked for: what is moved beside a wrong row.
+/// Rows of a range whose rows are requested: with each wrong row, the others of its range are sent too.
 const ROWS_AT_LAST: usize = 3;
-/// Ranges below which it is not judged how many differ.
+/// With at most so many ranges that differ, rows are repaired, whatever their share is.
 const FEW_RANGES: usize = 64;
-/// Streams that end before one query is answered: more, and the reconciliation is left to its next time.
+/// Streams that end before a query is answered: after so many, the reconciliation waits for its next time.
 const TRIES: u32 = 3;
-/// Ranges whose rows are asked for at once: some 5 KB a row fit a router's bound.
+/// Ranges in one query for rows: about 5 KB for each row fit within a router's bound.
 const RANGES_AT_ONCE: usize = 256;
-/// Repairs after which as much differs as before: more, and it is not the repairing that is late.
+/// Repairs that leave as many differences as before: after so many, repairing does not help.
 const IN_VAIN: u32 = 3;
 /// How often a replica is received anew for one request to reconcile it.
 const RESYNCS_OF_A_REQUEST: u32 = 1;
@@ -41,18 +41,18 @@ pub struct Reconciled {
     pub bytes: u64,
 }
 
-/// What a comparison leads to.
+/// What follows from a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// It is over; the replica is equal, or cannot be made so.
     Over(Reconciled),
-    /// Another query, for which another stream is needed.
+    /// Another query, which needs another stream.
     QueryOn,
-    /// So much differs that a snapshot is the shorter way.
+    /// So much differs that a snapshot is cheaper.
     Resync,
 }
 
-/// An answer that is not one to the query.
+/// An answer to a query that was not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it answers a query that was not asked")]
 pub struct Unasked;
@@ -71,13 +71,13 @@ pub struct Now {
 pub struct Reconciler {
     every: Option<Duration>,
     due: Option<Instant>,
-    /// A person waits for the end of one: how often the replica may be received anew for it.
+    /// Set while a person waits for a result: how often the replica may still be received anew for this request.
     requested: Option<u32>,
     query: Option<ReconcileQuery>,
     tries: u32,
-    /// Ranges that are to be asked for after those that are.
+    /// Ranges whose rows are requested in a later query.
     pending: Option<Ranges>,
-    /// Ranges that differed in the first digests before the last repair.
+    /// How many ranges differed in the first digests before the last repair.
     differed: Option<usize>,
     in_vain: u32,
     repaired: usize,
@@ -86,7 +86,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Comparisons so often, the first after a share of that, in thousandths; never without it.
+    /// Compares at this interval, the first time after `share` thousandths of it; `None` means only on request.
     pub fn new(every: Option<Duration>, now: Instant, share: u32) -> Self {
         let due = every.map(|every| now + every * share.min(1_000) / 1_000);
         Self {
@@ -104,7 +104,7 @@ impl Reconciler {
         }
     }
 
-    /// A person wants to know now; a comparison that is under way is what is wanted.
+    /// A person requests a comparison now; one that is under way answers the request.
     pub fn request(&mut self, now: Instant) {
         self.requested = Some(RESYNCS_OF_A_REQUEST);
         if self.query.is_none() {
@@ -112,12 +112,12 @@ impl Reconciler {
         }
     }
 
-    /// When a stream without a query is to be left for one with it.
+    /// When to leave a stream without a query for a stream with one.
     pub fn due(&self) -> Option<Instant> {
         self.due.filter(|_| self.query.is_none())
     }
 
-    /// The query that a stream which begins now is to carry, of a replica with so many rows.
+    /// The query for a stream that begins now; the replica has `rows` rows.
     pub fn query(&mut self, now: Instant, rows: usize) -> Option<ReconcileQuery> {
         if self.query.is_none() && self.due.is_some_and(|due| due <= now) {
             (self.pending, self.differed) = (None, None);
@@ -127,7 +127,7 @@ impl Reconciler {
         self.query.clone()
     }
 
-    /// The query that is open.
+    /// The query that is not answered yet.
     pub const fn open(&self) -> Option<&ReconcileQuery> {
         self.query.as_ref()
     }
@@ -137,7 +137,7 @@ impl Reconciler {
         self.last
     }
 
-    /// What questions and answers took.
+    /// Counts bytes of queries and answers.
     pub fn moved(&mut self, bytes: usize) {
         self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
@@ -155,7 +155,7 @@ impl Reconciler {
         self.tries = 0;
         if numbers.is_empty() {
             let rows = usize::try_from(announced.rows).unwrap_or(usize::MAX);
-            // Finer ranges that agree had rows that have changed meanwhile: begin again.
+            // Rows have changed meanwhile where finer ranges agree: begin again.
             let is_equal = (own.total, own.rows) == (announced.total, announced.rows);
             return Ok(match (within == Ranges::whole(), is_equal) {
                 (true, true) => Finding::Over(self.over(true, announced.rows, at)),
@@ -189,7 +189,7 @@ impl Reconciler {
         Ok(Finding::QueryOn)
     }
 
-    /// The rows of some of the ranges, and the others later.
+    /// Queries the rows of the first ranges; the other ranges follow later.
     fn rows_of(&mut self, within: &Ranges) -> Option<ReconcileQuery> {
         let bits = within.bits();
         let mut numbers = within.numbers().iter().copied();
@@ -198,7 +198,7 @@ impl Reconciler {
         Some(ReconcileQuery::Rows { within: Ranges::new(bits, now)? })
     }
 
-    /// The rows that were asked for are in the replica; so many were wrong. When all are, everything is compared again.
+    /// The replica has the requested rows; `wrong` were wrong. After the last ranges everything is compared again.
     pub fn on_repaired(&mut self, wrong: usize, rows: usize) {
         self.repaired += wrong;
         self.tries = 0;
@@ -208,7 +208,7 @@ impl Reconciler {
         };
     }
 
-    /// A stream ended before its query was answered, or none was open; whether the reconciliation is given up.
+    /// A stream ended, perhaps before its query was answered; returns whether the reconciliation is given up.
     pub fn on_broken(&mut self, now: Instant) -> bool {
         if self.query.is_none() {
             return false;
@@ -222,7 +222,7 @@ impl Reconciler {
         given_up
     }
 
-    /// The replica is received anew: it is compared again at its next time, or behind that for a person who waits.
+    /// The replica is received anew. It is compared again after the snapshot if a person waits, else at its next time.
     pub fn on_resync(&mut self, now: Instant) {
         if self.query.is_some() {
             self.requested = self.requested.and_then(|left| left.checked_sub(1));
@@ -235,7 +235,7 @@ impl Reconciler {
         self.due = if self.requested.is_some() { Some(now) } else { self.every.map(|every| now + every) };
     }
 
-    /// It is to be received anew; not again for one request, which has its answer then.
+    /// Receives the replica anew, but only once for one request: the second time the request gets its answer.
     fn resync(&mut self, rows: u64, at: Now) -> Finding {
         match self.requested {
             Some(0) => return Finding::Over(self.over(false, rows, at)),
@@ -262,14 +262,14 @@ fn first(rows: usize) -> Option<ReconcileQuery> {
     )
 }
 
-/// How fine ranges within some are of use, when the rows of all are about what was told.
+/// The finest useful bits within these ranges; the announced digests give their number of rows.
 fn finest(announced: &AnnouncedDigests, within: &Ranges, bits: u8) -> u8 {
     let share = announced.rows / u64::try_from(within.numbers().len()).unwrap_or(1).max(1);
     let per_range = usize::try_from(share).unwrap_or(usize::MAX);
     (within.bits() + bits_for(per_range, ROWS_AT_LAST)).clamp(bits, MAX_RANGE_BITS)
 }
 
-/// Bits that cut so many rows into ranges of so many at most.
+/// Bits that cut `rows` into ranges of at most `per_range`.
 fn bits_for(rows: usize, per_range: usize) -> u8 {
     let ranges = rows.div_ceil(per_range).max(1);
     u8::try_from(ranges.next_power_of_two().ilog2()).unwrap_or(MAX_RANGE_BITS).min(MAX_RANGE_BITS)
@@ -291,7 +291,7 @@ mod tests {
         digests
     }
 
-    /// Asks and answers until it is over; the rows that were moved, and how it ended.
+    /// Asks and answers until the comparison is over; returns the rows that were sent, and the end.
     fn reconcile(register: &Held, replica: &mut Held, loses_repairs: bool) -> (usize, Finding) {
         let now = Instant::now();
         let mut reconciler = Reconciler::new(Some(DAY), now, 0);
@@ -415,7 +415,7 @@ mod tests {
             .unwrap();
         assert!(matches!(found, Finding::Over(Reconciled { equal: true, .. })));
         assert_eq!((reconciler.due(), reconciler.query(now, 0)), (None, None));
-        // Whom nobody answers gives up, and so does one whose streams are closed for a resync again and again.
+        // It gives up when no router answers, and when its streams are closed for a resync again and again.
         let broken = |reconciler: &mut Reconciler| {
             reconciler.on_broken(now);
         };

@@ -1,4 +1,4 @@
-//! What an agent does after a stream: where the next one begins, how long it waits, and whether there is a next one.
+//! What an agent does after a stream: whether there is a next one, where it begins, and how long the agent waits.
 //!
 //! Pure. It owns the one bit that outlives a stream: whether the replica has to be received anew. It gives up only where
 //! the agreement has ended or the agent's own disk has failed.
@@ -13,16 +13,16 @@ use crate::sink::error::SinkErrorClass;
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    /// Where the replica stands.
+    /// At the replica's cursor.
     Cursor,
     /// With the state, whatever the replica has.
     State,
 }
 
-/// How a stream was over, as far as the next one depends on it.
+/// How a stream ended, as far as the next one depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamEnd {
-    /// It was left by the agent itself: the next one carries a query.
+    /// The agent left it: the next one carries a query.
     ToQuery,
     /// The router closed it.
     Closed {
@@ -32,12 +32,12 @@ pub enum StreamEnd {
     /// The router refused to begin it.
     Refused(ErrorCode),
     Sink(SinkErrorClass),
-    /// It broke, or the router is not there.
+    /// It broke, or the router cannot be reached.
     Broken,
 }
 
 impl StreamEnd {
-    /// Whether the router does not take the cursor: the replica has to be received anew.
+    /// Whether the router refused the cursor: the replica must be received anew.
     pub const fn is_refused_cursor(self) -> bool {
         matches!(
             self,
@@ -46,23 +46,23 @@ impl StreamEnd {
     }
 }
 
-/// What a stream did to the replica before it was over.
+/// The progress that a stream gave the replica before it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
-    /// It came to stand in the log, not in a snapshot.
+    /// The position was in the log at some time, not only in a snapshot.
     pub was_live: bool,
-    /// The sink's cursor is another one than before.
+    /// The sink's cursor has changed.
     pub has_moved: bool,
 }
 
 /// How long the agent waits before the next stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all: there is something to go on with.
+    /// Not at all: the next stream can begin at once.
     Not,
-    /// The next step of the backoff, which begins anew when the router has answered.
+    /// The next wait of the backoff, which starts again after an answer of the router.
     Backoff,
-    /// As long as a person or an agreement may take.
+    /// A long wait: a person must act, or the agreement must change.
     Long,
 }
 
@@ -70,7 +70,7 @@ pub enum Wait {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Again {
-        /// What the agent is doing meanwhile; as before where it is none.
+        /// The phase until then; `None` leaves it unchanged.
         phase: Option<Phase>,
         wait: Wait,
     },
@@ -90,15 +90,14 @@ impl Default for Recovery {
 }
 
 impl Recovery {
-    /// The cursor that the next stream begins with; none for the state.
+    /// The cursor that the next stream begins with; `None` means with the state.
     pub fn start(&self, cursor: Option<Cursor>) -> Option<Cursor> {
         cursor.filter(|_| self.start == Start::Cursor)
     }
 
     /// A stream is over.
     pub fn on_end(&mut self, end: StreamEnd, advance: Advance) -> Step {
-        // A snapshot that came to its end need not be made again because the stream broke later; one that did not may be
-        // gone on with.
+        // A complete snapshot need not be repeated when the stream breaks later; an incomplete one may be continued.
         if advance.was_live || advance.has_moved {
             self.start = Start::Cursor;
         }
@@ -121,7 +120,7 @@ impl Recovery {
                 self.start = Start::State;
                 again(Some(Phase::Connecting), Wait::Backoff)
             }
-            // A register that is incomplete empties nothing: the replica stays as it is.
+            // An incomplete register does not empty the replica: it stays as it is.
             StreamEnd::Refused(
                 ErrorCode::RegisterIncomplete
                 | ErrorCode::AgreementNotActive
@@ -157,7 +156,7 @@ mod tests {
         Some(Cursor { log_id, version, places: PerPartition::filled(1, place), snapshot: None })
     }
 
-    /// Plays ends one after another; what came of each, and whether the next stream begins with the state.
+    /// Plays ends one after another; returns each step, and whether the next stream begins with the state.
     fn play(script: &[(StreamEnd, Advance)]) -> Vec<(Step, bool)> {
         let mut recovery = Recovery::default();
         let play = |(end, advance): &(StreamEnd, Advance)| {

@@ -1,7 +1,6 @@
-//! A replica compared with what was told of its ranges, and repaired.
+//! The digests of a replica's rows, and the repair of its wrong rows.
 //!
-//! Owns the reading of the sink's rows for it. A repair is a batch like any other: the rows that are wrong, and the cursor
-//! where the replica stands.
+//! Owns the reading of the sink's rows. A repair is a batch like any other: the wrong rows, and the replica's cursor.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ use crate::sink::effect::Effect;
 use crate::sink::error::SinkError;
 use crate::sink::{Batch, Sink};
 
-/// What the replica's rows come to.
+/// The digests of the replica's rows.
 pub(super) async fn digests(
     sink: &mut dyn Sink,
     within: &Ranges,
@@ -25,7 +24,7 @@ pub(super) async fn digests(
     Ok(digests)
 }
 
-/// The rows that some ranges have, as they come.
+/// The register's rows of some ranges, collected as they come.
 #[derive(Debug)]
 pub(super) struct Repair {
     within: Ranges,
@@ -34,13 +33,13 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    /// Of these ranges nothing has come yet.
+    /// A repair of these ranges, before any row has come.
     pub(super) fn new(within: Ranges) -> Self {
         let left = within.numbers().len();
         Self { within, rows: BTreeMap::new(), left }
     }
 
-    /// A range came; whether it was the last.
+    /// Takes a range; returns whether it was the last.
     pub(super) fn take(&mut self, derived: &AvroSchema, rows: &[(&str, &[u8])]) -> Result<bool, SinkError> {
         for (key, image) in rows {
             self.rows.insert((*key).to_owned(), (image.to_vec(), texts(derived, image)?));
@@ -49,7 +48,7 @@ impl Repair {
         Ok(self.left == 0)
     }
 
-    /// Makes the replica's rows of the ranges what came; how many were wrong.
+    /// Replaces the replica's wrong rows in the ranges; returns how many were wrong.
     pub(super) async fn apply(
         self,
         sink: &mut dyn Sink,

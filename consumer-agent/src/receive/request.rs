@@ -1,6 +1,6 @@
 //! A person's request that a replica is reconciled with its part of the register now.
 //!
-//! Owns nothing but the word, given in one place and taken in another. Clones share it.
+//! Owns only the request's flag: one task gives it, another takes it. Clones share it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Why a sink refused, and what that asks of its agent.
+//! Why a sink refused, and what its agent must do.
 
 use std::error::Error;
 
@@ -8,11 +8,11 @@ use schemas::avro::binary::DatumError;
 /// What an agent can do about a sink's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SinkErrorClass {
-    /// The same may succeed later: try again.
+    /// The same batch may succeed later: try again.
     Transient,
-    /// Trying again is of no use before a person has done something.
+    /// Another try is useless until a person has acted.
     Person,
-    /// What a failed sync leaves on the disk is known only after a new start of the process.
+    /// A sync failed: only a restart of the process finds out what is on the disk.
     Poisoned,
 }
 
@@ -26,12 +26,12 @@ pub struct SinkError {
 }
 
 impl SinkError {
-    /// One that may go away by itself.
+    /// An error that may pass by itself.
     pub fn transient(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { class: SinkErrorClass::Transient, source: source.into() }
     }
 
-    /// One that a person must do something about.
+    /// An error that needs a person.
     pub fn for_a_person(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { class: SinkErrorClass::Person, source: source.into() }
     }

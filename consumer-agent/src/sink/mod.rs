@@ -16,7 +16,7 @@ use schemas::time::Millis;
 use self::effect::Effect;
 use self::error::SinkError;
 
-/// What a stream says at its beginning.
+/// What the beginning of a stream declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamHead {
     /// The schema of its images.
@@ -28,37 +28,37 @@ pub struct StreamHead {
 pub struct Batch {
     /// In order.
     pub effects: Vec<Effect>,
-    /// Where the consumer stands afterwards, perhaps in a snapshot; `None` where that was not told.
+    /// The consumer's position after the batch, perhaps in a snapshot; `None` where it is not known.
     pub cursor: Option<Cursor>,
-    /// Up to when the provider has looked at its source.
+    /// The time up to which the provider has checked its source.
     pub freshness: Option<Millis>,
 }
 
-/// Sees rows, one by one.
+/// Is called with each row's key and texts.
 pub type See<'s> = dyn FnMut(&str, Texts) + Send + 's;
 
 /// What keeps one agreement's replica.
 #[async_trait]
 pub trait Sink: Send {
-    /// What it is called in traces (`db.system.name` of the conventions).
+    /// Its name in traces (`db.system.name` of the conventions).
     fn system(&self) -> &'static str;
-    /// Makes it ready for a stream: what an error left unknown is looked at again.
+    /// Makes the sink ready for a stream; after an error it reads its own state again.
     async fn ready(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
-    /// Where to go on, perhaps in a snapshot; `None` when it must begin with the state.
+    /// Where to continue, perhaps in a snapshot; `None` when it must begin with the state.
     fn cursor(&self) -> Option<Cursor>;
     /// A stream begins.
     async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError>;
     /// Applies a batch.
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
-    /// Makes what was applied durable, and visible to others.
+    /// Makes all applied batches durable, and visible to others.
     async fn settle(&mut self) -> Result<(), SinkError>;
-    /// Shows every row as its readers find it, by key: its values as text, in the order of the stream's fields.
+    /// Shows every row as the replica's readers find it: its key, and its values as text in the order of the fields.
     async fn scan(&mut self, see: &mut See<'_>) -> Result<(), SinkError>;
     /// How many rows the replica has.
     fn row_count(&self) -> usize;
-    /// How many keys have a row that the sink refuses: they stand still, the others flow.
+    /// How many keys are parked because the sink refuses their row; other keys are still written.
     fn parked_count(&self) -> usize {
         0
     }

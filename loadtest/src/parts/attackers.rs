@@ -1,6 +1,6 @@
-//! Attackers of a router: each kind as many at once as it takes, until it is killed.
+//! Attackers of a router: of each kind as many at once as its attack needs, until the process is killed.
 //!
-//! Owns what they do and how often. It counts attempts; what honest agents feel is measured elsewhere.
+//! Owns the attacks and their pace. It counts attempts; what honest agents feel is measured elsewhere.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use platform::pki::Issued;
 use support::attacker::{Attacker, drip, endless_hello};
 use tokio::task::JoinSet;
 
-/// Sockets without a word that stand open at once.
+/// Silent sockets that are open at once.
 const SILENT: usize = 9_000;
-/// Slow ones at once, of each kind.
+/// Slow attackers at once, of each kind.
 const SLOW: usize = 400;
 /// Attackers that do something as fast as they can.
 const QUICK: usize = 4;
-/// Between two counts that are told.
+/// Between two printed counts.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
-/// What is done.
+/// The kind of an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// Connections that say nothing.
+    /// Connections that send nothing.
     SilentSockets,
-    /// Hellos of TLS that never end.
+    /// TLS hellos that never end.
     SlowHellos,
-    /// Whole hellos, whose answers nobody reads.
+    /// Whole TLS hellos whose answers are never read.
     UnansweredHellos,
     /// Handshakes without a certificate, one after the other.
     Handshakes,
@@ -39,13 +39,13 @@ pub(crate) enum Kind {
     SlowBodies,
     /// Streams whose windows stay closed, with a certificate.
     ClosedWindows,
-    /// Requests that are taken back at once, with a certificate.
+    /// Requests that are reset at once, with a certificate.
     RapidResets,
-    /// More requests than may be, with a certificate.
+    /// More requests than are allowed, with a certificate.
     Requests,
 }
 
-/// Against whom.
+/// The attack and its target.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[arg(long)]
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     stem: String,
 }
 
-/// Attacks until it is killed; standard output tells how many attempts there were.
+/// Attacks until it is killed; prints the count of attempts to standard output.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let read = |name: String| std::fs::read_to_string(args.pki.join(&name)).with_context(|| name);
     let certificate_pem = read(format!("{}.pem", args.stem))?;
@@ -95,7 +95,7 @@ async fn attack(kind: Kind, attacker: Attacker, attempts: Arc<AtomicU64>) {
     let mut open = std::collections::VecDeque::new();
     loop {
         attempts.fetch_add(1, Ordering::Relaxed);
-        // Whatever becomes of one attempt, there is the next.
+        // Whatever becomes of one attempt, the next one follows.
         if open.len() >= SILENT / QUICK {
             open.pop_front();
         }
@@ -115,7 +115,7 @@ async fn attack(kind: Kind, attacker: Attacker, attempts: Arc<AtomicU64>) {
 async fn attempt(kind: Kind, attacker: &Attacker, attempts: &AtomicU64) -> anyhow::Result<()> {
     let endless = || std::iter::repeat(b'x');
     match kind {
-        // They stay open while others follow.
+        // `attack` keeps these open while others follow.
         Kind::SilentSockets | Kind::UnansweredHellos => {}
         Kind::SlowHellos => {
             drip(attacker.socket().await?, "", endless_hello()).await;
@@ -134,7 +134,7 @@ async fn attempt(kind: Kind, attacker: &Attacker, attempts: &AtomicU64) -> anyho
             let path = "/v1/agreements/A-2/stream?from=state";
             let (answer, _) = requests.send_request(attacker.request(path)?, true)?;
             let held = answer.await?;
-            // It ends when the router breaks the connection.
+            // Fails if the router has broken the connection.
             std::future::poll_fn(|context| requests.poll_ready(context)).await?;
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(held);
@@ -146,7 +146,7 @@ async fn attempt(kind: Kind, attacker: &Attacker, attempts: &AtomicU64) -> anyho
                 let (_, mut stream) = requests.send_request(attacker.request("/v1/me")?, false)?;
                 stream.send_reset(h2::Reason::CANCEL);
                 attempts.fetch_add(1, Ordering::Relaxed);
-                // Others of this process have their turns, too.
+                // Other tasks of this process get their turns, too.
                 tokio::task::yield_now().await;
             }
         }

@@ -33,10 +33,10 @@ pub(crate) struct Args {
     /// How many, each with an agreement of its own.
     #[arg(long)]
     count: u32,
-    /// The first one's number.
+    /// The first consumer's number.
     #[arg(long, default_value_t = 0)]
     first: u32,
-    /// Their line is slow once all streams are open: so many bytes a second, or none.
+    /// Once all streams are open, their line passes only so many bytes a second; 0 stalls it.
     #[arg(long)]
     line: Option<u32>,
     /// Where rows go.
@@ -52,7 +52,7 @@ pub(crate) struct Args {
 
 /// A sink that counts.
 struct Measuring {
-    /// The agent's own; none where rows go nowhere.
+    /// The agent's own sink; none where rows are only counted.
     inner: Option<FileSink>,
     cursor: Option<Cursor>,
     counter: Counter,
@@ -109,7 +109,7 @@ impl Sink for Measuring {
     }
 }
 
-/// Receives until it is told to stop.
+/// Receives until it is asked to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("dit-consumer", Format::Text, "warn")?;
     let counter = Counter::new()?;

@@ -1,6 +1,7 @@
-//! A line to the router that becomes slow: as fast as it goes first, then so many bytes a second to the consumer, or none.
+//! A line to the router that becomes slow: first at full speed, then so many bytes a second to the consumer, or none.
 //!
-//! Owns the forwarding. It changes no byte and keeps its connections open: only a router can find out that nobody reads.
+//! Owns the forwarding. It changes no byte and keeps its connections open: only a router can find out that its consumer
+//! does not read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-/// A slow line takes little in advance, or the kernel would read for whoever does not.
+/// A slow line has a small receive buffer: else the kernel would read in place of the consumer.
 const RECEIVE_BYTES: u32 = 4_096;
 
 pub(crate) struct Line {
@@ -30,7 +31,7 @@ impl Line {
         let (slow, slowed) = watch::channel(false);
         let stopping = tasks.stopping();
         let forwarding = async move {
-            // Ended with it: a line has few connections, one at a time.
+            // Dropped with this task: a line has few connections, one at a time.
             let mut open = tokio::task::JoinSet::new();
             while let Ok((consumer, _)) = listener.accept().await {
                 open.spawn(forward(consumer, router, bytes_a_second, slowed.clone()));
@@ -50,7 +51,7 @@ impl Line {
         self.address
     }
 
-    /// From now on it is slow.
+    /// Makes the line slow from now on.
     pub(crate) fn slow_down(&self) {
         self.slow.send_replace(true);
     }

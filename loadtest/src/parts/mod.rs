@@ -1,6 +1,6 @@
-//! The processes that a run starts of itself, beside router and producer agent, which it takes as they are.
+//! The processes that a run starts from this program, besides the unchanged router and producer agent.
 //!
-//! Owns consumers whose sinks measure, and what Kafka is without us: a producer and consumers on librdkafka alone.
+//! Owns consumers whose sinks measure, and Kafka without dit: a producer and consumers on librdkafka alone.
 
 pub(crate) mod attackers;
 pub(crate) mod consumers;

@@ -1,4 +1,4 @@
-//! Consumers that are nothing but librdkafka's: each reads the whole topic and keeps what is its municipality's.
+//! Consumers on librdkafka alone: each reads the whole topic and keeps the rows of its own municipality.
 //!
 //! Owns the raw side of receiving: what every consumer would have to do for itself without agreements.
 
@@ -19,7 +19,7 @@ use crate::rows::{self, SCHEMA};
 /// How long a poll waits; also how soon a stop is noticed.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What is received.
+/// The topic, and its consumers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The cluster.
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     divided: bool,
 }
 
-/// Receives until it is told to stop.
+/// Receives until it is asked to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let counter = Counter::new()?;
     let tasks = Tasks::new();

@@ -1,4 +1,4 @@
-//! A producer that is nothing but librdkafka's: the same events, with the settings that the router's has.
+//! A producer on librdkafka alone: the same events, with the settings of the router's producer.
 //!
 //! Owns the raw side of sending. It is given every advantage: its events are made before the clock runs.
 
@@ -21,14 +21,14 @@ use crate::live::Counter;
 use crate::pace::Pace;
 use crate::rows::{Row, now_micros};
 
-/// The header that carries when an event was to be sent.
+/// The header with the time at which an event was due to be sent.
 pub(crate) const SENT_AT: &str = "sent_at";
 /// Events that are under way at once: what a producer's queue holds.
 const UNDER_WAY: usize = 50_000;
 /// How long the first connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// What is sent.
+/// The events, and their topic.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// The cluster.
@@ -40,13 +40,13 @@ pub(crate) struct Args {
     /// Events.
     #[arg(long)]
     events: u64,
-    /// Of so many municipalities.
+    /// How many municipalities the events are of.
     #[arg(long)]
     municipalities: u32,
-    /// As fast as it goes without it.
+    /// Without it, as fast as possible.
     #[command(flatten)]
     pace: Option<Pace>,
-    /// Begins when this file is there.
+    /// Begins when this file exists.
     #[arg(long)]
     start: std::path::PathBuf,
 }
@@ -76,7 +76,7 @@ fn make(number: u64, municipalities: u32) -> Made {
     Made { value: framing::frame(SchemaId::new(1), &datum), key }
 }
 
-/// Sends everything, then waits to be told to stop.
+/// Sends everything, then waits until it is asked to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let counter = Counter::new()?;
     let telling = counter.clone();
@@ -96,7 +96,7 @@ async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
         .set("queue.buffering.max.messages", "200000")
         .create()?;
     let made: Vec<Made> = (0..args.events).map(|number| make(number, args.municipalities)).collect();
-    // Its first event is not held up by the connection, as ours is not.
+    // The connection must not delay its first event, as it does not delay ours.
     producer.client().fetch_metadata(Some(&args.topic), CONNECT)?;
     counter.ready();
     let mut look = tokio::time::interval(Duration::from_millis(2));

@@ -1,8 +1,8 @@
-//! The cleaner thread: what retention and compaction let go.
+//! The cleaner thread: retention and compaction.
 //!
-//! Owns the decision when a compacted partition is worth rewriting, and which records stay: of each key the newest,
-//! of what is younger than the bound everything. A record that says that its key is gone stays for twice the bound,
-//! so that a reader who began before it surely sees it.
+//! Owns the decision when a compacted partition is worth rewriting, and which records stay: the newest of each key, and
+//! every record that is younger than the bound. A record that deletes its key stays for twice the bound, so that a
+//! reader that began before it surely reads it.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -35,7 +35,7 @@ pub(super) fn clean_until_stopped(topics: &Topics, every: Duration, stopped: &Re
     }
 }
 
-/// Lets go what may go now.
+/// Removes records that the cleanup no longer keeps.
 pub(super) fn clean(partition: &PartitionLog, now: Millis) -> Result<(), SegmentError> {
     match partition.cleanup {
         Cleanup::KeepAll => Ok(()),
@@ -48,8 +48,8 @@ fn before(now: Millis, time: Duration) -> Millis {
     now.plus(-i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Rewrites the sealed segments whose records were all logged before `until`, once as many bytes came to them as
-/// they had after the last time.
+/// Rewrites the sealed segments whose records were all logged before `until`, once the new ones have as many bytes as
+/// those that were rewritten before.
 fn compact(partition: &PartitionLog, until: Millis, gone_until: Millis) -> Result<(), SegmentError> {
     let sealed = partition.store.read().unwrap_or_else(PoisonError::into_inner).sealed();
     let mut ripe = Vec::new();
@@ -66,7 +66,7 @@ fn compact(partition: &PartitionLog, until: Millis, gone_until: Millis) -> Resul
     let end = last.end();
     let newest = newest_of_keys(&ripe)?;
     let keeps = |position: u64, payload: &[u8]| match stored::decode(payload) {
-        // What cannot be read is not ours to remove.
+        // A record that cannot be read is kept.
         Err(_) => true,
         Ok(frame) => match &frame.record.key {
             None => true,
@@ -102,7 +102,7 @@ fn newest_of_keys(segments: &[Sealed]) -> Result<HashMap<u128, u64>, SegmentErro
     Ok(newest)
 }
 
-/// Small neighbours become one segment.
+/// Rewrites segments; small neighbours become one.
 fn rewrite(
     partition: &PartitionLog,
     segments: &[Sealed],
@@ -158,7 +158,7 @@ mod tests {
         partition.store.write().unwrap().append_frames(&frames).unwrap();
     }
 
-    /// (offset, key, value) of everything that is read in small steps.
+    /// Reads everything in small steps: (offset, key, value).
     fn all(partition: &PartitionLog) -> Vec<(u64, u8, Option<u8>)> {
         let mut found = Vec::new();
         let mut next = Offset::new(0);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model: what may not go stays where it was, and of what may go each key's newest stays.
+        /// Compared with a model: young records stay, and the newest of each key; offsets do not change.
         #[test]
         fn the_newest_of_each_key_and_everything_young_stay(
             writes in proptest::collection::vec((0..6_u8, proptest::option::of(any::<u8>()), 0..2_000_i64), 1..120),

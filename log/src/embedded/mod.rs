@@ -1,6 +1,6 @@
 //! The log on this machine's disk: one process holds it, and nothing is acknowledged before it is synced.
 //!
-//! Owns the folder (lock, topics, partitions) and its two threads: one writes, one lets go what may go.
+//! Owns the folder (lock, topics, partitions) and its two threads: one writes, one cleans.
 
 mod cleaner;
 mod partition;
@@ -41,13 +41,13 @@ const QUEUE: usize = 1024;
 pub struct EmbeddedOptions {
     /// A segment is rolled at this size; retention drops whole segments.
     pub segment_bytes: u64,
-    /// How often what may go is looked for.
+    /// The time between two cleanings.
     pub clean_every: Duration,
 }
 
 impl Default for EmbeddedOptions {
-    /// 64 MB: small enough to drop often, large enough that a year is a few hundred files. A minute: nothing that
-    /// goes is younger than hours.
+    /// 64 MB: small enough to drop often, large enough that a year is a few hundred files. A minute: records live for
+    /// hours at least.
     fn default() -> Self {
         Self { segment_bytes: 64 * 1024 * 1024, clean_every: Duration::from_secs(60) }
     }
@@ -71,7 +71,7 @@ pub enum OpenError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// A topic's description cannot be read.
@@ -94,7 +94,7 @@ struct Shared {
     tokens: Tokens,
     /// `None` only while it is dropped.
     queue: Option<mpsc::Sender<Request>>,
-    /// Why the log must be opened anew.
+    /// The reason why the log must be opened again.
     fault: watch::Sender<Option<String>>,
     stop_cleaner: Option<std::sync::mpsc::SyncSender<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -139,7 +139,7 @@ impl EmbeddedLog {
         Self::open_on(Arc::new(RealDisk), dir, options, Some(lock))
     }
 
-    /// The log on any disk; whoever opens it sees to it that nobody else does.
+    /// Opens the log on any disk; the caller makes sure that no other process opens it.
     pub fn open_on(
         disk: Arc<dyn Disk>,
         dir: &Path,

@@ -1,6 +1,6 @@
-//! One partition of the embedded log: its segments, what of them is synced, and what is too old.
+//! One partition of the embedded log: its segments, its synced end, and its retention.
 //!
-//! Owns reading and retention. Appending is the writer thread's alone.
+//! Owns reading and retention. It must not append: only the writer thread does.
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -22,11 +22,11 @@ pub(super) const KIND: [u8; 4] = *b"elog";
 pub(super) struct PartitionLog {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) store: RwLock<SegmentStore>,
-    /// What may go with time.
+    /// Which records may be removed, and when.
     pub(super) cleanup: Cleanup,
     /// A segment is rolled at this size.
     pub(super) segment_bytes: u64,
-    /// Below this, compaction has been.
+    /// Compaction has rewritten everything below this position.
     pub(super) cleaned_to: AtomicU64,
     /// The first position that is not synced.
     pub(super) synced: watch::Sender<u64>,
@@ -69,7 +69,7 @@ impl PartitionLog {
         Ok(Offset::new(low.min(*self.synced.borrow())))
     }
 
-    /// At the log's end: the next start need not scan.
+    /// Called when the log ends, so that the next start need not scan.
     pub(super) fn save_index(&self) -> Result<(), SegmentError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         if store.next() == *self.synced.borrow() { store.save_index() } else { Ok(()) }
@@ -98,7 +98,7 @@ pub(super) fn open_partitions(
         .collect()
 }
 
-/// An atomic batch whose end did not reach the disk never happened.
+/// Cuts off an atomic batch whose end did not reach the disk: it never happened.
 fn cut_open_batch(store: &mut SegmentStore) -> Result<(), SegmentError> {
     let mut end = store.next();
     while end > store.first() {
@@ -111,7 +111,7 @@ fn cut_open_batch(store: &mut SegmentStore) -> Result<(), SegmentError> {
     store.truncate_from(end)
 }
 
-/// Syncs what was appended, and shows it to readers. They go on reading meanwhile.
+/// Syncs the appended records, then shows them to readers. Readers are not blocked meanwhile.
 pub(super) fn sync_partition(partition: &PartitionLog) -> Result<(), String> {
     let (pending, next) = {
         let store = partition.store.read().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ pub(super) fn sync_partition(partition: &PartitionLog) -> Result<(), String> {
     Ok(())
 }
 
-/// Synced records from an offset on.
+/// Reads synced records from an offset on.
 pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize) -> Result<Batch, ReadError> {
     let synced = *partition.synced.borrow();
     let store = partition.store.read().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,7 @@ pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize)
         });
         outcome.map_err(|e| TopicError::Unavailable(e.to_string()))?;
         if !is_full && damaged.is_none() {
-            // What was compacted away at the end is a gap that is known.
+            // Compaction has removed the last records: the gap is known.
             batch.next = Offset::new(synced);
         }
     }

@@ -1,4 +1,4 @@
-//! A topic of the embedded log, as its folder says.
+//! The description of an embedded log's topic, as its folder stores it.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl TopicFile {
         Self { name: spec.name.clone(), partitions: spec.partitions, cleanup }
     }
 
-    /// What may go with time; what cannot be read may not.
+    /// Which records may be removed, and when; a text that cannot be read keeps all.
     pub(super) fn cleanup(&self) -> Cleanup {
         let seconds = |prefix: &str| {
             let text = self.cleanup.strip_prefix(prefix)?.strip_suffix(" s")?;

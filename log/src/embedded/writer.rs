@@ -1,5 +1,5 @@
-//! The writer thread: the only one that appends. It takes what is waiting as one group and syncs each touched
-//! partition once; readers see only what is synced.
+//! The writer thread: the only one that appends. It takes the waiting requests as one group and syncs each touched
+//! partition once; readers see only synced records.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::super::stored;
 use super::partition::{PartitionLog, sync_partition};
 
-/// Requests in one group: bounds the time to the group's sync.
+/// Requests in one group; this bounds the time until the group's sync.
 const GROUP: usize = 256;
 
 /// The newest token of each writer of atomic batches.
@@ -32,7 +32,7 @@ pub(super) enum WriteFailure {
     Unknown(String),
 }
 
-/// Writes until every sender is gone; `newest` is when the newest record of all was logged.
+/// Writes until all senders are dropped; `newest` is the time of the newest record in all partitions.
 pub(super) fn write_groups(
     tokens: &Tokens,
     mut requests: mpsc::Receiver<Request>,
@@ -45,7 +45,7 @@ pub(super) fn write_groups(
     while requests.blocking_recv_many(&mut group, GROUP) > 0 {
         let mut touched: Vec<Arc<PartitionLog>> = Vec::new();
         let mut pending = Vec::with_capacity(group.len());
-        // Times are looked up by halving: they must not go back with the machine's clock.
+        // Times are found by binary search: they must not go back with the machine's clock.
         logged_at = logged_at.max(platform::clock::now());
         for request in group.drain(..) {
             match append_request(tokens, &request, logged_at, &mut frames) {
@@ -63,13 +63,13 @@ pub(super) fn write_groups(
             .filter_map(|partition| sync_partition(&partition).err().map(|error| (partition, error)))
             .collect();
         if let Some((_, error)) = failed.first() {
-            // What a failed sync leaves on the disk is known only after a new start.
+            // After a failed sync only a restart finds out what is on the disk.
             fault.send_replace(Some(error.clone()));
         }
         for (request, last) in pending {
             let failure = failed.iter().find(|(p, _)| Arc::ptr_eq(p, &request.partition));
             let outcome = failure.map_or(Ok(last), |(_, error)| Err(WriteFailure::Unknown(error.clone())));
-            // Whoever asked may be gone; what was appended stays.
+            // The caller may have stopped waiting; the records stay appended.
             drop(request.answer.send(outcome));
         }
     }

@@ -1,7 +1,7 @@
 //! Appending with the idempotent producer.
 //!
-//! Owns the word on an append's outcome: acknowledged by all in-sync replicas, nothing taken, or unknown. A producer
-//! that librdkafka gives up is replaced.
+//! Owns the outcome of an append: acknowledged by all in-sync replicas, nothing taken, or unknown. It replaces a
+//! producer that failed for good.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -40,7 +40,7 @@ impl Appender {
         outcome
     }
 
-    /// The first to see a producer fail for good replaces it.
+    /// Replaces a producer that failed for good, unless that has happened already.
     fn replace(&self, failed: &Arc<Producer>) {
         let fault = failed.client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
         tracing::error!(%fault, "the producer failed for good; making another");
@@ -48,14 +48,14 @@ impl Appender {
         if Arc::ptr_eq(&current, failed) {
             match self.clients.producer() {
                 Ok(producer) => *current = Arc::new(producer),
-                // The next append tries again: this producer says that it failed.
+                // The next append tries again, because this producer still reports its failure.
                 Err(error) => tracing::error!(%error, "no producer can be made"),
             }
         }
     }
 }
 
-/// Gives records to a producer in order and waits for each one's acknowledgement; the last one's offset.
+/// Gives records to a producer in order and waits for each acknowledgement; returns the last record's offset.
 pub(super) async fn hand_over(
     producer: &Producer,
     partition: &TopicPartition,
@@ -76,7 +76,7 @@ pub(super) async fn hand_over(
     let mut last = None;
     for delivery in deliveries {
         match delivery.await {
-            // librdkafka knows of a repeat that it was taken, but not where.
+            // For a repeat librdkafka knows that the broker took it, but not at which offset.
             Ok(Ok(delivered)) if delivered.offset < 0 => {
                 fault = fault.or(Some("it was taken, but its partition is not known".to_owned()));
             }

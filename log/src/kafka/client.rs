@@ -1,6 +1,6 @@
-//! The settings of every client, and the making of them.
+//! Makes all Kafka clients, with their settings.
 //!
-//! Owns what librdkafka is told, each setting with its reason.
+//! Owns librdkafka's settings, each with its reason.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use rdkafka::statistics::Statistics;
 use crate::kafka_options::KafkaOptions;
 use crate::{ClientVitals, TopicError};
 
-/// A client that reads; its partition readers share it.
+/// A reading client; its partition readers share it.
 pub(super) type ReadClient = Arc<BaseConsumer<Context>>;
 /// A writing client, answered through futures.
 pub(super) type Producer = FutureProducer<Context>;
@@ -26,20 +26,20 @@ pub(super) type Admin = AdminClient<Context>;
 
 /// How long a question to the cluster may take.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// After this an append's outcome is given up as unknown: its sender makes it again.
+/// After this an append's outcome is unknown, and its sender appends again.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(15);
-/// An open transaction of a router that is gone holds readers of the state up for at most this.
+/// The longest time for which a dead router's open transaction holds up readers of the state.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
-/// What a client holds that was not taken yet, in KiB: two chunks of a tail.
+/// Fetched records that a client holds for its readers, in KiB: two chunks of a tail.
 const PREFETCH_KIB: usize = 1_024;
-/// How often a client says how it is: what scrapes metrics comes as often.
+/// How often a client reports its vitals: as often as metrics are scraped.
 const VITALS_EVERY: Duration = Duration::from_secs(15);
-/// What the appends of a whole router may hold, in KiB.
+/// Memory for the waiting appends of a whole router, in KiB.
 const APPEND_QUEUE_KIB: usize = 64 * 1_024;
 
 type Board = Arc<Mutex<BTreeMap<u64, ClientVitals>>>;
 
-/// Where a client's own words go; what it said of itself goes with it.
+/// Takes a client's errors and statistics; drop removes its vitals.
 #[derive(Debug)]
 pub(super) struct Context {
     board: Board,
@@ -51,7 +51,7 @@ fn lock(board: &Board) -> MutexGuard<'_, BTreeMap<u64, ClientVitals>> {
 }
 
 impl Context {
-    /// Of a client that says how it is.
+    /// The context of a client that reports its vitals.
     fn new(board: &Board, name: &str) -> Self {
         let mut all = lock(board);
         let number = all.keys().next_back().map_or(0, |last| last + 1);
@@ -59,7 +59,7 @@ impl Context {
         Self { board: Arc::clone(board), number: Some(number) }
     }
 
-    /// Of a client that says nothing: nobody takes what the administrator's would say.
+    /// The context of a client without vitals: no reader takes the administrator's reports.
     fn silent(board: &Board) -> Self {
         Self { board: Arc::clone(board), number: None }
     }
@@ -75,7 +75,7 @@ impl Drop for Context {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is no error: the readers are told by their queues.
+        // The end of a partition is no error: the readers learn it from their queues.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(%error, %reason, "a Kafka client reports");
         }
@@ -109,7 +109,7 @@ impl Clients {
         Self { options: options.clone(), board: Board::default() }
     }
 
-    /// How each client is, as it said last; those of one name together.
+    /// The last vitals of the clients; clients of one name count as one, with their worst values.
     pub(super) fn vitals(&self) -> Vec<ClientVitals> {
         let mut by_name = BTreeMap::<String, ClientVitals>::new();
         for vitals in lock(&self.board).values() {
@@ -136,7 +136,7 @@ impl Clients {
             .set("client.id", "dit-router")
             // A broker that came back is found within a second.
             .set("reconnect.backoff.max.ms", "1000")
-            // A topic that is gone is named soon.
+            // An unknown topic becomes an error within three seconds.
             .set("topic.metadata.propagation.max.ms", "3000");
         let Some(security) = &self.options.security else { return Ok(config) };
         config.set("security.protocol", if security.sasl.is_some() { "SASL_SSL" } else { "SSL" });
@@ -170,11 +170,11 @@ impl Clients {
         })
     }
 
-    /// A reader that never moves by itself: no group's offsets, no reset, and the end is told.
+    /// A reader that never moves by itself: no offsets of a group, no reset, and it reports a partition's end.
     pub(super) fn read_client(&self, wait: Duration) -> Result<ReadClient, TopicError> {
         let mut config = self.config()?;
         config
-            // librdkafka assigns nothing without a group's name; the group itself is never joined.
+            // librdkafka needs a group's name to assign partitions; the client never joins the group.
             .set("group.id", "dit-router")
             .set("statistics.interval.ms", VITALS_EVERY.as_millis().to_string())
             .set("enable.auto.commit", "false")
@@ -185,7 +185,7 @@ impl Clients {
             .set("max.poll.interval.ms", "86400000")
             .set("fetch.wait.max.ms", wait.as_millis().to_string())
             .set("fetch.error.backoff.ms", "50")
-            // The default of a second would be felt by whoever empties a queue that was full.
+            // The default is a second, for which a reader that has emptied a full queue would wait.
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
         Self::create(&config, Context::new(&self.board, "reader")).map(Arc::new)
@@ -197,7 +197,7 @@ impl Clients {
             .set("statistics.interval.ms", VITALS_EVERY.as_millis().to_string())
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // A batch is handed over whole; waiting for more would only be latency.
+            // A batch is handed over as a whole: waiting for more only adds latency.
             .set("linger.ms", "0")
             .set("compression.type", "zstd")
             .set("message.max.bytes", "1048588")

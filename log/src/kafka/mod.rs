@@ -1,7 +1,7 @@
 //! The log on Apache Kafka, version 4.0 or later.
 //!
-//! Owns the clients and their number: one producer, one for administration, a fixed number of readers, and one for
-//! each fenced writer; never one for a partition or a consumer. No consumer groups: positions are the callers'.
+//! Owns the clients and their number: one producer, one for administration, a fixed number of readers, and one for each
+//! fenced writer; never one for a partition or a consumer. There are no consumer groups: callers keep positions.
 
 mod append;
 mod client;
@@ -33,16 +33,16 @@ use append::Appender;
 use client::{Admin, Clients, REQUEST_LIMIT, ReadClient};
 use partition_readers::{Collected, PartitionReader, PartitionReaders, TopicPartition};
 
-/// Readers of what lies behind the tails: so many different positions in one partition are read without seeking.
+/// Clients that read behind the tails: one partition is read at so many positions without seeking.
 const CATCH_UP_READERS: usize = 4;
-/// A catch-up reader is answered at once, also when a partition beside it has nothing.
+/// A broker's wait for records: short, so that an empty partition does not delay the client's other ones.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
-/// A partition that is added to the tails waits at most so long for the request under way.
+/// The longest wait of a partition that is added to the tails: the fetch that is under way ends first.
 const TAIL_WAIT: Duration = Duration::from_millis(100);
-/// Questions to brokers that hold a thread, at once.
+/// Questions to brokers at once; each of them blocks a thread.
 const QUESTIONS: usize = 8;
 
-/// How long a new topic, or a leader that moves, may make a broker say that it is not there.
+/// How long a broker may not know a new topic, or a partition whose leader moves.
 const SETTLING: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LONGEST_RETRY: Duration = Duration::from_millis(500);
@@ -56,12 +56,12 @@ pub struct KafkaLog {
     tails: PartitionReaders,
     catch_up: PartitionReaders,
     questions: Semaphore,
-    /// Topics that were made or checked, and their partitions: no other is touched, lest the broker make it.
+    /// Topics that were made or checked, with their partitions. No other topic is used: the broker might make it.
     known: RwLock<HashMap<String, u32>>,
 }
 
 impl KafkaLog {
-    /// Makes the clients; a cluster that is away is found out by the first use.
+    /// Makes the clients; only the first use finds out whether the cluster can be reached.
     pub fn connect(options: &KafkaOptions) -> Result<Self, TopicError> {
         let clients = Clients::new(options);
         Ok(Self {
@@ -87,8 +87,7 @@ impl KafkaLog {
         TopicPartition::new(&self.prefix, topic, partition).ok_or_else(unknown)
     }
 
-    /// Asks a broker something that librdkafka answers only to a waiting thread. What a topic that was made a moment
-    /// ago, or a leader that moves, makes it say is asked again.
+    /// Asks a broker a question that blocks a thread. It asks again where the topic is new or its leader moves.
     async fn ask<T: Send + 'static>(
         &self,
         partition: &TopicPartition,
@@ -121,7 +120,7 @@ impl KafkaLog {
         Ok(Bounds { first: offset(first), next: offset(next) })
     }
 
-    /// A reader at a partition that is held; the bounds were asked for before it was placed.
+    /// A reader at an offset within the bounds, which were requested before the reader was opened.
     async fn enter(
         &self,
         readers: &PartitionReaders,
@@ -139,7 +138,7 @@ impl KafkaLog {
         Ok((reader.map_err(|error| topic_error(partition, &error))?, bounds))
     }
 
-    /// What is there now. A broker that does not know the partition yet is asked again.
+    /// Reads the present records. It asks again where a broker does not know the partition yet.
     async fn read_now(
         &self,
         partition: &TopicPartition,
@@ -159,7 +158,7 @@ impl KafkaLog {
         }
     }
 
-    /// What is there now, or a reader's own error.
+    /// Reads the present records once; the inner error is the reader's own.
     async fn read_once(
         &self,
         partition: &TopicPartition,
@@ -180,14 +179,14 @@ impl KafkaLog {
         }
         match reader.collect(max_bytes, deadline(), true).await {
             Ok(Collected::Records(batch)) => Ok(Ok(batch)),
-            // The end was reached after the bounds were asked for: what lies before them are gaps.
+            // The end was reached, and no record came: everything before the bounds' end is a gap.
             Ok(Collected::End) => Ok(Ok(Batch { records: Vec::new(), next: bounds.next.max(from) })),
             Ok(Collected::Nothing) => Err(late(partition).into()),
             Err(error) => Ok(Err(error)),
         }
     }
 
-    /// What is there, or comes within a time.
+    /// Reads the present records, or those that come within `wait`.
     async fn read_tail(
         &self,
         partition: &TopicPartition,
@@ -198,7 +197,7 @@ impl KafkaLog {
         let deadline = tokio::time::Instant::now() + wait;
         let reader = match self.tails.resume(partition, from) {
             Some(reader) => reader,
-            // A second tail of one partition is read as if it were catching up.
+            // A second tail of one partition uses the catch-up readers.
             None => {
                 let readers = if self.tails.has_busy(partition) { &self.catch_up } else { &self.tails };
                 self.enter(readers, partition, from).await?.0
@@ -207,7 +206,7 @@ impl KafkaLog {
         match reader.collect(max_bytes, deadline, false).await {
             Ok(Collected::Records(batch)) => Ok(batch),
             Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
-            // The partition may be new, or have gone. Its bounds say which.
+            // The partition may be new, or removed. Its bounds tell which.
             Err(error) if is_settling(&error) => {
                 self.bounds_of(partition).await?;
                 Ok(Batch { records: Vec::new(), next: from })
@@ -292,7 +291,7 @@ impl Log for KafkaLog {
     }
 }
 
-/// What passes by itself when a topic is new or its leader moves.
+/// Whether an error passes by itself, because a topic is new or its leader moves.
 fn is_settling(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
         LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopic, UnknownTopicOrPartition,
@@ -309,7 +308,7 @@ fn is_settling(error: &KafkaError) -> bool {
     )
 }
 
-/// Kafka's offsets are never negative where they are answers.
+/// Offsets in Kafka's answers are never negative.
 fn offset(number: i64) -> Offset {
     Offset::new(u64::try_from(number).unwrap_or(0))
 }

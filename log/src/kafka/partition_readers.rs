@@ -1,8 +1,8 @@
 //! Reading many partitions at many positions over few clients.
 //!
 //! Owns the partition readers. A partition reader is one partition on one client, and has its own queue and position. A
-//! client has a partition only once, so there are as many positions in one partition as there are clients. A reader that
-//! nobody uses is closed.
+//! client has a partition only once, so there are as many positions in one partition as there are clients. Unused
+//! readers are closed.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +24,9 @@ use super::client::{Clients, Context, ReadClient};
 use super::offset;
 use crate::{Batch, Stored, TopicError};
 
-/// A reader is closed when nobody has used it for so long: what it fetched ahead takes memory.
+/// A reader is closed after so long without use: the records that it fetched ahead take memory.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// How often a client's own events are served; messages come by the readers' queues.
+/// How often a client's own events are served; messages come through the readers' queues.
 const SERVE_EVERY: Duration = Duration::from_millis(100);
 
 /// A partition by its name on the cluster.
@@ -34,19 +34,19 @@ const SERVE_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct TopicPartition {
     pub(super) topic: Arc<str>,
     pub(super) id: Partition,
-    /// As Kafka's protocol has it.
+    /// The partition's number in Kafka's protocol.
     pub(super) number: i32,
 }
 
 impl TopicPartition {
-    /// A partition of a topic whose name stands behind a prefix; `None` where Kafka's protocol has no such number.
+    /// A partition of the topic `<prefix><topic>`; `None` where Kafka's protocol has no such number.
     pub(super) fn new(prefix: &str, topic: &str, partition: Partition) -> Option<Self> {
         let number = i32::try_from(partition.get()).ok()?;
         Some(Self { topic: format!("{prefix}{topic}").into(), id: partition, number })
     }
 }
 
-/// What a reader had.
+/// The result of one reading.
 pub(super) enum Collected {
     /// At least one record.
     Records(Batch),
@@ -63,7 +63,7 @@ struct Assigned {
     nonempty: Arc<Notify>,
     position: Offset,
     has_ended: bool,
-    /// Whether anything came since it was opened: a record, or the word that there is none.
+    /// Whether anything came since it was opened: a record, or the mark of the partition's end.
     is_alive: bool,
     fault: Option<KafkaError>,
     since: Instant,
@@ -117,7 +117,7 @@ impl PartitionReaders {
         Arc::clone(&self.asker)
     }
 
-    /// The reader that stands at a position already.
+    /// An idle reader that is already at the position.
     pub(super) fn resume(&self, partition: &TopicPartition, from: Offset) -> Option<PartitionReader> {
         let mut state = self.shared.lock();
         let fits = |reader: &Assigned| {
@@ -128,7 +128,7 @@ impl PartitionReaders {
         Some(PartitionReader { reader: Some(reader), shared: Arc::clone(&self.shared) })
     }
 
-    /// Whether somebody reads the partition right now.
+    /// Whether a reader of the partition is in use.
     pub(super) fn has_busy(&self, partition: &TopicPartition) -> bool {
         let state = self.shared.lock();
         let is_parked = |client| state.idle.iter().any(|l| l.client == client && l.partition == *partition);
@@ -136,7 +136,7 @@ impl PartitionReaders {
             .any(|client| state.open.contains(&(client, partition.clone())) && !is_parked(client))
     }
 
-    /// A reader at a position; waits while every client has the partition at work.
+    /// Opens a reader at a position; waits while every client's reader of the partition is in use.
     pub(super) async fn position(
         &self,
         partition: &TopicPartition,
@@ -178,7 +178,7 @@ impl Shared {
         let idle = state.idle.iter().enumerate().filter(|(_, reader)| reader.partition == *partition);
         let (index, _) = idle.min_by_key(|(_, reader)| reader.since)?;
         let reader = state.idle.swap_remove(index);
-        // Its partition stays taken: the new reader is opened on the same client.
+        // The partition stays in `open`: the new reader is opened on the same client.
         self.unassign(reader.client, &reader.partition);
         Some(reader.client)
     }
@@ -214,7 +214,7 @@ impl Shared {
     }
 }
 
-/// A reader in use; it is closed when dropped before it was read to a known position.
+/// A reader in use. Drop closes it, unless a reading has put it back among the idle ones.
 pub(super) struct PartitionReader {
     reader: Option<Assigned>,
     shared: Arc<Shared>,
@@ -228,7 +228,7 @@ impl PartitionReader {
         from: Offset,
     ) -> Result<Self, KafkaError> {
         let opened = shared.clients.get(client).ok_or(KafkaError::Canceled).and_then(|client| {
-            // Split first: nothing of it may come by the common queue.
+            // Split first: no message of the partition may come through the common queue.
             let queue = client.split_partition_queue(&partition.topic, partition.number);
             let mut queue = queue.ok_or(KafkaError::Canceled)?;
             let nonempty = Arc::new(Notify::new());
@@ -255,7 +255,7 @@ impl PartitionReader {
         Ok(Self { reader: Some(reader), shared: Arc::clone(shared) })
     }
 
-    /// About `max_bytes` of records; waits for the first until the deadline, or `to_end` until there are none.
+    /// Reads about `max_bytes` of records; waits for the first until the deadline, or with `to_end` until the end.
     pub(super) async fn collect(
         mut self,
         max_bytes: usize,
@@ -278,7 +278,7 @@ impl PartitionReader {
             }
             let nonempty = Arc::clone(&reader.nonempty);
             if tokio::time::timeout_at(deadline, nonempty.notified()).await.is_err() {
-                // One that has never said a word may have been lost by its client: the next reading opens another.
+                // The client may have lost a reader that never got anything: the next reading opens another.
                 if !to_end && reader.is_alive {
                     self.leave();
                 }
@@ -305,7 +305,7 @@ impl Drop for PartitionReader {
 }
 
 impl Assigned {
-    /// What the queue holds, up to a size, an end or a fault.
+    /// Takes records from the queue, up to a size, an end or a fault.
     fn drain(&mut self, max_bytes: usize) -> Vec<Stored> {
         let mut records = Vec::new();
         let mut size = 0;

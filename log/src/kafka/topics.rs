@@ -1,6 +1,6 @@
-//! Topics as they must be: made, or checked where they exist.
+//! Makes topics as they must be, or checks those that exist.
 //!
-//! Owns the settings that safety rests on, and the words for a topic that disagrees.
+//! Owns the settings that safety needs, and the words for a topic that disagrees.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::client::{Admin, REQUEST_LIMIT, ReadClient};
 use crate::{Cleanup, TopicError, TopicSpec};
 
-/// How long a topic that was made may take until every partition has its leader.
+/// How long a new topic may take until every partition has its leader.
 const LEADER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A setting, and whether another value than the wanted one is as good.
+/// A setting of a topic, and whether a larger value is as good as the wanted one.
 struct Setting {
     name: &'static str,
     wanted: String,
     more_is_fine: bool,
 }
 
-/// Where topics are made, and what this network wants of them.
+/// The cluster that topics are made on, and this network's demands on them.
 pub(super) struct Cluster<'c> {
     pub(super) admin: &'c Admin,
-    /// For the metadata: asked by a reader, a topic that is missing is not made by the question.
+    /// For the metadata: a reader's question does not make a topic that is missing.
     pub(super) reader: ReadClient,
     pub(super) replication: u16,
     pub(super) min_insync: u16,
@@ -156,7 +156,7 @@ fn settings(cleanup: Cleanup, min_insync: u16) -> Vec<Setting> {
     let exactly = |name, wanted: &str| Setting { name, wanted: wanted.to_owned(), more_is_fine: false };
     let at_least = |name, wanted: String| Setting { name, wanted, more_is_fine: true };
     let mut wanted = vec![
-        // With the producer's time, what an agent sends after weeks offline would be deleted at once.
+        // With the producer's time, events that an agent sends after weeks offline would be deleted at once.
         exactly("message.timestamp.type", "LogAppendTime"),
         exactly("unclean.leader.election.enable", "false"),
         at_least("min.insync.replicas", min_insync.to_string()),
@@ -182,7 +182,7 @@ fn settings(cleanup: Cleanup, min_insync: u16) -> Vec<Setting> {
     wanted
 }
 
-/// What the metadata say of a topic's partitions.
+/// A topic's partitions according to the metadata.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     partitions: u32,

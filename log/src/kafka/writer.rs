@@ -1,7 +1,7 @@
 //! Fenced atomic batches as Kafka's transactions.
 //!
 //! Owns one transactional id: opening it again, here or elsewhere, fences this writer. A writer whose transaction
-//! failed is done: whoever opens the id again settles what became of it.
+//! failed is done: the next writer of the id settles the transaction's outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,24 +21,23 @@ use super::offset;
 use super::partition_readers::TopicPartition;
 use crate::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
 
-/// Fencing waits for the transaction of the one before, which may have to be undone.
+/// Fencing waits for the earlier writer's transaction, which may have to be undone.
 const FENCE_LIMIT: Duration = Duration::from_secs(30);
-/// A commit is asked for again within this; afterwards only a new writer can tell what became of it.
+/// A commit is tried again within this; afterwards only a new writer can find out its outcome.
 const COMMIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// How soon is looked whether a commit is visible, at first and at last.
+/// The first and the longest wait between two checks whether a commit is visible.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 struct KafkaWriter {
     client: Client,
-    /// Sees what is committed.
     reader: ReadClient,
     prefix: String,
     is_done: bool,
 }
 
-/// Fences whoever had the id.
+/// Opens a writer; fences every earlier writer of the id.
 pub(super) async fn open(
     clients: &Clients,
     reader: ReadClient,
@@ -55,7 +54,7 @@ pub(super) async fn open(
     Ok(Box::new(KafkaWriter { client, reader, prefix: prefix.to_owned(), is_done: false }))
 }
 
-/// These calls hold their thread; librdkafka has no others.
+/// Runs a call that blocks its thread: librdkafka has no others.
 async fn on_a_thread(
     producer: &Producer,
     call: impl FnOnce(&Producer) -> Result<(), KafkaError> + Send + 'static,
@@ -64,7 +63,7 @@ async fn on_a_thread(
     tokio::task::spawn_blocking(move || call(&producer)).await.unwrap_or(Err(KafkaError::Canceled))
 }
 
-/// A producer whose end, which holds its thread for a while, holds none that others' work waits for.
+/// A producer that is dropped on a thread of its own, because the drop blocks for a while.
 struct Client(Option<Producer>);
 
 impl Client {
@@ -87,7 +86,7 @@ impl KafkaWriter {
         producer.begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
         match hand_over(producer, partition, records).await {
             Ok(last) => {
-                // Nothing is in flight: the commit does not wait for its own flush.
+                // All records are acknowledged, so the commit need not flush any.
                 let commit = on_a_thread(producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
                 commit.map_err(|error| self.verdict(&error.to_string(), &error))?;
                 self.until_visible(partition, last).await?;
@@ -101,8 +100,8 @@ impl KafkaWriter {
         }
     }
 
-    /// A commit is acknowledged before its markers are written: until then readers do not see it, and whoever is told
-    /// that the state has got so far must find it there.
+    /// Waits until readers see the commit. It is acknowledged before its markers are written, but a caller that learns
+    /// of the commit must find its records.
     async fn until_visible(&self, partition: &TopicPartition, last: Offset) -> Result<(), CommitError> {
         let mut retry = Retry::new(FIRST_LOOK, LAST_LOOK);
         let deadline = tokio::time::Instant::now() + COMMIT_LIMIT;

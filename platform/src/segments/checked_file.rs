@@ -1,6 +1,6 @@
 //! A small file that is replaced as a whole: format version, checksum, contents; synced and renamed into place.
 //!
-//! Owns identity files, manifests and journals of one value. What it reads back is what was written, or an error.
+//! Owns identity files, manifests and journals of one value. A read returns the written contents, or an error.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ pub fn write(disk: &dyn Disk, path: &Path, kind: &[u8; 4], contents: &[u8]) -> R
     replace(disk, path, &bytes)
 }
 
-/// Replaces a file of any form in the same way.
+/// Replaces a file of any form, synced and by rename.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     let mut replacement = Replacement::begin(disk, path)?;
     replacement.append(bytes)?;
     replacement.commit().map(drop)
 }
 
-/// A file that is written beside the one that it will replace.
+/// A new file that will replace another one in the same folder.
 pub struct Replacement<'d> {
     disk: &'d dyn Disk,
     path: PathBuf,
@@ -36,7 +36,7 @@ pub struct Replacement<'d> {
 }
 
 impl Drop for Replacement<'_> {
-    /// What was not committed takes no room.
+    /// Removes a file that was not committed.
     fn drop(&mut self) {
         if !self.is_committed {
             discard(self.disk, &self.fresh, self.file.as_ref());
@@ -44,7 +44,7 @@ impl Drop for Replacement<'_> {
     }
 }
 
-/// Removes a file that was being made; where that fails, it is at least empty.
+/// Removes an unfinished file, or at least empties it.
 pub(super) fn discard(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) {
     if file.truncate(0).is_err() | disk.remove(path).is_err() {
         tracing::warn!(path = %path.display(), "a file that was being made could not be removed");
@@ -52,7 +52,7 @@ pub(super) fn discard(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) {
 }
 
 impl<'d> Replacement<'d> {
-    /// Begins an empty one.
+    /// Begins an empty file.
     pub fn begin(disk: &'d dyn Disk, path: &Path) -> Result<Self, SegmentError> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
@@ -67,7 +67,7 @@ impl<'d> Replacement<'d> {
         self.file.append(bytes).map_err(io_error(&self.fresh))
     }
 
-    /// Syncs it and puts it in the old one's place; the file, still open.
+    /// Syncs the file and renames it over the old one; returns it, still open.
     pub fn commit(mut self) -> Result<Arc<dyn DiskFile>, SegmentError> {
         self.file.sync().map_err(io_error(&self.fresh))?;
         self.disk.rename(&self.fresh, &self.path).map_err(io_error(&self.path))?;

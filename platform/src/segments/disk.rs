@@ -1,6 +1,6 @@
-//! The disk as segment files need it, and the real one.
+//! The disk trait that segment files need, and the real disk.
 //!
-//! Owns the trait; its twin in memory loses what was not synced, on purpose.
+//! Owns the trait; its twin in memory loses unsynced bytes on purpose.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,19 +18,19 @@ pub trait Disk: Send + Sync + 'static {
     /// Whether a file is there.
     fn exists(&self, path: &Path) -> bool;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Gives a file another name, replacing what had it.
+    /// Renames a file, replacing one that has the name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes names in a directory survive a crash.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// One open file; several may hold it, one appends.
+/// An open file; many may read it, only one appends.
 pub trait DiskFile: Send + Sync {
     /// Its length in bytes.
     fn length(&self) -> io::Result<u64>;
     /// Appends all of `bytes`, or fails having appended some of them.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
-    /// Reads at a offset; how many bytes were there.
+    /// Reads at an offset; returns how many bytes it read.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Cuts it to a length.
     fn truncate(&self, length: u64) -> io::Result<()>;

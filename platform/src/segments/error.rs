@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The version of the segment format; an older binary refuses a newer one and says which it knows. Since 2 there are gaps.
+/// The version of the segment format; a binary refuses newer versions and names its own. Version 2 added gaps.
 pub(super) const FORMAT: u16 = 2;
 
 /// Why segment files cannot be used.
@@ -11,7 +11,7 @@ pub enum SegmentError {
     #[error("{path}: {error}")]
     Io {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// Written by a newer version.
@@ -31,7 +31,7 @@ pub enum SegmentError {
         /// Byte within it.
         at: u64,
     },
-    /// A segment is missing in between.
+    /// A segment is missing between two others.
     #[error("{path}: begins at {first}, but the segment before it ends at {expected}; a file is missing")]
     Gap {
         path: PathBuf,
@@ -40,10 +40,10 @@ pub enum SegmentError {
         /// Where it should begin.
         expected: u64,
     },
-    /// An earlier failure to sync: nothing more is written until the store is opened again.
+    /// An earlier sync failed: the store must be opened again before it writes.
     #[error("{path}: an earlier write failed; the store must be opened again")]
     Poisoned { path: PathBuf },
-    /// Larger than a frame may be; nothing was appended.
+    /// The record is larger than a frame may be; nothing was appended.
     #[error("a record of {size} bytes is larger than a segment takes ({limit})")]
     TooLarge {
         size: usize,

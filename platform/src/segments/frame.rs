@@ -1,18 +1,18 @@
-//! One frame: length and checksum (little-endian, 4 bytes each), then the payload; or a gap, which says how many
-//! positions have none any more.
+//! One frame: length and checksum (little-endian, 4 bytes each), then the payload; or a gap, which gives the number of
+//! positions without a payload.
 //!
-//! Owns the eight bytes. A frame that is cut short or does not match its checksum does not exist.
+//! Owns the eight bytes. A frame that is cut short or does not match its checksum counts as absent.
 
 use super::error::SegmentError;
 
 /// Bytes before a payload.
 pub(super) const HEAD: usize = 8;
-/// No payload is larger: a record of the log, with room.
+/// The largest payload: more than a record of the log needs.
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 
-/// Set in the length of a gap.
+/// The bit that marks a gap, in the length.
 const GAP: u32 = 0x8000_0000;
-/// A gap's payload: how many positions it stands for.
+/// Bytes of a gap's payload, which is its number of positions.
 pub(super) const GAP_PAYLOAD: usize = 8;
 
 /// Appends a frame to a buffer.
@@ -43,13 +43,13 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Empties it, and keeps its room for the next ones.
+    /// Empties it, and keeps its memory for the next frames.
     pub fn clear(&mut self) {
         self.bytes.clear();
         (self.count, self.largest) = (0, 0);
     }
 
-    /// A frame that is too large could be written, but never be read.
+    /// Refuses a frame that is too large: it could be written, but never be read.
     pub(super) const fn check(&self) -> Result<(), SegmentError> {
         match self.largest > MAX_PAYLOAD {
             true => Err(SegmentError::TooLarge { size: self.largest, limit: MAX_PAYLOAD }),
@@ -74,19 +74,19 @@ pub(super) fn put_gap(out: &mut Vec<u8>, positions: u64) {
     out.extend_from_slice(&payload);
 }
 
-/// What stands at the beginning of a buffer.
+/// The beginning of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {
     /// A whole frame with its payload.
     Payload(&'a [u8]),
-    /// So many positions without contents.
+    /// A gap of so many positions.
     Gap(u64),
-    /// The buffer ends inside it; so many bytes are needed in all.
+    /// The buffer ends inside the frame, which needs so many bytes in all.
     Short(usize),
     Damaged,
 }
 
-/// Looks at the beginning of a buffer.
+/// Parses the beginning of a buffer.
 pub(super) fn parse(bytes: &[u8]) -> Found<'_> {
     let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Found::Short(HEAD) };
     let (Some(length), Some(sum)) = (word(head, 0), word(head, 4)) else { return Found::Damaged };
@@ -109,7 +109,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-/// Never zero for an empty payload, so that a run of zero bytes is no frame; another one for each kind of frame.
+/// A checksum that depends on the kind of frame; not zero for an empty payload, so that zero bytes are no frame.
 fn checksum(kind: &[u8; 3], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(kind);

@@ -1,8 +1,7 @@
-//! The sparse index of a segment: where some of its frames begin; in memory, and beside the sealed file.
+//! The sparse index of a segment: where some of its frames begin. It is in memory, and in a file next to the segment.
 //!
-//! Owns the file `<segment>.idx`, which saves the scan at the next start. It speaks for a prefix of the segment that
-//! was synced before it was written. It can always be made again: one that is missing, damaged, or does not fit is
-//! left aside.
+//! Owns the file `<segment>.idx`, which saves the scan at the next start. It covers a prefix of the segment that was
+//! synced before the index was written. It can always be made again: a missing, damaged or unfitting index is ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use super::disk::Disk;
 use super::error::{SegmentError, io_error};
 
 const KIND: &[u8; 4] = b"sidx";
-/// Bytes between two entries: a lookup reads about as much as one read of the file gives anyway.
+/// Bytes between two entries: a lookup reads less than one read of the file returns anyway.
 const STEP: u64 = 64 * 1024;
 
 /// (position, byte) of some frames, in order; never empty.
@@ -19,7 +18,7 @@ const STEP: u64 = 64 * 1024;
 pub(super) struct Index(Vec<(u64, u64)>);
 
 impl Index {
-    /// Of a segment whose first frame, `first`, begins at a byte.
+    /// The index of a segment whose first frame, `first`, begins at byte `at`.
     pub(super) fn new(first: u64, at: u64) -> Self {
         Self(vec![(first, at)])
     }
@@ -29,7 +28,7 @@ impl Index {
         self.0.first().copied().unwrap_or_default()
     }
 
-    /// A frame begins here; it is remembered when it is far enough from the last one.
+    /// Notes that a frame begins here, if it is far enough from the last entry.
     pub(super) fn note(&mut self, position: u64, at: u64) {
         if self.0.last().is_none_or(|(_, last)| at - last >= STEP) {
             self.0.push((position, at));
@@ -42,13 +41,13 @@ impl Index {
         self.0.get(entry).copied().unwrap_or_else(|| self.begin())
     }
 
-    /// Forgets what lies beyond a byte.
+    /// Forgets the entries beyond a byte.
     pub(super) fn cut(&mut self, length: u64) {
         self.0.retain(|(_, at)| *at <= length);
     }
 }
 
-/// What the file beside a segment says of it.
+/// The contents of an index file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Saved {
     /// Positions in the prefix.
@@ -62,7 +61,7 @@ fn path_of(segment: &Path) -> PathBuf {
     segment.with_extension("idx")
 }
 
-/// Writes the index beside its segment.
+/// Writes a segment's index file.
 pub(super) fn save(disk: &dyn Disk, segment: &Path, saved: &Saved) -> Result<(), SegmentError> {
     let mut bytes = Vec::with_capacity(16 * (saved.index.0.len() + 1));
     for (left, right) in std::iter::once(&(saved.count, saved.length)).chain(&saved.index.0) {
@@ -72,7 +71,7 @@ pub(super) fn save(disk: &dyn Disk, segment: &Path, saved: &Saved) -> Result<(),
     checked_file::write(disk, &path_of(segment), KIND, &bytes)
 }
 
-/// The index beside a segment, if there is one that makes sense.
+/// Reads a segment's index file, if it exists and is consistent.
 pub(super) fn load(disk: &dyn Disk, segment: &Path) -> Option<Saved> {
     let bytes = checked_file::read(disk, &path_of(segment), KIND).ok()??;
     let mut pairs = bytes.chunks_exact(16).map(|pair| {
@@ -87,7 +86,7 @@ pub(super) fn load(disk: &dyn Disk, segment: &Path) -> Option<Saved> {
     (grows && fits).then_some(Saved { count, length, index: Index(entries) })
 }
 
-/// Removes the index beside a segment that is about to change in what was saved.
+/// Removes a segment's index file, before the saved prefix changes.
 pub(super) fn remove(disk: &dyn Disk, segment: &Path) -> Result<(), SegmentError> {
     let path = path_of(segment);
     if disk.exists(&path) { disk.remove(&path).map_err(io_error(&path)) } else { Ok(()) }

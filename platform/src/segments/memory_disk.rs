@@ -1,6 +1,6 @@
 //! A disk in memory that can crash, tear writes and be full: the twin that tests and simulation use.
 //!
-//! Owns its faults. After [`MemoryDisk::crash`] a file holds what was synced and a part of what was not.
+//! Owns its faults. After [`MemoryDisk::crash`] a file holds its synced bytes and a part of the others.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,12 +20,12 @@ struct State {
     files: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
     room: Option<usize>,
     fails_syncs: bool,
-    /// So many writes are made yet; without: all.
+    /// How many writes still succeed; `None` means all.
     left: Option<usize>,
 }
 
 impl State {
-    /// A write, a sync or a change of a name is about to be made.
+    /// Counts a write, sync or rename before it is made.
     fn write(&mut self) -> io::Result<()> {
         match &mut self.left {
             None => Ok(()),
@@ -47,12 +47,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl MemoryDisk {
-    /// An empty disk without end.
+    /// An empty disk of unlimited size.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on only so many bytes can be appended; `None`: without end.
+    /// Limits the bytes that can be appended from now on; `None` means no limit.
     pub fn set_room(&self, room: Option<usize>) {
         lock(&self.0).room = room;
     }
@@ -62,7 +62,7 @@ impl MemoryDisk {
         lock(&self.0).fails_syncs = true;
     }
 
-    /// After so many writes, syncs and changes of names nothing is written any more, until the machine was stopped.
+    /// After so many writes, syncs and renames nothing more is written until the machine stops.
     pub fn stop_after(&self, writes: usize) {
         lock(&self.0).left = Some(writes);
     }
@@ -72,7 +72,7 @@ impl MemoryDisk {
         lock(&self.0).left == Some(0)
     }
 
-    /// The machine stops: each file keeps what was synced and `keep(unsynced)` bytes of the rest.
+    /// The machine stops: each file keeps its synced bytes and `keep(unsynced)` of the others.
     pub fn crash(&self, mut keep: impl FnMut(usize) -> usize) {
         let mut state = lock(&self.0);
         state.left = None;
@@ -85,7 +85,7 @@ impl MemoryDisk {
         }
     }
 
-    /// A copy of everything on it, as a backup makes it.
+    /// A copy of all its files, as a backup makes it.
     #[must_use]
     pub fn copy(&self) -> Self {
         let copy = Self::new();
@@ -93,7 +93,7 @@ impl MemoryDisk {
         copy
     }
 
-    /// Holds what the other holds, and nothing else: a backup is restored. Files that are open are so no more.
+    /// Restores a backup: its files become copies of the other disk's. Files that are open no longer belong to it.
     pub fn become_copy_of(&self, other: &Self) {
         let copied = |file: &Arc<Mutex<Contents>>| {
             let data = lock(file).data.clone();

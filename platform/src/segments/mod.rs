@@ -1,7 +1,7 @@
-//! Append-only checksummed segment files over a narrow disk trait: embedded log, outbox and sinks stand on them.
+//! Append-only checksummed segment files over a narrow disk trait, for the embedded log, the outbox and sinks.
 //!
-//! Owns framing, recovery after a crash, rolling, dropping of whole segments, and rewriting of sealed ones. What a frame means is its
-//! user's. A frame's position is its number since the log began; an emptied log never restarts at 0.
+//! Owns framing, recovery, rolling, dropping of whole segments, and rewriting of sealed ones; not a frame's meaning. A
+//! frame's position is its number since the log began; an emptied log never restarts at 0.
 
 pub mod checked_file;
 pub mod disk;

@@ -1,4 +1,4 @@
-//! Reading frames one after another with few system calls.
+//! Reads frames one after another with few system calls.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use super::error::{SegmentError, io_error};
 use super::frame::{self, Found};
 
 const READ_STEP: usize = 256 * 1024;
-/// Frames that are looked for behind damage are no larger: a record of the log, with its head.
+/// The largest frame that is searched for behind damage: a record of the log, with its head.
 const LOOK_BYTES: usize = 1_100_000;
 
-/// What is at a byte.
+/// A frame or a gap.
 pub(super) enum Item {
     Payload(Vec<u8>),
     Gap(u64),
 }
 
 impl Item {
-    /// How many positions it takes.
+    /// How many positions it has.
     pub(super) const fn positions(&self) -> u64 {
         match self {
             Self::Payload(_) => 1,
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         self.at += u64::try_from(count).unwrap_or(u64::MAX);
     }
 
-    /// At least `count` bytes from `at` on, if the file has them.
+    /// Reads at least `count` bytes from `at` on, if the file has them.
     pub(super) fn ensure(&mut self, count: usize) -> Result<&[u8], SegmentError> {
         let skip = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
         if self.buffer.len() < skip.saturating_add(count) {
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         Ok(self.buffer.get(skip..).unwrap_or_default())
     }
 
-    /// The next whole frame; `None` at the end or at something that is no frame.
+    /// Reads the next whole frame; `None` at the end, or where there is no valid frame.
     pub(super) fn next(&mut self) -> Result<Option<Item>, SegmentError> {
         let mut wanted = frame::HEAD;
         loop {
@@ -78,13 +78,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether what follows looks like a torn write: no whole frame stands anywhere behind this byte.
+    /// Whether the rest looks like a torn write: it contains no whole frame.
     pub(super) fn is_torn(&self, total: u64) -> Result<bool, SegmentError> {
         let length = usize::try_from(total - self.at).unwrap_or(usize::MAX).min(frame::MAX_PAYLOAD);
         let mut rest = vec![0; length];
         let got = self.file.read_at(&mut rest, self.at).map_err(io_error(self.path))?;
         rest.truncate(got);
-        // Whoever writes small records would be found by these; larger ones cost too much to look for everywhere.
+        // Larger frames are not searched for: that would cost too much at every byte.
         let whole = |start: usize| {
             let end = rest.len().min(start.saturating_add(LOOK_BYTES));
             matches!(rest.get(start..end).map(frame::parse), Some(Found::Payload(_) | Found::Gap(_)))

@@ -1,7 +1,7 @@
-//! Rewriting sealed segments without the frames that may go: what a compacted log needs.
+//! Rewrites sealed segments without the frames that a compacted log no longer needs.
 //!
-//! Owns the file beside the segments until [`super::SegmentStore::install`] puts it in their place. Positions stay;
-//! what went becomes gaps. Works on a snapshot, so that appending and reading go on meanwhile.
+//! Owns the new file until [`super::SegmentStore::install`] puts it in the segments' place. Positions stay; removed
+//! frames become gaps. It works on a snapshot, so that appending and reading continue meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Sealed {
         self.segment.length
     }
 
-    /// Its newest frame, if it has any.
+    /// Gives its newest frame to `take`, if it has any.
     pub fn read_last(&self, take: impl FnOnce(&[u8])) -> Result<(), SegmentError> {
         let mut last = None;
         let mut from = self.end().saturating_sub(1).max(self.first());
@@ -50,7 +50,7 @@ impl Sealed {
             if last.is_some() || from <= self.first() {
                 break;
             }
-            // A gap stands at the end: look further back.
+            // The end is a gap: look further back.
             from = self.first().max(from.saturating_sub(self.end() - from));
         }
         if let Some(last) = last {
@@ -59,13 +59,13 @@ impl Sealed {
         Ok(())
     }
 
-    /// Its frames, while `take` says go on.
+    /// Gives its frames to `take` until that returns `false`.
     pub fn read(&self, take: impl FnMut(u64, Vec<u8>) -> bool) -> Result<(), SegmentError> {
         self.segment.read(self.segment.first, take)
     }
 }
 
-/// The file beside the segments; it takes no room any more when it was not put in their place.
+/// The new file; drop removes it unless it was installed.
 struct Fresh {
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -81,19 +81,19 @@ impl Drop for Fresh {
     }
 }
 
-/// A segment in the making that will stand for one or more sealed ones.
+/// An unfinished segment that will replace one or more sealed ones.
 pub struct Rewrite {
     fresh: Fresh,
     buffer: Vec<u8>,
-    /// Positions without contents that were not written yet.
+    /// Positions of a gap that is not written yet.
     gap: u64,
     kind: [u8; 4],
-    /// As it will be; `count` grows with what was absorbed.
+    /// The segment as it will be; `count` grows with each absorbed segment.
     pub(super) segment: Segment,
 }
 
 impl Rewrite {
-    /// Begins where a sealed segment begins.
+    /// Begins a rewrite at a sealed segment's first position.
     pub fn begin(disk: &Arc<dyn Disk>, sealed: &Sealed) -> Result<Self, SegmentError> {
         let path = sealed.segment.path.clone();
         let first = sealed.first();
@@ -122,7 +122,7 @@ impl Rewrite {
         self.segment.length
     }
 
-    /// Takes over the frames of a sealed segment that `keep` wants.
+    /// Takes over a sealed segment's frames, if `keep` returns `true` for them.
     pub fn absorb(
         &mut self,
         sealed: &Sealed,
@@ -182,14 +182,14 @@ impl Rewrite {
     }
 }
 
-/// A rewritten segment that is not in its place yet.
+/// A rewritten segment that is not installed yet.
 pub struct Rewritten {
     fresh: Fresh,
     pub(super) segment: Segment,
 }
 
 impl Rewritten {
-    /// Renames it over the first of those that it stands for.
+    /// Renames it over the first of the segments that it replaces.
     pub(super) fn rename(&mut self) -> Result<(), SegmentError> {
         let path = &self.segment.path;
         self.fresh.disk.rename(&self.fresh.path, path).map_err(io_error(path))?;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model: what is kept stays at its position, through any number of rewrites and restarts.
+        /// Compared with a model: kept frames stay at their positions, through any number of rewrites and restarts.
         #[test]
         fn kept_frames_keep_their_positions(
             sizes in proptest::collection::vec(1..60_usize, 1..80),
@@ -291,7 +291,7 @@ mod tests {
         rewrite(&disk, &mut store, 3, |position| position % 2 == 0);
         let expected = all(&store);
         drop(store);
-        // As the crash would leave it: the merged segment is there, and one that it stands for, too.
+        // The files after such a crash: the merged segment, and one of the segments that it replaced.
         let file = disk.open(&second).unwrap();
         file.append(&bytes).unwrap();
         disk.open(Path::new("/s/x.seg.new")).unwrap();

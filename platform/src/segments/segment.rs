@@ -1,7 +1,7 @@
 //! One segment file: magic, format version, a header of its user's, then frames.
 //!
-//! Owns opening and scanning. A damaged frame at the end of the last segment is a torn write and is cut
-//! off; anywhere else it is damage, and named.
+//! Owns opening and scanning. A damaged frame at the end of the last segment is a torn write and is cut off; anywhere
+//! else it is reported as damage.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Segment {
         name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?.parse().ok()
     }
 
-    /// What a file begins with.
+    /// The bytes that a file begins with.
     pub(super) fn prelude(kind: &[u8; 4], header: &[u8]) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -44,7 +44,7 @@ impl Segment {
         bytes
     }
 
-    /// A new file in its place, synced with its name; replaces an empty one.
+    /// Makes a new file, synced together with its name; replaces an empty one.
     pub(super) fn create(
         disk: &dyn Disk,
         dir: &Path,
@@ -55,7 +55,7 @@ impl Segment {
         let path = dir.join(Self::file_name(first));
         index::remove(disk, &path)?;
         let bytes = Self::prelude(kind, header);
-        // Renamed into place when it is whole: there is never a segment without its header.
+        // The file gets its name when it is whole: there is never a segment without its header.
         let mut fresh = Replacement::begin(disk, &path)?;
         fresh.append(&bytes)?;
         let file = fresh.commit()?;
@@ -64,8 +64,8 @@ impl Segment {
         Ok(Self { path, file, header: header.to_vec(), first, count: 0, length, index })
     }
 
-    /// An existing file, scanned from where its saved index ends. `None` when it was torn before its header was
-    /// whole. Bytes cut off are counted.
+    /// Opens a file, and scans it from the end of its saved index on. `None` when its header is not whole. Returns how
+    /// many bytes of a torn write it cut off.
     pub(super) fn open(
         disk: &dyn Disk,
         path: &Path,
@@ -103,7 +103,7 @@ impl Segment {
                 (index, count) = (saved.index, saved.count);
                 reader = Reader::new(file.as_ref(), path, saved.length);
             }
-            // One that does not fit now must not seem to fit later.
+            // An index that does not fit now might seem to fit later.
             None => index::remove(disk, path)?,
         }
         while let Some(item) = reader.next()? {
@@ -118,7 +118,7 @@ impl Segment {
             file.truncate(length).map_err(io_error(path))?;
         }
         if is_last {
-            // What was read may not have reached the disk before the process ended; it counts from now on.
+            // The frames may not have reached the disk before the process ended, but they count from now on.
             file.sync().map_err(io_error(path))?;
         }
         let segment = Self { path: path.to_owned(), file, header, first, count, length, index };
@@ -167,7 +167,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Frames from `from` (inside this segment) on, until `take` says enough.
+    /// Gives frames from `from` (inside this segment) on to `take`, until that returns `false`.
     pub(super) fn read(
         &self,
         from: u64,

@@ -13,21 +13,21 @@ use super::index;
 use super::rewrite::{Rewritten, Sealed};
 use super::segment::Segment;
 
-/// How a store's files look.
+/// The kind and size of a store's files.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Four bytes that say what the files are for.
+    /// Four bytes that name the files' purpose.
     pub kind: [u8; 4],
     /// A segment is rolled when it has so many bytes.
     pub segment_bytes: u64,
 }
 
-/// What opening had to do.
+/// What opening found and repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovery {
     /// Bytes of torn writes that were cut off.
     pub torn_bytes: u64,
-    /// Whether there was nothing before.
+    /// Whether the store is new.
     pub created: bool,
 }
 
@@ -44,13 +44,13 @@ pub struct Summary {
     pub bytes: u64,
 }
 
-/// A sync that was not done yet.
+/// A sync that is still to be done.
 pub struct PendingSync {
     last: Option<(Arc<dyn DiskFile>, PathBuf)>,
 }
 
 impl PendingSync {
-    /// Does it. After a failure the store must be poisoned.
+    /// Runs the sync. After a failure the store must be poisoned.
     pub fn run(self) -> Result<(), SegmentError> {
         self.last.map_or(Ok(()), |(file, path)| file.sync().map_err(io_error(&path)))
     }
@@ -58,11 +58,11 @@ impl PendingSync {
 
 fn remove_segment(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
     index::remove(disk, path)?;
-    // One that is gone already was removed by an attempt that failed later.
+    // An earlier attempt may have removed it, and failed later.
     if disk.exists(path) { disk.remove(path).map_err(io_error(path)) } else { Ok(()) }
 }
 
-/// The index is a help: without it the next start scans.
+/// The index is optional: without it the next start scans.
 fn save_or_warn(segment: &Segment, disk: &dyn Disk) {
     if let Err(error) = segment.save_index(disk) {
         tracing::warn!(%error, "an index was not saved; the next start scans");
@@ -102,7 +102,7 @@ impl SegmentStore {
             let is_last = index + 1 == firsts.len();
             let expected = segments.back().map_or(*first, Segment::next_position);
             if *first < expected && !is_last {
-                // A rewritten segment stands for it; the crash came before it was removed.
+                // A rewritten segment has replaced it, and a crash came before it was removed.
                 remove_segment(disk.as_ref(), &path)?;
                 continue;
             }
@@ -114,7 +114,7 @@ impl SegmentStore {
                     recovery.torn_bytes += torn;
                     segments.push_back(segment);
                 }
-                // The crash came while an earlier version was making the file: nothing was ever acknowledged in it.
+                // An earlier version crashed while it made the file: no frame in it was ever acknowledged.
                 None => {
                     segments.push_back(Segment::create(disk.as_ref(), dir, &options.kind, *first, header)?)
                 }
@@ -151,8 +151,8 @@ impl SegmentStore {
         self.segments.iter().map(|segment| segment.length).sum()
     }
 
-    /// Appends frames; the first one's position. They survive a crash only after [`SegmentStore::sync`]. Either
-    /// all are appended or none.
+    /// Appends all frames or none; returns the first one's position. They survive a crash only after
+    /// [`SegmentStore::sync`].
     pub fn append<'a>(&mut self, payloads: impl IntoIterator<Item = &'a [u8]>) -> Result<u64, SegmentError> {
         let mut frames = Frames::default();
         for payload in payloads {
@@ -161,7 +161,7 @@ impl SegmentStore {
         self.append_frames(&frames)
     }
 
-    /// Appends frames that were put together by the caller.
+    /// Appends frames that the caller has put together.
     pub fn append_frames(&mut self, frames: &Frames) -> Result<u64, SegmentError> {
         self.check_usable()?;
         frames.check()?;
@@ -174,7 +174,7 @@ impl SegmentStore {
             return Err(SegmentError::Poisoned { path: self.dir.clone() });
         };
         if let Err(error) = last.append(&frames.bytes, frames.count) {
-            // A file that could not be cut back holds garbage: nothing may be appended behind it.
+            // A file that could not be cut back ends in garbage: nothing may be appended to it.
             self.poisoned = last.file.length().ok() != Some(last.length);
             return Err(error);
         }
@@ -188,20 +188,19 @@ impl SegmentStore {
         synced
     }
 
-    /// What a sync would do, to be done without holding the store: others may read meanwhile, nobody may append.
+    /// A sync that runs without the store: others may read meanwhile, but must not append.
     pub fn pending_sync(&self) -> Result<PendingSync, SegmentError> {
         self.check_usable()?;
         let last = self.segments.back().map(|last| (Arc::clone(&last.file), last.path.clone()));
         Ok(PendingSync { last })
     }
 
-    /// A pending sync has failed: nothing more is written until the store is opened again.
+    /// Called after a pending sync has failed: nothing more is written until the store is opened again.
     pub const fn poison(&mut self) {
         self.poisoned = true;
     }
 
-    /// Saves the index of the segment that is appended to, so that the next start need not scan it. Only after a
-    /// sync.
+    /// Saves the index of the last segment, so that the next start need not scan it. Call it only after a sync.
     pub fn save_index(&self) -> Result<(), SegmentError> {
         self.check_usable()?;
         self.segments.back().map_or(Ok(()), |last| last.save_index(self.disk.as_ref()))
@@ -214,8 +213,7 @@ impl SegmentStore {
         self.segments.iter().take(count).map(seal).collect()
     }
 
-    /// Puts a rewritten segment in the place of those that it stands for; a leftover of a crash in between is
-    /// removed at the next start.
+    /// Replaces segments with their rewritten one; after a crash in between, the next start removes leftovers.
     pub fn install(&mut self, mut rewritten: Rewritten) -> Result<(), SegmentError> {
         let segment = rewritten.segment.clone();
         let disk = self.disk.as_ref();
@@ -240,10 +238,10 @@ impl SegmentStore {
         self.sync()?;
         let next = self.next();
         let created = Segment::create(self.disk.as_ref(), &self.dir, &self.options.kind, next, header);
-        // An empty segment has the very name that the new one needs: it is replaced.
+        // An empty segment has the same name as the new one, which replaces it.
         let is_empty = self.segments.back().is_some_and(|last| last.count == 0);
         let path = self.dir.join(Segment::file_name(next));
-        // A new one that is there, but perhaps not durably, must not be appended around.
+        // If the new file exists, but perhaps not durably, nothing may be appended to the old segment.
         let segment = created.inspect_err(|_| self.poisoned |= is_empty || self.disk.exists(&path))?;
         if is_empty {
             self.segments.pop_back();
@@ -256,7 +254,7 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Frames from a position on, while `take` says go on.
+    /// Gives frames from a position on to `take`, until that returns `false`.
     pub fn read(&self, from: u64, mut take: impl FnMut(u64, Vec<u8>) -> bool) -> Result<(), SegmentError> {
         if from < self.first() || from > self.next() {
             return Err(SegmentError::OutOfRange { wanted: from, first: self.first(), next: self.next() });
@@ -275,12 +273,12 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// One frame; `None` at the end, and where a rewritten segment has none any more.
+    /// One frame; `None` at the end, and where a rewrite has removed it.
     pub fn get(&self, position: u64) -> Result<Option<Vec<u8>>, SegmentError> {
         Ok(self.at_or_after(position)?.filter(|(at, _)| *at == position).map(|(_, payload)| payload))
     }
 
-    /// The first frame at a position or behind it.
+    /// The first frame at or after a position.
     pub fn at_or_after(&self, position: u64) -> Result<Option<(u64, Vec<u8>)>, SegmentError> {
         let mut found = None;
         self.read(position, |at, payload| {
@@ -290,7 +288,7 @@ impl SegmentStore {
         Ok(found)
     }
 
-    /// Removes whole segments that end at or before a position; the last one stays, so that positions go on.
+    /// Removes whole segments that end at or before a position; the last one stays, because it continues the positions.
     pub fn drop_before(&mut self, position: u64) -> Result<(), SegmentError> {
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.next_position() <= position)
         {
@@ -302,7 +300,7 @@ impl SegmentStore {
         self.disk.sync_dir(&self.dir).map_err(io_error(&self.dir))
     }
 
-    /// Cuts off the newest frames, from a position on that lies in the last segment.
+    /// Cuts off the newest frames, from a position in the last segment on.
     pub fn truncate_from(&mut self, position: u64) -> Result<(), SegmentError> {
         let first = self.segments.back().map_or(0, |s| s.first);
         let next = self.next();
@@ -414,7 +412,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model: after any crash the store holds every synced frame, in order, and a prefix of the rest.
+        /// Compared with a model: after any crash the store has every synced frame, in order, and a prefix of the rest.
         #[test]
         fn a_crash_loses_only_what_was_not_synced(
             steps in proptest::collection::vec((proptest::collection::vec(0..60_usize, 1..4), any::<bool>()), 1..30),

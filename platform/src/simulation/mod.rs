@@ -1,7 +1,7 @@
-//! Machines of a simulation, and the order in which their tasks go on.
+//! Machines of a simulation, and the order in which their tasks run.
 //!
-//! Owns the hosts that a seeded run has; what they hold comes from the seed alone. It must never be compiled into a
-//! process that serves.
+//! Owns the hosts of a seeded run; their history comes from the seed alone. It must never be compiled into a process
+//! that serves.
 
 pub mod node;
 pub mod random;

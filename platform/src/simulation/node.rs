@@ -1,6 +1,6 @@
 //! A machine of a simulation: its clocks, its randomness, its network, and its life.
 //!
-//! Owns what a node may do to itself: be off in time, stand still, die. What is spawned on a node stays on it.
+//! Owns a node's own faults: a wrong clock, a pause, death. A task that is spawned on a node stays on it.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use super::random::Random;
 use super::schedule::{HostNumber, Schedule};
 use crate::host::{self, Answer, Host, Task};
 
-/// What carries a node's requests.
+/// Carries the nodes' requests.
 pub trait Network: Send + Sync {
     /// Carries one request.
     fn send(&self, from: &Node, request: reqwest::Request) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -26,7 +26,7 @@ struct Shared {
     name: String,
     begun: Instant,
     epoch: Millis,
-    /// How far the wall clock is off, in milliseconds.
+    /// The wall clock's error, in milliseconds.
     skew: AtomicI64,
     /// How fast its clocks run, in thousandths.
     pace: u32,
@@ -37,7 +37,7 @@ struct Shared {
     is_dead: AtomicBool,
 }
 
-/// What a node begins with.
+/// The values that a node begins with.
 pub struct Beginning {
     /// For people.
     pub name: String,
@@ -49,9 +49,7 @@ pub struct Beginning {
     pub pace: u32,
     /// The seed of its randomness.
     pub seed: u64,
-    /// What carries its requests.
     pub network: Arc<dyn Network>,
-    /// What runs its tasks.
     pub schedule: Arc<Schedule>,
 }
 
@@ -91,22 +89,22 @@ impl Node {
         &self.0.name
     }
 
-    /// Sets its wall clock off by so many milliseconds.
+    /// Sets its wall clock wrong by so many milliseconds.
     pub fn set_skew(&self, millis: i64) {
         self.0.skew.store(millis, Ordering::Relaxed);
     }
 
-    /// Makes all its tasks stand still until it is resumed; its clocks go on.
+    /// Pauses all its tasks until it is resumed; its clocks continue.
     pub fn pause(&self) {
         self.0.tasks.pause(self.0.number);
     }
 
-    /// Its tasks go on.
+    /// Continues its tasks.
     pub fn resume(&self) {
         self.0.tasks.resume(self.0.number);
     }
 
-    /// It is no more: its tasks are dropped where they stand, and nothing new begins on it.
+    /// Ends the node: its tasks are dropped at once, and no new task begins on it.
     pub fn kill(&self) {
         self.0.is_dead.store(true, Ordering::Relaxed);
         self.0.tasks.drop_tasks(self.0.number);
@@ -117,7 +115,7 @@ impl Node {
         Host::spawn(self, Box::pin(task));
     }
 
-    /// Does something as this node.
+    /// Calls `act` on this node.
     pub fn enter<T>(&self, act: impl FnOnce() -> T) -> T {
         host::enter(Arc::new(self.clone()), act)
     }

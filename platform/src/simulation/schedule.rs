@@ -1,7 +1,7 @@
-//! The order in which a simulation's tasks go on: drawn by seed among those that can.
+//! The order in which a simulation's tasks run: the seed draws the next one among those that are ready.
 //!
-//! Owns the tasks of all nodes. Who woke a task first does not matter, so that the same seed gives the same history; a
-//! task of a paused node waits, those of a killed one are dropped. Compiled only for the simulation.
+//! Owns the tasks of all nodes. The order of wake-ups does not matter, so that the same seed gives the same history;
+//! tasks of a paused node wait, tasks of a killed one are dropped. Compiled only for the simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
@@ -12,10 +12,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use super::random::Random;
 use crate::host::{Host, Task, enter};
 
-/// The number of the simulation's own task, which is on no node.
+/// The number of the simulation's own task, which runs on no node.
 const MAIN: u64 = 0;
 
-/// A host, among those whose tasks a schedule has.
+/// A host's number in a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostNumber(u64);
 
@@ -23,7 +23,7 @@ pub struct HostNumber(u64);
 struct Begun {
     on: HostNumber,
     host: Arc<dyn Host>,
-    /// A task that is polled just now is not there.
+    /// `None` while the task is polled.
     task: Option<Task>,
 }
 
@@ -75,12 +75,12 @@ impl Schedule {
         HostNumber(self.next_number())
     }
 
-    /// The tasks of a host stand still.
+    /// Pauses the tasks of a host.
     pub fn pause(&self, host: HostNumber) {
         self.lock().paused.insert(host);
     }
 
-    /// The tasks of a host go on.
+    /// Continues the tasks of a host.
     pub fn resume(&self, host: HostNumber) {
         self.lock().paused.remove(&host);
         self.wake_root();
@@ -99,7 +99,7 @@ impl Schedule {
         }
     }
 
-    /// A task begins on a host.
+    /// Adds a task to a host.
     pub fn add(&self, on: HostNumber, host: Arc<dyn Host>, task: Task) {
         let number = self.next_number();
         let mut state = self.lock();
@@ -109,7 +109,7 @@ impl Schedule {
         self.wake_root();
     }
 
-    /// The tasks of a host are dropped where they stand.
+    /// Drops the tasks of a host at once.
     pub fn drop_tasks(&self, host: HostNumber) {
         let mut dropped = Vec::new();
         self.lock().tasks.retain(|_, begun| {
@@ -119,7 +119,7 @@ impl Schedule {
             }
             stays
         });
-        // What a task drops, it drops on its host.
+        // Everything that a task drops is dropped on its host.
         for (host, task) in dropped {
             enter(host, || drop(task));
         }
@@ -133,11 +133,11 @@ impl Schedule {
         }
     }
 
-    /// Runs the simulation's own task and all that it begins, until it is over.
+    /// Runs the simulation's own task, and all tasks that it begins, until it ends.
     pub async fn run<T>(self: &Arc<Self>, main: impl Future<Output = T>) -> T {
         let mut main = pin!(main);
         let of = |number| Waker::from(Arc::new(Waking { schedule: Arc::clone(self), number }));
-        // One task of the runtime's stands for all: its share must not run out.
+        // All tasks run inside one task of the runtime, so it must have no budget.
         let all = poll_fn(|context| {
             self.lock().root = Some(context.waker().clone());
             while let Some(number) = self.draw() {
@@ -156,7 +156,7 @@ impl Schedule {
         tokio::task::unconstrained(all).await
     }
 
-    /// One of those that can go on.
+    /// Draws one of the ready tasks.
     fn draw(&self) -> Option<u64> {
         let mut state = self.lock();
         let State { tasks, ready, paused, random, .. } = &mut *state;
@@ -186,7 +186,7 @@ impl Schedule {
             begun.task = rest.take();
         }
         drop(state);
-        // What is over, or was killed by itself, is dropped on its host.
+        // A task that ended, or killed its own node, is dropped on its host.
         enter(host, || drop(rest));
     }
 }

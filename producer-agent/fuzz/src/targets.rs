@@ -1,6 +1,6 @@
-//! The targets: what a provider's files and requests may hold, as bytes, and what must hold of it whatever they are.
+//! The targets: they read any bytes as a provider's files and requests, and check what must always hold.
 //!
-//! Owns the checks. None may panic but by a check that fails; what is read is what another parser reads, or refused.
+//! Owns the checks. A target panics only where a check fails: what is read is what another parser reads, or is refused.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -97,14 +97,14 @@ pub fn delimited(bytes: &[u8]) {
             }
             Ok(Cells::Members(members)) => panic!("{members:?}"),
             Err(bad) if bad.reason.contains("cells, the header has") => assert_ne!(other.len(), width),
-            // What follows no rule is read otherwise by everybody.
+            // Parsers differ about a record that follows no rule.
             Err(_) => return,
         }
     }
     assert!(others.next().is_none(), "another parser has one row more");
 }
 
-/// A byte chooses the type, one whether it is text or a number of JSON: what is taken is shown, and taken again, as the same.
+/// One byte chooses the type, one the kind of cell: a value that is taken is shown, and read again as the same datum.
 pub fn cells(bytes: &[u8]) {
     let [kind, form, text @ ..] = bytes else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -136,7 +136,7 @@ pub fn cells(bytes: &[u8]) {
     }
 }
 
-/// Bytes as a change file: each change has a key, or the file is refused.
+/// Bytes as a change file: each change has a key, or its row is parked.
 pub fn changes(bytes: &[u8]) {
     let Some((kind, rows)) = bytes.split_first() else { return };
     let schema = &SCHEMAS[usize::from(*kind) % SCHEMAS.len()];
@@ -156,7 +156,7 @@ pub fn changes(bytes: &[u8]) {
     }
 }
 
-/// Bytes as a request's body: what is JSON has items, each read or refused by itself.
+/// Bytes as a request's body: JSON has items, each read or refused by itself.
 pub fn items(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else { return };
     let schema = &SCHEMAS[usize::from(*kind) % SCHEMAS.len()];

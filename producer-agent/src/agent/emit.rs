@@ -1,7 +1,7 @@
 //! From new images to events in the outbox, group by group.
 //!
-//! Owns the order *outbox first, then images*. The before image comes from the agent's own images and from what
-//! the same group has made of them.
+//! Owns the order *outbox first, then images*. The before image comes from the agent's own images, or from an earlier
+//! change of the same group.
 
 use std::collections::HashMap;
 
@@ -20,24 +20,24 @@ use crate::source::port as sources;
 /// Bytes of events that share one sync: rows may be large, and a group is in memory three times.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
-/// The word that the source was looked at just now, and all of it is told.
+/// The freshness of a source that was checked just now and taken as a whole.
 pub(super) fn looked_at_now() -> Freshness {
     Freshness { at: now() }
 }
 
-/// What events are made from; each event's source block says so.
+/// The origin of events, as each event's source block names it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin<'a> {
     kind: &'static str,
     name: &'a str,
-    /// Whether a whole register was compared. All other sources say themselves what has changed.
+    /// Whether a whole register was compared. All other sources name their changes themselves.
     is_snapshot: bool,
 }
 
 impl<'a> Origin<'a> {
     /// Events that did not count, made again.
     pub(super) const REOPEN: Self = Self { kind: "reopen", name: "", is_snapshot: false };
-    /// A local system's word on freshness: there are no events.
+    /// A local system's report of freshness, without events.
     pub(super) const WORD: Self = Self { kind: "http", name: "", is_snapshot: false };
 
     pub(super) fn of(source: &'a (dyn sources::Source + 'a)) -> Self {
@@ -57,10 +57,10 @@ pub(super) struct Emitter<'a> {
     contents: Vec<(Partition, Content)>,
     /// Bytes of the contents.
     bytes: usize,
-    /// Events of this group that somebody follows.
+    /// The traced events of this group.
     followed: Vec<(Partition, StageSpan)>,
     image_changes: Vec<ImageChange>,
-    /// What this group has made of a key: a key may change again before the group is folded.
+    /// Images after this group's changes: a key may change again before the group is folded.
     pending: HashMap<String, Option<Vec<u8>>>,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Emitter<'a> {
         self.contents.is_empty()
     }
 
-    /// Makes the event of a key's new image, on top of the present one; whether there is one.
+    /// Makes the event from a key's present image to its new one; `false` if the two are equal.
     pub(super) fn put(&mut self, key: &str, after: Option<Vec<u8>>, line: u64) -> Result<bool, AgentError> {
         let before = match self.pending.get(key) {
             Some(image) => image.clone(),
@@ -143,7 +143,7 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// How fresh the register is now follows its events, in every partition; nothing where nobody knows.
+    /// Puts the remaining events into the outbox, then a known freshness for every partition; syncs the images.
     pub(super) fn finish(mut self, freshness: Option<Freshness>) -> Result<(), AgentError> {
         if let Some(datum) = freshness.map(|freshness| freshness.encode()) {
             let of = |partition| (partition, Content::Freshness(datum.clone()));
@@ -154,8 +154,8 @@ impl<'a> Emitter<'a> {
         self.agent.sync_images(position)
     }
 
-    /// Single changes say nothing of what else there may be. They are safe in the outbox; the images follow from it, and
-    /// are synced from time to time only.
+    /// Single changes say nothing about the source's other rows. They are safe in the outbox; the images can be rebuilt
+    /// from there, and are synced only from time to time.
     pub(super) fn finish_items(mut self) -> Result<(), AgentError> {
         self.flush()?;
         self.agent.sync_images_when_due()

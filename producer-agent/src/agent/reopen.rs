@@ -1,7 +1,7 @@
 //! Reopen: the one remedy for lost or doubtful images, a voided epoch, a restored folder (protocols, 2).
 //!
-//! Owns the agent's half: images := the channel's own state, then every unacknowledged event made again on top of
-//! them under a new epoch. A marker on disk says from where, so that a crash in the middle begins it anew.
+//! Owns the agent's half: it takes the images from the channel's own state, then makes every unacknowledged event again
+//! on top of them, under a new epoch. A marker on disk names these events, for a new beginning after a crash.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,29 +27,29 @@ const MARKER_KIND: &[u8; 4] = b"reop";
 /// Bytes of the outbox read at once.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
-/// Key, image after, and the event as it was.
+/// Key, image after, and the old datum.
 type Remade = (String, Option<Vec<u8>>, Vec<u8>);
 
-/// Where the epochs before a reopen's ended in the log, by partition, the newest last.
+/// The ends in the log of the epochs before a reopen's, by partition, the newest last.
 pub type Ends = BTreeMap<Partition, Vec<Ended>>;
 
 /// Which entries of the outbox a reopen makes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// The first that is not acknowledged.
+    /// The first unacknowledged entry.
     pub from: u64,
-    /// The position after the last one of the old epoch.
+    /// The position after the last entry of the old epoch.
     pub until: u64,
-    /// Whether they are left to a person instead: the folder was restored, and they may be old.
+    /// Whether they are parked for a person instead: the folder was restored, and they may be old.
     pub park: bool,
 }
 
-/// The log's word on one of our epochs in a partition.
+/// The end of one of our epochs in a partition.
 #[derive(Debug, Clone, Copy)]
 struct EndOf {
-    /// What is below counted.
+    /// Every entry below this counted.
     at: Option<Sequence>,
-    /// Whether what is not below may have counted all the same, or may be older than what did.
+    /// Whether the other entries may have counted too, or may be older than entries that did.
     is_open: bool,
 }
 
@@ -57,7 +57,7 @@ fn marker_path(dir: &Path) -> std::path::PathBuf {
     dir.join("reopening")
 }
 
-/// The marker of a reopen that did not come to its end.
+/// The marker of an unfinished reopen.
 pub(super) fn marker(disk: &dyn Disk, dir: &Path) -> Result<Option<Marker>, AgentError> {
     let bytes = checked_file::read(disk, &marker_path(dir), MARKER_KIND)?;
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
@@ -112,7 +112,7 @@ impl OwnState {
         Ok(())
     }
 
-    /// All bytes have come.
+    /// Checks for the state's end mark.
     pub fn finish(&self) -> Result<(), StateError> {
         self.decoder.finish()?;
         if self.ended { Ok(()) } else { Err(StateError::Cut) }
@@ -126,8 +126,8 @@ impl Default for OwnState {
 }
 
 impl Agent {
-    /// Begins a reopen: writes down what will be made again, and forgets the images.
-    /// An earlier reopen that did not end is gone on with, as it was begun.
+    /// Begins a reopen: writes down which events will be made again, and clears the images. An unfinished earlier
+    /// reopen is continued as it was begun.
     pub fn begin_reopen(&self, acknowledged: u64, park: bool) -> Result<Marker, AgentError> {
         let marker = match marker(self.disk.as_ref(), &self.dir)? {
             Some(earlier) => earlier,
@@ -163,8 +163,8 @@ impl Agent {
         Ok(())
     }
 
-    /// The events that a reopen makes again: key, image after in our schema, and the event as it was; and whether the
-    /// log's word leaves it open which of them count.
+    /// The events that a reopen makes again: key, image after in our schema, and the old datum; and whether the log
+    /// leaves it open which of them count.
     fn events_to_remake(&self, marker: Marker, ends: &Ends) -> Result<(Vec<Remade>, bool), AgentError> {
         let mut events = Vec::new();
         let mut known: BTreeMap<(Epoch, Partition), EndOf> = BTreeMap::new();
@@ -194,20 +194,20 @@ impl Agent {
         Ok((events, known.values().any(|end| end.is_open)))
     }
 
-    /// Where one of our epochs ended in a partition, by the log's word.
+    /// Finds where one of our epochs ended in a partition, by the log.
     fn end_of(&self, epoch: Epoch, partition: Partition, ends: &Ends) -> Result<EndOf, AgentError> {
         let mut since = ends.get(&partition).into_iter().flatten().skip_while(|ended| ended.epoch != epoch);
         let Some(ended) = since.next() else { return Ok(EndOf { at: None, is_open: true }) };
         let is_known = lock(&self.outbox).stood_at(partition, ended)?;
-        // What counted in an epoch since may be these very events, made again by the folder that this one is a copy of,
-        // and younger ones of their keys.
+        // Events that counted in a later epoch may be these very events, made again by the folder that this one is a
+        // copy of, and younger ones of their keys.
         let is_last = since.all(|later| later.next == Sequence::new(0));
         Ok(EndOf { at: is_known.then_some(ended.next), is_open: !is_known || !is_last })
     }
 
-    /// Ends a reopen: a new epoch in the outbox, and every event again that did not count when the log took the
-    /// openings, on top of the images. What may have counted is left to a person: made again it could be older than
-    /// what the log has.
+    /// Ends a reopen: begins the new epoch in the outbox, and makes again, on top of the images, every event that had
+    /// not counted when the log took the openings. If more may have counted, all are parked: made again, they could be
+    /// older than the log's events.
     pub fn end_reopen(&mut self, marker: Marker, epoch: Epoch, ends: &Ends) -> Result<u64, AgentError> {
         let (events, is_open) = self.events_to_remake(marker, ends)?;
         let start = {
@@ -224,14 +224,14 @@ impl Agent {
                 emitter.put(&key, after, 0)?;
             }
         }
-        // Of an empty register nothing is said: in a log that is new, it may just not be there yet.
+        // An empty register gets no freshness: in a new log, its rows may just not be there yet.
         let is_there = self.images.count()? > 0 || !emitter.is_empty();
         emitter.finish(is_there.then(looked_at_now))?;
         let position = self.images.position()?;
         self.sync_images(position)?;
         self.appended.send_replace(lock(&self.outbox).next_position());
         folder::claim(self.disk.as_ref(), &self.dir, &self.channel, self.log_id, position)?;
-        // From here on a crash must make again what was just made: the old events go.
+        // From here on a crash must repeat the new events: the old ones are dropped.
         let until = lock(&self.outbox).next_position();
         self.write_marker(Marker { from: start, until, park: false })?;
         lock(&self.outbox).drop_before(start)?;
@@ -241,7 +241,7 @@ impl Agent {
         Ok(start)
     }
 
-    /// Events of a restored folder, one JSON object a line, for a person to look at.
+    /// Parks events in a file, one JSON object a line, for a person to check.
     fn park_events(&self, events: &[Remade]) -> Result<(), AgentError> {
         if events.is_empty() {
             return Ok(());
@@ -251,7 +251,7 @@ impl Agent {
             .iter()
             .map(|(key, _, datum)| serde_json::json!({"key": key, "event": hex::encode(datum)}).to_string())
             .collect();
-        tracing::error!(count = events.len(), file = %name, "the folder was restored from a copy; its unacknowledged events are parked in this file");
+        tracing::error!(count = events.len(), file = %name, "these events may have counted already, or be older than what counted: they are parked in this file; compare them with the register");
         Ok(checked_file::replace(self.disk.as_ref(), &self.dir.join(name), lines.join("\n").as_bytes())?)
     }
 }

@@ -1,7 +1,7 @@
-//! What a source gives into the outbox: what it would do, whether the guard lets it, and then its changes.
+//! Takes a source into the outbox: looks at its changes, asks the guard, then emits them.
 //!
-//! Owns the order: a register, or a file of changes, is looked through as a whole before anything of it goes out. Single
-//! changes are taken one by one, and each is answered.
+//! Owns the order: a register, or a file of changes, is read as a whole before any of its changes goes out. Single
+//! changes are taken one by one, and each gets an answer.
 
 use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError};
@@ -13,11 +13,11 @@ use crate::take::guard::Guard;
 use crate::take::report::FileReport;
 use crate::take::survey::Survey;
 
-/// What lets a source pass.
+/// The conditions under which a source passes.
 #[derive(Debug, Clone, Copy)]
 struct Pass {
     guard: Guard,
-    /// A person's word that overrides the guard.
+    /// A person's decision that overrides the guard.
     accepted: bool,
 }
 
@@ -25,7 +25,7 @@ fn unreliable(source: &dyn Source, problem: String) -> SourceError {
     SourceError::Unreliable { name: source.name().to_owned(), problem }
 }
 
-/// What is to be said of a source before anything is known of its rows.
+/// The report of a source, without the results for its rows.
 fn report(source: &dyn Source, notes: Notes) -> FileReport {
     let Notes { rows, remarks, ignored_columns } = notes;
     let file = source.name().to_owned();
@@ -34,8 +34,8 @@ fn report(source: &dyn Source, notes: Notes) -> FileReport {
 }
 
 impl Agent {
-    /// Takes what a source gives: a whole register is compared with the images; of changes each row is one, in order. The
-    /// guard is asked before anything goes into the outbox; `accepted` is a person's word that overrides it.
+    /// Takes a source: a whole register is compared with the images; in a source of changes each row is one, in order.
+    /// The guard is asked before anything goes into the outbox; `accepted` is a person's decision that overrides it.
     pub fn take(&self, source: &dyn Source, guard: Guard, accepted: bool) -> Result<FileReport, AgentError> {
         let pass = Pass { guard, accepted };
         self.alone(|| match source.content() {
@@ -60,7 +60,7 @@ impl Agent {
         }
         if let Some((count, line)) = survey.identical {
             notes.remarks.push(format!(
-                "{count} row(s) stand there again, cell for cell the same; the first is that of line {line}"
+                "{count} row(s) repeat an earlier row with the same values; the first of them is at line {line}"
             ));
         }
         let Survey { counts, deletes_held, parked, .. } = survey;
@@ -103,7 +103,7 @@ impl Agent {
                 emitter.put(&key, None, 0)?;
             }
         }
-        // Of a register that is held in part nobody is told that it was looked at.
+        // A register that is taken only in part gets no freshness.
         emitter.finish(survey.deletes_held.is_none().then(looked_at_now))
     }
 
@@ -118,8 +118,8 @@ impl Agent {
         Ok(keys)
     }
 
-    /// Takes single changes in order; a result for each, once all that were taken are in the outbox. `about_to_take` is
-    /// called before the first that is not refused.
+    /// Takes single changes in order; returns a result for each, after all that were taken are in the outbox.
+    /// `about_to_take` is called before the first change that is not refused.
     pub fn take_singles(
         &self,
         source: &dyn Source,
@@ -156,10 +156,10 @@ impl Agent {
         Ok(results)
     }
 
-    /// The source says that nothing else has changed up to now.
+    /// Takes the source's report that nothing else has changed up to now.
     pub fn take_freshness(&self) -> Result<(), AgentError> {
         self.alone(|| {
-            // Of an empty register nothing is said: in a log that is new, it may just not be there yet (ADR 0020).
+            // An empty register gets no freshness: in a new log, its rows may just not be there yet (ADR 0020).
             if self.images.count()? == 0 {
                 return Ok(());
             }

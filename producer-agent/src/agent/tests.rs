@@ -1,4 +1,4 @@
-//! The agent on a disk that crashes: files become events once, and images follow the outbox.
+//! The agent on a disk in memory: files become events once, and images follow the outbox.
 
 use platform::segments::memory_disk::MemoryDisk;
 
@@ -234,7 +234,7 @@ fn changes_that_are_all_refused_leave_no_mark() {
     assert_eq!((take(vec![Err("it is no object".to_owned()), put("a"), put("b")]), marks.get()), (3, 1));
 }
 
-/// An agent that has taken three changes of one key, and how its outbox stood after each.
+/// An agent that has taken three changes of one key, and the end of its chain after each.
 fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     let site = site();
     for value in ["1", "2", "3"] {
@@ -266,7 +266,7 @@ fn image(value: &str) -> ImageChange {
 #[test]
 fn a_reopen_makes_again_what_did_not_count_when_the_log_took_its_openings() {
     let (mut site, partition, stood) = with_three_changes();
-    // Nothing was acknowledged when the reopen began; two of three counted before its opening did.
+    // Nothing was acknowledged when the reopen began; two of three changes counted before its opening.
     let marker = site.agent.begin_reopen(0, false).unwrap();
     site.agent.images.apply(&[image("2")], 0).unwrap();
     let ends = BTreeMap::from([(partition, vec![stood[1]])]);
@@ -285,7 +285,7 @@ fn what_may_have_counted_is_left_to_a_person() {
     let words: [Word; 3] = [
         |_, _| vec![],
         |_, unknown| vec![unknown],
-        // The folder that this one is a copy of has made its events again.
+        // The original of this folder has made its events again.
         |ours, later| vec![ours, later],
     ];
     for word in words {

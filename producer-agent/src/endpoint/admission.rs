@@ -1,4 +1,4 @@
-//! Who may speak to the local endpoint.
+//! Decides who may use the local endpoint.
 //!
 //! Owns the refusal of pages in a browser (another host's name, an origin) and the token. It reads no body.
 
@@ -11,16 +11,12 @@ use platform::closed;
 
 use super::EndpointConfig;
 
-/// Why there is no token to ask for.
+/// Why the token cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("{path}: {error}")]
-    Io {
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// Others can read it.
+    Io { path: PathBuf, error: std::io::Error },
+    /// Other users can read it.
     #[error(transparent)]
     Open(#[from] closed::Open),
     #[error("{0} is empty; remove the file, and the agent makes a new token at its next start")]
@@ -32,12 +28,12 @@ pub enum TokenError {
 /// What a request must show.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// Names that requests may be addressed to; none where a socket asks for none.
+    /// Names that requests may be addressed to; `None` for a socket, where no name is required.
     hosts: Option<Vec<String>>,
     token: Option<String>,
 }
 
-/// Names of this machine that no page of another host can be served under.
+/// Names of this machine, under which no other host can serve a page.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 impl Admission {
@@ -52,7 +48,7 @@ impl Admission {
         Ok(Self { hosts, token: config.token_file.as_deref().map(token).transpose()? })
     }
 
-    /// Refuses a request by its head.
+    /// Refuses a request by its headers.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         if headers.contains_key(header::ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "a page in a browser may not change the register"));
@@ -81,12 +77,12 @@ impl Admission {
     }
 }
 
-/// Compares in a time that does not tell where they differ.
+/// Compares in a time that does not show where they differ.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// The word in a file; one is made where there is none.
+/// Reads the token in a file; makes one if there is no file.
 fn token(path: &Path) -> Result<String, TokenError> {
     let io = |error| TokenError::Io { path: path.to_owned(), error };
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);

@@ -1,7 +1,7 @@
-//! The images: what the agent last said of each key.
+//! The images: the last contents of each key that the agent put into its outbox.
 //!
-//! Owns the narrow store trait, its sled form and its twin in memory. The images follow the outbox: a fold
-//! carries the outbox position that it reflects. They hold only what can be rebuilt.
+//! Owns the narrow store trait, its sled form and its twin in memory. The images follow the outbox: each fold stores
+//! the outbox position that they reflect. They hold only data that can be rebuilt.
 
 pub mod memory;
 pub mod sled_store;
@@ -14,13 +14,13 @@ pub struct ImageChange {
     pub after: Option<Vec<u8>>,
 }
 
-/// Why the images cannot be used. They are then set aside and rebuilt from the channel's state.
+/// Why the images cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The store refused or panicked.
+    /// The store refused or panicked. A store that cannot be opened is set aside and rebuilt from the channel's state.
     #[error("the image store at {path} cannot be used: {problem}")]
     Store { path: String, problem: String },
-    /// Its disk is full. What was opened is of no use any more; it is opened again once there is room.
+    /// The disk is full. The opened store is then of no use; it is opened again once there is room.
     #[error("the image store at {path} cannot be written: its disk is full")]
     Full { path: String },
     /// Written by a newer version.
@@ -38,10 +38,10 @@ pub trait ImageStore: Send + Sync {
     fn position(&self) -> Result<u64, ImageError>;
     /// How many keys have an image.
     fn count(&self) -> Result<u64, ImageError>;
-    /// All images in key order, until `each` says stop.
+    /// Visits all images in key order, until `each` returns `false`.
     fn for_each(&self, each: &mut dyn FnMut(&str, &[u8]) -> bool) -> Result<(), ImageError>;
-    /// Forgets every image: they are about to be rebuilt.
+    /// Removes all images and the position, before a rebuild.
     fn clear(&self) -> Result<(), ImageError>;
-    /// Makes what was applied survive a crash.
+    /// Makes applied changes survive a crash.
     fn sync(&self) -> Result<(), ImageError>;
 }

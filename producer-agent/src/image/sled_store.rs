@@ -1,7 +1,7 @@
 //! Images in sled: small values, a small cache, and nothing that cannot be rebuilt.
 //!
-//! Owns sled's traps: `flush` does not sync its file, so the file is synced here; a damaged file may panic in
-//! `open`, which is caught and named.
+//! Owns sled's traps: `flush` does not sync its file, so the file is synced here; a damaged file may cause a panic in
+//! `open`, which is caught and reported.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use sled::Tree;
 
 use super::{ImageChange, ImageError, ImageStore};
 
-/// The version of what is in the store.
+/// The version of the store's contents.
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 const POSITION_KEY: &[u8] = b"position";
@@ -60,7 +60,8 @@ impl SledImages {
         Ok(Self { path: path.to_owned(), db, images, meta })
     }
 
-    /// Opens the folder; one that cannot be opened is renamed and kept, and a new one begins. Says whether that happened.
+    /// Opens the folder. One that cannot be opened is renamed and kept, and a new one begins; returns whether that
+    /// happened.
     pub fn open_or_set_aside(path: &Path) -> Result<(Self, bool), ImageError> {
         let problem = match Self::open(path) {
             Ok(images) => return Ok((images, false)),

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
 
-/// Images that break, or whose disk is full, where a planted key is looked for.
+/// Images that panic, or report a full disk, when a planted key is read.
 struct Breaks(MemoryImages);
 
 impl ImageStore for Breaks {
@@ -93,7 +93,7 @@ impl Site {
         std::fs::write(self.config.drop_dir.join(name), bytes).unwrap();
     }
 
-    /// Takes what is there; whether the agent must begin anew.
+    /// Takes the files that are ready; returns whether the agent must begin anew.
     async fn look(&mut self) -> bool {
         let intake = Intake { config: &self.config, watch: &self.watch, agent: Arc::clone(&self.agent) };
         self.folder.ready().unwrap();

@@ -13,7 +13,7 @@ pub enum Content {
         key: String,
         /// The datum of the envelope.
         datum: Vec<u8>,
-        /// The trace that it belongs to, where somebody follows it.
+        /// The trace that the event belongs to, if it is traced.
         trace: Option<TraceContext>,
     },
     /// A freshness record's datum.
@@ -21,7 +21,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// The key that the digest takes in.
+    /// The key that goes into the digest.
     pub fn key(&self) -> &str {
         match self {
             Self::Change { key, .. } => key,

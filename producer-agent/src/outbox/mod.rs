@@ -1,7 +1,7 @@
-//! The outbox: events on disk, in order, before anybody is told "taken".
+//! The outbox: events on disk, in order, before they are reported as taken.
 //!
-//! Owns sequences and digests, fixed here before an event is first sent; the segment files; and what is known of
-//! each partition's chain. Whole segments go when they are acknowledged and folded into the images.
+//! Owns sequences and digests, fixed here before an event is first sent; the segment files; and the end of each
+//! partition's chain. Whole segments are removed after they are acknowledged and folded into the images.
 
 mod entry;
 
@@ -22,20 +22,20 @@ use serde::{Deserialize, Serialize};
 pub use entry::{Content, Entry};
 
 const KIND: [u8; 4] = *b"obox";
-/// Small enough that disk comes back soon after an outage.
+/// Small, so that an outage's disk space is freed soon afterwards.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes at which the source is refused before the disk is full.
 pub const DEFAULT_WATERMARK: u64 = 8 * 1024 * 1024 * 1024;
 
-/// Where a partition's chain stands.
+/// The end of a partition's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainPlace {
     pub next: Sequence,
-    /// The digest after the one before.
+    /// The digest that the next entry continues.
     pub digest: Digest,
 }
 
-/// A segment's header: the epoch, the schema, and each partition's place where the segment begins.
+/// A segment's header: the epoch, the schema, and each partition's place at the segment's beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SegmentHeader {
     epoch: Epoch,
@@ -48,10 +48,8 @@ struct SegmentHeader {
 pub enum OutboxError {
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// A segment's header is not ours.
     #[error("an outbox segment's header cannot be read: {0}")]
     Header(String),
-    /// An entry is not ours.
     #[error("outbox entry {position} cannot be read: {error}")]
     Entry { position: u64, error: DatumError },
     /// The source is refused before the disk is full.
@@ -68,7 +66,6 @@ pub enum OutboxError {
 /// An entry with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEntry {
-    /// Its position in the outbox.
     pub position: u64,
     pub entry: Entry,
 }
@@ -119,7 +116,7 @@ impl Outbox {
         Ok(Self { store, epoch, schema: batch_schema, places, watermark: DEFAULT_WATERMARK })
     }
 
-    /// The epoch of what is appended now.
+    /// The epoch of entries that are appended now.
     pub const fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -149,7 +146,7 @@ impl Outbox {
         self.store.bytes()
     }
 
-    /// Appends events and syncs them; afterwards their sequences are fixed for ever.
+    /// Appends events and syncs them, which fixes their sequences; returns the first position.
     pub fn append(
         &mut self,
         codec: &ChangeCodec,
@@ -181,7 +178,7 @@ impl Outbox {
         Ok(first)
     }
 
-    /// A segment has one schema, and bounded size; its header says where each chain stood.
+    /// Begins a segment when the schema has changed or the last segment is full.
     fn roll_when_due(&mut self, codec: &ChangeCodec) -> Result<(), OutboxError> {
         let schema = codec.batch_schema().text();
         let last = self.store.segments().last();
@@ -192,7 +189,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Begins a segment; what it says of itself is in force only once it is there.
+    /// Begins a segment; the new header is in force only after the segment exists.
     fn roll(
         &mut self,
         epoch: Epoch,
@@ -206,18 +203,18 @@ impl Outbox {
         Ok(())
     }
 
-    /// The schema of what was appended last.
+    /// The schema of the last segment.
     pub fn batch_schema(&self) -> &str {
         &self.schema
     }
 
-    /// Begins a new epoch: what is appended from here on starts each chain anew.
+    /// Begins a new epoch, in which each chain starts anew.
     pub fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), OutboxError> {
         let places = self.places.values().map(|_| ChainPlace::first(epoch)).collect();
         self.roll(epoch, self.schema.clone(), places)
     }
 
-    /// Entries from a position on, within one segment's epoch and schema, at most `max_bytes` of them.
+    /// Entries from a position on, within one segment's epoch and schema, up to `max_bytes` but at least one.
     pub fn read(&self, from: u64, max_bytes: usize) -> Result<Window, OutboxError> {
         let segment = self.store.segments().find(|segment| segment.first <= from && from < segment.end);
         let Some(segment) = segment else {
@@ -239,13 +236,13 @@ impl Outbox {
         Ok(Window { epoch: header.epoch, batch_schema: header.batch_schema, entries })
     }
 
-    /// All entries from a position on.
+    /// Visits entries from a position on, until `each` returns `false`.
     pub fn for_each(&self, from: u64, each: &mut dyn FnMut(StoredEntry) -> bool) -> Result<(), OutboxError> {
         each_entry(&self.store, from.max(self.store.first()), each)
     }
 
-    /// Whether this outbox knows that a partition's chain stood at (next, digest) in its epoch, and the first
-    /// position that is not below it.
+    /// The first position that is not below (next, digest) of a partition's chain; `None` if this outbox does not know
+    /// that the chain was there in its epoch.
     pub fn find(
         &self,
         partition: Partition,
@@ -273,7 +270,7 @@ impl Outbox {
         Ok(found)
     }
 
-    /// Whether this outbox knows that a partition's chain stood at (next, digest) in any epoch that it still holds.
+    /// Whether this outbox knows that a partition's chain was at `end`, in any epoch that it still holds.
     pub fn stood_at(&self, partition: Partition, end: &Ended) -> Result<bool, OutboxError> {
         if end.next == Sequence::new(0) {
             return Ok(end.digest == digest::first(end.epoch));
@@ -313,7 +310,7 @@ impl Outbox {
 /// An outbox that source and sender share.
 pub type SharedOutbox = Arc<Mutex<Outbox>>;
 
-/// The outbox, locked. A poisoned lock is only a panic elsewhere: every change of the outbox is whole.
+/// Locks the outbox. A poisoned lock is no problem: every change of the outbox is whole.
 pub fn lock(outbox: &SharedOutbox) -> MutexGuard<'_, Outbox> {
     outbox.lock().unwrap_or_else(PoisonError::into_inner)
 }

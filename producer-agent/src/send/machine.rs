@@ -1,7 +1,7 @@
-//! The sending machine of one channel: what the table's word means for each partition.
+//! The sending machine of one channel: what the table's answers mean for each partition.
 //!
-//! Pure: positions in, verdicts out. It holds what is acknowledged, and knows when images and outbox are no
-//! longer the ones that the log knows.
+//! Pure: positions in, verdicts out. It keeps what is acknowledged, and notices when images and outbox no longer agree
+//! with the log.
 
 use schemas::digest;
 use schemas::ids::{AgentId, Digest, Epoch, Partition, Sequence};
@@ -13,7 +13,7 @@ use schemas::publish::{Counted, Position};
 pub enum Verdict {
     /// Send an opening that replaces this epoch.
     Open {
-        /// The current one.
+        /// The current epoch.
         replaces: Option<Epoch>,
     },
     /// Everything below this sequence is acknowledged.
@@ -28,31 +28,31 @@ pub enum Verdict {
 /// Why images or outbox are doubtful.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
-    /// Somebody opened another epoch after ours.
+    /// Another epoch than ours is current.
     #[error("partition {partition} was opened by {agent} in another epoch")]
     Voided { partition: Partition, agent: AgentId },
-    /// The log stands where our outbox never stood: the folder was restored from a backup, or cloned.
+    /// The log is where our outbox never was: the folder was restored from a backup, or cloned.
     #[error(
         "restored_folder: the log of partition {partition} stands at {next}, which this outbox does not know: \
          was the folder restored from a copy?"
     )]
     RestoredFolder {
         partition: Partition,
-        /// Where the log stands.
+        /// The position that the log has.
         next: Sequence,
     },
-    /// The router's log lacks what it had acknowledged: it was restored from a copy, or lost.
+    /// The router's log lacks records that it had acknowledged: it was restored from a copy, or lost.
     #[error(
         "log_went_back: the log of partition {partition} stands at {next}, but {acknowledged} was acknowledged: \
          was the router restored from a copy?"
     )]
     LogWentBack {
         partition: Partition,
-        /// Where the log stands.
+        /// The position that the log has.
         next: Sequence,
         acknowledged: Sequence,
     },
-    /// The router's log lost events that the channel's state had not.
+    /// The router's log lost events before the channel's state had them.
     #[error("state_overtaken: the state of partition {partition} lacks events that the log has lost")]
     StateOvertaken { partition: Partition },
 }
@@ -86,14 +86,14 @@ pub struct SendMachine {
 }
 
 impl SendMachine {
-    /// Before the first word of the table.
+    /// Begins before the first answer of the table.
     pub fn new(agent: AgentId, epoch: Epoch, partitions: u32) -> Self {
         let progress =
             EpochProgress { opened: false, acknowledged: Sequence::new(0), digest: digest::first(epoch) };
         Self { agent, epoch, partitions: PerPartition::filled(partitions, progress) }
     }
 
-    /// The epoch that is sent in.
+    /// The epoch of the sent events.
     pub const fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -117,8 +117,8 @@ impl SendMachine {
         self.partitions.get(partition)
     }
 
-    /// Takes the table's word on a partition. `knows` says whether our outbox's chain stood at (next, digest);
-    /// `may_open` that a reopen of ours has set out to replace whatever epoch is current.
+    /// Applies the table's answer for a partition. `knows` tells whether our outbox's chain was at (next, digest);
+    /// `may_open` tells that our reopen may replace any current epoch.
     pub fn on_position(
         &mut self,
         position: &Position,
@@ -136,7 +136,7 @@ impl SendMachine {
             Some(counted) if counted.epoch == epoch && counted.agent == agent => {
                 progress.opened = true;
                 if counted.next < progress.acknowledged {
-                    // Each answer is read from the log behind what was acknowledged before it was asked for.
+                    // Each answer comes from a read of the log past all that was acknowledged before the request.
                     let acknowledged = progress.acknowledged;
                     Verdict::Reopen(Doubt::LogWentBack { partition, next: counted.next, acknowledged })
                 } else if (counted.next, counted.digest) == (progress.acknowledged, progress.digest) {
@@ -155,7 +155,7 @@ impl SendMachine {
             Some(counted) => Verdict::Reopen(Doubt::Voided { partition, agent: counted.agent.clone() }),
         };
         match verdict {
-            // Only a chain that is ours and known: every other doubt says more.
+            // Only for a chain that is ours and known: every other doubt says more.
             Verdict::Acknowledged { .. } if position.state_overtaken && !may_open => {
                 Verdict::Reopen(Doubt::StateOvertaken { partition })
             }

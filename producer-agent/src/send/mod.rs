@@ -1,4 +1,4 @@
-//! Sending: the outbox's entries to the router, until the table says that they count.
+//! Sends the outbox's entries to the router, until the table says that they count.
 //!
 //! Owns the protocol with the router. The machine decides; the sender does.
 

@@ -1,4 +1,4 @@
-//! The sender: does what the machine says, with retries, until it is told to stop.
+//! The sender: does what the machine decides, with retries.
 //!
 //! Owns the requests to the router. One batch for each partition is in flight; a window of the outbox is sent
 //! until all of it is acknowledged.
@@ -27,22 +27,22 @@ const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// A request that takes longer is given up and made again.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
-/// An agent that has nothing to send asks so often how its channel stands.
+/// How often an agent with nothing to send asks for its channel's status.
 const ASK_WHEN_IDLE: Duration = Duration::from_mins(1);
 
-/// How soon the state is asked whether it has passed the openings, at first and at last.
+/// The first and the longest wait between two checks whether the state has passed the openings.
 const STATE_FIRST_LOOK: Duration = Duration::from_millis(50);
 const STATE_LAST_LOOK: Duration = Duration::from_secs(2);
 
-/// Why sending has stopped. What is in the outbox stays there.
+/// Why sending has stopped. The outbox keeps its entries.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The router refused, and a retry would not help.
+    /// A request to the router failed.
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// Images or outbox are not the ones that the log knows.
+    /// Images or outbox do not agree with the log.
     #[error("{0}; the agent must reopen")]
     Doubt(#[from] Doubt),
     /// No randomness for a container's marker.
@@ -51,7 +51,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Whether the router is in the way, and the same may succeed later.
+    /// Whether the router is the cause and a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_retryable())
     }
@@ -62,13 +62,13 @@ impl SendError {
 pub enum ReadStateError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// What it sent, or the agent's images.
+    /// The router's data, or the agent's images.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
 impl ReadStateError {
-    /// Whether the router is in the way, and the same may succeed later.
+    /// Whether the router is the cause and a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Client(error) => error.is_retryable(),
@@ -77,7 +77,7 @@ impl ReadStateError {
     }
 }
 
-/// Where sending stands, for whoever waits.
+/// The progress of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Every entry below is acknowledged.
@@ -96,10 +96,10 @@ pub struct Sender {
     channel: ChannelName,
     outbox: SharedOutbox,
     machine: SendMachine,
-    /// The first position that may not be acknowledged.
+    /// The first position that may be unacknowledged.
     position: u64,
     sent: watch::Sender<Sent>,
-    /// The first position that the images do not surely reflect.
+    /// The first position that the synced images may lack.
     folded: Arc<AtomicU64>,
 }
 
@@ -121,7 +121,7 @@ impl Sender {
         self.sent.subscribe()
     }
 
-    /// Sends what is there and what comes, for ever; `appended` moves when the outbox grows.
+    /// Sends all present and later entries; `appended` changes when the outbox grows.
     pub async fn run(&mut self, mut appended: watch::Receiver<u64>) -> Result<(), SendError> {
         let mut retry = Retry::default();
         loop {
@@ -150,7 +150,7 @@ impl Sender {
                 match tokio::time::timeout(ASK_WHEN_IDLE, appended.changed()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(()),
-                    // The router may be gone, or know something that we should.
+                    // The router may be away, or its table may have changed.
                     Err(_) => self.open().await?,
                 }
                 continue;
@@ -159,8 +159,8 @@ impl Sender {
         }
     }
 
-    /// Replaces whatever epoch is current by a new one of ours, in every partition, and waits until the channel's
-    /// state has passed the openings. Where the epochs before it ended: what was under way may have counted until then.
+    /// Replaces the current epoch of every partition by a new one of ours, and waits until the channel's state has
+    /// passed the openings. Returns where the epochs before ended: batches under way may have counted until then.
     pub async fn reopen(&mut self, machine: SendMachine) -> Result<Ends, SendError> {
         self.machine = machine;
         let path = format!("/v1/channels/{}", self.channel);
@@ -194,7 +194,7 @@ impl Sender {
     /// Reads the channel's own state into the agent's images.
     pub async fn read_state(&self, agent: &Agent) -> Result<(), ReadStateError> {
         let path = format!("/v1/channels/{}/state", self.channel);
-        // A router that falls silent is left: the state is read again from its beginning.
+        // A router that stops answering is given up: the state is read again from its beginning.
         let within = |_| StateError::Cut;
         let begun = tokio::time::timeout(REQUEST_LIMIT, send(self.client.get(&path)));
         let mut response = begun.await.map_err(within)??;
@@ -207,13 +207,13 @@ impl Sender {
         Ok(state.finish()?)
     }
 
-    /// Sends on from a position of the outbox, in the machine's epoch.
+    /// Continues from a position of the outbox, in the machine's epoch.
     pub fn continue_at(&mut self, position: u64) {
         self.position = position;
         self.sent.send_modify(|sent| sent.acknowledged = position);
     }
 
-    /// The first position that may not be acknowledged, as far as the table has said.
+    /// The first position that may be unacknowledged, by the table's last answers.
     pub fn first_unacknowledged(&self) -> Result<u64, SendError> {
         let mut first = None;
         let outbox = lock(&self.outbox);
@@ -227,7 +227,7 @@ impl Sender {
         Ok(first.unwrap_or_else(|| outbox.next_position()))
     }
 
-    /// Asks for the table, and opens what is not open; no data goes out before all openings are read back.
+    /// Asks for the table, and opens unopened partitions; no data goes out before all openings are read back.
     pub async fn open(&mut self) -> Result<(), SendError> {
         let request = self.client.get(&format!("/v1/channels/{}", self.channel)).timeout(REQUEST_LIMIT);
         let status: ChannelStatus = send_json(request).await?;
@@ -239,7 +239,7 @@ impl Sender {
                     Ok(None) => break,
                     Ok(Some(_)) if doubt.is_some() => break,
                     Ok(Some(replaces)) => position = self.send_opening(position.partition, replaces).await?,
-                    // The others' word is heard, too: a reopen must know what is acknowledged.
+                    // The other partitions are applied, too: a reopen must know what is acknowledged.
                     Err(SendError::Doubt(first)) => {
                         doubt.get_or_insert(first);
                         break;
@@ -255,7 +255,7 @@ impl Sender {
         Ok(())
     }
 
-    /// What an answer means; `Some` when an opening is due.
+    /// Applies an answer; `Some` when an opening is due.
     fn take_position(
         &mut self,
         position: &Position,
@@ -330,7 +330,7 @@ impl Sender {
         StageSpan::on(Stage::Send, entry.content.trace(), self.channel.as_str(), entry.partition)
     }
 
-    /// Moves past what is acknowledged, and lets whole segments go.
+    /// Moves past acknowledged entries, and drops whole segments.
     fn advance(&mut self, window: &Window) -> Result<(), SendError> {
         let waiting = window
             .entries
@@ -348,7 +348,7 @@ impl Sender {
     }
 }
 
-/// A request, as a stage of the events in it that somebody follows.
+/// Sends a request as a stage of the traced events in it.
 async fn sent(
     request: impl Future<Output = Result<Position, ClientError>>,
     followed: Vec<StageSpan>,

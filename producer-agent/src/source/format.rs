@@ -1,7 +1,7 @@
 //! How a provider's files are written: the `[format]` table.
 //!
-//! Owns its keys and what of them makes no sense. Nothing is guessed: what a file does otherwise than these keys say is
-//! refused by its location.
+//! Owns its keys and the check that they make sense. Nothing is guessed: what contradicts these keys is refused with
+//! its location.
 
 use encoding_rs::Encoding;
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl Default for TableFormat {
     }
 }
 
-/// What of the table makes no sense.
+/// Why a `[format]` table makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     #[error("{0:?} is no encoding that is known; use utf-8, utf-16le, utf-16be or windows-1257")]
@@ -81,7 +81,6 @@ pub enum FormatError {
     /// The delimiter is not one byte, or means something else.
     #[error("the delimiter {0:?} is not one ASCII character other than a quote and a line's end")]
     Delimiter(char),
-    /// The characters of numbers.
     #[error(
         "decimal_separator = {decimal:?} and group_separator = {group:?} cannot be told apart, or are digits or signs"
     )]
@@ -91,7 +90,7 @@ pub enum FormatError {
         /// Between groups.
         group: Option<char>,
     },
-    /// Names that cannot be.
+    /// A column's name is blank, or comes twice.
     #[error("{0}")]
     Names(String),
     /// The trailer counts nothing.
@@ -100,7 +99,7 @@ pub enum FormatError {
 }
 
 impl TableFormat {
-    /// Whether any file can be read so.
+    /// Checks that the keys make sense.
     pub fn check(&self) -> Result<(), FormatError> {
         self.encoding()?;
         self.delimiter.map_or(Ok(()), |delimiter| one_byte(delimiter).map(drop))?;
@@ -132,7 +131,7 @@ impl TableFormat {
         found.ok_or_else(|| FormatError::Encoding(self.encoding.clone()))
     }
 
-    /// The byte between cells of a file of this kind.
+    /// The byte between cells; `by_name` is the default for the file's ending.
     pub(super) fn delimiter_of(&self, by_name: char) -> Result<u8, FormatError> {
         one_byte(self.delimiter.unwrap_or(by_name))
     }

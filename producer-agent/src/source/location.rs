@@ -1,11 +1,11 @@
 //! Locations in a file, for people who must find what is wrong there.
 //!
-//! Owns counting of lines, characters and bytes. Every end of a line counts once: LF, CR LF, or CR alone.
+//! Owns the counting of lines, characters and bytes. Every end of a line counts once: LF, CR LF, or CR alone.
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use serde::Serialize;
 
-/// Where something stands in a file as it lies on the disk.
+/// A position in a file, as the file is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Location {
     /// The line, counted from 1.
@@ -17,12 +17,12 @@ pub struct Location {
 }
 
 impl Location {
-    /// Of what stands in no file.
+    /// A location in no file.
     pub const NONE: Self = Self { line: 0, character: 0, byte: 0 };
     /// Where a file begins.
     pub const START: Self = Self { line: 1, character: 1, byte: 0 };
 
-    /// The location behind a text that begins here and has such widths.
+    /// The location after a text that begins here and has these widths.
     pub fn behind(self, text: &str, widths: &Widths) -> Self {
         let mut location = Self { byte: self.byte + widths.of(text), ..self };
         let mut rest = text.chars().peekable();
@@ -41,12 +41,12 @@ impl Location {
 #[derive(Debug, Clone)]
 pub struct Widths {
     encoding: &'static Encoding,
-    /// Where in the text something could not be decoded, and its bytes.
+    /// What could not be decoded: its position in the text, and its bytes in the file.
     bad: Vec<(usize, usize)>,
 }
 
 impl Widths {
-    /// For a text of this encoding, with the spots that could not be decoded.
+    /// For a text of this encoding, with the positions that could not be decoded.
     pub const fn new(encoding: &'static Encoding, bad: Vec<(usize, usize)>) -> Self {
         Self { encoding, bad }
     }

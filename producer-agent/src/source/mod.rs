@@ -1,6 +1,6 @@
-//! Sources: what a registry has, as rows of its schema.
+//! Sources: a registry's data, as rows of its schema.
 //!
-//! Owns rows and their cells, whatever they come from, and the mapping of columns to fields. It knows no image and no
+//! Owns rows and their cells, whatever their source, and the mapping of columns to fields. It knows no image and no
 //! router.
 
 pub mod cells;

@@ -1,7 +1,7 @@
-//! Objects of JSON as cells by their names, each value as it was written.
+//! Objects of JSON as named cells, each value as it was written.
 //!
-//! Owns what JSON leaves open: a member given twice is refused, a number keeps its digits, an escape that is no character
-//! spoils its own cell alone.
+//! Owns what JSON leaves open: a member given twice is refused, a number keeps its digits, and an invalid escape makes
+//! only its own cell unreadable.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::cells::Cell;
 
-/// What is wrong with a text of JSON, without what stands in it.
+/// What is wrong with a JSON text, without its content.
 pub(super) fn in_words(error: &serde_json::Error) -> String {
     let words = error.to_string();
     let words = words.split(" at line ").next().unwrap_or_default();
@@ -23,7 +23,7 @@ pub(super) fn in_words(error: &serde_json::Error) -> String {
     }
 }
 
-/// An object's members in order, unread.
+/// An object's members in order, with unread values.
 pub(super) struct Members<'t>(pub(super) Vec<(Cow<'t, str>, &'t RawValue)>);
 
 impl<'de: 't, 't> Deserialize<'de> for Members<'t> {
@@ -59,7 +59,6 @@ impl<'de: 't, 't> Deserialize<'de> for Members<'t> {
 #[derive(Deserialize)]
 struct Name<'t>(#[serde(borrow)] Cow<'t, str>);
 
-/// A value as a cell.
 pub(super) fn cell(value: &RawValue) -> Cell {
     let text = value.get();
     match text.as_bytes().first() {

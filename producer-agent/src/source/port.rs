@@ -1,8 +1,8 @@
-//! What the agent asks of a source, whatever it is: a dropped file, a local request, later a database.
+//! What the agent asks of any source: a dropped file, a local request, later a database.
 //!
-//! Owns the port: what a source is called, whether it has the whole register or changes of it, and its rows. A source
-//! knows no image and no outbox. When the agent has taken it, all of it is safe on the agent's disk: only then may a
-//! source be told that it was taken (a file is moved, a request is answered, a position is confirmed).
+//! Owns the port: a source's name, whether it has the whole register or changes of it, and its rows. A source knows no
+//! image and no outbox. The agent may confirm a source (move a file, answer a request, confirm a position) only when
+//! all of it is safe on the agent's disk.
 
 use schemas::avro::schema::AvroSchema;
 use schemas::key::{Key, KeySpec};
@@ -13,9 +13,9 @@ use super::row::{Extent, Parked};
 /// What the rows of a source mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// The whole register: what it does not name is gone.
+    /// The whole register: a row that it does not name was removed.
     Register,
-    /// Changes in their order: what it does not name is as it was.
+    /// Changes in their order: a row that they do not name is unchanged.
     Changes,
 }
 
@@ -27,29 +27,28 @@ pub trait Source {
     fn name(&self) -> &str;
     /// What its rows mean.
     fn content(&self) -> Content;
-    /// Its rows from the first on, brought to a channel's schema and key. Whoever asks again gets the same ones again.
+    /// Its rows from the first on, in a channel's schema and with its key. Every call gives the same rows.
     fn rows(&self, schema: &AvroSchema, key: &KeySpec) -> Result<Box<dyn Rows + '_>, SourceError>;
 }
 
-/// Rows of a source, in its order. Each that is there is given: one that cannot be read is [`SourceRow::Parked`].
+/// Rows of a source, in its order. None is left out: a row that cannot be read is [`SourceRow::Parked`].
 pub trait Rows: Iterator<Item = SourceRow> {
-    /// What is to be said of the rows that were given so far.
+    /// Notes about the rows that were given so far.
     fn notes(&self) -> Notes;
 }
 
 /// One row of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceRow {
-    /// The row is so.
+    /// The row exists, with this datum.
     Present {
         location: Location,
         key: Key,
         /// Its bare datum, in the channel's schema.
         datum: Vec<u8>,
     },
-    /// The row is gone; only changes say so.
+    /// The row was deleted; only changes have this.
     Deleted { location: Location, key: Key },
-    /// It is set aside.
     Parked {
         /// The key, where it can be read.
         key: Option<Key>,
@@ -58,14 +57,14 @@ pub enum SourceRow {
     },
 }
 
-/// What a person should know of a source, though it was taken.
+/// What a person should know about a source that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
     /// Rows that were given, good or not.
     pub rows: u64,
     /// Sentences.
     pub remarks: Vec<String>,
-    /// Columns that stand for no field.
+    /// Columns without a field.
     pub ignored_columns: Vec<String>,
 }
 

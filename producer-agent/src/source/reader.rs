@@ -1,6 +1,6 @@
-//! From a row to a key and an image, or to what is set aside.
+//! Turns a row into a key and an image, or sets it aside.
 //!
-//! Owns the fit of columns to a channel's key and schema. A row that cannot be read gives its key where that can be read.
+//! Owns the fit of columns to a channel's key and schema. A row that cannot be read still gives its key where possible.
 
 use schemas::avro::schema::AvroSchema;
 use schemas::key::{Key, KeyDeriver, KeyError, KeySpec};
@@ -32,7 +32,7 @@ pub enum FitError {
     Schema(#[from] schemas::avro::schema::SchemaError),
 }
 
-/// Reads the key alone: of a row that cannot be read, or of which nothing else is told.
+/// Reads only the key: of a row that cannot be read as a whole, or of a row that deletes.
 #[derive(Debug, Clone)]
 pub struct KeyReader {
     encoder: RowEncoder,
@@ -55,7 +55,7 @@ impl KeyReader {
         Ok(Self { encoder, keys: KeyDeriver::new(spec, &schema)? })
     }
 
-    /// The key of a row's cells, where it can be made.
+    /// The key of a row's cells; `None` where it cannot be derived.
     pub fn read(&self, cells: &Cells) -> Option<Key> {
         self.encoder.encode(cells).ok().and_then(|datum| self.keys.derive(&datum).ok())
     }
@@ -76,17 +76,17 @@ impl RowReader {
         })
     }
 
-    /// Columns that stand for no field.
+    /// Columns without a field.
     pub fn ignored(&self) -> &[String] {
         self.encoder.ignored()
     }
 
-    /// The first member of a row that stands for no field.
+    /// A row's first member without a field.
     pub fn unknown<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
         self.encoder.unknown(cells)
     }
 
-    /// The key alone, of a row that deletes.
+    /// The key of a row that deletes.
     pub fn key(&self, cells: &Cells) -> Option<Key> {
         self.key.read(cells)
     }
@@ -101,7 +101,7 @@ impl RowReader {
         }
     }
 
-    /// Reads the cells of a row that stands at `place`; `location_of` says where its nth cell stands.
+    /// Reads the cells of a row at `location`; `location_of` gives the location of its nth cell.
     pub fn read_cells(
         &self,
         cells: &Cells,

@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::cells::Cells;
 use super::location::{Location, Widths};
 
-/// How far what is wrong with a row reaches.
+/// How much of a file a fault in a row affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// This row alone.
     Row,
-    /// A quote of it is broken, in its own line: the rows behind it can be read, but which rows there are is not sure.
+    /// A quote is broken within its line: the rows after it can be read, but it is not sure which rows there are.
     Quotes,
     /// Everything from here on.
     Rest,
@@ -24,14 +24,13 @@ pub struct Bad {
     pub location: Location,
     /// What is wrong, without a value.
     pub reason: String,
-    /// How far it reaches.
     pub extent: Extent,
 }
 
 /// A row that was set aside, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parked {
-    /// Where what is wrong begins.
+    /// Where the fault begins.
     #[serde(flatten)]
     pub location: Location,
     /// The column, where one is to blame.

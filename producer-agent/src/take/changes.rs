@@ -1,6 +1,6 @@
-//! Changes as a source gives them: each row one change, in order.
+//! The changes of a source: each row is one change, in order.
 //!
-//! Owns what they are on top of the images. A row that makes no sense is parked; its key keeps its image.
+//! Owns each change's operation, given the images. A row that makes no sense is parked; its key keeps its image.
 
 use std::collections::HashMap;
 
@@ -11,30 +11,27 @@ use crate::source::row::{Extent, Parked};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Where it stands in its source.
     pub line: u64,
     pub key: String,
     /// The image after; `None` for a delete.
     pub after: Option<Vec<u8>>,
 }
 
-/// What a source of changes says.
+/// The changes of a source, and its parked rows.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// In order.
     pub rows: Vec<Change>,
-    /// How many rows do what.
     pub counts: Counts,
-    /// The rows set aside.
     pub parked: Vec<Parked>,
-    /// Why nothing of the source can be taken: which changes it has, and in which order, is not sure.
+    /// Why nothing of the source can be taken: its changes, or their order, are not certain.
     pub refused: Option<String>,
 }
 
 impl Changes {
     pub fn read(rows: &mut dyn Rows, images: &dyn ImageStore) -> Result<Self, ImageError> {
         let mut changes = Self::default();
-        // What the rows before this one made of a key.
+        // Whether a key exists after the rows so far.
         let mut present: HashMap<String, bool> = HashMap::new();
         for row in rows {
             let (location, key, after) = match row {

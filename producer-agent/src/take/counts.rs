@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::source::row::Parked;
 
-/// Rows set aside that are named; more are counted. A file of nothing else may not fill the memory.
+/// The most parked rows that are named; more are only counted. A file of such rows must not fill the memory.
 const MOST_NAMED: usize = 100_000;
 
 /// How many rows did what.
@@ -23,7 +23,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts a row that is set aside; the first of them are named.
+    /// Counts a parked row; only the first rows are named.
     pub(super) fn park(&mut self, parked: Parked, named: &mut Vec<Parked>) {
         self.parked += 1;
         if named.len() < MOST_NAMED {

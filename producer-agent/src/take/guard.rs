@@ -18,7 +18,7 @@ pub struct Guard {
 }
 
 impl Default for Guard {
-    /// A tenth gone or half changed at once is an accident of publication more often than not.
+    /// A tenth deleted or half changed at once is usually an accident of publication.
     fn default() -> Self {
         Self { max_delete_percent: 10, max_change_percent: 50, max_parked_percent: None }
     }
@@ -27,7 +27,7 @@ impl Default for Guard {
 impl Guard {
     /// Why a file is held; `None` when it may pass.
     pub fn holds(&self, counts: &Counts, register: u64) -> Option<String> {
-        // What a file creates itself, it may change.
+        // A file may change the rows that it creates itself.
         let base = register.max(counts.create);
         let over = |count: u64, percent: u32| count * 100 > base * u64::from(percent);
         if over(counts.delete, self.max_delete_percent) {

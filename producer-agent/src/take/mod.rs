@@ -1,4 +1,4 @@
-//! Taking a file: what it would do to the register, whether that may be, and what becomes of it.
+//! Taking a file: what it would do to the register, whether that is allowed, and what becomes of it.
 //!
 //! Pure over rows and images. It emits nothing: the agent does, after it has asked the guard.
 

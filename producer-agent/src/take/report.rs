@@ -11,7 +11,6 @@ pub struct FileReport {
     pub file: String,
     /// Whether it is the whole register, or changes only.
     pub is_full: bool,
-    /// How many rows did what.
     pub counts: Counts,
     /// Why the guard held it, or would have.
     pub guard: Option<String>,
@@ -23,8 +22,7 @@ pub struct FileReport {
     pub rows: u64,
     /// What a person should know of the file, though it was taken.
     pub remarks: Vec<String>,
-    /// Columns that stand for no field.
+    /// Columns without a field.
     pub ignored_columns: Vec<String>,
-    /// The rows set aside.
     pub parked: Vec<Parked>,
 }

@@ -1,7 +1,7 @@
-//! A whole file against the images: what was created, updated and deleted since the last one.
+//! Compares a whole file with the images: what was created, updated and deleted since the last one.
 //!
-//! Owns the survey (one reading: keys, repeats, counts, what is parked) and the rule that a row which cannot be
-//! read never counts as absent. Emitting is the agent's.
+//! Owns the survey (one reading: keys, repeats, counts, parked rows) and the rule that a row which cannot be read never
+//! counts as absent. It emits nothing: the agent does.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::source::location::Location;
 use crate::source::port::{Rows, SourceRow};
 use crate::source::row::{Extent, Parked};
 
-/// What a key does, as far as one row says.
+/// The effect of one row on its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Create,
@@ -27,7 +27,7 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     kind: Kind,
-    /// The image's hash: two rows of one image are one row.
+    /// The image's hash: two rows with one image count as one row.
     image: u128,
     location: Location,
     repeated: bool,
@@ -46,17 +46,15 @@ fn repeat(location: Location, other: Location, key: &Key) -> Parked {
 #[derive(Debug, Default)]
 pub struct Survey {
     seen: HashMap<u128, Seen>,
-    /// How many rows do what.
     pub counts: Counts,
     /// Keys that had an image before the file.
     pub known: u64,
-    /// Rows that stand there again, cell for cell the same, and the line of the first.
+    /// The number of exact repeats of earlier rows, and the line of the first row repeated.
     pub identical: Option<(u64, u64)>,
-    /// The rows set aside.
     pub parked: Vec<Parked>,
     /// Why the file's deletes are held: a row whose key cannot be read may be any of the absent ones.
     pub deletes_held: Option<String>,
-    /// Why the file cannot be taken at all: it is not whole.
+    /// Why the file cannot be taken at all: it is not whole, or not a register.
     pub refused: Option<String>,
 }
 
@@ -81,7 +79,7 @@ impl Survey {
                 };
                 (location, key, kind, hash128(&datum))
             }
-            // A register that says of a row that it is gone is none.
+            // A file with a delete in it is not a whole register.
             SourceRow::Deleted { location, key } => {
                 let reason = "it deletes a row; a whole register must leave that row out instead".to_owned();
                 self.refused.get_or_insert_with(|| format!("line {}: {reason}", location.line));
@@ -128,7 +126,7 @@ impl Survey {
         self.counts.park(parked, &mut self.parked);
     }
 
-    /// What a row without a key means for the others.
+    /// Holds the deletes, or refuses the file, for a row without a key.
     fn hold(&mut self, parked: &Parked, extent: Extent) {
         let line = parked.location.line;
         if extent == Extent::File {
@@ -190,7 +188,7 @@ mod tests {
     const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
         {"name":"k","type":"string"},{"name":"n","type":"long"}]}"#;
 
-    /// What becomes of each row of a file of these.
+    /// Gives the rows of a file with these cells.
     fn with_rows<T>(schema: &str, rows: &[[&str; 2]], then: impl FnOnce(&mut dyn Rows) -> T) -> T {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.csv");

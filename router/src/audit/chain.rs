@@ -1,7 +1,7 @@
 //! The chain: each entry carries the hash of the one before it.
 //!
 //! Pure. An entry counts only if it continues its router's chain; a repeat after an append of unknown outcome does
-//! not. Whoever holds a head can tell whether an entry was changed, left out or put in.
+//! not. A head is enough to tell whether an entry was changed, removed or inserted.
 
 use schemas::agreement::Status;
 use schemas::cursor::{Place, Snapshot};
@@ -106,7 +106,7 @@ impl Event {
         }
     }
 
-    /// Up to where control is applied, where the entry says so.
+    /// The applied end of control, if the entry has it.
     pub const fn applied(&self) -> Option<Offset> {
         match self {
             Self::Version { applied, .. } | Self::Status { applied, .. } => Some(*applied),
@@ -115,7 +115,7 @@ impl Event {
     }
 }
 
-/// One entry as it stands in the topic.
+/// One entry as it is in the topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Always [`FORMAT`] when written by this version.
@@ -131,7 +131,7 @@ pub struct Entry {
     pub event: Event,
 }
 
-/// Where a chain stands.
+/// The end of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     router: String,
@@ -150,7 +150,7 @@ pub enum Broken {
     /// It belongs to another router's chain.
     #[error("it is an entry of {0}")]
     OtherRouter(String),
-    /// It repeats what is there.
+    /// It repeats an earlier entry.
     #[error("entry {0} is there already")]
     Repeat(u64),
     /// It does not follow: an entry was changed, left out or put in before it.
@@ -172,12 +172,12 @@ impl Chain {
         Self { router: router.to_owned(), next: 0, head: hash(b"") }
     }
 
-    /// A chain that stands at a known head.
+    /// A chain with a known head.
     pub fn at(router: &str, next: u64, head: &str) -> Self {
         Self { router: router.to_owned(), next, head: head.to_owned() }
     }
 
-    /// The next entry's bytes; the chain stands behind it afterwards.
+    /// Adds an entry to the chain; returns its bytes.
     pub fn push(&mut self, at: Millis, event: Event) -> Result<Vec<u8>, serde_json::Error> {
         let router = self.router.clone();
         let previous = self.head.clone();
@@ -188,7 +188,7 @@ impl Chain {
         Ok(bytes)
     }
 
-    /// Takes an entry as it was read.
+    /// Takes the next entry's bytes.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Entry, Broken> {
         let entry: Entry = serde_json::from_slice(bytes).map_err(|e| Broken::Unreadable(e.to_string()))?;
         if entry.format > FORMAT {

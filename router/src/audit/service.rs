@@ -1,7 +1,7 @@
 //! One router's audit: a queue, the only task that writes the chain, and its head in control.
 //!
-//! Owns the order *entry first, stream afterwards*, and the look at every change of control. An entry that cannot be
-//! appended is appended again until it can: nothing is admitted meanwhile.
+//! Owns the order *entry first, stream afterwards*, and the entries about changes of control. An append that fails is
+//! repeated until it succeeds: nothing is admitted meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum AuditError {
     /// The router is stopping.
     #[error("the audit has stopped")]
     Stopped,
-    /// The log does not take it now; it will be recorded once it does.
+    /// The log does not take it in time; it may still be recorded later.
     #[error("the audit cannot be written now, and nothing is admitted without it; try again")]
     Late,
 }
@@ -65,7 +65,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Makes the topic, finds the chain's end, and goes on writing it until `tasks` stop.
+    /// Makes the topic, finds the chain's end, and writes the chain until `tasks` stop.
     pub async fn start(
         log: Arc<dyn Log>,
         control: Control,
@@ -75,7 +75,7 @@ impl Audit {
         let spec = TopicSpec { name: TOPIC.to_owned(), partitions: 1, cleanup: Cleanup::KeepAll };
         log.ensure_topic(&spec).await?;
         let (chain, end, applied) = resume(log.as_ref(), &control.view(), router).await?;
-        // What changed while the router was away bites from now on.
+        // Changes from while the router was away take effect now.
         let seen = Arc::new(control.view_at(applied).await?);
         let (queue, requests) = mpsc::channel(QUEUE);
         let view = control.watch();
@@ -105,13 +105,13 @@ impl Audit {
     }
 }
 
-/// Entries as they stand in the topic, from an offset on; for whoever verifies them.
+/// Entries as they are in the topic, from an offset on, for verification.
 pub async fn read(log: &dyn Log, from: Offset) -> Result<(Vec<Stored>, Offset), ReadError> {
     let batch = log.read(TOPIC, PARTITION, from, READ_BYTES, Duration::ZERO).await?;
     Ok((batch.records, batch.next))
 }
 
-/// The chain as control knows it, and what was written behind that.
+/// The chain's end: the head in control, and the entries after it.
 async fn resume(
     log: &dyn Log,
     view: &ControlView,
@@ -143,7 +143,7 @@ struct Writer {
     control: Control,
     router: String,
     chain: Chain,
-    /// Where the topic is read on from to find what is behind the head.
+    /// Entries after the head are at this offset or later.
     end: Offset,
     /// The view whose changes are in the chain.
     seen: Arc<ControlView>,
@@ -167,7 +167,7 @@ impl Writer {
         tokio::pin!(stopping);
         loop {
             tokio::select! {
-                // Changes first: admissions may come without a pause. The end last: what is waiting is written before.
+                // Changes first: admissions may come without a pause. The stop last: waiting entries come before.
                 biased;
                 changed = view.changed(), if control_lives => {
                     control_lives = changed.is_ok();
@@ -177,7 +177,7 @@ impl Writer {
                     if count == 0 {
                         break;
                     }
-                    // Who has stopped waiting was refused: there is nothing to record.
+                    // A caller that stopped waiting was refused: there is nothing to record.
                     let is_wanted =
                         |request: &Request| request.written.as_ref().is_none_or(|written| !written.is_closed());
                     let (events, waiting): (Vec<_>, Vec<_>) = group
@@ -187,7 +187,7 @@ impl Writer {
                         .unzip();
                     self.write(events).await;
                     for written in waiting.into_iter().flatten() {
-                        // Whoever waits may have gone.
+                        // The caller may have gone.
                         let _is_gone = written.send(()).is_err();
                     }
                 }
@@ -198,7 +198,7 @@ impl Writer {
         self.tell_head().await;
     }
 
-    /// Writes down what control changed since the last look.
+    /// Records the changes of control since the last call.
     async fn follow(&mut self, view: &mut watch::Receiver<Arc<ControlView>>) {
         let now = Arc::clone(&view.borrow_and_update());
         let events = changes(&self.seen, &now);
@@ -206,7 +206,7 @@ impl Writer {
         self.write(events).await;
     }
 
-    /// Appends, again and again until the log takes it; a repeat does not count.
+    /// Appends until the log takes the entries; a repeated entry does not count.
     async fn write(&mut self, events: Vec<Event>) {
         let mut records = Vec::with_capacity(events.len());
         for event in events {
@@ -256,7 +256,7 @@ impl Writer {
     }
 }
 
-/// What a step of control changed in agreements.
+/// The changes of agreements between two views.
 fn changes(before: &ControlView, after: &ControlView) -> Vec<Event> {
     let mut events = Vec::new();
     for (number, entry) in &after.agreements {

@@ -1,6 +1,6 @@
-//! All channels of a router: made when control declares them, read until it stops.
+//! All channels of a router: started when control declares them, read until it stops.
 //!
-//! Owns which channels are at work, why others are not, and the next try at those.
+//! Owns which channels are at work, why others are not, and the retries of those.
 
 pub mod start;
 
@@ -41,17 +41,17 @@ pub struct NotAtWork {
 /// A channel at work.
 pub struct Running {
     pub entry: Arc<ChannelEntry>,
-    /// Who subscribes at the partitions' tails.
+    /// The subscriptions at the partitions' tails.
     pub fan_out: Arc<FanOut>,
     /// The feed of each partition.
     pub feeds: PerPartition<Arc<Feed>>,
     /// How far the state of each partition has got.
     pub materialised: PerPartition<StateWatch>,
-    /// Turns of its owner's agents at reading the whole state.
+    /// Bounds the state's readings by its owner's agents.
     pub readings: Arc<Semaphore>,
 }
 
-/// Readings of one channel's state by its owner at once: one agent reopens, another may look on.
+/// Readings of one channel's state by its owner at once: one agent reopens, another may read too.
 pub const READINGS_AT_ONCE: usize = 2;
 
 impl Running {
@@ -76,7 +76,7 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Starts what is declared, and goes on starting what will be.
+    /// Starts the declared channels, now and later.
     pub async fn start(
         log: Arc<dyn Log>,
         registry: &Registry,
@@ -99,7 +99,7 @@ impl Channels {
         let declared: Vec<_> = view.borrow_and_update().channels.values().map(Arc::clone).collect();
         for entry in declared {
             let name = entry.channel.name.clone();
-            // One channel in trouble must not keep the others from their users; it is tried again below.
+            // One faulty channel must not keep the others from their users; it is tried again below.
             if let Err(error) = channels.start_channel(entry).await {
                 tracing::error!(channel = %name, %error, "the channel cannot be started");
             }
@@ -136,7 +136,7 @@ impl Channels {
         self.running.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
     }
 
-    /// A channel that control declares, once it is at work: one that was declared a moment ago is waited for.
+    /// A channel that control declares, once it is at work: waits for one that was declared a moment ago.
     pub async fn at_work(&self, name: &ChannelName) -> Result<Arc<Running>, NotAtWork> {
         let mut changed = self.changed.subscribe();
         let found = changed.wait_for(|_| self.get(name).is_some());
@@ -171,7 +171,7 @@ impl Channels {
     }
 
     async fn start_channel(&self, entry: Arc<ChannelEntry>) -> Result<(), ChannelStartError> {
-        // What was started is stopped again when a later partition cannot be.
+        // If a later partition cannot start, those already started are stopped.
         let running = self.tasks.child();
         let fan_out = Arc::default();
         let outcome = self.start_partitions(&entry, &fan_out, &running).await;

@@ -1,6 +1,6 @@
 //! The start of one channel: its topics with checkpoint 0, and a feed and a materialiser for each partition.
 //!
-//! Owns what a partition must be before anybody is answered from it: its own log, read up to the end that it had.
+//! Owns the condition for answers from a partition: its topic is the channel's own, read up to its end at the start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::fanout::observer::{ChannelObserver, Feed};
 use crate::state::materialise::{self, RestoredState};
 use crate::state::tenure::{StateProgress, StateWatch};
 
-/// The bound of a bootstrap: what the state may not compact away meanwhile.
+/// The bound of a bootstrap: compaction removes no younger records of the state.
 pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
 /// The history window: at least three times the bootstrap bound.
 pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
@@ -76,7 +76,7 @@ impl Channels {
             };
             self.begin_partition(&source, &state_topic.name).await?;
             let end = self.log.bounds(&source.topic, source.partition).await?.next;
-            // The log behind the state's checkpoint is folded already: a start reads only what came after it.
+            // The state's checkpoint has the fold of the log before it: a start reads only later records.
             let state = StateWatch::new(&state_topic.name, source.partition);
             let restored = restore(&source, &state).await?;
             let observer = ChannelObserver::new(Arc::clone(fan_out), self.metrics.reader(&channel.name));
@@ -91,7 +91,7 @@ impl Channels {
             materialised.push(state);
             feeds.push((feed, end));
         }
-        // Nobody is answered from a table that stands in the past: a replaying tail is no tail yet.
+        // No answer may come from a table of the past: a replaying tail is no tail yet.
         for (feed, end) in &feeds {
             let mut tail = feed.watch();
             let caught_up = tail.wait_for(|tail| tail.next >= *end || tail.fault.is_some()).await;
@@ -139,22 +139,21 @@ impl Channels {
     }
 }
 
-/// Where a reader begins that knows nothing yet: where the state ends.
+/// A new reader begins where the state ends.
 async fn restore(
     source: &PartitionSource,
     state: &StateWatch,
 ) -> Result<RestoredState, materialise::StateError> {
     let last = state.look(source.log.as_ref()).await?;
     let restored = RestoredState::at(source, last).await?;
-    // The provider is told before anybody has written it into the state.
+    // The provider learns of it before a router writes it into the state.
     if restored.is_overtaken {
         state.advance(StateProgress { to: restored.position, overtaken: Some(restored.position) });
     }
     Ok(restored)
 }
 
-/// Reads a partition. A router that was cut off for longer than the log holds its records begins again where the state
-/// ends.
+/// Reads a partition. If retention removed records that the router had not read, it continues where the state ends.
 async fn read_for_ever(feed: &Feed, state: &StateWatch) {
     let mut retry = Retry::default();
     loop {

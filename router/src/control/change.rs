@@ -1,4 +1,4 @@
-//! A change of control as it stands in the topic: JSON with a format version.
+//! A change of control as it is in the topic: JSON with a format version.
 //!
 //! Owns the record's shape and which entity a change is about.
 
@@ -22,7 +22,7 @@ pub struct Participant {
     pub name: String,
 }
 
-/// Where a router's audit chain stands.
+/// The end of a router's audit chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditHead {
@@ -32,7 +32,7 @@ pub struct AuditHead {
     pub next: u64,
     /// The hash of its last one, hexadecimal.
     pub head: String,
-    /// What follows the head stands at this offset of the audit topic or behind it.
+    /// Entries after the head are at this offset of the audit topic or later.
     pub offset: Offset,
     /// Changes of agreements up to this control offset are in the chain.
     #[serde(default)]
@@ -90,7 +90,7 @@ pub struct Change {
 }
 
 impl Body {
-    /// The format that a change of this body has: as old as can be, so that a rolling update stops nobody.
+    /// The oldest format that can carry this body, so that a rolling update stops no router.
     pub const fn format(&self) -> u32 {
         match self {
             Self::Schema { id: Some(_), .. } => FORMAT,

@@ -21,13 +21,13 @@ pub const TOPIC: &str = "dit.control";
 const PARTITION: Partition = Partition::new(0);
 const READ_BYTES: usize = 1 << 20;
 const WAIT: Duration = Duration::from_secs(5);
-/// Outcomes that a slow asker may miss before it is told so: it then looks at the view itself.
+/// Outcomes that are kept for a slow caller: if it misses more, its own outcome is unknown.
 const OUTCOMES: usize = 4_096;
 /// How long a change may take to be read back.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(30);
-/// How long a question may wait for what stands in the topic already.
+/// How long a request may wait for changes that are in the topic already.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
-/// Attempts at a change that keeps losing to others.
+/// Attempts at a change that conflicts with others.
 const ATTEMPTS: usize = 16;
 
 /// Why a change was not made.
@@ -52,12 +52,12 @@ pub struct Control {
     log: Arc<dyn Log>,
     view: watch::Receiver<Arc<ControlView>>,
     outcomes: broadcast::Sender<Outcome>,
-    /// Why control cannot be followed by this binary.
+    /// Why this binary cannot follow control.
     fault: watch::Receiver<Option<String>>,
 }
 
 impl Control {
-    /// Makes the topic, folds what is there, and goes on reading until `tasks` stop.
+    /// Makes the topic, folds its records, and reads on until `tasks` stop.
     pub async fn start(log: Arc<dyn Log>, tasks: &Tasks) -> Result<Self, TopicError> {
         let spec = TopicSpec { name: TOPIC.to_owned(), partitions: 1, cleanup: Cleanup::KeepAll };
         log.ensure_topic(&spec).await?;
@@ -88,7 +88,7 @@ impl Control {
         Ok(control)
     }
 
-    /// Returns when this binary cannot follow control any further, with the reason: it must serve nobody then.
+    /// Returns the reason when this binary cannot follow control any further: it must not serve then.
     pub async fn failed(&self) -> String {
         let mut fault = self.fault.clone();
         match fault.wait_for(Option::is_some).await.map(|fault| fault.clone()) {
@@ -102,7 +102,7 @@ impl Control {
         Arc::clone(&self.view.borrow())
     }
 
-    /// Waits until all that stands in the topic now is applied: what another router told is known here then, too.
+    /// Waits until every change in the topic now is applied: then this router knows what another router has sent.
     pub async fn catch_up(&self) -> Result<(), TopicError> {
         let end = self.log.bounds(TOPIC, PARTITION).await?.next;
         let mut view = self.view.clone();
@@ -134,17 +134,17 @@ impl Control {
         Ok(view)
     }
 
-    /// To be told of changes.
+    /// Notifies of changes.
     pub fn watch(&self) -> watch::Receiver<Arc<ControlView>> {
         self.view.clone()
     }
 
-    /// Appends a change against the present revision and waits for the fold's word.
+    /// Appends a change against the present revision and waits for the fold's outcome.
     pub async fn change(&self, by: &str, body: Body) -> Result<(), ControlError> {
         self.change_with(by, |_| Ok(body.clone())).await
     }
 
-    /// Like [`Control::change`], with a body made from the view that it is judged against; a conflict is repeated.
+    /// Like [`Control::change`], with a body made from the view that it is judged against; repeats after a conflict.
     pub async fn change_with<E: From<ControlError>>(
         &self,
         by: &str,
@@ -163,7 +163,7 @@ impl Control {
         Err(last.into())
     }
 
-    /// Appends a change against the present revision and does not wait for the fold: for one that nobody else makes.
+    /// Appends a change against the present revision and does not wait: for a change that only this router makes.
     pub async fn tell(&self, by: &str, body: Body) -> Result<(), ControlError> {
         let replaces = self.view().revision(&body.entity());
         let record = record(&Change { format: body.format(), replaces, by: by.to_owned(), body })?;
@@ -171,7 +171,7 @@ impl Control {
         Ok(())
     }
 
-    /// Appends one change as it is and waits for the fold's word.
+    /// Appends one change as it is and waits for the fold's outcome.
     pub async fn append(&self, change: Change) -> Result<(), ControlError> {
         let mut outcomes = self.outcomes.subscribe();
         let offset = self.log.append(TOPIC, PARTITION, vec![record(&change)?]).await?;
@@ -205,7 +205,7 @@ fn record(change: &Change) -> Result<Record, Refusal> {
     Ok(Record { key, value: Some(value), headers: Vec::new() })
 }
 
-/// Folds until a change of a newer format comes: what it says may be a revocation.
+/// Folds until a change of a newer format comes: it may be a revocation.
 async fn fold_until_newer(
     log: Arc<dyn Log>,
     publish: &watch::Sender<Arc<ControlView>>,
@@ -246,7 +246,7 @@ async fn fold_until_newer(
         view.applied = next;
         publish.send_replace(Arc::new(view));
         for outcome in found {
-            // Nobody may be waiting.
+            // Perhaps no caller waits.
             drop(outcomes.send(outcome));
         }
     }

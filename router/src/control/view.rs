@@ -37,7 +37,7 @@ pub struct AgreementEntry {
     pub status: Status,
     /// Why, for people.
     pub reason: String,
-    /// Who made it so.
+    /// Who made the change.
     pub by: String,
 }
 
@@ -47,7 +47,7 @@ impl AgreementEntry {
         hex::encode(Sha256::digest(serde_json::to_vec(&self.agreement).unwrap_or_default()))
     }
 
-    /// As its parties are told.
+    /// As its parties see it.
     pub fn as_told(&self) -> AgreementStatus {
         AgreementStatus {
             agreement: self.agreement.clone(),
@@ -56,12 +56,12 @@ impl AgreementEntry {
         }
     }
 
-    /// Whether it gives anything at a time.
+    /// Whether it is in force at a time.
     pub fn stands_at(&self, at: Millis) -> bool {
         self.status == Status::Active && self.agreement.is_valid_at(at)
     }
 
-    /// Why a stream under `version` must close; `None` while it may go on.
+    /// Why a stream under `version` must close; `None` while it may continue.
     pub fn verdict(&self, version: AgreementVersion) -> Option<CloseReason> {
         match self.status {
             Status::Revoked => Some(CloseReason::Revoked),
@@ -97,7 +97,7 @@ pub enum Refusal {
         /// What the change names.
         replaces: Revision,
     },
-    /// The change itself cannot be.
+    /// The change breaks a rule.
     #[error("{0}")]
     Rule(String),
 }
@@ -141,7 +141,7 @@ impl ControlView {
         u32::try_from(index + 1).ok().map(SchemaVersion::new)
     }
 
-    /// A schema that is registered already, by its text.
+    /// The id of a schema, if the subject has it already.
     pub fn find_schema(&self, subject: &str, schema: &AvroSchema) -> Option<SchemaId> {
         self.versions(subject).into_iter().find(|r| r.schema == *schema).map(|r| r.id)
     }
@@ -329,7 +329,7 @@ pub(crate) mod tests {
         Body::AgreementStatus { number: "A".parse().unwrap(), status, reason: "r".to_owned() }
     }
 
-    /// What a network with agreement A in version 1 is made of.
+    /// The changes that make a network with agreement A in version 1.
     pub(crate) fn bodies() -> [Body; 4] {
         [participant("1"), participant("2"), channel(), agreement(1, "2")]
     }

@@ -1,6 +1,6 @@
-//! A folder of declarations, looked at before any router takes it: do its files fit each other?
+//! A check of a folder of declarations before a router takes it: do its files fit each other?
 //!
-//! Owns the check, which changes nothing and names every file that is wrong. It stands to a router's own taking as a rehearsal.
+//! Owns the check, which changes nothing and names every wrong file. It rehearses what a router does with the folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,15 +24,15 @@ pub struct Checked {
     pub participants: usize,
     pub channels: usize,
     pub agreements: usize,
-    /// Of these, written against a schema that only a router can know: their rows and fields were not checked.
+    /// Agreements against a schema that only a router can know: their rows and fields were not checked.
     pub unseen: usize,
     /// What is wrong, each with its file; empty where all fits.
     pub problems: Vec<ConfigError>,
-    /// What lies there and is no declaration by its name and place: perhaps it was meant to be one.
+    /// Entries that no router reads, by their name or folder: perhaps they were meant as declarations.
     pub passed_over: Vec<PathBuf>,
 }
 
-/// Checks the files of a folder one after another against each other, as a new router would take them.
+/// Checks the files of a folder against each other, in the order in which a new router takes them.
 pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<Checked, ConfigError> {
     is_there(dir)?;
     let mut unread = Vec::new();
@@ -60,12 +60,12 @@ pub fn check(dir: &Path, secret: &NetworkSecret) -> Result<Checked, ConfigError>
         checked.problems.extend(checking.agreement(&path, &agreement).err());
     }
     checked.passed_over = passed_over(dir)?;
-    // Files that cannot be read come first: others may be wrong for the want of them alone.
+    // Files that cannot be read come first: others may be wrong only because these are missing.
     checked.problems.splice(0..0, unread.into_iter().map(|(_, error)| error));
     Ok(checked)
 }
 
-/// Entries that nobody reads.
+/// Entries that no router reads.
 fn passed_over(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let entries = |dir: &Path| -> Result<Vec<PathBuf>, ConfigError> {
         let unreadable = |error| ConfigError::Unreadable { path: dir.to_owned(), error };
@@ -87,7 +87,7 @@ fn passed_over(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(found)
 }
 
-/// Whether it is written against a version of the schema that the channel's declaration has not.
+/// Whether its schema version is later than the only one in the channel's declaration.
 fn is_newer(agreement: &Agreement) -> bool {
     agreement.schema_version > SchemaVersion::new(1)
 }
@@ -122,7 +122,7 @@ impl Checking {
 
     fn agreement(&mut self, path: &Path, agreement: &Agreement) -> Result<(), ConfigError> {
         agreement.validate().map_err(|error| invalid(path, &error))?;
-        // Earlier versions are the router's to know.
+        // Only a router knows earlier versions.
         let first = Agreement { version: AgreementVersion::new(1), ..agreement.clone() };
         self.fold(path, Body::Agreement(Box::new(first)))?;
         if let Some(entry) = self.view.channels.get(&agreement.channel).filter(|_| !is_newer(agreement)) {

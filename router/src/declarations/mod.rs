@@ -1,7 +1,7 @@
 //! Participants, channels and agreements from declarative files.
 //!
-//! Owns the files' shapes and their loading into control: what is new is added, what is there and equal is left,
-//! what differs is amended where that can be. Until agreements are signed, such a file counts as both signatures.
+//! Owns the files' shapes and their loading into control: what is new is added, what is equal is left, what differs
+//! is amended if possible. Until agreements are signed, a file counts as both signatures.
 
 pub mod check;
 
@@ -20,7 +20,7 @@ use crate::control::view::ControlView;
 use crate::grants::{Grant, GrantError};
 use crate::registry::{RegisterError, Registry};
 
-/// Who declarative changes are by.
+/// The author of declarative changes.
 const BY: &str = "declared";
 
 /// A declaration that is passed over, with what to do about it.
@@ -31,12 +31,12 @@ pub struct Skipped {
     pub problem: String,
 }
 
-/// What came of a folder.
+/// The result for a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Changes of control that it took.
+    /// Changes of control that were made.
     pub changes: usize,
-    /// What was passed over: the others stand.
+    /// Passed over; the others apply.
     pub skipped: Vec<Skipped>,
     /// What control has and the folder has no more.
     pub drifted: Vec<String>,
@@ -53,7 +53,7 @@ pub struct Declared {
     pub agreements: Vec<Agreement>,
     /// Files that cannot be read.
     pub skipped: Vec<Skipped>,
-    /// Whether it is a folder's: then it is all that should be, and what else there is has drifted.
+    /// Whether it comes from a folder: then everything else in control has drifted.
     pub is_folder: bool,
 }
 
@@ -84,7 +84,7 @@ pub enum DeclaredError {
 }
 
 impl DeclaredError {
-    /// Whether this declaration alone is wrong, not what it is brought to.
+    /// Whether this declaration itself is wrong, not the log or the registry.
     const fn is_its_own(&self) -> bool {
         use crate::registry::external::ExternalError;
         match self {
@@ -103,7 +103,7 @@ impl DeclaredError {
 }
 
 impl Applied {
-    /// Says in the router's log what was done, passed over, and found beside.
+    /// Logs what was applied, passed over, and found to have drifted.
     pub fn tell(&self) {
         if self.changes > 0 {
             tracing::info!(changes = self.changes, "applied the declarative files");
@@ -139,7 +139,7 @@ impl Declared {
         Ok(Self { skipped: problems.into_iter().map(skipped).collect(), ..declared })
     }
 
-    /// Reads a folder, which must be there, with all its files; missing parts are empty.
+    /// Reads a folder, which must be there; an unreadable file is an error, a missing part empty.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         let (declared, problems) = Self::read_with_problems(dir)?;
         match problems.into_iter().next() {
@@ -164,7 +164,7 @@ impl Declared {
         Ok((declared, problems))
     }
 
-    /// Brings control to what is declared. A declaration that is wrong is left out and reported; the others are applied.
+    /// Applies the declarations to control. A wrong one is left out and reported; the others are applied.
     pub async fn apply(&self, registry: &Registry, secret: &NetworkSecret) -> Result<Applied, DeclaredError> {
         let secret = Arc::new(secret.clone());
         let mut applied = Applied { skipped: self.skipped.clone(), ..Applied::default() };
@@ -186,7 +186,7 @@ impl Declared {
         Ok(applied)
     }
 
-    /// What control has and the folder has not: a file that was removed ends nothing.
+    /// What control has and the folder does not declare: removing a file ends nothing.
     pub fn drifted(&self, view: &ControlView) -> Vec<String> {
         let participants =
             view.participants.keys().filter(|id| !self.participants.iter().any(|p| p.id == **id));
@@ -219,7 +219,7 @@ async fn bring_channel(registry: &Registry, channel: &Channel) -> Result<usize, 
     if !view.versions(&channel.registry_subject()).is_empty() {
         return Ok(0);
     }
-    // A crash between declaring it and registering its schema.
+    // A crash came between declaring it and registering its schema.
     registry.register_subject(BY, channel, &channel.schema).await?;
     Ok(1)
 }
@@ -239,7 +239,7 @@ async fn bring_agreement(
     if known.is_some_and(|entry| entry.agreement == *agreement) {
         return Ok(0);
     }
-    // What cannot be compiled must not get into control; one without its channel is refused there.
+    // Control must hold no agreement that does not compile, and itself refuses one without its channel.
     if let Some(entry) = view.channels.get(&agreement.channel) {
         let entry = Arc::clone(entry);
         let agreed = Arc::new(agreement.clone());
@@ -258,7 +258,7 @@ fn is_there(dir: &Path) -> Result<(), ConfigError> {
     Err(ConfigError::Unreadable { path: dir.to_owned(), error })
 }
 
-/// The files of a part of the folder, each with its path; those that cannot be read are told as problems.
+/// The files of a part of the folder, each with its path; those that cannot be read become problems.
 fn load_each<T: serde::de::DeserializeOwned>(
     dir: &Path,
     problems: &mut Vec<(PathBuf, ConfigError)>,
@@ -279,7 +279,7 @@ fn load_participants(dir: &Path) -> (PathBuf, Result<Vec<Participant>, ConfigErr
     (path, read.unwrap_or_else(|| Ok(Vec::new())))
 }
 
-/// Declares a channel and registers its first schema; what was done before a failure is not done again.
+/// Declares a channel and registers its first schema; a repeat after a failure does only the rest.
 pub async fn declare_channel(registry: &Registry, by: &str, channel: &Channel) -> Result<(), DeclaredError> {
     let control = registry.control();
     if control.view().channels.get(&channel.name).is_none_or(|entry| entry.channel != *channel) {

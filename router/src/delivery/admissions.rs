@@ -1,5 +1,4 @@
-//! How many streams one agreement has open, and how many questions are answered at once: bounds on what consumers can
-//! ask of a router.
+//! Bounds on what consumers can ask of a router: streams of one agreement, and requests that read much at once.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -14,11 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Streams of one agreement at once: an agent has one, and a person may look on; a reconnecting agent may overlap.
 const MAX_STREAMS: usize = 8;
 
-/// States that are read at once to answer consumers' questions: each costs what a snapshot costs, and the rest can wait.
+/// Reconciliations and shadows at once: each may read as much as a snapshot, and the others can wait.
 const CHECKS_AT_ONCE: usize = 2;
 
-/// Streams that one agreement may begin a second: each has an entry in the audit. An agent begins one for each reconciliation
-/// of a comparison, one after the other.
+/// Streams that one agreement may begin per second: each has an entry in the audit. An agent begins one for each query
+/// of a reconciliation, one after the other.
 const BEGUN_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 /// Streams that it may begin at once, after a pause.
@@ -30,7 +29,6 @@ pub enum TooManyStreams {
         "agreement {0} has {MAX_STREAMS} streams open already; close one, or try again when one has ended"
     )]
     Open(AgreementNumber),
-    /// One after the other.
     #[error("agreement {0} begins more than {BEGUN_A_SECOND} streams a second; come again in a second")]
     Begun(AgreementNumber),
 }
@@ -65,7 +63,7 @@ pub struct Admission {
 }
 
 impl Admissions {
-    /// Waits for a turn to read a state for a consumer's reconciliation.
+    /// Waits for a turn to read for a reconciliation or a shadow.
     pub async fn check(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.checks).acquire_owned().await.ok()
     }

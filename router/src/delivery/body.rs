@@ -1,7 +1,7 @@
-//! The response body of one stream: the last look at the agreement before bytes are handed over.
+//! The response body of one stream: the last check of the agreement before bytes are handed over.
 //!
 //! Owns check and write next to each other: `poll_frame` asks the gate and returns the bytes without an await in
-//! between. What a closed gate keeps back is replaced by the closing record; without a lease, what is ready waits.
+//! between. At a closed gate the closing record replaces the frame; without a lease the frame waits.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -41,11 +41,11 @@ pub struct GatedBody {
 enum State {
     /// The container's header comes first.
     Beginning(Bytes),
-    /// What comes goes out, if the gate is open.
+    /// Frames go out while the gate is open.
     Flowing(LastWrite),
     /// A frame waits for the lease.
     Held(Frame, LastWrite),
-    /// Nothing comes any more.
+    /// Nothing follows.
     Ended,
 }
 
@@ -56,7 +56,7 @@ enum LastWrite {
     Leased,
     /// The connection has not asked again yet.
     Unseen,
-    /// The lease was over when the connection asked again: the verdict that follows says whether that was late.
+    /// The lease was over when the connection asked again: the next verdict decides whether the write was late.
     Doubtful,
 }
 
@@ -64,13 +64,13 @@ enum LastWrite {
 pub struct GatedBodyParts {
     /// The container's header; none where it is empty.
     pub header: Bytes,
-    /// What the pump gives.
+    /// From the pump.
     pub outbound: mpsc::Receiver<Outbound>,
     /// Asked before each frame.
     pub gate: Gate,
     /// Makes the closing record.
     pub encoder: Encoder,
-    /// Where the reader stands already.
+    /// The consumer's places so far.
     pub delivered: PerPartition<Place>,
     pub meter: ConnectionMeter,
 }
@@ -110,8 +110,8 @@ impl GatedBody {
         }
     }
 
-    /// The connection asks again after it has written. A lease that was not held then, and an agreement that turns out
-    /// to have ended: the write may have come after somebody was told that there would be none.
+    /// The connection asks again after it has written. If the lease was over then, and the agreement has ended, the
+    /// write may be late: the end may have been acknowledged before it.
     fn look_back(&self, written: LastWrite, verdict: &Verdict) -> LastWrite {
         match (verdict, written) {
             (Verdict::Open, _) => LastWrite::Leased,

@@ -1,7 +1,7 @@
 //! Deliveries as bytes of a connection: container blocks for programs, NDJSON lines for people.
 //!
-//! Owns the frame: at most 64 KiB between two looks at the agreement, and the places that it brings its reader to.
-//! A delivery that cannot be written takes nothing else of its frame with it: its caller is told.
+//! Owns the frame: at most 64 KiB between two checks of the agreement, and the places that its reader reaches.
+//! A delivery that cannot be written is an error for its caller; the rest of its frame is kept.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ impl Format {
     }
 }
 
-/// Bytes to hand over at once, and where they bring the reader.
+/// Bytes to hand over at once, and the places after them.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// At most 64 KiB, unless one delivery alone is larger.
@@ -47,17 +47,17 @@ pub struct Frame {
     pub places: PerPartition<Place>,
     /// Deliveries of rows in it; marks and progress do not count.
     pub rows: usize,
-    /// Deliveries in it that somebody follows.
+    /// Spans of its traced deliveries.
     pub followed: Vec<StageSpan>,
 }
 
-/// What writing needs beside the datums. The codec's schemas are large: a stream of blocks does not keep them.
+/// What the writer needs besides datums. The codec's schemas are large: a stream of blocks does not keep them.
 enum Form {
     Blocks,
     Lines(DeliveryCodec),
 }
 
-/// A delivery that has no text for people: its datum is fine for programs, or else it was not well made.
+/// A delivery that has no text for people: its datum is valid only for programs, or is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a delivery cannot be written as JSON: {0}; ask for application/vnd.apache.avro.file")]
 pub struct Unwritable(#[from] DatumError);
@@ -104,7 +104,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Adds a range with all the rows that it has.
+    /// Adds a range with all its rows.
     pub fn range<'a>(
         &mut self,
         number: u32,
@@ -144,7 +144,7 @@ impl Encoder {
 
     /// Whether the frame should go now.
     pub fn is_full(&self) -> bool {
-        // A block's own numbers and marker need some room too.
+        // A block's counts and sync marker need some room too.
         self.bytes.len() >= MAX_FRAME_BYTES - 8 * 1024
     }
 
@@ -182,7 +182,7 @@ fn rendered(derived: &AvroSchema, image: &[u8]) -> Result<serde_json::Value, Dat
 fn line(derived: &AvroSchema, delivery: &Delivery<'_>) -> Result<serde_json::Value, DatumError> {
     Ok(match delivery {
         Delivery::Event(event) => {
-            // A line whose image is null says that the row is gone: nothing else may look like that.
+            // A null image means that the row was removed: nothing else may look like that.
             let after = event.after.map(|image| rendered(derived, image)).transpose()?;
             json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
                     "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})

@@ -1,6 +1,6 @@
 //! Why a stream, a reading or a shadow cannot be opened.
 //!
-//! Owns the causes of each operation. What code a cause has for the caller is the routes' to say.
+//! Owns the causes of each operation. It knows no codes: the routes give each cause its code.
 
 use event_log::TopicError;
 use schemas::avro::schema::SchemaError;
@@ -43,16 +43,15 @@ pub enum OpenError {
     /// The agreement gives no stream.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    /// Where it was asked to begin.
     #[error(transparent)]
     Start(#[from] StartPositionError),
-    /// The schema of what would leave.
+    /// The schema of the deliveries.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// What would leave has a field that the agreement does not name.
+    /// The derived schema has a field that the agreement does not name.
     #[error("the agreement does not name field {0:?}")]
     Unnamed(String),
-    /// Nothing is sent that was not admitted in the audit.
+    /// Nothing is sent without an admission in the audit.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// No marker for the stream's blocks.

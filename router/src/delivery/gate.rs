@@ -1,4 +1,4 @@
-//! The gate of one stream: whether its agreement, in its version, still stands, and whether this router may say so.
+//! The gate of one stream: whether its agreement version is still in force, and whether this router can know it.
 //!
 //! Owns the verdict; it is asked right before bytes are handed over, with no await in between.
 
@@ -25,7 +25,7 @@ pub struct Gate {
 pub enum Verdict {
     /// Hand them over.
     Open,
-    /// Keep them: this router cannot know now whether the agreement still stands.
+    /// Keep them: this router cannot know now whether the agreement is still in force.
     Held,
     /// Drop them: nothing more may pass.
     Closed(Closed),
@@ -89,7 +89,7 @@ impl Gate {
                 return closed;
             }
             if view.changed().await.is_err() {
-                // Control has stopped: so will the router, which ends streams by itself.
+                // Control has stopped: the router stops too, and ends the streams itself.
                 std::future::pending::<()>().await;
             }
         }
@@ -108,7 +108,7 @@ impl Gate {
         &self.lease
     }
 
-    /// To be woken when control changes.
+    /// Notifies when control changes.
     pub fn watch(&self) -> watch::Receiver<Arc<ControlView>> {
         self.view.clone()
     }

@@ -1,7 +1,7 @@
 //! Delivery: one stream for one agreement, from a place, under the gate.
 //!
-//! Owns what happens between a partition's chunks and a connection's bytes. It takes only `Permitted` outcomes,
-//! and looks at the agreement right before it hands bytes over.
+//! Owns the path from a partition's chunks to a connection's bytes. It takes only `Permitted` outcomes,
+//! and checks the agreement right before it hands bytes over.
 
 pub mod admissions;
 pub mod body;

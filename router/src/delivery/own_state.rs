@@ -1,6 +1,6 @@
 //! An owner's reading of its own channel's state: every present image, in the newest schema, as a container file.
 //!
-//! Owns the one way out that asks no agreement: the data are the reader's own, and the route has checked that. The
+//! Owns the one path out that needs no agreement: the data are the reader's own, and the route has checked that. The
 //! file ends with an empty block, so that a broken connection is not taken for a small register.
 
 use std::collections::BTreeMap;
@@ -25,10 +25,10 @@ use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, Unreadable};
 
 /// Blocks that wait for the connection.
 const QUEUE: usize = 2;
-/// A reader that takes no block for so long is given up: what it holds is memory of the router's.
+/// A reader that takes no block for this long is given up: it holds the router's memory.
 const BLOCK_LIMIT: Duration = Duration::from_mins(1);
 
-/// The file in blocks. An error ends it early: its reader sees that there is no end mark.
+/// The file in blocks. An error ends it early: its reader sees that the end mark is missing.
 pub type StateBlocks = ReceiverStream<Result<Bytes, BootstrapError>>;
 
 /// A reading that has begun.
@@ -82,14 +82,14 @@ impl OwnState {
                             out.send_timeout(Ok(block(&schema, images, &sync).await), BLOCK_LIMIT).await?;
                         }
                         Ok(None) => break,
-                        // The error ends the body early: the reader sees that there is no end mark.
+                        // The error ends the body early, without the end mark.
                         Err(error) => return out.send_timeout(Err(error), BLOCK_LIMIT).await,
                     }
                 }
             }
             out.send_timeout(Ok(end.into()), BLOCK_LIMIT).await
         };
-        // The reader may be gone.
+        // The reader may have disconnected.
         if let Err(SendTimeoutError::Timeout(_)) = send.await {
             tracing::warn!(limit = ?BLOCK_LIMIT, "an owner stopped reading its channel's state; the router ended the reading");
         }
@@ -117,7 +117,7 @@ async fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sy
     out.into()
 }
 
-/// An image as the owner asked for it.
+/// An image's datum in this schema.
 fn in_schema(schema: &AvroSchema, present: &Present) -> Result<Vec<u8>, String> {
     let own = present.codec().subject();
     let image = present.image().bytes();

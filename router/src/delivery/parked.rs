@@ -1,6 +1,6 @@
 //! Why one event is left out of one stream.
 //!
-//! Owns the reasons and their words. The event stays in the log, for whoever can be given it.
+//! Owns the reasons and their words. The event stays in the log, for streams that can give it.
 
 use scope::denial::Denial;
 
@@ -9,10 +9,10 @@ use super::encode::Unwritable;
 /// An event that is neither delivered nor withheld by its agreement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Parked {
-    /// The agreement cannot be asked about it.
+    /// The agreement cannot judge it.
     #[error(transparent)]
     Denied(#[from] Denial),
-    /// The state's record is not one.
+    /// The state's record cannot be read.
     #[error("{0}")]
     Unreadable(String),
     /// It has no text for people.

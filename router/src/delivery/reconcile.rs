@@ -1,7 +1,7 @@
-//! A reconciliation: what a consumer's rows should come to as range digests, or the rows of some ranges.
+//! A reconciliation: the range digests that a consumer's rows should have, or the rows of some ranges.
 //!
-//! Owns the way to it: the rows of the present state, judged by the consumer's agreement, then the log from there to
-//! the very place of the consumer's stream. It gives out nothing itself: the stream does, at that place.
+//! Owns its steps: the rows of the present state, judged by the consumer's agreement, then the log from there to the
+//! exact place of the consumer's stream. It sends nothing itself: the stream does, at that place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::fanout::observer::Follower;
 use crate::grants::{Grant, GrantError};
 use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
 
-/// Why a reconciliation came to no end.
+/// Why a reconciliation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     #[error(transparent)]
@@ -41,14 +41,13 @@ pub enum ReconcileError {
     /// The router is stopping, or the partition is lost.
     #[error("this router no longer reads the log")]
     Stopped,
-    /// The ranges that were asked for have too many rows.
+    /// The requested ranges have too many rows.
     #[error("the ranges have more than {} MiB of rows: a snapshot is the shorter way", MAX_RANGE_ROWS_BYTES >> 20)]
     TooMany,
 }
 
 /// What a reconciliation gives.
 pub enum Gathered {
-    /// The digests of ranges.
     Digests(RangeDigests),
     /// The rows of ranges, by range and key.
     Rows(GatheredRows),
@@ -90,7 +89,7 @@ impl Reconciliation {
             let topic = running.entry.channel.state_topic();
             let mut snapshot = Bootstrap::begin(Arc::clone(feed), topic).await?;
             while let Some(images) = snapshot.next().await? {
-                // What cannot be read has no row, here as in a snapshot.
+                // An unreadable image has no row, as in a snapshot.
                 for present in images.into_iter().flatten() {
                     consume_budget().await;
                     reconciliation.take_present(&present)?;
@@ -110,7 +109,7 @@ impl Reconciliation {
         }
     }
 
-    /// Whether a stream that stands at these places has passed what was read of the state.
+    /// Whether a stream at these places has passed the state that was read.
     pub fn is_reached_by(&self, places: &PerPartition<Place>) -> bool {
         self.followers
             .iter()
@@ -118,7 +117,7 @@ impl Reconciliation {
             .all(|(follower, place)| follower.place().offset <= place.offset)
     }
 
-    /// Reads on to these places of the log, to the very event.
+    /// Reads the log up to exactly these places.
     pub async fn roll_to(mut self, places: &PerPartition<Place>) -> Result<Gathered, ReconcileError> {
         for (mut follower, place) in std::mem::take(&mut self.followers).into_iter().zip(places.values()) {
             while follower.place().offset < place.offset {
@@ -200,7 +199,7 @@ impl Reconciliation {
 }
 
 impl GatheredRows {
-    /// Each range that was asked for with its rows, also where it has none.
+    /// Each requested range with its rows, even if it has none.
     pub fn ranges(&self) -> Result<impl Iterator<Item = (u32, Vec<&Permitted<Outcome>>)>, ReconcileError> {
         let size =
             |row: &Permitted<Outcome>| row.get().key().len() + row.get().after().map_or(0, <[u8]>::len);
@@ -212,29 +211,29 @@ impl GatheredRows {
     }
 }
 
-/// A consumer's reconciliation on its way through a stream.
+/// A consumer's reconciliation, from request to answer.
 pub enum PendingReconciliation {
-    /// Nothing was asked, or it was answered.
+    /// None was requested, or it was answered.
     None,
     /// The state is being read.
     Reading(oneshot::Receiver<Result<Reconciliation, ReconcileError>>),
-    /// What is left is the way to the stream's place.
+    /// The state was read; the log is still to be read.
     Ready(Box<Reconciliation>),
 }
 
 impl PendingReconciliation {
-    /// Waits until there is something new about it; for ever where nothing is waited for.
+    /// Waits until the state was read; forever if it is not being read.
     pub async fn moved(&mut self) -> Result<(), ReconcileError> {
         let Self::Reading(read) = self else { return std::future::pending().await };
         match read.await {
             Ok(reconciliation) => *self = Self::Ready(Box::new(reconciliation?)),
-            // The router is stopping: the stream is told so by itself.
+            // The router is stopping, and ends the stream itself.
             Err(_) => *self = Self::None,
         }
         Ok(())
     }
 
-    /// The reconciliation, when a stream at these places can be given it.
+    /// The reconciliation, if it can be answered at these places.
     pub fn due_at(
         &mut self,
         places: &PerPartition<Place>,

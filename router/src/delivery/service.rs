@@ -1,7 +1,7 @@
-//! The front door of delivery: streams for consumers, a state for its owner, counts for a proposed agreement.
+//! The entry of delivery: streams for consumers, a state for its owner, counts for a proposed agreement.
 //!
-//! Owns what must hold before anything leaves: the agreement is the caller's and in force, its bounds are kept, the audit
-//! has it, and no field leaves that it does not name. It knows nothing of HTTP.
+//! Owns the conditions before anything leaves: the agreement is the caller's and in force, its bounds are kept, the
+//! audit has an entry, and the agreement names every field. It knows nothing of HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub struct DeliveriesParts {
     pub metrics: Metrics,
     /// For keyed hashes and seals.
     pub secret: Arc<NetworkSecret>,
-    /// To run streams in.
+    /// Runs the streams.
     pub tasks: Tasks,
 }
 
@@ -75,18 +75,16 @@ pub struct DeliveriesParts {
 pub struct StreamRequest {
     /// Who asks, by its certificate.
     pub agent: AgentId,
-    /// The agreement that the stream is under.
     pub agreement: AgreementNumber,
     pub from: StartPosition,
-    /// What the consumer compares its rows with, if it does.
+    /// The reconciliation that the consumer asks for.
     pub reconcile: Option<ReconcileQuery>,
-    /// How it is written.
     pub format: Format,
     /// Breaks the consumer's connection.
     pub connection: ConnectionReset,
 }
 
-/// A proposed agreement, as an operator asks what it would give.
+/// An operator's request for the counts of a proposed agreement.
 #[derive(Debug)]
 pub struct ShadowRequest {
     /// Who asks, by its certificate.
@@ -170,19 +168,19 @@ impl Deliveries {
         Ok(body)
     }
 
-    /// Opens an owner's reading of its own channel's state; `running` was found to be its own.
+    /// Opens an owner's reading of its own channel's state; the caller has checked the owner.
     pub async fn own_state(&self, running: &Running) -> Result<StateBlocks, OwnStateError> {
         let state = OwnState::begin(&self.control.view(), running).await?;
         Ok(state.into_blocks(&self.tasks))
     }
 
-    /// Counts what a proposed agreement would give. By a predicate's counts something can be learnt of single rows, so the
-    /// audit has who asked what before anything is judged.
+    /// Counts what a proposed agreement would give. A predicate's counts can reveal single rows, so the audit records
+    /// the operator and the predicate before anything is judged.
     pub async fn shadow(&self, request: ShadowRequest) -> Result<ShadowCounts, ShadowError> {
         let ShadowRequest { operator, proposed, from, within } = request;
         let channel = proposed.channel.clone();
         let running = self.channels.get(&channel).ok_or_else(|| ShadowError::NoChannel(channel.clone()))?;
-        // Whoever reads in its own name reads all that the log holds.
+        // A shadow may read the whole log, whatever history is proposed.
         let proposed = Arc::new(Agreement { history: History::Full, ..proposed });
         let view = self.control.view();
         let in_force = view.agreements.get(&proposed.number).filter(|entry| entry.stands_at(now()));
@@ -203,7 +201,7 @@ impl Deliveries {
         Grant::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&self.secret))
     }
 
-    /// Another router may have told of a version before this one has read of it (protocols, 5).
+    /// Another router may have sent a version that this one has not read yet (protocols, 5).
     async fn until_known(&self, request: &StreamRequest) -> Result<(), OpenError> {
         let StartPosition::Cursor(cursor) = &request.from else { return Ok(()) };
         let view = self.control.view();
@@ -236,7 +234,7 @@ impl Deliveries {
         Ok(Arc::clone(entry))
     }
 
-    /// Begins to read the state for a consumer's reconciliation; its stream goes on meanwhile.
+    /// Begins to read the state for a consumer's reconciliation; its stream continues meanwhile.
     fn reconcile(
         &self,
         running: &Arc<Running>,
@@ -261,14 +259,14 @@ impl Deliveries {
                 () = answer.closed() => return,
                 ready = ready => ready,
             };
-            // Nobody waits any more.
+            // The stream may have ended.
             drop(answer.send(ready));
         });
         Ok(PendingReconciliation::Reading(answered))
     }
 }
 
-/// What the header of a stream says of it.
+/// The metadata in a stream's header.
 fn metadata(running: &Running, agreement: &Agreement, grant: &Grant) -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from(
         [
@@ -282,7 +280,7 @@ fn metadata(running: &Running, agreement: &Agreement, grant: &Grant) -> BTreeMap
     )
 }
 
-/// A field of what would leave that the agreement does not name: a second look, beside the one that made it.
+/// A field of the derived schema that the agreement does not name: a check in addition to the compiler's.
 fn unnamed(derived: &AvroSchema, agreement: &Agreement) -> Option<String> {
     let record = derived.record().ok()?.record;
     let mut names = record.fields.iter().map(|field| &field.name);

@@ -1,6 +1,6 @@
-//! Shadow mode: a proposed agreement over what a channel's log holds, or over what comes, in counts alone.
+//! Shadow mode: only counts of what a proposed agreement would give, over a channel's log or over new events.
 //!
-//! Owns the counts. What is judged goes nowhere: no row, key or value is kept, told or logged.
+//! Owns the counts. No row, key or value is ever kept, returned or logged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,23 +32,23 @@ pub const LONGEST: Duration = Duration::from_secs(60);
 pub enum ShadowError {
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// The proposed agreement, or the one in force, on its own schema.
+    /// The proposed agreement, or the one in force, does not compile on its own schema.
     #[error(transparent)]
     Grant(#[from] GrantError),
     #[error("channel {0} is not at work here")]
     NoChannel(ChannelName),
-    /// Where the log was asked to be judged from.
+    /// The log cannot be judged from there.
     #[error(transparent)]
     Start(#[from] StartPositionError),
-    /// Counts of a state would tell who is in it.
+    /// Counts of a state would reveal who is in it.
     #[error("from is earliest, latest or a time")]
     NotTheLog,
-    /// Nothing is judged that the audit does not have.
+    /// Nothing is judged without an entry in the audit.
     #[error(transparent)]
     Audit(#[from] AuditError),
 }
 
-/// A proposed agreement beside the one of its number that stands, if there is one.
+/// A proposed agreement, compared with the one in force under its number, if there is one.
 pub struct Shadow {
     proposed: Grant,
     in_force: Option<Grant>,
@@ -63,7 +63,7 @@ impl Shadow {
         Self { proposed, in_force, view, counts: ShadowCounts { beside, ..ShadowCounts::default() } }
     }
 
-    /// Judges from where the followers stand: up to what the log holds now, or, `live`, whatever comes until the time is up.
+    /// Judges from the followers' places up to the log's present end, or, if `is_live`, until the time is up.
     pub async fn run(
         mut self,
         mut followers: PerPartition<Follower>,
@@ -99,7 +99,7 @@ impl Shadow {
                 return Ok(self.counts);
             }
             if !is_moving && !moved(&followers, until).await {
-                // A partition that is lost does not come to its end.
+                // A lost partition does not reach its end.
                 self.counts.places = followers.values().map(Follower::place).collect();
                 return Ok(self.counts);
             }
@@ -146,7 +146,7 @@ impl Shadow {
                 true
             }
         };
-        // One that is suspended under this schema gives nothing.
+        // An agreement that is suspended under this schema gives nothing.
         let in_force = self.in_force.as_mut();
         let in_force = in_force.and_then(|scopes| scopes.scope(&view, event.schema, event.codec()).ok());
         let given = in_force.is_some_and(|scope| {
@@ -157,7 +157,7 @@ impl Shadow {
     }
 }
 
-/// Waits for news in any partition, until then; whether more can come.
+/// Waits for news in any partition until `until`; `false` if no more can come.
 async fn moved(followers: &PerPartition<Follower>, until: Instant) -> bool {
     let news = followers.values().map(|follower| {
         let mut tail = follower.feed().watch();

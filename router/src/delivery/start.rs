@@ -1,4 +1,4 @@
-//! Where a stream begins: `from=` as asked for, judged by the agreement's history.
+//! Where a stream begins: the requested `from=`, judged by the agreement's history.
 //!
 //! Owns the parsing of `from` and the making of followers or bootstraps.
 
@@ -18,9 +18,9 @@ use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
-/// What the state may compact away: a snapshot that takes longer is refused as too old and begins anew.
+/// After this, compaction may remove records: a longer snapshot is refused as too old and begins anew.
 const BOOTSTRAP_BOUND_MS: u64 = BOOTSTRAP_BOUND.as_secs() * 1_000;
-/// So far may the clocks of routers and brokers be apart: a snapshot that another router began is judged by its date.
+/// How far the clocks of routers and brokers may differ: a snapshot that another router began is judged by its date.
 const CLOCKS_APART_MS: u64 = 3_600_000;
 
 /// What a consumer asks for.
@@ -30,11 +30,11 @@ pub enum StartPosition {
     State,
     /// The first checkpoint that is still held.
     Earliest,
-    /// Only what comes.
+    /// Only new events.
     Latest,
-    /// What was logged at a time or later.
+    /// Events logged at a time or later.
     Time(Millis),
-    /// On from where it stopped.
+    /// From where it stopped.
     Cursor(Cursor),
 }
 
@@ -47,7 +47,7 @@ pub enum StartPositionError {
     /// A cursor that no router gave out.
     #[error(transparent)]
     Cursor(#[from] CursorError),
-    /// A cursor of another channel, or of a log that is gone.
+    /// A cursor of another channel, or of an earlier log.
     #[error("the cursor is of another log ({found}, this is {expected}); begin again with from=state")]
     Foreign {
         /// The cursor's.
@@ -55,7 +55,7 @@ pub enum StartPositionError {
         /// The channel's.
         expected: String,
     },
-    /// A cursor of a log that is gone, while the new one does not hold the register yet.
+    /// A cursor of an earlier log, while the new one does not hold the whole register yet.
     #[error(
         "the cursor is of another log ({found}, this is {expected}), and in this one the provider has not said yet that its \
          register is there whole: keep what you have until it has"
@@ -77,19 +77,18 @@ pub enum StartPositionError {
         "the cursor is of version {0} of the agreement, which is now in version {1}; begin again with from=state"
     )]
     OtherVersion(u32, u32),
-    /// Too much of the past.
+    /// A start before the history.
     #[error("the agreement's history is {0}; ask for state, latest, or a later time")]
     History(History),
-    /// A cursor that lies in the past that the agreement does not give.
+    /// A cursor before the agreement's history.
     #[error("the agreement's history is {0}, and the cursor lies before it; begin again with from=state")]
     BeforeHistory(History),
     /// Retention has passed the place.
     #[error("cursor_too_old: {0}; begin again with from=state")]
     TooOld(String),
-    /// A partition is not the channel's any more.
+    /// A partition's topic was replaced.
     #[error("{0}")]
     Lost(Arc<ReaderError>),
-    /// The log or the state.
     #[error(transparent)]
     Reader(ReaderError),
     #[error(transparent)]
@@ -109,7 +108,7 @@ impl From<ReaderError> for StartPositionError {
 }
 
 impl std::fmt::Display for StartPosition {
-    /// For the audit: what was asked for, in few words.
+    /// For the audit: the request in few words.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::State => f.write_str("state"),
@@ -152,7 +151,7 @@ pub enum Beginning {
 }
 
 impl Beginning {
-    /// Where the reader stands already; nowhere in a snapshot.
+    /// The consumer's places so far; none in a snapshot.
     pub fn places(&self) -> PerPartition<Place> {
         match self {
             Self::Log(followers) => followers.values().map(Follower::place).collect(),
@@ -161,7 +160,7 @@ impl Beginning {
     }
 }
 
-/// Makes the beginning that was asked for, if the agreement has it.
+/// Makes the requested beginning, if the agreement allows it.
 pub async fn begin(
     running: &Running,
     agreement: &Agreement,
@@ -232,7 +231,7 @@ pub async fn begin(
     Ok(Beginning::Log(followers.into_iter().collect()))
 }
 
-/// `history` bounds past events; the present state is part of every agreement, and so is going on from a cursor
+/// `history` bounds past events. Every agreement gives the present state, and lets its consumer continue from a cursor
 /// that was reached under it.
 fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), StartPositionError> {
     let denied = || Err(StartPositionError::History(agreement.history));
@@ -243,8 +242,8 @@ fn check_history(agreement: &Agreement, from: &StartPosition) -> Result<(), Star
     }
 }
 
-/// A cursor is made of numbers that its consumer could choose: it may not reach further back than the agreement's
-/// own beginning, or its history's.
+/// A consumer could choose the numbers in its cursor: they may not lie before the agreement's own beginning, or its
+/// history's.
 async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Result<(), StartPositionError> {
     let floor = match agreement.history {
         History::Full => return Ok(()),
@@ -259,14 +258,14 @@ async fn check_floor(feed: &Feed, agreement: &Agreement, offset: Offset) -> Resu
     Ok(())
 }
 
-/// A snapshot's ends are the routers' to fix: by choosing an old one, a consumer would get more of the past than its
-/// agreement has.
+/// Only routers fix a snapshot's ends: with an old end, a consumer would get more of the past than its agreement
+/// gives.
 fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, snapshot: &Snapshot) -> String {
     secret.agreement_key(&agreement.number).seal(&snapshot.sealed_bytes(log_id, agreement.version))
 }
 
-/// Whether a snapshot would give the whole register: each partition's state has passed its provider's word on
-/// how fresh it is, which follows a file that was taken.
+/// Whether a snapshot would give the whole register: each partition's state includes a freshness mark, which the
+/// provider sends after it has taken a file.
 async fn is_whole(running: &Running) -> Result<bool, StartPositionError> {
     for (feed, state) in running.feeds.values().zip(running.materialised.values()) {
         let last = state.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
@@ -285,7 +284,7 @@ async fn check_cursor(
     places: usize,
 ) -> Result<(), StartPositionError> {
     let expected = running.entry.log_id;
-    // A snapshot of a state that is empty so far would empty the replica.
+    // A snapshot of a state that is still empty would empty the replica.
     if log_id != expected && !is_whole(running).await? {
         return Err(StartPositionError::Incomplete {
             found: log_id.to_string(),

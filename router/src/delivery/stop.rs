@@ -11,7 +11,7 @@ use crate::state::bootstrap::BootstrapError;
 
 /// Why a pump ends.
 pub(super) enum Stop {
-    /// The connection is gone.
+    /// The connection has ended.
     Gone,
     /// A closing record is due.
     Close(Closed),

@@ -1,6 +1,6 @@
-//! What a chunk gives to those who subscribe at the tail.
+//! The matches of a chunk for the subscriptions at the tail.
 //!
-//! Owns what was found, by schema and group of equal scopes. Who is in which group is the fan-out's to know.
+//! Owns the matches, by schema and group of equal scopes. Only the fan-out knows a group's members.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use scope::denial::Denial;
 use scope::index::GroupId;
 use scope::permit::{Outcome, Permitted};
 
-/// What a group of equal scopes is given of one event, or why the event cannot be judged.
+/// What one event gives to a group of equal scopes, or why the event cannot be judged.
 pub type Decision = Result<Arc<Permitted<Outcome>>, Denial>;
 
-/// An item of a chunk that a scope gives something of.
+/// An item of a chunk, with a group's decision about it.
 #[derive(Debug)]
 pub struct Match {
     /// The item's index in the chunk.
@@ -21,7 +21,7 @@ pub struct Match {
     pub decision: Decision,
 }
 
-/// How many scopes had been added when one of them was, or when a chunk was matched.
+/// The number of added scopes, when one of them was added or a chunk was matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Generation(u64);
 
@@ -53,10 +53,10 @@ pub struct Matched<'c> {
     pub denied: usize,
 }
 
-/// What a chunk gives to whom.
+/// A chunk's matches, by group.
 #[derive(Debug)]
 pub struct ChunkMatches {
-    /// For which scopes it was matched: those of this generation or an earlier one.
+    /// It was matched for the scopes of this generation or an earlier one.
     pub generation: Generation,
     /// By schema and group; `None` for those whose matches would take too much memory.
     pub by_group: HashMap<(SchemaId, GroupId), Option<Vec<Match>>>,
@@ -67,7 +67,7 @@ pub struct ChunkMatches {
 }
 
 impl ChunkMatches {
-    /// What it gives to the members of these groups; `None` where it was not matched for them.
+    /// The matches for these groups; `None` where it was not matched for them, or they were not kept.
     pub fn of(&self, memberships: &Memberships) -> Option<Matched<'_>> {
         let mut matches = Vec::new();
         for schema in &self.schemas {
@@ -89,7 +89,7 @@ impl ChunkMatches {
         self.schemas.iter().all(has_nothing)
     }
 
-    /// The group for a schema, if it was there when this was matched.
+    /// The group for a schema, if the chunk was matched for it.
     fn group(&self, memberships: &Memberships, schema: SchemaId) -> Option<(SchemaId, GroupId)> {
         let membership = memberships.get(&schema)?;
         (membership.since <= self.generation).then_some((schema, membership.group))

@@ -1,10 +1,10 @@
-//! Fan-out: what each chunk at a channel's tail gives to all who subscribe is found once, and only those are notified for
-//! whom there is something in it.
+//! Fan-out: each chunk at a channel's tail is matched once for all subscriptions, and only those with a match in it are
+//! notified.
 //!
-//! Owns who subscribes and who is notified. What it finds equals what each scope gives by itself. A subscription that a chunk
-//! was not matched for, or whose matches would take too much memory, is notified, and judges the chunk by itself. One lock
-//! orders the moves of the tails and the notifications: a subscription that polls and finds no notification has missed
-//! nothing up to the tail.
+//! Owns the subscriptions and their notifications. Its matches equal what each scope gives by itself. A subscription
+//! that a chunk was not matched for, or whose matches would take too much memory, is notified, and judges the chunk by
+//! itself. One lock orders the moves of the tails and the notifications: a subscription that polls and finds no
+//! notification has missed nothing up to the tail.
 
 pub mod matches;
 pub mod observer;
@@ -24,11 +24,11 @@ use tokio::sync::Notify;
 
 use self::matches::{ChunkMatches, Decision, Generation, Match, Matched, Membership, Memberships};
 
-/// What the matches of one chunk may take in memory for all subscriptions together, in bytes. A scope that matches much
-/// judges the chunk by itself.
+/// Bytes of memory for the matches of one chunk, for all subscriptions together. A scope that matches much judges the
+/// chunk by itself.
 const KEPT_BYTES: usize = 4 * CHUNK_BYTES;
 
-/// All who subscribe at the tail of one channel.
+/// All subscriptions at the tails of one channel.
 #[derive(Debug, Default)]
 pub struct FanOut(Mutex<State>);
 
@@ -48,7 +48,7 @@ struct SubscriptionId(u64);
 #[derive(Debug, Default)]
 struct Subscribed {
     memberships: Memberships,
-    /// Where the first chunk begins that it was notified of, by partition.
+    /// The tail before the first chunk that it was notified of, by partition.
     notified: HashMap<Partition, Arc<Tail>>,
     notify: Arc<Notify>,
 }
@@ -59,17 +59,16 @@ pub struct Subscription {
     fan_out: Arc<FanOut>,
     id: SubscriptionId,
     notify: Arc<Notify>,
-    /// What the fan-out knows of it, to be read without its lock.
+    /// A copy of the fan-out's memberships, to read without its lock.
     memberships: Memberships,
 }
 
 /// Whom a move of the tail concerns.
 #[derive(Debug, Clone, Copy)]
 pub enum Concerned<'m> {
-    /// Everybody.
     All,
     Nobody,
-    /// Those who have matches in a chunk, and those whom it was not matched for.
+    /// Those with matches in a chunk, and those that it was not matched for.
     MatchedBy(&'m ChunkMatches),
 }
 
@@ -80,7 +79,7 @@ pub enum Polled {
     Nothing { until: Arc<Tail> },
     /// There is something for it.
     Notified {
-        /// Not before here.
+        /// It begins here or later.
         from: Arc<Tail>,
     },
 }
@@ -109,7 +108,7 @@ impl FanOut {
         Subscription { fan_out: Arc::clone(self), id, notify, memberships: Memberships::new() }
     }
 
-    /// Moves a partition's tail, and notifies those whom that concerns. `step` moves it, and gives where it stood before.
+    /// Moves a partition's tail, and notifies the subscriptions concerned. `step` moves it; returns the tail before.
     pub fn move_tail(
         &self,
         partition: Partition,
@@ -124,8 +123,8 @@ impl FanOut {
         }
     }
 
-    /// Matches a chunk's items for all who subscribe. `None` where nobody does, where an image cannot be judged at all, or where
-    /// everybody starts over.
+    /// Matches a chunk's items for all subscriptions. `None` if there is no scope, if an image cannot be judged at all,
+    /// or if every replica starts over.
     pub fn match_items(&self, items: &[Item]) -> Option<ChunkMatches> {
         let (by_schema, generation) = {
             let state = self.lock();
@@ -168,7 +167,7 @@ impl FanOut {
     }
 }
 
-/// What a match takes in memory, about: many small ones take more than their bytes.
+/// A match's approximate size in memory: many small ones take more than their bytes.
 fn size(decision: &Decision) -> usize {
     let bytes = decision.as_ref().map_or(0, |permitted| {
         size_of::<Outcome>() + permitted.get().key().len() + permitted.get().after().map_or(0, <[u8]>::len)
@@ -194,13 +193,13 @@ impl Subscription {
         }
     }
 
-    /// What a chunk gives it; `None` where the chunk was not matched for it.
+    /// A chunk's matches for it; `None` where the chunk was not matched.
     pub fn matched<'c>(&self, matches: &'c ChunkMatches) -> Option<Matched<'c>> {
         matches.of(&self.memberships)
     }
 
-    /// Waits at an offset of a partition from now on, unless the tail is further; the tail there. What it was notified of until
-    /// now lies before.
+    /// Waits at an offset of a partition from now on, unless the tail is further; returns the tail. Drops earlier
+    /// notifications: they are about earlier records.
     pub fn wait_at(
         &self,
         partition: Partition,
@@ -216,7 +215,7 @@ impl Subscription {
         Some(tail)
     }
 
-    /// What there was for it since it waits.
+    /// What has come for it since it began to wait.
     pub fn poll(&self, partition: Partition, tail: impl FnOnce() -> Arc<Tail>) -> Polled {
         let state = self.fan_out.lock();
         let notified = state.subscriptions.get(&self.id).map(|subscribed| &subscribed.notified);
@@ -226,7 +225,7 @@ impl Subscription {
         }
     }
 
-    /// Until it is notified, or was since this was asked last.
+    /// Waits for a notification, or takes one since the last call.
     pub async fn notified(&self) {
         self.notify.notified().await;
     }

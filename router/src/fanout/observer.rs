@@ -1,6 +1,6 @@
 //! The fan-out as an observer of a channel's feeds.
 //!
-//! Owns what a move of a tail means to those who subscribe, and the router's own names for reading with a fan-out.
+//! Owns what a move of a tail means to subscriptions, and the router's own names for reading with a fan-out.
 
 use std::sync::Arc;
 

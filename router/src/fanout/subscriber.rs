@@ -1,7 +1,7 @@
-//! One stream's way along a partition: a follower that waits at the tail while nothing there is for it.
+//! One stream's reader of a partition: a follower that waits at the tail while nothing there is for it.
 //!
-//! Owns when that is so. What goes by while it waits is neither read nor judged again: the fan-out has matched it for everybody,
-//! and would have notified. When somebody polls, its place goes on all the same.
+//! Owns when it waits. Records that pass while it waits are neither read nor judged again: the fan-out has matched them
+//! for all subscriptions, and would have notified. A poll moves its place all the same.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub struct Subscriber {
     waits_at: Option<Arc<Tail>>,
 }
 
-/// What a subscriber comes to next.
+/// A subscriber's next step.
 pub enum Next {
     /// A chunk to be read.
     Chunk(Arc<Chunk>),
-    /// It has passed a stretch that holds nothing for it.
+    /// It has passed records that give it nothing.
     Passed {
-        /// The changes in it, as far as they were not counted before.
+        /// The changes among them that were not counted before.
         changes: u64,
     },
     /// There is nothing now.
@@ -32,7 +32,7 @@ pub enum Next {
 }
 
 impl Subscriber {
-    /// Where the follower stands; it does not wait yet.
+    /// At the follower's place; it does not wait yet.
     pub const fn new(follower: Follower) -> Self {
         Self { follower, waits_at: None }
     }
@@ -42,7 +42,7 @@ impl Subscriber {
         &self.follower
     }
 
-    /// Whether nothing is there for it until its subscription is notified.
+    /// Whether it waits for a notification of its subscription.
     pub const fn is_waiting(&self) -> bool {
         self.waits_at.is_some()
     }
@@ -54,7 +54,7 @@ impl Subscriber {
                 Polled::Nothing { until } => (until, false),
                 Polled::Notified { from } => (from, true),
             };
-            // Beyond the tail it has judged for itself, or wants nothing.
+            // Up to a place beyond that tail, it has judged for itself, or wants nothing.
             let is_counted = known.next == self.follower.place().offset;
             self.waits_at = (!is_notified).then(|| Arc::clone(&tail));
             if self.follower.skip_to(&tail) {

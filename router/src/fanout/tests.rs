@@ -62,7 +62,7 @@ fn created(offset: u64, territory: &str) -> Item {
     Item::Change(Arc::new(LocatedChange::new(&stored, SCHEMA, codec, datum).unwrap()))
 }
 
-/// The keys of what a subscription matches, and how many changes give it nothing.
+/// The keys that a subscription matches, and how many changes give it nothing.
 fn keys(subscription: &Subscription, matches: Option<&ChunkMatches>) -> Option<(Vec<String>, usize)> {
     let Matched { matches, denied } = subscription.matched(matches?)?;
     let key = |found: &Match| found.decision.as_ref().unwrap().get().key().to_owned();
@@ -103,7 +103,7 @@ fn a_scope_that_matches_too_much_judges_by_itself_and_costs_the_others_nothing()
     little.add(SCHEMA, &scope("t == \"R\""));
     let long = "x".repeat(KEPT_BYTES / 4);
     let items: Vec<Item> = (1..7).map(|at| created(at, if at == 6 { "R" } else { &long })).collect();
-    // However many they are, none of what they were refused counts against the others.
+    // However many they are, their dropped matches do not count against the others.
     let much = ["true", "t != \"a\"", "t != \"b\"", "t != \"c\"", "t != \"d\"", "t != \"e\""].map(|rows| {
         let mut subscription = fan_out.subscribe();
         subscription.add(SCHEMA, &scope(rows));
@@ -155,7 +155,7 @@ impl Moving {
         self.fan_out.move_tail(PARTITION, concerned(&chunk), || std::mem::replace(&mut self.tail, to));
     }
 
-    /// Whether it was notified, where it may go on, and how many changes came before.
+    /// Whether it was notified, where it may continue, and how many changes came before.
     fn poll(&self, subscription: &Subscription) -> (bool, u64, u64) {
         let (is_notified, tail) = match subscription.poll(PARTITION, || Arc::clone(&self.tail)) {
             Polled::Notified { from } => (true, from),

@@ -60,7 +60,7 @@ async fn put_channel(
     Ok(Json(channel))
 }
 
-/// Makes a change unless it is made: the same was asked for before and the answer lost, perhaps of another router a
+/// Makes a change unless it is made already: an earlier request may have lost its answer, perhaps at another router a
 /// moment ago.
 async fn bring(
     core: &Core,
@@ -111,7 +111,7 @@ struct ShadowQuery {
     seconds: u64,
 }
 
-/// A proposed agreement over the log or what comes, in counts.
+/// Counts of a proposed agreement, over the log or new events.
 async fn shadow(
     State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
@@ -137,7 +137,7 @@ struct AuditQuery {
     from: u64,
 }
 
-/// Entries as they stand in the topic, a page at a time, with the heads that control knows.
+/// A page of entries as they are in the topic, with the heads that control knows.
 async fn read_audit(
     State(core): State<Arc<Core>>,
     Extension(peer): Extension<PeerName>,
@@ -154,7 +154,7 @@ async fn read_audit(
     Ok(Json(AuditPage { entries, next, heads }))
 }
 
-/// What to bring an agreement to, and why.
+/// An agreement's new status, and why.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StatusRequest {
@@ -179,7 +179,7 @@ async fn set_status(
     let has_status =
         |view: &ControlView| view.agreements.get(&number).is_some_and(|entry| entry.status == status);
     bring(&core, operator, body, has_status).await?;
-    // Acknowledged is what no router works against any more.
+    // The answer waits until no router works against the change.
     core.lease.settle(core.control.view().applied).await?;
     core.metrics.settled(asked.elapsed());
     tracing::info!(agreement = %number, %status, "acknowledged");

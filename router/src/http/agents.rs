@@ -1,4 +1,4 @@
-//! The agents' routes: publish, subscribe, and what one may have.
+//! The agents' routes: publish, subscribe, and read what a participant has.
 //!
 //! Owns the requests' shapes. Every route takes the participant from the certificate, never from the request.
 
@@ -131,7 +131,7 @@ async fn subscribe(
 ) -> Result<Response, Refused> {
     let agent = peer.agent()?.clone();
     if version < Version::HTTP_2 {
-        // Its buffers are not bounded by us: rows could leave long after a revocation.
+        // The router cannot bound HTTP/1's buffers: rows could leave long after a revocation.
         let problem = "a stream needs HTTP/2 (curl --http2)";
         return Err(Refused::new(ErrorCode::RequestMalformed, problem));
     }

@@ -1,4 +1,4 @@
-//! What one participant may take of a router, and what is said of those who were turned away.
+//! What one participant may take of a router, and the log lines about connections turned away.
 //!
 //! Owns shares: connections, requests a second, and bodies in memory. It decides nothing about rights.
 
@@ -23,14 +23,14 @@ const REQUESTS_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(4_999);
 const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(9_999);
 /// Bodies of one participant that are in memory at once, in KiB; the next one waits until it fits.
 const BODIES_KIB: u32 = 128 * 1_024;
-/// The log says how many were refused so often.
+/// How often the log reports connections turned away.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What becomes of a connection before anybody is known.
+/// Why a connection was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turned {
     /// It said nothing in time, or others needed its slot.
@@ -38,7 +38,7 @@ pub(super) enum Turned {
     Failed,
 }
 
-/// How many were turned away, said now and then: a line for each would be a flood of its own.
+/// Counts of connections turned away, logged at intervals: a line for each would be a flood too.
 #[derive(Debug, Default)]
 pub(super) struct TurnedAway(Mutex<Told>);
 
@@ -50,7 +50,7 @@ struct Told {
 }
 
 impl TurnedAway {
-    /// Counts one; the log hears of all since it heard last.
+    /// Counts one; logs all since the last line, if a line is due.
     pub(super) fn count(&self, how: Turned, from: IpAddr, why: &str) {
         let mut told = lock(&self.0);
         match how {
@@ -84,8 +84,8 @@ impl Default for Share {
     }
 }
 
-/// The shares of all who ever came: as many as there are names in certificates of ours. Clones share them. A share is
-/// kept when its last connection ends, or who connects again would begin with a new one.
+/// The shares of all peers that ever connected: at most one for each name in our certificates. Clones share them. A
+/// share outlives its last connection: otherwise a peer that connects again would get a new one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares(Arc<Mutex<HashMap<String, Arc<Share>>>>);
 
@@ -94,9 +94,9 @@ pub(super) struct Shares(Arc<Mutex<HashMap<String, Arc<Share>>>>);
 pub(super) struct Part {
     share: Arc<Share>,
     who: String,
-    /// Whether there are more connections than may be.
+    /// Whether this connection is beyond the maximum.
     pub(super) is_beyond: bool,
-    /// Keeps the connection from being read.
+    /// Pauses the reading of the connection.
     pub(super) pause: Pause,
 }
 
@@ -119,12 +119,12 @@ impl Part {
         &self.who
     }
 
-    /// Whether one more request may come now.
+    /// Takes one request; `false` if none is left now.
     pub(super) fn take(&self) -> bool {
         self.share.requests.check().is_ok()
     }
 
-    /// Room for a body of so many bytes, as soon as there is; it is free again when this is dropped.
+    /// Waits for room for a body of so many bytes; it is free again when the permit is dropped.
     pub(super) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(BODIES_KIB).min(BODIES_KIB);
         Arc::clone(&self.share.bodies).acquire_many_owned(kib).await.ok()
@@ -150,7 +150,7 @@ mod tests {
         let other = shares.enter(Some(&Peer::Agent("2/main".parse().unwrap())));
         let taken = (0..20_000).filter(|_| parts[0].take()).count();
         assert!((10_000..20_000).contains(&taken), "{taken}");
-        // Some may come back while this runs.
+        // The share refills while this runs.
         let left = |part: &Part| (0..20_000).take_while(|_| part.take()).count();
         assert!(
             left(&parts[1]) < 5_000 && other.take(),

@@ -1,12 +1,12 @@
 //! Handshakes under way: a slot for each, and turns for each address.
 //!
-//! Owns who is turned away when slots run out, and whose step is next. It knows nothing of TLS, and decides nothing about
-//! rights.
+//! Owns which handshake is turned away when slots run out, and whose step is next. It knows nothing of TLS, and decides
+//! nothing about rights.
 //!
-//! Three rules keep a flood of one address from being felt by others. A handshake's steps cost CPU, and an address takes them
-//! one at a time: its hundreds do not stand before the one of somebody else. Each handshake that spoke and came to nothing
-//! makes its address wait a little. When all slots are taken, one that says nothing goes, the one that came first; where
-//! all wait for their turn, the address that has most of them loses its latest.
+//! Three rules protect other addresses from a flood of one address. A handshake's steps cost CPU, and an address takes
+//! them one at a time: its hundreds of handshakes do not delay another address. Each handshake that took a step and
+//! failed makes its address wait a little. When all slots are taken, the oldest silent handshake loses its slot; if all
+//! wait for their turn, the address that has most of them loses its latest.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,17 +20,17 @@ use tokio::time::Instant;
 
 /// Handshakes under way; an honest one takes milliseconds.
 pub(super) const MAX_HANDSHAKES: usize = 1_024;
-/// Of these from one address: a balancer may stand before many agents.
+/// Of these from one address: many agents may share a load balancer.
 const MAX_OF_ADDRESS: usize = 256;
-/// How long an address waits for each that came to nothing: they cost a few hundredths of a core.
+/// How long an address waits after each failed one: failures then cost a few hundredths of a core.
 const AFTER_FAILURE: Duration = Duration::from_millis(5);
-/// How long it waits at most before one step, so that an honest agent behind the same address gets on.
+/// The longest wait before one step, so that an honest agent behind the same address still connects.
 const MAX_WAIT: Duration = Duration::from_millis(100);
-/// How long a connection that is turned away stays as it is. Who replaces each at once has to wait for the end of each.
+/// How long a connection that is turned away stays open: a client that replaces each has to wait for the end of each.
 const LINGER: Duration = Duration::from_secs(1);
-/// How many linger at once; others end at once.
+/// How many linger at a time; others end immediately.
 pub(super) const MAX_LINGERING: usize = 512;
-/// Addresses that are remembered for what they owe; of more those that owe nothing are forgotten.
+/// Addresses to remember; beyond this, those without a slot or a wait are forgotten.
 const MAX_REMEMBERED: usize = 4 * MAX_HANDSHAKES;
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ struct Address {
     /// Those that wait for their turn, or have it.
     queued: BTreeSet<u64>,
     turn: Arc<Semaphore>,
-    /// Its next step is no sooner.
+    /// The earliest next step.
     free_at: Instant,
 }
 
@@ -83,11 +83,11 @@ pub(super) struct Slot {
     from: IpAddr,
     turn: Arc<Semaphore>,
     gone: Arc<Notify>,
-    /// Whether it cost something and has come to nothing yet.
+    /// Whether it took a step and is not done yet.
     owes: bool,
 }
 
-/// A handshake's step, in the turn of its address.
+/// The right to one step, in the turn of an address.
 type Turn = Option<OwnedSemaphorePermit>;
 
 impl Default for Handshakes {
@@ -100,7 +100,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What counts as one address: of IPv6 the network of a small site, whose holder has all of it (RFC 6177 names a /56).
+/// What counts as one address: for IPv6 a small site's network (RFC 6177 names a /56), since its holder has all of it.
 fn counted(from: IpAddr) -> IpAddr {
     const SITE: u128 = !((1 << (128 - 56)) - 1);
     match from.to_canonical() {
@@ -110,7 +110,7 @@ fn counted(from: IpAddr) -> IpAddr {
 }
 
 impl Handshakes {
-    /// A slot for whoever comes from this address, if there is one or somebody else has to leave its own.
+    /// A slot for a connection from this address, if one is free or another handshake has to leave its slot.
     pub(super) fn enter(&self, from: IpAddr) -> Option<Slot> {
         let mut waiting = lock(&self.waiting);
         let from = counted(from);
@@ -128,7 +128,7 @@ impl Handshakes {
         Some(Slot { waiting: Arc::clone(&self.waiting), id, from, turn, gone, owes: false })
     }
 
-    /// Waits before a connection that was turned away ends, where not too many wait already.
+    /// Delays the end of a connection that was turned away, unless too many linger already.
     pub(super) async fn linger(&self) {
         if let Ok(_lingers) = self.lingering.try_acquire() {
             tokio::time::sleep(LINGER).await;
@@ -141,7 +141,7 @@ impl Handshakes {
 struct Full;
 
 impl Waiting {
-    /// Whoever has to leave so that one more of this address has a slot; nobody where there is one.
+    /// The handshake that has to leave for one more from this address; `None` if a slot is free.
     fn make_room(&mut self, from: IpAddr) -> Result<Option<Arc<Notify>>, Full> {
         let here = self.addresses.get(&from);
         if let Some(here) = here.filter(|here| here.slots() >= MAX_OF_ADDRESS) {
@@ -190,7 +190,7 @@ impl Waiting {
         Some(gone)
     }
 
-    /// One handshake of this address has come to nothing.
+    /// One handshake of this address has failed.
     fn owe(&mut self, from: IpAddr) {
         let now = Instant::now();
         if self.addresses.len() >= MAX_REMEMBERED {
@@ -215,7 +215,7 @@ async fn woken() {
 }
 
 impl Slot {
-    /// Returns when it has to go.
+    /// Returns when it must leave.
     pub(super) async fn gone(&self) {
         self.gone.notified().await;
     }
@@ -225,9 +225,9 @@ impl Slot {
         self.owes = false;
     }
 
-    /// Drives a future, each step in its address's turn; none where it has to go.
+    /// Drives a future, each step in its address's turn; `None` if it must leave.
     ///
-    /// A turn is held for a step alone and never while a peer is waited for, so that no peer can hold it up.
+    /// A turn lasts for one step and never includes a wait for the peer, so that no peer can hold it up.
     pub(super) async fn in_turns<F: Future>(&mut self, mut future: Pin<&mut F>) -> Option<F::Output> {
         loop {
             let turn = self.turn().await?;
@@ -248,13 +248,13 @@ impl Slot {
         }
     }
 
-    /// Its turn, when what its address owes is waited for.
+    /// Its turn, after the wait that its address owes.
     async fn turn(&self) -> Option<Turn> {
         if !lock(&self.waiting).set_silent(self.id, false) {
             return None;
         }
         let turn = async {
-            // Nobody closes it.
+            // It is never closed.
             let turn = Arc::clone(&self.turn).acquire_owned().await.ok();
             let free_at = lock(&self.waiting).free_at(self.from);
             if let Some(free_at) = free_at.filter(|free_at| *free_at > Instant::now()) {
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(step(&mut handshakes.enter(other).unwrap(), 2).await, Some(2));
         drop(turn);
         assert_eq!(step(&mut next, 3).await, Some(3));
-        // Who waits for its peer does not hold the turn.
+        // A handshake that waits for its peer holds no turn.
         let stalled = std::pin::pin!(std::future::pending::<()>());
         tokio::select! {
             biased;

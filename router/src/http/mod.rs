@@ -1,4 +1,4 @@
-//! The router's face: HTTP/2 over mutual TLS for agents, a second listener for operators.
+//! The router's interface: HTTP/2 over mutual TLS for agents, a second listener for operators.
 //!
 //! Owns routes, the one place that turns errors into statuses, and the accept loop. Decides nothing.
 

@@ -1,6 +1,6 @@
-//! Every request as metrics see it: its route's pattern, its status, its code, its time.
+//! The metrics of every request: its route's pattern, its status, its code, its time.
 //!
-//! Owns the labels, which are bounded: a path that is no route is one label for all.
+//! Owns the labels, which are bounded: all unknown paths share one label.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use schemas::error_code::ErrorCode;
 
 use crate::metrics::Metrics;
 
-/// A method as a label: a peer may send any word as one.
+/// A method as a label; a peer may send any word.
 fn word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,6 +1,6 @@
 //! A connection that is not read for a while.
 //!
-//! Owns the pause alone. Whoever asks more often than it may fills its own buffers then, and costs the router nothing.
+//! Owns the pause alone. A client that asks too often then fills its own buffers, and costs the router nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 pub(super) struct Pause(Arc<Mutex<Option<Instant>>>);
 
 impl Pause {
-    /// Reads nothing more for so long.
+    /// Pauses reading for this long.
     pub(super) fn begin(&self, length: Duration) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + length);
     }

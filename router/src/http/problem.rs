@@ -1,6 +1,6 @@
 //! Errors as answers: the one place where a cause becomes a code and a status.
 //!
-//! Owns the mapping, exhaustively. What is ours to know stays in the log; the answer says what the caller can do.
+//! Owns the mapping, exhaustively. Internal causes stay in the log; the answer says what the caller can do.
 
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ use crate::registry::RegisterError;
 use crate::registry::external::ExternalError;
 use crate::state::bootstrap::BootstrapError;
 
-/// Words of the framework that are passed on.
+/// The framework's text that an answer may carry.
 const MAX_DETAIL_BYTES: usize = 4_096;
 
-/// When somebody who asks too often may ask again.
+/// When a caller that asks too often may ask again.
 pub(super) const COME_AGAIN: Duration = Duration::from_secs(1);
 
-/// A refusal on its way out.
+/// A refusal as an answer.
 #[derive(Debug)]
 pub struct Refused(pub Problem);
 
@@ -48,7 +48,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         match self.0.code {
             ErrorCode::Internal => tracing::error!(detail = %self.0.detail, "a request failed on our side"),
-            // Whoever asked tries again; why this router could not is for its operator to know.
+            // The caller tries again; the reason is for this router's operator.
             ErrorCode::Unavailable => tracing::warn!(detail = %self.0.detail, "cannot serve a request now"),
             code => tracing::debug!(%code, detail = %self.0.detail, "refused"),
         }
@@ -65,13 +65,13 @@ impl IntoResponse for Refused {
     }
 }
 
-/// A path that is no route.
+/// Answers an unknown path.
 pub async fn unknown_route() -> Refused {
     Refused::new(ErrorCode::RouteUnknown, "there is no such path here, or it does not take this method")
 }
 
-/// What the framework refuses before a route sees it (a body that is no JSON, an unknown key, a parameter that is
-/// missing, too many bytes) answers in the same form as everything else.
+/// Gives the framework's own refusals (a body that is no JSON, an unknown key, a parameter that is missing, too many
+/// bytes) the form of all other refusals.
 pub async fn in_our_words(response: Response) -> Response {
     let is_text = response
         .headers()

@@ -1,6 +1,6 @@
-//! The built-in schema registry's REST face, with Confluent's paths.
+//! The built-in schema registry's REST interface, with Confluent's paths.
 //!
-//! Owns the translation; registration itself is in `registry`. Anybody with a certificate of the network may
+//! Owns the translation; registration itself is in `registry`. Every holder of a certificate of the network may
 //! read; a channel's owner may register for its own channels.
 
 use std::sync::Arc;
@@ -62,7 +62,7 @@ fn invalid_schema(error: impl std::fmt::Display) -> RegistryError {
     RegistryError(StatusCode::UNPROCESSABLE_ENTITY, 42_201, format!("Invalid schema: {error}"))
 }
 
-/// Reading takes any name of the network.
+/// Any name of the network may read.
 fn check_reader(peer: &PeerName) -> Result<(), RegistryError> {
     match &peer.0 {
         Ok(_) => Ok(()),

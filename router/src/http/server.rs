@@ -1,6 +1,6 @@
 //! The accept loop: TLS with a time limit, the peer's name from its certificate, one task for each connection.
 //!
-//! Owns connections and their drain. A client that connects and says nothing holds nothing but its own socket, and not for
+//! Owns connections and their drain. A client that connects and sends nothing holds only its own socket, and not for
 //! long.
 
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +36,7 @@ use super::problem::{COME_AGAIN, Refused, in_our_words};
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Headers that take longer are given up (HTTP/1); HTTP/2 peers are asked for signs of life.
+/// Headers that take longer are given up (HTTP/1); HTTP/2 peers get pings instead.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 /// Connections at once whose peer is known; bounds memory.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -44,26 +44,22 @@ const MAX_CONNECTIONS: usize = 4_096;
 pub const MAX_SOCKETS: u64 = 2 * (MAX_CONNECTIONS + MAX_HANDSHAKES + MAX_LINGERING) as u64;
 /// A body that takes longer is given up.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
-/// How often the clock is looked at for a certificate's end, in seconds.
+/// How often the clock is checked for a certificate's end, in seconds.
 const LOOK_AT_CLOCK: u64 = 3_600;
-/// Requests at once on one connection: as many as an agent may have partitions, and then some.
+/// Requests at once on one connection: more than the partitions that an agent may have.
 const MAX_REQUESTS_AT_ONCE: u32 = 128;
 /// Bytes of one request's headers.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Bytes that wait in one HTTP/2 stream's send buffer (protocols, 6).
 const SEND_BUFFER: usize = 64 * 1024;
-/// How long open connections may take to end after the word to stop.
+/// How long open connections may take to end after the order to stop.
 const CONNECTION_DRAIN: Duration = Duration::from_secs(10);
 
 /// Why a listener could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("{address}: cannot listen: {error}")]
-    Listen {
-        address: SocketAddr,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
@@ -95,7 +91,7 @@ impl PeerName {
     }
 }
 
-/// Refuses what is beyond a participant's share, and bodies that take too long.
+/// Refuses requests beyond a participant's share, and bodies that take too long.
 async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Next) -> Response {
     let too_many = |what: &str| {
         let detail = format!("{} has too many {what}; come again in a second", part.who());
@@ -119,7 +115,7 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
         (room, axum::body::to_bytes(body, MAX_BATCH_BYTES + 1).await)
     };
     match tokio::time::timeout(BODY_LIMIT, read).await {
-        // The room is taken until the request is done: so long its bytes are in memory.
+        // The room is taken until the request is done: its bytes are in memory until then.
         Ok((_room, Ok(bytes))) => next.run(Request::from_parts(head, bytes.into())).await,
         Ok((_, Err(error))) if is_too_long(&error) => {
             let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes");
@@ -134,14 +130,14 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
     }
 }
 
-/// Whether a body has more bytes than it may, and not another fault.
+/// Whether the fault is that a body has too many bytes.
 fn is_too_long(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
 }
 
-/// The routes as one connection's peer finds them.
+/// The routes for one connection's peer.
 pub fn for_peer(app: Router, name: PeerName, reset: ConnectionReset) -> Router {
-    // Layers of a router are made anew for each of its routes: here they are for one, since each connection makes them.
+    // A router makes its layers anew for each route: this one has one route, since each connection makes it.
     Router::new()
         .fallback_service(app)
         .layer(axum::Extension(name))
@@ -149,7 +145,7 @@ pub fn for_peer(app: Router, name: PeerName, reset: ConnectionReset) -> Router {
         .layer(axum::middleware::map_response(in_our_words))
 }
 
-/// Listens and serves until `tasks` stop; the address that it got.
+/// Listens and serves until `tasks` stop; returns its address.
 pub async fn serve(
     address: SocketAddr,
     identity: &Identity,
@@ -178,7 +174,7 @@ pub async fn serve(
     Ok(local)
 }
 
-/// Returns when a certificate has run out: who was let in under it has no longer stay.
+/// Returns when a certificate has run out: its connection may not outlive it.
 async fn until(good_until: Option<i64>) {
     let Some(good_until) = good_until else { return std::future::pending().await };
     loop {
@@ -189,7 +185,7 @@ async fn until(good_until: Option<i64>) {
     }
 }
 
-/// Returns when the first request should have been there. Whoever has asked may be silent for as long as it likes.
+/// Returns if no request has come in time. After its first request a client may be silent for any time.
 async fn said_nothing(asked: &AtomicBool) {
     tokio::time::sleep(HEADER_LIMIT).await;
     if asked.load(Ordering::Relaxed) {
@@ -201,9 +197,9 @@ struct Server {
     tls: TlsAcceptor,
     domain: String,
     app: Router,
-    /// Places of those who are known.
+    /// For known peers.
     slots: Arc<Semaphore>,
-    /// Places of those who are not yet.
+    /// For peers that are not known yet.
     handshakes: Handshakes,
     turned_away: TurnedAway,
     shares: Shares,
@@ -230,7 +226,7 @@ async fn accept_until(
                 connections.spawn(async move { server.connection(stream, from, stopping).await });
             }
             Err(error) => {
-                // Out of file descriptors, most likely: give others the time to end.
+                // Most likely no file descriptor is left: wait for others to end.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -243,7 +239,7 @@ async fn accept_until(
 }
 
 impl Server {
-    /// The handshake, in a slot that somebody else may need.
+    /// The handshake, in a slot that another may need.
     async fn shake_hands(
         &self,
         stream: TcpStream,
@@ -251,7 +247,7 @@ impl Server {
         mut slot: Slot,
     ) -> Option<TlsStream<TcpStream>> {
         let until = tokio::time::Instant::now() + HANDSHAKE_LIMIT;
-        // Who says nothing costs nothing but its socket.
+        // A silent client costs only its socket.
         let mut first = [0];
         let spoke = tokio::select! {
             biased;
@@ -282,7 +278,7 @@ impl Server {
         None
     }
 
-    /// Others need its slot. Its socket is still open until this returns.
+    /// Gives up its slot. Its socket stays open until this returns.
     async fn make_way(&self, from: IpAddr, slot: Slot) -> Option<TlsStream<TcpStream>> {
         self.turned_away.count(Turned::Silent, from, "others needed its slot");
         drop(slot);
@@ -302,7 +298,7 @@ impl Server {
         }
     }
 
-    /// A connection whose handshake is done, or none.
+    /// The connection after its handshake, if any.
     async fn admit(&self, stream: TcpStream, from: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let Some(slot) = self.handshakes.enter(from.ip()) else {
             self.turned_away.count(Turned::Silent, from.ip(), "all slots are taken");

@@ -1,7 +1,7 @@
 //! A published batch: a container file whose items continue one epoch in one partition.
 //!
 //! Owns its validation, record by record, without building values, and the records that it becomes. Agent and
-//! router judge by the same code, so that a refusal is a defect or an attack.
+//! router judge with the same code: a refusal means a defect or an attack.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,12 +28,11 @@ pub enum BatchError {
     /// More than a batch may have.
     #[error("the batch has {what}; at most {limit} are taken")]
     TooLarge {
-        /// So many of something.
+        /// A number with its unit.
         what: String,
-        /// How many are taken.
         limit: usize,
     },
-    /// Not a container file as it should be.
+    /// Not a valid container file.
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// A metadata entry is missing or unreadable.
@@ -52,7 +51,7 @@ pub enum BatchError {
         index: usize,
         error: ChangeError,
     },
-    /// A record belongs elsewhere.
+    /// A record belongs to another partition.
     #[error("record {index}: its key belongs to partition {belongs}, it was sent to {sent}")]
     Partition {
         /// Counted from 0 in the batch.
@@ -70,7 +69,7 @@ pub enum BatchError {
     },
 }
 
-/// The beginning of a batch: where its items stand, and their schema.
+/// The beginning of a batch: its place in the epoch, and its items' schema.
 #[derive(Debug)]
 pub struct Envelope {
     /// The codec of its items.

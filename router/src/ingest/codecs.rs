@@ -1,6 +1,6 @@
-//! The codecs of batches' schemas, parsed once: an agent's batches all come in the same one.
+//! The codecs of batches' schemas, parsed once: an agent's batches all have the same schema.
 //!
-//! Owns a small cache. What is in it says nothing of what is registered or permitted.
+//! Owns a small cache. A schema in it need not be registered or permitted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use schemas::avro::schema::SchemaError;
 use schemas::change::ChangeCodec;
 
-/// Schemas that are kept; more channels than a router has at once. Beyond it all are forgotten and parsed again.
+/// Schemas that are kept: more than a router has channels. Beyond this, all are forgotten and parsed again.
 const KEPT: usize = 1_024;
 /// A longer text is parsed each time: peers choose it, and the cache is bounded in bytes too.
 const LONGEST: usize = 64 * 1024;

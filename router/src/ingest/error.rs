@@ -23,7 +23,7 @@ pub enum PublishError {
     PartitionUnknown(ChannelName, Partition),
     #[error("channel {channel} belongs to {owner}; {agent} may use it only by an agreement")]
     NotOwner { agent: AgentId, channel: ChannelName, owner: String },
-    /// Collection channels come with agreements that are signed.
+    /// Collection channels will come with signed agreements.
     #[error("channel {0} is a collection channel; agents of this version do not send on those")]
     Collection(ChannelName),
     #[error(transparent)]
@@ -32,10 +32,10 @@ pub enum PublishError {
     Register(#[from] RegisterError),
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// The partition is not the channel's any more.
+    /// The partition's topic was replaced.
     #[error("{0}")]
     Lost(Arc<ReaderError>),
-    /// The partition's reader does not go on.
+    /// The partition's reader does not advance.
     #[error("the append was not read back: {0}")]
     NotReadBack(String),
 }

@@ -1,6 +1,6 @@
-//! The events of a batch that somebody follows: their ingest and their append as steps of their way.
+//! The traced events of a batch: their ingest and their append as stages of their traces.
 //!
-//! Owns what a trace says of a batch that was refused. Decides nothing.
+//! Owns what a trace says about a refused batch. Decides nothing.
 
 use platform::traces::{Stage, StageSpan};
 use schemas::ids::{ChannelName, Partition};
@@ -8,7 +8,7 @@ use schemas::ids::{ChannelName, Partition};
 use super::batch::Envelope;
 use super::error::PublishError;
 
-/// The followed events of one batch; their ingest ends when this is dropped.
+/// The traced events of one batch; their ingest ends when this is dropped.
 pub(super) struct Followed(Vec<StageSpan>);
 
 impl Followed {

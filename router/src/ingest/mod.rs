@@ -1,7 +1,7 @@
 //! Ingest: append, then decide.
 //!
-//! Owns the way of a batch from a producer's request to the answer: judged record by record, appended with the
-//! sequence headers, answered with the table once the router has read its own append back.
+//! Owns the path of a batch from a producer's request to the answer: the router judges it record by record, appends it
+//! with the sequence headers, and answers with the table once it has read its own append back.
 
 pub mod batch;
 pub mod codecs;

@@ -1,7 +1,7 @@
-//! Publishing: who may, what is appended, and what is answered.
+//! Publishing: who may publish, what is appended, and what is answered.
 //!
-//! Owns the answer: never "yours is there", but the table's word once the router's own reader has passed the
-//! append. What lies below `next` is acknowledged, however it got there; the rest is sent again.
+//! Owns the answer: never "yours is there", but the table's position once the router's own reader has passed the
+//! append. Events below `next` are acknowledged, however they got there; the rest is sent again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,13 +47,13 @@ impl Publisher {
         Self { control, registry, channels, metrics, codecs }
     }
 
-    /// A channel and the table's word on each of its partitions.
+    /// A channel and the table's position in each of its partitions.
     pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
         let running = self.owned(agent, name).await?;
         for feed in running.feeds.values() {
             self.catch_up(feed).await?;
         }
-        // Another router may write the state: what it has written is there for all to see.
+        // Another router may write the state: its progress is read from the state topic.
         for state in running.materialised.values() {
             self.look(state).await?;
         }
@@ -67,7 +67,7 @@ impl Publisher {
         })
     }
 
-    /// Appends an opening; the table's word afterwards.
+    /// Appends an opening; returns the position after it.
     pub async fn open(
         &self,
         agent: &AgentId,
@@ -83,7 +83,7 @@ impl Publisher {
         self.answer(&running, agent, partition, last).await
     }
 
-    /// Judges a batch, appends it, reads it back; the table's word afterwards.
+    /// Judges a batch, appends it, reads it back; returns the position after it.
     pub async fn publish(
         &self,
         agent: &AgentId,
@@ -127,7 +127,7 @@ impl Publisher {
         self.answer(running, agent, partition, last).await
     }
 
-    /// A channel of the caller's own.
+    /// A channel that the caller owns.
     pub async fn owned(&self, agent: &AgentId, name: &ChannelName) -> Result<Arc<Running>, PublishError> {
         let unknown = || PublishError::ChannelUnknown(name.clone());
         let declared = self.control.view().channels.get(name).map(Arc::clone).ok_or_else(unknown)?;
@@ -144,8 +144,8 @@ impl Publisher {
         Ok(self.channels.at_work(name).await?)
     }
 
-    /// Waits until the reader has passed what the log holds now: what another router has acknowledged is told here,
-    /// too.
+    /// Waits until the reader has passed the log's present end: the answer then includes what another router has
+    /// acknowledged.
     async fn catch_up(&self, feed: &Feed) -> Result<(), PublishError> {
         not_lost(&feed.tail())?;
         let bounds = feed.source().bounds().await;
@@ -184,7 +184,7 @@ impl Publisher {
         let appended = Instant::now();
         self.until_read(feed(running, partition)?, last.next()).await?;
         self.metrics.read_back(appended.elapsed());
-        // Whether the provider has reopened may be known by another router first.
+        // Another router may know first that the provider has reopened.
         let state = running.materialised.get(partition);
         if let Some(state) = state.filter(|state| state.progress().overtaken.is_some()) {
             self.look(state).await?;
@@ -216,7 +216,7 @@ async fn append(feed: &Feed, records: Vec<Record>) -> Result<Offset, PublishErro
     not_lost(&tail)?;
     let source = feed.source();
     let last = source.log.append(&source.topic, source.partition, records).await?;
-    // A topic that was deleted and made again takes appends at places that were read before.
+    // A topic that was deleted and made again takes appends at offsets that were read before.
     if last < tail.next {
         let why =
             format!("an append got offset {last}, but everything before {} was already read", tail.next);

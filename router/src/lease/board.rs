@@ -1,6 +1,6 @@
-//! What the beats say. Pure: beats and the time in, verdicts out.
+//! The fold of the beats. Pure: beats and the time in, verdicts out.
 //!
-//! Owns the three questions: may this router send, has everybody passed a revocation, and who holds a shard.
+//! Owns three answers: may this router send, has every router applied a revocation, and which router holds a shard.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 /// How long a beat lets its router send, counted from before it was appended.
 pub const LEASE: Duration = Duration::from_secs(2);
-/// After this nobody else's beat is good any more, with a fifth for clocks that run apart.
+/// After this no other router's beat is valid any more: a fifth is added for clocks that run apart.
 pub const LEASE_WITH_DRIFT: Duration = Duration::from_millis(2_400);
 /// The format of beats that this binary writes.
 pub const FORMAT: u32 = 1;
 
-/// One start of one router; a new one each time, so that a router is not taken for the one that it was before.
+/// One start of one router. Each start has a new id, so that a router is not taken for its earlier start.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation(String);
 
@@ -26,7 +26,7 @@ impl Incarnation {
     }
 }
 
-/// A router's word that it lives, and how far it follows control.
+/// A router's record that it is alive, and how far it has applied control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     pub format: u32,
@@ -47,15 +47,15 @@ struct Peer {
     seen: Moment,
 }
 
-/// The beats that were read, folded.
+/// The fold of the beats that were read.
 #[derive(Debug)]
 pub struct Board {
     own: Incarnation,
-    /// From here on all beats were read; nothing is known of earlier ones.
+    /// All beats since this moment were read; earlier ones are unknown.
     since: Moment,
     /// Own beats under way, by number: when each was begun.
     begun: BTreeMap<u64, Moment>,
-    /// When the newest own beat that was read back had been begun, and what it named.
+    /// The newest own beat that was read back: when it was begun, and its control offset.
     renewed: Option<(Moment, Offset)>,
     /// The largest control offset that any beat named.
     largest: Offset,
@@ -73,12 +73,12 @@ impl Board {
         Self { own, since: now, begun, renewed: None, largest: Offset::new(0), peers }
     }
 
-    /// Beats were missed: who may send is not known before their leases are over, nor who holds what.
+    /// Beats were missed: until their leases are over, the routers that may send or hold shards are unknown.
     pub fn missed(&mut self, now: Moment) {
         (self.since, self.renewed) = (now, None);
     }
 
-    /// Beats that were not read name no more of control than there was when this was asked, after an own beat.
+    /// Takes the end of control, asked after an own beat: beats that were not read name no later offset.
     pub fn control_ends(&mut self, end: Offset) {
         self.largest = self.largest.max(end);
     }
@@ -91,7 +91,7 @@ impl Board {
         }
     }
 
-    /// A beat was read; whether it is another start of a router that has our name.
+    /// Takes a beat that was read; `true` if it is from another start with our name.
     pub fn take(&mut self, beat: Beat, now: Moment, own_name: &str) -> bool {
         self.largest = self.largest.max(beat.applied);
         self.peers.retain(|_, peer| now.saturating_sub(peer.seen) < LEASE_WITH_DRIFT * 2);
@@ -128,14 +128,14 @@ impl Board {
         self.since + LEASE_WITH_DRIFT
     }
 
-    /// The others that may still send without having applied control up to `applied`, and until when at the latest.
-    /// To be asked after [`Board::has_told`]: who beats later learns of it before it may send.
+    /// The other routers that may still send before they apply control up to `applied`, each with its latest end.
+    /// Ask after [`Board::has_told`]: a router that beats later learns of it before it may send.
     pub fn behind(&self, applied: Offset) -> HashMap<Incarnation, Moment> {
         let behind = self.peers.iter().filter(|(_, peer)| peer.applied < applied);
         behind.map(|(who, peer)| (who.clone(), peer.seen + LEASE_WITH_DRIFT)).collect()
     }
 
-    /// Who of those is still waited for.
+    /// Those of `waiting` that are still waited for.
     pub fn waits_for<'w>(
         &self,
         waiting: &'w HashMap<Incarnation, Moment>,
@@ -147,11 +147,11 @@ impl Board {
         open.map(|(who, until)| (who, *until)).collect()
     }
 
-    /// Whether a shard is this router's, by rendezvous among those that beat.
+    /// Whether this router holds a shard, by rendezvous among the routers that beat.
     pub fn holds_shard(&self, shard: usize, now: Moment) -> bool {
         let rank = |who: &Incarnation| hash128(format!("{}/{shard}", who.0).as_bytes());
         let fresh = self.peers.iter().filter(|(_, peer)| now.saturating_sub(peer.seen) < LEASE_WITH_DRIFT);
-        // Others that hold shards have beaten by then.
+        // By then every other holder has beaten.
         let has_looked = now.saturating_sub(self.since) > LEASE / 2;
         has_looked
             && self.is_renewed(now)
@@ -218,7 +218,7 @@ mod tests {
         board.take(beat(3, 2, 6), at(700), "r1");
         let open = |board: &Board, now| board.waits_for(&waiting, Offset::new(6), at(now)).len();
         assert_eq!(open(&board, 700), 1, "r3 has passed, r2 may still send");
-        // A beat that does not name it gives no more time.
+        // A beat with an older offset does not extend the wait.
         board.take(beat(2, 2, 5), at(2_000), "r1");
         assert_eq!(open(&board, 2_399), 1);
         assert_eq!(open(&board, 2_400), 0);
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(board.blind_until(), at(7_400), "a router that is cut off may send until then");
         board.begin(1, at(5_000));
         board.take(beat(1, 1, 5), at(5_010), "r1");
-        // Another router told of 8, was acknowledged, and has died since.
+        // Another router beat with 8, was acknowledged, and has died since.
         board.control_ends(Offset::new(8));
         assert!(!board.may_send(Offset::new(5), at(5_020)) && board.may_send(Offset::new(8), at(5_020)));
         board.missed(at(5_030));

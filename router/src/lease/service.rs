@@ -1,6 +1,6 @@
-//! The lease at work: beats at intervals and after every change of control, and the reader of everybody's.
+//! The running lease: beats at intervals and after every change of control, and the reader of all beats.
 //!
-//! Owns the `leases` topic. On a log of one machine there is none: its one process is *sole* by the log's lock.
+//! Owns the `leases` topic. An embedded log has none: the log's lock makes its one process *sole*.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,14 +22,14 @@ const TOPIC: &str = "dit.leases";
 const PARTITION: Partition = Partition::new(0);
 /// Four beats to a lease: one may be lost, one late.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
-/// Beats are of no use after their lease; an hour is for people who look.
+/// Beats are useless after their lease; an hour is for investigations.
 const RETENTION: Duration = Duration::from_hours(1);
 const READ_BYTES: usize = 64 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(5);
-/// How long a start waits for its first lease, and a revocation for the beat that tells of it.
+/// How long a start waits for its first lease, and a revocation for the beat that names it.
 const BEAT_LIMIT: Duration = Duration::from_secs(20);
 
-/// A revocation is in force, but it is not known whether every router knows.
+/// A revocation is in force here, but perhaps not at every other router.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the change is in force here, but the other routers could not be told within {} s; ask again",
@@ -47,9 +47,9 @@ struct Shared {
     name: String,
     incarnation: Incarnation,
     board: Mutex<Board>,
-    /// Moves with every beat that is read.
+    /// Grows with every beat that is read.
     version: watch::Sender<u64>,
-    /// The log's time at a moment of ours.
+    /// The newest beat's log time, and when it was read.
     clock: Mutex<Option<(Millis, Moment)>>,
     kick: Notify,
 }
@@ -60,7 +60,7 @@ impl Lease {
         Self(None)
     }
 
-    /// Beats and reads until `tasks` stop; returns when the first lease is there.
+    /// Beats and reads until `tasks` stop; returns when it holds its first lease.
     pub async fn start(
         log: Arc<dyn Log>,
         control: Control,
@@ -103,12 +103,12 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Whether data may be handed over now, by a router that has applied control up to an offset.
+    /// Whether this router may hand over data now, having applied control up to `applied`.
     pub fn holds(&self, applied: Offset) -> bool {
         self.0.as_ref().is_none_or(|shared| shared.lock().may_send(applied, clock::since_boot()))
     }
 
-    /// To be told when it may have changed; `None` where it never does.
+    /// Notifies when the lease may have changed; `None` where it never does.
     pub fn changes(&self) -> Option<watch::Receiver<u64>> {
         self.0.as_ref().map(|shared| shared.version.subscribe())
     }
@@ -118,7 +118,7 @@ impl Lease {
         self.0.as_ref().is_none_or(|shared| shared.lock().holds_shard(shard, clock::since_boot()))
     }
 
-    /// Returns when no router hands over data any more under control as it was before an offset.
+    /// Returns when no router hands over data any more under control from before `applied`.
     pub async fn settle(&self, applied: Offset) -> Result<(), NotSettled> {
         let Some(shared) = &self.0 else { return Ok(()) };
         shared.kick.notify_one();
@@ -133,7 +133,7 @@ impl Lease {
         Ok(())
     }
 
-    /// The time by the log's clock, or by ours where the log has no other.
+    /// The time by the log's clock, or by ours while no beat was read.
     pub fn log_time(&self) -> Millis {
         let Some(shared) = &self.0 else { return clock::now() };
         match *shared.clock.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -155,7 +155,7 @@ impl Shared {
         self.control.view().applied
     }
 
-    /// What beats that were not read may have named.
+    /// Bounds the control offset that unread beats may name.
     async fn look_at_control(&self) -> Result<(), TopicError> {
         let end = self.log.bounds(control::TOPIC, PARTITION).await?.next;
         self.lock().control_ends(end);
@@ -181,7 +181,7 @@ impl Shared {
                 board.waits_for(waiting, applied, now).into_iter().map(|(_, until)| until).max()
             };
             let Some(last) = last else { return };
-            // Whoever does not beat any more is waited for until its lease is over.
+            // The wait for a router that does not beat any more ends with its lease.
             drop(tokio::time::timeout(last.saturating_sub(now), version.changed()).await);
         }
     }
@@ -252,7 +252,7 @@ impl Shared {
         let now = clock::since_boot();
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((logged_at, now));
         if self.lock().take(beat, now, &self.name) {
-            // One that was killed a moment ago looks the same; one that lives says so again and again.
+            // A router that was just killed causes this warning once; a live one again and again.
             tracing::warn!(router = %self.name, "another router uses this name; give each router its own certificate, or its own --instance");
         }
         self.version.send_modify(|version| *version += 1);

@@ -53,7 +53,7 @@ impl RegistryCodecs {
         Self { registry, known: RwLock::default() }
     }
 
-    /// What an external registry has under an id that control does not know; waits while it has nothing.
+    /// An external registry's schema for an id that control does not know; waits until there is one.
     async fn external_schema(&self, id: SchemaId) -> AvroSchema {
         let Some(external) = self.registry.external() else { return std::future::pending().await };
         let mut retry = Retry::default();

@@ -1,6 +1,6 @@
-//! An external schema registry, by Confluent's REST interface: it gives the ids and has its own say on compatibility.
+//! An external schema registry, by Confluent's REST interface: it assigns the ids and also judges compatibility.
 //!
-//! Owns the calls and their errors. What it said is kept in control: it is asked once for each schema, and may be away
+//! Owns the calls and their errors. Control keeps its answers: it is asked once for each schema, and may be down
 //! afterwards.
 
 use std::path::PathBuf;
@@ -32,13 +32,13 @@ pub struct RegistryOptions {
     pub password_file: Option<PathBuf>,
 }
 
-/// Why it gave no id.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExternalError {
     /// It does not take the schema.
     #[error("the schema registry refused it: {0}")]
     Refused(String),
-    /// It is away, or says something else.
+    /// It is down, or answers unexpectedly.
     #[error("the schema registry is not available: {0}")]
     Unavailable(String),
 }
@@ -47,12 +47,12 @@ pub enum ExternalError {
 #[derive(Debug, Clone)]
 pub struct External {
     settings: SrSettings,
-    /// Why the last question had no answer.
+    /// Why the last call had no answer.
     fault: Arc<Mutex<Option<String>>>,
 }
 
 impl External {
-    /// Makes the client; a registry that is away is found out by the first use.
+    /// Makes the client; the first call finds out whether the registry is down.
     pub fn new(options: &RegistryOptions) -> Result<Self, ExternalError> {
         let mut builder = SrSettings::new_builder(options.url.trim_end_matches('/').to_owned());
         builder.set_timeout(ANSWER_LIMIT).no_proxy();
@@ -67,8 +67,8 @@ impl External {
         Ok(Self { settings: builder.build().map_err(unavailable)?, fault: Arc::default() })
     }
 
-    /// Why a schema waits for it: somebody asked for one, and it does not answer yet. A registry that nobody needs is
-    /// not asked.
+    /// Why a schema waits for it. It is asked again only after a call without an answer: a registry that is not needed
+    /// is not asked.
     pub async fn fault(&self) -> Option<String> {
         let fault = self.last_fault();
         if fault.is_some() {
@@ -90,14 +90,14 @@ impl External {
         outcome
     }
 
-    /// Registers a schema, or finds it there; its id.
+    /// Registers a schema, or finds it; returns its id.
     pub async fn register(&self, subject: &str, schema: &AvroSchema) -> Result<SchemaId, ExternalError> {
         let mut retry = Retry::default();
         let mut attempts = 0;
         loop {
             attempts += 1;
             match self.register_once(subject, schema).await {
-                // Of two that register one schema at once, one is refused; asked again, it is told the id.
+                // If two routers register one schema at once, one is refused; its next call gets the id.
                 Err(ExternalError::Refused(_)) if attempts < ATTEMPTS => {
                     tokio::time::sleep(retry.next_wait()).await;
                 }

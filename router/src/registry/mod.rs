@@ -1,7 +1,7 @@
-//! Schemas and their ids: a view of control, which an external registry may stand behind.
+//! Schemas and their ids: a view of control, perhaps with an external registry behind it.
 //!
-//! Owns registration under a compatibility level and the codecs of registered envelopes. Where there is an external
-//! registry, it gives the ids; control keeps them. The REST face, with Confluent's paths and codes, is in `http/`.
+//! Owns registration under a compatibility level and the codecs of registered envelopes. An external registry, if there
+//! is one, assigns the ids; control keeps them. The REST interface, with Confluent's paths and codes, is in `http/`.
 
 pub mod codecs;
 pub mod external;
@@ -20,7 +20,7 @@ use external::{External, ExternalError};
 /// Why a schema was not registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// Not a schema for us.
+    /// Not a usable schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// It cannot follow the versions before it.
@@ -31,7 +31,7 @@ pub enum RegisterError {
     /// Control did not take it.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// It is there already; seen while registering.
+    /// It was registered meanwhile.
     #[error("the schema is registered already as {0}")]
     Known(SchemaId),
 }
@@ -44,7 +44,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Over control, with an external registry behind it where there is one.
+    /// Over control, with an external registry behind it if there is one.
     pub const fn new(control: Control, external: Option<External>) -> Self {
         Self { control, external }
     }
@@ -66,20 +66,20 @@ impl Registry {
         }
     }
 
-    /// Registers a schema under a subject, or finds it there; its id.
+    /// Registers a schema under a subject, or finds it; returns its id.
     pub async fn register(
         &self,
         by: &str,
         subject: &str,
         schema: &AvroSchema,
     ) -> Result<SchemaId, RegisterError> {
-        // What is known stays known: neither control nor an external registry is asked for it, once a batch.
+        // Each batch comes here: a known schema asks neither control nor an external registry.
         if let Some(known) = self.control.view().find_schema(subject, schema) {
             return Ok(known);
         }
         let mut id = None;
         if let Some(external) = &self.external {
-            // What is not allowed is not offered.
+            // An incompatible schema is not offered.
             judge(&self.control.view(), subject, schema)?;
             id = Some(external.register(subject, schema).await?);
         }
@@ -97,7 +97,7 @@ impl Registry {
         }
     }
 
-    /// Registers the envelope around a channel's subject schema; its id.
+    /// Registers the envelope around a channel's subject schema; returns its id.
     pub async fn register_subject(
         &self,
         by: &str,

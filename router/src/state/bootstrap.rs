@@ -1,7 +1,7 @@
-//! `from=state`: each key's present image once, then the log from the checkpoint that the state speaks for.
+//! `from=state`: each key's present image once, then the log from the state's last checkpoint.
 //!
-//! Owns the two readings of one partition's state: learn each key's last record up to the last committed checkpoint, then
-//! give only those. A single reading that filters images leaves rows for ever and repeats keys (protocols, 4).
+//! Owns the two readings of one partition's state: learn each key's last record up to the last committed checkpoint,
+//! then give only those. A single reading that filters images leaves rows forever and repeats keys (protocols, 4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,20 +25,19 @@ use crate::fanout::observer::Follower;
 
 const READ_BYTES: usize = 512 * 1024;
 
-/// Why a bootstrap cannot go on.
+/// Why a bootstrap cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// Compaction or retention overtook it: it starts over.
     #[error("compaction removed records of the state while the router read them for a snapshot")]
     Overtaken,
-    /// The log lost events that the state had not.
+    /// The log lost events that the state lacks.
     #[error(
         "state_overtaken: the state of {topic} lacks events; it is right again when its provider has reopened the channel"
     )]
     StateOvertaken { topic: String },
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The partition or the registry.
     #[error(transparent)]
     Reader(#[from] ReaderError),
 }
@@ -96,8 +95,8 @@ impl Bootstrap {
         Self::learn(feed, topic, None).await
     }
 
-    /// Goes on with a snapshot that another stream, perhaps of another router, has begun: to the very checkpoint that it
-    /// ends at, or not at all.
+    /// Continues a snapshot that another stream, perhaps of another router, has begun. It ends at the same checkpoint,
+    /// or fails.
     pub async fn resume(
         feed: Arc<Feed>,
         topic: String,
@@ -176,7 +175,7 @@ impl Bootstrap {
         self.next = batch.next;
         let mut found = Vec::new();
         for stored in batch.records.into_iter().filter(|stored| stored.offset < self.end) {
-            // Others on this thread have their turns.
+            // Lets other tasks of this thread run.
             consume_budget().await;
             let (Some(key), Some(value)) = (&stored.record.key, &stored.record.value) else { continue };
             if self.last.get(&hash128(key)) != Some(&stored.offset) {
@@ -211,7 +210,7 @@ impl Bootstrap {
         Ok(Some(found))
     }
 
-    /// Where the log is read on from.
+    /// A follower from the state's end.
     pub fn into_follower(self) -> Follower {
         Follower::at(self.feed, self.fold, self.as_of)
     }

@@ -1,6 +1,6 @@
 //! The materialiser of one partition: folds counted events into the state topic, in fenced batches.
 //!
-//! Owns the order *fence first, then read the last checkpoint, then go on*; the comparison of each event's
+//! Owns the order *fence first, then read the last checkpoint, then continue*; the comparison of each event's
 //! `before` with the state; and the checkpoints in the log.
 
 use std::collections::HashMap;
@@ -33,15 +33,15 @@ use crate::fanout::observer::Follower;
 const RESYNC_PAUSE: Duration = Duration::from_mins(1);
 /// A log checkpoint is due after this time when anything was appended: retention must always leave one.
 const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
-/// A channel where nothing happens gets one a day: retention takes old ones, and readers begin at one.
+/// An idle channel gets one a day: retention removes old ones, and readers begin at one.
 const CHECKPOINT_WHEN_IDLE: Duration = Duration::from_hours(24);
 const READ_BYTES: usize = 1 << 20;
 /// Records of one transaction.
 const BATCH_RECORDS: usize = 5_000;
-/// One partition's state is committed at most so often. Nobody waits for it but late joiners and reopens.
+/// One partition's state is committed at most this often: only late joiners and reopens wait for it.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
 
-/// Why the state cannot be written on.
+/// Why the materialiser cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error(transparent)]
@@ -62,16 +62,15 @@ pub enum StateError {
 struct Present {
     image: u128,
     schema: SchemaId,
-    /// Where its record stands.
     record: RecordAt,
 }
 
-/// Where a state record stands.
+/// Where a state record is.
 #[derive(Debug, Clone, Copy)]
 enum RecordAt {
     /// In the state topic.
     State(Offset),
-    /// In the transaction that is being put together.
+    /// By its index in the transaction being made.
     Pending(usize),
 }
 
@@ -92,18 +91,18 @@ pub struct Materialiser {
     last_resync: Option<tokio::time::Instant>,
 }
 
-/// Where a partition's state ends: the place in the log from which it goes on, and the fold there.
+/// The end of a partition's state: the log position from which it continues, and the fold there.
 pub struct RestoredState {
     /// The fold at `position`.
     pub fold: Fold,
     /// The first log offset that the state does not include.
     pub position: Offset,
-    /// Whether the log lost events that the state had not.
+    /// Whether the log lost events that the state lacks.
     pub is_overtaken: bool,
 }
 
 impl RestoredState {
-    /// By the state's last checkpoint; `None` before the first.
+    /// From the state's last checkpoint; `None` before the first.
     pub async fn at(source: &PartitionSource, last: Option<StateMark>) -> Result<Self, StateError> {
         source.check_begin().await?;
         let Some(StateMark { checkpoint, log_checkpoint, .. }) = last else {
@@ -124,7 +123,7 @@ impl RestoredState {
         let topic = &source.topic;
         let partition = source.partition;
         tracing::error!(%topic, %partition, %position, first = %bounds.first, "state_overtaken: the log lost events before the state had them; the provider's agent reopens the channel");
-        // Without a checkpoint in the log the state's own table goes on: what it cannot count waits for the opening.
+        // Without a checkpoint in the log the state's own table continues: what it cannot count waits for the opening.
         let (fold, position) = match source.find_checkpoint().await? {
             Some(found) => found,
             None => (Fold::begin(source.kind, bounds.first, checkpoint), bounds.first),
@@ -133,7 +132,7 @@ impl RestoredState {
     }
 }
 
-/// What is committed together.
+/// Records of one commit.
 #[derive(Default)]
 struct Group {
     records: Vec<Record>,
@@ -143,7 +142,7 @@ struct Group {
 }
 
 impl Materialiser {
-    /// Stands at where the state ends; the tenure's writer is fenced in already.
+    /// Begins where the state ends; the tenure has fenced earlier writers already.
     pub async fn stand(feed: Arc<Feed>, tenure: Arc<Tenure>, state: StateWatch) -> Result<Self, StateError> {
         let (present, last) = read_state(feed.source(), state.topic()).await?;
         let mut overtaken = last.as_ref().and_then(|mark| mark.overtaken);
@@ -164,14 +163,14 @@ impl Materialiser {
             present,
             state,
             overtaken,
-            // What came before the start may not have had its checkpoint yet.
+            // Records before the start may have no checkpoint yet.
             since_checkpoint: 1,
             last_look: now,
             last_checkpoint: now,
             last_resync: None,
         };
         if is_overtaken {
-            // All routers learn of it, and the log has a beginning again.
+            // All routers learn of it, and the log has a checkpoint again.
             materialiser.commit(Vec::new()).await?;
             materialiser.checkpoint_log().await;
         }
@@ -183,7 +182,7 @@ impl Materialiser {
         self.state.advance(StateProgress { to: self.follower.place().offset, overtaken: self.overtaken });
     }
 
-    /// Materialises until something fails; who goes on stands anew.
+    /// Materialises until something fails; `stand` begins anew.
     pub async fn run(mut self) -> Result<(), StateError> {
         let mut tail = self.feed.watch();
         loop {
@@ -202,7 +201,7 @@ impl Materialiser {
         }
     }
 
-    /// Commits what there is, several chunks together; whether there was any.
+    /// Commits the available chunks, several together; `true` if there were any.
     async fn step(&mut self) -> Result<bool, StateError> {
         let mut group = Group::default();
         let mut any = false;
@@ -245,7 +244,7 @@ impl Materialiser {
             }
             let change = event.change()?;
             let key = hash128(change.key.as_bytes());
-            // An overtaken state differs; its provider is told to reopen.
+            // An overtaken state differs anyway: its provider must reopen.
             if self.overtaken.is_none()
                 && group.differing.is_none()
                 && !self.fits(key, event, &change, &group.records).await?
@@ -266,8 +265,8 @@ impl Materialiser {
         Ok(())
     }
 
-    /// Whether an event's `before` is what the state holds. An image in another schema is resolved into the
-    /// event's first.
+    /// Whether an event's `before` is what the state holds. An image in another schema is first resolved into the
+    /// event's.
     async fn fits(
         &self,
         key: u128,
@@ -312,7 +311,7 @@ impl Materialiser {
         }
     }
 
-    /// Commits images and the checkpoint after them; where each record stands.
+    /// Commits images and the checkpoint after them; returns each record's offset.
     async fn commit(&self, records: Vec<Record>) -> Result<Vec<Offset>, StateError> {
         let partition = self.feed.source().partition;
         let log_checkpoint = self.follower.fold().checkpoint;
@@ -320,7 +319,7 @@ impl Materialiser {
         let end = records::checkpoint(&mark);
         let mut records = records.into_iter().chain(std::iter::once(end)).peekable();
         let mut offsets = Vec::new();
-        // Only the last batch of a chunk carries the checkpoint: what was written before it repeats harmlessly.
+        // Only the last batch carries the checkpoint: earlier batches may repeat without harm.
         while records.peek().is_some() {
             let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
@@ -358,7 +357,7 @@ impl Materialiser {
         }
     }
 
-    /// A checkpoint in the log is a help to readers: a failure costs only time, a repeat says the same.
+    /// A checkpoint in the log only helps readers: a failure costs time, and a repeat says the same.
     async fn checkpoint_log(&mut self) {
         let source = self.feed.source();
         let record = marks::record(Kind::Checkpoint, &self.checkpoint().encode());

@@ -1,6 +1,6 @@
 //! The records of a state topic: images, tombstones, checkpoints.
 //!
-//! Owns their shape. A checkpoint has the type that it has in the log, and the key 0xFF, which no text has.
+//! Owns their shape. A checkpoint has the same type as in the log, and the key 0xFF, which is no text.
 
 use schemas::change::{Change, ChangeCodec, Op};
 use schemas::framing;
@@ -21,8 +21,8 @@ pub struct StateMark {
     pub checkpoint: Checkpoint,
     /// The log's own checkpoint record that readers fold from.
     pub log_checkpoint: Offset,
-    /// The log lost events before this offset that the state had not: until an opening from there on has counted,
-    /// images may be old ones.
+    /// Before this offset the log lost events that the state lacks: until an opening at or after it has counted, images
+    /// may be old.
     pub overtaken: Option<Offset>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn checkpoint(mark: &StateMark) -> Record {
     Record { key: Some(vec![CHECKPOINT_KEY]), value, headers }
 }
 
-/// What a checkpoint says, if that is what the record is.
+/// A checkpoint's contents; `None` for any other record.
 pub(super) fn read_checkpoint(record: &Record) -> Option<StateMark> {
     if record.key.as_deref() != Some(&[CHECKPOINT_KEY]) {
         return None;
@@ -60,7 +60,7 @@ pub(super) fn read_checkpoint(record: &Record) -> Option<StateMark> {
     Some(StateMark { checkpoint: Checkpoint::decode(datum).ok()?, log_checkpoint, overtaken })
 }
 
-/// The log offset whose image a record is.
+/// The log offset that an image is from.
 pub(super) fn log_offset(record: &Record) -> Option<Offset> {
     record.header_text(LOG_OFFSET_HEADER)?.parse().ok().map(Offset::new)
 }

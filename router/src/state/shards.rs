@@ -1,7 +1,7 @@
-//! Who writes which part of the state: a fixed number of shards, each with one fenced writer, held by one router.
+//! Which router writes which part of the state: a fixed number of shards, each with one fenced writer.
 //!
-//! Owns when tenures begin and end. A tenure begins by fencing whoever held the shard before, and ends with its first failed commit or
-//! when the lease gives the shard to another. Fencing gives safety; who holds a shard is only liveness.
+//! Owns when tenures begin and end. A tenure begins by fencing the previous holder, and ends with its first failed
+//! commit or if the lease gives the shard to another router. Fencing gives safety; the choice of holder only liveness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::lease::service::Lease;
 
 /// Each has a transactional id of its own; fixed, so that ids do not grow with channels.
 const SHARDS: usize = 8;
-/// The lease is looked at again at least so often: a holder's silence is told by nobody.
+/// The lease is checked at least this often: no event reports that a holder is silent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The shards of a router; clones share them.
@@ -31,7 +31,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Takes what the lease gives, and gives up what it takes, until `tasks` stop.
+    /// Takes and gives up shards as the lease decides, until `tasks` stop.
     pub fn start(log: Arc<dyn Log>, lease: Lease, tasks: &Tasks) -> Self {
         let tenures = Arc::new((0..SHARDS).map(|_| watch::Sender::new(None)).collect());
         let shards = Self { log, lease, tenures };
@@ -114,7 +114,7 @@ impl Shards {
             match ended {
                 Ok(()) => {
                     retry.reset();
-                    // The holder is gone right after its tenure: a new one is waited for.
+                    // The holder changes right after its tenure ends: waits for that.
                     let left =
                         |now: &Option<Arc<Tenure>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &tenure));
                     if holder.wait_for(left).await.is_err() {

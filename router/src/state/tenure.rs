@@ -1,6 +1,6 @@
-//! One holding of one shard, and how far a partition's state has got.
+//! A router's time with one shard, and how far a partition's state has got.
 //!
-//! Owns the fenced writer for as long as it is good: a failed commit ends the tenure.
+//! Owns the fenced writer for as long as it is valid: a failed commit ends the tenure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::records::{self, StateMark};
 
 const READ_BYTES: usize = 64 * 1024;
 
-/// One holding of one shard.
+/// A router's time with one shard.
 pub struct Tenure {
     writer: Mutex<Box<dyn FencedWriter>>,
     over: watch::Sender<bool>,
@@ -44,7 +44,7 @@ impl Tenure {
     }
 
     pub(super) async fn until_over(&self) {
-        // The sender lives as long as we do.
+        // `self` holds the sender.
         drop(self.over.subscribe().wait_for(|over| *over).await);
     }
 }
@@ -62,7 +62,7 @@ pub struct StateWatch {
 pub struct StateProgress {
     /// The first log offset that it does not include; it may include more than we know.
     pub to: Offset,
-    /// The log lost events before this offset that the state had not; see [`StateMark::overtaken`].
+    /// Before this offset the log lost events that the state lacks; see [`StateMark::overtaken`].
     pub overtaken: Option<Offset>,
 }
 
@@ -81,7 +81,7 @@ impl StateWatch {
         *self.progress.borrow()
     }
 
-    /// What was committed last, or before: older news changes nothing.
+    /// Takes the progress of a commit; an older one changes nothing.
     pub fn advance(&self, news: StateProgress) {
         self.progress.send_if_modified(|progress| {
             let is_news = news.to >= progress.to && news != *progress;
@@ -92,10 +92,10 @@ impl StateWatch {
         });
     }
 
-    /// The last committed checkpoint, whoever wrote it.
+    /// The last committed checkpoint, of any router.
     pub async fn look(&self, log: &dyn Log) -> Result<Option<StateMark>, ReadError> {
         let bounds = log.bounds(&self.topic, self.partition).await?;
-        // It ends its transaction: only the marker comes after it, unless compaction has torn gaps.
+        // It ends its transaction: only the marker comes after it, unless compaction has left gaps.
         let mut back = 4;
         loop {
             let begin = bounds.first.max(Offset::new(bounds.next.get().saturating_sub(back)));

@@ -1,13 +1,13 @@
-//! The way to one value inside a datum: a field, or a field of a field, through unions with null.
+//! The path to one value inside a datum: a field, or a field of a field, through unions with null.
 //!
-//! Owns finding it in bytes, reading no more than what stands before it. What the value means is its reader's.
+//! Owns the search in bytes. It reads only what is before the value, and never interprets the value.
 
 use super::binary::{Cursor, DatumError};
 use super::layout::{Layout, Node, NodeId, Walk};
 use super::located::Located;
 use super::schema::AvroSchema;
 
-/// The way to a value of one schema.
+/// The path to a value in datums of one schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     schema: AvroSchema,
@@ -19,25 +19,25 @@ pub struct Access {
 /// How a field's value is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
-    /// As it stands.
+    /// Directly.
     Plain,
     /// There is never a value.
     Null,
-    /// By a branch's index; that of null, where there is one.
+    /// After a branch's index; `null` is the index of null, if it is a branch.
     Union { null: Option<usize> },
 }
 
 /// From a record to one of its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Hop {
-    /// What stands before it.
+    /// The fields before it.
     before: Vec<NodeId>,
     entry: Entry,
 }
 
 impl Access {
-    /// The way by the indexes of fields, outermost first; none where the schema has no such fields, or where a union is
-    /// in the way that has more than null and one record.
+    /// The path by the indexes of fields, outermost first. `None` where the schema has no such fields, or where the
+    /// path leads through a union of more than null and one record.
     pub fn new(schema: &AvroSchema, path: &[usize]) -> Option<Self> {
         let layout = schema.layout();
         let (top, rest) = path.split_first()?;
@@ -54,12 +54,13 @@ impl Access {
         Some(Self { schema: schema.clone(), top: *top, entry, hops })
     }
 
-    /// The top-level field that it begins in.
+    /// The index of the top-level field that it begins in.
     pub const fn top(&self) -> usize {
         self.top
     }
 
-    /// The value's offset in a datum of the schema, behind its union's index; none where null stands there or on the way.
+    /// A cursor at the value in a datum of the schema, after its union's index. `None` where it, or a record around it,
+    /// is null.
     pub fn find<'a>(&self, located: Located<'a>) -> Result<Option<Cursor<'a>>, DatumError> {
         let field =
             located.field(self.top).ok_or(DatumError::Invalid { at: 0, what: "a field is missing" })?;
@@ -92,7 +93,7 @@ impl Entry {
         }
     }
 
-    /// Whether there is a value.
+    /// Moves to the value; `false` where there is none.
     fn enter(self, cursor: &mut Cursor<'_>) -> Result<bool, DatumError> {
         match self {
             Self::Plain => Ok(true),
@@ -105,7 +106,7 @@ impl Entry {
     }
 }
 
-/// The value itself, or the one branch beside null.
+/// The node itself, or the only branch other than null.
 fn inside(layout: &Layout, id: NodeId) -> Option<NodeId> {
     let Node::Union(branches) = layout.node(id) else { return Some(id) };
     let mut others = branches.iter().filter(|branch| *layout.node(**branch) != Node::Null);

@@ -1,10 +1,10 @@
-//! What of a type in a schema's text decides its values and their bytes.
+//! The part of a type, in a schema's text, that decides its values and their bytes.
 //!
-//! Owns which attributes do not. Names count, and in which order fields stand.
+//! Owns the list of attributes that do not. Names and the order of fields do.
 
 use serde_json::{Map, Value as Json};
 
-/// A type without what changes no byte, and with plain names plainly.
+/// A type without the attributes that change no byte. `{"type": "string"}` becomes `"string"`.
 pub fn bare(kind: &Json) -> Json {
     match kind {
         Json::Array(items) => items.iter().map(bare).collect(),

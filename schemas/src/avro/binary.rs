@@ -43,7 +43,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// A position within a datum; behind its end nothing can be read.
+    /// A position within a datum; a position past its end becomes the end.
     pub const fn starting_at(bytes: &'a [u8], at: usize) -> Self {
         let at = if at < bytes.len() { at } else { bytes.len() };
         Self { bytes, at }
@@ -107,7 +107,7 @@ impl<'a> Cursor<'a> {
             .map_err(|_| DatumError::Invalid { at: start, what: "an int is beyond 32 bits" })
     }
 
-    /// A length that does not go below zero.
+    /// A length, which must not be negative.
     pub fn length(&mut self) -> Result<usize, DatumError> {
         let start = self.at;
         usize::try_from(self.long()?)
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
             .map_err(|_| DatumError::Invalid { at: start, what: "a string is not UTF-8" })
     }
 
-    /// Nothing may be left.
+    /// Fails if bytes are left.
     pub fn end(&self) -> Result<(), DatumError> {
         match self.left() {
             0 => Ok(()),

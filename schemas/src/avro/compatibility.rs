@@ -1,18 +1,18 @@
 //! Whether a reader's schema can read everything that a writer's schema writes.
 //!
-//! Owns the compatibility levels of the registry. apache-avro decides each pair; only its `Full` counts, for it
-//! calls pairs partially compatible that are not.
+//! Owns the compatibility levels of the registry. apache-avro decides each pair. Only its `Full` counts, because it
+//! calls some incompatible pairs partially compatible.
 
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use serde::{Deserialize, Serialize};
 
 use super::schema::AvroSchema;
 
-/// Confluent's compatibility levels, without the transitive ones' names for the last version only.
+/// Confluent's compatibility levels. Only the transitive ones look further back than the last version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Level {
-    /// Anything goes.
+    /// Any schema may follow.
     None,
     /// The new schema reads what the last one wrote.
     #[default]
@@ -23,9 +23,9 @@ pub enum Level {
     Forward,
     /// Every earlier schema reads what the new one writes.
     ForwardTransitive,
-    /// Both ways with the last one.
+    /// `Backward` and `Forward`.
     Full,
-    /// Both ways with every earlier one.
+    /// `BackwardTransitive` and `ForwardTransitive`.
     FullTransitive,
 }
 

@@ -1,6 +1,6 @@
 //! Container file framing (Avro specification, Object Container Files) over bytes that already are datums.
 //!
-//! Owns header, blocks and sync marker, both ways; the reading side is incremental and bounded. It neither
+//! Owns header, blocks and sync marker, for writing and reading; reading is incremental and bounded. It neither
 //! builds nor reads values. On the wire the codec is always `null`: the connection may compress.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ const CODEC_KEY: &str = "avro.codec";
 /// The 16 bytes after each block.
 pub type Sync = [u8; 16];
 
-/// A container file that is damaged, or not one that we read.
+/// Why a container file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerError {
     /// Not a container file at all.
@@ -38,7 +38,7 @@ pub enum ContainerError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A block's count or size cannot be.
+    /// A block's count, size or sync marker is wrong.
     #[error("block {block} of the container is damaged: {what}")]
     Block {
         /// Counted from 0.
@@ -117,7 +117,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The header, once it is there.
+    /// The header, once it has arrived.
     pub fn header(&mut self) -> Result<Option<&Header>, ContainerError> {
         if self.header.is_none() {
             match parse_header(&self.buffer)? {
@@ -137,7 +137,7 @@ impl Decoder {
         Ok(self.header.as_ref())
     }
 
-    /// The next whole block, once it is there.
+    /// The next whole block, once it has arrived.
     pub fn block(&mut self) -> Result<Option<Block>, ContainerError> {
         let Some(sync) = self.header()?.map(|h| h.sync) else { return Ok(None) };
         let parsed = parse_block(&self.buffer, &sync, self.blocks)?;
@@ -148,7 +148,7 @@ impl Decoder {
         }))
     }
 
-    /// The bytes have ended: nothing may be left over.
+    /// To be called at the end of the bytes. Fails if the header or a block is incomplete.
     pub fn finish(&self) -> Result<(), ContainerError> {
         match (&self.header, self.buffer.is_empty()) {
             (None, _) => Err(ContainerError::Truncated("its header")),

@@ -10,10 +10,10 @@ use serde_json::{Map, Number, Value as Json};
 use super::binary::DatumError;
 use super::schema::AvroSchema;
 
-/// Bytes of the longest decimal that is written as digits: more than a database's number holds, and the way to digits grows
-/// with their square.
+/// Bytes of the longest decimal that is written as digits. A database's number holds fewer; the time to convert bytes
+/// to digits grows with their square.
 const LONGEST_DECIMAL: usize = 6_800;
-/// Digits behind a decimal's point.
+/// The most digits after a decimal's point.
 const MOST_DECIMALS: usize = 16_384;
 
 /// A datum of the schema as a decoded value.
@@ -26,7 +26,7 @@ pub fn decode(schema: &AvroSchema, datum: &[u8]) -> Result<Value, DatumError> {
         .map_err(|_| DatumError::Invalid { at: 0, what: "the datum is outside its logical type" })
 }
 
-/// A decoded value as plain JSON. Fields are named by `name`, given the schema's field name.
+/// A decoded value as plain JSON. `name` gives the JSON's name for a field of the schema.
 pub fn render(schema: &Schema, value: &Value, name: &dyn Fn(&str) -> String) -> Json {
     match value {
         Value::Null => Json::Null,
@@ -69,7 +69,7 @@ pub fn render(schema: &Schema, value: &Value, name: &dyn Fn(&str) -> String) -> 
     }
 }
 
-/// What its logical type has no text for is the plain number that was stored: nothing else may look like null.
+/// A value that has no text in its logical type is rendered as it was stored: only null may look like null.
 fn render_logical(schema: &Schema, value: &Value) -> Json {
     if let Some(text) = logical_text(schema, value) {
         return Json::String(text);
@@ -90,8 +90,8 @@ fn render_logical(schema: &Schema, value: &Value) -> Json {
     }
 }
 
-/// A value of a logical type as people write it; `None` where it has no such text: a day that no calendar has, a decimal
-/// of more than [`LONGEST_DECIMAL`] bytes.
+/// A value of a logical type as people write it; `None` where it has no text, as for a day outside the calendar, or a
+/// decimal of more than [`LONGEST_DECIMAL`] bytes.
 pub(super) fn logical_text(schema: &Schema, value: &Value) -> Option<String> {
     match value {
         Value::Date(days) => {
@@ -113,7 +113,7 @@ pub(super) fn logical_text(schema: &Schema, value: &Value) -> Option<String> {
     }
 }
 
-/// JSON has no number for these.
+/// NaN and the infinities become texts: JSON has no numbers for them.
 fn render_float(number: f64) -> Json {
     let text = match number {
         n if n.is_nan() => "NaN",
@@ -123,7 +123,7 @@ fn render_float(number: f64) -> Json {
     Number::from_f64(number).map_or_else(|| Json::String(text.to_owned()), Json::Number)
 }
 
-/// A decimal's text from its unscaled big-endian two's complement; `None` past the longest.
+/// A decimal's text from its unscaled big-endian two's complement; `None` past the limits.
 fn decimal_text(bytes: &[u8], scale: usize) -> Option<String> {
     if bytes.len() > LONGEST_DECIMAL || scale > MOST_DECIMALS {
         return None;

@@ -1,6 +1,6 @@
 //! A schema as a flat table of nodes, to walk a datum's bytes without building values.
 //!
-//! Owns validation of a datum and the extent of its parts. Never allocates for what a datum claims.
+//! Owns validation of a datum and the extent of its parts. Never allocates by a size that a datum claims.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -26,9 +26,9 @@ pub(super) enum Node {
     String,
     /// Text that is a UUID.
     UuidText,
-    /// Sixteen bytes, counted.
+    /// Sixteen bytes, after their length.
     UuidBytes,
-    /// A number as bytes: at least one, for no number has none.
+    /// A number as bytes, at least one.
     Decimal,
     /// A number and its scale, in bytes.
     BigDecimal,
@@ -49,9 +49,9 @@ pub(super) enum Quick {
     Boolean,
     Raw(usize),
     Enum(u64),
-    /// A union of two with null, whose index is given, and text.
+    /// A union of null and text, with the index of null.
     OptionalText(u8),
-    /// The same with a whole number.
+    /// A union of null and a long, with the index of null.
     OptionalLong(u8),
     OptionalInt(u8),
     Other(NodeId),
@@ -87,7 +87,7 @@ impl Layout {
         Walk::of(self).skip(cursor, self.root, 0)
     }
 
-    /// Where each top-level field of a record datum lies. A schema that is no record has one part: all of it.
+    /// The range of each top-level field of a record's datum. The datum of another schema is one range.
     pub fn fields(&self, bytes: &[u8]) -> Result<Vec<Range<usize>>, DatumError> {
         let mut cursor = Cursor::new(bytes);
         let ends = self.pass(&mut cursor)?;

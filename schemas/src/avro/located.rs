@@ -1,7 +1,7 @@
-//! Where the fields of a record datum lie: found once for each image, used by all who judge it.
+//! Where the fields of a record's datum lie: found once for each image, and used by every scope that judges it.
 //!
-//! Owns the quick walk over the fields that most registers have. What it does not know, and whatever is wrong, it leaves to
-//! the layout's own walk, which says where and why. It checks everything that the other one checks.
+//! Owns the quick walk over the types of fields that most registers have. It leaves other types, and every error, to
+//! the layout's own walk, which says where and why. It checks all that the layout's walk checks.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ pub struct Located<'a> {
 }
 
 impl Ends {
-    /// Finds the fields of a datum and checks all of it; what was found before is forgotten.
+    /// Finds the fields of a datum and checks all of it. Replaces what was found before.
     #[inline]
     pub fn locate<'a>(&'a mut self, layout: &Layout, bytes: &'a [u8]) -> Result<Located<'a>, DatumError> {
         let mut cursor = Cursor::new(bytes);
@@ -37,7 +37,7 @@ impl Ends {
         Ok(Located { bytes, ends: &self.0 })
     }
 
-    /// The same for a datum that others may follow: moves past it.
+    /// Like `locate`, for a datum that others may follow: moves past it.
     #[inline]
     pub fn pass(&mut self, layout: &Layout, cursor: &mut Cursor<'_>) -> Result<(), DatumError> {
         let start = cursor.at();
@@ -53,7 +53,7 @@ impl Ends {
         Ok(())
     }
 
-    /// The same bytes again, found before. Of other bytes the fields lie elsewhere.
+    /// The datum again. `bytes` must be those that were located: in other bytes the fields lie elsewhere.
     #[inline]
     pub fn of<'a>(&'a self, bytes: &'a [u8]) -> Located<'a> {
         Located { bytes, ends: &self.0 }
@@ -81,7 +81,7 @@ impl<'a> Located<'a> {
         self.fields(index, index)
     }
 
-    /// The bytes of some fields that follow one another, the last one included.
+    /// The bytes of adjacent fields, the last one included.
     #[inline]
     pub fn fields(self, first: usize, last: usize) -> Option<&'a [u8]> {
         let start = match first.checked_sub(1) {
@@ -97,7 +97,7 @@ impl<'a> Located<'a> {
     }
 }
 
-/// The datum's length, where it is right and all its fields were found.
+/// The datum's length, where it is valid and all its fields were found.
 fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
     let mut walk = Walk::of(layout);
     let mut at = 0;
@@ -190,7 +190,7 @@ fn counted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     (end <= bytes.len()).then_some((start, end))
 }
 
-/// `between`: the bytes between this text and one that the field before is, if lengths are of one byte.
+/// `between`: the number of bytes between this text and a text in the field before, if lengths take one byte.
 #[inline]
 fn text(texts: &mut Texts<'_>, bytes: &[u8], at: usize, between: usize) -> Option<usize> {
     let (start, end) = counted(bytes, at)?;
@@ -267,7 +267,7 @@ mod tests {
                     }
                     prop_assert_eq!(located.fields(0, fields.len() - 1), Some(bytes.as_slice()));
                     prop_assert_eq!(located.field(fields.len()), None);
-                    // And it was the quick walk that did it.
+                    // The quick walk found them.
                     prop_assert_eq!(quick(schema.layout(), &bytes, &mut Vec::new()), Some(bytes.len()));
                 }
             }

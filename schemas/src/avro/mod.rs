@@ -1,7 +1,7 @@
 //! Avro as the contract needs it: schemas that were checked, datums that can be walked, container blocks.
 //!
-//! apache-avro parses schemas and reads values; what stands here is what it does not give: a walk over bytes
-//! without values, container framing of bytes, strictness where it is lenient, and derived schemas.
+//! apache-avro parses schemas and reads values. This room adds what it lacks: a walk over bytes without values,
+//! container framing of bytes, strictness where it is lenient, and derived schemas.
 
 pub mod access;
 pub mod bare;

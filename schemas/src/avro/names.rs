@@ -1,9 +1,9 @@
 //! Column names of any script as Avro names: injective, stable, and readable back.
 //!
-//! Owns the mapping both ways. Letters and digits of ASCII and `_` stand for themselves; every other
-//! character is `_u<HEX>_`, and so is a `_` that would look like the beginning of one.
+//! Owns the mapping both ways. ASCII letters, digits and `_` stay. Every other character becomes `_u<HEX>_`,
+//! and so do a digit at the beginning and a `_` before a `u`.
 
-/// The Avro name of a column. Distinct columns have distinct names; an Avro name without `_u` is its own.
+/// The Avro name of a column. Distinct columns have distinct names; an Avro name without `_u` stays as it is.
 pub fn field_name(column: &str) -> String {
     let mut name = String::with_capacity(column.len());
     let mut rest = column.chars().peekable();

@@ -1,7 +1,7 @@
-//! Values of an older schema in a newer one (Avro specification, Schema Resolution), with aliases.
+//! Resolves values of an older schema to a newer one (Avro specification, Schema Resolution), with aliases.
 //!
-//! Owns two things that apache-avro 0.22 gets wrong when it resolves values: field aliases, for which it would give the field's
-//! default instead, silently, and decimals, which it refuses when they are written in fewer bytes than their precision may need.
+//! Owns two corrections of apache-avro 0.22. When it resolves values, it ignores field aliases and silently gives the
+//! field's default. It also refuses decimals that are written in fewer bytes than their precision may need.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
 //! Records of one schema as records of a newer one, over bytes: fields are copied to their new positions, wrapped where they
 //! became optional, and filled where they are new.
 //!
-//! Owns the plan, made once for two schemas. What it does not see through it leaves to `resolution`, which does the same over
-//! values; where it makes a plan, both give the same.
+//! Owns the plan, which is made once for two schemas. It leaves difficult schemas to `resolution`, which resolves
+//! values. Where there is a plan, both give equal records.
 
 use apache_avro::schema::RecordField;
 use serde_json::Value as Json;
@@ -12,22 +12,22 @@ use super::binary::{Cursor, DatumError, put_bytes, put_long, put_string};
 use super::located::Located;
 use super::schema::{AvroSchema, PRIMITIVES};
 
-/// How records of one schema become records of another.
+/// A plan that makes records of one schema records of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolver {
-    /// By the reader's fields, in order.
+    /// One for each field of the reader, in order.
     fields: Vec<Source>,
 }
 
-/// Where a field of the reader's comes from.
+/// Where a field of the reader comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    /// A field of the writer's, as it is, behind these bytes: a branch where it became optional.
+    /// A field of the writer, unchanged, after these bytes: the index of its branch, where it became optional.
     Copy {
         field: usize,
         behind: Vec<u8>,
     },
-    /// A union of the writer's, its branches by their indexes in the reader's.
+    /// A union of the writer: for each branch, the bytes of its index in the reader's union.
     Branches {
         field: usize,
         branches: Vec<Vec<u8>>,
@@ -36,7 +36,7 @@ enum Source {
 }
 
 impl Resolver {
-    /// The plan for two record schemas; none where it takes values to resolve one into the other.
+    /// The plan for two record schemas; `None` where only decoded values can be resolved.
     pub fn new(writer: &AvroSchema, reader: &AvroSchema) -> Option<Self> {
         let from = writer.record().ok()?;
         let to = reader.record().ok()?;
@@ -74,8 +74,8 @@ impl Resolver {
     }
 }
 
-/// The writer's field that a reader's field stands for, by its name or by an alias: `Some(None)` where it is new, none where
-/// that is not plain.
+/// The writer's field for a reader's field, by its name or by an alias: `Some(None)` where the field is new, `None`
+/// where that is not clear.
 fn origin(field: &RecordField, written: &[RecordField], reader: &[RecordField]) -> Option<Option<usize>> {
     if let Some(index) = written.iter().position(|one| one.name == field.name) {
         return Some(Some(index));
@@ -86,7 +86,7 @@ fn origin(field: &RecordField, written: &[RecordField], reader: &[RecordField]) 
     match (aliased.next(), aliased.next()) {
         (None, _) => Some(None),
         (Some((index, one)), None) => {
-            // The first of the reader's fields with that alias has it.
+            // The first of the reader's fields with this alias gets the value.
             let first = reader.iter().find(|other| other.aliases.contains(&one.name))?;
             (first.name == field.name).then_some(Some(index))
         }
@@ -114,19 +114,19 @@ fn source(field: usize, writer: &Json, reader: &Json) -> Option<Source> {
     }
 }
 
-/// Whether the bytes of a value are those of the same value in the other type.
+/// Whether a value has the same bytes in both types.
 fn is_copied(writer: &Json, reader: &Json) -> bool {
     is_same(writer, reader) || (writer == "int" && reader == "long")
 }
 
-/// Whether two types are one and the same, all of it said here.
+/// Whether two types are equal, and refer to no name that is defined elsewhere.
 fn is_same(one: &Json, other: &Json) -> bool {
     let one = bare(one);
     let other = bare(other);
     one == other && is_whole(&one, &mut Vec::new())
 }
 
-/// Whether a type refers to no name that it does not define itself, before it does.
+/// Whether a type refers only to names that it has itself defined before.
 fn is_whole(kind: &Json, names: &mut Vec<String>) -> bool {
     match kind {
         Json::String(name) => PRIMITIVES.contains(&name.as_str()) || names.contains(name),
@@ -151,7 +151,7 @@ fn is_whole(kind: &Json, names: &mut Vec<String>) -> bool {
     }
 }
 
-/// A default's bytes; of a union it is one of the first branch.
+/// A default's bytes; a union's default is a value of its first branch. `None` where that is not plain.
 fn filled(kind: &Json, default: &Json) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let kind = match kind {
@@ -190,7 +190,7 @@ mod tests {
         AvroSchema::parse(&format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#)).unwrap()
     }
 
-    /// What a plan gives; none where there is no plan.
+    /// The record that a plan gives; `None` where there is no plan.
     fn resolved(old: &AvroSchema, new: &AvroSchema, datum: &[u8]) -> Option<Vec<u8>> {
         let mut ends = Ends::default();
         let mut out = Vec::new();

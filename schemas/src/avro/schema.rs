@@ -14,7 +14,7 @@ use super::layout::Layout;
 use crate::ids::Fingerprint;
 use crate::limits;
 
-/// Why a text is not a schema for us.
+/// Why a text is not taken as a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     /// Longer than any register's schema needs to be.
@@ -23,7 +23,7 @@ pub enum SchemaError {
         /// Bytes of its text.
         length: usize,
     },
-    /// Nested deeper than the parsers of our readers bear.
+    /// Nested deeper than our readers' parsers can take.
     #[error("the schema is nested deeper than {} levels", limits::MAX_SCHEMA_DEPTH)]
     TooDeep,
     #[error("the schema is not JSON: {0}")]
@@ -54,7 +54,7 @@ struct Inner {
     fingerprint: Fingerprint,
 }
 
-/// The schemas that somebody holds, by fingerprint: one text is parsed and kept once, however many agreements come to it.
+/// The schemas in use, by fingerprint: one text is parsed and kept once, however many agreements use it.
 struct Held(Mutex<BTreeMap<Fingerprint, Weak<Inner>>>);
 
 static HELD: Held = Held(Mutex::new(BTreeMap::new()));
@@ -67,7 +67,7 @@ impl Held {
 
     fn keep(&self, inner: &Arc<Inner>) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked through each time that their number is a power of two: what nobody holds any more goes.
+        // Each time that their number is a power of two, those that are not in use any more are removed.
         if held.len().is_power_of_two() {
             held.retain(|_, known| known.strong_count() > 0);
         }
@@ -135,8 +135,8 @@ impl AvroSchema {
         Ok(RecordView { name: record.name.to_string(), record, fields: fields.map_or(&[], Vec::as_slice) })
     }
 
-    /// A record schema with this one's name and the given fields (JSON objects, in order). Types that were
-    /// defined in a field left out are defined again where they are first used.
+    /// A record schema with the given name and fields (JSON objects, in order). Types that were defined in a
+    /// field left out are defined again where they are first used.
     pub fn with_fields(&self, name: &str, fields: Vec<Value>) -> Result<Self, SchemaError> {
         let mut definitions = HashMap::new();
         collect_definitions(&self.0.json, None, &mut definitions);

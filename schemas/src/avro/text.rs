@@ -1,6 +1,6 @@
-//! A row's values as text: what a database is given, and what two copies of a row are compared by.
+//! A row's values as text, for databases, and for the comparison of two copies of a row.
 //!
-//! Owns the spelling of each type, and the one spelling among those that a column may give back.
+//! Owns the spelling of each type, and the canonical spelling of those that a column may return.
 
 use apache_avro::Schema;
 use apache_avro::types::Value;
@@ -25,8 +25,8 @@ pub fn texts(derived: &AvroSchema, image: &[u8]) -> Result<Vec<Option<String>>, 
     values.map(|(field, (_, value))| text(&field.schema, value)).collect()
 }
 
-/// The one spelling of a field's value, from any that a column of its type may give back. A value that is none of the
-/// type's stays as it is.
+/// The canonical spelling of a field's value, from any that a column of its type may return. A text that is no value of
+/// the type stays as it is.
 pub fn spelt(schema: &Schema, text: String) -> String {
     let again = match schema {
         Schema::Union(union) => {
@@ -52,7 +52,7 @@ pub fn spelt(schema: &Schema, text: String) -> String {
     again.unwrap_or(text)
 }
 
-/// Columns of databases hold microseconds; a half goes to the even one, as PostgreSQL has it.
+/// Columns of databases hold microseconds; a half is rounded to the even number, as in PostgreSQL.
 fn micros(text: &str) -> Option<String> {
     let at: Timestamp = text.parse().ok()?;
     let round = TimestampRound::new().smallest(Unit::Microsecond).mode(RoundMode::HalfEven);

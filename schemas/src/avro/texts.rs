@@ -1,9 +1,9 @@
-//! Whether the texts of a datum are UTF-8: those that lie side by side are checked as one, sixteen bytes at a time.
+//! Checks that the texts of a datum are UTF-8. Neighbours are checked as one text, sixteen bytes at a time.
 //!
-//! Owns the check of texts of letters of one and two bytes, which are nearly all that registers have. What it does not know, it
-//! asks the standard library; it says nothing is UTF-8 that is not.
+//! Owns the check of texts whose letters have one or two bytes, as nearly all texts of registers have. The standard
+//! library checks the others. No text passes that is not UTF-8.
 
-/// The texts of one datum, in their order. Those behind the last gap are still to be checked.
+/// The texts of one datum, in their order. Those after the last gap are not checked yet.
 #[derive(Debug)]
 pub(super) struct Texts<'a> {
     bytes: &'a [u8],
@@ -11,32 +11,32 @@ pub(super) struct Texts<'a> {
     to: usize,
 }
 
-/// Beside how many bytes the same is done at once: a register of every processor that this is built for.
+/// How many bytes are checked at once: they fit a register of every processor that this is built for.
 const LANES: usize = 16;
 
 type Lanes = [u8; LANES];
 
 /// What was seen of a text so far, by the offset modulo sixteen.
 struct Seen {
-    /// The greatest byte: from 0xe0 on a letter has more than two.
+    /// The greatest byte: 0xe0 and above begin letters of more than two bytes.
     most: Lanes,
-    /// The least byte counted from 0xc0: 0xc0 and 0xc1 begin no letter.
+    /// The least byte, counted from 0xc0: 0xc0 and 0xc1 begin no letter.
     least: Lanes,
-    /// Not 0 where a byte goes on with a letter that none has begun, or the reverse.
+    /// Not 0 where a byte continues a letter that no byte has begun, or the reverse.
     odd: Lanes,
 }
 
 impl<'a> Texts<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        // As if one ended where the datum begins: a length stands before every text.
+        // As if a text ended where the datum begins. No text begins there: each has its length before it.
         Self { bytes, from: 1, to: 0 }
     }
 
-    /// One more text, whose length ends where it starts. `between` is how many bytes there are between it and the text before
-    /// it, if these are neighbours; they must be below 0x80 then. No when a text before it is not UTF-8.
+    /// Adds a text, whose length ends where it starts. `between` is the number of bytes between it and the text before
+    /// it, if these are neighbours; the bytes must then be below 0x80. `false` when a text before it is not UTF-8.
     #[inline]
     pub(super) fn add(&mut self, start: usize, end: usize, between: usize) -> bool {
-        // A byte below 0x80 ends no letter and begins none of several bytes: both texts are UTF-8 if the whole is.
+        // A byte below 0x80 is no part of a letter of several bytes: both texts are UTF-8 if the whole is.
         let is_neighbour = start.wrapping_sub(self.to) == between;
         let are_right = is_neighbour || self.are_right();
         if !is_neighbour {
@@ -46,7 +46,7 @@ impl<'a> Texts<'a> {
         are_right
     }
 
-    /// Whether all that were not checked yet are UTF-8.
+    /// Whether all texts that were not checked yet are UTF-8.
     #[inline]
     pub(super) fn are_right(&self) -> bool {
         is_right(self.bytes, self.from, self.to)
@@ -72,14 +72,14 @@ fn is_utf8(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok()
 }
 
-/// `before` is the same one byte earlier.
+/// `before` begins and ends one byte before `text`.
 #[inline]
 fn is_of_short_letters(text: &[u8], before: &[u8]) -> bool {
     let mut seen = Seen { most: [0; LANES], least: [u8::MAX; LANES], odd: [0; LANES] };
     for (block, before) in text.as_chunks().0.iter().zip(before.as_chunks().0) {
         seen.add(block, before);
     }
-    // What is left, with some that were seen.
+    // The remaining bytes, with some that were seen before.
     if let (Some(block), Some(before)) = (text.last_chunk(), before.last_chunk()) {
         seen.add(block, before);
     }
@@ -87,7 +87,7 @@ fn is_of_short_letters(text: &[u8], before: &[u8]) -> bool {
 }
 
 impl Seen {
-    // Called, the lanes would go through memory.
+    // As a call, it would pass the lanes through memory.
     #[inline(always)]
     fn add(&mut self, block: &Lanes, before: &Lanes) {
         self.most = by_lane(&self.most, block, u8::max);
@@ -112,7 +112,7 @@ fn by_lane(left: &Lanes, right: &Lanes, of: impl Fn(u8, u8) -> u8) -> Lanes {
     lanes
 }
 
-/// All bits or none: what a processor's comparison of lanes gives.
+/// All bits or none, as a processor's comparison of lanes gives them.
 #[inline]
 const fn mask(is: bool) -> u8 {
     if is { u8::MAX } else { 0 }
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// Texts with their lengths before them, and what else lies before each.
+    /// Pairs of the bytes before a text's length, and the text.
     fn are_utf8(texts: &[(Vec<u8>, Vec<u8>)]) -> bool {
         let mut bytes = Vec::new();
         let mut ranges = Vec::new();
@@ -137,7 +137,7 @@ mod tests {
         }
         let mut checked = Texts::new(&bytes);
         let all = ranges.iter().all(|(start, end, between)| {
-            // What is not below 0x80 makes no neighbours.
+            // Texts are no neighbours where a byte between them is not below 0x80.
             let is_low = bytes[start - between..*start].is_ascii();
             checked.add(*start, *end, if is_low { *between } else { usize::MAX })
         });

@@ -12,7 +12,7 @@ pub enum Next {
     Continue,
     /// Connect again from the state.
     Resync,
-    /// The agreement is over or held.
+    /// Do not connect again: the agreement gives nothing now.
     Stop,
 }
 
@@ -65,7 +65,7 @@ impl CloseReason {
         Self::Internal,
     ];
 
-    /// The word as it travels.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
@@ -89,7 +89,7 @@ impl CloseReason {
         }
     }
 
-    /// The code under which a new connection would be refused, for those that end the agreement's stream.
+    /// The error code that would refuse a new connection; `None` where a new connection is possible.
     pub const fn code(self) -> Option<ErrorCode> {
         match self {
             Self::Revoked | Self::Expired => Some(ErrorCode::AgreementEnded),

@@ -1,7 +1,7 @@
 //! What a consumer receives: deliveries, marks, progress and closing, as branches of one Avro union.
 //!
-//! Owns the union's schema around a scope's derived schema, and its encoding both ways. A delivery of a leave or
-//! a delete has no image, by its type.
+//! Owns the union's schema around a scope's derived schema, and its encoding both ways. The decoder refuses a leave or
+//! a delete with an image.
 
 mod closing;
 mod reading;
@@ -44,7 +44,7 @@ pub enum Reason {
     Change,
     /// The subject moved into the scope.
     Enter,
-    /// The subject moved out of the scope; nothing is said of where it is now.
+    /// The subject moved out of the scope; the delivery does not say where it is now.
     Leave,
     /// Its present image, read from the state.
     State,
@@ -72,14 +72,13 @@ pub struct Event<'a> {
     pub key: &'a str,
     /// The permitted image; `None` exactly for `d`.
     pub after: Option<&'a [u8]>,
-    /// Why it is delivered.
     pub reason: Reason,
     pub partition: Partition,
     pub offset: Offset,
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
-    /// The trace that it belongs to, where somebody follows it; never of a row that is read from the state.
+    /// The trace that it belongs to, if it is sampled; never for a row that is read from the state.
     pub trace: Option<TraceContext>,
 }
 
@@ -87,13 +86,13 @@ pub struct Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub partition: Partition,
-    /// Where the consumer stands in it.
+    /// The consumer's position in it.
     pub place: Place,
-    /// Up to when the provider has looked at its source.
+    /// The time up to which the provider has checked its source.
     pub freshness: Option<Millis>,
     /// Where the partition ends, as far as the router has read it.
     pub end: Offset,
-    /// When the log took the newest record that was passed; `None` when none was yet.
+    /// When the log took the newest record that was passed; `None` before the first.
     pub passed_at: Option<Millis>,
 }
 
@@ -105,9 +104,9 @@ pub enum Delivery<'a> {
     SnapshotBegin {
         bootstrap: BootstrapId,
     },
-    /// How far a snapshot has got: it can be gone on with from here.
+    /// How far a snapshot has got: it can be continued from here.
     SnapshotProgress(Snapshot),
-    /// The snapshot has ended: drop every row without its id; the cursor is now this.
+    /// The snapshot has ended: drop every row without its id; the cursor continues at these places.
     SnapshotEnd {
         bootstrap: BootstrapId,
         /// The place in each partition.
@@ -115,14 +114,14 @@ pub enum Delivery<'a> {
     },
     /// Everything permitted up to here has been delivered.
     Progress(Progress),
-    /// What the rows come to at this place of the stream, for a consumer that has asked.
+    /// The digests of the rows at this position of the stream, for a consumer that has asked.
     Digests {
         /// The place in each partition.
         places: PerPartition<Place>,
         /// Of the ranges that were asked for.
         announced: AnnouncedDigests,
     },
-    /// At this place of the stream a range has these rows and no others, for a consumer that has asked.
+    /// All rows of a range at this position of the stream, for a consumer that has asked.
     Range {
         number: u32,
         /// Key and image of each.
@@ -135,7 +134,7 @@ pub enum Delivery<'a> {
         reason: CloseReason,
         /// For people.
         detail: String,
-        /// The last place delivered in each partition; none when the stream gave none.
+        /// The last place delivered in each partition; empty when the stream gave none.
         places: PerPartition<Place>,
     },
 }
@@ -162,7 +161,7 @@ impl DeliveryCodec {
         if codec.union == union { Ok(codec) } else { Err(not_ours()) }
     }
 
-    /// The derived schema: what an image is.
+    /// The derived schema, which images follow.
     pub const fn derived(&self) -> &AvroSchema {
         &self.derived
     }

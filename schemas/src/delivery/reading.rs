@@ -1,6 +1,6 @@
 //! The parts of deliveries, read from their bytes.
 //!
-//! Owns the bounds of what is read: nothing is taken for more than it may be.
+//! Owns the bounds of what is read: longer lists and larger numbers are refused.
 
 use super::CloseReason;
 use crate::avro::binary::{Cursor, DatumError};
@@ -12,7 +12,7 @@ use crate::per_partition::PerPartition;
 use crate::reconcile::AnnouncedDigests;
 use crate::trace::TraceContext;
 
-/// Places of one delivery: one for each partition.
+/// The most places of one delivery: one for each partition.
 const MAX_PLACES: usize = MAX_PARTITIONS as usize;
 
 pub(super) fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
@@ -40,7 +40,7 @@ pub(super) fn announced(cursor: &mut Cursor<'_>) -> Result<AnnouncedDigests, Dat
     Ok(AnnouncedDigests { rows, total, digests: all(cursor, MAX_RANGE_DIGESTS, digest)? })
 }
 
-/// An array's items, at most so many.
+/// An array's items, at most `most`.
 pub(super) fn all<'a, T>(
     cursor: &mut Cursor<'a>,
     most: usize,

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::avro::schema::{AvroSchema, SchemaError};
 
-/// The union's schema; images of rows name the derived schema that stands in the first branch.
+/// The union's schema. Its first branch defines the derived schema; rows of ranges refer to it by its name.
 pub(super) fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaError> {
     let image = &derived.record()?.name;
     let millis = json!({"type": "long", "logicalType": "timestamp-millis"});

@@ -1,4 +1,4 @@
-//! The fuzzer's door to `targets::plan`.
+//! The fuzzer's entry to `targets::plan`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| scope_fuzz::targets::plan(data));

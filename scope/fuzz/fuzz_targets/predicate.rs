@@ -1,4 +1,4 @@
-//! The fuzzer's door to `targets::predicate`.
+//! The fuzzer's entry to `targets::predicate`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| scope_fuzz::targets::predicate(data));

@@ -1,3 +1,3 @@
-//! What is fuzzed, without a fuzzer: the corpus is replayed on a stable compiler, too.
+//! The fuzzed code without a fuzzer, so that a stable compiler can replay the corpus.
 
 pub mod targets;

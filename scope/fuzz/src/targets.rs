@@ -1,6 +1,6 @@
-//! The targets: what may come from outside, as bytes, and what must hold of it whatever they are.
+//! The targets: each takes bytes as they may come from outside, and checks what must hold for any bytes.
 //!
-//! Owns the checks. None may panic but by a check that fails; nothing is read or allocated beyond what the bytes hold.
+//! Owns the checks. Only a check that fails may panic. Nothing is read or allocated beyond what the bytes hold.
 
 use std::sync::LazyLock;
 
@@ -23,7 +23,7 @@ use scope::scope::Scope;
 use scope::secret::NetworkSecret;
 use serde_json::{Value as Json, json};
 
-/// All types that a field can have, as far as they go.
+/// Fields of most types, some of them nested.
 const SCHEMA: &str = r#"{"type": "record", "name": "f.Row", "fields": [
     {"name": "k", "type": "string"}, {"name": "t", "type": ["null", "string"]}, {"name": "n", "type": "long"},
     {"name": "b", "type": ["boolean", "null"]}, {"name": "x", "type": "double"}, {"name": "y", "type": ["null", "float"]},
@@ -39,7 +39,7 @@ const SCHEMA: &str = r#"{"type": "record", "name": "f.Row", "fields": [
         {"name": "q", "type": "int"}, {"name": "l", "type": {"type": "record", "name": "List", "fields": [
             {"name": "item", "type": "string"}, {"name": "rest", "type": ["null", "List"]}]}}]}]}]}"#;
 
-/// Agreements that a datum is judged by: its first byte chooses.
+/// Agreements that a datum is judged by. The first byte of the data chooses one.
 const AGREEMENTS: [(&str, &str); 5] = [
     ("true", r#"["k", "t", "n", "b", "x", "y", "d", "s", "e", "u", "m", "z", "a", "p", "r"]"#),
     ("t == \"R\" || n > 5", r#"["k", "n", "e"]"#),
@@ -48,7 +48,7 @@ const AGREEMENTS: [(&str, &str); 5] = [
     ("t == null && s >= timestamp(\"1970-01-01T00:00:00Z\")", r#"["z", "m", "u"]"#),
 ];
 
-/// A row that predicates are evaluated on, and one of nulls.
+/// Rows that predicates are evaluated on: one with values, and one with nulls.
 const ROWS: [&[u8]; 2] = [
     b"\x02k\x02\x02R\x0a\x00\x01\x00\x00\x00\x00\x00\x00\xf0\x3f\x02\x00\x00\x80\x3f\x02\x04\x02\x02\
       \x48aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa\x02\x01xyz\x00\x00\x02\x02\x02i\x00",
@@ -88,7 +88,7 @@ static ENGINES: LazyLock<Vec<Engine>> = LazyLock::new(|| {
     AGREEMENTS.into_iter().map(engine).collect()
 });
 
-/// The plan runner: a byte that chooses the agreement, and a datum. It decides what the plain model decides.
+/// The plan runner. The data is a byte that chooses the agreement, and a datum. The scope decides as the model does.
 pub fn plan(data: &[u8]) {
     let Some((choice, datum)) = data.split_first() else { return };
     let Some(Engine { scope, model }) = ENGINES.get(usize::from(*choice) % ENGINES.len()) else { return };
@@ -112,14 +112,15 @@ pub fn plan(data: &[u8]) {
     let value = |bytes: &[u8]| decode(scope.derived(), bytes).expect("what leaves can be read");
     let ours = value(ours);
     let theirs = value(theirs);
-    // A number that is none equals nothing, itself neither.
+    // NaN equals nothing, not even itself.
     #[allow(clippy::eq_op)]
     if ours == ours {
         assert_eq!(ours, theirs);
     }
 }
 
-/// The predicate compiler: a text. What it takes means the same spelt anew, over bytes and over values.
+/// The predicate compiler. The data is a text. A predicate that compiles means the same when it is spelt anew, over
+/// bytes and over values.
 pub fn predicate(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let predicate = match Predicate::compile(text, &ROW) {
@@ -142,8 +143,8 @@ pub fn predicate(data: &[u8]) {
     }
 }
 
-/// The framing: a byte, and what may be a container, a framed record, a mark or a delivery. The byte says where a container
-/// breaks between two arrivals, which changes nothing.
+/// The framing. The data is a byte, and then perhaps a container, a framed record, a mark or a delivery. The byte says
+/// where a container is cut into two arrivals; the cut changes nothing.
 pub fn framing(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let (first, second) = bytes.split_at(usize::from(*cut).min(bytes.len()));
@@ -165,7 +166,7 @@ pub fn framing(data: &[u8]) {
     while DELIVERIES.decode(&mut cursor).is_ok() && cursor.end().is_err() {}
 }
 
-/// The blocks of a container that arrives in pieces, up to what is wrong with it.
+/// The blocks of a container that arrives in pieces, and the error after them.
 fn contained(pieces: &[&[u8]]) -> (Vec<Block>, Option<ContainerError>) {
     let mut decoder = Decoder::new();
     let mut blocks = Vec::new();

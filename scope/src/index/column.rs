@@ -1,4 +1,4 @@
-//! The access predicates of one field, found by the value that an image has there.
+//! The access predicates of one field, found by the field's value in an image.
 
 use schemas::avro::located::Located;
 
@@ -15,7 +15,7 @@ pub(super) struct Column {
     texts: ShardedMap<Box<str>>,
     numbers: ShardedMap<i128>,
     prefixes: ShardedMap<Box<str>>,
-    /// How many prefixes there are of each length in bytes.
+    /// Each length of a prefix in bytes, and how many prefixes have it.
     lengths: Vec<(usize, usize)>,
     text_ranges: Ranges<Box<str>>,
     number_ranges: Ranges<i128>,
@@ -74,7 +74,7 @@ impl Column {
         }
     }
 
-    /// Who is hit by an image, perhaps more than once.
+    /// Appends the groups that an image hits; a group may appear more than once.
     pub(super) fn hits(&self, image: Located<'_>, found: &mut Vec<u32>) -> Result<(), Denial> {
         let Some(value) = self.field.read(image)? else { return Ok(()) };
         if let Some(text) = value.text() {

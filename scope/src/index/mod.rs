@@ -1,7 +1,7 @@
-//! All scopes of a channel over one schema, found by what an event's images hold in the fields that they ask for.
+//! All scopes of a channel over one schema, found by an event's values in the fields that the scopes name.
 //!
-//! Owns who is looked up and who must be scanned one by one. An index is never changed under a reader: a change is made to a
-//! copy, which shares with the old one all that did not change. What it gives equals what each scope gives by itself.
+//! Owns which scopes are looked up and which must be scanned one by one. An index is never changed under a reader: a
+//! change is made to a copy, which shares all unchanged parts with it. It decides as each scope does by itself.
 
 mod column;
 mod ranges;
@@ -19,19 +19,19 @@ use crate::predicate::{Atoms, Formula, Truth, Truths};
 use crate::scope::{Fingerprint, Hits, Scope};
 use crate::sharded_map::ShardedMap;
 
-/// Groups of one page: what a change copies of them.
+/// Groups of one page: a change of a group copies its page.
 const PAGE: usize = 128;
 
-/// Equal scopes, by their number in an index.
+/// The number of a group of equal scopes in an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(u32);
 
-/// Equal scopes: decided and projected once.
+/// Equal scopes: an event is decided and projected once for all of them.
 #[derive(Debug, Clone)]
 struct Group {
     scope: Arc<Scope>,
     fingerprint: Fingerprint,
-    /// Where it stands in the columns; none where it must always be scanned.
+    /// Its entries in the columns; `None` where it must always be scanned.
     access: Option<Arc<AccessPredicates>>,
     members: usize,
 }
@@ -40,7 +40,7 @@ struct Group {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     pages: Vec<Arc<Vec<Option<Group>>>>,
-    /// Numbers of groups that are no more.
+    /// Numbers of removed groups, which new groups get.
     free: Vec<u32>,
     by_fingerprint: ShardedMap<Fingerprint>,
     columns: Vec<Arc<Column>>,
@@ -48,23 +48,23 @@ pub struct Index {
     members: usize,
 }
 
-/// Those that no value leads to: scanned one by one, but what they ask alike once.
+/// Groups without an access predicate. They are scanned one by one, but a test that they share is evaluated once.
 #[derive(Debug, Clone, Default)]
 struct ScanList {
     atoms: Atoms,
     each: Vec<(u32, Scanned)>,
 }
 
-/// How one of them is scanned.
+/// How one group of the list is scanned.
 #[derive(Debug, Clone)]
 enum Scanned {
-    /// Over the tests that all ask.
+    /// By its formula over the shared tests.
     Formula(Arc<Formula>),
     /// As a whole: its images are of another schema.
     Whole,
 }
 
-/// What a look-up needs to remember; kept by whoever judges, so that it is allocated once.
+/// The buffers of a look-up; the caller keeps them, so that they are allocated once.
 #[derive(Debug, Default)]
 pub struct Lookup {
     before: Vec<u32>,
@@ -106,7 +106,7 @@ impl Index {
         GroupId(id)
     }
 
-    /// Takes a scope away that was added.
+    /// Removes a scope that was added.
     pub fn remove(&mut self, GroupId(id): GroupId) {
         let Some(group) = self.occupied(id) else { return };
         group.members -= 1;
@@ -124,7 +124,7 @@ impl Index {
         self.free.push(id);
     }
 
-    /// One that no value leads to is scanned no more. Where most tests are scanned by nobody, those that are left begin anew.
+    /// Removes a group from the scan list. When most of the list's tests are not used any more, the list is built anew.
     fn forget(&mut self, id: u32) {
         let list = Arc::make_mut(&mut self.scan_list);
         list.each.retain(|(other, _)| *other != id);
@@ -182,7 +182,7 @@ impl Index {
         Arc::make_mut(&mut self.columns[index])
     }
 
-    /// Decides for all scopes over an event; tells those who get something of it, or cannot be judged by it.
+    /// Decides over an event for all scopes. Calls `tell` for each group that gets something of it, or cannot judge it.
     pub fn judge(
         &self,
         op: Op,
@@ -249,7 +249,7 @@ impl ScanList {
         self.each.push((id, formula.unwrap_or(Scanned::Whole)));
     }
 
-    /// How many tests are named, each time that one is.
+    /// How many tests the formulas name, repetitions included.
     fn named(&self) -> usize {
         let size = |(_, scanned): &(u32, Scanned)| match scanned {
             Scanned::Formula(formula) => formula.size(),

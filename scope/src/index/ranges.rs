@@ -1,7 +1,7 @@
-//! Groups by a range that a value lies in.
+//! Groups by ranges of one field's values.
 //!
-//! Owns ranges with one bound, where every group that is looked at is a hit, and ranges with two, which are looked at from the
-//! lowest on. Values are compared by their own order.
+//! Owns ranges with one bound, where every group that is visited is a hit, and ranges with two, which are visited from
+//! the lowest on. Values are compared by their own order.
 
 use crate::predicate::access::Bound;
 
@@ -12,7 +12,7 @@ pub(super) struct Ranges<K> {
     above: Vec<(Bound<K>, u32)>,
     /// From a bound downwards, the highest first.
     below: Vec<(Bound<K>, u32)>,
-    /// Between two, by the lower one.
+    /// Between two bounds, the lowest lower bound first.
     between: Vec<(Bound<K>, Bound<K>, u32)>,
 }
 
@@ -26,7 +26,7 @@ impl<K: Ord + Clone> Ranges<K> {
     pub(super) fn add(&mut self, lower: Option<&Bound<K>>, upper: Option<&Bound<K>>, id: u32) {
         match (lower, upper) {
             (Some(lower), None) => {
-                // An inclusive bound comes before the same exclusive one: what follows a miss are misses.
+                // An inclusive bound comes before the same exclusive one: after a miss, all others are misses.
                 let order = |bound: &Bound<K>| (&bound.at, !bound.is_in) < (&lower.at, !lower.is_in);
                 let at = self.above.partition_point(|(bound, _)| order(bound));
                 self.above.insert(at, (lower.clone(), id));

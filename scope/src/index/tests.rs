@@ -1,4 +1,4 @@
-//! The index against the scopes that are in it, each asked by itself.
+//! The index compared with the scopes that are in it, each of which judges by itself.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::compile::{Age, Terms};
 use crate::scope::generated::{Kind, datum, kind, rows, schema};
 use crate::secret::NetworkSecret;
 
-/// Scopes on one schema that come and go while events are judged.
+/// Scopes on one schema that are added and removed while events are judged.
 #[derive(Debug, Clone)]
 struct Case {
     fields: Vec<Kind>,
@@ -21,7 +21,7 @@ struct Case {
     turns: Vec<Turn>,
 }
 
-/// Who comes, who goes, and a pair of images.
+/// A scope that is added, perhaps one that is removed, and a pair of images.
 #[derive(Debug, Clone)]
 struct Turn {
     comes: prop::sample::Index,
@@ -44,7 +44,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 fn scope(schema: &AvroSchema, number: usize, rows: &str) -> Arc<Scope> {
-    // Every third one hides its key, so that no two of them are equal.
+    // Every third scope hashes its key, so that no two of these are equal.
     let fields =
         if number.is_multiple_of(3) { json!({"f1": "keep"}) } else { json!({"f0": "keep", "f1": "keep"}) };
     let agreement = serde_json::from_value(json!({

@@ -1,5 +1,5 @@
-//! What an index finds a predicate by: a value that one field must have for the predicate to hold (an access predicate, as
-//! the literature on publish and subscribe and on databases calls it).
+//! Access predicates: values that one field must have for a predicate to hold. An index finds predicates by them. The
+//! name is from the literature on publish and subscribe and on databases.
 //!
 //! Where an image hits none of a predicate's access predicates, the predicate does not hold on it.
 
@@ -11,12 +11,12 @@ use super::value::{Field, Key};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bound<K> {
     pub(crate) at: K,
-    /// The value itself lies in the range.
+    /// Whether the range includes the bound itself.
     pub(crate) is_in: bool,
 }
 
 impl<K: Ord> Bound<K> {
-    /// Whether a value is not below it, as a lower bound.
+    /// As a lower bound: whether it admits a value.
     pub(crate) fn is_below<Q: Ord + ?Sized>(&self, value: &Q) -> bool
     where
         K: std::borrow::Borrow<Q>,
@@ -25,7 +25,7 @@ impl<K: Ord> Bound<K> {
         order.is_lt() || (order.is_eq() && self.is_in)
     }
 
-    /// Whether a value is not above it, as an upper bound.
+    /// As an upper bound: whether it admits a value.
     pub(crate) fn is_above<Q: Ord + ?Sized>(&self, value: &Q) -> bool
     where
         K: std::borrow::Borrow<Q>,
@@ -35,31 +35,20 @@ impl<K: Ord> Bound<K> {
     }
 }
 
-/// The access predicates of one predicate: it holds only where an image hits one of them.
+/// The access predicates of one predicate, which holds only on images that hit one of them.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessPredicates {
     pub(crate) all: Vec<AccessPredicate>,
-    /// The predicate holds wherever one is hit.
+    /// Whether the predicate holds on every image that hits one.
     pub(crate) are_exact: bool,
 }
 
 /// A value, or some values, of one field.
 #[derive(Debug, Clone)]
 pub(crate) enum AccessPredicate {
-    Point {
-        field: Field,
-        key: Key,
-    },
-    /// Texts that begin so.
-    Prefix {
-        field: Field,
-        prefix: String,
-    },
-    Range {
-        field: Field,
-        lower: Option<Bound<Key>>,
-        upper: Option<Bound<Key>>,
-    },
+    Point { field: Field, key: Key },
+    Prefix { field: Field, prefix: String },
+    Range { field: Field, lower: Option<Bound<Key>>, upper: Option<Bound<Key>> },
 }
 
 impl AccessPredicate {
@@ -69,7 +58,7 @@ impl AccessPredicate {
         }
     }
 
-    /// How many events it will be hit by, as far as its form tells: the less the better.
+    /// A rank by how many events will probably hit it, judged by its form: the fewer the better.
     pub(crate) const fn breadth(&self) -> u8 {
         match self {
             Self::Point { .. } => 0,
@@ -81,14 +70,14 @@ impl AccessPredicate {
 }
 
 impl Filter {
-    /// What an index finds it by; none where it may hold on whatever there is.
+    /// Its access predicates; `None` where no field needs a certain value for it to hold.
     pub(crate) fn access_predicates(&self) -> Option<AccessPredicates> {
         self.root.access_predicates()
     }
 }
 
 impl Test {
-    /// Those one of which is hit wherever the test holds.
+    /// Access predicates of which an image hits at least one wherever the test holds.
     fn access_predicates(&self) -> Option<AccessPredicates> {
         let point = |field: &Field, literal: &Literal| AccessPredicate::Point {
             field: field.clone(),
@@ -111,7 +100,7 @@ impl Test {
     }
 }
 
-/// Of tests one of which must hold: those of all of them.
+/// For alternatives: the access predicates of all of them.
 fn any(tests: &[Test]) -> Option<AccessPredicates> {
     let mut whole = AccessPredicates { all: Vec::new(), are_exact: true };
     for test in tests {
@@ -122,7 +111,7 @@ fn any(tests: &[Test]) -> Option<AccessPredicates> {
     Some(whole)
 }
 
-/// The range of a comparison; none for "other than".
+/// The range of a comparison; `None` for `==` and `!=`.
 fn range(field: &Field, comparison: Comparison, literal: &Literal) -> Option<AccessPredicate> {
     let bound = |is_in| Some(Bound { at: Key::of(literal), is_in });
     let (lower, upper) = match comparison {
@@ -135,7 +124,7 @@ fn range(field: &Field, comparison: Comparison, literal: &Literal) -> Option<Acc
     Some(AccessPredicate::Range { field: field.clone(), lower, upper })
 }
 
-/// Of tests that must all hold: those of the one that holds most seldom, as far as its form tells.
+/// For tests that must all hold: the access predicates of the one that holds most seldom, judged by its form.
 fn narrowest(tests: &[Test]) -> Option<AccessPredicates> {
     let found: Vec<Option<AccessPredicates>> = tests.iter().map(Test::access_predicates).collect();
     let have_all = found.iter().all(Option::is_some);
@@ -153,7 +142,7 @@ fn narrowest(tests: &[Test]) -> Option<AccessPredicates> {
     Some(AccessPredicates { all, are_exact: are_exact && is_only })
 }
 
-/// The lower bound of a field and the upper one are one range.
+/// Joins a lower and an upper bound of one field to one range.
 fn joined(left: &AccessPredicates, right: &AccessPredicates) -> Option<AccessPredicates> {
     let (
         [AccessPredicate::Range { field, lower, upper }],

@@ -1,4 +1,4 @@
-//! Predicates taken apart: what many of them ask alike is asked once of an image.
+//! Predicates that share tests: a test that many of them have is evaluated once on an image.
 //!
 //! Owns the single tests of a set of predicates, each once, and the predicates as formulas over them.
 
@@ -28,7 +28,7 @@ pub(crate) enum Formula {
     Any(Vec<Formula>),
 }
 
-/// What is known of the tests' truths on one image.
+/// The truths of tests on one image, as far as they are known.
 pub(crate) struct Truths<'t> {
     atoms: &'t Atoms,
     image: Located<'t>,
@@ -52,7 +52,7 @@ impl Atoms {
     }
 
     fn atom(&mut self, test: &Test) -> Formula {
-        // Equal tests are spelt alike, and others are not.
+        // Equal tests have equal debug texts; different tests have different ones.
         let words = format!("{test:?}");
         if let Some(known) = self.by_words.get(words.as_str()).first() {
             return Formula::Atom(usize::try_from(*known).unwrap_or(usize::MAX));
@@ -63,19 +63,18 @@ impl Atoms {
         Formula::Atom(number)
     }
 
-    /// Of an image nothing is known yet.
+    /// The truths on an image: none is known yet.
     pub(crate) fn on<'t>(&'t self, image: Located<'t>) -> Truths<'t> {
         Truths { atoms: self, image, known: vec![None; self.each.len()] }
     }
 
-    /// How many there are.
     pub(crate) const fn len(&self) -> usize {
         self.each.len()
     }
 }
 
 impl Formula {
-    /// How many tests it names.
+    /// How many tests it names, repetitions included.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Constant(_) => 0,

@@ -1,6 +1,6 @@
 //! From syntax to a typed predicate: every name, type and construct is judged here, once.
 //!
-//! Owns the subset: what is not built here is refused with its place in the text and the remedy.
+//! Owns the subset: any other construct is refused, with its position in the text and the remedy.
 
 use std::collections::BTreeSet;
 
@@ -408,7 +408,7 @@ fn days_since_epoch(date: jiff::civil::Date) -> Option<i32> {
     Some(span.get_days())
 }
 
-/// The one branch beside null of a nullable union; any other schema as it is.
+/// The only branch other than null of a nullable union; any other schema as it is.
 fn non_null(schema: &Schema) -> &Schema {
     if let Schema::Union(union) = schema {
         let mut others = union.variants().iter().filter(|v| !matches!(v, Schema::Null));

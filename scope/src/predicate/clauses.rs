@@ -1,7 +1,7 @@
-//! Which parts of a predicate decided over an image.
+//! The clauses of a predicate that decided over an image.
 //!
-//! Owns the choice: of an "and" that fails, the parts that fail; of an "or" that holds, the parts that hold. It is for people,
-//! over values, and decides nothing itself.
+//! Owns the choice: for an "and" that fails, the clauses that fail; for an "or" that holds, the clauses that hold. It
+//! works over values, for people, and decides nothing itself.
 
 use apache_avro::types::Value;
 use serde::Serialize;
@@ -9,18 +9,17 @@ use serde::Serialize;
 use super::evaluate::{Truth, literal_at, truth};
 use super::expression::{Expression, FieldPath, Operand, Predicate};
 
-/// A part of a predicate on an image.
+/// A clause of a predicate, with its truth on an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Clause {
     pub text: String,
-    /// What it comes to.
     pub truth: Truth,
-    /// Its fields and what they hold, as the text would write it.
+    /// Its fields and their values, as a predicate's text would write them.
     pub found: Vec<(String, String)>,
 }
 
 impl Predicate {
-    /// The parts that made the predicate what it is on a decoded record.
+    /// The clauses that decided the predicate's truth on a decoded record.
     pub fn clauses(&self, value: &Value) -> Vec<Clause> {
         let mut clauses = Vec::new();
         decisive(&self.root, value, &mut clauses);
@@ -52,7 +51,7 @@ fn decisive(expression: &Expression, value: &Value, clauses: &mut Vec<Clause>) {
     }
 }
 
-/// The fields that a part asks for, each once.
+/// The fields that a clause names, each once.
 fn gather<'e>(expression: &'e Expression, fields: &mut Vec<&'e FieldPath>) {
     let mut add = |field: &'e FieldPath| {
         if !fields.contains(&field) {

@@ -1,4 +1,4 @@
-//! From a predicate's text to what is evaluated: parsed in its own thread, then judged against a schema.
+//! Compiles a predicate's text: parses it on a thread of its own, then checks it against a schema.
 
 use schemas::avro::schema::AvroSchema;
 

@@ -16,7 +16,7 @@ use super::expression::{Comparison, Expression, FieldPath, Literal, Operand, Pre
 pub enum Truth {
     True,
     False,
-    /// A null stands in the way.
+    /// Neither, because of a null.
     Unknown,
 }
 
@@ -88,7 +88,7 @@ fn fold(operands: &[Expression], value: &Value, decisive: Truth, otherwise: Trut
     result
 }
 
-/// Whether a comparison holds where its sides stand in this order.
+/// Whether a comparison holds for sides of this order.
 pub(super) const fn holds(comparison: Comparison, order: Ordering) -> bool {
     match comparison {
         Comparison::Equal => order.is_eq(),

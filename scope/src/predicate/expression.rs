@@ -1,4 +1,4 @@
-//! The typed predicate: what is left of the text once it has been judged against a schema.
+//! The typed predicate: the tree that is built of a text and checked against a schema.
 //!
 //! Owns the tree's shape. Conjunctions and disjunctions are flat; depth is bounded.
 

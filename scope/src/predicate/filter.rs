@@ -1,6 +1,6 @@
 //! Predicates over bytes: the same meaning as over values, reading only the fields that are asked for.
 //!
-//! Owns the tests.
+//! Owns the tree of tests that a predicate is compiled to.
 
 use std::cmp::Ordering;
 
@@ -37,7 +37,7 @@ pub(super) enum Test {
         comparison: Comparison,
         right: Field,
     },
-    /// In order.
+    /// `set` is sorted, for binary search.
     In {
         field: Field,
         set: Vec<Literal>,
@@ -142,7 +142,7 @@ pub(super) fn fold<'t, T>(
     Ok(result)
 }
 
-/// Values of two types have no order; the compiler has seen to it that there are none.
+/// Values of two types have no order; the compiler refuses to compare them.
 fn compared(order: Option<Ordering>, comparison: Comparison) -> Truth {
     order.map_or(Truth::Unknown, |order| Truth::of(holds(comparison, order)))
 }

@@ -24,7 +24,7 @@ pub use filter::Filter;
 pub use satisfy::{Superfluous, Why};
 pub(crate) use value::{Field, Key};
 
-/// A predicate that is refused, with the place in its text and the remedy.
+/// Why a predicate is refused, with the position in its text and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("row predicate, character {at}: {problem}; {remedy}")]
 pub struct PredicateError {

@@ -1,5 +1,5 @@
-//! From text to syntax, safely: the parser recurses, so length and nesting are bounded before it sees the text,
-//! and it runs on a thread with a stack of its own.
+//! Parses a text safely. The parser recurses, so length and nesting are bounded before it sees the text, and it runs
+//! on a thread with a stack of its own.
 
 use cel::Program;
 use schemas::limits;
@@ -40,7 +40,7 @@ fn refused(text: &str, report: &str) -> PredicateError {
     let first = report.lines().next().unwrap_or_default();
     let parts: Vec<&str> = first.splitn(5, ':').collect();
     let (line, column, words) = match parts.as_slice() {
-        // Of what it cannot place the parser says 0.
+        // The parser reports 0 for an error without a position.
         [_, _, line, column, words] => {
             (line.parse().unwrap_or(1).max(1), column.parse().unwrap_or(1).max(1), *words)
         }
@@ -108,7 +108,7 @@ fn check_limits(text: &str) -> Result<(), PredicateError> {
     }
     let mut depth = 0_usize;
     let mut unary = 0_usize;
-    // In plain texts the parser does not nest.
+    // The parser does not nest within plain texts.
     let mut rest = text.char_indices().enumerate();
     while let Some((index, (at, c))) = rest.next() {
         if let Some(length) = text.get(at..).and_then(plain_text) {
@@ -137,8 +137,8 @@ fn check_limits(text: &str) -> Result<(), PredicateError> {
     Ok(())
 }
 
-/// How many characters the plain text has that begins here, its quotes included: one that ends on its line and in which nothing
-/// is escaped. Of any other it is not certain where the parser takes it to end.
+/// The length, in characters and with its quotes, of the plain text that `rest` begins with. A plain text ends on its
+/// line and has no escapes: it is not certain where any other text ends for the parser.
 fn plain_text(rest: &str) -> Option<usize> {
     let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let inner = rest.get(1..)?;

@@ -1,7 +1,7 @@
-//! Whether any image can make a predicate true: for a lint, which must never cry wolf.
+//! Whether any image can make a predicate true: for a lint, which must never give a false alarm.
 //!
-//! Owns the cases that a predicate comes to, and what of each field they ask at once. It says "cannot" only where that is
-//! proven; whatever it does not see through counts as possible.
+//! Owns the cases of a predicate, and the conditions of each case on each field. It says "cannot" only where that is
+//! proven; whatever it cannot analyse counts as possible.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +16,10 @@ mod domain;
 
 use domain::{Ask, Domain};
 
-/// Cases beyond which a predicate is not looked through.
+/// A predicate with more cases is not analysed.
 const MOST_CASES: usize = 4_096;
-/// Cases that are made for one question, all in all: 200 alternatives over 12 fields that may be null take a third of a second to
-/// lint so; without it 40 of them took more than 40 s.
+/// The most cases that are made for one question. With this bound, 200 alternatives over 12 fields that may be null
+/// take a third of a second to lint; without it, 40 of them took more than 40 s.
 const MOST_WORK: usize = 65_536;
 
 /// A clause without which the predicate permits the same rows.
@@ -32,13 +32,13 @@ pub struct Superfluous {
 /// Why a clause changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// Of clauses that must all hold: it does on every row.
+    /// One of clauses that must all hold: it holds on every row.
     Always,
-    /// Of alternatives: no row can match it.
+    /// An alternative: no row can match it.
     Never,
-    /// Of clauses that must all hold: where the others do, it does.
+    /// One of clauses that must all hold: where the others hold, it holds.
     AskedForAlready,
-    /// Of alternatives: another one has its rows.
+    /// An alternative: the others match all its rows.
     HadAlready,
 }
 
@@ -53,12 +53,12 @@ impl Predicate {
         Ground::new(schema).is_impossible(&[(&self.root, Want::NotTrue)])
     }
 
-    /// Whether it asks for nothing: the text says that all rows are meant, or none.
+    /// Whether it is only `true` or `false`: it names no field.
     pub const fn is_constant(&self) -> bool {
         matches!(self.root, Expression::Constant(_))
     }
 
-    /// Its clauses that another one makes superfluous.
+    /// Its clauses that change nothing.
     pub fn superfluous(&self, schema: &AvroSchema) -> Vec<Superfluous> {
         let mut found = Vec::new();
         Ground::new(schema).superfluous(&self.root, &mut found);
@@ -66,7 +66,7 @@ impl Predicate {
     }
 }
 
-/// What an expression should come to.
+/// The truth that is wanted of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Want {
     True,
@@ -76,7 +76,7 @@ enum Want {
 }
 
 impl Want {
-    /// What the inner expression should come to, for its negation to come to this.
+    /// The truth that the inner expression needs, so that its negation has this one.
     const fn negated(self) -> Self {
         match self {
             Self::True => Self::False,
@@ -87,10 +87,10 @@ impl Want {
     }
 }
 
-/// What is asked of each field at once, by the field's name.
+/// All conditions on each field, by the field's name.
 type Case = BTreeMap<String, Domain>;
 
-/// The schema that predicates stand on.
+/// The schema of one question, with a bound on the work.
 struct Ground<'s> {
     schema: &'s AvroSchema,
     /// How many cases may still be made.
@@ -102,7 +102,7 @@ impl<'s> Ground<'s> {
         Self { schema, work: Cell::new(MOST_WORK) }
     }
 
-    /// Whether expressions cannot come to what is wanted of them, all on one image.
+    /// Whether no image gives every expression the truth that is wanted of it.
     fn is_impossible(&self, wanted: &[(&Expression, Want)]) -> bool {
         let mut cases = vec![Case::new()];
         for (expression, want) in wanted {
@@ -121,7 +121,7 @@ impl<'s> Ground<'s> {
             _ => return,
         };
         let mut left: Vec<&Expression> = operands.iter().collect();
-        // The later of two that say the same is the one that is not needed.
+        // Of two equal clauses, the later one is superfluous.
         for operand in operands.iter().rev() {
             let others = || left.iter().copied().filter(|other| !std::ptr::eq(*other, operand));
             let (of_others, of_it, by_itself, by_others) = match is_alternative {
@@ -141,7 +141,7 @@ impl<'s> Ground<'s> {
         }
     }
 
-    /// What is left of some cases when an expression should come to this, too; none when they are too many.
+    /// The cases that remain when an expression must have this truth, too; `None` when they are too many.
     fn narrowed(&self, cases: Vec<Case>, expression: &Expression, want: Want) -> Option<Vec<Case>> {
         match (expression, want) {
             (Expression::Not(inner), want) => self.narrowed(cases, inner, want.negated()),
@@ -170,7 +170,7 @@ impl<'s> Ground<'s> {
         }
     }
 
-    /// The ways in which a single test comes to what is wanted, each an asking of one field, or of nothing.
+    /// The ways in which a single test has the wanted truth: each is a condition on one field, or no condition.
     fn ways(&self, single: &Expression, want: Want) -> Vec<Option<(String, Domain)>> {
         let (field, holds) = match single {
             Expression::Constant(constant) => {
@@ -182,7 +182,7 @@ impl<'s> Ground<'s> {
                 return vec![Some(self.asking(field, Ask::Null(is_null)))];
             }
             Expression::Compare { right: Operand::Field(_), .. } => {
-                // Two fields at once: only that the very same test cannot come out in two ways.
+                // Two fields at once: all that is known is that one test cannot have two truths.
                 let (is_true, is_false, is_unknown) = match want {
                     Want::True => (true, false, false),
                     Want::NotTrue => (false, true, true),
@@ -224,7 +224,7 @@ impl<'s> Ground<'s> {
         (field.name.clone(), Domain::of_field(self.may_be_null(field), universe, ask))
     }
 
-    /// Whether the field, or a record that it stands in, may be null.
+    /// Whether the field, or a record around it, may be null.
     fn may_be_null(&self, field: &FieldPath) -> bool {
         let mut schema = Some(self.schema.parsed());
         for index in &field.indexes {
@@ -239,7 +239,7 @@ impl<'s> Ground<'s> {
     }
 }
 
-/// A case in which one more thing is asked, if there can be such an image.
+/// The case with one more condition; `None` where no image can meet it.
 fn joined(case: &Case, way: &Option<(String, Domain)>) -> Option<Case> {
     let mut case = case.clone();
     let Some((field, domain)) = way else { return Some(case) };
@@ -255,7 +255,7 @@ fn joined(case: &Case, way: &Option<(String, Domain)>) -> Option<Case> {
 }
 
 impl Comparison {
-    /// What holds of two values where this does not.
+    /// The comparison that holds of two values where this one does not.
     const fn opposite(self) -> Self {
         match self {
             Self::Equal => Self::NotEqual,

@@ -156,7 +156,7 @@ fn hostile_text_is_refused_and_does_not_abort() {
         assert!(Predicate::compile(&text, &schema()).is_err());
     }
     assert!(Predicate::compile("has(has(&r.q)0r.q)", &schema()).is_err(), "an error without a place");
-    // The lexer takes the quote for a part of what it does not understand: what follows is no text to the parser.
+    // The lexer makes the quote part of a token that it does not understand: the parser does not see a text after it.
     for open in ["(", "[", "{", "!", "-", "(!", "[("] {
         let most = schemas::limits::MAX_PREDICATE_BYTES - 8;
         let swallowed = format!("t =\"{}\"", open.repeat(most / open.len()));

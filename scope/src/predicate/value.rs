@@ -1,6 +1,6 @@
-//! Single values in a datum's bytes: where a field is, what it holds, and how that compares.
+//! Single values in a datum's bytes: where a field is, its value, and how values compare.
 //!
-//! Owns the reading. Nothing is built but texts of UUIDs that are not spelt as everybody spells them.
+//! Owns the reading. It allocates only for UUIDs, whose texts it makes canonical.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -14,7 +14,7 @@ use schemas::avro::schema::AvroSchema;
 
 use super::expression::{FieldPath, Literal, TotalFloat};
 
-/// Where a value is and how it is read; a value that is nowhere is null.
+/// Where a value is, and how it is read. Without `access` the value is null.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Field {
     access: Option<Access>,
@@ -31,9 +31,9 @@ enum Read {
     UuidText,
     Symbol(Vec<String>),
     Date,
-    /// So many nanoseconds are one.
+    /// The nanoseconds of one unit.
     Instant(i128),
-    /// Nothing that is compared.
+    /// A type that is not compared.
     Other,
 }
 
@@ -53,7 +53,7 @@ impl Field {
         Self { access: Access::new(schema, &path.indexes), read: Read::of(leaf(schema, path)) }
     }
 
-    /// What it holds; none where that is null, or of no type that is compared.
+    /// Its value; `None` where that is null, or of a type that is not compared.
     pub(crate) fn read<'a>(&'a self, datum: Located<'a>) -> Result<Option<Found<'a>>, DatumError> {
         let Some(access) = &self.access else { return Ok(None) };
         let Some(mut value) = access.find(datum)? else { return Ok(None) };
@@ -71,7 +71,7 @@ pub(super) fn leaf<'s>(schema: &'s AvroSchema, path: &FieldPath) -> Option<&'s S
     inner.map(beside_null)
 }
 
-/// The one branch beside null of a nullable union; any other schema as it is.
+/// The only branch other than null of a nullable union; any other schema as it is.
 pub(super) fn beside_null(schema: &Schema) -> &Schema {
     let Schema::Union(union) = schema else { return schema };
     let mut others = union.variants().iter().filter(|branch| **branch != Schema::Null);
@@ -133,7 +133,7 @@ impl Read {
     }
 }
 
-/// A value as a table keys it: of one field, equal values have equal keys, in the same order.
+/// A value as the key of an index. Equal values of one field have equal keys, and keys have the order of their values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
     Text(String),
@@ -153,7 +153,7 @@ impl Key {
     }
 }
 
-/// Floats as numbers in the same order: NaN above all, and one zero.
+/// A float as a number of the same order: NaN is the greatest, and both zeros are one.
 fn in_order(TotalFloat(float): TotalFloat) -> i128 {
     if float.is_nan() {
         return i128::MAX;

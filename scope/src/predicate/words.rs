@@ -1,6 +1,6 @@
-//! A compiled predicate in words again, for people: its text in the subset, without what the writer's habits added.
+//! A compiled predicate as text again, for people: in the subset, and in one spelling whatever the writer's was.
 //!
-//! Owns the spelling. What it spells compiles to the predicate that it was spelt from.
+//! Owns the spelling. Its text compiles to the same predicate.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -86,7 +86,7 @@ impl Display for Literal {
         match self {
             Self::Bool(value) => value.fmt(f),
             Self::Integer(value) => value.fmt(f),
-            // With its point, which makes it a float.
+            // The decimal point makes it a float.
             Self::Float(value) => write!(f, "{:?}", value.0),
             Self::Text(text) => f.write_str(&quoted(text)),
             Self::Date(days) => match jiff::civil::date(1970, 1, 1)

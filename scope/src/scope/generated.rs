@@ -1,7 +1,7 @@
-//! Schemas, datums and agreements as nobody would think of them: for properties.
+//! Random schemas, datums and agreements, for property tests.
 //!
-//! Owns the generators. Datums are written byte by byte from the specification, in every form of blocks that it allows, and by
-//! no library.
+//! Owns the generators. Datums are written byte by byte from the specification, without a library, in every form of
+//! blocks that it allows.
 
 use proptest::prelude::*;
 use schemas::agreement::Agreement;
@@ -24,7 +24,7 @@ pub(crate) fn agreement_of(rows: &str, fields: &str) -> Agreement {
     .unwrap()
 }
 
-/// What an agreement on a schema with this key is compiled from.
+/// Calls `then` with the terms for a schema with this key.
 pub(crate) fn with_terms<T>(schema: &str, key: &str, then: impl FnOnce(&Terms<'_>) -> T) -> T {
     let schema = AvroSchema::parse(schema).unwrap();
     let secret = NetworkSecret::new(vec![1; 32]).unwrap();
@@ -54,11 +54,11 @@ pub(crate) enum Kind {
     /// A union of several; null may be among them.
     Union(Vec<Kind>),
     Record(Vec<Kind>),
-    /// A list by reference to itself.
+    /// A list: a record that refers to itself.
     List,
 }
 
-/// Texts that predicates ask for, and others.
+/// Texts that occur in predicates and in datums.
 const TEXTS: [&str; 6] = ["", "a", "b", "ab", "LV-RIX", "ā"];
 pub(crate) const SYMBOLS: [&str; 4] = ["A", "B", "C", "D"];
 
@@ -159,7 +159,7 @@ impl Kind {
         }
     }
 
-    /// Whether there is but one way to write each of its values, so that bytes can be compared.
+    /// Whether each of its values has only one encoding, so that bytes can be compared.
     pub(crate) fn is_written_one_way(&self) -> bool {
         match self {
             Self::Array(_) | Self::Map(_) => false,
@@ -246,7 +246,7 @@ pub(crate) fn datum(fields: &[Kind]) -> BoxedStrategy<Vec<u8>> {
 }
 
 fn keyed(item: BoxedStrategy<Vec<u8>>) -> BoxedStrategy<Vec<u8>> {
-    // Keys of one map differ: a library would keep one of two.
+    // Keys of one map differ: of two equal ones, a library would keep one.
     (any::<u64>(), item)
         .prop_map(|(key, value)| {
             let mut out = Vec::new();

@@ -1,7 +1,7 @@
-//! The compiled engine against the plain model, on whatever the generators think of.
+//! The compiled engine compared with the plain model, on generated cases.
 //!
-//! Owns the properties: equal decisions and values, nothing of a denied field, nothing of the new image in a leave, projection
-//! that changes nothing when done twice, and a typed denial of whatever is malformed.
+//! Owns the properties: decisions and values are equal, nothing of a denied field leaves, nothing of the new image is
+//! in a leave, a second projection changes nothing, and a malformed event gives a typed denial.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ struct Case {
     after: Option<Vec<u8>>,
 }
 
-/// The first field is the key; whether another is named, and with which transform, is drawn.
+/// The first field is the key. `draws` decides which fields are named, and with which transforms.
 fn agreement(schema: &Json, rows: &str, draws: &[u8]) -> Agreement {
     let mut named = serde_json::Map::new();
     let fields = schema["fields"].as_array().unwrap();
@@ -64,7 +64,7 @@ fn case() -> impl Strategy<Value = Case> {
         })
 }
 
-/// What happens to the subjects of a small register: which one, and its image afterwards.
+/// Events of a small register: each has the number of its subject, and the subject's image afterwards.
 type History = Vec<(usize, Option<Vec<u8>>)>;
 
 fn history() -> impl Strategy<Value = (Case, History)> {
@@ -74,14 +74,14 @@ fn history() -> impl Strategy<Value = (Case, History)> {
     })
 }
 
-/// A schema that another one became: what is done with each field, and how many are new.
+/// A newer schema: `draws` decides what happens to each field, and where new fields are added.
 fn grown(fields: &[Kind], draws: &[u8]) -> Json {
     let old = schema(fields);
     let mut grown = Vec::new();
     for (index, (field, draw)) in old["fields"].as_array().unwrap().iter().zip(draws).enumerate() {
         let mut field = field.clone();
         match draw % 8 {
-            // The key and what is judged stay.
+            // The key, which the predicate reads, stays.
             _ if index == 0 => {}
             0 => continue,
             1 => {
@@ -137,7 +137,7 @@ const fn op(before: bool, after: bool) -> Op {
     }
 }
 
-/// A value in words, in which no order of a map's keys and no strange number makes a difference.
+/// A value as text. The order of a map's keys makes no difference in it, and NaN equals NaN.
 fn said(value: &Value) -> String {
     let all = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(", ");
     match value {
@@ -153,7 +153,7 @@ fn said(value: &Value) -> String {
         Value::Record(fields) => {
             all(&mut fields.iter().map(|(name, value)| format!("{name}={}", said(value))))
         }
-        // The number, in however many bytes.
+        // The number, without the count of its bytes.
         Value::Decimal(number) => format!("{number:?}").split(", len").next().unwrap_or_default().to_owned(),
         other => format!("{other:?}"),
     }

@@ -39,7 +39,7 @@ fn image(texts: &[&str]) -> Vec<u8> {
     out
 }
 
-/// What a scope gives of an event whose images are of a schema.
+/// A scope's outcome for an event whose images are of the schema `writer`.
 pub(super) fn judged(
     scope: &Scope,
     writer: &AvroSchema,

@@ -1,7 +1,7 @@
-//! Who takes part in the made-up network, and what each agreement says.
+//! The participants of the made-up network, and their agreements.
 //!
-//! Owns each agreement twice: as the router gets it, and as the verifier understands it. They are written down side
-//! by side so that a reader can compare them; nothing derives one from the other.
+//! Owns each agreement twice: as the router gets it, and as the verifier understands it. They are written down side by
+//! side so that a reader can compare them; neither is derived from the other.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ pub(super) const OGRE: &str = "ogre";
 pub(super) const IKSKILE: &str = "ikskile";
 /// The municipality that joins late.
 pub(super) const RIGA: &str = "riga";
-/// Whose agreement is revoked.
+/// The consumer whose agreement is revoked.
 pub(super) const BUREAU: &str = "credit-bureau";
 
 /// A consumer and its agreement.
@@ -26,11 +26,11 @@ pub(super) struct Part {
     pub(super) participant: &'static str,
     /// Its name, for people.
     pub(super) name: &'static str,
-    /// Whose rows it has; `None` where it is not one municipality's.
+    /// The municipality whose rows it has; `None` where it is not just one.
     pub(super) territory: Option<&'static str>,
     pub(super) provider: &'static str,
     pub(super) channel: &'static str,
-    /// What for, and by which law.
+    /// Purpose and legal basis.
     pub(super) purpose: (&'static str, &'static str),
     /// The row rule, as the router gets it.
     pub(super) rows: &'static str,
@@ -138,7 +138,7 @@ impl Part {
         format!("A-{}", self.participant)
     }
 
-    /// The agreement, as the router gets it; `rows` may be a wider rule than the verifier knows of.
+    /// The agreement, as the router gets it; `rows` may be wider than the verifier's rule.
     pub(super) fn agreement(&self, rows: &str) -> Value {
         json!({
             "number": self.number(), "version": 1, "provider": self.provider, "consumer": self.participant,

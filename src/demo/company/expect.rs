@@ -1,7 +1,7 @@
-//! What each replica of the made-up network should hold, computed from the raw files alone.
+//! The expected contents of each replica of the made-up network, computed from the raw files alone.
 //!
-//! Owns its own reading, folding, choosing and hashing. It shares no code with the way that the data took: not the
-//! agents' tables, not the schemas, not the scopes.
+//! Owns its own reading, folding, choosing and hashing. It shares no code with the path of the data: not the agents'
+//! tables, not the schemas, not the scopes.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -17,7 +17,7 @@ use super::generate::{OPERATION, OWNER_PREFIX, PHONE_PREFIX};
 /// One row: column → cell.
 type Row = BTreeMap<String, String>;
 
-/// A register, as its files say: key → row.
+/// A register, folded from its files: key → row.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger(BTreeMap<String, Row>);
 
@@ -59,7 +59,7 @@ pub(super) enum Leaves {
 /// What one consumer should see.
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    /// Rows whose column has this value; all of them where there is none.
+    /// Only rows whose column has this value; all rows where it is `None`.
     pub(super) rows: Option<(&'static str, &'static str)>,
     /// Each field, and how it leaves.
     pub(super) fields: Vec<(&'static str, Leaves)>,
@@ -118,8 +118,8 @@ impl View {
     }
 }
 
-/// Whether anything that came to a consumer (its files, and the segments that hold all it received) contains a
-/// telephone number or an owner's code: no agreement here gives either as it is.
+/// Whether a consumer's files, or the segments with all that it received, contain a telephone number or an owner's
+/// code: no agreement here gives either unchanged.
 pub(super) fn holds_denied(dir: &Path) -> anyhow::Result<bool> {
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();

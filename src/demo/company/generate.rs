@@ -1,7 +1,7 @@
 //! Made-up registers: companies with municipalities in their real proportions, and a municipality's trading places.
 //!
 //! Owns what happens on the days that the demo plays: companies open, close, change and move, and on 1 July 2021
-//! municipalities are merged. Seeded; names are made of words and name nobody.
+//! municipalities are merged. Seeded; names are made of words and are no real company's.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,7 +28,7 @@ const MUNICIPALITIES: [(&str, u64); 16] = [
     ("Priekuļu novads", 7),
 ];
 
-/// Who was merged into whom on 1 July 2021 (Law on Administrative Territories and Populated Areas, 2020).
+/// Municipalities merged into others on 1 July 2021 (Law on Administrative Territories and Populated Areas, 2020).
 pub(super) const MERGERS: [(&str, &str); 6] = [
     ("Ikšķiles novads", "Ogres novads"),
     ("Lielvārdes novads", "Ogres novads"),
@@ -56,16 +56,16 @@ const SECOND: [&str; 8] =
     ["būve", "serviss", "transports", "pārtika", "mežs", "tehnika", "nams", "konsultācijas"];
 const TRADE: [&str; 4] = ["kiosks", "tirgus", "kafejnīca", "autoveikals"];
 
-/// Every telephone number begins so, and nothing else has it: what must not leave is recognised by it.
+/// Every telephone number begins with this, and nothing else does: a leaked number is recognised by it.
 pub(super) const PHONE_PREFIX: &str = "+371 ";
-/// Every owner's code begins so, and nothing else has it.
+/// Every owner's code begins with this, and nothing else does.
 pub(super) const OWNER_PREFIX: &str = "OWNER-";
 /// The columns of the register of companies.
 pub(super) const COMPANY_COLUMNS: [&str; 7] =
     ["regcode", "name", "municipality", "address", "phone", "founded", "owner"];
 /// The columns of the register of trading places.
 pub(super) const PLACE_COLUMNS: [&str; 5] = ["place", "company", "address", "trade", "status"];
-/// The column that says what a row of a change file does.
+/// The column with the operation of each row of a change file.
 pub(super) const OPERATION: &str = "op";
 
 /// SplitMix64: the same companies on every machine.
@@ -128,7 +128,7 @@ impl Company {
     }
 }
 
-/// The register of companies, as it stands.
+/// The register of companies in its present state.
 pub(super) struct Companies {
     random: Random,
     all: Vec<Company>,
@@ -136,7 +136,7 @@ pub(super) struct Companies {
 }
 
 impl Companies {
-    /// So many companies, by a seed.
+    /// So many companies, from a seed.
     pub(super) fn new(seed: u64, count: u64) -> Self {
         let mut companies = Self { random: Random(seed), all: Vec::new(), made: 0 };
         (0..count).for_each(|_| companies.open());
@@ -179,7 +179,7 @@ impl Companies {
                 }
             }
         }
-        // One move that every day surely has: out of a municipality that is watched.
+        // Every day surely has one move: out of a municipality that is watched.
         if let Some(index) = self.all.iter().position(|company| company.municipality == "Ogres novads") {
             self.moves(index);
         }
@@ -206,7 +206,7 @@ impl Companies {
         write(path, &COMPANY_COLUMNS, self.all.iter().map(Company::cells))
     }
 
-    /// One company of a municipality gets another address: writes a change file of one row.
+    /// Gives one company of a municipality another address, and writes a change file of one row.
     pub(super) fn write_one_change(&mut self, municipality: &str, path: &Path) -> anyhow::Result<()> {
         let start = self.random.index(self.all.len());
         let order = (start..self.all.len()).chain(0..start);
@@ -215,21 +215,21 @@ impl Companies {
         let index = order.into_iter().find(is_there).context("the municipality has no company")?;
         let address = self.random.address();
         let company = self.all.get_mut(index).context("no such company")?;
-        // Never the address that it has: a change that changes nothing is none.
+        // Never the address that it has: the row would not change.
         company.address = format!("{address}-{}", company.address.len());
         let row = [vec!["u".to_owned()], company.cells().to_vec()].concat();
         write(path, &[&[OPERATION], COMPANY_COLUMNS.as_slice()].concat(), [row].into_iter())
     }
 }
 
-/// A municipality's register of trading places, as it stands.
+/// A municipality's register of trading places in its present state.
 pub(super) struct TradingPlaces {
     random: Random,
     all: Vec<[String; 5]>,
 }
 
 impl TradingPlaces {
-    /// So many places, by a seed.
+    /// So many places, from a seed.
     pub(super) fn new(seed: u64, count: u64) -> Self {
         let mut random = Random(seed ^ 0x0123_4567_89ab_cdef);
         let all = (0..count)

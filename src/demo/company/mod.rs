@@ -46,44 +46,41 @@ const SINGLE_CHANGES: usize = 25;
 pub struct CompanyOptions {
     /// The seed of the made-up registers.
     pub seed: u64,
-    /// What the network stands on.
+    /// What the network runs on.
     pub backing: Backing,
     /// Where to keep everything.
     pub keep: Option<PathBuf>,
-    /// The fault to plant.
     pub fault: Option<Fault>,
 }
 
-/// What became of the agreement that was revoked.
+/// The result of the revocation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Revocation {
-    /// Whose it was.
+    /// The consumer whose agreement it was.
     pub participant: String,
     /// The last position delivered, by partition.
     pub position: String,
-    /// What the router told its agent.
+    /// The router's message to its agent.
     pub told: String,
-    /// Milliseconds from the operator's word to the acknowledgement.
+    /// Milliseconds from the operator's request to the acknowledgement.
     pub acknowledged_ms: f64,
-    /// Offsets of the channel that were logged behind that position, and never reached it.
+    /// Offsets of the channel that were logged after that position, and never reached the consumer.
     pub withheld: u64,
-    /// Whether it holds only rows from before the acknowledgement, all of them that did not change meanwhile, and
-    /// stands before it.
+    /// Whether its replica holds only rows from before the acknowledgement, holds all that did not change meanwhile,
+    /// and has its cursor before it.
     pub holds: bool,
 }
 
-/// From a change file to the row in a municipality's agent, one change at a time; its files follow when it is quiet.
+/// From a change file to the row in a municipality's agent, one change at a time; files are written when it is quiet.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Latency {
     /// Changes.
     pub samples: usize,
-    /// Half of them were faster.
     pub median_ms: f64,
-    /// None was slower.
     pub worst_ms: f64,
 }
 
-/// What the play showed.
+/// The result of the play.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Whether every replica is what it should be.
@@ -102,11 +99,11 @@ pub struct Outcome {
     pub kept: Option<PathBuf>,
 }
 
-/// The router's word on a revocation.
+/// The router's acknowledgement of a revocation.
 struct Acknowledged {
     /// How long the operator waited for it.
     after: Duration,
-    /// Where the log ended then.
+    /// The end of the log then, by partition.
     ends: Vec<Offset>,
 }
 
@@ -218,8 +215,8 @@ impl Play {
         })
     }
 
-    /// One municipality after another is merged; meanwhile an agreement is revoked. What the register held at any
-    /// time up to the acknowledgement comes back with it.
+    /// Merges one municipality after another; meanwhile an agreement is revoked. Returns every state of the register up
+    /// to the acknowledgement, too.
     async fn merger(&mut self) -> anyhow::Result<(Acknowledged, Vec<Ledger>)> {
         let mut known = vec![self.companies_ledger().clone()];
         let revoking = self.revoke_in_mid_stream().await?;
@@ -300,7 +297,7 @@ impl Play {
         self.municipality.drained().await
     }
 
-    /// As soon as the first event of what comes next has reached the bureau, the operator revokes its agreement.
+    /// The operator revokes the bureau's agreement as soon as the first of the next events has reached the bureau.
     async fn revoke_in_mid_stream(&self) -> anyhow::Result<JoinHandle<anyhow::Result<Acknowledged>>> {
         let (part, bureau) = self.consumer(BUREAU)?;
         let mut status = bureau.status.clone();
@@ -369,7 +366,7 @@ impl Play {
         Ok(latency)
     }
 
-    /// What the bureau holds: rows as they were at some time up to the acknowledgement, and no later ones.
+    /// Verifies the bureau's replica: its rows are from some time up to the acknowledgement, and none is later.
     async fn revocation(&self, acknowledged: &Acknowledged, known: &[Ledger]) -> anyhow::Result<Revocation> {
         let (part, bureau) = self.consumer(BUREAU)?;
         let mut status = bureau.status.clone();
@@ -379,7 +376,7 @@ impl Play {
         let views: Vec<Vec<String>> = known.iter().map(|ledger| view.of(ledger)).collect();
         let permitted: HashSet<&String> = views.iter().flatten().collect();
         let rows = held(&bureau.file())?;
-        // What never changed in that time is surely there.
+        // Rows that never changed in that time must be there.
         let steady = |row: &&String| views.iter().all(|view| view.binary_search(row).is_ok());
         let has_steady = views.iter().flatten().filter(steady).all(|row| rows.binary_search(row).is_ok());
         let places = status.cursor.map(|cursor| cursor.places).unwrap_or_default();

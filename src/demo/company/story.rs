@@ -4,7 +4,7 @@ use super::Outcome;
 use super::cast::{BUREAU, cast};
 
 impl Outcome {
-    /// Tells the story on standard output.
+    /// Prints the story to standard output.
     pub fn story(&self) {
         let sum = |count: fn(&super::VersionVerdict) -> u64| self.versions.iter().map(count).sum::<u64>();
         platform::say!("");

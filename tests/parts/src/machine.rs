@@ -1,6 +1,6 @@
 //! What a machine does to the processes on it: a clock that is off, a small disk of a process's own.
 //!
-//! Owns the words for both. The disk is a memory file system in the process's own mount namespace, which others reach
+//! Owns the means for both. The disk is a memory file system in the process's own mount namespace, which others reach
 //! through `/proc`; the clock is libfaketime's.
 
 use std::fs::File;
@@ -23,16 +23,16 @@ pub fn clock_off_by(offset: &str) -> Result<Vec<(String, String)>> {
     ])
 }
 
-/// What a folder of a process's own lies on.
+/// The disk that one process has below a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnDisk {
     /// A disk of so many mebibytes, empty at first.
     Small(u32),
-    /// What is there, which cannot be written.
+    /// The existing files, which cannot be written.
     ReadOnly,
 }
 
-/// Writes a command in place of `program` that gives one of its subcommands a disk of its own, on a folder of its
+/// Writes a command to use in place of `program`: it gives one of the subcommands a disk of its own, on a folder of its
 /// working directory.
 pub fn with_disk(program: &str, subcommand: &str, folder: &str, disk: OwnDisk, to: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -63,7 +63,7 @@ impl SmallDisk {
         Self { process, folder: folder.to_owned() }
     }
 
-    /// Where others reach what lies in it.
+    /// Where other processes reach a file on it.
     pub fn path(&self, name: &str) -> PathBuf {
         let folder = self.folder.strip_prefix("/").unwrap_or(&self.folder);
         Path::new("/proc").join(self.process.to_string()).join("root").join(folder).join(name)

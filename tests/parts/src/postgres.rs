@@ -1,6 +1,6 @@
 //! PostgreSQL 15 or later: one server, a database for each test.
 //!
-//! Owns the server's folder and life. Where we are root, it runs as the user `postgres`, as it wants to.
+//! Owns the server's folder and life. Where we are root, it runs as the user `postgres`, as PostgreSQL requires.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -58,7 +58,7 @@ impl Postgres {
 
     fn make(runs_on: RunsOn) -> Result<Self> {
         let dir = Workplace::new()?;
-        // Its user must come through.
+        // The server's user must be able to pass through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
         let port = *ports::free(1)?.first().context("a port")?;
         let postgres = Self { bin: bin()?, runs_on, has_tls: false, port, starts: 0, server: None, dir };
@@ -70,7 +70,7 @@ impl Postgres {
 
     fn address(&self) -> String {
         match &self.runs_on {
-            // Its name may lead to another address first.
+            // The name `localhost` may lead to another address first.
             RunsOn::Loopback => "127.0.0.1".to_owned(),
             host => host.address(),
         }

@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// How long a part may take until it is ready: many times what it takes on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// How often is looked whether a part is ready.
+/// How often to look whether a part is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The pid first, so that signals reach the server; `cat` returns when whoever holds the other end is gone.
+/// The pid comes first, so that signals reach the server; `cat` returns when the process at the other end has ended.
 const LEASH: &str = r#"
 log="$1"; shift
 exec 3<&0
@@ -35,7 +35,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a program; what it says goes to the log file.
+    /// Starts a program; its output goes to the log file.
     pub(crate) fn start<A: AsRef<OsStr>>(command: impl IntoIterator<Item = A>, log: &Path) -> Result<Self> {
         let mut leash = Command::new("sh")
             .args(["-c", LEASH, "leash"])
@@ -93,7 +93,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the program is gone after a signal.
+    /// Waits until the program has ended after a signal.
     pub(crate) fn wait_gone(&self) -> Result<()> {
         let deadline = Instant::now() + READY_LIMIT;
         while self.is_running() {
@@ -107,7 +107,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.leash.stdin.take());
-        // The leash ends when the server is gone.
+        // The leash ends when the server has ended.
         drop(self.leash.wait());
     }
 }

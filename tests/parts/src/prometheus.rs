@@ -19,7 +19,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes each job's process twice a second, and judges these rules as often.
+    /// Starts one that scrapes each job's process twice a second, and evaluates these rules as often.
     pub fn start(jobs: &[(&str, SocketAddr)], rules: Option<&str>) -> Result<Self> {
         let dir = Workplace::new()?;
         let port = *ports::free(1)?.first().context("a port")?;

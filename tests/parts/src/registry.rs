@@ -1,6 +1,6 @@
 //! A schema registry with Confluent's interface: Apicurio 2.6, in memory.
 //!
-//! Owns its life; it may be stopped and started, but what it held is gone then, as it keeps nothing. Needs Java 17, and
+//! Owns its life; it may be stopped and started, but its contents are then lost: it keeps nothing. Needs Java 17, and
 //! Maven for the first start.
 
 use std::path::{Path, PathBuf};

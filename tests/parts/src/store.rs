@@ -32,7 +32,7 @@ pub(crate) fn part(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> Resul
     Ok(whole)
 }
 
-/// A folder for a part's own files; it is removed at the end, or by a later start when the end came too suddenly.
+/// A folder for a part's own files; it is removed at the end, or by a later start if the end was too sudden.
 pub(crate) struct Workplace {
     dir: TempDir,
     /// Locked while its process lives.
@@ -42,7 +42,7 @@ pub(crate) struct Workplace {
 impl Workplace {
     const PREFIX: &str = "dit-part-";
 
-    /// A new one; those of processes that are gone are removed.
+    /// A new one; those of ended processes are removed.
     pub(crate) fn new() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(Self::PREFIX).tempdir()?;
         let alive = File::create(dir.path().join("alive"))?;
@@ -63,7 +63,7 @@ impl Workplace {
     }
 }
 
-/// Runs a program to its end; what it said is in the error.
+/// Runs a program to its end; the error has its output.
 pub(crate) fn run(command: &mut Command, package: &str) -> Result<()> {
     let program = command.get_program().to_owned();
     let output = match command.output() {

@@ -1,7 +1,7 @@
 //! The log as each router reaches it: over a line that is slow, is cut, loses answers and delivers late.
 //!
-//! Owns the misbehaviour of appends and commits; what was appended is told to the oracle in the moment that it stands in
-//! the log. An append is the broker's from the moment that it was sent: it is made although its router dies.
+//! Owns the misbehaviour of appends and commits; reports records to the oracle in the moment that they are in the log.
+//! An append belongs to the broker once it was sent: it is made even if its router dies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,17 +24,17 @@ use crate::fault::{Fault, Sky};
 use crate::oracle::Oracle;
 use crate::plan::Late;
 
-/// A client that has heard nothing for so long calls the outcome unknown.
+/// A client without an answer for so long calls the outcome unknown.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(10);
-/// In weather with delays as long as this (milliseconds) readers fall behind.
+/// Readers fall behind in weather with delays as long as this, in milliseconds.
 const SLOW: u64 = 1_000;
-/// What a reader gets at a time then, in bytes.
+/// The most bytes of one read then.
 const LITTLE: usize = 300;
-/// The most that a router's reads are late while it is not heard, in milliseconds: it lags by more than its lease.
+/// The longest that a router's reads are late while it is not heard, in milliseconds: it lags by more than its lease.
 const LATE: u64 = 4_000;
 /// The topics of control and leases.
 const CONTROL: [&str; 2] = ["dit.control", "dit.leases"];
-/// How long a client looks for a log that it cannot reach.
+/// How long a client tries to reach the log.
 const REACH_LIMIT: Duration = Duration::from_secs(1);
 
 /// The log and the lines to it.
@@ -42,9 +42,9 @@ pub struct Broker {
     pub log: MemoryLog,
     node: Node,
     lines: Vec<watch::Sender<bool>>,
-    /// Whose sendings do not arrive, and what comes late to it.
+    /// While a router's appends do not arrive: which of its reads are late.
     unheard: Vec<watch::Sender<Option<Late>>>,
-    /// What one router sends stands in a row, and arrives in order.
+    /// One queue for each router: its appends arrive in order.
     rows: Vec<tokio::sync::Mutex<()>>,
     sky: Arc<Sky>,
     oracle: Arc<Oracle>,
@@ -68,14 +68,14 @@ impl Broker {
         }
     }
 
-    /// What a router sends does not arrive, and what it reads of this comes late; or all is well again.
+    /// A router's appends do not arrive, and these reads of it are late; or all is well again.
     pub fn set_unheard(&self, router: usize, late: Option<Late>) {
         if let Some(unheard) = self.unheard.get(router) {
             unheard.send_replace(late);
         }
     }
 
-    /// Whether what a router reads of a topic comes late.
+    /// Whether a router's reads of a topic are late.
     fn is_late(&self, router: usize, topic: &str) -> bool {
         match self.unheard.get(router).and_then(|late| *late.borrow()) {
             Some(Late::All) => true,
@@ -147,9 +147,9 @@ impl Broker {
         self.node.now()
     }
 
-    /// Bytes of somebody else.
+    /// Appends a foreign record.
     pub async fn poison(&self, topic: &str, partition: Partition, record: Record) {
-        // A log whose first record is another's is a lost topic.
+        // A log whose first record is foreign is a lost topic.
         let is_begun =
             self.log.bounds(topic, partition).await.is_ok_and(|bounds| bounds.next > Offset::new(0));
         let records = vec![record];
@@ -202,7 +202,7 @@ impl Log for Line {
             let outcome = broker.push(&topic, partition, records).await;
             sleep(broker.delay()).await;
             broker.until_up(router).await;
-            // Nobody may wait any more.
+            // The router may have stopped waiting.
             drop(tell.send(outcome));
         });
         match tokio::time::timeout(OUTCOME_LIMIT, told).await {
@@ -233,7 +233,7 @@ impl Log for Line {
         let late = async {
             let batch = self.broker.log.read(topic, partition, from, max_bytes, wait).await;
             if self.broker.is_late(self.router, topic) {
-                // Read a while ago, it comes only now.
+                // The batch was read a while ago, and comes only now.
                 sleep(Duration::from_millis(self.broker.below(LATE))).await;
             }
             batch

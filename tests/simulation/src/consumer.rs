@@ -1,4 +1,4 @@
-//! A consumer's site: the consumer agent on its file sink, and a sink around it that looks at every batch.
+//! A consumer's site: the consumer agent on its file sink, and a sink around it that checks every batch.
 //!
 //! Owns the checks of what arrives: fields, rows, order, repeats, and the replica after each batch.
 
@@ -27,25 +27,23 @@ use schemas::time::Millis;
 use crate::oracle::Oracle;
 use crate::register::{Row, Rows, territory_of};
 
-/// What an agreement names, in the schema's order.
+/// The fields that an agreement names, in the schema's order.
 const FIELDS: [&str; 3] = ["k", "t", "n"];
 /// How often a replica is compared with its part of the register.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// How often a snapshot may come to the same end: nothing that breaks here breaks so often while nothing moves.
+/// How often snapshots may end at the same places: no fault here breaks so many of them while nothing moves.
 const PASSES_IN_PLACE: u32 = 10;
 
-/// How far a site has got.
+/// The progress of a site.
 #[derive(Debug, Clone, Default)]
 pub struct Reached {
-    /// Where its replica stands.
+    /// The cursor of its replica.
     pub cursor: Option<Cursor>,
-    /// The first place in the log that it stood at under the agreement's present version.
+    /// Its first cursor in the log under the agreement's present version.
     pub first: Option<Cursor>,
-    /// Up to when the provider has looked at its source.
+    /// The time up to which the provider has checked its source.
     pub freshness: Option<Millis>,
-    /// The rows of its replica.
     pub rows: Rows,
-    /// Its agreement has ended.
     pub has_ended: bool,
     /// Comparisons that found it equal.
     pub compared: u64,
@@ -69,7 +67,7 @@ impl Consumer {
         Self { number, topic, disk, identity, oracle, reached }
     }
 
-    /// How far it has got.
+    /// Its progress.
     pub fn reached(&self) -> MutexGuard<'_, Reached> {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +134,7 @@ struct Checked {
     site: Arc<Consumer>,
     inner: FileSink,
     derived: Option<AvroSchema>,
-    /// The number of each key's last change, as far as this stream or its snapshot has told.
+    /// The number of each key's last change, as far as this stream or its snapshot has delivered it.
     last: BTreeMap<String, i64>,
     /// Keys of the snapshot that is under way.
     snapshot: Option<BTreeSet<String>>,
@@ -265,7 +263,7 @@ impl Sink for Checked {
             }
         }
         if let Err(error) = self.inner.apply(batch).await {
-            // It is not applied: it may come again.
+            // The batch is not applied: it may come again.
             (self.last, self.snapshot) = before;
             return Err(error);
         }

@@ -1,4 +1,4 @@
-//! A provider's storage that a crash and a restored copy can meet: images beside the outbox's disk.
+//! A provider's storage with crashes and restored copies: images, next to the outbox's disk.
 //!
 //! Owns the twin of the image store that loses what was not synced.
 
@@ -25,7 +25,7 @@ impl Images {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine stops; `keeps` is whether the store had written more than it was asked to.
+    /// The machine stops; `keeps` is whether the store had also written what was not synced.
     pub fn crash(&self, keeps: bool) {
         let mut sides = self.lock();
         match keeps {
@@ -98,7 +98,7 @@ impl Backup {
         Self { disk: disk.copy(), images: images.copy() }
     }
 
-    /// What a new machine has.
+    /// The empty folder of a new machine.
     pub fn empty() -> Self {
         Self { disk: MemoryDisk::new(), images: Sides::default() }
     }

@@ -1,7 +1,7 @@
-//! A provider's drop folder: the whole register as a real file, and what its writer does to that meanwhile.
+//! A provider's drop folder: the whole register as a real file, and what its writer does to the file meanwhile.
 //!
-//! Owns the order of things as the agent's own loop has it. Each whole file that is ready is taken: what it says must get into the
-//! log, also where another takes its place at once.
+//! Owns the order of steps, as in the agent's own loop. Each whole file that is ready is taken: its rows must get into
+//! the log, even if another file replaces it at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use crate::fault::{Fault, Sky};
 pub enum Writing {
     /// Nothing: it is renamed in, whole.
     Whole,
-    /// Half of it lies there first, under its own name.
+    /// Half of it is written first, under its own name.
     Half,
-    /// Once it was read, the next register takes its place.
+    /// Once it was read, the next register replaces it.
     Replaced,
-    /// Once it was read, it is written anew in its place, and stands there half for a while.
+    /// Once it was read, the next register is written over it, at first only half of it.
     Rewritten,
 }
 
 impl Writing {
-    /// By a number that was drawn.
+    /// The writing of a drawn number.
     pub const fn of(number: u64) -> Self {
         match number {
             0 => Self::Half,
@@ -49,11 +49,11 @@ impl Writing {
     }
 }
 
-/// A folder and who takes what lies there.
+/// A drop folder, and the agent that takes its files.
 pub struct Dropping<'a> {
     pub dir: &'a Path,
     pub agent: &'a Agent,
-    /// Nobody is there to accept what it holds.
+    /// No person is there to accept a held file.
     pub guard: Guard,
     /// Where faults are counted.
     pub sky: &'a Arc<Sky>,
@@ -79,7 +79,7 @@ impl Dropping<'_> {
         Ok(std::fs::rename(part, self.path())?)
     }
 
-    /// Drops a register. `next` makes another one, where one takes its place.
+    /// Drops a register. `next` makes the one that replaces it.
     pub fn register(
         &self,
         register: &str,
@@ -95,7 +95,7 @@ impl Dropping<'_> {
             self.sky.fired(Fault::HalfFile);
         }
         self.rename_in(&text)?;
-        // A register that never lay there whole is not one that was told: what is written twice is the same.
+        // The next register is made once: written half, and later whole, it is the same.
         let mut following = None;
         let mut meanwhile = || {
             if matches!(how, Writing::Replaced | Writing::Rewritten) {
@@ -118,7 +118,7 @@ impl Dropping<'_> {
         Ok(())
     }
 
-    /// One file, as the agent's loop takes it; `meanwhile` happens once it was read.
+    /// Takes one file as the agent's loop does; `meanwhile` happens once it was read.
     fn take(
         &self,
         folder: &mut DropFolder,

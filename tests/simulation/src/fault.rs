@@ -14,15 +14,15 @@ pub enum Fault {
     ProviderCrash,
     /// A consumer's machine stops and is started again.
     ConsumerCrash,
-    /// A disk stops in the middle of what is written.
+    /// A disk stops in the middle of a write.
     DiskStop,
-    /// A crash took writes that were not synced.
+    /// A crash lost writes that were not synced.
     LostWrites,
-    /// A crash left a part of what was not synced.
+    /// A crash left a part of an unsynced write.
     TornWrite,
     /// A router cannot reach the log.
     LogCut,
-    /// What a router sends the log does not arrive, and what it reads comes late.
+    /// A router's appends do not arrive, and its reads come late.
     Unheard,
     /// A site cannot reach a router.
     SiteCut,
@@ -30,7 +30,7 @@ pub enum Fault {
     Delay,
     /// A request arrives twice.
     Duplicate,
-    /// A request arrives after its sender gave it up, behind younger ones.
+    /// A request arrives after its sender gave it up, and after younger ones.
     Reorder,
     /// A request is served and its answer lost.
     LostAnswer,
@@ -44,25 +44,25 @@ pub enum Fault {
     ClockJump,
     /// A provider's folder is replaced by an older copy of it.
     RestoredFolder,
-    /// A provider's folder is gone: a new machine.
+    /// A provider's folder is lost: a new machine.
     LostFolder,
-    /// A provider's images are gone.
+    /// A provider's images are lost.
     LostImages,
-    /// A router stands still, and its clocks go on.
+    /// A router stands still while its clocks continue.
     RouterPause,
-    /// An agent stands still, and its clocks go on.
+    /// An agent stands still while its clocks continue.
     AgentPause,
-    /// Old versions of keys go from a state.
+    /// Old versions of keys are removed from a state.
     Compaction,
-    /// The oldest records go from a log.
+    /// The oldest records are removed from a log.
     Retention,
-    /// Somebody else's bytes stand in a log.
+    /// A foreign record is in a log.
     Poison,
-    /// Half a file lies in a drop folder under its own name.
+    /// Half a file is in a drop folder under its own name.
     HalfFile,
-    /// Another file takes the place of one that is being taken.
+    /// Another file replaces one that is being taken.
     ReplacedFile,
-    /// A file that is being taken is written anew in its place.
+    /// A file that is being taken is written over.
     RewrittenFile,
 }
 
@@ -160,7 +160,7 @@ impl Weather {
         Self { delay: 3_000, duplicate: 150, late: 100, lost_answer: 100, unknown: 100, cut: 100 };
 }
 
-/// What has fired and what the weather is.
+/// The counts of faults that fired, and the present weather.
 #[derive(Debug, Default)]
 pub struct Sky {
     state: Mutex<(Counts, Weather)>,
@@ -171,7 +171,7 @@ impl Sky {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A fault took effect.
+    /// Counts a fault that took effect.
     pub fn fired(&self, fault: Fault) {
         *self.lock().0.entry(fault).or_default() += 1;
     }

@@ -35,7 +35,7 @@ pub fn run(seed: u64, prints: bool, identities: &Identities) -> anyhow::Result<O
     let main =
         async { World::new(seed, prints, identities, files.path(), Arc::clone(&schedule))?.run().await };
     let outcome = runtime.block_on(schedule.run(main));
-    // Tasks know their schedule: what is left of them would stay for ever.
+    // Tasks hold their schedule: without this, those that are left would never be freed.
     runtime.block_on(async { schedule.clear() });
     outcome
 }

@@ -1,7 +1,7 @@
 //! The network between sites and routers, behind one balancer: requests are carried to the routers' own routes.
 //!
-//! Owns what a line may do to a request: cut, delay, duplicate, deliver late, lose the answer. What a router hands over
-//! is shown to the oracle in the moment that it leaves.
+//! Owns what a line may do to a request: cut, delay, duplicate, deliver late, lose the answer. Shows the oracle what a
+//! router hands over, in the moment that it leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -28,9 +28,9 @@ use tower::ServiceExt;
 use crate::fault::{Fault, Sky};
 use crate::oracle::{Oracle, Tap};
 
-/// What a sender that cannot reach a router waits at most.
+/// The longest wait of a sender that cannot reach a router.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// The longest that a request or a copy of one is under way after its sender gave it up, in milliseconds.
+/// The longest that a request or its copy is under way after its sender gave it up, in milliseconds.
 const LATE: u64 = 20_000;
 
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct Door {
 struct State {
     doors: Vec<Option<Door>>,
     random: Random,
-    /// Where letters are that nobody waits for.
+    /// The node that carries late letters and copies.
     node: Option<Node>,
 }
 
@@ -78,7 +78,7 @@ enum Part {
 type Head = (http::response::Parts, mpsc::Receiver<Part>);
 
 impl Lines {
-    /// A network of so many routers, none of them there yet.
+    /// A network of so many routers, none of them running yet.
     pub fn new(
         routers: usize,
         peers: BTreeMap<String, Peer>,
@@ -102,7 +102,7 @@ impl Lines {
         self.lock().node = Some(node);
     }
 
-    /// Nothing is carried any more.
+    /// Carries nothing from now on.
     pub fn close(&self) {
         let mut state = self.lock();
         let doors = std::mem::take(&mut state.doors);
@@ -111,7 +111,7 @@ impl Lines {
         drop((doors, node));
     }
 
-    /// A router is there, or is gone.
+    /// A router runs, or has stopped.
     pub fn set_door(&self, router: usize, door: Option<Door>) {
         if let Some(place) = self.lock().doors.get_mut(router) {
             *place = door;
@@ -144,7 +144,7 @@ impl Lines {
         Duration::from_millis(self.below(delay + 1))
     }
 
-    /// Any router, there or not: a balancer knows late. One that a site names by number is that one.
+    /// Any router, running or not: a balancer notices late. If the site names a router by number, that one.
     fn choose(&self, from: &str) -> (usize, Option<Door>) {
         let mut state = self.lock();
         let count = state.doors.len().max(1);
@@ -159,7 +159,7 @@ impl Lines {
         let (router, door) = self.choose(&letter.from);
         sleep(self.delay()).await;
         if self.is_cut(&letter.from, router) {
-            // A line that is cut says nothing; a host that is gone may say so.
+            // A cut line says nothing; an unreachable host may be reported at once.
             sleep(if self.chance(500) { CONNECT_LIMIT } else { Duration::ZERO }).await;
             return Err("no route to host");
         }
@@ -200,7 +200,7 @@ impl Lines {
         self.0.cuts.borrow().contains(&(site.to_owned(), router))
     }
 
-    /// Hands a request to a router's routes, on the router's machine; what it answers comes in parts.
+    /// Hands a request to a router's routes, on the router's machine; the answer comes in parts.
     fn deliver(&self, letter: Letter, router: usize, door: &Door) -> oneshot::Receiver<Head> {
         let (tell, told) = oneshot::channel();
         let lines = self.clone();

@@ -1,6 +1,6 @@
 //! The operator: amends and revokes agreements through the routers' own admin routes.
 //!
-//! Owns the asking again. A revocation is told to the oracle in the moment that its acknowledgement arrives.
+//! Owns the repeated requests. Reports a revocation to the oracle in the moment that its acknowledgement arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::oracle::Oracle;
 /// How long a router may take to answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What the operator wants.
+/// A request of the operator.
 pub enum Deed {
     /// This agreement, in a new version.
     Amend(Json),
     Revoke(AgreementNumber),
 }
 
-/// Asks until it is done.
+/// Repeats a request until it is done.
 pub async fn act(deed: Deed, identity: Identity, oracle: Arc<Oracle>) {
     let client = match Client::new("https://dit", &identity) {
         Ok(client) => client,

@@ -1,6 +1,6 @@
 //! The oracle: what the log really holds, what every replica must be, and each promise that was broken.
 //!
-//! Owns its own fold of the log, of what counts by `support::counting` and not by the code that is tested.
+//! Owns its own fold of the log: `support::counting` says what counts, and not the code that is tested.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::register::{self, Change, Row, Rows};
 
-/// What every value of the field begins with that no agreement names.
+/// The beginning of every value of the field that no agreement names.
 const DENIED: &[u8] = b"secret";
 /// Violations that are kept: the first says most.
 const KEPT: usize = 8;
@@ -38,7 +38,7 @@ struct PartitionStory {
 pub struct Permits {
     /// Territories, by version from 1.
     pub versions: Vec<BTreeSet<usize>>,
-    /// Somebody asked for its revocation.
+    /// Its revocation was requested.
     pub is_asked: bool,
     /// Its revocation was acknowledged.
     pub is_revoked: bool,
@@ -71,7 +71,7 @@ pub struct Tap {
 }
 
 impl Oracle {
-    /// Nothing has happened; `prints` prints the history in words.
+    /// An oracle before any event; `prints` prints the history in words.
     pub fn new(prints: bool) -> anyhow::Result<Self> {
         let state = State {
             stories: BTreeMap::new(),
@@ -115,7 +115,7 @@ impl Oracle {
         }
     }
 
-    /// Whether somebody asked for an agreement's revocation.
+    /// Whether an agreement's revocation was requested.
     pub fn is_revocation_asked(&self, number: &AgreementNumber) -> bool {
         self.lock().permits.get(number.as_str()).is_some_and(|permits| permits.is_asked)
     }
@@ -162,7 +162,7 @@ impl Oracle {
         hex::encode(self.lock().history.clone().finalize())
     }
 
-    /// Records stand in a log, the last of them at an offset.
+    /// Records were appended to a log, the last of them at an offset.
     pub fn logged(&self, topic: &str, partition: Partition, last: Offset, records: &[Record]) {
         let count = u64::try_from(records.len()).unwrap_or(0);
         let first = (last.get() + 1).saturating_sub(count);
@@ -191,8 +191,8 @@ impl Oracle {
         }
     }
 
-    /// The state takes each event once and in order, whoever holds it: a holder that began before it had fenced the last
-    /// one would go back.
+    /// Checks that the state takes each event once and in order, whichever router holds it: a holder that began before
+    /// it had fenced the last one would go back.
     fn materialised(&self, topic: &str, partition: Partition, records: &[Record]) {
         for record in records {
             let Some(at) = record.header_text(LOG_OFFSET_HEADER).and_then(|text| text.parse::<u64>().ok())
@@ -207,7 +207,7 @@ impl Oracle {
         }
     }
 
-    /// Counts a record: whether it is a change that counts, or what is wrong with one that does.
+    /// Counts a record: whether it is a change that counts, or what is wrong with it.
     fn count(
         &self,
         topic: &str,
@@ -221,7 +221,7 @@ impl Oracle {
         match story.counter.pass(record) {
             None => Ok(false),
             Some(Counts::Change(datum)) => self.fold(story, offset, datum).map_or(Ok(true), Err),
-            // Every before image fits: there is nothing to start over for.
+            // Every before image fits: no resync is needed.
             Some(Counts::Resync) => Err("everybody is told to start over".to_owned()),
         }
     }
@@ -247,14 +247,14 @@ impl Oracle {
             .then(|| format!("{key} was {known:?}, but its event says {before:?} before {after:?}"))
     }
 
-    /// The rows of a channel's log as they stand now.
+    /// The present rows of a channel's log.
     pub fn rows(&self, topic: &str) -> Rows {
         let state = self.lock();
         let stories = state.stories.get(topic).map(Vec::as_slice).unwrap_or_default();
         stories.iter().flat_map(|story| story.rows.clone()).collect()
     }
 
-    /// All that counted of each key, in order.
+    /// All changes of each key that counted, in order.
     pub fn story(&self, topic: &str) -> BTreeMap<String, Vec<Option<Row>>> {
         let state = self.lock();
         let mut by_key: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -264,7 +264,7 @@ impl Oracle {
         by_key
     }
 
-    /// Whether a cursor is behind everything that counts.
+    /// Whether a cursor is past everything that counts.
     pub fn is_at_end(&self, topic: &str, cursor: &Cursor) -> bool {
         let state = self.lock();
         let stories = state.stories.get(topic).map(Vec::as_slice).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Who takes part: names, identities, channels and agreements of a network.
+//! The parties of a network: names, identities, channels and agreements.
 //!
-//! Owns the declarations that every router begins with, and what the oracle is told of them.
+//! Owns the declarations that every router begins with, and their report to the oracle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::register;
 
 const DOMAIN: &str = "sim.dit";
 
-/// The identities of all runs: their names are what counts.
+/// The identities of all runs: only their names matter.
 pub struct Identities {
     pub agent: Identity,
     pub router: Identity,
@@ -67,7 +67,7 @@ pub fn rule(territories: &BTreeSet<usize>) -> String {
     format!("t in [{}]", names.join(", "))
 }
 
-/// Everybody who may ask a router for something, by name.
+/// All peers that may send a router requests, by name.
 pub fn peers() -> anyhow::Result<BTreeMap<String, Peer>> {
     let mut peers = BTreeMap::from([("operator".to_owned(), Peer::Operator("simulation".to_owned()))]);
     for site in sites() {
@@ -76,7 +76,7 @@ pub fn peers() -> anyhow::Result<BTreeMap<String, Peer>> {
     Ok(peers)
 }
 
-/// Which territories an agreement permits.
+/// Draws the territories that an agreement permits.
 pub fn draw_territories(random: &mut Random) -> BTreeSet<usize> {
     let first = usize::try_from(random.below(4)).unwrap_or(0);
     let second = usize::try_from(random.below(4)).unwrap_or(0);

@@ -16,13 +16,13 @@ pub const PARTITIONS: u32 = 2;
 pub const CHANGES: usize = 2_001;
 /// How many faults are planned.
 pub const FAULTS: usize = 31;
-/// How many kinds there are.
+/// How many kinds of faults there are.
 const KINDS: u64 = 18;
 /// Faults begin within so many milliseconds.
 pub const SPAN: u64 = 210_000;
-/// What is younger stays in the log and the state, in milliseconds: longer than any snapshot takes here.
+/// Younger records stay in the log and the state, in milliseconds: longer than any snapshot takes here.
 pub const YOUNG: u64 = 60_000;
-/// Before what needs one router to be well, everything is well for so long, in milliseconds.
+/// How long everything works before a fault that needs one working router, in milliseconds.
 const SOUND: u64 = 5_000;
 /// The longest that something is down, cut or paused, in milliseconds.
 const LONGEST: u64 = 45_000;
@@ -38,7 +38,7 @@ pub enum Machine {
     Consumer(usize),
 }
 
-/// What a crash takes beside what was not synced.
+/// What a crash destroys besides unsynced writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
     Nothing,
@@ -62,7 +62,7 @@ pub enum Action {
     Crash(Machine, Loss),
     /// A site's disk stops after so many writes; its machine a little later.
     StopDisk(Machine, u32),
-    /// It is started again.
+    /// A machine is started again.
     Start(Machine),
     /// A machine stands still.
     Pause(Machine),
@@ -70,24 +70,24 @@ pub enum Action {
     /// A router cannot reach the log.
     CutLog(usize),
     RepairLog(usize),
-    /// What a router sends the log does not arrive; control and leases, or all that it reads, come late.
+    /// A router's appends do not arrive; its reads of control and leases, or all its reads, come late.
     Unheard(usize, Late),
     Heard(usize),
     /// A site cannot reach a router.
     CutSite(Machine, usize),
     RepairSite(Machine, usize),
-    /// Everything small goes wrong.
+    /// Small faults become likely.
     Storm,
     Calm,
     /// A machine's wall clock is off by milliseconds.
     Clock(Machine, i64),
     /// A provider's folder is copied.
     Backup(usize),
-    /// Old versions of keys go from the states.
+    /// Old versions of keys are removed from the states.
     Compact,
-    /// The oldest records go from the logs.
+    /// The oldest records are removed from the logs.
     Expire,
-    /// Somebody else's bytes stand in a channel's log.
+    /// A foreign record is appended to a channel's log.
     Poison(usize, u32),
     /// The operator declares another version of an agreement.
     Amend(usize),
@@ -101,7 +101,7 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
     for number in 0..FAULTS {
         let at = 5_000 + random.below(SPAN);
         let until = at + 200 + random.below(LONGEST);
-        // One of each kind first: no seed is without a kind of its own accord.
+        // One of each kind first, so that every seed has each kind.
         let kind = u64::try_from(number).ok().filter(|kind| *kind < KINDS);
         let kind = kind.unwrap_or_else(|| random.below(KINDS));
         plan.extend(fault(kind, at, until, random));
@@ -113,7 +113,7 @@ pub fn draw(random: &mut Random) -> Vec<(u64, Action)> {
     plan
 }
 
-/// In the second half; most often while a router is not itself.
+/// The time of a revocation: in the second half, most often while a router is in trouble.
 fn revocation(plan: &[(u64, Action)], random: &mut Random) -> u64 {
     let is_weak = |action: &Action| {
         matches!(
@@ -128,8 +128,8 @@ fn revocation(plan: &[(u64, Action)], random: &mut Random) -> u64 {
     }
 }
 
-/// An agreement is revoked while a router still has the lease of its last beat, and cannot hear of it; the other one,
-/// and everything else, is well.
+/// An agreement is revoked while a router still has the lease of its last beat, and cannot hear of it; the other
+/// router, and everything else, works.
 fn unheard_revocation(number: usize, random: &mut Random) -> Vec<(u64, Action)> {
     let router = pick(random, ROUTERS);
     let at = SPAN / 2 + random.below(SPAN / 2);
@@ -145,7 +145,7 @@ fn unheard_revocation(number: usize, random: &mut Random) -> Vec<(u64, Action)> 
     plan
 }
 
-/// Whatever the routers have is over.
+/// Ends the routers' faults.
 fn sound_routers(at: u64) -> impl Iterator<Item = (u64, Action)> {
     let routers = (0..ROUTERS).filter_map(|number| usize::try_from(number).ok());
     routers.flat_map(move |router| {
@@ -160,8 +160,8 @@ fn sound_routers(at: u64) -> impl Iterator<Item = (u64, Action)> {
     })
 }
 
-/// A provider's folder is restored from a copy while a router holds what was sent since; the restored agent hears of
-/// the log as the copy knows it, and what it sends may stand behind what was sent before.
+/// A provider's folder is restored from a copy while a router holds back events that were sent since. The restored
+/// agent sees the log as the copy knows it, and its events may follow those that were sent before.
 fn haunted(provider: usize, router: usize, at: u64, random: &mut Random) -> Vec<(u64, Action)> {
     let crash = at + 500 + random.below(6_000);
     let start = crash + 100 + random.below(1_000);
@@ -183,8 +183,8 @@ fn haunted(provider: usize, router: usize, at: u64, random: &mut Random) -> Vec<
     plan
 }
 
-/// A new machine takes a provider's place, whose events were not all sent. Soon after it loses the images that it has made, or
-/// is replaced by a copy of the first one.
+/// A new machine replaces a provider whose events were not all sent. Soon after, it loses the images that it has made,
+/// or is replaced by a copy of the first machine.
 fn replaced(
     provider: usize,
     at: u64,
@@ -209,7 +209,7 @@ fn replaced(
     plan
 }
 
-/// A router is cut off from the log until retention has passed what it read last.
+/// A router is cut off from the log until retention has removed what follows its last read.
 fn outlived(router: usize, at: u64, random: &mut Random) -> Vec<(u64, Action)> {
     let expire = at + YOUNG + 5_000 + random.below(20_000);
     let repair = expire + random.below(4_000);

@@ -39,11 +39,11 @@ use crate::register::{self, Change, Register};
 
 /// Changes that are handed over at once, at most.
 const GROUP: u64 = 12;
-/// One group of so many goes as a file.
+/// One of so many groups is dropped as a file.
 const DROPPED: u64 = 5;
 /// The longest pause between two groups, in milliseconds.
 const GAP: u64 = 4_000;
-/// A compared register may change as a whole: nobody is there to accept it.
+/// A compared register may change as a whole: no person is there to accept it.
 const NO_GUARD: Guard =
     Guard { max_delete_percent: 100, max_change_percent: 1_000, max_parked_percent: None };
 
@@ -52,20 +52,20 @@ const NO_GUARD: Guard =
 pub struct Account {
     /// The register and its story.
     pub register: Register,
-    /// Handed over, but whether they were taken is not known.
+    /// Changes that were handed over; whether they were taken is not known.
     in_flight: Vec<Change>,
-    /// The machine went down while they were.
+    /// The machine stopped while they were in flight.
     is_doubtful: bool,
-    /// Changes that another of the same key may stand for: key and place in its story.
+    /// Changes that may be missing, as another of the same key replaces them: key and position in its story.
     pub optional: BTreeSet<(String, usize)>,
-    /// A backup was restored: what it lacked is known from the comparison only.
+    /// A backup was restored: changes that it lacked are known from the comparison only.
     pub is_restored: bool,
-    /// A person has restored a backup, and hands over the whole register as the handbook says: what the copy lacks may
-    /// never have reached the log, and then nobody else knows.
+    /// A person has restored a backup, and hands over the whole register as the handbook says: changes that the copy
+    /// lacks may never have reached the log, and then only the register has them.
     pub is_to_be_compared: bool,
     /// Changes to be made yet.
     left: usize,
-    /// Told last, when everything was handed over.
+    /// Set last, when everything was handed over.
     pub freshness: Option<Millis>,
     pub is_drained: bool,
 }
@@ -85,7 +85,6 @@ pub struct Provider {
 
 /// What a provider's site is made of.
 pub struct ProviderParts<'p> {
-    /// Whose agent it has.
     pub id: AgentId,
     pub channel: ChannelName,
     pub identity: Identity,
@@ -121,12 +120,12 @@ impl Provider {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine went down: what was under way may be taken or not.
+    /// The machine stopped: changes under way may be taken or not.
     pub fn went_down(&self) {
         self.account().is_doubtful = true;
     }
 
-    /// The folder is what a copy had; a person sees to it that the register is compared.
+    /// Restores the folder from a copy; a person sees to it that the register is compared.
     pub fn go_on_from(&self, copy: Backup) {
         copy.restore(&self.disk, &self.images);
         let mut account = self.account();
@@ -194,12 +193,12 @@ impl Provider {
         }
     }
 
-    /// The whole register is compared with what the agent knows of it.
+    /// Compares the whole register with what the agent knows of it.
     fn compare(&self, agent: &Agent) -> anyhow::Result<()> {
         std::fs::write(&self.files, self.account().register.as_file())?;
         let report = agent.take(&FileSource::open(&self.files, &TableFormat::default())?, NO_GUARD, true)?;
         anyhow::ensure!(report.taken && report.parked.is_empty(), "not compared: {report:?}");
-        // The file has what was under way, too.
+        // The file has the changes under way, too.
         self.account().give_up_order();
         self.taken();
         Ok(())
@@ -228,10 +227,10 @@ impl Provider {
         std::future::pending().await
     }
 
-    /// The register as it is now goes as a file, with what is under way, and what comes while that is taken.
+    /// Drops the present register as a file, with the changes under way, and those that come while it is taken.
     fn drop_register(&self, agent: &Agent) -> anyhow::Result<()> {
         let dir = self.files.with_extension("drop");
-        // What lay there when the machine went down is in what is under way.
+        // Files that were there when the machine stopped have only changes that are still under way.
         drop(std::fs::remove_dir_all(&dir));
         let how = Writing::of(self.below(8));
         let text = {
@@ -250,7 +249,7 @@ impl Provider {
         Dropping { dir: &dir, agent, guard: NO_GUARD, sky: &self.sky }.register(&text, how, &mut next)
     }
 
-    /// What was under way is taken.
+    /// Marks the changes under way as taken.
     fn taken(&self) {
         let mut account = self.account();
         account.in_flight.clear();
@@ -262,7 +261,7 @@ impl Provider {
         let mut account = self.account();
         if !account.in_flight.is_empty() {
             if account.is_doubtful {
-                // Of each key only the last: an older one would come after a younger.
+                // Only the last of each key: an older one would come after a younger.
                 account.give_up_order();
                 let last: BTreeMap<_, _> = account.in_flight.drain(..).collect();
                 account.in_flight = last.into_iter().collect();
@@ -275,7 +274,7 @@ impl Provider {
         Some(group).filter(|group| !group.is_empty())
     }
 
-    /// Changes that nobody has seen; none when all were made.
+    /// New changes; none when all were made.
     fn draw_group(&self) -> Vec<Change> {
         let mut account = self.account();
         let count = usize::try_from(1 + self.below(GROUP)).unwrap_or(1).min(account.left);
@@ -286,7 +285,7 @@ impl Provider {
 }
 
 impl Account {
-    /// What is under way may be taken in part: others of its keys may stand for it.
+    /// The changes under way may be taken in part: others of their keys may replace them.
     fn give_up_order(&mut self) {
         let mut back: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, _) in self.in_flight.iter().rev() {
@@ -297,8 +296,8 @@ impl Account {
         }
     }
 
-    /// A file says of each key only what it is in the end: what is under way before that may be missing, and so may a row that
-    /// came and went.
+    /// A file has only the last row of each key: earlier changes under way may be missing, and so may a row that came
+    /// and went.
     fn expect_last_of_each(&mut self, group: &[Change]) {
         let mut back: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, _) in group {
@@ -315,10 +314,10 @@ impl Account {
         }
     }
 
-    /// What the log's story of a key has wrong beside what happened, if anything.
+    /// How the log's story of a key differs from the changes that were made, if it does.
     pub fn differs(&self, key: &str, counted: &[Option<crate::register::Row>]) -> Option<String> {
         let story = self.register.story.get(key).map(Vec::as_slice).unwrap_or_default();
-        // How much of what counts can be explained by what was made so far.
+        // How many of the counted changes can be explained by those made so far.
         let mut explained = BTreeSet::from([0]);
         for (index, made) in story.iter().enumerate() {
             let may_lack = self.is_restored || self.optional.contains(&(key.to_owned(), index));

@@ -11,7 +11,7 @@ use producer_agent::source::http::items::{Item, Operation};
 use schemas::avro::binary::{Cursor, DatumError};
 use serde_json::{Value as Json, json};
 
-/// The subject: its key, its territory, the number of the change, and something that nobody may have.
+/// The subject: its key, its territory, the number of the change, and a field that no agreement names.
 pub const SCHEMA: &str = r#"{"type":"record","name":"sim.Row","fields":[
     {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"n","type":"long"},
     {"name":"secret","type":"string"}]}"#;
@@ -21,7 +21,7 @@ pub const TERRITORIES: [&str; 4] = ["LV-RIX", "LV-JUR", "LV-DGV", "LV-LPX"];
 /// Rows of one register: few, so that each changes often.
 const KEYS: u64 = 40;
 
-/// A row but for its key.
+/// A row without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
     /// Its territory, by number.
@@ -35,13 +35,12 @@ pub type Change = (String, Option<Row>);
 
 pub type Rows = BTreeMap<String, Row>;
 
-/// What the register is, and all that has happened to each key.
+/// The rows of the register, and all changes of each key.
 #[derive(Debug, Default)]
 pub struct Register {
     pub rows: Rows,
-    /// All that was made of each key, in order.
+    /// All changes of each key, in order.
     pub story: BTreeMap<String, Vec<Option<Row>>>,
-    /// How many changes were made.
     pub changes: i64,
 }
 

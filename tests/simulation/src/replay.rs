@@ -1,7 +1,7 @@
-//! A replay: what a cursor gives again, through one router.
+//! A replay: the deliveries that one router gives again from a cursor.
 //!
-//! Owns the reading of a stream without a replica. What was delivered is a function of log, agreement and cursor, so that
-//! two routers must give the same (promise 8).
+//! Owns the reading of a stream without a replica. Deliveries are a function of log, agreement and cursor, so that two
+//! routers must give the same (promise 8).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use crate::oracle::Oracle;
 
-/// What came, by partition, in order.
+/// Deliveries by partition, in order.
 pub type Replayed = BTreeMap<Partition, Vec<String>>;
 
 /// Reads from a cursor up to the end of what counts; a refusal is the same answer everywhere, too.
@@ -37,7 +37,7 @@ pub async fn replay(
     let mut response = loop {
         match send(client.get(&path).query(&[("from", cursor.to_string())])).await {
             Ok(response) => break response,
-            // Everything has settled through the other router, while this one begins or reads yet.
+            // Everything has settled through the other router; this one may still begin or read.
             Err(error) if error.is_retryable() => sleep(retry.next_wait()).await,
             Err(ClientError::Refused(_, problem)) => {
                 return Ok(Replayed::from([(Partition::new(0), vec![problem.code.as_str().to_owned()])]));

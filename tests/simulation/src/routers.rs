@@ -33,7 +33,7 @@ pub struct Routers {
     /// Where they are reached.
     pub lines: Lines,
     pub identity: Identity,
-    /// What their files say.
+    /// The declarations in their files.
     pub declared: Declared,
     /// For keyed hashes.
     pub secret: NetworkSecret,
@@ -72,18 +72,18 @@ impl Routers {
         }
     }
 
-    /// All routers are no more.
+    /// Forgets all routers.
     pub fn close(&self) {
         let cores = std::mem::take(&mut *self.cores());
         drop(cores);
     }
 
-    /// A router is no more.
+    /// Forgets a router.
     pub fn gone(&self, number: usize) {
         self.cores().remove(&number);
     }
 
-    /// Older versions of keys go from the states.
+    /// Removes older versions of keys from the states.
     pub async fn compact(&self, broker: &Broker, sky: &Sky) {
         for (topic, partition) in topics("state") {
             let Some(young) = self.young(broker, &topic, partition).await else { continue };
@@ -94,7 +94,7 @@ impl Routers {
         }
     }
 
-    /// The oldest records go from the logs, but nothing that the state has not.
+    /// Removes the oldest records from the logs, but nothing that a state lacks.
     pub async fn expire(&self, broker: &Broker, sky: &Sky) {
         for (topic, partition) in topics("log") {
             let Some(young) = self.young(broker, &topic, partition).await else { continue };
@@ -106,7 +106,7 @@ impl Routers {
         }
     }
 
-    /// Somebody else's bytes: no record of ours at all, or one that says it is a change.
+    /// Appends a foreign record: one without our headers, or one that says it is a change.
     pub async fn poison(&self, broker: &Broker, channel: usize, partition: u32, form: u64) {
         let headers = if form == 0 { Vec::new() } else { vec![Kind::Change.header()] };
         let record = Record { key: Some(b"k00".to_vec()), value: Some(vec![0; 9]), headers };
@@ -118,7 +118,7 @@ impl Routers {
         broker.log.offset_at(topic, partition, now.plus(-plan::YOUNG.cast_signed())).await.ok()
     }
 
-    /// How far the state has surely got: the log's retention is three times what it may be behind.
+    /// The offset that the state has surely reached: the log's retention is three times its longest lag.
     fn materialised(&self, topic: &str, partition: Partition) -> Offset {
         let cores = self.cores();
         let known = cores.values().flat_map(|core| core.channels.all()).filter_map(|running| {

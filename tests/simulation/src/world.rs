@@ -37,16 +37,13 @@ const EPOCH: Millis = Millis::new(1_767_571_200_000);
 /// How long it may take until nothing is left to do after everything was made whole.
 const SETTLE_LIMIT: Duration = Duration::from_secs(900);
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The promises that were broken.
     pub broken: Vec<(Promise, String)>,
-    /// How often each kind of fault fired.
     pub faults: Counts,
     /// The digest of all that happened.
     pub history: String,
-    /// Changes that were made.
     pub changes: i64,
     /// Comparisons that found a replica equal.
     pub compared: u64,
@@ -196,7 +193,7 @@ impl World {
         if self.is_up(machine) {
             return;
         }
-        // No two clocks run alike; 5 % is more than a bad one is off.
+        // No two clocks run at one speed; 5 % is more than the error of a bad one.
         let pace = 950 + u32::try_from(self.below(101)).unwrap_or(50);
         let name = name_of(machine);
         let node = Node::new(beginning(
@@ -335,7 +332,7 @@ impl World {
         }
     }
 
-    /// Some of what was not synced survives, by seed.
+    /// Some unsynced bytes survive, by seed.
     fn crash_disk(&self, disk: &MemoryDisk) {
         let mut random = lock(&self.random);
         disk.crash(|unsynced| {

@@ -1,4 +1,4 @@
-//! The simulation's short form: some seeds, the same seed twice, and that every planted bug still has its place.
+//! The simulation's short form: some seeds, the same seed twice, and that every planted bug still applies.
 //!
 //! The long form is its command: `just simulation`, and `just planted` for the bugs.
 
@@ -16,7 +16,7 @@ fn run(seed: u64) -> Outcome {
         .unwrap_or_else(|e| panic!("seed {seed}: {e:#}"))
 }
 
-/// Each seed has enough happening in it to say something.
+/// A run of a seed with enough changes and faults to prove something.
 fn looked_at(seed: u64) -> Outcome {
     let outcome = run(seed);
     assert_eq!(outcome.broken, [], "seed {seed}");

@@ -1,6 +1,6 @@
 //! An attacker: raw connections to a router, with or without a certificate, that do what no honest client does.
 //!
-//! Owns the ways in. What is right under attack is for the tests to say.
+//! Owns the kinds of connections. The tests say what is right under attack.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,17 +20,17 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Between two bytes of who drips.
+/// Between two bytes of a drip.
 const DRIP: Duration = Duration::from_millis(200);
 
-/// Whoever attacks a listener.
+/// An attacker of a listener.
 #[derive(Clone)]
 pub struct Attacker {
     address: SocketAddr,
     config: ClientConfig,
 }
 
-/// Where attackers come from: the whole of 127/8 is this machine.
+/// The address of attackers: the whole of 127/8 is this machine.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 /// The first of the ports that they take: the system's services are below.
 const FIRST_PORT: u16 = 1_024;
@@ -43,17 +43,17 @@ pub fn endless_hello() -> impl Iterator<Item = u8> {
     [0x16, 3, 1, 0x3f, 0, 1, 0, 0x3e, 0xf0, 3, 3].into_iter().chain(std::iter::repeat(0))
 }
 
-/// What became of bytes that dripped in.
+/// The result of a drip.
 #[derive(Debug)]
 pub struct Dripped {
-    /// How long the peer let it go on.
+    /// How long the peer allowed it.
     pub lasted: Duration,
-    /// What it said before it ended.
+    /// The peer's answer before the end.
     pub answer: String,
 }
 
 impl Attacker {
-    /// Against a listener whose certificate this authority has signed.
+    /// An attacker of a listener whose certificate this authority has signed.
     pub fn new(address: SocketAddr, authority: &str, certificate: Option<&Issued>) -> anyhow::Result<Self> {
         platform::identity::install_crypto();
         let mut roots = RootCertStore::empty();
@@ -72,8 +72,8 @@ impl Attacker {
 
     /// A bare connection.
     ///
-    /// Ports are counted here: beside thousands of sockets the kernel's own search takes most of a core, under locks that
-    /// all who connect on this machine need.
+    /// Ports are counted here: with thousands of sockets the kernel's own search takes most of a core, under locks that
+    /// every connection on this machine needs.
     pub async fn socket(&self) -> std::io::Result<TcpStream> {
         let mut tried = Err(ErrorKind::AddrInUse.into());
         for _ in 0..PORTS_TRIED {
@@ -95,7 +95,7 @@ impl Attacker {
         tried
     }
 
-    /// A connection with a whole hello of TLS, whose answer nobody reads.
+    /// A connection with a whole TLS hello, whose answer is not read.
     pub async fn hello(&self) -> anyhow::Result<TcpStream> {
         let name = ServerName::IpAddress(self.address.ip().into());
         let mut tls = rustls::ClientConnection::new(Arc::new(self.config.clone()), name)?;
@@ -130,8 +130,7 @@ impl Attacker {
     }
 }
 
-/// Writes a beginning at once, then byte after byte until the peer has had enough, or nothing is left to write and it
-/// ends by itself.
+/// Writes a beginning at once, then byte after byte; returns when the peer ends the connection.
 pub async fn drip(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite,
     beginning: &str,
@@ -141,7 +140,7 @@ pub async fn drip(
     let stream = std::pin::pin!(stream);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let write = async {
-        // What cannot be written any more is told by the reader.
+        // Where a write fails, the reader sees the end.
         let mut going = writer.write_all(beginning.as_bytes()).await.is_ok();
         for byte in bytes {
             if !going {

@@ -1,6 +1,6 @@
 //! A load balancer before several routers: each connection goes to the next one that takes it.
 //!
-//! Owns forwarding of bytes; it knows nothing of what they say, and keeps nobody to one router.
+//! Owns the forwarding of bytes; it does not read them, and keeps no client to one router.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,12 +20,12 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Listens on the loopback, before these.
+    /// Listens on the loopback, in front of these.
     pub async fn start(backends: Vec<SocketAddr>) -> anyhow::Result<Self> {
         Self::start_at(Ipv4Addr::LOCALHOST.into(), backends).await
     }
 
-    /// Listens on an address of this machine, before these.
+    /// Listens on an address of this machine, in front of these.
     pub async fn start_at(address: IpAddr, backends: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;

@@ -1,5 +1,5 @@
-//! The counting rule by code of its own (protocols, 2): which records of a partition count, for those who judge the code that
-//! is tested.
+//! The counting rule by code of its own (protocols, 2): which records of a partition count, for tests that judge the
+//! real code.
 //!
 //! Owns one partition's current epoch, sequence and digest. It must share nothing with `schemas::epoch_table`.
 
@@ -9,12 +9,12 @@ use schemas::framing;
 use schemas::ids::{AgentId, Digest, Epoch};
 use schemas::record::{Kind, Provenance, Record};
 
-/// What a record that counts is.
+/// The kind of a record that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counts<'r> {
     /// A change, with its datum.
     Change(&'r [u8]),
-    /// Everybody is told to start over.
+    /// All consumers must start over.
     Resync,
 }
 
@@ -27,7 +27,7 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Passes the next record; what it is, if it counts and says something to others.
+    /// Passes the next record; its kind, if it counts and says something to others.
     pub fn pass<'r>(&mut self, record: &'r Record) -> Option<Counts<'r>> {
         let (_, datum) = framing::unframe(record.value.as_deref()?).ok()?;
         match Kind::of(record)? {

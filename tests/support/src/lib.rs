@@ -1,7 +1,7 @@
-//! What tests that cross processes need: real data, a network of real processes, a router in this process.
+//! Parts of tests that cross processes: real data, a network of real processes, a router in this process.
 //!
-//! Owns finding and starting; it waits for conditions and never for time. Of the protocols' rules it knows one, written a
-//! second time for those who judge the first: which records count.
+//! Owns finding and starting; it waits for conditions and never for time. It knows one rule of the protocols, in a
+//! second version that judges the first: which records count.
 
 pub mod attacker;
 pub mod balancer;

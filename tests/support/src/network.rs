@@ -1,6 +1,6 @@
 //! A router in this process on the memory log, and clients of every kind of identity.
 //!
-//! Owns a small network for tests of the router's face: one provider, two consumers, one channel, one agreement.
+//! Owns a small network for tests of the router's interface: one provider, two consumers, one channel, one agreement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Network {
     pub router: Router,
-    /// The authority that everybody trusts.
+    /// The authority that all parties trust.
     pub authority: Authority,
     /// An operator's client of the admin listener.
     pub operator: Client,
@@ -61,7 +61,7 @@ pub fn row(key: &str, territory: &str) -> Vec<u8> {
     out
 }
 
-/// What a stream has given so far, as words: `upsert k`, `remove k`, marks and the closing's reason.
+/// The contents of a stream so far, as words: `upsert k`, `remove k`, marks and the closing's reason.
 pub struct Stream {
     /// When the last row came.
     pub last_row: Option<Instant>,
@@ -70,9 +70,9 @@ pub struct Stream {
     codec: Option<DeliveryCodec>,
     /// All bytes that came.
     pub bytes: Vec<u8>,
-    /// What they say.
+    /// The deliveries in them, as words.
     pub words: Vec<String>,
-    /// How far a snapshot has got.
+    /// The progress of a snapshot.
     pub snapshot: Option<Snapshot>,
 }
 
@@ -178,17 +178,17 @@ impl Network {
         Self::start_on(Arc::new(MemoryLog::default())).await
     }
 
-    /// The same on another log.
+    /// Starts the router on another log.
     pub async fn start_on(log: Arc<dyn Log>) -> anyhow::Result<Self> {
         Self::start_with(log, agreement(1, "t == \"R\"")).await
     }
 
-    /// The same with another agreement.
+    /// Starts the router on another log, with another agreement.
     pub async fn start_with(log: Arc<dyn Log>, agreement: serde_json::Value) -> anyhow::Result<Self> {
         Self::start_as("r", Routers::One, log, agreement, None).await
     }
 
-    /// A router of a name of its own, beside others on one log.
+    /// Starts a router with a name of its own, next to others on one log.
     pub async fn start_beside(
         name: &str,
         log: Arc<dyn Log>,
@@ -197,7 +197,7 @@ impl Network {
         Self::start_as(name, Routers::Several, log, agreement, None).await
     }
 
-    /// A router before an external schema registry.
+    /// Starts a router in front of an external schema registry.
     pub async fn start_before(registry: External, log: Arc<dyn Log>) -> anyhow::Result<Self> {
         Self::start_as("r", Routers::One, log, agreement(1, "t == \"R\""), Some(registry)).await
     }
@@ -284,7 +284,7 @@ impl Network {
         send_json(client.post("/v1/channels/register/partitions/0/batches").body(body)).await
     }
 
-    /// Publishes a change and takes the table's word.
+    /// Publishes a change and moves on to the table's answer.
     pub async fn publish(
         &mut self,
         op: Op,
@@ -345,7 +345,7 @@ impl Network {
         Ok(Cursor { log_id, version, places: PerPartition::none(), snapshot: Some(snapshot) })
     }
 
-    /// Goes on from where another network's publishing stopped, on the same log.
+    /// Continues where another network's publishing stopped, on the same log.
     pub const fn publish_after(&mut self, other: (Sequence, Digest)) {
         (self.next, self.digest) = other;
     }

@@ -1,6 +1,6 @@
 //! A provider's agent reduced to its requests: openings and batches, just as the test wants them.
 //!
-//! Owns the position in its epoch, and keeps to the protocol no further than it is told.
+//! Owns the position in its epoch, and keeps to the protocol only as far as the test does.
 
 use anyhow::Context;
 use platform::client::{Client, ClientError, send_json};
@@ -13,7 +13,7 @@ use schemas::ids::{Digest, Epoch, Sequence};
 use schemas::publish::{Counted, OpenRequest, Position, batch_metadata};
 use schemas::time::Millis;
 
-/// The subject: a key, a territory, and something that nobody may have.
+/// The subject: a key, a territory, and a field that no agreement gives.
 pub const SCHEMA: &str = r#"{"type":"record","name":"test.Row","fields":[
     {"name":"k","type":"string"},{"name":"t","type":"string"},{"name":"secret","type":"string"}]}"#;
 
@@ -28,7 +28,7 @@ pub fn datum(op: Op, key: &str, before: Option<&[u8]>, after: Option<&[u8]>) -> 
     datum
 }
 
-/// A batch's body: datums that begin at a place of an epoch.
+/// A batch's body: datums that begin at a position of an epoch.
 pub fn body(epoch: Epoch, next: Sequence, digest: Digest, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
     body_of(SCHEMA, epoch, next, digest, datums)
 }
@@ -60,7 +60,7 @@ pub struct Publisher {
     schema: String,
     epoch: Epoch,
     pub next: Sequence,
-    /// The digest before it.
+    /// The digest before `next`.
     pub digest: Digest,
 }
 
@@ -70,13 +70,13 @@ impl Publisher {
         Self { client, schema, epoch, next: Sequence::new(0), digest: digest::first(epoch) }
     }
 
-    /// The same for another subject.
+    /// The publisher of another subject.
     #[must_use]
     pub fn of(self, schema: &str) -> Self {
         Self { schema: schema.to_owned(), ..self }
     }
 
-    /// The same agent, by way of another router.
+    /// The same agent, through another router.
     #[must_use]
     pub fn through(&self, client: Client) -> Self {
         Self { client, ..self.clone() }
@@ -87,12 +87,12 @@ impl Publisher {
         send_json(self.client.post("/v1/channels/register/partitions/0/openings").json(&request)).await
     }
 
-    /// The next batch's body; nothing is moved on.
+    /// The next batch's body; the position stays.
     pub fn body(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
         body_of(&self.schema, self.epoch, self.next, self.digest, datums)
     }
 
-    /// The place behind these datums, whose keys are given.
+    /// The publisher after these datums, each with its key.
     #[must_use]
     pub fn after(&self, datums: &[(String, Vec<u8>)]) -> Self {
         let mut after = self.clone();
@@ -108,7 +108,7 @@ impl Publisher {
         send_json(self.client.post("/v1/channels/register/partitions/0/batches").body(body)).await
     }
 
-    /// Sends datums and moves on to what the table says.
+    /// Sends datums and moves on to the table's answer.
     pub async fn publish(&mut self, datums: &[Vec<u8>]) -> anyhow::Result<Counted> {
         let position = self.send(self.body(datums)?).await?;
         let counted = position.counted.context("nobody has opened")?;

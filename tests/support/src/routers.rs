@@ -37,7 +37,7 @@ impl Routers {
         Self::start_with(dir, dit, brokers, count, "info", "").await
     }
 
-    /// The same before an external schema registry.
+    /// Starts them in front of an external schema registry.
     pub async fn start_before(
         dir: &Path,
         dit: &str,
@@ -49,7 +49,7 @@ impl Routers {
         Self::start_with(dir, dit, brokers, count, "info", &table).await
     }
 
-    /// The same, with log lines of JSON that a filter chooses.
+    /// Starts them with log lines of JSON that a filter chooses.
     pub async fn start_logging(
         dir: &Path,
         dit: &str,
@@ -105,7 +105,7 @@ impl Routers {
         Ok(routers)
     }
 
-    /// Starts one that does not run; returns when it listens.
+    /// Starts a router that does not run; returns when it listens.
     pub fn run(&mut self, index: usize) -> anyhow::Result<()> {
         let name = format!("r{index}");
         let log = self.dir.join(format!("{name}.log"));
@@ -155,7 +155,7 @@ impl Routers {
         &self.secret
     }
 
-    /// What one said so far, line by line.
+    /// A router's log so far, line by line.
     pub fn log(&self, index: usize) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.dir.join(format!("r{index}.log"))).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

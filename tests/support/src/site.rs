@@ -67,9 +67,9 @@ pub struct Site {
     dit: PathBuf,
     router: SocketAddr,
     admin: SocketAddr,
-    /// Where router, producer and consumer tell metrics and health.
+    /// Where router, producer and consumer report metrics and health.
     observed: [(&'static str, SocketAddr); 3],
-    /// What every process finds in its environment.
+    /// The environment of every process.
     environment: Vec<(String, String)>,
 }
 
@@ -159,7 +159,7 @@ impl Site {
         Ok(Client::new(&format!("https://{}", self.router), &identity)?)
     }
 
-    /// Gives an agent a certificate that is good for so long, in the place of its own.
+    /// Replaces an agent's certificate by one that is good for so long.
     pub fn shorten_certificate(&self, agent: &str, left: Duration) -> anyhow::Result<()> {
         let authority = Authority::open_or_create(&self.path("pki"), DOMAIN)?;
         let issued =
@@ -169,7 +169,7 @@ impl Site {
         Ok(std::fs::write(self.path("pki").join(format!("{stem}-key.pem")), issued.key_pem)?)
     }
 
-    /// Where a process tells metrics and health.
+    /// Where a process reports metrics and health.
     pub fn observed(&self, name: &str) -> anyhow::Result<SocketAddr> {
         let found = self.observed.iter().find(|(process, _)| *process == name);
         found.map(|(_, address)| *address).context("a process that is watched")
@@ -234,7 +234,7 @@ impl Site {
         spawn(&mut command, name, &log, name == "router")
     }
 
-    /// What a process said so far.
+    /// A process's log so far.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
     }
@@ -248,7 +248,7 @@ impl Site {
     }
 }
 
-/// Starts a command of `dit`; of a router it returns when it listens.
+/// Starts a command of `dit`; for a router, returns when it listens.
 pub fn spawn(command: &mut Command, name: &str, log: &Path, is_router: bool) -> anyhow::Result<Process> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
     let child = command.stdout(Stdio::piped()).stderr(file).spawn();
@@ -265,7 +265,7 @@ pub fn spawn(command: &mut Command, name: &str, log: &Path, is_router: bool) -> 
     Ok(process)
 }
 
-/// What a command says when it is typed in a folder, both its outputs, and its exit code.
+/// Runs a command in a folder; its exit code, and both its outputs.
 pub fn typed(command: &str, dir: &Path, words: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
     let output = Command::new(command).args(words).current_dir(dir).output().context("it did not start")?;
     let said = [output.stdout, output.stderr].concat();

@@ -1,4 +1,4 @@
-//! Somebody who watches: plain requests to what processes and Prometheus tell.
+//! A client for monitoring: plain requests to processes and Prometheus.
 
 /// The answer to a plain request: its status and its body.
 pub fn get(url: &str, query: &[(&str, &str)]) -> anyhow::Result<(u16, String)> {

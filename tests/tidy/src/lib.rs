@@ -1,4 +1,4 @@
-//! Where the repository is, and its sources: what every rule of the house looks at.
+//! The repository's path and its sources, for all rules of the house.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ pub fn root() -> &'static Path {
     own.ancestors().nth(2).unwrap_or(own)
 }
 
-/// Every Rust file below a folder, but for what is built or hidden.
+/// Every Rust file below a folder, without built and hidden ones.
 pub fn sources(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {

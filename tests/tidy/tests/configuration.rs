@@ -1,4 +1,4 @@
-//! The reference of every configuration key, made from the types that read them: `docs/configuration.md` says what they say.
+//! Makes `docs/configuration.md`, the reference of every configuration key, from the types that read them.
 //!
 //! `DIT_WRITE=1` writes the page; without it the test compares.
 
@@ -20,7 +20,7 @@ const FILES: [(&str, &str); 3] = [
 const FLOORS: [&str; 5] =
     ["platform/src", "log/src", "router/src", "producer-agent/src", "consumer-agent/src"];
 
-/// One key, as its field says.
+/// One key, from its field.
 struct Key {
     name: String,
     kind: Type,
@@ -35,7 +35,7 @@ struct Types {
     words: BTreeMap<String, Vec<String>>,
 }
 
-/// What an attribute has within its brackets.
+/// The text within an attribute's brackets.
 fn within(attributes: &[Attribute], name: &str) -> Vec<String> {
     let of = |attribute: &Attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident(name) => Some(list.tokens.to_string()),
@@ -131,7 +131,7 @@ fn is_option(kind: &Type) -> bool {
     named(kind).0 == "Option"
 }
 
-/// A type for people; the table that it is, where it is one.
+/// A type for people; its table, where it is one.
 fn in_words(kind: &Type, types: &Types) -> (String, Option<String>) {
     let (name, inner) = named(kind);
     if let Some(words) = types.words.get(&name) {

@@ -1,4 +1,4 @@
-//! Holds the rules of the house: floors run one way, every file says what it owns, nothing is too long or dead.
+//! Checks the rules of the house: floors run one way, every file says what it owns, nothing is too long or dead.
 //!
 //! Owns the limits below. A rule that is in the way is changed here, with its reason, and not gone around.
 
@@ -22,7 +22,7 @@ const MAX_FUNCTION_LINES: usize = 72;
 /// Names of rooms without a purpose.
 const GRAB_BAGS: [&str; 6] = ["utils", "util", "common", "helpers", "misc", "manager"];
 
-/// Which floors each package may stand on.
+/// The floors that each package may depend on.
 fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let agents = ["schemas", "platform"];
     BTreeMap::from([
@@ -138,7 +138,7 @@ fn every_file_says_what_it_owns_and_is_one_room() {
     }
 }
 
-/// Whether a line begins a function, whatever stands before its `fn`.
+/// Whether a line begins a function, whatever comes before its `fn`.
 fn is_function(line: &str) -> bool {
     let mut rest = line;
     if let Some(after) = rest.strip_prefix("pub") {
@@ -241,7 +241,7 @@ fn no_file_is_dead() {
         let dir = path.parent().unwrap();
         let in_tests = dir.file_name().is_some_and(|name| name == "tests" || name == "benches")
             && dir.parent().unwrap().join("Cargo.toml").exists();
-        // The fuzzers' doors are programs that their manifest names.
+        // Fuzz targets are programs that their manifest names.
         let manifest = dir.parent().map(|package| package.join("Cargo.toml"));
         let named = manifest.and_then(|manifest| std::fs::read_to_string(manifest).ok());
         let is_program =
@@ -269,7 +269,7 @@ fn no_file_is_dead() {
     }
 }
 
-/// A planted bug that does not apply any more is one that nobody looks for.
+/// A planted bug that no longer applies tests nothing.
 #[test]
 fn every_planted_bug_fits_the_sources() {
     let planted = root().join("tests/simulation/planted");
@@ -297,7 +297,7 @@ fn nothing_is_left_behind() {
     }
 }
 
-/// What decides by chance which branch goes first has no history that a seed could give again.
+/// A `select!` that chooses its first branch by chance has no history that a seed could give again.
 #[test]
 fn every_select_has_an_order() {
     let simulated = ["platform", "log", "reading", "router", "producer-agent", "consumer-agent"]

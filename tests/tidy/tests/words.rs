@@ -1,6 +1,6 @@
 //! One word for one thing: no retired word is left, and the glossary lists the nouns of public types.
 //!
-//! Owns how names and texts are taken apart into words. The words themselves stand in `tests/tidy/words.toml` and
+//! Owns how names and texts are taken apart into words. The words themselves are in `tests/tidy/words.toml` and
 //! `docs/glossary.md`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
@@ -31,7 +31,7 @@ struct Retired {
 /// Crates whose public types have names of the house.
 const FLOORS: [&str; 8] =
     ["schemas", "scope", "platform", "log", "reading", "router", "producer-agent", "consumer-agent"];
-/// Files that speak of retired words: the list, the decision, and the history.
+/// Files that name retired words: the list, the decision, and the history.
 const SPEAK_OF_THEM: [&str; 3] =
     ["tests/tidy/words.toml", "tests/tidy/tests/words.rs", "docs/adr/0022-rooms-that-import-one-way.md"];
 
@@ -175,7 +175,7 @@ fn named(item: &syn::Item) -> Option<(&syn::Visibility, String)> {
     }
 }
 
-/// The map and the table of `ARCHITECTURE.md` name files and folders that are there.
+/// The map and the table of `ARCHITECTURE.md` name files and folders that exist.
 #[test]
 fn the_architecture_names_what_is_there() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();

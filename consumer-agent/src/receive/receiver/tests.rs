@@ -1,4 +1,4 @@
-//! One stream from its first byte to its last before a router that answers by a script: what the sink is given, and how a
+//! One stream from its first byte to its last, from a router that follows a script: what the sink receives, and how a
 //! stream that breaks its rules is refused.
 
 use platform::segments::memory_disk::MemoryDisk;
@@ -11,12 +11,12 @@ use crate::fixtures::{
     rows, snapshot, towns,
 };
 
-/// A receiver's end of the streams that a script has.
+/// Receives the streams of a script.
 struct Receiver {
     disk: MemoryDisk,
     reconciler: Reconciler,
     request: ReconcileRequest,
-    /// When the agent was told of progress.
+    /// The moments of the reported progress.
     moments: Vec<Moment>,
 }
 
@@ -27,7 +27,7 @@ impl Receiver {
         Self { disk: MemoryDisk::new(), reconciler, request, moments: Vec::new() }
     }
 
-    /// Receives one stream into the disk's replica, from where that is.
+    /// Receives one stream into the disk's replica, from its cursor on.
     async fn receive(&mut self, script: &std::sync::Arc<Script>) -> Result<Ended, ReceiveError> {
         let mut sink = replica(&self.disk);
         let (client, number, cursor) = (client(), number(), sink.cursor());
@@ -48,7 +48,7 @@ impl Receiver {
         ended
     }
 
-    /// The one stream of these bytes.
+    /// Receives one stream of these bytes.
     async fn of(&mut self, parts: Vec<Vec<u8>>) -> Result<Ended, ReceiveError> {
         self.receive(&Script::new([Reply::Stream(parts)])).await
     }
@@ -58,7 +58,7 @@ impl Receiver {
     }
 }
 
-/// A whole stream: a snapshot, a change of each kind, and the router's last word.
+/// A whole stream: a snapshot, a change of each kind, and the closing record.
 fn whole() -> Vec<Vec<u8>> {
     vec![
         header(metadata()),
@@ -87,7 +87,7 @@ async fn a_stream_gives_its_rows_and_its_place_to_the_sink_and_says_how_it_was_c
 async fn a_stream_that_is_cut_anywhere_has_given_whole_blocks_and_their_cursor() {
     let parts = whole();
     let bytes = parts.concat();
-    // After so many blocks, the replica and its cursor.
+    // The replica and its cursor after 0 to 3 whole blocks.
     let expected = [
         (towns(&[]), None),
         (towns(&[("1", "Riga"), ("2", "Riga")]), Some(cursor(10))),
@@ -124,7 +124,7 @@ async fn a_header_that_is_not_the_streams_own_is_refused_before_any_row() {
         let mut without = metadata();
         without.remove(key);
         let mut strange = metadata();
-        // No text at all for the channel, whose every text is one.
+        // Any text is a valid channel, so its value is no text at all.
         let value = if key == CHANNEL_KEY { vec![0xff] } else { other.as_bytes().to_vec() };
         strange.insert(key.to_owned(), value);
         for metadata in [without, strange] {

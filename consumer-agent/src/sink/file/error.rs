@@ -14,10 +14,10 @@ pub enum FileSinkError {
     #[error("{path}: {error}")]
     Io {
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Its own record cannot be read.
+    /// One of the sink's own records cannot be read.
     #[error(
         "the sink's record {position} cannot be read: {problem}; set the folder aside, and the agent receives it anew"
     )]
@@ -28,7 +28,7 @@ pub enum FileSinkError {
 }
 
 impl FileSinkError {
-    /// Whether what is on the disk is damaged: it can be set aside, and received anew.
+    /// Whether the files are damaged: they can be set aside, and the replica received anew.
     pub(super) const fn is_damage(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
 //! The file sink: rows and cursor in the sink's own segments, and files of exactly the present rows.
 //!
-//! Owns the folder: `segments/`, `<channel>.ndjson`, `<channel>.avro`, `manifest.json`. The files are replaced
-//! whole, by rename, after they were synced; the manifest comes last and names them by hash.
+//! Owns the folder: `segments/`, `<channel>.ndjson`, `<channel>.avro`, `manifest.json`. Each file is synced, then
+//! renamed over the old one as a whole; the manifest comes last and gives each file's hash.
 
 pub mod error;
 mod rows;
@@ -31,11 +31,11 @@ use super::error::SinkError;
 use super::{Batch, See, Sink, StreamHead};
 
 const KIND: [u8; 4] = *b"sink";
-/// Bytes of segments at which they are rewritten as one pass over the present rows.
+/// Bytes of segments from which on they are rewritten with the present rows alone.
 const COMPACT_ABOVE: u64 = 16 * 1024 * 1024;
 /// Rows in one block of a written Avro file.
 const BLOCK_ROWS: usize = 1_000;
-/// Bytes of a file that are written at once, and of a record of a rewritten segment.
+/// Bytes of one write to a file, and of one record in a rewritten segment.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// What a manifest says: which files belong together, and how far they go.
@@ -64,7 +64,7 @@ pub struct FileSink {
     store: SegmentStore,
     /// The schema of the stream that is received.
     stream_schema: Option<AvroSchema>,
-    /// The schema of the present rows: the stream's, but only from the end of a snapshot on.
+    /// The schema of the present rows: a new stream's schema only after the end of its snapshot.
     row_schema: Option<AvroSchema>,
     rows: Rows,
     changed: bool,
@@ -99,8 +99,8 @@ impl FileSink {
         Ok(sink)
     }
 
-    /// Opens the folder's replica; damaged segments are renamed and kept, and the agent resyncs. What a
-    /// newer version wrote is refused.
+    /// Opens the folder's replica; damaged segments are renamed and kept, and the agent resyncs. Files of a newer
+    /// version are refused.
     pub fn open_or_set_aside(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, FileSinkError> {
         match Self::open(Arc::clone(&disk), dir, stem) {
             Err(error) if error.is_damage() => {
@@ -140,7 +140,7 @@ impl FileSink {
             batches.iter().for_each(|batch| self.fold(batch));
         }
         if self.rows.cursor().is_none_or(|cursor| cursor.snapshot.is_none()) {
-            // Nobody was told how far it had got: it begins anew.
+            // The cursor knows no progress of the snapshot: it begins anew.
             self.rows.forget_snapshot();
         }
         self.changed = self.rows.cursor.is_some();
@@ -187,7 +187,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// Files that are other than they were written are written again when the sink settles.
+    /// Finds files that were altered or removed: they are written again when the sink settles.
     fn look_at_files(&mut self) -> Result<(), FileSinkError> {
         for (name, hash) in &self.files {
             let path = self.dir.join(name);
@@ -235,7 +235,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// One pass over the present rows in a fresh segment; what came before it goes.
+    /// Writes the present rows to a fresh segment, then drops the older segments.
     fn compact(&mut self) -> Result<(), FileSinkError> {
         let is_whole = self.rows.cursor.is_some() && !self.rows.is_in_snapshot();
         let steady = is_whole && self.row_schema == self.stream_schema;
@@ -299,7 +299,7 @@ impl Sink for FileSink {
             self.changed = false;
             return Ok(self.compact()?);
         }
-        // Only the position moved: the files still are what they were.
+        // Only the position moved: the files are still valid.
         match (&self.settled, &self.rows.cursor) {
             (Some(settled), Some(cursor)) if settled != cursor => {
                 Ok(self.write_manifest(self.files.clone(), cursor.clone())?)
@@ -348,7 +348,7 @@ fn hash_of(disk: &dyn Disk, path: &Path) -> std::io::Result<String> {
     }
 }
 
-/// A file on its way into place, with its hash.
+/// A replacement of a file, with its hash.
 struct HashedFile<'d> {
     file: Replacement<'d>,
     hash: Sha256,
@@ -370,7 +370,7 @@ impl<'d> HashedFile<'d> {
         Ok(())
     }
 
-    /// The file's SHA-256.
+    /// Puts the file in place; returns its SHA-256.
     fn commit(mut self) -> Result<String, FileSinkError> {
         self.file.append(&self.buffer)?;
         drop(self.file.commit()?);

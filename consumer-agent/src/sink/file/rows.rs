@@ -11,25 +11,25 @@ use schemas::time::Millis;
 use crate::sink::Batch;
 use crate::sink::effect::Effect;
 
-/// The replica in memory: the rows in force, and those of a snapshot that is not over.
+/// The replica in memory: the rows in force, and the rows of an unfinished snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) present: BTreeMap<String, Box<[u8]>>,
     snapshot: Option<BTreeMap<String, Box<[u8]>>>,
-    /// How far the snapshot has got, once that was told.
+    /// The snapshot's progress, once the stream has reported it.
     snapshot_cursor: Option<Cursor>,
-    /// Where the rows in force stand.
+    /// The cursor of the rows in force.
     pub(super) cursor: Option<Cursor>,
     pub(super) freshness: Option<Millis>,
 }
 
 impl Rows {
-    /// Folds a batch; whether the rows in force changed.
+    /// Folds a batch; returns whether the rows in force changed.
     pub(super) fn apply(&mut self, batch: &Batch) -> bool {
         let mut changed = false;
         let is_in_snapshot = batch.cursor.as_ref().is_some_and(|cursor| cursor.snapshot.is_some());
         if batch.cursor.is_some() && !is_in_snapshot && !batch.effects.contains(&Effect::EndSnapshot) {
-            // A cursor says that no snapshot is under way: an earlier one broke off.
+            // The cursor is in no snapshot: an earlier snapshot broke off.
             self.forget_snapshot();
         }
         for effect in &batch.effects {
@@ -63,7 +63,7 @@ impl Rows {
         changed
     }
 
-    /// Where to go on: in the snapshot that is not over, or behind the rows in force.
+    /// Where to continue: in the unfinished snapshot, or after the rows in force.
     pub(super) fn cursor(&self) -> Option<&Cursor> {
         self.snapshot_cursor.as_ref().or(self.cursor.as_ref())
     }
@@ -73,7 +73,7 @@ impl Rows {
         self.snapshot.is_some()
     }
 
-    /// A snapshot that is not over is forgotten: it begins anew.
+    /// Forgets an unfinished snapshot: it begins anew.
     pub(super) fn forget_snapshot(&mut self) {
         (self.snapshot, self.snapshot_cursor) = (None, None);
     }

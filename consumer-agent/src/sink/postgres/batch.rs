@@ -1,6 +1,6 @@
-//! A batch in its transaction: its effects in order, and what constraints that wait for the commit say of it.
+//! A batch in its transaction: its effects in order, then the check of deferred constraints.
 //!
-//! Owns the second try. Commits nothing, and moves the line in `known` alone.
+//! Owns the second try. It commits nothing, and changes the replica's line only in `known`.
 
 use schemas::ids::AgreementNumber;
 use tokio_postgres::Transaction;
@@ -13,11 +13,11 @@ use crate::sink::Batch;
 use crate::sink::effect::Effect;
 use crate::sink::error::SinkError;
 
-/// Checks what is deferred to the commit, and from here on defers nothing.
+/// Checks the deferred constraints now, and defers none from here on.
 const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
-/// Applies a batch. Where a deferred constraint refuses it, it is applied again with each statement checked at once, so
-/// that the row which is refused can be found.
+/// Applies a batch. If a deferred constraint refuses it, it is applied again with each statement checked at once, so
+/// that the refused row can be found.
 pub(super) async fn apply(
     batch: &Batch,
     agreement: &AgreementNumber,
@@ -58,7 +58,7 @@ async fn write(
                 writes.flush(table, transaction, known).await?;
                 known.stored.generation += 1;
                 table.forget_kept(transaction, agreement).await?;
-                // From here on only the snapshot leads anywhere; it tries every row anew.
+                // From here on only the snapshot can complete the replica; it tries every row anew.
                 known.stored.cursor = None;
                 known.parked.clear();
             }

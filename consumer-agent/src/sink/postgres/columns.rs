@@ -1,6 +1,6 @@
-//! The columns of a replica table: made from the stream's schema, compared with what is there.
+//! The columns of a replica table: made from the stream's schema, and compared with the table's own columns.
 //!
-//! Owns the types' mapping and the words for a difference. Pure but for the SQL that it spells.
+//! Owns the mapping of types and the words for a difference. Pure: it writes SQL as text, and runs none.
 
 use apache_avro::Schema;
 use schemas::avro::names::column_name;
@@ -13,25 +13,25 @@ use serde::{Deserialize, Serialize};
 pub(super) struct StreamColumns<'s> {
     /// The schema of its images.
     pub(super) derived: &'s AvroSchema,
-    /// The columns that it asks for, in the order of the schema's fields.
+    /// The columns that the stream needs, in the order of the schema's fields.
     pub(super) wanted: &'s [Column],
 }
 
-/// The key of a row, as the network has it.
+/// The column of a row's key.
 pub(super) const KEY: &str = "dit_key";
-/// The snapshot that brought a row.
+/// The column of the snapshot that brought a row.
 pub(super) const GENERATION: &str = "dit_generation";
-/// PostgreSQL cuts longer names.
+/// In bytes; PostgreSQL cuts longer names.
 const LONGEST_NAME: usize = 63;
-/// What a column is called that is in the way and may not go; a number follows.
+/// The new name of a column that is in the way and cannot be dropped; a number follows.
 const ASIDE: &str = "dit_aside_";
-/// Names that every table of PostgreSQL has already, and ours.
+/// Columns that every PostgreSQL table has already, and our own.
 const RESERVED: [&str; 8] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", KEY, GENERATION];
-/// Hexadecimal digits that tell cut names apart.
+/// Hexadecimal digits that distinguish shortened names.
 const HASH_DIGITS: usize = 16;
-/// PostgreSQL has no more columns in a table.
+/// PostgreSQL's limit for one table.
 pub(super) const MOST_COLUMNS: usize = 1_600;
-/// So many of them may be an agreement's fields: two are ours.
+/// The most fields that an agreement may have: two columns are our own.
 pub const MOST_FIELDS: usize = MOST_COLUMNS - 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,12 +57,12 @@ impl Column {
         Self { name, kind, not_null: true, comment, stands_for: None }
     }
 
-    /// Whether values that are equal are spelt alike: 1.0 and 1.00 are not, where no scale is said, nor 0 and -0.
+    /// Whether equal values have the same text: 1.0 and 1.00 do not where no scale is given, nor do 0 and -0.
     pub(super) fn has_one_spelling(&self) -> bool {
         !matches!(self.kind.as_str(), "numeric" | "real" | "double precision" | "jsonb")
     }
 
-    /// What people are told of it.
+    /// The column's comment in the database.
     pub(super) fn words(&self) -> String {
         let comment = self.comment.clone().unwrap_or_default();
         match &self.stands_for {
@@ -72,14 +72,14 @@ impl Column {
         }
     }
 
-    /// Its definition, as it is added to a table with rows: nothing is there yet that could be other than null.
+    /// Its definition in SQL. A column that is added to a table with rows must be nullable at first.
     pub(super) fn definition(&self, not_null: bool) -> String {
         let not_null = if not_null { " NOT NULL" } else { "" };
         format!("{} {}{not_null}", quoted(&self.name), self.kind)
     }
 }
 
-/// The columns that are ours in every table.
+/// Our own columns in every table.
 pub(super) fn own_columns() -> Vec<Column> {
     vec![
         Column::own(
@@ -91,7 +91,7 @@ pub(super) fn own_columns() -> Vec<Column> {
     ]
 }
 
-/// Whether a column is a field's, not ours.
+/// Whether a column belongs to a field, not to us.
 pub(super) fn is_field(column: &Column) -> bool {
     column.name != KEY && column.name != GENERATION
 }
@@ -110,8 +110,8 @@ pub(super) fn field_columns(derived: &AvroSchema) -> Result<Vec<Column>, SchemaE
     Ok(columns)
 }
 
-/// A column's name in PostgreSQL: its own where that can be. Distinct names stay distinct: one that looks like the outcome of
-/// a change is changed, too.
+/// A column's name in PostgreSQL: its own where that is possible. Distinct names stay distinct: a name that looks like
+/// a changed one is changed, too.
 fn fitting(plain: &str) -> String {
     let stem = plain.trim_end_matches('_');
     let is_taken = RESERVED.contains(&stem) || stem.is_empty() || stem.starts_with(ASIDE);
@@ -131,13 +131,13 @@ fn fitting(plain: &str) -> String {
     format!("{}_{:016x}", name.get(..end).unwrap_or_default(), hash128(name.as_bytes()) >> 64)
 }
 
-/// A name for a column that is in the way and may not go: no field's column is called so.
+/// A new name for a column that is in the way and cannot be dropped: no field's column has this name.
 pub(super) fn aside(left: &[Column]) -> String {
     let is_free = |name: &String| left.iter().all(|column| column.name != *name);
     (1_u32..).map(|number| format!("{ASIDE}{number}")).find(is_free).unwrap_or_default()
 }
 
-/// PostgreSQL's type for a schema, and whether null may stand there.
+/// PostgreSQL's type for a schema, and whether it is nullable.
 fn kind_of(schema: &Schema) -> (String, bool) {
     let kind = match schema {
         Schema::Union(union) => {
@@ -174,12 +174,12 @@ fn kind_of(schema: &Schema) -> (String, bool) {
     (kind.to_owned(), false)
 }
 
-/// A name as SQL has it.
+/// A name as a quoted identifier of SQL.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Where a table differs from what the agent left, in words; empty when it does not.
+/// How a table's columns differ from those that the agent left, in words; empty when they do not.
 pub(super) fn differences(left: &[Column], found: &[Column]) -> Vec<String> {
     let of = |columns: &[Column], name: &str| columns.iter().find(|column| column.name == name).cloned();
     let mut words = Vec::new();

@@ -17,10 +17,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::PostgresError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// A line that is dead is found out within a minute.
+/// A dead connection is found within a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// What the server ends by itself: locks that others hold, statements that hang, transactions of agents that are gone.
-/// And how it spells values, whatever its own defaults are.
+/// Limits after which the server ends waits for locks, statements that hang, and transactions of agents that have
+/// stopped. Also how it spells values, whatever its own defaults are.
 const SESSION: &str = "-c lock_timeout=30s -c statement_timeout=300s -c tcp_keepalives_idle=30 \
      -c idle_in_transaction_session_timeout=60s -c standard_conforming_strings=on \
      -c TimeZone=UTC -c DateStyle=ISO -c bytea_output=hex -c extra_float_digits=1";
@@ -29,7 +29,7 @@ const SESSION: &str = "-c lock_timeout=30s -c statement_timeout=300s -c tcp_keep
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresTarget {
-    /// `postgresql://user@host:port/database`; the password stands in a file of its own.
+    /// `postgresql://user@host:port/database`; the password is in a file of its own.
     pub url: String,
     /// A file that holds the password, and nothing else.
     pub password_file: Option<PathBuf>,
@@ -47,7 +47,7 @@ fn default_schema() -> String {
 }
 
 impl PostgresTarget {
-    /// Whether it can be connected to by what it says; it is not asked.
+    /// Whether the configuration is enough to connect; the server is not contacted.
     pub fn check(&self) -> Result<(), PostgresError> {
         way(self).map(drop)
     }
@@ -79,7 +79,7 @@ pub(super) async fn connect(target: &PostgresTarget) -> Result<Connection, Postg
 /// How to connect to the target, and the authorities that its certificate must lead to; none for a server on this machine.
 type Way = (Config, Option<rustls::ClientConfig>);
 
-/// The same from the configuration alone.
+/// Works out the [`Way`] from the configuration alone.
 fn way(target: &PostgresTarget) -> Result<Way, PostgresError> {
     let wrong = |problem: String| PostgresError::Target { problem };
     let mut config: Config = target
@@ -125,12 +125,12 @@ async fn connect_now(target: &PostgresTarget) -> Result<Connection, PostgresErro
 
 async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
     if let Err(error) = connection.await {
-        // Whoever uses the client is told too.
+        // The user of the client gets the error too.
         tracing::debug!(%error, "the connection to PostgreSQL ended");
     }
 }
 
-/// Whether everything that may be connected to is this machine.
+/// Whether all hosts in the configuration are this machine.
 fn is_here(config: &Config) -> bool {
     let hosts = config.get_hosts();
     let addresses = config.get_hostaddrs();

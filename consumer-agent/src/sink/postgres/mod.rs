@@ -1,8 +1,8 @@
-//! The PostgreSQL sink: a table whose rows and cursor move in one transaction.
+//! The PostgreSQL sink: rows of a table and their cursor change in one transaction.
 //!
-//! Owns the table and its line in `dit_replica`, in a schema that the agent's role may write, and nothing beyond. The
+//! Owns the table and its line in `dit_replica`, in a schema that the agent's role may write, and nothing else. The
 //! cursor moves only from the value that was read: a second agent on the same table changes nothing. A table that a
-//! person has altered is refused with what to do.
+//! person has altered is refused, with advice.
 
 mod batch;
 mod columns;
@@ -31,12 +31,12 @@ pub use columns::MOST_FIELDS;
 pub use connection::PostgresTarget;
 pub use parked::{Decision, ParkedRow, decide, parked};
 
-/// Classes of the server's refusals that no repeat changes: features, values, constraints, rights, dependants, names.
+/// Classes of errors that another try does not change: features, values, constraints, rights, dependants, names.
 const LASTING: [&str; 8] = ["0A", "22", "23", "28", "2B", "3D", "3F", "42"];
-/// A transaction that takes longer is given up; the server's own limits end its statements first.
+/// After this a transaction is given up; the server's own limits end single statements earlier.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(600);
 
-/// Why PostgreSQL did not take a batch.
+/// Why the PostgreSQL sink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     #[error("[agreement.postgres]: {problem}")]
@@ -50,51 +50,48 @@ pub enum PostgresError {
         doing: &'static str,
         error: tokio_postgres::Error,
     },
-    /// It says nothing.
+    /// The server does not answer.
     #[error("PostgreSQL, {doing}: no answer within {seconds} s")]
     Late {
         /// What was being done.
         doing: &'static str,
-        /// How long was waited.
         seconds: u64,
     },
-    /// The schema is not there.
     #[error(
         "there is no schema {schema} that the role may write; as its owner: CREATE SCHEMA {schema} AUTHORIZATION <role>"
     )]
     NoSchema { schema: String },
-    /// A table of this name that is not ours.
     #[error(
         "table {table} exists and was not made by this agreement's agent; rename it, or give another table"
     )]
     Foreign { table: String },
-    /// A person has altered it.
+    /// A person has altered the table.
     #[error(
         "table {table} was altered: {}; undo that, or drop the table and its line in dit_replica, and all is received anew",
         .differences.join("; ")
     )]
     Altered { table: String, differences: Vec<String> },
-    /// More than a table can have.
+    /// More columns than a table can have.
     #[error(
         "table {table} would have {count} columns, PostgreSQL takes at most {MOST_COLUMNS}: receive into files, or name fewer fields in the agreement"
     )]
     ManyColumns { table: String, count: usize },
-    /// Another agent has written.
+    /// Another agent has moved the cursor.
     #[error(
         "another agent writes table {table}: the cursor is not where this agent left it; stop one of them"
     )]
     Moved { table: String },
-    /// The table refuses more than single rows.
+    /// The table refuses too many rows.
     #[error(
         "table {table} refuses more than {} keys, the last: {reason}; see what constrains the table, and `dit parked list`",
         parked::LIMIT
     )]
     ManyParked {
         table: String,
-        /// What the server said.
+        /// The server's last error.
         reason: String,
     },
-    /// What stands in `dit_replica` cannot be read.
+    /// The replica's line in `dit_replica` cannot be read.
     #[error("the line of {table} in dit_replica cannot be read: {problem}; drop the table and the line")]
     Line { table: String, problem: String },
     #[error(
@@ -105,7 +102,7 @@ pub enum PostgresError {
         "the line of {table} in dit_replica has format {format}, this binary knows up to {known}: use a newer dit"
     )]
     Newer { table: String, format: i32, known: i32 },
-    /// A batch before the sink was made ready for its stream.
+    /// A batch came before the sink was ready for its stream.
     #[error("table {0} was not looked at before it was written: the stream is begun again")]
     NotReady(String),
 }
@@ -115,7 +112,7 @@ impl PostgresError {
         move |error| Self::Server { doing, error }
     }
 
-    /// Whether trying again is of no use before a person has done something.
+    /// Whether another try is useless until a person has acted.
     fn needs_a_person(&self) -> bool {
         match self {
             Self::Server { error, .. } => {
@@ -143,12 +140,12 @@ fn in_words(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// What the sink knows of its table, once it has looked.
+/// What the sink has read of its table.
 #[derive(Clone)]
 struct Known {
     stored: Stored,
     rows: usize,
-    /// Keys whose row is refused, or waits behind one that is.
+    /// Keys with a refused row; later rows of such a key wait behind it.
     parked: BTreeSet<String>,
 }
 
@@ -159,7 +156,7 @@ pub struct PostgresSink {
     table: Table,
     connection: Option<Connection>,
     known: Option<Known>,
-    /// The cursor as it was last known.
+    /// The last known cursor.
     cursor: Option<Cursor>,
     /// The stream's schema and its columns.
     stream: Option<(AvroSchema, Vec<Column>)>,
@@ -193,8 +190,8 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Does something in a transaction that moves the line from what was read; afterwards the sink knows what stands
-    /// there, or that it must look again.
+    /// Does `work` in a transaction that also moves the line from the value that was read. Afterwards the sink knows
+    /// the new line, or that it must read it again.
     async fn transact(
         &mut self,
         work: impl AsyncFnOnce(&Table, &Transaction<'_>, &mut Known) -> Result<(), SinkError>,
@@ -208,7 +205,7 @@ impl PostgresSink {
                 connection.client.transaction().await.map_err(PostgresError::during("beginning"))?;
             work(&self.table, &transaction, &mut next).await?;
             self.table.move_line(&transaction, &self.agreement, &stored, &next.stored).await?;
-            // A commit whose answer is lost was made or not: the next look tells.
+            // If the answer is lost, the next read finds out whether the commit was made.
             transaction.commit().await.map_err(PostgresError::during("committing"))?;
             Ok::<(), SinkError>(())
         };
@@ -289,7 +286,7 @@ impl Sink for PostgresSink {
     }
 
     async fn settle(&mut self) -> Result<(), SinkError> {
-        // Every batch is durable and visible by its own transaction.
+        // The transaction of each batch has made it durable and visible.
         Ok(())
     }
 

@@ -1,7 +1,7 @@
-//! Rows that PostgreSQL refuses, parked by key in `dit_parked` beside the replica's line.
+//! Rows that PostgreSQL refuses, parked by key in `dit_parked`, in the schema of the replica.
 //!
-//! Owns that table: one line for each key, with the latest row of it, so that it cannot grow with the events. The agent
-//! alone writes rows; a person's word is a mark on the line, which the agent takes up with its next batch.
+//! Owns that table: one line for each key, with the key's latest row, so that it does not grow with the events. Only
+//! the agent writes rows; a person's decision is a mark on the line, which the agent applies with its next batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::PostgresError;
 use super::columns::quoted;
 use super::connection::{PostgresTarget, connect};
 
-/// Keys that may be parked: more is a table that refuses, not rows that are refused, and a person must look first.
+/// Keys that may be parked: with more, the fault is the table's, not the rows', and a person must look first.
 pub(super) const LIMIT: usize = 100;
 
 /// A row's texts by column.
@@ -25,21 +25,21 @@ pub(super) type Row = BTreeMap<String, Option<String>>;
 pub struct ParkedRow {
     /// Its key, as the replica has it.
     pub key: String,
-    /// What the server said; it may name values.
+    /// The server's error; it may contain values.
     pub reason: String,
     pub since: Millis,
-    /// Later events of the key that wait behind it.
+    /// How many later events of the key wait behind it.
     pub waiting: i64,
-    /// What a person has asked for, and the agent has not done yet.
+    /// A person's decision that the agent has not applied yet.
     pub asked: Option<String>,
 }
 
-/// What a person decides over a parked row.
+/// A person's decision about a parked row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The latest row of the key is tried again.
     Retry,
-    /// What was refused is given up; what waits behind it is tried, and otherwise the replica's row stays as it was.
+    /// The refused row is given up. A later row that waits is tried; without one the replica's row stays as it was.
     Drop,
 }
 
@@ -61,14 +61,14 @@ impl Parking {
         Self { sql: format!("{}.dit_parked", quoted(schema)) }
     }
 
-    /// Makes the table where there is none; a replica that begins anew has nothing parked.
+    /// Makes the table if there is none; a new replica has nothing parked.
     pub(super) async fn make(
         &self,
         transaction: &Transaction<'_>,
         agreement: &AgreementNumber,
         is_new: bool,
     ) -> Result<(), PostgresError> {
-        // Keys and rows are bytes: a text of the server's cannot hold everything that makes it refuse a row.
+        // Keys and rows are bytes: PostgreSQL's `text` cannot hold every value that it refuses.
         let make = format!(
             "CREATE TABLE IF NOT EXISTS {} (agreement text NOT NULL, key bytea NOT NULL, latest bytea NOT NULL,
                reason text NOT NULL, since timestamptz NOT NULL DEFAULT now(), waiting bigint NOT NULL DEFAULT 0,
@@ -93,7 +93,7 @@ impl Parking {
         done.map_err(PostgresError::during("writing dit_parked"))
     }
 
-    /// The keys of a generation.
+    /// The parked keys of a generation.
     pub(super) async fn keys(
         &self,
         transaction: &Transaction<'_>,
@@ -106,7 +106,7 @@ impl Parking {
         Ok(rows.iter().map(|row| text(row.get(0))).collect())
     }
 
-    /// A row is refused.
+    /// Parks a refused row.
     pub(super) async fn park(
         &self,
         transaction: &Transaction<'_>,
@@ -122,12 +122,12 @@ impl Parking {
         let number = agreement.as_str();
         let key = key.as_bytes();
         let row = bytes(row);
-        // The server's words may quote what its own text cannot hold.
+        // The error may quote a character that PostgreSQL's `text` cannot hold.
         let reason = reason.replace('\0', "\u{fffd}");
         self.execute(transaction, insert, &[&number, &key, &row, &reason, &generation]).await.map(drop)
     }
 
-    /// A later row of a parked key: it waits.
+    /// Replaces a parked key's waiting row with a later one.
     pub(super) async fn wait(
         &self,
         transaction: &Transaction<'_>,
@@ -144,7 +144,7 @@ impl Parking {
         self.execute(transaction, update, &[&number, &key, &row, &generation]).await.map(drop)
     }
 
-    /// The key is gone from the replica.
+    /// Removes a key whose row was deleted.
     pub(super) async fn forget(
         &self,
         transaction: &Transaction<'_>,
@@ -155,7 +155,7 @@ impl Parking {
         self.execute(transaction, delete, &[&agreement.as_str(), &key.as_bytes()]).await.map(drop)
     }
 
-    /// At the end of a snapshot: what it did not bring is not waited for.
+    /// At the end of a snapshot: removes the parked rows that it did not bring.
     pub(super) async fn forget_others(
         &self,
         transaction: &Transaction<'_>,
@@ -166,7 +166,7 @@ impl Parking {
         self.execute(transaction, delete, &[&agreement.as_str(), &generation]).await.map(drop)
     }
 
-    /// Takes out what a person has decided over, with the row that is to be tried.
+    /// Takes out the keys that a person has decided about, with the row to try.
     pub(super) async fn take_up(
         &self,
         transaction: &Transaction<'_>,
@@ -188,7 +188,7 @@ impl Parking {
     }
 }
 
-/// What waits: the latest row of each key.
+/// The latest row of each parked key.
 pub(super) async fn waiting(
     client: &Client,
     parking: &Parking,
@@ -213,7 +213,7 @@ fn bytes(row: &Row) -> Vec<u8> {
     serde_json::to_vec(row).unwrap_or_default()
 }
 
-/// What is parked of an agreement's replica, the longest first.
+/// The parked rows of an agreement's replica, the oldest first.
 pub async fn parked(
     target: &PostgresTarget,
     agreement: &AgreementNumber,
@@ -236,7 +236,7 @@ pub async fn parked(
     Ok(rows.iter().map(row).collect())
 }
 
-/// Writes a person's word on parked rows, on all of the replica's without keys; on how many.
+/// Writes a person's decision on parked rows, on all of them if `keys` is `None`; returns how many.
 pub async fn decide(
     target: &PostgresTarget,
     agreement: &AgreementNumber,

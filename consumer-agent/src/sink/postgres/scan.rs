@@ -1,6 +1,6 @@
 //! A replica table's rows, read back as text.
 //!
-//! Owns what counts as a key's row: what stands in the table, and for a parked key what waits for it.
+//! Owns which row counts for a key: the table's row, or for a parked key the row that waits.
 
 use futures_util::TryStreamExt;
 use schemas::avro::schema::AvroSchema;
@@ -14,7 +14,7 @@ use super::statements::Table;
 use super::{Known, PostgresError, parked};
 use crate::sink::See;
 
-/// What is read, and as what.
+/// The replica that is read.
 pub(super) struct Replica<'r> {
     pub(super) table: &'r Table,
     pub(super) agreement: &'r AgreementNumber,
@@ -24,7 +24,7 @@ pub(super) struct Replica<'r> {
 }
 
 impl Replica<'_> {
-    /// Shows every row; how many stand in the table.
+    /// Shows every row; returns how many the table has.
     pub(super) async fn scan(
         &self,
         client: &Client,

@@ -1,6 +1,6 @@
 //! The SQL of a replica table and of its line in `dit_replica`.
 //!
-//! Owns the statements that make, look and move; rows are written elsewhere. Names are quoted, values are parameters.
+//! Owns the statements that make, read and move; `writes` has those for rows. Names are quoted, values are parameters.
 
 use schemas::cursor::Cursor;
 use schemas::ids::AgreementNumber;
@@ -13,29 +13,29 @@ use super::PostgresError;
 use super::columns::{Column, GENERATION, KEY, aside, is_field, quoted};
 use super::parked::Parking;
 
-/// What people are told of a column that is not given any more and may not go.
+/// The comment on a column that the agreement no longer gives and that cannot be dropped.
 const EMPTIED: &str = "Not given any more: empty, and gone at the next snapshot once nothing stands on it";
 
-/// The version of the line's form.
+/// The format version of the line.
 const FORMAT: i32 = 1;
-/// While a snapshot is under way: who does not know that rows may be noted as kept would drop them at its end.
+/// The version during a snapshot: older agents do not know `dit_kept`, and would drop the kept rows at its end.
 const FORMAT_IN_SNAPSHOT: i32 = 2;
 
-/// What stands in a table's line.
+/// The contents of a table's line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Stored {
-    /// Where to go on, perhaps in a snapshot.
+    /// Where to continue, perhaps in a snapshot.
     pub(super) cursor: Option<Cursor>,
     /// Counts snapshots.
     pub(super) generation: i64,
-    /// Up to when the provider has looked at its source.
+    /// The time up to which the provider has checked its source.
     pub(super) freshness: Option<Millis>,
-    /// The table's columns as they were left; empty before it is made.
+    /// The table's columns as the agent left them; empty before the table is made.
     pub(super) columns: Vec<Column>,
 }
 
 impl Stored {
-    /// Whether a snapshot is under way, or is the only way on.
+    /// Whether a snapshot is under way, or must begin.
     pub(super) fn is_in_snapshot(&self) -> bool {
         self.cursor.as_ref().is_none_or(|cursor| cursor.snapshot.is_some())
     }
@@ -71,17 +71,17 @@ impl Table {
         format!("{}.dit_replica", quoted(&self.schema))
     }
 
-    /// Where the keys stand of rows that a snapshot has found as they were.
+    /// The table of keys whose rows a snapshot found unchanged.
     pub(super) fn kept(&self) -> String {
         format!("{}.dit_kept", quoted(&self.schema))
     }
 
-    /// Where its refused rows wait.
+    /// The table of its refused rows.
     pub(super) fn parking(&self) -> Parking {
         Parking::of(&self.schema)
     }
 
-    /// The line, which is made where there is none yet.
+    /// Reads the line; makes it if there is none yet.
     pub(super) async fn read(
         &self,
         transaction: &Transaction<'_>,
@@ -135,7 +135,7 @@ impl Table {
         })
     }
 
-    /// Moves the line from what was read to what is written, or fails.
+    /// Changes the line from the values that were read to the new ones, or fails.
     pub(super) async fn move_line(
         &self,
         transaction: &Transaction<'_>,
@@ -216,15 +216,15 @@ impl Table {
     async fn comment(&self, transaction: &Transaction<'_>, columns: &[Column]) -> Result<(), PostgresError> {
         for column in columns {
             let text = column.words().replace('\'', "''");
-            // A backslash is a plain character: the connection has said so.
+            // A backslash is a plain character: the session sets `standard_conforming_strings`.
             let set = format!("COMMENT ON COLUMN {}.{} IS '{text}'", self.sql, quoted(&column.name));
             self.alter(transaction, &set).await?;
         }
         Ok(())
     }
 
-    /// Makes room for a stream's columns. What the stream no longer has stays, without its values for new rows, until
-    /// the end of a snapshot.
+    /// Adds a stream's columns. A column that the stream no longer has stays until the end of a snapshot; in new rows
+    /// it is null.
     pub(super) async fn widen(
         &self,
         transaction: &Transaction<'_>,
@@ -236,7 +236,7 @@ impl Table {
             if let Some(index) = known
                 && left.get(index).is_some_and(|known| known.kind != column.kind)
             {
-                // Another type comes only with another version, whose snapshot brings every value anew.
+                // A type changes only with the agreement's version, whose snapshot brings every value anew.
                 self.clear_the_way(transaction, left, index).await?;
             }
             match left.iter_mut().find(|known| known.name == column.name) {
@@ -277,7 +277,7 @@ impl Table {
         Ok(())
     }
 
-    /// A column whose name is wanted for another type goes; where a view stands on it, it takes another name.
+    /// Drops a column whose name is needed for another type; renames it if a view uses it.
     async fn clear_the_way(
         &self,
         transaction: &Transaction<'_>,
@@ -300,7 +300,7 @@ impl Table {
         Ok(())
     }
 
-    /// Drops a column; whether it is gone. It is not where a view of somebody's stands on it.
+    /// Drops a column, unless another object, such as a view, uses it; returns whether it was dropped.
     async fn drop_column(
         &self,
         transaction: &Transaction<'_>,
@@ -319,7 +319,7 @@ impl Table {
         }
     }
 
-    /// Empties a column that may not go: what it held is not given any more.
+    /// Empties a column that cannot be dropped: the agreement no longer gives its values.
     async fn empty(&self, transaction: &Transaction<'_>, column: &mut Column) -> Result<(), PostgresError> {
         let sql = &self.sql;
         let name = quoted(&column.name);
@@ -333,7 +333,7 @@ impl Table {
         Ok(())
     }
 
-    /// The views that show a column, in words.
+    /// The views that use a column, in words.
     async fn stands_on(
         &self,
         transaction: &Transaction<'_>,
@@ -350,7 +350,7 @@ impl Table {
         Ok(if views.is_empty() { "an object that is no view".to_owned() } else { views.join(", ") })
     }
 
-    /// At the end of a snapshot all rows are the stream's: columns that it does not have go, with what they held.
+    /// At the end of a snapshot: drops the columns that the stream does not have, with their values.
     pub(super) async fn narrow(
         &self,
         transaction: &Transaction<'_>,
@@ -376,7 +376,7 @@ impl Table {
         Ok(())
     }
 
-    /// Forgets what earlier snapshots have found as it was.
+    /// Forgets the rows that an earlier snapshot found unchanged.
     pub(super) async fn forget_kept(
         &self,
         transaction: &Transaction<'_>,
@@ -387,7 +387,7 @@ impl Table {
         forgotten.map(drop).map_err(PostgresError::during("looking at a snapshot's rows"))
     }
 
-    /// Drops the rows that a snapshot did not bring; how many.
+    /// Drops the rows that a snapshot did not bring; returns how many.
     pub(super) async fn drop_others(
         &self,
         transaction: &Transaction<'_>,

@@ -1,7 +1,7 @@
-//! What a batch does to a replica table's rows.
+//! Writes a batch to a replica table's rows.
 //!
-//! Owns the last word for each key, and what becomes of a row that the server refuses: it is found by halving what was
-//! written together, and parked, so that all others flow.
+//! Owns the last value of each key in a batch, and the treatment of refused rows: the rows of a statement are halved
+//! until the refused row is found, which is parked, so that all others are written.
 
 use std::collections::HashMap;
 
@@ -17,16 +17,16 @@ use super::statements::Table;
 use super::{Known, PostgresError};
 use crate::sink::error::SinkError;
 
-/// Rows of one statement: enough that its costs do not count, few enough to be no burden.
+/// Rows of one statement: enough to make its own cost negligible, few enough to be no burden.
 const ROWS_AT_ONCE: usize = 5_000;
-/// Classes of the server's refusals that are a row's own fault: its values, and what constrains them.
+/// Classes of errors that are a row's own fault: its values, and the constraints on them.
 const ROWS_OWN: [&str; 2] = ["22", "23"];
 
-/// What a batch does to rows, the last word for each key.
+/// The rows to write, with the last value of each key.
 pub(super) struct Writes<'w> {
     derived: &'w AvroSchema,
     wanted: &'w [Column],
-    /// Columns that are there but not the stream's.
+    /// Columns of the table that the stream does not have.
     others: Vec<String>,
     rows: HashMap<String, Option<Vec<Option<String>>>>,
     agreement: &'w AgreementNumber,
@@ -56,7 +56,7 @@ impl<'w> Writes<'w> {
         self.rows.insert(key.to_owned(), None);
     }
 
-    /// Takes up what a person has decided over parked rows; what comes after it in the batch goes before it.
+    /// Applies a person's decisions about parked rows; a later row of the same key in the batch takes precedence.
     pub(super) async fn take_up(
         &mut self,
         transaction: &Transaction<'_>,
@@ -75,7 +75,7 @@ impl<'w> Writes<'w> {
         Ok(())
     }
 
-    /// Writes what was gathered; keeps the count of rows.
+    /// Writes the gathered rows, and updates the count of rows.
     pub(super) async fn flush(
         &mut self,
         table: &Table,
@@ -103,7 +103,7 @@ impl<'w> Writes<'w> {
         Ok(())
     }
 
-    /// Nothing keeps a row that is gone from the register or the scope, parked or not.
+    /// Deletes the rows of these keys, also parked ones: they have left the register or the scope.
     async fn remove_rows(
         &self,
         table: &Table,
@@ -114,7 +114,7 @@ impl<'w> Writes<'w> {
         for key in gone.iter().filter(|key| known.parked.remove(*key)) {
             self.parking.forget(transaction, self.agreement, key).await?;
         }
-        // A key that the server's text cannot hold has no row.
+        // A key that PostgreSQL's `text` cannot hold has no row.
         gone.retain(|key| !key.contains('\0'));
         if gone.is_empty() {
             return Ok(());
@@ -129,8 +129,8 @@ impl<'w> Writes<'w> {
         Ok(())
     }
 
-    /// Writes rows together; what is refused alone is tried again behind the others, which it may lean on, and parked
-    /// when that changes nothing.
+    /// Writes rows together. A row that is refused alone is tried again after the others, which it may depend on, and
+    /// is parked if that does not help.
     async fn write_or_park(
         &self,
         table: &Table,
@@ -169,7 +169,7 @@ impl<'w> Writes<'w> {
         Ok(())
     }
 
-    /// Writes rows, all or none; why not, where it is a row's own fault.
+    /// Writes all rows or none; returns the error where it is a row's own fault.
     async fn try_write(
         &self,
         upsert: &str,
@@ -221,7 +221,7 @@ impl<'w> Writes<'w> {
     ) -> Result<(), PostgresError> {
         let reason = super::in_words(refused);
         let generation = known.stored.generation;
-        // The reason names values, which are for the replica's people alone.
+        // The reason contains values, which only the replica's own people may see.
         let code = refused.code().map_or("", |code| code.code());
         tracing::error!(agreement = %self.agreement, table = table.words(), code, "parked a row that PostgreSQL refuses: `dit parked list` names it");
         let row = self.named(values);
@@ -234,8 +234,8 @@ impl<'w> Writes<'w> {
         self.wanted.iter().map(|column| column.name.clone()).zip(values.iter().cloned()).collect()
     }
 
-    /// Rows that are as they are stay untouched, whatever somebody hangs on a change of a row: of these the keys are noted,
-    /// so that the end of a snapshot keeps them.
+    /// The statement leaves unchanged rows untouched, so that no trigger fires for them. During a snapshot it notes
+    /// their keys, so that the end of the snapshot keeps them.
     fn upsert_statement(&self, table: &Table, is_in_snapshot: bool) -> String {
         let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
         let numbers = 0..self.wanted.len();
@@ -249,7 +249,7 @@ impl<'w> Writes<'w> {
             .collect();
         let same = self.wanted.iter().zip(&names).enumerate().map(|(n, (column, name))| {
             match column.has_one_spelling() {
-                // Somebody may have said that capitals are no others.
+                // The database's collation may ignore case.
                 true if column.kind == "text" => {
                     format!(" AND t.{name} COLLATE \"C\" IS NOT DISTINCT FROM r.v{n} COLLATE \"C\"")
                 }
@@ -260,7 +260,7 @@ impl<'w> Writes<'w> {
         let empty = self.others.iter().map(|name| format!(" AND t.{} IS NULL", quoted(name)));
         let same: String = same.chain(empty).collect();
         let sets = names.iter().map(|name| format!(", {name} = EXCLUDED.{name}"));
-        // What the stream does not have is not kept for rows that it writes.
+        // A written row does not keep values that the stream does not have.
         let nulls = self.others.iter().map(|name| format!(", {} = NULL", quoted(name)));
         let sets: String = sets.chain(nulls).collect();
         let listed: String = names.iter().map(|name| format!(", {name}")).collect();

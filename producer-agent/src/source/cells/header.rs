@@ -1,7 +1,7 @@
-//! A file's columns beside a schema's fields.
+//! Matches a file's columns with a schema's fields.
 //!
-//! Owns finding a field's column, and the words for a header that does not fit: quoted, so that a blank can be seen, and
-//! with the spelling that was nearly right.
+//! Owns the search for a field's column, and the words for a header that does not fit: in quotes, so that a blank can
+//! be seen, with the spelling that was nearly right.
 
 use std::fmt::Write as _;
 
@@ -12,10 +12,10 @@ pub enum HeaderError {
     #[error("no column for field {field:?} (looked for {looked}); the file has {found}{hint}")]
     Missing {
         field: String,
-        /// The names that would do.
+        /// The names that would fit.
         looked: String,
         found: String,
-        /// What it looks like, with what to do.
+        /// The likely cause, with what to do.
         hint: String,
     },
     /// Two columns for one field.
@@ -26,10 +26,10 @@ pub enum HeaderError {
     Unsupported(String),
 }
 
-/// Columns that a message names.
+/// The most columns that a message names.
 const NAMED: usize = 40;
 
-/// Names so that blanks and invisible characters can be seen.
+/// Names in quotes: blanks and invisible characters can be seen.
 pub fn in_quotes<'n>(names: impl IntoIterator<Item = &'n String>) -> String {
     let mut text = String::new();
     let mut rest = names.into_iter();
@@ -43,7 +43,7 @@ pub fn in_quotes<'n>(names: impl IntoIterator<Item = &'n String>) -> String {
     }
 }
 
-/// The place of the one column that has one of these names.
+/// The index of the one column that has one of these names.
 pub(super) fn find(header: &[String], field: &str, names: &[String]) -> Result<Option<usize>, HeaderError> {
     let mut columns = header.iter().enumerate().filter(|(_, column)| names.contains(column));
     match (columns.next(), columns.next()) {
@@ -59,10 +59,10 @@ pub(super) fn missing(header: &[String], field: &str, names: &[String]) -> Heade
     HeaderError::Missing { field: field.to_owned(), looked: in_quotes(names), found: in_quotes(header), hint }
 }
 
-/// Characters that part cells elsewhere.
+/// Characters that other files have between cells.
 const DELIMITERS: [char; 4] = [';', '\t', '|', ','];
 
-/// What a person did not see where a name is missing: another delimiter, a blank, capital letters.
+/// What a person may have overlooked where a name is missing: another delimiter, a blank, capital letters.
 pub fn hint(header: &[String], name: &str) -> Option<String> {
     if let [only] = header
         && let Some(delimiter) = DELIMITERS.iter().find(|delimiter| only.contains(**delimiter))

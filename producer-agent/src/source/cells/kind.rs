@@ -1,6 +1,6 @@
 //! Types that a cell can be read into, and how.
 //!
-//! Owns which cell is a value of which type. There is one value for a cell, or an error that does not tell the cell.
+//! Owns which cell is a value of which type. A cell gives one value, or an error that does not show the cell.
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
@@ -51,7 +51,7 @@ pub(super) enum Kind {
     Nullable { null: i64, inner: Box<Kind> },
 }
 
-/// A cell as it is to be read: one text, and how numbers in it are written.
+/// A cell's text to read, and how numbers in it are written.
 struct Written<'c> {
     text: &'c str,
     is_number: bool,
@@ -93,7 +93,7 @@ impl Kind {
         })
     }
 
-    /// Null, where it may be.
+    /// Encodes null; `None` where the type has no null.
     pub(super) fn put_null(&self, out: &mut Vec<u8>) -> Option<()> {
         let Self::Nullable { null, .. } = self else { return None };
         put_long(out, *null);
@@ -138,7 +138,7 @@ impl Kind {
 
     fn put_written(&self, written: &Written<'_>, styles: &Styles, out: &mut Vec<u8>) -> Result<(), String> {
         let rounding = styles.rounding;
-        // Blanks around a text are the text's; around anything else they say nothing.
+        // Blanks around a text are part of it; around any other value they mean nothing.
         let text =
             if matches!(self, Self::Text | Self::Enum(_)) { written.text } else { written.text.trim() };
         if text.is_empty() && !matches!(self, Self::Text | Self::Enum(_)) {
@@ -149,7 +149,7 @@ impl Kind {
                 return Err("it holds a zero byte, which no database takes in a text".to_owned());
             }
             Self::Text => put_string(out, text),
-            // One UUID is one text, in whichever letters it is written.
+            // A UUID in capital or small letters is the same text.
             Self::Uuid => put_string(out, &uuid(text)?.to_ascii_lowercase()),
             Self::Int => {
                 let problem = "it is not a whole number of 32 bits";
@@ -191,13 +191,13 @@ impl Kind {
             Self::Decimal { precision, scale } => {
                 put_bytes(out, &decimal(written, text, *precision, *scale, rounding)?);
             }
-            // A nullable of a nullable is no schema.
+            // No schema has a nullable type in a nullable one.
             Self::Nullable { .. } => return Err("it has no value".to_owned()),
         }
         Ok(())
     }
 
-    /// A default as the Avro specification writes it in JSON; a nullable's is of its first branch.
+    /// Encodes a default, as the Avro specification writes it in JSON; a nullable type's is of its first branch.
     pub(super) fn default(&self, default: &Json) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match (self, default) {
@@ -223,7 +223,7 @@ impl Kind {
                 out.extend_from_slice(&value.to_le_bytes());
             }
             (Self::Double, Json::Number(number)) => out.extend_from_slice(&number.as_f64()?.to_le_bytes()),
-            // Bytes are written as the characters of their numbers.
+            // A default writes each byte as the character with its number.
             (Self::Decimal { .. }, Json::String(text)) => {
                 let bytes =
                     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<Vec<u8>>>()?;
@@ -235,7 +235,7 @@ impl Kind {
     }
 }
 
-/// A whole number. In JSON `5.0` and `5e0` are five; in a cell of text they are no whole number.
+/// A whole number. `5.0` and `5e0` are five in JSON; text refuses `5e0`, and `5.0` unless it may be rounded.
 fn whole(written: &Written<'_>, text: &str, rounding: Rounding, problem: &str) -> Result<i128, String> {
     let is_whole =
         written.is_number || !text.contains(written.numbers.decimal) || rounding != Rounding::Refuse;
@@ -265,7 +265,7 @@ fn decimal(
     Ok(shortest(unscaled))
 }
 
-/// What is no number may be one in other words.
+/// The problem, with a hint if another setting could read the text.
 fn not_a_number(text: &str, numbers: NumberStyle) -> String {
     let comma = NumberStyle { decimal: ',', group: None };
     let hint = match Numeral::parse(text, comma, false) {
@@ -292,7 +292,7 @@ fn float(written: &Written<'_>, text: &str) -> Result<(String, Numeral), String>
     Ok((numeral.plain(), numeral))
 }
 
-/// A number whose digits are beyond its type is read as another one.
+/// Refuses a number that is beyond its type's range, or has more digits than it holds.
 fn held(
     is_infinite: bool,
     is_zero: bool,
@@ -311,7 +311,7 @@ fn held(
     }
 }
 
-/// Hexadecimal digits in groups of 8, 4, 4, 4 and 12; as they are written.
+/// Checks for hexadecimal digits in groups of 8, 4, 4, 4 and 12; gives them as written.
 fn uuid(text: &str) -> Result<&str, String> {
     let is_one = text.len() == 36
         && text.bytes().enumerate().all(|(index, byte)| match index {

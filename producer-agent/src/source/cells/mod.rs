@@ -1,7 +1,7 @@
-//! From a row's cells to a datum of the subject's schema.
+//! Encodes a row's cells as a datum of the subject's schema.
 //!
-//! Owns the mapping of columns to fields (by name, by alias) and what each cell is as a value of its field's type: exactly
-//! that, or refused. Values stay as in the file; only the key is normalised, elsewhere.
+//! Owns the mapping of columns to fields (by name, by alias) and each cell's value in its field's type: exact, or
+//! refused. Values stay as in the file; only the key is normalised, elsewhere.
 
 mod header;
 mod kind;
@@ -16,10 +16,10 @@ use kind::{Kind, Styles};
 
 pub use header::{HeaderError, hint, in_quotes};
 
-/// What stands in one index of a row.
+/// The content of one cell of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
-    /// Text of a delimited file, as it stands there.
+    /// Text of a delimited file, unchanged.
     Plain(String),
     /// A string of JSON.
     Text(String),
@@ -33,7 +33,7 @@ pub enum Cell {
     Nested,
     /// Bytes that are not of the file's encoding; the encoding that they look like, where there is one.
     Undecodable(Option<&'static str>),
-    /// A string of JSON that holds half a surrogate pair, or another escape that is none.
+    /// A string of JSON that holds half a surrogate pair, or another invalid escape.
     BadEscape,
 }
 
@@ -42,12 +42,12 @@ pub enum Cell {
 pub enum Cells {
     /// In the order of the header.
     Ordered(Vec<Cell>),
-    /// By the names that stand beside them.
+    /// With the members' names.
     Members(Vec<(String, Cell)>),
 }
 
 impl Cells {
-    /// The cell at a index.
+    /// The cell at an index.
     pub fn get(&self, index: usize) -> Option<&Cell> {
         match self {
             Self::Ordered(cells) => cells.get(index),
@@ -55,7 +55,7 @@ impl Cells {
         }
     }
 
-    /// The cell of a member's name; of ordered cells none.
+    /// The cell of a member; ordered cells have none.
     pub fn member(&self, name: &str) -> Option<&Cell> {
         let Self::Members(members) = self else { return None };
         members.iter().find(|(member, _)| member == name).map(|(_, cell)| cell)
@@ -77,7 +77,7 @@ pub enum Columns<'h> {
 pub struct CellError {
     /// The column, as in the file.
     pub column: String,
-    /// Where it stands among the row's cells, if it is there.
+    /// Its index among the row's cells, if it is there.
     pub index: Option<usize>,
     /// What is wrong, without the value.
     pub problem: String,
@@ -88,9 +88,9 @@ struct Field {
     /// Its column's name: as in the file, where it has a header.
     column: String,
     kind: Kind,
-    /// Where its cell stands, where the rows have a header.
+    /// Its cell's index, where the rows have a header.
     index: Option<usize>,
-    /// What stands for it where it is left out, encoded.
+    /// Its encoded value where it is left out.
     default: Option<Vec<u8>>,
 }
 
@@ -122,7 +122,7 @@ impl RowEncoder {
             let mut column = names.first().cloned().unwrap_or_default();
             let index = match columns {
                 Columns::Open => {
-                    // A field's own name stands for it, whatever else has that name as an alias.
+                    // A field's own name wins over an equal alias of another field.
                     members.insert(column.clone(), index);
                     for name in names {
                         members.entry(name).or_insert(index);
@@ -152,12 +152,12 @@ impl RowEncoder {
         Ok(Self { fields, members, ignored, styles: Styles::of(format) })
     }
 
-    /// Columns that stand for no field: they are not read.
+    /// Columns without a field: they are not read.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
 
-    /// The first member of a row that stands for no field.
+    /// A row's first member without a field.
     pub fn unknown<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
         let (Some(known), Cells::Members(members)) = (&self.members, cells) else { return None };
         members.iter().map(|(name, _)| name.as_str()).find(|name| !known.contains_key(*name))

@@ -22,7 +22,7 @@ fn row(cells: &[&str]) -> Cells {
     Cells::Ordered(cells.iter().map(|c| Cell::Plain((*c).to_owned())).collect())
 }
 
-/// One field of a type, read from one cell: what people are shown, or why there is nothing.
+/// One field of a type, read from one cell: the value as shown to people, or the problem.
 fn read(kind: &str, cell: Cell, format: &TableFormat) -> Result<serde_json::Value, String> {
     let schema = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"x","type":{kind}}}]}}"#);
     let schema = AvroSchema::parse(&schema).unwrap();

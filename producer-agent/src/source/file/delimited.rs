@@ -1,7 +1,7 @@
-//! Records of delimited text: where each cell begins and what stands in it.
+//! Records of delimited text: where each cell begins, and its text.
 //!
-//! Owns quotes and delimiters (RFC 4180 and what is told otherwise). A record that follows no rule is a fault with its
-//! place, never a guess. It knows lines, not files.
+//! Owns quotes and delimiters (RFC 4180, or as configured). A record that follows no rule is a fault with its position,
+//! never a guess. It knows lines, not files.
 
 use crate::source::format::Quoting;
 
@@ -12,7 +12,6 @@ pub(super) struct Found {
     pub(super) start: usize,
     /// Where it ends there.
     pub(super) end: usize,
-    /// What stands in it.
     pub(super) text: String,
 }
 
@@ -52,11 +51,11 @@ pub(super) struct Fault {
     pub(super) kind: FaultKind,
 }
 
-/// Whether a record has come to its end with a line.
+/// Whether a record ends with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Whole,
-    /// A quoted cell goes on in the next line.
+    /// A quoted cell continues in the next line.
     Open,
     /// It follows no rule.
     Broken(Fault),
@@ -79,7 +78,7 @@ pub(super) struct Scan {
     at: usize,
     cell: Found,
     pub(super) cells: Vec<Found>,
-    /// The first quote within a cell that is not quoted: it is read one way here, and another elsewhere.
+    /// The first quote within an unquoted cell: other programs may read it differently.
     pub(super) loose: Option<usize>,
 }
 
@@ -96,12 +95,12 @@ impl Scan {
         }
     }
 
-    /// Where the cell begins that is open.
+    /// Where the open cell begins.
     pub(super) const fn open_at(&self) -> usize {
         self.cell.start
     }
 
-    /// Reads on: `text` is the whole record so far, up to the end of a line; the last `end` bytes are that line's end.
+    /// Continues: `text` is the whole record so far, up to the end of a line; the last `end` bytes are that line's end.
     pub(super) fn line(&mut self, text: &str, end: usize) -> Progress {
         let stop = text.len() - end;
         let bytes = text.as_bytes();
@@ -163,7 +162,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes a character at least, and what follows up to a special one.
+    /// Takes at least one character, and all up to the next special one.
     fn take(&mut self, text: &str, stop: usize, is_special: impl Fn(&u8) -> bool) {
         let rest = text.as_bytes().get(self.at + 1..stop).unwrap_or_default();
         let length = rest.iter().position(is_special).map_or(stop, |length| self.at + 1 + length);
@@ -173,7 +172,7 @@ impl Scan {
 
     fn escape(&mut self, text: &str, stop: usize) -> Result<(), FaultKind> {
         let escaped = text.get(self.at + 1..).and_then(|rest| rest.chars().next());
-        // At a line's end the backslash keeps it in the cell; only a quoted one goes on in the next line.
+        // A backslash keeps a line's end in the cell; only a quoted cell continues in the next line.
         if self.at + 1 >= stop {
             self.at += 1;
             return if self.state == State::Quoted { Ok(()) } else { Err(FaultKind::Escape) };
@@ -207,8 +206,8 @@ impl Scan {
     }
 }
 
-/// A line that RFC 4180 does not explain, by itself: a quote closes its cell only before a delimiter or the line's end; a
-/// cell whose quote nothing closes is taken as it stands.
+/// Reads one line that RFC 4180 does not explain. A quote closes its cell only before a delimiter or the line's end; a
+/// cell whose quote is never closed is taken unchanged.
 pub(super) fn lenient(line: &str, delimiter: u8) -> Vec<Found> {
     let mut cells = Vec::new();
     let mut start = 0;
@@ -237,7 +236,7 @@ pub(super) fn lenient(line: &str, delimiter: u8) -> Vec<Found> {
     }
 }
 
-/// A doubled quote is one where another character follows it; quotes that stand alone are text.
+/// A doubled quote becomes one quote; a single one is text.
 fn undoubled(inner: &str) -> String {
     inner.replace("\"\"", "\"")
 }

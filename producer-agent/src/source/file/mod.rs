@@ -1,4 +1,4 @@
-//! Files as a source: which of a folder are whole, what they look like, and their rows.
+//! Files as a source: which files of a folder are whole, what they look like, and their rows.
 //!
 //! Owns the reading of files and the folder that they are dropped into. It knows no image and no router.
 

@@ -1,12 +1,12 @@
-//! What a file is, where it is no table: told by its first bytes.
+//! Recognises a file that is no table, by its first bytes.
 //!
-//! Owns the words that help a person who dropped something else. It reads nothing of what it recognises.
+//! Owns the advice for the person who dropped it. It never reads the contents of what it recognises.
 
 /// Bytes that are looked at.
 pub(super) const HEAD: usize = 4 * 1024;
 
-/// What the file is and what to drop instead; `None` where it may be a table. `is_wide` says that its encoding has zero
-/// bytes of its own.
+/// What the file is and what to drop instead; `None` where it may be a table. `is_wide`: its encoding uses zero bytes
+/// itself.
 pub(super) fn no_table(head: &[u8], is_wide: bool) -> Option<&'static str> {
     let starts = |magic: &[u8]| head.starts_with(magic);
     let holds = |part: &[u8]| head.windows(part.len()).any(|window| window == part);

@@ -1,6 +1,6 @@
-//! A file as a source: the whole register, or changes where its header says an operation.
+//! A file as a source: the whole register, or changes where its header has an operation column.
 //!
-//! Owns where a change file's operations stand, and what is to be said of a file's columns and quotes.
+//! Owns the position of a change file's operations, and the remarks about a file's columns and quotes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::source::port::{Content, Notes, Rows, Source, SourceError, SourceRow};
 use crate::source::reader::{FitError, RowReader};
 use crate::source::row::{Extent, Parked, Row};
 
-/// Names of members without a field that are told.
+/// The most names of members without a field that are reported.
 const NAMED: usize = 40;
 
-/// A file that changes no more.
+/// A file that does not change any more.
 #[derive(Debug, Clone)]
 pub struct FileSource {
     path: PathBuf,
@@ -36,11 +36,11 @@ struct Misfit {
     error: FitError,
 }
 
-/// Where a row's operation stands.
+/// Where a row's operation is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum OperationAt {
     Column(usize),
-    /// In the member of this name.
+    /// The member of this name.
     Member(String),
 }
 
@@ -86,7 +86,7 @@ impl Source for FileSource {
 }
 
 impl OperationAt {
-    /// Where a change file's operations stand; none in a whole register.
+    /// Where a change file's operations are; `None` in a whole register.
     fn find(table: &Table, format: &TableFormat) -> Result<Option<Self>, String> {
         let Some(name) = format.operation_column.as_ref() else { return Ok(None) };
         let bare = |column: &str| column.trim().to_lowercase();
@@ -97,7 +97,7 @@ impl OperationAt {
                 Columns::Named(_) => Self::Column(location),
                 Columns::Open => Self::Member(name.clone()),
             })),
-            // Read as a register, a change file would delete all that it does not name.
+            // A change file that is read as a register would delete every row that it does not name.
             (Some((_, column)), None) => {
                 Err(format!("it has a column {column:?}, operation_column is {name:?}: write them alike"))
             }
@@ -117,12 +117,11 @@ impl OperationAt {
     }
 }
 
-/// A file's rows, from its first on.
 struct FileRows<'s> {
     source: &'s FileSource,
     table: Table,
     reader: RowReader,
-    /// Members that stand for no field.
+    /// Members without a field, at most [`NAMED`].
     unknown: BTreeSet<String>,
 }
 
@@ -148,7 +147,7 @@ impl FileRows<'_> {
         let location = row.location;
         match operation.read(cells) {
             Some("c" | "u") => self.reader.read(row),
-            // Nothing but the key is looked at: the other cells may be empty, or not there.
+            // Only the key is read: the other cells may be empty or absent.
             Some("d") => match self.reader.key(cells) {
                 Some(key) => SourceRow::Deleted { location, key },
                 None => {

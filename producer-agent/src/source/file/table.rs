@@ -1,7 +1,7 @@
 //! A file as rows of cells, each with its location.
 //!
-//! Owns which form a file has and how far what is wrong in it reaches: a row that cannot be read is given with its location,
-//! not skipped; where nothing behind it can be trusted, it says so and is the last one.
+//! Owns a file's form, and how far a fault in it reaches. A row that cannot be read is given with its location, not
+//! skipped; where nothing after it can be trusted, it says so and is the last row.
 
 mod records;
 
@@ -24,13 +24,12 @@ pub enum TableError {
     #[error("{path}: {error}")]
     Io {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Nothing can be read so.
     #[error("[format]: {0}")]
     Format(#[from] FormatError),
-    /// It is something else.
+    /// It is no table.
     #[error("{path}: {problem}")]
     NoTable {
         path: PathBuf,
@@ -54,10 +53,10 @@ enum Form {
     Objects,
 }
 
-/// Lines among which there must be an object.
+/// The first object must be within this many lines.
 const LOOKED_AT: usize = 100;
 
-/// How many rows a person should know of, and the place of the first.
+/// How many rows a person should know of, and the location of the first.
 pub type Noted = Option<(u64, Location)>;
 
 /// A table being read.
@@ -140,7 +139,7 @@ impl Table {
         Ok(())
     }
 
-    /// The names of the first object that can be read: rows before it are told by themselves.
+    /// Reads the names of the first readable object; the rows before it are parked by themselves.
     fn read_names(&mut self) -> Result<(), String> {
         let mut looked_at = Vec::new();
         let mut problem = "the file is empty".to_owned();
@@ -166,7 +165,7 @@ impl Table {
         Err(problem)
     }
 
-    /// The columns' names, as in the file; of objects the first one's.
+    /// The columns' names, as in the file; for objects, those of the first one.
     pub fn header(&self) -> &[String] {
         &self.header
     }
@@ -184,12 +183,12 @@ impl Table {
         self.rows
     }
 
-    /// Rows with a quote within a cell that is not quoted, and the place of the first: these are taken as they stand.
+    /// Rows with a quote within an unquoted cell, and the location of the first: they are taken unchanged.
     pub const fn loose(&self) -> Noted {
         self.loose
     }
 
-    /// Rows of several lines that could be rows, and the place of the first: these are text.
+    /// Rows whose lines could be rows themselves, and the location of the first: the lines are text.
     pub const fn rows_in_quotes(&self) -> Noted {
         self.rows_in_quotes
     }
@@ -279,7 +278,7 @@ impl Table {
         }
     }
 
-    /// What is not read to its end has not shown its trailer.
+    /// A file that is not read to its end has not shown its trailer.
     fn doubt_all_without_trailer(&self, content: &mut Result<Cells, Bad>) {
         if let (Some(trailer), Err(bad)) = (&self.trailer, content)
             && bad.extent == Extent::Rest
@@ -357,7 +356,7 @@ impl Iterator for Table {
     }
 }
 
-/// A file's form by its name's ending, in any case.
+/// A file's form by its name's ending, in upper or lower case.
 fn form_of(path: &Path, format: &TableFormat) -> Result<Form, FormatError> {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
     match ending.as_str() {

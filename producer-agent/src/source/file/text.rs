@@ -1,7 +1,7 @@
 //! A file's bytes as lines of text.
 //!
-//! Owns decoding and the ends of lines. What cannot be decoded is marked by its spot, so that a replacement character
-//! which stands in the file itself is told apart from it.
+//! Owns decoding and the ends of lines. It marks the positions that cannot be decoded: a replacement character that is
+//! in the file itself has no such mark.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -11,17 +11,17 @@ use encoding_rs::{Decoder, DecoderResult, Encoding};
 use crate::source::location::{Location, Widths};
 
 const BUFFER: usize = 64 * 1024;
-/// A record beyond this has lost its end: an image takes a tenth of it.
+/// A longer record has lost its end: an image takes at most a tenth of this.
 pub(super) const MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A line with its end, as decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Line {
-    /// Its text, its end included.
+    /// Its text, with its end.
     pub(super) text: String,
     /// How many bytes of the text are its end.
     pub(super) end: usize,
-    /// Spots of the text that could not be decoded, and their bytes in the file.
+    /// Positions of the text that could not be decoded, and their bytes in the file.
     pub(super) bad: Vec<(usize, usize)>,
     /// Whether its end was not found within [`MAX_RECORD_BYTES`].
     pub(super) is_cut: bool,
@@ -40,7 +40,7 @@ pub(super) struct Lines<R> {
     raw: Vec<u8>,
     at: usize,
     ended: bool,
-    /// Decoded text; from here on it is no line yet.
+    /// Decoded text; what begins at `from` is not split into lines yet.
     text: String,
     from: usize,
     bad: VecDeque<(usize, usize)>,
@@ -64,17 +64,17 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Where the text begins: behind a byte order mark.
+    /// Where the text begins: after a byte order mark.
     pub(super) const fn start(&self) -> Location {
         Location { byte: self.mark, ..Location::START }
     }
 
-    /// How wide a text of this file is.
+    /// The widths of a text of this file.
     pub(super) fn widths(&self, bad: Vec<(usize, usize)>) -> Widths {
         Widths::new(self.decoder.encoding(), bad)
     }
 
-    /// The encoding that the file has, a byte order mark considered.
+    /// The file's encoding, which a byte order mark may have changed.
     pub(super) fn encoding(&self) -> &'static Encoding {
         self.decoder.encoding()
     }
@@ -84,7 +84,7 @@ impl<R: Read> Lines<R> {
         lines.rev().for_each(|line| self.unread.push_front(line));
     }
 
-    /// The next line; `None` at the end. Of a line beyond [`MAX_RECORD_BYTES`] only the beginning is of use.
+    /// The next line; `None` at the end. Of a line beyond [`MAX_RECORD_BYTES`] only the beginning is useful.
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         if let Some(line) = self.unread.pop_front() {
             return Ok(Some(line));
@@ -123,7 +123,7 @@ impl<R: Read> Lines<R> {
         Line { text, end, bad, is_cut: false }
     }
 
-    /// Reads on; what is left of the text moves to its beginning.
+    /// Reads more bytes; text that is not split yet moves to the beginning.
     fn fill(&mut self) -> io::Result<()> {
         self.text.drain(..self.from);
         self.bad.iter_mut().for_each(|(at, _)| *at -= self.from);

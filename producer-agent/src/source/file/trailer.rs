@@ -1,8 +1,7 @@
 //! A file's last line that counts its rows.
 //!
-//! Owns the pattern: a text with `{rows}` where the count stands.
+//! Owns the pattern: a text with `{rows}` in the position of the count.
 
-/// A pattern.
 #[derive(Debug, Clone)]
 pub(super) struct Trailer(String);
 
@@ -11,12 +10,11 @@ impl Trailer {
         Self(pattern.to_owned())
     }
 
-    /// As it was told.
     pub(super) fn pattern(&self) -> &str {
         &self.0
     }
 
-    /// The count in a line that is one.
+    /// The count of rows, where the line is a trailer.
     pub(super) fn count(&self, line: &str) -> Option<u64> {
         let (before, behind) = self.0.split_once("{rows}")?;
         let digits = line.trim().strip_prefix(before.trim_start())?.strip_suffix(behind.trim_end())?;

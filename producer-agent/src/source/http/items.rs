@@ -1,6 +1,6 @@
-//! Single changes that a local system hands over: JSON of our own, or CloudEvents around it.
+//! Single changes that a local system hands over: JSON of this project, or CloudEvents around it.
 //!
-//! Owns the shape of an item, and what its sender is told of it.
+//! Owns the shape of an item, and the result that its sender gets.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,22 +12,21 @@ use crate::source::objects::{self, Members};
 /// What a change does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// The row is as given: it is created, or updated where it is there.
+    /// The row is created, or updated where it exists.
     Put,
-    /// The row is gone; only the key's fields are looked at.
+    /// The row is deleted; only the key's fields are read.
     Delete,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// `c`, `u` or `d`.
     pub op: Operation,
     /// Columns and plain values.
     pub row: Cells,
 }
 
 impl Item {
-    /// A change whose row was made here, not read: numbers are as JSON writes them.
+    /// A change whose row was made by this program: numbers are as JSON writes them.
     pub fn made(op: Operation, row: Map<String, Json>) -> Self {
         let cell = |value: Json| match value {
             Json::Null => Cell::Null,
@@ -40,7 +39,7 @@ impl Item {
     }
 }
 
-/// What became of an item.
+/// The result for an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum ItemResult {
@@ -49,7 +48,7 @@ pub enum ItemResult {
         /// The key of its row.
         key: String,
     },
-    /// The register is so already.
+    /// The register has this row already.
     Unchanged {
         /// The key of its row.
         key: String,
@@ -61,8 +60,8 @@ pub enum ItemResult {
 /// What an item looks like, for messages.
 const SHAPE: &str = "a change is {\"op\": \"c\", \"u\" or \"d\", \"row\": {column: value}}";
 
-/// Reads a body: one item or several; CloudEvents carry the item as their `data`. A body that is no JSON has no items;
-/// an item that makes no sense stands alone.
+/// Reads a body: one item or several; CloudEvents carry the item as their `data`. `Err` for a body that is no JSON; an
+/// item that makes no sense is refused alone.
 pub fn parse(body: &[u8], is_cloud_events: bool) -> Result<Vec<Result<Item, String>>, String> {
     let no_json = |error: serde_json::Error| format!("the body is no JSON: {error}");
     let body: &RawValue = serde_json::from_slice(body).map_err(no_json)?;

@@ -1,7 +1,7 @@
-//! A local request as a source: single changes that a system beside the agent hands over.
+//! A local request as a source: single changes that a local system hands over.
 //!
-//! Owns what a request's changes are as rows. One that makes no sense is set aside by itself; the others go on. Listening
-//! and answering are the endpoint's.
+//! Owns a request's changes as rows. A change that makes no sense is set aside by itself; the others continue. The
+//! endpoint listens and answers.
 
 pub mod items;
 
@@ -25,7 +25,7 @@ pub struct RequestSource {
 }
 
 impl RequestSource {
-    /// A request's changes; a wrong one is there with what is wrong.
+    /// A request's changes; a wrong one is its problem in words.
     pub const fn new(items: Vec<Result<Item, String>>) -> Self {
         Self { items }
     }
@@ -54,10 +54,9 @@ fn reader(schema: &AvroSchema, key: &KeySpec) -> Result<RowReader, String> {
     RowReader::new(schema, key, Columns::Open, &TableFormat::default()).map_err(|error| error.to_string())
 }
 
-/// A request's changes as rows.
 struct RequestRows<'s> {
     items: std::slice::Iter<'s, Result<Item, String>>,
-    /// Or why the channel takes no single changes: each is told so.
+    /// `Err` is why the channel takes no single changes: each is refused with it.
     reader: Result<RowReader, String>,
     rows: u64,
 }

@@ -1,4 +1,4 @@
-//! Dates and times as texts, and which value of a type they are exactly.
+//! Reads dates and times from text, as exact values of a type.
 //!
 //! Owns their forms. A part that a type does not have, or digits that it cannot hold, are refused.
 
@@ -15,7 +15,7 @@ use super::numeral::Rounding;
 #[serde(try_from = "String")]
 pub struct DateFormat(String);
 
-/// A form that gives no day.
+/// A format that gives no day.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "date_format = {0:?} does not say a day: write %d, %m and %Y (four digits), such as \"%d.%m.%Y\", or dd, mm, yyyy"
@@ -32,7 +32,7 @@ impl TryFrom<String> for DateFormat {
         };
         let is_known = ["%d", "%m", "%Y"].iter().all(|part| format.matches(part).count() == 1)
             && format.matches('%').count() == 3;
-        // A day that only one reading gives, written and read back.
+        // A day that can be read in one way only: it is written and read back.
         let day = civil::date(2019, 5, 14);
         let comes_back =
             strtime::format(&format, day).ok().and_then(|text| civil::Date::strptime(&format, text).ok());
@@ -45,7 +45,7 @@ pub(in crate::source) fn days(text: &str, format: Option<&DateFormat>) -> Result
     let date = match format {
         Some(DateFormat(format)) => {
             let read = civil::Date::strptime(format, text).ok();
-            // What is written again is what was read: no sign, no blank, no year of two digits.
+            // The date, written again, must be the text: no sign, no blank, no year of two digits.
             let is_so =
                 |date: &civil::Date| strtime::format(format, *date).is_ok_and(|again| again == padded(text));
             read.filter(is_so).ok_or_else(|| format!("it is not a date such as {}", example(format)))?
@@ -67,7 +67,7 @@ pub(in crate::source) fn days(text: &str, format: Option<&DateFormat>) -> Result
 
 const NO_YEAR: &str = "it lies before the year 1, which databases do not agree about";
 
-/// Single digits as two: 14.5.2019 is 14.05.2019.
+/// Pads single digits to two: 14.5.2019 becomes 14.05.2019.
 fn padded(text: &str) -> String {
     let two = |(is_digits, run): (bool, &str)| match is_digits && run.len() == 1 {
         true => format!("0{run}"),
@@ -80,7 +80,7 @@ fn example(format: &str) -> String {
     strtime::format(format, civil::date(2026, 1, 31)).unwrap_or_else(|_| format.to_owned())
 }
 
-/// Four digits, two, two.
+/// Whether a text has the shape of a date: four digits, two, two.
 fn is_date(text: &str) -> bool {
     let shape = text.bytes().enumerate().all(|(index, byte)| match index {
         4 | 7 => byte == b'-',
@@ -89,7 +89,7 @@ fn is_date(text: &str) -> bool {
     shape && text.len() == 10
 }
 
-/// A fraction of a second, in digits after the point.
+/// The unit in which a type counts time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) enum Precision {
     Millis,
@@ -117,7 +117,7 @@ impl Precision {
     }
 }
 
-/// Since 1970, of a time with its offset.
+/// Units since 1970, of a time with its offset.
 pub(in crate::source) fn instant(
     text: &str,
     precision: Precision,
@@ -140,8 +140,8 @@ pub(in crate::source) fn instant(
 /// 0001-01-01T00:00:00Z.
 const FIRST_SECOND: i64 = -62_135_596_800;
 
-/// A day, a letter or a blank, and then a clock with colons and an offset below a day: what is written without them can be
-/// taken for something else.
+/// Checks for a day, `T` or a blank, a clock with colons, and an offset below a day: a text without them could be read
+/// as something else.
 fn begins_with_a_day(text: &str) -> Option<()> {
     let (day, rest) = text.split_at_checked(10)?;
     let clock = rest.strip_prefix(['T', 't', ' '])?;
@@ -152,7 +152,7 @@ fn begins_with_a_day(text: &str) -> Option<()> {
     (is_date(day) && !day.starts_with("0000") && has_colon && hours < 24).then_some(())
 }
 
-/// Since 1970, of a time that stands for itself wherever it is read.
+/// Units since 1970, of a time without an offset.
 pub(in crate::source) fn local(text: &str, precision: Precision, rounding: Rounding) -> Result<i64, String> {
     let text = unambiguous(text)?;
     let has_offset = jiff::fmt::temporal::Pieces::parse(&text).is_ok_and(|p| p.to_numeric_offset().is_some());
@@ -168,7 +168,7 @@ pub(in crate::source) fn local(text: &str, precision: Precision, rounding: Round
     precision.held(instant.timestamp().as_nanosecond(), rounding)
 }
 
-/// Since midnight.
+/// Units since midnight.
 pub(in crate::source) fn time_of_day(
     text: &str,
     precision: Precision,
@@ -186,8 +186,8 @@ pub(in crate::source) fn time_of_day(
     if i128::from(held) < day { Ok(held) } else { Err("it rounds to the next day".to_owned()) }
 }
 
-/// What the parser would take for another time than it says is refused here: a leap second, the name of a zone. Zeros
-/// below a nanosecond say nothing.
+/// Refuses what the parser would read as another time: a leap second, the name of a zone. Cuts zeros below a
+/// nanosecond.
 fn unambiguous(text: &str) -> Result<String, String> {
     if text.contains('[') {
         return Err("it names a time zone: give the offset alone".to_owned());

@@ -1,8 +1,8 @@
-//! A text as runs: of digits, and of what stands between them.
+//! A text as runs of digits and runs of other characters.
 //!
-//! Owns where a run ends. What a run means is its reader's.
+//! Owns where a run ends. Its callers decide what a run means.
 
-/// The runs of a text in order, each with whether it is of ASCII digits.
+/// The runs of a text in order; `true` for a run of ASCII digits.
 pub(in crate::source) fn runs(text: &str) -> impl Iterator<Item = (bool, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,6 +1,6 @@
 //! How a value is written in text: dates and times, numbers.
 //!
-//! Owns the readers of single values and the styles that a provider says. It knows no field and no file.
+//! Owns the readers of single values and the styles that a provider states. It knows no field and no file.
 
 pub mod calendar;
 pub(super) mod digits;

@@ -1,6 +1,6 @@
-//! Numbers digit by digit: what a text says, and which value of a type it is exactly.
+//! Reads numbers digit by digit, as exact values of a type.
 //!
-//! Owns the reading of numerals and rounding where it was asked for. Nothing goes by way of a float.
+//! Owns the reading of numerals, and rounding where it was asked for. It never converts through a float.
 
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ impl NumberStyle {
     fn is_group(self, c: char) -> bool {
         match self.group {
             Some(group) => c == group,
-            // With a decimal comma, thousands are parted by a blank: plain, that does not break, or narrow.
+            // With a decimal comma, a blank may separate thousands: plain, no-break or narrow.
             None => self.decimal == ',' && matches!(c, ' ' | '\u{a0}' | '\u{202f}'),
         }
     }
@@ -42,7 +42,7 @@ pub enum Rounding {
 }
 
 impl Rounding {
-    /// A number divided by a power of ten; `None` when something is left and nothing may be lost.
+    /// A number divided by a power of ten; `None` when there is a remainder and rounding is refused.
     pub(in crate::source) fn divide(self, number: i128, by: i128) -> Option<i128> {
         let floor = number.div_euclid(by);
         let rest = number.rem_euclid(by);
@@ -74,7 +74,7 @@ const MOST_FLOAT_DIGITS: usize = 800;
 const MOST_DIGITS: usize = 38;
 
 impl Numeral {
-    /// Reads a text; an exponent only where it is allowed.
+    /// Reads a text; an exponent only `with_exponent`.
     pub(in crate::source) fn parse(text: &str, style: NumberStyle, with_exponent: bool) -> Option<Self> {
         let (is_negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -100,7 +100,7 @@ impl Numeral {
         Some(Self { is_negative, digits, exponent })
     }
 
-    /// The number times ten to the scale, exactly or as the rounding says. `Err` says what is wrong.
+    /// The number times ten to the power of `scale`, exactly or rounded as asked.
     pub(in crate::source) fn scaled(&self, scale: u32, rounding: Rounding) -> Result<i128, Misfit> {
         if self.digits.is_empty() {
             return Ok(0);
@@ -118,7 +118,7 @@ impl Numeral {
         if rounding == Rounding::Refuse {
             return Err(Misfit::TooFine);
         }
-        // One digit decides, and whether anything but zeros follows it: two are enough to round.
+        // Rounding needs two digits: the first that is cut, and whether anything but zeros follows it.
         let cut = usize::try_from(kept).unwrap_or(0).min(self.digits.len());
         let (head, tail) = self.digits.split_at(cut);
         let decides = if kept < 0 { '0' } else { tail.chars().next().unwrap_or('0') };
@@ -128,8 +128,8 @@ impl Numeral {
         rounding.divide(sign(number), 100).ok_or(Misfit::TooFine)
     }
 
-    /// Whether a float that was read from this text holds each digit that was written: written out with as many digits,
-    /// it is the same.
+    /// Whether a float that was read from this text holds every written digit: with as many digits, it prints as the
+    /// same number.
     pub(in crate::source) fn is_held_by(&self, float: impl std::fmt::LowerExp) -> bool {
         if self.digits.is_empty() {
             return true;
@@ -144,14 +144,13 @@ impl Numeral {
         digits == self.digits && exponent.parse() == Ok(leading)
     }
 
-    /// As a float's parser takes it.
+    /// In the form that a float's parser reads.
     pub(in crate::source) fn plain(&self) -> String {
         let sign = if self.is_negative { "-" } else { "" };
         let digits = if self.digits.is_empty() { "0" } else { &self.digits };
         format!("{sign}{digits}e{}", self.exponent)
     }
 
-    /// Whether it is zero.
     pub(in crate::source) const fn is_zero(&self) -> bool {
         self.digits.is_empty()
     }
@@ -160,7 +159,7 @@ impl Numeral {
 /// Why a number is no value of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) enum Misfit {
-    /// It has digits below the last one.
+    /// It has digits below the last one that the type holds.
     TooFine,
     /// It is beyond the largest.
     TooLarge,
@@ -169,13 +168,13 @@ pub(in crate::source) enum Misfit {
 fn read_exponent(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    // A longer one is beyond every type as well.
+    // A longer exponent is beyond every type, too.
     let bounded = if digits.len() > 9 { "999999999" } else { digits };
     let exponent: i64 = bounded.parse().ok().filter(|_| is_plain)?;
     Some(if text.starts_with('-') { -exponent } else { exponent })
 }
 
-/// The digits of the whole part; `None` where a group has not three of them.
+/// The digits of the whole part; `None` where a group does not have three.
 fn without_groups(whole: &str, style: NumberStyle) -> Option<String> {
     if !whole.contains(|c| style.is_group(c)) {
         return Some(whole.to_owned());

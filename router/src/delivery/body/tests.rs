@@ -1,4 +1,4 @@
-//! The body of a stream: nothing goes out behind a gate that is closed or held, and the last word is always said.
+//! The body of a stream: nothing passes a closed or held gate, and a closing record always ends the stream.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 
 const SYNC: [u8; 16] = [7; 16];
 
-/// A stream's body with what stands around it.
+/// A stream's body with the parts around it.
 struct Stream {
     control: Control,
     lease: Lease,
@@ -36,7 +36,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Under agreement A in version 1, by a router with beats of its own.
+    /// Under agreement A in version 1, at a router with its own beats.
     async fn open() -> Self {
         let metrics = fixtures::metrics();
         let log: Arc<dyn Log> = Arc::new(MemoryLog::default());
@@ -78,7 +78,7 @@ impl Stream {
         self.look().await.expect("something is ready").expect("the body goes on")
     }
 
-    /// The closing record, which has to be the next bytes, and the end behind it.
+    /// The closing record, which must be the next bytes, and the end after it.
     async fn closing(&mut self) -> (CloseReason, Next, PerPartition<Place>) {
         let bytes = self.next().await;
         let mut decoder = Decoder::new();

@@ -1,6 +1,6 @@
-//! What a chunk gives the consumer.
+//! The deliveries from one chunk.
 //!
-//! Owns the choice between what was matched once for everybody and judging the chunk alone, and what becomes of an event
+//! Owns the choice between the fan-out's matches and judging the chunk for this stream alone, and the parking of events
 //! that cannot be delivered.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::fanout::matches::{Match, Matched};
 use crate::fanout::observer::Chunk;
 
 impl Session {
-    /// Delivers what a chunk gives the consumer; whether that is anything.
+    /// Delivers the chunk's events for the consumer; `true` if there were any.
     pub(super) async fn deliver(
         &mut self,
         partition: Partition,
@@ -35,7 +35,7 @@ impl Session {
         }
     }
 
-    /// What was matched once, for all who subscribe.
+    /// Delivers the matches that the fan-out found.
     pub(super) async fn deliver_matched(
         &mut self,
         partition: Partition,
@@ -60,7 +60,7 @@ impl Session {
         Ok(gave)
     }
 
-    /// Judges a chunk by itself, and subscribes with its scopes for the next ones.
+    /// Judges a chunk for this stream alone, and subscribes with its scopes for the next ones.
     pub(super) async fn judge(
         &mut self,
         partition: Partition,
@@ -127,20 +127,20 @@ impl Session {
         }
     }
 
-    /// What cannot be judged or written neither blocks its channel nor leaks.
+    /// An event that cannot be judged or written neither blocks its channel nor leaks.
     pub(super) fn park(&self, partition: Partition, offset: Offset, why: &Parked) {
         self.meter.parked(why.as_str());
         tracing::error!(%partition, %offset, reason = %why, "parked an event that cannot be delivered");
     }
 
-    /// What is handed over counts as delivered, also where the chunk that it stands in is not over.
+    /// A delivered event moves the place, even before the end of its chunk.
     pub(super) fn stand_behind(&mut self, partition: Partition, offset: Offset) {
         if let Some(known) = self.places.get_mut(partition) {
             known.offset = known.offset.max(offset.next());
         }
     }
 
-    /// The delivery of an event that somebody follows.
+    /// The delivery's span, if the event is traced.
     pub(super) fn follow(&self, partition: Partition, event: &LocatedChange) -> Option<StageSpan> {
         let step =
             StageSpan::on(Stage::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;

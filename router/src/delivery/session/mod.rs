@@ -1,8 +1,8 @@
 //! The pump of one stream: takes chunks, asks the scopes, fills frames.
 //!
-//! Owns the order of a stream: bootstrap between its marks, then each partition's events in log order, each chunk
-//! that gave some with its progress, one closing record. Its queue to the connection is bounded; a slow consumer
-//! stops only this pump.
+//! Owns the order of a stream: snapshot between its marks, then each partition's events in log order, progress after
+//! each chunk that gave some, one closing record. Its queue to the connection is bounded; a slow consumer stops only
+//! this pump.
 
 mod deliver;
 mod progress;
@@ -52,19 +52,18 @@ pub enum Outbound {
 /// What a pump is made of.
 pub struct SessionParts {
     pub encoder: Encoder,
-    /// What the agreement gives.
     pub grant: Grant,
     /// The stream's subscription at the tails.
     pub subscription: Subscription,
-    /// Control, for schemas that are met on the way.
+    /// Control, for schemas that are new on the stream.
     pub view: watch::Receiver<Arc<ControlView>>,
-    /// Whether the agreement stands.
+    /// Whether the agreement is in force.
     pub gate: Gate,
     /// To the connection.
     pub out: mpsc::Sender<Outbound>,
-    /// Where the reader stands already.
+    /// The consumer's places so far.
     pub places: PerPartition<Place>,
-    /// Who is told how the stream ended.
+    /// Records how the stream ended.
     pub audit: Audit,
     /// Whose stream it is.
     pub agent: AgentId,
@@ -92,7 +91,7 @@ pub struct Session {
     agent: AgentId,
     connection: ConnectionReset,
     meter: StreamMeter,
-    /// Deliveries of the frame being filled that somebody follows.
+    /// Spans of traced deliveries in the frame being filled.
     followed: Vec<StageSpan>,
     progress_timer: ProgressTimer,
     reconciliation: PendingReconciliation,
@@ -141,7 +140,7 @@ impl Session {
         self.audit.note(ended).await;
         if let Stop::Close(closed) = stop {
             let closing = async {
-                // When the connection is gone too, there is nobody to tell.
+                // A connection that has ended needs no closing record.
                 drop(out.send(Outbound::Close(closed)).await);
                 out.closed().await;
             };
@@ -190,16 +189,16 @@ impl Session {
         }
     }
 
-    /// Goes on where anything is to be had, or waits for it.
+    /// Takes the next chunks, or waits for them.
     async fn turn(&mut self, subscribers: &mut PerPartition<Subscriber>) -> Result<(), Stop> {
         self.answer_if_due().await?;
         let has_gone_on = self.round(subscribers).await?;
-        // Behind the round: what is told is the place, and how far that is from the tail.
+        // After the round: progress reports the place, and its distance from the tail.
         self.report_if_due(subscribers).await?;
         if has_gone_on { Ok(()) } else { self.idle(subscribers).await }
     }
 
-    /// One chunk from each partition that has one; whether any has gone on.
+    /// Takes one chunk from each partition that has one; `true` if any moved.
     async fn round(&mut self, subscribers: &mut PerPartition<Subscriber>) -> Result<bool, Stop> {
         let mut any = false;
         for (partition, subscriber) in subscribers.iter_mut() {
@@ -229,7 +228,7 @@ impl Session {
         Ok(any)
     }
 
-    /// Tells what was asked for, once the stream stands where that can be said.
+    /// Answers the reconciliation, once the stream has passed the state that it read.
     async fn answer_if_due(&mut self) -> Result<(), Stop> {
         let Some(reconciliation) = self.reconciliation.due_at(&self.places)? else { return Ok(()) };
         let answer = reconciliation.roll_to(&self.places).await?;
@@ -250,7 +249,7 @@ impl Session {
         self.flush().await
     }
 
-    /// Waits until there is something for this stream, or it is time to look where the tails are.
+    /// Waits until there is something for this stream, or the next look at the tails is due.
     async fn idle(&mut self, subscribers: &PerPartition<Subscriber>) -> Result<(), Stop> {
         let lost = |subscriber: &Subscriber| subscriber.follower().feed().tail().lost();
         if let Some(fault) = subscribers.values().find_map(lost) {

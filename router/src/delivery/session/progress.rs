@@ -1,6 +1,6 @@
-//! Where a stream stands, and when its consumer and the metrics are told.
+//! How far a stream is, and when its consumer and the metrics learn of it.
 //!
-//! Owns the progress timer, and the step from what a follower has read to what the stream has passed.
+//! Owns the progress timer, and the step from a follower's place to the stream's place.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::fanout::observer::Follower;
 use crate::fanout::subscriber::Subscriber;
 use crate::metrics::Passed;
 
-/// Progress is told at least so often, also when nothing happens: a silent stream is a stalled one.
+/// Progress is sent at least this often, even if nothing happens: a silent stream counts as stalled.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Progress through events that are not the consumer's is told so often at most: a thousand streams that get
-/// nothing would else send a thousand frames for each event.
+/// Progress past events that are not the consumer's is sent at most this often: otherwise a thousand streams that get
+/// nothing would send a thousand frames for each event.
 pub(super) const PASSING: Duration = Duration::from_secs(1);
 
 /// When progress is due again.
 pub(super) struct ProgressTimer {
     reported_at: Instant,
-    /// Whether events that are not the consumer's have gone by since.
+    /// Whether events that are not the consumer's were passed since.
     pub(super) has_moved: bool,
 }
 
@@ -40,7 +40,7 @@ impl ProgressTimer {
 }
 
 impl Session {
-    /// The stream stands behind what the follower has read.
+    /// Moves the stream's place to the follower's.
     pub(super) fn pass_by(&mut self, partition: Partition, follower: &Follower) {
         let place = follower.place();
         if let Some(known) = self.places.get_mut(partition) {
@@ -49,7 +49,7 @@ impl Session {
         self.meter.passed(partition, Passed { to: place.offset, at: follower.fold().passed_at });
     }
 
-    /// Everything that the log took until now has been passed.
+    /// A waiting subscriber has passed every record until now.
     pub(super) fn stand_at_end(&self, partition: Partition, subscriber: &Subscriber) {
         if subscriber.is_waiting() {
             let passed = Passed { to: subscriber.follower().place().offset, at: Some(now()) };
@@ -66,7 +66,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the progress of every partition, when it is time.
+    /// Sends the progress of every partition, when it is due.
     pub(super) async fn report_if_due(&mut self, subscribers: &PerPartition<Subscriber>) -> Result<(), Stop> {
         if Instant::now() < self.progress_timer.due() {
             return Ok(());

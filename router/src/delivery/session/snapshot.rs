@@ -1,6 +1,6 @@
 //! The snapshot at the beginning of a stream: every present row that the agreement gives, between two marks.
 //!
-//! Owns its order: begin, rows with how far it has got, end with the places where the log goes on.
+//! Owns its order: begin, rows with progress, end with the places where the log continues.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Session {
                 && let Some(images) = snapshot.next().await?
             {
                 for image in images {
-                    // Others on this thread have their turns.
+                    // Lets other tasks of this thread run.
                     consume_budget().await;
                     match image {
                         Ok(present) => {
@@ -61,7 +61,7 @@ impl Session {
                     }
                     self.flush_if_full().await?;
                 }
-                // Also where a narrow scope gives nothing: silence would be taken for a stall.
+                // Even if a narrow scope gives nothing: silence would be taken for a stall.
                 announced.places = snapshots.values().map(Bootstrap::place).collect();
                 self.snapshot = Some(announced.clone());
                 self.encoder.mark(&Delivery::SnapshotProgress(announced.clone()))?;

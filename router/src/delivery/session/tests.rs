@@ -1,4 +1,4 @@
-//! A stream from its opening to its last word, on a core of its own: what a consumer is given, and when the pump ends.
+//! A stream from its opening to its closing record, on its own core: what a consumer receives, and when the pump ends.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,7 +33,7 @@ const EPOCH: Epoch = Epoch::new([7; 16]);
 /// On a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A core with one channel, its provider, and an agreement on what is of Riga.
+/// A core with one channel, its provider, and an agreement on the rows of Riga.
 struct Network {
     core: Core,
     chain: Chain,
@@ -72,7 +72,7 @@ impl Network {
         network
     }
 
-    /// The provider tells of changes, one after the other, in one batch.
+    /// The provider publishes changes in one batch, in this order.
     async fn tell(&mut self, moves: &[Moved<'_>]) {
         let codec = ChangeCodec::new(&fixtures::subject()).unwrap();
         let Chain { epoch, next, digest } = self.chain;
@@ -137,7 +137,7 @@ struct Stream {
     waiting: VecDeque<Told>,
 }
 
-/// What a consumer was told, in short.
+/// A delivery, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {
     Row(String, &'static str),
@@ -152,7 +152,7 @@ fn row(key: &str, op: &'static str) -> Told {
 }
 
 impl Stream {
-    /// What comes next; `None` once the body has ended.
+    /// The next delivery; `None` once the body has ended.
     async fn next(&mut self) -> Option<Told> {
         tokio::time::timeout(PATIENCE, self.next_of_body()).await.expect("the stream says nothing")
     }
@@ -178,7 +178,7 @@ impl Stream {
         }
     }
 
-    /// All that comes up to the next row, mark or last word; how the stream gets on is left out.
+    /// The next row, mark or closing record; progress is left out.
     async fn next_but_progress(&mut self) -> Option<Told> {
         loop {
             match self.next().await {
@@ -188,7 +188,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the stream has told that it stands at the end of what is there, and gives the rows before that.
+    /// Waits until the stream reports progress at the log's end, and gives the deliveries before that.
     async fn rows_to_the_end(&mut self) -> Vec<Told> {
         let mut rows = Vec::new();
         loop {

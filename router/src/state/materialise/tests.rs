@@ -1,5 +1,5 @@
-//! The materialiser on a log in memory: the state is each key's last counted image, whoever writes it and whatever befalls
-//! the log.
+//! The materialiser on a log in memory: the state is each key's last counted image, whichever router writes it and
+//! whatever happens to the log.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ impl Channel {
         }
     }
 
-    /// A tenure of the partition's shard, as a router begins one: whoever held it before is fenced.
+    /// A tenure of the partition's shard, as a router begins one: the previous holder is fenced.
     async fn tenure(&self) -> Arc<Tenure> {
         Arc::new(Tenure::new(self.log.open_writer("dit.state.0").await.unwrap()))
     }
@@ -131,7 +131,7 @@ impl Channel {
         Materialiser::stand(Arc::clone(&self.feed), self.tenure().await, state).await.unwrap()
     }
 
-    /// Waits until the feed has read all that is there.
+    /// Waits until the feed has read the whole log.
     async fn read_all(&self) {
         let end = self.log.bounds(TOPIC, P0).await.unwrap().next;
         let mut tail = self.feed.watch();
@@ -139,13 +139,13 @@ impl Channel {
         tokio::time::timeout(Duration::from_secs(20), read).await.unwrap().unwrap();
     }
 
-    /// Commits all that is there.
+    /// Commits the whole log.
     async fn materialise(&self, materialiser: &mut Materialiser) {
         self.read_all().await;
         while materialiser.step().await.unwrap() {}
     }
 
-    /// The state as its records say: each key's last value. Read here anew, record by record.
+    /// The state from its topic, read record by record: each key's last value.
     async fn state(&self) -> BTreeMap<String, String> {
         let mut state = BTreeMap::new();
         for stored in self.records(STATE).await {
@@ -158,7 +158,7 @@ impl Channel {
             let (_, datum) = framing::unframe(value).unwrap();
             let codec = codec();
             let image = codec.decode_all(datum).unwrap().after.unwrap();
-            // A string's length stands before it, in one byte here.
+            // A string comes after its length, one byte here.
             let value = image.get(usize::from(image[0] / 2) + 2..).unwrap();
             state.insert(key, String::from_utf8(value.to_vec()).unwrap());
         }
@@ -259,7 +259,7 @@ async fn images_without_their_checkpoint_are_none() {
     let mut first = channel.stand().await;
     channel.changed(&[put("a", None, "1")]).await;
     channel.materialise(&mut first).await;
-    // A commit of many batches broke off behind its first: images lie there, and no checkpoint behind them.
+    // A commit of many batches broke off after its first: its images are there, without a checkpoint.
     let event = channel.event(put("a", Some("1"), "2"));
     let offset = channel.append(event.clone()).await;
     channel.read_all().await;

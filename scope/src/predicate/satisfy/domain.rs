@@ -1,33 +1,33 @@
-//! What is asked of one field at once, and whether any value can have it all.
+//! All conditions on one field, and whether any value can meet them.
 //!
-//! Owns the orders of values and what lies between two of them.
+//! Owns the orders of values, and the values between two bounds.
 
 use std::collections::BTreeSet;
 
 use crate::predicate::evaluate::holds;
 use crate::predicate::expression::{Comparison, Literal};
 
-/// Whole values between two bounds that are looked at one by one.
+/// The most whole values between two bounds that are tried one by one.
 const MOST_BETWEEN: i128 = 64;
 
-/// A value that bounds others, and whether it is one of them.
+/// A bound, and whether the range includes it.
 type Bound<'l> = Option<(&'l Literal, bool)>;
 
-/// Something that is asked of a field.
+/// A condition on a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// That it is null, or is not.
+    /// It is null, or it is not.
     Null(bool),
-    /// That it stands so to a value.
+    /// Its comparison with a value.
     Stands(Comparison, Literal),
-    /// That it is one of these, or none of them.
+    /// It is one of these values, or none of them.
     In(BTreeSet<Literal>, bool),
-    /// That it begins so, or does not.
+    /// It begins with this prefix, or it does not.
     Prefix(String, bool),
 }
 
 impl Ask {
-    /// What a value has that does not have this.
+    /// The condition that a value meets where it does not meet this one.
     pub(super) fn opposite(self) -> Self {
         match self {
             Self::Null(is_null) => Self::Null(!is_null),
@@ -37,7 +37,7 @@ impl Ask {
         }
     }
 
-    /// Whether a value has it.
+    /// Whether a value meets it.
     fn holds_of(&self, value: &Literal) -> bool {
         match self {
             Self::Null(is_null) => !is_null,
@@ -50,11 +50,11 @@ impl Ask {
     }
 }
 
-/// All that is asked of one field.
+/// All conditions on one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Domain {
     may_be_null: bool,
-    /// All values that its type has, where they are few.
+    /// All values of its type, where they are few.
     universe: Option<BTreeSet<Literal>>,
     asked: Vec<Ask>,
     /// For a test of two fields: whether it may be true, false, unknown.
@@ -81,7 +81,7 @@ impl Domain {
         self
     }
 
-    /// Whether some value, or null, may have all that is asked.
+    /// Whether some value, or null, can meet all conditions.
     pub(super) fn is_possible(&self) -> bool {
         if !self.test.contains(&true) {
             return false;
@@ -104,7 +104,7 @@ impl Domain {
         }
     }
 
-    /// All values that are left to look at, where they are few.
+    /// All values that have to be tried, where they are few.
     fn candidates(&self) -> Option<BTreeSet<Literal>> {
         let listed = self.asked.iter().filter_map(|ask| match ask {
             Ask::In(set, true) => Some(set.clone()),
@@ -115,7 +115,7 @@ impl Domain {
         fewest.or_else(|| self.between())
     }
 
-    /// The lower and the upper bound that is asked for.
+    /// The tightest lower and upper bound.
     fn bounds(&self) -> (Bound<'_>, Bound<'_>) {
         let (mut lower, mut upper): (Bound<'_>, Bound<'_>) = (None, None);
         for ask in &self.asked {
@@ -169,7 +169,7 @@ impl Domain {
             })
         };
         let Some(longest) = of(true).max_by_key(|prefix| prefix.len()) else {
-            // Every text begins with nothing.
+            // Every text begins with the empty prefix.
             return !of(false).any(str::is_empty);
         };
         let (lower, upper) = self.bounds();

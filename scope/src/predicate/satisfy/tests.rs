@@ -1,4 +1,4 @@
-//! What the lint sees through, and that it never cries wolf.
+//! What the lint finds, and that it never gives a false alarm.
 
 use proptest::prelude::*;
 use schemas::avro::json::decode;
@@ -112,7 +112,7 @@ proptest! {
         let is_never = predicate.is_never(&schema);
         let is_always = predicate.is_always(&schema);
         prop_assert!(!(is_never && is_always));
-        // What it is spelt as is what it is.
+        // Its spelling compiles to the same predicate.
         let spelt = Predicate::compile(&predicate.to_string(), &schema);
         prop_assert_eq!(spelt.as_ref(), Ok(&predicate), "{}", predicate);
         let mut without = predicate.clone();

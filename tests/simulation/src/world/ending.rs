@@ -1,4 +1,4 @@
-//! The end of a run: everything is made whole, nothing may be left to do, and what is there is looked at.
+//! The end of a run: everything is made whole, all work must finish, and the result is checked.
 //!
 //! Owns what must be true then. It makes no fault.
 
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// What is not at its end yet.
+    /// The first thing that is not at its end yet.
     pub(super) fn waits_for(&self) -> Option<String> {
         for provider in &self.providers {
             if !provider.account().is_drained {
@@ -78,7 +78,7 @@ impl World {
         self.waits_for().unwrap_or_else(|| "nothing".to_owned())
     }
 
-    /// Every consumer's first cursor gives the same again, through each router.
+    /// Every consumer's first cursor must give the same deliveries again, through each router.
     pub(super) async fn replay(&self) -> anyhow::Result<()> {
         for (index, consumer) in self.consumers.iter().enumerate() {
             let first = consumer.reached().first.clone();
@@ -112,7 +112,7 @@ impl World {
         Ok(())
     }
 
-    /// What must be true when nothing is left to do.
+    /// Checks what must be true when nothing is left to do.
     pub(super) fn look_at_end(&self) {
         if !self.oracle.verdict().is_empty() {
             return;

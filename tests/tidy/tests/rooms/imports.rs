@@ -1,4 +1,4 @@
-//! Reads which module of a crate imports which other one of it, from the sources alone.
+//! Reads from the sources alone which module of a crate imports which other module of it.
 //!
 //! Owns the reading of paths (`use`, and any path within code and macros) and of re-exports. It must never say
 //! which import is right.
@@ -86,12 +86,12 @@ pub(crate) fn imports(sources: &[Source]) -> BTreeSet<Import> {
     found
 }
 
-/// What has to be known of a whole crate to say where a path leads.
+/// The facts of a whole crate that decide where a path leads.
 #[derive(Default)]
 struct Crate {
     modules: BTreeSet<ModulePath>,
     tests: BTreeSet<ModulePath>,
-    /// The path that a name in a module stands for, where the module re-exports it.
+    /// The path behind a name in a module, where the module re-exports it.
     re_exports: BTreeMap<ModulePath, ModulePath>,
 }
 
@@ -210,7 +210,7 @@ fn used_paths(tree: &UseTree) -> Vec<(ModulePath, String)> {
     }
 }
 
-/// Finds paths in what is not a `use`, macros included.
+/// Finds paths outside `use`, macros included.
 fn scan(module: &ModulePath, tokens: TokenStream, found: &mut Vec<ModulePath>) {
     let mut path: ModulePath = Vec::new();
     let mut colons = 0;

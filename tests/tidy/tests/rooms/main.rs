@@ -1,4 +1,4 @@
-//! Holds which room of a crate may import which: `tests/tidy/rooms.toml` says it, the sources have to agree.
+//! Checks which room of a crate imports which: the sources have to agree with `tests/tidy/rooms.toml`.
 //!
 //! Owns the rules over rooms. A room is a module right below a crate's root, with all that is in it. It must never read
 //! code itself (`imports` does).
@@ -66,7 +66,7 @@ fn crossings<'a>(rooms: &Rooms, imports: &'a BTreeSet<Import>) -> Vec<&'a Import
     imports.iter().filter(is_crossing).collect()
 }
 
-/// Modules that lie beside each other in one module and import each other in a circle.
+/// Modules of one parent that import each other in a circle.
 fn circles(imports: &BTreeSet<Import>) -> Vec<BTreeSet<ModulePath>> {
     let mut beside: BTreeMap<ModulePath, BTreeSet<ModulePath>> = BTreeMap::new();
     for Import { importer, imported, .. } in imports {
@@ -88,7 +88,7 @@ fn circles(imports: &BTreeSet<Import>) -> Vec<BTreeSet<ModulePath>> {
     circles.into_iter().collect()
 }
 
-/// All modules to which a way of imports leads from `module`.
+/// All modules that `module` reaches by imports.
 fn reach(module: &ModulePath, beside: &BTreeMap<ModulePath, BTreeSet<ModulePath>>) -> BTreeSet<ModulePath> {
     let mut reached = BTreeSet::new();
     let mut open = vec![module];

@@ -1,6 +1,6 @@
-//! A person's word on a file that is held.
+//! A person's acceptance of a file that is held.
 //!
-//! Owns what such a word may do: it never turns a register back to before what was taken since.
+//! Owns what an acceptance may do: it never undoes what was taken since the file was held.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::names::{REPORT, is_beside};
 use super::{DropError, DropFolder, beside, entries, last, marks, name_of, singles};
 
-/// Why a person's word on a held file is not taken.
+/// Why a file cannot be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// There is no such file.
@@ -18,10 +18,10 @@ pub enum AcceptError {
     Unknown {
         /// The name that was given.
         file: String,
-        /// The names there are.
+        /// The names of the held files.
         held: String,
     },
-    /// It is the past.
+    /// Something was taken since it was held.
     #[error(
         "{file} is a whole register, and {since} was taken since it was held: it would turn the register back. Drop it anew if that is meant"
     )]
@@ -35,13 +35,13 @@ pub enum AcceptError {
 }
 
 impl DropFolder {
-    /// The names of the files that are held, in no order; what lies beside them is none.
+    /// The names of the held files, in no order; without reports and parked rows.
     pub fn held(dir: &Path) -> Result<Vec<String>, DropError> {
         let found = entries(&dir.join("held"))?;
         Ok(found.iter().map(|(path, _)| name_of(path)).filter(|name| !is_beside(name)).collect())
     }
 
-    /// A person's word on a file that the guard holds, or that waits for one before it.
+    /// Accepts a file that the guard holds, or that waits for a file before it; gives its new path.
     pub fn accept(dir: &Path, name: &str) -> Result<PathBuf, AcceptError> {
         let held = dir.join("held").join(name);
         let is_plain = !is_beside(name) && Path::new(name).file_name().is_some_and(|file| file == name);
@@ -58,7 +58,7 @@ impl DropFolder {
         }
         let to = dir.join("accepted").join(name);
         std::fs::rename(&from, &to).map_err(|error| DropError::at(&from, error))?;
-        // A mark that stayed behind would call the next file of this name whole.
+        // A mark that stayed behind would declare the next file of this name whole.
         for ending in marks::endings() {
             let mark = beside(&from, ending);
             if mark.is_file() {
@@ -69,7 +69,7 @@ impl DropFolder {
     }
 }
 
-/// What was taken since a person could see this whole register in `held/`, if anything was: then it is the past.
+/// What was taken after this whole register came to `held/`: it would turn that back. `None` if nothing was.
 pub(super) fn taken_since(dir: &Path, name: &str) -> Option<String> {
     let held_at = held_register(dir, name)?;
     let last = last::read(dir);
@@ -82,7 +82,7 @@ pub(super) fn taken_since(dir: &Path, name: &str) -> Option<String> {
     (last.at.max(single) > held_at).then_some(since)
 }
 
-/// When a whole register was held, if this is one that was.
+/// When this file came to `held/`; `None` if it is no whole register there.
 fn held_register(dir: &Path, name: &str) -> Option<i64> {
     let report = std::fs::read(beside(&dir.join("held").join(name), REPORT)).ok()?;
     let report: HeldReport = serde_json::from_slice(&report).ok()?;

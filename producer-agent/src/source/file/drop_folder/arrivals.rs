@@ -1,7 +1,7 @@
-//! Files that came into the folder by a rename: whoever renames says that the file is whole.
+//! Files that came into the folder by a rename: a program renames a file when it is whole.
 //!
-//! Owns the system's word on it (inotify, Linux). Where there is none, or one was lost, a file is whole when it has stood
-//! still for long.
+//! Owns the system's notices of renames (inotify, Linux). Where there are none, or one was lost, a file is whole when
+//! it has been still for long.
 
 use std::path::Path;
 
@@ -26,13 +26,13 @@ impl Arrivals {
         Self { watch: watch.ok() }
     }
 
-    /// The names that were given by a rename since the last call.
+    /// The names that renames gave since the last call.
     pub(super) fn renamed(&self) -> Vec<String> {
         let Some(watch) = &self.watch else { return Vec::new() };
         let mut names = Vec::new();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = rustix::fs::inotify::Reader::new(watch, &mut buffer);
-        // It ends when nothing more is there.
+        // Reading fails when no event is left.
         while let Ok(event) = reader.next() {
             names.extend(event.file_name().and_then(|name| name.to_str().ok()).map(ToOwned::to_owned));
         }

@@ -1,4 +1,4 @@
-//! What was taken last: the one thing that the drop folder remembers.
+//! What was taken last: the only thing that the drop folder remembers.
 //!
 //! Owns its file in `taken/`.
 
@@ -33,16 +33,16 @@ pub(super) struct Last {
     pub(super) changes: Vec<String>,
 }
 
-/// Series that are remembered; of more the oldest is forgotten.
+/// Series that are remembered; beyond this number, the oldest is forgotten.
 const MOST_SERIES: usize = 1_000;
 
 impl Last {
-    /// The last one of a change file's series; nothing where there is none.
+    /// The last file of a change file's series; empty where there is none.
     pub(super) fn of_series(&self, name: &str) -> &str {
         self.changes.iter().find(|known| is_one_series(known, name)).map_or("", String::as_str)
     }
 
-    /// A change file was taken. A person may have accepted an older one: the series does not go back by that.
+    /// Records a taken change file. A person may have accepted an older one: then the series does not go back.
     pub(super) fn took_changes(&mut self, name: &str) {
         let known = self.of_series(name).to_owned();
         if order(name, &known) == Order::Older {
@@ -62,10 +62,10 @@ pub(super) fn read(dir: &Path) -> Last {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Files and single changes are taken by several threads: each changes what the other has written.
+/// Several threads take files and single changes, and each changes what another has written.
 static CHANGING: Mutex<()> = Mutex::new(());
 
-/// Changes what is remembered; nobody else does meanwhile.
+/// Changes what is remembered; one caller at a time.
 pub(super) fn change(
     dir: &Path,
     change: impl FnOnce(Last) -> Result<Option<Last>, DropError>,

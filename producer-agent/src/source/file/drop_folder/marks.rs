@@ -1,6 +1,6 @@
-//! Marks beside a file, which say that it is whole.
+//! Marks next to a file, which say that it is whole.
 //!
-//! Owns their names and what they say. A mark belongs to another file and is never read as one.
+//! Owns their names and contents. A mark belongs to another file, and is never read as data.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ impl Marker {
         }
     }
 
-    /// The ending of the mark that a file still waits for; none where it has what it needs.
+    /// The ending of the mark that a file still waits for; `None` if it needs no more.
     pub(super) fn missing(self, path: &Path) -> Option<&'static str> {
         let ending = self.ending()?;
         let mark = beside(path, ending);
@@ -47,12 +47,11 @@ pub(super) fn endings() -> impl Iterator<Item = &'static str> {
     [Marker::Done, Marker::Sha256].into_iter().filter_map(Marker::ending)
 }
 
-/// Whether a name is a mark's.
 pub(super) fn is_mark(name: &str) -> bool {
     endings().any(|ending| name.ends_with(ending))
 }
 
-/// Whether a file that was read has the digest that is told beside it.
+/// Whether a file that was read has the digest in its mark.
 pub(super) fn check_digest(path: &Path, digest: Option<&str>) -> Result<(), String> {
     let stated = stated_digest(&beside(path, ".sha256")).ok_or("its .sha256 has no digest")?;
     match digest {

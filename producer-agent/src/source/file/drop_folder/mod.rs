@@ -1,7 +1,7 @@
 //! The drop folder: files that a registry leaves for the agent, taken in the order of their names.
 //!
-//! Owns which file is ready (renamed in, or still for long enough, with the mark that was agreed) and where a taken one goes.
-//! What is not to be read is left alone and said, once.
+//! Owns which file is ready (renamed in, or still for long enough, with the mark that was agreed) and where a taken one
+//! goes. What is not to be read is left alone and logged, once.
 
 mod accept;
 mod arrivals;
@@ -45,14 +45,14 @@ impl DropError {
     }
 }
 
-/// A file that was renamed into the folder is whole; one that was written there has stood still for so long. Uploads pause
+/// How long a file that was written in the folder must be still; one that was renamed into it is whole. Uploads pause
 /// for seconds; a nightly file can wait.
 const STILL_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// A report's name must fit beside a file's.
+/// Most bytes of a name: its report's name must fit, too.
 const LONGEST_NAME: usize = 240;
 
-/// A file that never stands still holds those behind it up for so long.
+/// A file that is never still holds up those after it for this long.
 const HOLDS_UP: Duration = Duration::from_hours(1);
 
 /// The `[drop]` table.
@@ -83,7 +83,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// The folder it goes to, below the drop folder.
+    /// The folder's name, below the drop folder.
     pub const fn folder(self) -> &'static str {
         match self {
             Self::Taken => "taken",
@@ -93,14 +93,14 @@ impl Fate {
     }
 }
 
-/// How a file follows those that were taken.
+/// How a file follows the files that were taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Follows {
-    /// It may go.
+    /// It may be taken.
     Next,
-    /// It waits where it is: one before it is not there.
+    /// It waits where it is: a file before it is missing.
     Waits,
-    /// It is older than what was taken; why, in words.
+    /// It is older than what was taken; with the reason.
     Older(String),
 }
 
@@ -117,9 +117,8 @@ struct Seen {
     identity: Identity,
     /// When it was seen first, since the machine's start.
     first: Duration,
-    /// Since when it looks so, since the machine's start.
+    /// When it was first seen like this, since the machine's start.
     since: Duration,
-    /// Whether it was renamed in.
     is_renamed: bool,
 }
 
@@ -130,25 +129,25 @@ pub struct DropFolder {
     settings: DropSettings,
     arrivals: Arrivals,
     seen: HashMap<PathBuf, Seen>,
-    /// Change files that wait for one before them, and what was taken last then.
+    /// Change files that wait for one before them, with the last one taken of their series.
     waiting: HashMap<PathBuf, (Identity, String)>,
     /// Files that were taken and could not be moved: they are not taken again.
     done: HashMap<PathBuf, Identity>,
-    /// What was said already.
+    /// Lines that were logged already.
     said: BTreeSet<String>,
 }
 
-/// Folders below the drop folder: those who drop files have no business there.
+/// Folders below the drop folder: those who drop files must not use them.
 const SUBFOLDERS: [&str; 5] = ["taken", "held", "refused", "accepted", "taking"];
 
 impl DropFolder {
-    /// Over a folder; makes it and its subfolders. Copies that a crash left are removed.
+    /// Opens a folder; makes it and its subfolders, and removes copies that a crash left.
     pub fn open(dir: &Path, settings: DropSettings) -> Result<Self, DropError> {
         std::fs::create_dir_all(dir).map_err(|error| DropError::at(dir, error))?;
         for sub in SUBFOLDERS {
             let path = dir.join(sub);
             closed::create_folder(&path).map_err(|error| DropError::at(&path, error))?;
-            // What was dropped keeps the rights that it came with, until it is here.
+            // A file keeps the rights that it was dropped with, until it is here.
             closed::seal(&path);
         }
         for (left, _) in entries(&dir.join("taking"))? {
@@ -162,8 +161,8 @@ impl DropFolder {
         Ok(Self { dir: dir.to_owned(), settings, arrivals, seen, waiting, done, said })
     }
 
-    /// Files that can be read, in order. Files that a person accepted come first. What is not still yet holds those behind it:
-    /// an older register must not come after a younger one.
+    /// Files that can be read, in order; files that a person accepted come first. A file that is not still yet holds up
+    /// those after it: an older register must not come after a younger one.
     pub fn ready(&mut self) -> Result<Vec<Ready>, DropError> {
         let accepted =
             entries(&self.dir.join("accepted"))?.into_iter().filter(|(_, metadata)| metadata.is_file());
@@ -199,7 +198,7 @@ impl DropFolder {
         Ok(found)
     }
 
-    /// How a file looks now, and whether it is whole as far as its looks say.
+    /// What is seen of a file now, and whether it seems whole, marks aside.
     fn look(&mut self, path: &Path, identity: Identity, now: Duration, is_renamed: bool) -> (Seen, bool) {
         let known = self.seen.remove(path);
         let first = known.as_ref().map_or(now, |seen| seen.first);
@@ -251,10 +250,10 @@ impl DropFolder {
         missing.is_none()
     }
 
-    /// Says something of a file once.
+    /// Logs a line about a file, once.
     fn say(&mut self, name: &str, words: &str) {
         let line = format!("{name}: {words}");
-        // A folder of endless new names is not remembered for ever.
+        // Endless new names must not fill the memory.
         if self.said.len() > 10_000 {
             self.said.clear();
         }
@@ -263,7 +262,7 @@ impl DropFolder {
         }
     }
 
-    /// Reads a file, once, on a thread that may wait for the disk; `None` where it changed meanwhile or is not there any more.
+    /// Reads a file, once, on a thread that may wait for the disk; `None` where it changed meanwhile or was removed.
     pub fn reading(&self, file: &Ready) -> impl FnOnce() -> Result<Option<Taking>, DropError> + Send + use<> {
         let path = file.path.clone();
         let into = self.dir.join("taking");
@@ -276,18 +275,18 @@ impl DropFolder {
         }
     }
 
-    /// Whether something was taken since a person could see this register in `held/`: then it is the past.
+    /// Why a register that was in `held/` is outdated: what was taken after it came there.
     pub fn is_outdated(&self, taking: &Taking) -> Option<String> {
         let since = accept::taken_since(&self.dir, &taking.name())?;
         Some(format!("{since} was taken since it was held: the register would be turned back"))
     }
 
-    /// Whether a digest beside a file says that it is whole. A person's word stands for a mark.
+    /// Whether a digest must show that a file is whole. A person's acceptance replaces the mark.
     fn is_told_by_digest(&self, file: &Ready) -> bool {
         self.settings.marker == Marker::Sha256 && !file.is_accepted
     }
 
-    /// Whether a file that was read is what its mark says.
+    /// Whether a file that was read has the digest in its mark.
     pub fn check_mark(&self, file: &Ready, taking: &Taking) -> Result<(), String> {
         match self.is_told_by_digest(file) {
             true => marks::check_digest(&file.path, taking.digest.as_deref()),
@@ -295,7 +294,7 @@ impl DropFolder {
         }
     }
 
-    /// How a file follows those that were taken; one that waits is said and not read again before that changes.
+    /// How a file follows those that were taken. One that waits is logged, and read again only after a change.
     pub fn follows(&mut self, taking: &Taking, is_changes: bool) -> Follows {
         let name = taking.name();
         let last = self.last();
@@ -326,12 +325,12 @@ impl DropFolder {
         }
     }
 
-    /// How many files wait for one before them.
+    /// Change files that wait for one before them.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Moves a file to where its fate belongs, with a report beside it.
+    /// Moves a file to the folder of its fate, with a report next to it.
     pub fn settle(
         &mut self,
         taking: Taking,
@@ -349,7 +348,7 @@ impl DropFolder {
         }
         let report_path = beside(&target, REPORT);
         let written = closed::create(&report_path).and_then(|mut file| {
-            // One sentence stands in one line.
+            // A refusal is one sentence: its report is one line.
             match fate {
                 Fate::Refused => serde_json::to_writer(&mut file, &report)?,
                 Fate::Taken | Fate::Held => serde_json::to_writer_pretty(&mut file, &report)?,
@@ -380,11 +379,11 @@ impl DropFolder {
         }
     }
 
-    /// Names every parked row in a file beside the report: one JSON object a line.
+    /// Lists every parked row in a file next to the report: one JSON object a line.
     pub fn name_parked(&self, taking: &Taking, fate: Fate, parked: &[Parked]) -> Result<(), DropError> {
         let path = beside(&self.dir.join(fate.folder()).join(taking.name()), PARKED);
         if parked.is_empty() {
-            // One of an earlier file of this name.
+            // An earlier file of this name may have left one.
             drop(std::fs::remove_file(&path));
             return Ok(());
         }
@@ -399,19 +398,19 @@ impl DropFolder {
         write().map_err(|error| DropError::at(&path, error))
     }
 
-    /// A file is about to be taken: what was taken before it is not to be compared with any more.
+    /// A file is about to be taken: the register that was taken before it may not be compared with any more.
     pub fn forget_last(&self) -> Result<(), DropError> {
         let at = clock::now().get();
         last::change(&self.dir, |last| Ok(Some(Last { file: String::new(), is_full: false, at, ..last })))
     }
 
-    /// Puts a copy of a taken file where the guard's files are held, so that a person can accept it.
+    /// Puts a copy of a taken file into `held/`, so that a person can accept it.
     pub fn hold_copy(&self, file: &Path) -> Result<(), DropError> {
         let target = self.dir.join("held").join(file.file_name().unwrap_or_default());
         std::fs::copy(file, &target).map(drop).map_err(|error| DropError::at(&target, error))
     }
 
-    /// Remembers what was taken last, before it goes to `taken/`: a file that stands there is never unknown.
+    /// Remembers a file as taken last, before it goes to `taken/`: a file that is there is never unknown.
     pub fn remember(&mut self, taking: &Taking, is_full: bool) -> Result<(), DropError> {
         let file = taking.name();
         self.waiting.clear();
@@ -421,7 +420,7 @@ impl DropFolder {
             } else {
                 last.took_changes(&file);
             }
-            // A single change that came while it was read says more than it.
+            // A single change that came while the file was read is newer than the file.
             let single = singles::last_at(&self.dir);
             let is_full = is_full && (single == 0 || single < last.at);
             Ok(Some(Last { file, is_full, at: clock::now().get(), ..last }))
@@ -432,8 +431,8 @@ impl DropFolder {
         last::read(&self.dir)
     }
 
-    /// The whole register that was taken last, if nothing was taken after it and it is still there. While a file of
-    /// its name waits to be taken, that one says more: what stands in `taken/` may be an older one.
+    /// The whole register that was taken last, if nothing was taken after it and it is still there. `None` while
+    /// another file of its name waits to be taken: the file in `taken/` may be an older one.
     pub fn last_full(&self) -> Option<PathBuf> {
         let last = Some(self.last()).filter(|last| last.is_full && !last.file.is_empty())?;
         let waits = ["", "accepted"].iter().any(|sub| self.dir.join(sub).join(&last.file).exists());
@@ -445,14 +444,14 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A file's name with an ending behind it.
+/// The path with an ending added to its file's name.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     path.with_file_name(name)
 }
 
-/// What is in a folder; what goes away meanwhile is not.
+/// What is in a folder, without what is removed meanwhile.
 fn entries(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>, DropError> {
     let wrong = |error| DropError::at(dir, error);
     let mut found = Vec::new();

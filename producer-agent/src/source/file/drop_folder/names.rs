@@ -1,12 +1,12 @@
-//! What the name of a dropped file says: whether it is finished, and its place among change files.
+//! What the name of a dropped file says: whether it is finished, and its position among change files.
 //!
-//! Owns the endings that programs give to what they have not finished, and the order of names: numbers as numbers.
+//! Owns the endings that programs give to unfinished files, and the order of names: numbers as numbers.
 
 use std::cmp::Ordering;
 
 use crate::source::values::digits::runs;
 
-/// Endings of files that are still being written, or lie beside one.
+/// Endings of files that are still being written, or that accompany one.
 const UNFINISHED: [&str; 12] = [
     ".part",
     ".filepart",
@@ -21,7 +21,7 @@ const UNFINISHED: [&str; 12] = [
     ".bak",
     "~",
 ];
-/// Beginnings of such.
+/// Beginnings of the names of hidden and temporary files.
 const BESIDE: [&str; 3] = [".", "~$", "#"];
 
 /// Whether a file's name says that it is not to be read.
@@ -31,16 +31,15 @@ pub(super) fn is_unfinished(name: &str) -> bool {
         || BESIDE.iter().any(|start| name.starts_with(start))
 }
 
-/// What stands behind a settled file's name: its report, and its parked rows.
+/// What follows a settled file's name: for its report, and for its parked rows.
 pub(super) const REPORT: &str = ".report.json";
 pub(super) const PARKED: &str = ".parked.ndjson";
 
-/// Whether a name is that of a report or of parked rows, and no file of its own.
+/// Whether a name is that of a report or of parked rows.
 pub(super) fn is_beside(name: &str) -> bool {
     [REPORT, PARKED].iter().any(|ending| name.ends_with(ending))
 }
 
-/// A part of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece<'n> {
     Text(&'n str),
@@ -56,7 +55,7 @@ fn pieces(name: &str) -> Vec<Piece<'_>> {
     found.collect()
 }
 
-/// The order in which files go: by their names, numbers in them compared as numbers.
+/// The order in which files are taken: by their names, with numbers compared as numbers.
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
     let left = pieces(a);
     let right = pieces(b);
@@ -70,18 +69,18 @@ pub(super) fn natural(a: &str, b: &str) -> Ordering {
     found.unwrap_or_else(|| left.len().cmp(&right.len())).then_with(|| a.cmp(b))
 }
 
-/// How a change file stands to the one that was taken last.
+/// How a change file follows the one that was taken last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
-    /// It may go.
+    /// It may be taken.
     Next,
-    /// It is that one again, or an earlier one.
+    /// It is that file again, or an earlier one.
     Older,
-    /// One or more between are not there; the first of them.
+    /// Files between the two are missing; the first of them.
     Gap(String),
 }
 
-/// Numbers beyond this are dates or times: they do not count files.
+/// Numbers with more digits are dates or times: they do not count files.
 const LONGEST_COUNT: usize = 6;
 
 /// A name without its ending: a series may change its form.
@@ -89,7 +88,7 @@ fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// Whether two names count in one series: the same but for their numbers.
+/// Whether two names are of one series: they differ in their numbers only.
 pub(super) fn is_one_series(one: &str, other: &str) -> bool {
     let one = pieces(stem(one));
     let other = pieces(stem(other));
@@ -103,7 +102,7 @@ pub(super) fn is_one_series(one: &str, other: &str) -> bool {
         && one.iter().any(|piece| matches!(piece, Piece::Number(_)))
 }
 
-/// How a change file's name follows another's. Names without numbers, or of another series, say nothing.
+/// How a change file's name follows another's; `Next` for names without numbers, or of another series.
 pub(super) fn order(name: &str, last: &str) -> Order {
     let now = pieces(stem(name));
     let before = pieces(stem(last));
@@ -127,7 +126,7 @@ pub(super) fn order(name: &str, last: &str) -> Order {
     }
 }
 
-/// A year and, behind it, a month: days are left out without a gap.
+/// Whether a year is followed by a month: dates skip days without a gap.
 fn is_date(pieces: &[Piece<'_>]) -> bool {
     let number =
         |piece: &Piece<'_>| if let Piece::Number(digits) = piece { digits.parse::<u64>().ok() } else { None };

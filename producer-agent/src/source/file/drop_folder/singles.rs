@@ -1,6 +1,6 @@
-//! Single changes that come beside dropped files: a file that was dropped before them says less than they do.
+//! Single changes that come in addition to dropped files: they are newer than a file that was dropped before them.
 //!
-//! Owns the mark of the last of them, in `taken/`.
+//! Owns the mark of the last single change, in `taken/`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use platform::clock;
 use super::DropError;
 use super::last::{self, Last};
 
-/// Its time is when the last one came.
+/// Its modification time is the time of the last single change.
 const SINGLE: &str = ".single";
 
 /// Where single changes leave their mark.
@@ -21,13 +21,13 @@ pub struct Singles {
 }
 
 impl Singles {
-    /// Beside a drop folder.
+    /// For this drop folder.
     pub fn beside(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
 
-    /// Changes are about to be taken: from here on no register that was dropped before may be compared with again, nor be
-    /// accepted.
+    /// Changes are about to be taken: a register that was dropped before them may not be compared with or accepted any
+    /// more.
     pub fn about_to_take(&self) -> Result<(), DropError> {
         last::change(&self.dir, |last| {
             self.mark()?;
@@ -42,7 +42,7 @@ impl Singles {
             let options = File::options().create(true).truncate(false).write(true).open(&path)?;
             options.set_modified(UNIX_EPOCH + since)
         };
-        // Where nothing was ever dropped there is nothing to be turned back.
+        // Where nothing was ever dropped, no register can be turned back.
         if self.dir.join("taken").is_dir() {
             mark().map_err(|error| DropError::at(&path, error))
         } else {

@@ -1,7 +1,7 @@
-//! One file that is being taken: read once, whole, into a copy that nobody else writes.
+//! One file that is being taken: read once and whole, into a copy that no other program writes.
 //!
-//! Owns which file that was (device, inode, size, times) and that only this one is moved. A file that changed under reading
-//! is not taken.
+//! Owns the file's identity (device, inode, size, times), and moves only that file. A file that changed while it was
+//! read is not taken.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -37,7 +37,7 @@ impl Identity {
         }
     }
 
-    /// Of what has this name now; none where that is nothing, or no file.
+    /// Of the file that has this name now; `None` where there is no file.
     pub(super) fn at(path: &Path) -> Option<Self> {
         std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file).map(|found| Self::of(&found))
     }
@@ -47,7 +47,7 @@ impl Identity {
         self.modified.0.saturating_mul(1_000).saturating_add(self.modified.1 / 1_000_000)
     }
 
-    /// Whether it is that file with that content; a rename changes only when it was changed.
+    /// Whether it is that file with that content; `changed` is not compared: a rename changes it.
     const fn is_still(&self, other: &Self) -> bool {
         self.device == other.device
             && self.inode == other.inode
@@ -63,24 +63,24 @@ pub struct Taking {
     /// Where it was dropped.
     pub(super) original: PathBuf,
     pub(super) identity: Identity,
-    /// What was read of it.
+    /// The copy that was read.
     copy: PathBuf,
-    /// The SHA-256 of that in hexadecimal digits, where a mark tells one.
+    /// The copy's SHA-256 in hexadecimal digits, where a mark states one.
     pub(super) digest: Option<String>,
 }
 
-/// What came of reading a file.
+/// The result of reading a file.
 #[derive(Debug)]
 pub(super) enum Copied {
     /// It was read whole.
     Whole(Taking),
     /// It changed meanwhile: it is looked at again.
     Changed,
-    /// It is not there any more, or no file.
+    /// It was removed, or is no file.
     Gone,
 }
 
-/// Whether a file was moved; not, where somebody has taken it away just now.
+/// Whether a file was moved; `false` where it was removed just before.
 pub(super) fn was_moved(outcome: io::Result<()>) -> io::Result<bool> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -89,10 +89,10 @@ pub(super) fn was_moved(outcome: io::Result<()>) -> io::Result<bool> {
 }
 
 impl Taking {
-    /// Reads a file into `folder`; its digest is made where it is asked for, since that takes as long as reading.
+    /// Reads a file into `folder`; computes its digest only where asked, since that takes as long as reading.
     pub(super) fn read(original: &Path, folder: &Path, with_digest: bool) -> Result<Copied, DropError> {
         let wrong = |error: io::Error| DropError::at(original, error);
-        // A link or a pipe that took the file's place is not followed, nor waited for.
+        // If a link or a pipe replaced the file, it is neither followed nor waited for.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mut file = match rustix::fs::openat(CWD, original, flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -135,7 +135,7 @@ impl Taking {
         }))
     }
 
-    /// What is to be read: it changes no more.
+    /// The copy to read: it does not change any more.
     pub fn path(&self) -> &Path {
         &self.copy
     }
@@ -144,8 +144,8 @@ impl Taking {
         self.original.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Puts it where it belongs. What was dropped is moved if it is still what was read; what came in its place stays, and
-    /// the copy goes there instead.
+    /// Moves the dropped file to its target if it is still the file that was read. A file that replaced it stays, and
+    /// the copy goes to the target instead.
     pub(super) fn put(self, target: &Path) -> Result<(), DropError> {
         let wrong = |error: io::Error| DropError::at(target, error);
         let is_there = Identity::at(&self.original) == Some(self.identity);
@@ -153,7 +153,7 @@ impl Taking {
             if Identity::at(target).is_some_and(|found| found.is_still(&self.identity)) {
                 return std::fs::remove_file(&self.copy).map_err(|error| DropError::at(&self.copy, error));
             }
-            // Another file took its place just now: back with it, unless a still newer one stands there.
+            // Another file replaced it just now: move that back, unless a still newer one has its name.
             let back = rustix::fs::renameat_with(CWD, target, CWD, &self.original, RenameFlags::NOREPLACE);
             if let Err(error) = back {
                 tracing::warn!(file = %self.original.display(), %error, "a file was replaced before it was read");
@@ -162,7 +162,7 @@ impl Taking {
         std::fs::rename(&self.copy, target).map_err(wrong)
     }
 
-    /// It is not taken now: the copy goes, what was dropped stays.
+    /// Does not take it now: removes the copy, and leaves the dropped file.
     pub fn leave(self) {
         if let Err(error) = std::fs::remove_file(&self.copy) {
             tracing::warn!(path = %self.copy.display(), %error, "a copy could not be removed");

@@ -1,4 +1,4 @@
-//! Files that come as people's programs bring them: each is read once, whole, or not.
+//! Files as people's programs bring them: each is read once and whole, or not at all.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_renamed_file_is_whole_and_a_written_one_stands_still_first() {
     old.set_modified(std::time::SystemTime::now() - Duration::from_hours(2)).unwrap();
     assert!(names(&mut folder).is_empty(), "seen for the first time");
     assert_eq!(names(&mut folder), ["old.csv", "renamed.csv"]);
-    // What may be older holds up what is behind it in the order of names, though that is whole.
+    // A file that may be older holds up those after it in the order of names, though they are whole.
     std::fs::write(dir.path().join("p.csv"), "a").unwrap();
     assert_eq!(names(&mut folder), ["old.csv"]);
 }
@@ -98,7 +98,7 @@ fn what_came_in_its_place_stays_and_what_was_read_is_taken() {
     folder.settle(taking, Fate::Taken, &report(true)).unwrap();
     assert_eq!(std::fs::read_to_string(dir.path().join("taken/register.csv")).unwrap(), "first");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "second");
-    // One that grew in place is read again, too.
+    // A file that grew without a rename is read again, too.
     let taking = take(&folder, &file).unwrap();
     std::fs::write(&file, "second and more").unwrap();
     folder.settle(taking, Fate::Taken, &report(true)).unwrap();
@@ -271,12 +271,12 @@ fn a_mark_goes_with_the_file_that_a_person_accepts() {
     let taking = take(&folder, &dir.path().join("accepted/x.csv")).unwrap();
     folder.settle(taking, Fate::Taken, &report(true)).unwrap();
     assert!(dir.path().join("taken/x.csv.done").is_file());
-    // The next one of its name has no mark yet.
+    // The next file of its name has no mark yet.
     std::fs::write(dir.path().join("x.csv"), "b").unwrap();
     assert!(ready(&mut folder).is_empty());
 }
 
-/// Many single changes at once, beside a file: what is remembered stays whole.
+/// Many single changes at once, while a file is taken: what is remembered stays whole.
 #[test]
 fn what_is_remembered_is_changed_by_one_at_a_time() {
     let (dir, mut folder) = folder(NOW);

@@ -1,4 +1,4 @@
-//! What tells rows apart, and which column says whose they are.
+//! Which columns identify a row, and which column names its territory.
 //!
 //! Owns the counts of distinct values. A key holds for all rows of the file, not for a sample.
 
@@ -12,7 +12,7 @@ use crate::source::cells::Cells;
 use crate::source::file::table::Table;
 use crate::source::format::TableFormat;
 
-/// What columns that are keys are called, the surest first.
+/// Words in the names of key columns, the surest first.
 const KEY_WORDS: [&str; 12] = [
     "regcode",
     "reg. nr",
@@ -27,35 +27,35 @@ const KEY_WORDS: [&str; 12] = [
     "nr",
     "number",
 ];
-/// What columns that say whose a row is are called, the surest first.
+/// Words in the names of columns with a row's territory, the surest first.
 const TERRITORY_WORDS: [&str; 16] = [
     "municip", "novad", "pašvald", "pagast", "territ", "atvk", "region", "rajon", "county", "province",
     "state", "kommun", "district", "country", "city", "place",
 ];
-/// Columns that may be a part of a key.
+/// The first columns, which are tried in sets.
 const PARTS: usize = 8;
-/// Rows by which sets of columns are told from each other; the best of them is then tried on all.
+/// Rows with which sets of columns are compared; the best sets are then tried on all rows.
 const SAMPLE: usize = 20_000;
-/// Sets that are tried on all rows.
+/// The most sets that are tried on all rows.
 const TRIES: usize = 5;
-/// One row in so many may be like another: real registers have some, and they are parked.
+/// One row in this many may have another row's key: real registers have some, and they are parked.
 const FEW: u64 = 100;
-/// And so many at the beginning, when there are not a hundred yet.
+/// While rows are read, this many more rows may have another row's key.
 const FEW_AT_FIRST: u64 = 20;
-/// A territory has so many names at most.
+/// The most values of a column with territories.
 const MOST_TERRITORIES: usize = 400;
 
 struct Tally {
     name: String,
-    /// Each value's hash, as long as none comes twice and none is empty.
+    /// Each value's hash; `None` once a value is empty or comes twice.
     unique: Option<HashSet<u128>>,
-    /// Each value's hash, as long as there are few.
+    /// Each value's hash; `None` once there are too many.
     few: Option<HashSet<u128>>,
     /// Bytes of all values.
     bytes: u64,
 }
 
-/// What is seen of all columns.
+/// What was seen in all columns.
 pub(super) struct Keys {
     columns: Vec<Tally>,
     rows: HashSet<u128>,
@@ -76,7 +76,7 @@ impl Keys {
         Self { columns: header.iter().map(tally).collect(), rows: HashSet::new() }
     }
 
-    /// Sees a row; whether it is none that was seen before.
+    /// Counts a row; `false` for a row that was seen before.
     pub(super) fn see(&mut self, cells: &[&str]) -> bool {
         if !self.rows.insert(joined(cells)) {
             return false;
@@ -97,7 +97,7 @@ impl Keys {
         true
     }
 
-    /// The column that tells rows apart, or the columns that do together; and how many rows they leave alike.
+    /// The column, or the set of columns, that identifies rows; and how many rows have another row's key.
     pub(super) fn key(
         &self,
         file: &Path,
@@ -119,12 +119,12 @@ impl Keys {
         Ok(None)
     }
 
-    /// The column that says whose a row is, and how many there are.
+    /// The column with a row's territory, and how many territories there are.
     pub(super) fn territory(&self, key: &[String]) -> Option<(String, usize)> {
         let rows = self.rows.len();
         let names = |column: &Tally| column.few.as_ref().map_or(0, HashSet::len);
         let may_be = |column: &&Tally| {
-            // Two owners at least, and more rows than owners.
+            // At least two territories, and more rows than territories.
             let names = names(column);
             names > 1 && names * 3 <= rows * 2 && (key.len() > 1 || !key.contains(&column.name))
         };
@@ -134,13 +134,13 @@ impl Keys {
     }
 }
 
-/// How sure a name makes it; the lower, the surer.
+/// How surely a name fits the words: the lower, the surer.
 fn rank(name: &str, words: &[&str]) -> usize {
     let name = name.to_lowercase();
     words.iter().position(|word| name.contains(word)).unwrap_or(words.len())
 }
 
-/// All sets of one, two and three of so many columns, the small ones first.
+/// All sets of one, two and three columns, the small ones first.
 fn sets(columns: usize) -> Vec<Vec<usize>> {
     let mut sets: Vec<Vec<usize>> = (0..columns).map(|column| vec![column]).collect();
     let mut begin = 0;
@@ -153,7 +153,7 @@ fn sets(columns: usize) -> Vec<Vec<usize>> {
     sets
 }
 
-/// The sets of columns that leave few rows alike, with their number, the fewest first; equal ones in the order given.
+/// The sets of columns in which few rows are alike, with their number, the fewest first; equal ones in the order given.
 fn alike(
     file: &Path,
     format: &TableFormat,

@@ -1,7 +1,7 @@
-//! Which types the cells of a column would fit: tried by the agent's own encoder, so that what is proposed can be read.
+//! The types that a column's cells fit, tried by the agent's own encoder: it can read what is proposed.
 //!
-//! Owns the caution. What looks like a code stays text: a number has no leading zeros, and a whole number may only be one where
-//! the digits vary.
+//! Owns the caution: what looks like a code stays text. So do numbers with leading zeros, and whole numbers that all
+//! have the same count of digits.
 
 use schemas::avro::schema::AvroSchema;
 use serde_json::{Value as Json, json};
@@ -11,13 +11,13 @@ use crate::source::cells::{Cell, Cells, Columns, RowEncoder};
 use crate::source::format::TableFormat;
 use crate::source::values::calendar::DateFormat;
 
-/// How dates are written that are not written as 2026-01-31.
+/// Spellings of dates other than 2026-01-31.
 const DATE_FORMATS: [&str; 3] = ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"];
-/// Digits of a proposed decimal: as many as an amount of a state has, and then some.
+/// Digits of a proposed decimal: more than the amounts of a state need.
 const PRECISION: usize = 18;
-/// The widest that is tried.
+/// The precision of decimals that are tried.
 const MOST_DIGITS: usize = 28;
-/// The finest that is tried.
+/// The scale of decimals that are tried.
 const MOST_SCALE: usize = 9;
 
 /// One way to read a column.
@@ -35,19 +35,19 @@ struct Tried {
     encoder: RowEncoder,
 }
 
-/// What is seen of one column.
+/// What was seen in one column.
 struct Tally {
     ways: Vec<Tried>,
     empty: u64,
     full: u64,
     /// The fewest and the most digits of a cell.
     digits: Option<(usize, usize)>,
-    /// The most digits behind the separator.
+    /// The most digits after the separator.
     scale: usize,
     has_leading_zero: bool,
 }
 
-/// What is seen of all columns.
+/// What was seen in all columns.
 pub(super) struct Kinds(Vec<Tally>);
 
 pub(super) struct Found {
@@ -85,7 +85,7 @@ impl Tried {
     }
 
     fn fits(&self, cell: &Cells, text: &str) -> bool {
-        // A one is no truth yet.
+        // `1` and `0` make no column boolean.
         let is_word = self.way != Way::Boolean
             || text.eq_ignore_ascii_case("true")
             || text.eq_ignore_ascii_case("false");
@@ -127,7 +127,7 @@ impl Tally {
         self.full > 0 && self.ways.iter().any(|tried| tried.way == way)
     }
 
-    /// Numbers that are none: codes.
+    /// Whether the column's numbers are codes.
     fn is_code(&self) -> bool {
         let is_number = [Way::Whole, Way::Decimal('.'), Way::Decimal(',')].iter().any(|way| self.has(*way));
         let is_of_one_length = self.digits.is_none_or(|(fewest, most)| fewest == most);
@@ -144,7 +144,7 @@ impl Kinds {
         self.0.iter_mut().zip(cells).for_each(|(column, cell)| column.see(cell));
     }
 
-    /// Settles on one way for each column, and on one spelling of dates and of fractions for the file.
+    /// Chooses one type for each column, and one spelling of dates and of fractions for the file.
     pub(super) fn settle(&self, header: &[String], key: &[String], remarks: &mut Vec<String>) -> Found {
         let open: Vec<(&Tally, &String)> = self
             .0
@@ -157,7 +157,7 @@ impl Kinds {
             open.iter().any(|(tally, _)| tally.has(Way::Decimal(',')) && !tally.has(Way::Decimal('.')));
         let separator = if with_comma { ',' } else { '.' };
         let ways = [Way::Boolean, Way::Whole, Way::Decimal(separator), Way::Instant];
-        // Where dates are written otherwise, none is read as 2026-01-31.
+        // Where dates have another spelling, none is read as 2026-01-31.
         let ways: Vec<Way> = ways.into_iter().chain([Way::Date(date_format)]).collect();
         let column = |(tally, name): (&Tally, &String)| {
             let is_open = !key.contains(name) && !tally.is_code();
@@ -180,7 +180,7 @@ impl Kinds {
     }
 }
 
-/// The spelling of dates that the most columns follow, other than 2026-01-31; none where a day may be a month.
+/// The spelling of dates that fits the most columns, other than 2026-01-31; `None` where a day may be a month.
 fn date_format(open: &[(&Tally, &String)], remarks: &mut Vec<String>) -> Option<&'static str> {
     let count =
         |format: &'static str| open.iter().filter(|(tally, _)| tally.has(Way::Date(Some(format)))).count();

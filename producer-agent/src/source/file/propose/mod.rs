@@ -1,7 +1,7 @@
-//! What a delimited file of a register looks like: proposed from all of its rows, for a person to look at.
+//! What a delimited file of a register looks like: a proposal from all of its rows, for a person to check.
 //!
-//! Owns guesses, each of which is told. No agent reads by them: they become a configuration or arguments first, and what a
-//! file then does otherwise is refused by its location.
+//! Owns guesses, and reports each. No agent reads by them: they first become a configuration or arguments, and what
+//! contradicts those is refused with its location.
 
 mod keys;
 mod kinds;
@@ -19,10 +19,9 @@ use crate::source::format::TableFormat;
 use keys::Keys;
 use kinds::Kinds;
 
-/// What a person has said, which is not guessed.
+/// What a person has stated: it is not guessed.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
-    /// Between cells.
     pub delimiter: Option<char>,
     pub encoding: Option<String>,
     /// The columns of a file without a header line.
@@ -38,7 +37,7 @@ pub enum ProposeError {
     #[error("{path}: {error}")]
     Unreadable {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// Objects name their own columns.
@@ -50,9 +49,9 @@ pub enum ProposeError {
     #[error("{path}: there is no column {column:?}; it has {has}{hint}")]
     NoColumn {
         path: PathBuf,
-        /// What was said.
+        /// The name that was given.
         column: String,
-        /// The columns there are.
+        /// The file's columns.
         has: String,
         /// What may be meant.
         hint: String,
@@ -62,7 +61,7 @@ pub enum ProposeError {
         path: PathBuf,
         /// How many there are.
         rows: u64,
-        /// Why the first cannot.
+        /// Why the first cannot be read.
         first: String,
     },
     /// No column, nor several together, tell rows apart.
@@ -82,7 +81,7 @@ pub struct Column {
     pub name: String,
     /// Its type, as Avro has it.
     pub kind: Json,
-    /// What stands for it where it is left out; none where it is always there.
+    /// Its value where it is left out; `None` where it is always there.
     pub default: Option<Json>,
 }
 
@@ -93,17 +92,17 @@ pub struct Proposal {
     pub delimiter: char,
     /// Its columns, in order.
     pub columns: Vec<Column>,
-    /// What tells rows apart.
+    /// The columns that identify a row.
     pub key: Vec<String>,
-    /// The column that says whose row it is, and how many there are; none where no column looks like it.
+    /// The column with a row's territory, and how many territories there are; `None` where no column looks like it.
     pub territory: Option<(String, usize)>,
-    /// How dates are written, where it is not as in 2026-01-31.
+    /// How dates are written, if not as in 2026-01-31.
     pub date_format: Option<String>,
-    /// The character before the fraction of a number, where it is no point.
+    /// The character before the fraction of a number, if it is no point.
     pub decimal_separator: Option<char>,
     /// Rows that were read, and those that could not be.
     pub rows: (u64, u64),
-    /// What could be read in two ways, and what was left.
+    /// What could be read in two ways, and what is parked or cannot be read.
     pub remarks: Vec<String>,
 }
 
@@ -113,7 +112,7 @@ impl Proposal {
         let field = |column: &Column| {
             let mut field =
                 json!({"name": field_name(&column.name), "type": column.kind, "doc": column.name});
-            // A key has no default: a row without one is no row.
+            // A key field has no default: a row without a key is no row.
             let default = column.default.clone().filter(|_| !self.key.contains(&column.name));
             if let (Some(default), Some(members)) = (default, field.as_object_mut()) {
                 members.insert("default".to_owned(), default);
@@ -183,12 +182,11 @@ pub fn propose(file: &Path, said: &Said) -> Result<Proposal, ProposeError> {
     })
 }
 
-/// How many rows a file has.
 #[derive(Default)]
 struct Seen {
     read: u64,
     bad: u64,
-    /// Where the first row is that cannot be read, and why.
+    /// Where the first unreadable row is, and why it cannot be read.
     first_bad: Option<String>,
 }
 
@@ -215,7 +213,7 @@ fn see_rows(table: Table, keys: &mut Keys, kinds: &mut Kinds) -> Seen {
     seen
 }
 
-/// A cell's text; what is none is like an empty one here.
+/// A cell's text; a cell without text counts as empty here.
 fn text(cell: &Cell) -> &str {
     if let Cell::Plain(text) = cell { text } else { "" }
 }
@@ -287,7 +285,7 @@ mod tests {
         assert_eq!(two.key, ["country", "code"]);
         let partly = proposed("x.csv", b"a,b\n1,1\n1,1\n1,2\n,2\n,3\n").map(|proposal| proposal.key);
         assert_eq!(partly.unwrap(), ["a", "b"]);
-        // A few rows that no set of columns tells apart are told; many are refused.
+        // A few rows that no set of columns tells apart are reported; many are refused.
         let rows = |alike: u32| -> String {
             let row = |n: u32| format!("{},{},,,,,,,{}\n", n.max(alike) / 2, n.max(alike) % 2, n % 500);
             "a,b,c,d,e,f,g,h,i\n".to_owned() + &(0..1_000).map(row).collect::<String>()

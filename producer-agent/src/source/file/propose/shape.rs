@@ -1,4 +1,4 @@
-//! How a file is written: its encoding and what stands between its cells.
+//! How a file is written: its encoding and its delimiter.
 //!
 //! Owns both guesses, each from the beginning of the file.
 
@@ -17,7 +17,7 @@ use crate::source::format::TableFormat;
 const HEAD: u64 = 4 * 1024 * 1024;
 /// Rows that are looked at for the delimiter.
 const ROWS: usize = 1_000;
-/// What stands between cells, the commonest first.
+/// Delimiters that are tried, the commonest first.
 const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 /// The delimiter of a file of one column.
 const ANY: char = ',';
@@ -49,14 +49,14 @@ pub(super) fn encoding(head: &[u8]) -> &'static str {
     }
 }
 
-/// One of the encodings in which a letter is a byte.
+/// One of the encodings with one byte a letter.
 fn legacy(head: &[u8]) -> &'static str {
     let is_high = |byte: &u8| *byte >= 0xC0;
     let (high, beside) = head.windows(2).fold((0_usize, 0_usize), |(high, beside), pair| match pair {
         [a, b] if is_high(a) => (high + 1, beside + usize::from(is_high(b))),
         _ => (high, beside),
     });
-    // Words of Latin letters have few of these, words of Cyrillic ones have no others.
+    // Words of Latin letters have few such bytes; words of Cyrillic letters have no others.
     if beside * 2 > high {
         return "windows-1251";
     }
@@ -71,7 +71,7 @@ fn legacy(head: &[u8]) -> &'static str {
     }
 }
 
-/// What stands between cells: with it the most rows have as many cells as the header, and there are several.
+/// The delimiter with which the most rows have as many cells as the header, and more than one.
 pub(super) fn delimiter(file: &Path, format: &TableFormat) -> Result<char, ProposeError> {
     let mut best: Option<((usize, usize), char)> = None;
     let mut refused = None;
@@ -96,7 +96,7 @@ pub(super) fn delimiter(file: &Path, format: &TableFormat) -> Result<char, Propo
     }
     match (best, refused) {
         (Some((_, delimiter)), _) => Ok(delimiter),
-        // With no delimiter it can be opened at all.
+        // No delimiter gives several columns, and one fails.
         (None, Some(error)) => Err(error.into()),
         (None, None) => Ok(ANY),
     }

@@ -1,6 +1,6 @@
 //! Rows of delimited text: which lines make one, and what its cells are.
 //!
-//! Owns how far a broken quote reaches. Where a quote may have taken rows for text, it does not guess: it refuses, or says so.
+//! Owns how far a broken quote reaches. Where a quote may have turned rows into text, it refuses the row or reports it.
 
 use super::super::delimited::{Fault, FaultKind, Found, Progress, Scan, lenient};
 use super::super::text::{Line, MAX_RECORD_BYTES};
@@ -9,7 +9,7 @@ use crate::source::cells::{Cell, Cells};
 use crate::source::format::Quoting;
 use crate::source::location::Location;
 
-/// By RFC 4180 that is a cell; where quotes may be broken, nobody can tell.
+/// By RFC 4180 such lines are a cell; where quotes may be broken, they may be rows.
 const ROW_LIKE: &str = "the quote that is opened here takes lines for text that look like rows: correct it, or say quoting = \"rfc4180\" \
      if the source writes such cells";
 
@@ -53,7 +53,7 @@ impl Table {
         if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
             return row.broken(fault.at, words.to_owned(), Extent::Quotes);
         }
-        // Where the quote was opened is where it must be corrected; where it was seen shows which one was meant.
+        // The quote must be corrected where it was opened; where the fault was seen shows which quote is meant.
         let at = scan.open_at();
         let seen = row.behind(fault.at);
         let reason = format!(
@@ -63,7 +63,7 @@ impl Table {
         row.broken(at, reason, Extent::Rest)
     }
 
-    /// Whether lines of one row could be rows by their delimiters: one within, or two of them.
+    /// Whether lines of one row have the delimiters of rows: one inner line, or two of them all.
     fn may_hold_rows(&self, taken: &[Line], delimiter: u8) -> bool {
         let wanted = self.header.len().saturating_sub(1);
         let count = |line: &Line| line.content().bytes().filter(|byte| *byte == delimiter).count();
@@ -72,7 +72,7 @@ impl Table {
         wanted > 0 && (within.iter().any(|line| is_like(&line)) || taken.iter().filter(is_like).count() > 1)
     }
 
-    /// A row whose lines could be rows: it is taken at its word by the RFC, and told; otherwise it is refused.
+    /// A row whose lines could be rows: lenient quoting refuses it; otherwise it is taken, and reported.
     fn quoted_rows(&mut self, row: Row, found: Vec<Found>, bad: &[(usize, usize)], quoting: Quoting) -> Row {
         let several = found.iter().find(|cell| cell.text.contains(['\n', '\r']));
         let at = several.map_or(0, |cell| cell.start);
@@ -86,8 +86,8 @@ impl Table {
         row
     }
 
-    /// Whether the quotes of a line pair up, and leave as many delimiters outside of them as the header has: then it is one
-    /// row, however it is to be read, and the next one begins behind it.
+    /// Whether a line's quotes pair up, and leave as many delimiters outside of them as the header has. Then it is one
+    /// row, however it is read, and the next row begins after it.
     fn pairs_up(&self, line: &str, delimiter: u8) -> bool {
         let mut is_outside = true;
         let mut delimiters = 0;
@@ -101,7 +101,7 @@ impl Table {
         is_outside && delimiters + 1 == self.header.len()
     }
 
-    /// The first line by itself; what was read beyond it is read again.
+    /// Reads the first line by itself; the lines after it are read again.
     fn leniently(&mut self, lines: Vec<Line>, delimiter: u8) -> Row {
         let mut lines = lines.into_iter();
         let first = lines.next().unwrap_or_default();
@@ -129,7 +129,7 @@ impl Table {
         row
     }
 
-    /// Only bytes that were told to be UTF-8 can be recognised as others: their own are lost, but not where they stood.
+    /// Recognises another encoding only in a file read as UTF-8: the bytes are lost, but not their positions.
     fn looks_like(&self, text: &str, bad: &[(usize, usize)]) -> Option<&'static str> {
         let is_utf8 = self.lines.encoding() == encoding_rs::UTF_8;
         let is_plain =

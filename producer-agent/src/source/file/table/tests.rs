@@ -166,7 +166,7 @@ fn a_quote_that_takes_rows_for_text_is_refused_or_told() {
     let refused = bad(&found[0]);
     assert_eq!((refused.0, refused.1, refused.3), (2, 3, Extent::Quotes));
     assert_eq!(cells(&found[1..]), [["4", "two\nlines"]]);
-    // By the RFC it is a cell.
+    // By RFC 4180 these lines are a cell.
     let (_, found) = rows("a.csv", text, &plain());
     assert_eq!(cells(&found), [["1", "open\n2,b\n3,closed"], ["4", "two\nlines"]]);
     let noted = |text: &[u8]| {

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# A scenario measured with this code and with another commit's, alternately; then whether the figures differ by more than
+# the noise of their rounds. Ends with 1 where one is worse.
+# Usage: compare.sh COMMIT|DIRECTORY [SCENARIO] [TIMES]    (a directory is a work tree of this repository)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+other="${1:?name the commit, or the work tree, to compare with}"
+scenario="${2:-pipe}"
+times="${3:-2}"
+work="$PWD/target/compare/load"
+mkdir -p "$work"
+if [ -d "$other" ]; then
+    tree="$(realpath "$other")"
+    target="$tree/target"
+else
+    tree="$work/tree"
+    target="$work/build"
+    git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"
+    git worktree prune
+    git worktree add --quiet --detach "$tree" "$other"
+    trap 'git worktree remove --force "$tree"' EXIT
+fi
+cargo build --quiet --release --locked -p loadtest --bin dit-loadtest
+(cd "$tree" && CARGO_TARGET_DIR="$target" cargo build --quiet --release --locked -p loadtest --bin dit-loadtest)
+
+rm -rf "$work/before" "$work/after"
+mkdir -p "$work/before" "$work/after"
+measure() { # side, its tree, its program, number
+    local out="$work/$1-$4"
+    rm -rf "$out"
+    (cd "$2" && "$3" run "loadtest/scenarios/$scenario.toml" --out "$out")
+    mv "$out/$scenario.json" "$work/$1/$4.json"
+    rm -rf "$out"
+}
+for number in $(seq "$times"); do
+    measure before "$tree" "$target/release/dit-loadtest" "$number"
+    measure after "$PWD" "$PWD/target/release/dit-loadtest" "$number"
+done
+target/release/dit-loadtest compare "$work/before" "$work/after"
