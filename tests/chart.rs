@@ -7,7 +7,7 @@
     reason = "a test says what it expects by failing"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use consumer_agent::config::ConsumerConfig;
@@ -132,7 +132,7 @@ fn the_programs_take_their_configuration() {
             std::fs::write(&path, text).unwrap();
             match name.as_str() {
                 "router.toml" => drop(RouterConfig::read(&path).unwrap().log(&path).unwrap()),
-                "producer.toml" => drop(ProducerConfig::read(&path).unwrap()),
+                "producer.toml" => ProducerConfig::read(&path).unwrap().format.check().unwrap(),
                 "consumer.toml" => drop(ConsumerConfig::read(&path).unwrap()),
                 _ => {}
             }
@@ -148,6 +148,39 @@ fn the_programs_take_their_configuration() {
     assert_eq!((kafka.prefix.as_str(), kafka.replication), ("prod.", 3));
     assert_eq!(security.sasl.unwrap().password_file, Path::new("/etc/dit/kafka-sasl/password"));
     assert!(security.certificate.is_some());
+}
+
+/// The keys of a table of `producer.toml`, and the words that a key may have where these are few.
+fn documented(table: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let producer = page.split("\n## ").find(|part| part.starts_with("producer.toml")).unwrap().to_owned();
+    let heading = format!("`[{table}]`");
+    let part = producer.split("\n### ").find(|part| part.starts_with(&heading)).unwrap();
+    let rows = part.lines().filter(|line| line.starts_with("| `"));
+    let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let key = cells[0].trim_matches(['|', ' ', '`']).to_owned();
+        let is_choice = cells[1].starts_with('`') && !cells[1].contains("true");
+        (key, if is_choice { words(cells[1]) } else { BTreeSet::new() })
+    })
+    .collect()
+}
+
+#[test]
+fn the_values_have_every_key_of_a_producers_tables() {
+    let schema = std::fs::read_to_string(chart().join("values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    for table in ["drop", "format", "guard"] {
+        let keys = &schema["properties"]["producers"]["items"]["properties"][table]["properties"];
+        let choice = |key: &Value| {
+            let words = key["enum"].as_array().map(Vec::as_slice).unwrap_or_default();
+            words.iter().map(|word| word.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
+        let keys = keys.as_object().unwrap().iter().map(|(name, key)| (name.clone(), choice(key)));
+        assert_eq!(keys.collect::<BTreeMap<_, _>>(), documented(table), "[{table}]");
+    }
 }
 
 /// kubelet fills the folder of a config map with links; the router reads it all the same.

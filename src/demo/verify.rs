@@ -75,7 +75,7 @@ pub struct Folded {
 
 /// The most moved rows that are kept.
 const MOST_MOVED: usize = 1_000;
-/// The most that a row and a key may have, as docs/new-site.md says.
+/// The most that a row and a key may have, as docs/files.md says.
 const MOST_ROW_BYTES: usize = 440_000;
 const MOST_KEY_BYTES: usize = 1_024;
 
