@@ -37,7 +37,7 @@ pub struct AuditArgs {
     /// Show what happened from then on: a day, or a time with its offset.
     #[arg(long, value_name = "TIME")]
     since: Option<Millis>,
-    /// Show what this person, or `declared` files, did.
+    /// Show what this operator, the `declared` folder or the `expiry` of agreements did.
     #[arg(long)]
     by: Option<String>,
     /// Each entry as its JSON, a line each, and at the end whether the chains are whole.
@@ -81,7 +81,8 @@ impl Reading {
         let router = match serde_json::from_str::<Entry>(text) {
             Ok(entry) => entry.router,
             Err(error) => {
-                self.problems.push(format!("something is no audit entry: {error}"));
+                self.problems
+                    .push(format!("a record of the audit topic cannot be read as an audit entry: {error}"));
                 return None;
             }
         };
@@ -107,7 +108,7 @@ impl Reading {
                 let router = &head.router;
                 let next = head.next;
                 self.problems
-                    .push(format!("{router}: control has another head for its first {next} entries; entries were changed or are missing"));
+                    .push(format!("{router}: the hash of its first {next} entries is not the one in the control topic; entries were changed or are missing"));
             }
         }
     }
@@ -159,7 +160,7 @@ pub async fn audit(args: &AuditArgs) -> anyhow::Result<bool> {
     if reading.chains.is_empty() {
         platform::say!("BROKEN: there is no entry of any router");
     } else if shown == 0 && !args.quiet {
-        platform::say!("no entry is as asked for");
+        platform::say!("no entry fits these options");
     }
     Ok(is_whole)
 }
@@ -192,7 +193,7 @@ fn in_sentence(event: &Event) -> String {
             format!("the stream of {agent} under {agreement} has ended ({reason}), at most up to [{places}]")
         }
         Event::Shadowed { operator, channel, rows } => {
-            format!("{operator} had the rows {rows} counted over {channel}")
+            format!("{operator} ran a shadow with the rows {rows} over {channel}")
         }
         Event::Version { agreement, version, by, digest, .. } => {
             format!("{agreement} is in force in version {version}, by {by} (SHA-256 {digest})")

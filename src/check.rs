@@ -62,7 +62,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<bool> {
         good &= drift.is_empty();
         match drift.is_empty() {
             true => platform::say!(
-                "{}: {} agreement(s) stand at {router} as declared",
+                "{}: no difference from the {} agreement(s) at {router}, ended ones included",
                 folder.display(),
                 in_force.len()
             ),
@@ -99,7 +99,7 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
             )),
             Some(agreement) if *agreement != status.agreement => {
                 lines.push(format!(
-                    "{number} is declared otherwise than it is in force, in the same version: raise it"
+                    "{number} is declared with other terms than those in force, but in the same version: raise the version in the file"
                 ));
             }
             _ => {}
@@ -109,7 +109,7 @@ fn drift(declared: &Declared, in_force: &[AgreementStatus]) -> Vec<String> {
         if !in_force.iter().any(|status| status.agreement.number == agreement.number) {
             let number = &agreement.number;
             lines.push(format!(
-                "{number} is declared and not known there: see the router's log, or start it again"
+                "{number} is declared, but the router does not know it: start the router again; if it was started since, its log says why"
             ));
         }
     }
@@ -187,7 +187,8 @@ fn check_one(file: &Path) -> anyhow::Result<Kind> {
         producer.format.check().with_context(named)?;
         AvroSchema::parse(&config::read(&producer.schema)?)
             .with_context(|| producer.schema.display().to_string())?;
-        producer.http.as_ref().map_or(Ok(()), producer_agent::endpoint::EndpointConfig::check)?;
+        let endpoint = producer.http.as_ref().map_or(Ok(()), producer_agent::endpoint::EndpointConfig::check);
+        endpoint.with_context(named)?;
         let name = check_name(&producer.identity, &producer.domain)?;
         if !matches!(name, Peer::Agent(_)) {
             bail!("{}: the certificate names {name}, not an agent of a participant", file.display());
@@ -237,9 +238,11 @@ fn check_json(file: &Path) -> anyhow::Result<&'static str> {
         agreement.validate().with_context(named)?;
         Ok(match agreement.fields.len() > MOST_FIELDS {
             true => {
-                "agreement by itself; it has more fields than a table of PostgreSQL takes: it can be received into files alone"
+                "agreement, checked on its own; it has more fields than a table of PostgreSQL takes: it can only be received into files"
             }
-            false => "agreement by itself; check its folder, or dit scope lint it, for its rows and fields",
+            false => {
+                "agreement, checked on its own; its rows and fields were not checked: check the folder of declarations, or run dit scope lint"
+            }
         })
     } else if keys.contains_key("type") {
         AvroSchema::parse(&config::read(file)?)

@@ -38,11 +38,11 @@ enum Command {
     Demo(Box<DemoArgs>),
     /// Makes a development PKI: an authority and certificates of agents, routers and operators.
     Pki(tools::PkiArgs),
-    /// Checks configuration files and names the line that is wrong.
+    /// Checks configuration files and declarations, and says what is wrong and where.
     Check(check::CheckArgs),
     /// Runs a router.
     Router(router::process::RunArgs),
-    /// Runs a producer agent, or accepts a file that its guard holds.
+    /// Runs a producer agent, writes its first configuration, or accepts a file that is held.
     Producer(tools::ProducerArgs),
     /// Runs a consumer agent, writes its first configuration, or has it compare its replicas now.
     Consumer(tools::ConsumerArgs),
@@ -50,7 +50,7 @@ enum Command {
     Audit(AuditArgs),
     /// Shows the progress of each replica of a consumer agent.
     Status(tools::ConfigArgs),
-    /// Examines agreements before anybody receives by them: lint, and what a new schema would change.
+    /// Checks agreements before anybody receives under them: lint, what a new schema would change, and trials in counts.
     Scope(scope::ScopeArgs),
     /// Explains what a participant gets of an event: which clause admitted or denied it, which fields leave.
     Explain(explain::ExplainArgs),

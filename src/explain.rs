@@ -114,7 +114,10 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<bool> {
         }
     }
     if !found {
-        platform::say!("no agreement that stands on channel {} is meant", args.channel);
+        platform::say!(
+            "no agreement on channel {} fits these options; agreements that have ended are left out",
+            args.channel
+        );
     }
     Ok(found && is_decided)
 }
@@ -178,7 +181,10 @@ fn in_words(explained: &Explanation) -> String {
         Some((Op::Delete, _)) => lines.push("  of the row nothing leaves but its key".to_owned()),
         Some(_) => {
             lines.push(format!("  fields that leave: {}", fates(true)));
-            lines.push(format!("  denied, as it names them not: {}", fates(false)));
+            lines.push(format!(
+                "  fields that the agreement does not name, so they do not leave: {}",
+                fates(false)
+            ));
         }
     }
     if !explained.keeps_key {
@@ -192,7 +198,7 @@ fn judged(verdict: &Verdict) -> String {
     let head = match verdict.truth {
         Truth::True => "admitted",
         Truth::False => "denied",
-        Truth::Unknown => "denied, as a null leaves it unknown",
+        Truth::Unknown => "denied (a null leaves the condition undecided)",
     };
     let clause = |clause: &scope::predicate::Clause| {
         let found: Vec<String> =

@@ -93,7 +93,10 @@ async fn list(replicas: &Replicas) -> anyhow::Result<bool> {
 
 fn in_words(row: &ParkedRow, now: Millis) -> String {
     let ParkedRow { key, reason, since, waiting, asked } = row;
-    let asked = asked.as_ref().map(|asked| format!("; {asked} is asked for")).unwrap_or_default();
+    let asked = asked
+        .as_ref()
+        .map(|asked| format!("; the agent has not done yet what was asked: {asked}"))
+        .unwrap_or_default();
     let ago = now.since(*since) / 1_000;
     let key = shown::value(key);
     let reason = shown::value(reason);
@@ -109,7 +112,7 @@ async fn ask(chosen: &Chosen, decision: Decision) -> anyhow::Result<bool> {
     match asked {
         0 => platform::say!("no such row is parked; the agent has nothing to do"),
         _ => platform::say!(
-            "{asked} row(s); the agent does it with its next batch, within seconds while it runs"
+            "{asked} row(s) marked; a running agent acts on them with its next batch, within seconds"
         ),
     }
     Ok(asked > 0)

@@ -27,7 +27,7 @@ const SOON_DAYS: u64 = 30;
 pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
     let config = ConsumerConfig::read(&args.config)?;
     if config.agreement.is_empty() {
-        bail!("{}: there is no [[agreement]] whose status could be told", args.config.display());
+        bail!("{}: there is no [[agreement]], so there is no status to show", args.config.display());
     }
     // The replicas' progress is known here, even where the certificate has expired.
     let identity = Identity::load(&config.identity).map_err(|error| error.to_string());
@@ -41,7 +41,7 @@ pub async fn run(args: &ConfigArgs) -> anyhow::Result<bool> {
         let text = std::fs::read(&path)
             .with_context(|| format!("{}: no status yet; is the agent running?", path.display()))?;
         let status: consumer_agent::status::Status = serde_json::from_slice(&text)
-            .with_context(|| format!("{}: is another dit's; use that one", path.display()))?;
+            .with_context(|| format!("{}: it cannot be read; another version of dit may have written it: use that version, or restart the agent with this one", path.display()))?;
         is_well &= status.is_well();
         platform::say_lines!("{}", status.in_words(&agreement.channel, clock::now()));
         match &agreements {

@@ -208,8 +208,8 @@ fn a_file_is_enough_and_what_is_guessed_is_told() {
         "separated by ';' (--delimiter)",
         "in windows-1257 (--encoding)",
         "\"Reģ. nr.\" tells rows apart (--key)",
-        "\"Novads\" says whose a row is, 2 in all (--territory)",
-        "39 left Ogre for Rīga: Ogre was told a delete, without where to; Rīga got the whole row.",
+        "column \"Novads\" is the territory of a row, 2 in all (--territory)",
+        "39 left Ogre for Rīga: Ogre got a delete, which does not say where the row went; Rīga got the whole row.",
         "20 rows; 0 from the state, 0 entered, 1 left",
         "VERIFIED",
     ] {
@@ -222,7 +222,7 @@ fn a_file_is_enough_and_what_is_guessed_is_told() {
     let output = dit(&["demo", &write(dir.path(), "c.csv", "id,note\n1,a\n2,b\n3,c\n")]);
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("say --territory, one of \"id\", \"note\""), "{told}");
+    assert!(told.contains("give --territory with one of \"id\", \"note\""), "{told}");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_providers_first_files_are_proposed_from_one_of_its_registers() {
         typed(&[&asked[..], &["--identity", identity, "--out", "first"]].concat())
     };
     let (code, said) = proposed("pki/operator-anna.pem");
-    assert!(code == Some(2) && said.contains("names no participant's agent"), "{said}");
+    assert!(code == Some(2) && said.contains("does not name an agent of a participant"), "{said}");
     let (code, said) = proposed("pki/4000-main.pem");
     assert_eq!(code, Some(0), "{said}");
     for words in [

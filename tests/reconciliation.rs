@@ -222,7 +222,7 @@ fn a_person_asks_for_a_comparison_and_a_running_agent_takes_up_a_new_agreement()
         "--out",
         "consumer.toml",
     ]);
-    assert!(code == Some(0) && said.contains("1 agreement(s) added to 1"), "{said}");
+    assert!(code == Some(0) && said.contains("added 1 agreement(s); it had 1 before"), "{said}");
     let second = site.path("consumer/A-2/register.ndjson");
     eventually("it is received", || Ok(!daily_site::rows_of(&second).is_empty()))
         .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("consumer")));

@@ -76,7 +76,8 @@ fn an_event_is_explained_to_each_participant() {
     assert!(!said.contains("A-2"), "{said}");
     let (_, said) = dit(&[&asked[..], &["--agreement", "A-2"]].concat());
     assert!(
-        said.contains("gets the update") && said.contains("denied, as it names them not: size"),
+        said.contains("gets the update")
+            && said.contains("fields that the agreement does not name, so they do not leave: size"),
         "{said}"
     );
     assert!(
@@ -294,5 +295,5 @@ async fn who_had_what_counted_is_in_the_audit() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("1 event(s), to 0:") && said.contains("gives 1 change(s)"), "{said}");
     let (_, said) = typed(words(&["audit", "--admin", &admin, "--identity", &identity])).await.unwrap();
-    assert!(said.contains("anna had the rows k == \"a\" counted over register"), "{said}");
+    assert!(said.contains("anna ran a shadow with the rows k == \"a\" over register"), "{said}");
 }

@@ -114,7 +114,7 @@ impl Agent {
             let (outcome, advance) = self.stream_once(&recovery, &mut reconciler).await;
             self.count_end(&outcome);
             if !matches!(outcome, Ok(Ended::ToQuery)) && reconciler.on_broken(Instant::now()) {
-                tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; it is tried again at its next time");
+                tracing::warn!(agreement = %self.number, "the replica could not be compared with the register; the next scheduled comparison tries again");
             }
             let end = stream_end(&outcome);
             let step = recovery.on_end(end, advance);
@@ -303,7 +303,7 @@ fn tell_reconciled(number: &AgreementNumber, reconciled: &Reconciled, meter: Opt
     if *equal {
         tracing::info!(agreement = %number, rows, repaired, bytes, "the replica equals its part of the register");
     } else {
-        tracing::error!(agreement = %number, rows, repaired, bytes, "the replica differs from its part of the register, also after it was repaired: see who else writes it, or begin it anew");
+        tracing::error!(agreement = %number, rows, repaired, bytes, "the replica differs from its part of the register, also after it was repaired: find out what else writes it, or receive it anew (DitPromiseBroken in docs/runbook.md)");
     }
     if let Some(meter) = meter {
         meter.reconciled(reconciled);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Runs one part of a dit network.
+/// Runs a consumer agent: keeps the replicas of its agreements.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

@@ -63,7 +63,7 @@ impl Metrics {
             repaired: meter.counter("dit_consumer_repaired_rows_total", "Rows of the replica that were found wrong and repaired.", AGREEMENT)?,
             compared: meter.counter("dit_consumer_reconcile_bytes_total", "Bytes that comparing and repairing took.", AGREEMENT)?,
             lag_records: meter.gauge("dit_consumer_lag_records", "Records between the replica and the log's end as last told, whoever they are for.", AGREEMENT)?,
-            lag_seconds: meter.gauge("dit_consumer_lag_seconds", "Age of the newest record that the replica includes while others wait, or time since the router's last word; 0 when neither.", AGREEMENT)?,
+            lag_seconds: meter.gauge("dit_consumer_lag_seconds", "Age of the newest record that the replica includes, while later ones wait; time since the router was last heard, while no stream is open; else 0.", AGREEMENT)?,
             freshness: meter.gauge("dit_consumer_source_freshness_timestamp_seconds", "Up to when the provider had looked at its source, as far as the replica shows it.", AGREEMENT)?,
             heard: meter.gauge("dit_consumer_last_word_timestamp_seconds", "When the agent last had a word from the router, or began.", AGREEMENT)?,
             meter,

@@ -60,7 +60,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     if !tasks.stop_and_join(DRAIN_LIMIT).await {
-        bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
+        bail!("a stream or a listener of the agent did not stop within {} s", DRAIN_LIMIT.as_secs());
     }
     match fault {
         Some(fault) => bail!("a replica's store has failed; restart the agent: {fault}"),

@@ -59,7 +59,7 @@ impl Asked {
                 bail!("no agent takes the request; is the agent running?");
             }
             if status.phase == Phase::Ended {
-                bail!("it has ended: there is nothing to compare with");
+                bail!("the agreement has ended: there is nothing to compare with");
             }
             if self.begun.elapsed() > DONE_LIMIT {
                 let why = status.last_error.unwrap_or_else(|| status.phase.as_str().to_owned());
@@ -91,7 +91,10 @@ pub async fn reconcile(args: &ReconcileArgs) -> anyhow::Result<bool> {
     let numbers = config.agreement.iter().map(|agreement| &agreement.number).filter(is_asked);
     let asked: Vec<_> = numbers.map(|number| (number, Asked::query(&config, number))).collect();
     if asked.is_empty() {
-        bail!("{} has no such agreement", args.config.display());
+        bail!(
+            "{} has no such agreement: name one of its [[agreement]] tables, or add it there",
+            args.config.display()
+        );
     }
     let mut were_equal = true;
     let mut compared = 0;
@@ -122,6 +125,8 @@ fn found(reconciled: Reconciled) -> String {
     match (reconciled.equal, reconciled.repaired) {
         (true, 0) => "equal to its part of the register".to_owned(),
         (true, repaired) => format!("{repaired} row(s) were wrong and are repaired"),
-        (false, _) => "other than its part of the register, and could not be repaired: dit status".to_owned(),
+        (false, _) => {
+            "not equal to its part of the register, and the repair failed; see dit status".to_owned()
+        }
     }
 }

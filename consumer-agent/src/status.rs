@@ -99,7 +99,7 @@ impl Status {
         let phase = match self.phase {
             Phase::Connecting => "looking for the router",
             Phase::Streaming => "receiving",
-            Phase::Waiting => "waiting for the agreement",
+            Phase::Waiting => "waiting: the router gives nothing under this agreement now",
             Phase::Ended => "ended: purge what this agreement gave",
             Phase::Stuck => "the replica cannot be written; a person must correct this",
             Phase::Broken => "its disk has failed: start the agent again",
@@ -113,7 +113,9 @@ impl Status {
             None => "how far behind is not known yet".to_owned(),
             // A replica with parked rows or an error is not up to date.
             Some(Behind { events: 0, .. }) if self.is_well() => "up to date".to_owned(),
-            Some(Behind { events: 0, .. }) => "nothing more has come".to_owned(),
+            Some(Behind { events: 0, .. }) => {
+                "no later event is known, but the replica is not in order".to_owned()
+            }
             Some(Behind { events, since: None }) => format!("behind by at most {events} events"),
             Some(Behind { events, since: Some(at) }) => {
                 format!("behind by at most {events} events and {} s", seconds(at))
@@ -134,7 +136,7 @@ impl Status {
             seconds(self.at)
         );
         if let Some(reconciled) = &self.reconciled {
-            let found = if reconciled.equal { "equal to" } else { "other than" };
+            let found = if reconciled.equal { "equal to" } else { "not equal to" };
             let since = seconds(reconciled.at);
             let rows = reconciled.rows;
             let _ = write!(text, "\n  compared {since} s ago: {found} its part of the register ({rows} rows");

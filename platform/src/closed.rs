@@ -27,7 +27,7 @@ pub fn folder(path: &Path) -> io::Result<()> {
     {
         let closed = close(path, DEEPEST);
         if closed > 0 {
-            tracing::warn!(path = %path.display(), closed, "others could read this folder or files in it; they are closed now");
+            tracing::warn!(path = %path.display(), closed, "other users could read this folder or files in it; dit has removed their rights");
         }
     }
     Ok(())

@@ -162,7 +162,12 @@ impl Vitals {
         let is_over = self.until.is_some_and(|until| until < now);
         let certificate = is_over.then(|| "our certificate has run out; have a new one issued".to_owned());
         let broken: Vec<_> = self.broken().into_iter().map(Promise::as_str).collect();
-        let promises = (!broken.is_empty()).then(|| format!("broken: {}", broken.join(", ")));
+        let promises = (!broken.is_empty()).then(|| {
+            format!(
+                "a guarantee of the network was broken: {}; see DitPromiseBroken in docs/runbook.md",
+                broken.join(", ")
+            )
+        });
         vec![
             Check::new("certificate", certificate),
             Check::new("disk", self.full_disk()),

@@ -66,10 +66,10 @@ pub async fn listen(
     tasks.spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(stopping).await;
         if let Err(error) = served {
-            tracing::error!(%error, "the listener for those who watch has ended");
+            tracing::error!(%error, "the listener for metrics and health checks has stopped");
         }
     });
-    tracing::info!(address = %local, "tells metrics and health");
+    tracing::info!(address = %local, "serves metrics and health checks");
     Ok(local)
 }
 

@@ -232,7 +232,7 @@ impl StageSpan {
     pub fn failed(&self, class: &'static str) {
         self.span.record("otel.status_code", "ERROR");
         self.span.record("error.type", class);
-        self.in_scope(|| tracing::warn!(class, "a stage of a followed event failed"));
+        self.in_scope(|| tracing::warn!(class, "a traced event failed at this stage"));
     }
 
     /// Logs within carry the trace's id.

@@ -60,7 +60,7 @@ const MAX_ITEMS: usize = 10_000;
 pub enum EndpointError {
     /// Other machines could reach it.
     #[error(
-        "[http] listen = \"{0}\" is not on the loopback, and the endpoint asks nobody for a name; put a proxy before it"
+        "[http] listen = \"{0}\" is not on the loopback: other machines could reach it, and the endpoint does not ask who they are; listen on 127.0.0.1, and put a proxy in front"
     )]
     NotLocal(SocketAddr),
     #[error("[http] listen = \"{address}\": {error}")]

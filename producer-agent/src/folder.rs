@@ -20,7 +20,7 @@ pub enum FolderError {
     Segment(#[from] SegmentError),
     /// It has another channel or log.
     #[error(
-        "{path} belongs to channel {found}, log {log}; this agent is for {wanted}. Give each channel its own folder"
+        "{path} belongs to channel {found}, log {log}; this agent is for {wanted}. Give each channel its own folder; if only the log differs, the router has a new log: set the folder aside"
     )]
     OtherChannel {
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum FolderError {
         wanted: String,
     },
     /// Its files do not fit together, or a reopen did not end.
-    #[error("{path}: {problem}; the agent must reopen")]
+    #[error("{path}: {problem}; the agent has to reopen the channel, which it does by itself")]
     Doubtful { path: PathBuf, problem: String },
 }
 

@@ -103,7 +103,9 @@ impl Intake<'_> {
     /// The last step of a reopen: compares the last whole register once more with the channel's state.
     async fn compare_again(&self, folder: &DropFolder) -> Result<(), IntakeEnded> {
         let Some(file) = folder.last_full() else {
-            tracing::warn!("there is no whole register to compare with; drop one when there is");
+            tracing::warn!(
+                "the agent has no whole register to compare with after the reopen; drop a whole register"
+            );
             return Ok(());
         };
         let format = self.config.format.clone();
@@ -267,7 +269,7 @@ impl Intake<'_> {
         content: Content,
         why: &str,
     ) -> Result<Next, NotSettled> {
-        tracing::warn!(file = %taking.name(), %why, "held; look at it, then: dit producer accept");
+        tracing::warn!(file = %taking.name(), %why, "the file is held; check it, then run: dit producer accept --config CONFIG FILE");
         self.watch.metrics().settled_file(Fate::Held);
         let is_full = content == Content::Register;
         let report =
@@ -311,7 +313,7 @@ fn tell(report: &FileReport) {
     }
     if !report.ignored_columns.is_empty() {
         let columns = in_quotes(&report.ignored_columns);
-        tracing::info!(%file, "columns that stand for no field are not read: {columns}");
+        tracing::info!(%file, "columns that match no field of the schema are not read: {columns}");
     }
     if parked > 0 {
         let first = report.parked.first();
@@ -321,7 +323,7 @@ fn tell(report: &FileReport) {
     }
     match (&report.guard, report.taken) {
         (Some(why), false) => {
-            tracing::warn!(%file, %why, "held by the guard; look at it, then: dit producer accept");
+            tracing::warn!(%file, %why, "held by the guard; check the file, then run: dit producer accept --config CONFIG FILE");
         }
         _ => tracing::info!(%file, create, update, delete, parked, "taken"),
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Runs one part of a dit network.
+/// Runs a producer agent: sends the changes of a register to a router.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

@@ -90,7 +90,7 @@ async fn work(
             },
             outcome = intake.run(is_reopened, &endpoint) => match outcome {
                 Err(IntakeEnded::BeginAnew) => {
-                    tracing::error!("the agent starts anew from what is on its disk");
+                    tracing::error!("the agent begins again from what is on its disk; the lines before this one say why");
                     None
                 }
                 Err(IntakeEnded::Failed(error)) => Some(Err(error)),
@@ -153,8 +153,10 @@ async fn start(
         }
         let wait = retry.next_wait();
         match error.is_of_a_full_disk() {
-            true => tracing::warn!(%error, ?wait, "the agent begins once there is room"),
-            false => tracing::warn!(%error, ?wait, "the router is not there"),
+            true => tracing::warn!(%error, ?wait, "the disk is full; the agent begins when there is room"),
+            false => {
+                tracing::warn!(%error, ?wait, "the agent cannot begin yet; it tries again after the wait")
+            }
         }
         tokio::time::sleep(wait).await;
     }

@@ -198,14 +198,14 @@ impl Gauges {
         let source = &["channel", "provider"];
         let client = &["client"];
         Ok(Self {
-            freshness: meter.gauge("dit_router_source_freshness_timestamp_seconds", "Up to when the provider has looked at its source: its oldest partition's.", source)?,
+            freshness: meter.gauge("dit_router_source_freshness_timestamp_seconds", "Time up to which the provider has checked its source; the oldest of the partitions counts.", source)?,
             newest: meter.gauge("dit_router_channel_newest_timestamp_seconds", "When the log took the newest record of the channel that was read.", CHANNEL)?,
             fault: meter.gauge("dit_router_channel_fault", "1 while a partition of the channel cannot be read.", CHANNEL)?,
-            declarations: meter.gauge("dit_router_declarations", "Declarations that need a person, as found at the start: skipped (wrong), drifted (in force and not declared any more).", &["what"])?,
+            declarations: meter.gauge("dit_router_declarations", "Declarations that need a person, as found at the start: skipped (wrong), drifted (in the network, but not declared in the folder).", &["what"])?,
             state_lag: meter.gauge("dit_router_state_lag_records", "Records of the log that the channel's state does not include, as far as this router knows; the least of all routers is right.", CHANNEL)?,
             overtaken: meter.gauge("dit_router_state_overtaken", "1 while the state lacks events that the log has lost; its provider's agent must reopen.", CHANNEL)?,
             active: meter.gauge("dit_router_agreement_active", "1 while the agreement is in force.", AGREEMENT)?,
-            ends: meter.gauge("dit_router_agreement_end_timestamp_seconds", "The last moment of an agreement that stands and has one.", AGREEMENT)?,
+            ends: meter.gauge("dit_router_agreement_end_timestamp_seconds", "When the agreement ends; only for active agreements that have an end.", AGREEMENT)?,
             names: meter.gauge("dit_router_participant_info", "1 for each participant, with its name.", &["participant", "name"])?,
             streams: meter.gauge("dit_router_streams_open", "Streams of the agreement at this router.", AGREEMENT)?,
             lag_records: meter.gauge("dit_router_stream_lag_records", "Records between the agreement's best stream and the log's end, whoever they are for.", AGREEMENT)?,

@@ -147,7 +147,7 @@ impl Observed for Watch {
             Err(_) => Some(format!("no answer within {} s", LOG_LIMIT.as_secs())),
         };
         let holds = self.core.lease.holds(self.core.control.view().applied);
-        let lease = (!holds).then(|| "no beat of this router has come back in time".to_owned());
+        let lease = (!holds).then(|| "this router has not read its own last beat back from the log in time, so it hands over no data".to_owned());
         let mut faults: Vec<String> =
             self.core.channels.all().iter().filter_map(|running| fault_of(running)).collect();
         faults.extend(self.core.channels.faults().iter().map(|(channel, why)| format!("{channel}: {why}")));

@@ -71,7 +71,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!("stopping");
     drop(log);
     if !router.stop(DRAIN_LIMIT).await {
-        bail!("something did not stop within {} s", DRAIN_LIMIT.as_secs());
+        bail!("a connection or a task of the router did not stop within {} s", DRAIN_LIMIT.as_secs());
     }
     if let Some(fault) = fault {
         bail!("{fault}");

@@ -33,7 +33,7 @@ pub fn fill(options: &mut RegisterOptions, first: &Path, encoding: Option<&str>)
     }
     if options.territory.is_empty() {
         let (territory, count) = territory(&proposal, first)?;
-        guessed.push(format!("{territory:?} says whose a row is, {count} in all (--territory)"));
+        guessed.push(format!("column {territory:?} is the territory of a row, {count} in all (--territory)"));
         options.territory = territory;
     }
     let rows = proposal.rows.0;
@@ -52,7 +52,7 @@ fn territory(proposal: &Proposal, first: &Path) -> anyhow::Result<(String, usize
     proposal.territory.clone().with_context(|| {
         let names: Vec<String> = proposal.columns.iter().map(|column| format!("{:?}", column.name)).collect();
         format!(
-            "{}: no column looks like it says whose a row is; say --territory, one of {}",
+            "{}: no column looks like the territory of a row; give --territory with one of {}",
             first.display(),
             names.join(", ")
         )

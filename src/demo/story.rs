@@ -38,8 +38,11 @@ impl Outcome {
         if let Some(Moved { key, from, to }) = &self.moved {
             let has =
                 |name: &String| self.replicas.iter().any(|replica| replica.territory.as_ref() == Some(name));
-            let left =
-                if has(from) { format!("{from} was told a delete, without where to") } else { String::new() };
+            let left = if has(from) {
+                format!("{from} got a delete, which does not say where the row went")
+            } else {
+                String::new()
+            };
             let entered = if has(to) { format!("{to} got the whole row") } else { String::new() };
             let told: Vec<String> = [left, entered].into_iter().filter(|words| !words.is_empty()).collect();
             if !told.is_empty() {
@@ -65,7 +68,7 @@ impl Outcome {
             (true, _) => {
                 "VERIFIED: every replica equals its part of the register, as another parser reads it from the raw files"
             }
-            (false, 0) => "FAILED: over nothing, nothing is verified",
+            (false, 0) => "FAILED: no row could be read, so nothing was verified",
             (false, _) => "FAILED: a replica is not what it should be",
         };
         platform::say!("{verdict} ({:.1} s).", self.seconds);

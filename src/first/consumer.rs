@@ -47,7 +47,11 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
         }
         let word =
             if new.is_empty() { "nothing to add" } else { "an agent that runs begins to receive them" };
-        platform::say!("{out}: {} agreement(s) added to {}; {word}", new.len(), known.agreement.len());
+        platform::say!(
+            "{out}: added {} agreement(s); it had {} before; {word}",
+            new.len(),
+            known.agreement.len()
+        );
         return Ok(());
     }
     closed::write(&args.out, configuration(&args.router, &files, &me)?).with_context(|| out.to_string())?;
@@ -73,7 +77,7 @@ fn configuration(router: &str, files: &IdentityFiles, me: &Me) -> anyhow::Result
     writeln!(text, "# The consumer agent of {}, as {}.", me.agent.participant, me.agent.agent)?;
     writeln!(text, "router = {router:?}")?;
     writeln!(text, "# Replicas and status go here.\ndata_dir = \"data\"")?;
-    writeln!(text, "# Each replica is compared with the register so often, and repaired; 0s is never.")?;
+    writeln!(text, "# How often each replica is compared with the register and repaired; 0s means never.")?;
     writeln!(text, "reconcile_every = \"24h\"\n")?;
     text.push_str(&table(files)?);
     for status in &me.agreements {

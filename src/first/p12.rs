@@ -80,7 +80,9 @@ fn only_key(store: &KeyStore) -> anyhow::Result<&PrivateKeyChain> {
 fn check(path: &Path, text: &str) -> anyhow::Result<()> {
     match std::fs::read(path) {
         Ok(there) if there == text.as_bytes() => Ok(()),
-        Ok(_) => bail!("{}: there is another; move it away first", path.display()),
+        Ok(_) => {
+            bail!("{}: this file is already there with other contents; move it away first", path.display())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }

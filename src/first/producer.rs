@@ -88,7 +88,10 @@ fn named(files: &IdentityFiles) -> anyhow::Result<(String, String)> {
     let name = domain.as_deref().and_then(|domain| identity.own_name(domain).ok());
     match (domain, name) {
         (Some(domain), Some(Peer::Agent(agent))) => Ok((domain, agent.participant.to_string())),
-        _ => bail!("{}: it names no participant's agent", files.certificate.display()),
+        _ => bail!(
+            "{}: the certificate does not name an agent of a participant; give the agent's own certificate",
+            files.certificate.display()
+        ),
     }
 }
 
@@ -111,7 +114,7 @@ fn configuration(
     writeln!(text, "router = {:?}\ndomain = {domain:?}\nchannel = \"{}\"", args.router, args.channel)?;
     writeln!(
         text,
-        "# The types of the columns: look at them. What a cell does otherwise is refused by its place."
+        "# The types of the columns: check them. A cell of another type is refused, with its line and character."
     )?;
     writeln!(text, "schema = \"{}.avsc\"", args.channel)?;
     writeln!(
@@ -144,7 +147,7 @@ fn tell(args: &InitArgs, proposal: &Proposal, files: &[(String, String)]) {
     platform::say!("{}: {read} row(s) read, {bad} not", args.from.display());
     platform::say!("  separated by {:?}, in {}", proposal.delimiter, proposal.encoding);
     let key: Vec<String> = proposal.key.iter().map(|name| format!("{name:?}")).collect();
-    platform::say!("  told apart by {}", key.join(" with "));
+    platform::say!("  the key is {}", key.join(" with "));
     for column in &proposal.columns {
         platform::say!("  {:?}: {}", column.name, in_words(&column.kind));
     }

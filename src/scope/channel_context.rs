@@ -71,7 +71,7 @@ impl ChannelContextArgs {
             (None, Some(router), Some(identity)) => {
                 anyhow::ensure!(
                     !channels.is_empty(),
-                    "name drafts: a router is asked by the channels that they are for"
+                    "name at least one draft: a router is only asked about the channels of the drafts"
                 );
                 let identity = Identity::load(&IdentityFiles::beside(identity))?;
                 let client = Client::new(router, &identity)?;

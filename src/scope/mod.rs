@@ -76,7 +76,7 @@ struct ShadowArgs {
     /// From where: earliest, a time with its offset as 2026-11-01T00:00:00+02:00, or latest for new events.
     #[arg(long, default_value = "earliest")]
     from: String,
-    /// How long it may take, at most a minute.
+    /// How many seconds it may take; more than 60 count as 60.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// The counts as one JSON object.
@@ -176,7 +176,7 @@ async fn run_diff(args: DiffArgs) -> anyhow::Result<bool> {
         platform::say!("{} agreement(s), {suspended} would be suspended", context.agreements.len());
         if let Some(why) = &refused {
             platform::say!(
-                "NOT TO BE REGISTERED, unless the router's compatibility is set to less than BACKWARD: {why}"
+                "NOT TO BE REGISTERED: a router refuses it at the compatibility level BACKWARD, its default: {why}"
             );
         }
     }
@@ -214,13 +214,15 @@ fn counted(counts: &ShadowCounts) -> String {
     let mut lines = vec![
         format!("{events} event(s), to {}", in_offsets(&counts.places)),
         format!(
-            "  gives {change} change(s), {enter} row(s) that enter, {leave} that leave; nothing of {nothing}"
+            "  gives {change} change(s), {enter} row(s) that enter, {leave} that leave; gives nothing for {nothing} event(s)"
         ),
         match counts.beside {
             Some(version) => {
-                format!("  beside version {version}, which stands: {gained} event(s) more, {lost} fewer")
+                format!(
+                    "  compared with version {version}, which is in force: {gained} event(s) more, {lost} fewer"
+                )
             }
-            None => "  no agreement of this number stands now: all that it gives is new".to_owned(),
+            None => "  no agreement with this number is in force: everything that it gives is new".to_owned(),
         },
     ];
     if *parked > 0 {
@@ -228,11 +230,14 @@ fn counted(counts: &ShadowCounts) -> String {
     }
     if !counts.pending.is_empty() {
         let pending: Vec<&str> = counts.pending.iter().map(String::as_str).collect();
-        lines.push(format!("  denied, as it names them not: {}", pending.join(", ")));
+        lines.push(format!(
+            "  fields that the agreement does not name, so they do not leave: {}",
+            pending.join(", ")
+        ));
     }
     lines.extend(counts.suspended.as_ref().map(|reason| format!("  SUSPENDED there: {reason}")));
     if !counts.is_whole && counts.suspended.is_none() {
-        lines.push("  the time was up before the end: give more --seconds, or a later --from".to_owned());
+        lines.push("  the end was not reached: give more --seconds (60 at most), or a later --from; a partition that cannot be read also causes this".to_owned());
     }
     lines.join("\n")
 }

@@ -28,8 +28,8 @@ fn what_there_is_not_is_never_well() {
     let by = ["--key", "k", "--territory", "t"];
     let demo = |file: &'static str| [&["demo", "--register", file][..], &by].concat();
     let situations: [(Vec<&str>, &str); 11] = [
-        (demo("header.csv"), "FAILED: over nothing, nothing is verified"),
-        (demo("ragged.csv"), "FAILED: over nothing, nothing is verified"),
+        (demo("header.csv"), "FAILED: no row could be read, so nothing was verified"),
+        (demo("ragged.csv"), "FAILED: no row could be read, so nothing was verified"),
         (demo("zero.csv"), "the file is empty"),
         (demo("blank.csv"), "blank.csv"),
         (vec!["demo", "header.csv"], "none of its 0 row(s) can be read"),
@@ -40,7 +40,10 @@ fn what_there_is_not_is_never_well() {
         (vec!["check", "empty"], "it declares nothing"),
         (vec!["check", "misplaced"], "not looked at: misplaced/agrements, misplaced/channels/c.JSN"),
         (vec!["scope", "lint", "--declared", "empty"], "there is no agreement to look at"),
-        (vec!["status", "--config", "consumer.toml"], "there is no [[agreement]] whose status could be told"),
+        (
+            vec!["status", "--config", "consumer.toml"],
+            "there is no [[agreement]], so there is no status to show",
+        ),
         (vec!["consumer", "run", "--config", "consumer.toml"], "there is no [[agreement]] to receive"),
     ];
     for (words, expected) in situations {

@@ -70,7 +70,7 @@ async fn the_audit_names_persons_reasons_and_digests_and_shows_what_is_asked_for
     assert_eq!(shown(&["--participant", "9009"]), 0);
     assert_eq!(shown(&["--by", "nobody"]), 0);
     let (_, none) = audit(&["--by", "nobody"]);
-    assert!(none.contains("no entry is as asked for"), "{none}");
+    assert!(none.contains("no entry fits these options"), "{none}");
     // As JSON: each line is one entry, and the last line says whether all chains are whole.
     let (_, text) = audit(&["--json", "--agreement", "A-1"]);
     let lines: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

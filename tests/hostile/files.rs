@@ -42,7 +42,7 @@ fn registers_and_replicas_lie_closed() {
     // Dropped files keep their own rights; their folder is closed.
     found.retain(|path| !path.contains("/drop/taken/"));
     assert!(found.is_empty(), "{found:#?}");
-    assert!(site.log("consumer").contains("they are closed now"), "{}", site.log("consumer"));
+    assert!(site.log("consumer").contains("dit has removed their rights"), "{}", site.log("consumer"));
 }
 
 #[test]

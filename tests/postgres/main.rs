@@ -198,7 +198,7 @@ async fn a_table_that_a_person_altered_or_made_is_refused_by_name() {
     let mut foreign = PostgresSink::new(place.clone(), "A-2".parse().unwrap(), "mine");
     foreign.ready().await.unwrap();
     let words = foreign.begin(&head).await.unwrap_err().to_string();
-    assert!(words.contains("table dit.mine exists and was not made by this agreement's agent"), "{words}");
+    assert!(words.contains("table dit.mine belongs to another agreement, or was not made by dit"), "{words}");
     let mut taken = PostgresSink::new(place.clone(), "A-3".parse().unwrap(), "register");
     assert!(taken.ready().await.unwrap_err().to_string().contains("dit.register exists"));
 }

@@ -180,7 +180,7 @@ async fn a_person_sees_what_is_parked_and_decides() {
     assert_eq!(dit(&["retry", "none"]).0, Some(1));
     assert_eq!(dit(&["retry"]).0, Some(2), "of which keys?");
     assert_eq!(dit(&["drop", "[\"a\",1]"]).0, Some(0));
-    assert!(dit(&["list"]).1.contains("; drop is asked for"));
+    assert!(dit(&["list"]).1.contains("; the agent has not done yet what was asked: drop"));
     let (_, said) = dit(&["list", "--agreement", "A-2"]);
     assert!(said.contains("A-2 has no replica in PostgreSQL"), "{said}");
     sink.apply(&batch(vec![], 6)).await.unwrap();

@@ -269,7 +269,7 @@ fn of_reading() -> Vec<Situation> {
         situation("another delimiter", &[("1.csv", "id;v\n1;a\n")], json!([])).refuses("separated by ';'"),
         situation("two marks of the byte order", &[("1.csv", "\u{feff}\u{feff}id,v\n1,a\n")], json!([]))
             .refuses("invisible"),
-        situation("a name twice", &[("1.csv", "id,v,v\n1,a,b\n")], json!([])).refuses("both stand for field"),
+        situation("a name twice", &[("1.csv", "id,v,v\n1,a,b\n")], json!([])).refuses("both match field"),
         situation("a header alone", &[("1.csv", "id,v\n1,a\n"), ("2.csv", "id,v\n")], json!([])),
         situation("nothing at all", &[("1.csv", "id,v\n1,a\n"), ("2.csv", "")], one())
             .refuses("the file is empty"),
@@ -435,7 +435,7 @@ fn of_attacks() -> Vec<Situation> {
             one(),
         )
         .format("operation_column = \"op\"")
-        .refuses("the first has not"),
+        .refuses("but the first row does not"),
         situation("a zero byte", &[("1.ndjson", "{\"id\":\"1\",\"v\":\"\\u0000\"}\n")], none())
             .parks(&[(1, "zero byte")]),
         situation("a number of very many digits", &[], none())

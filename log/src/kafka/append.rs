@@ -78,7 +78,7 @@ pub(super) async fn hand_over(
         match delivery.await {
             // For a repeat librdkafka knows that the broker took it, but not at which offset.
             Ok(Ok(delivered)) if delivered.offset < 0 => {
-                fault = fault.or(Some("it was taken, but its partition is not known".to_owned()));
+                fault = fault.or(Some("it was taken, but its offset is not known".to_owned()));
             }
             Ok(Ok(delivered)) => last = Some(offset(delivered.offset)),
             Ok(Err((error, _))) => fault = fault.or(Some(error.to_string())),

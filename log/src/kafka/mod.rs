@@ -316,7 +316,7 @@ fn offset(number: i64) -> Offset {
 fn late(partition: &TopicPartition) -> TopicError {
     let limit = REQUEST_LIMIT.as_secs();
     TopicError::Unavailable(format!(
-        "no broker gave {} of {} within {limit} s",
+        "no broker answered for partition {} of topic {} within {limit} s",
         partition.id, partition.topic
     ))
 }

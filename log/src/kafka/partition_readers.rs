@@ -204,7 +204,10 @@ impl Shared {
         while !self.is_closing.load(Ordering::Relaxed) {
             match client.poll(SERVE_EVERY) {
                 Some(Err(error)) => tracing::warn!(%error, "a Kafka client reports"),
-                Some(Ok(message)) => tracing::error!(topic = message.topic(), "a message outside its reader"),
+                Some(Ok(message)) => tracing::error!(
+                    topic = message.topic(),
+                    "a Kafka client received a message that no reader waits for"
+                ),
                 None => {}
             }
             let idle: Vec<Assigned> =

@@ -110,8 +110,9 @@ impl Cluster<'_> {
         found: Found,
         settings: &[Setting],
     ) -> Result<(), TopicError> {
-        let cannot =
-            |why: String| TopicError::Unavailable(format!("topic {name} cannot be looked at: {why}"));
+        let cannot = |why: String| {
+            TopicError::Unavailable(format!("the settings of topic {name} cannot be read: {why}"))
+        };
         let asked = self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()).await;
         let config = match asked.map_err(|e| cannot(e.to_string()))?.into_iter().next() {
             Some(Ok(config)) => config,

@@ -41,7 +41,7 @@ pub enum SegmentError {
         expected: u64,
     },
     /// An earlier sync failed: the store must be opened again before it writes.
-    #[error("{path}: an earlier write failed; the store must be opened again")]
+    #[error("{path}: an earlier write failed; restart this process")]
     Poisoned { path: PathBuf },
     /// The record is larger than a frame may be; nothing was appended.
     #[error("a record of {size} bytes is larger than a segment takes ({limit})")]

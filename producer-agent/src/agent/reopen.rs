@@ -251,7 +251,9 @@ impl Agent {
             .iter()
             .map(|(key, _, datum)| serde_json::json!({"key": key, "event": hex::encode(datum)}).to_string())
             .collect();
-        tracing::error!(count = events.len(), file = %name, "these events may have counted already, or be older than what counted: they are parked in this file; compare them with the register");
-        Ok(checked_file::replace(self.disk.as_ref(), &self.dir.join(name), lines.join("\n").as_bytes())?)
+        let file = self.dir.join(name);
+        checked_file::replace(self.disk.as_ref(), &file, lines.join("\n").as_bytes())?;
+        tracing::error!(count = events.len(), file = %file.display(), "these events may be in the log already, or be older than what is there: they are not sent, but parked in this file; compare the rows of its keys with the register");
+        Ok(())
     }
 }

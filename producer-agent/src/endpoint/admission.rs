@@ -51,7 +51,10 @@ impl Admission {
     /// Refuses a request by its headers.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         if headers.contains_key(header::ORIGIN) {
-            return Err((StatusCode::FORBIDDEN, "a page in a browser may not change the register"));
+            return Err((
+                StatusCode::FORBIDDEN,
+                "the request has an Origin header; pages in a browser may not change the register",
+            ));
         }
         let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(hosts) = &self.hosts {
@@ -70,9 +73,10 @@ impl Admission {
             text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         match is_same(given.trim().as_bytes(), token.as_bytes()) {
             true => Ok(()),
-            false => {
-                Err((StatusCode::UNAUTHORIZED, "give the word of the token file: Authorization: Bearer WORD"))
-            }
+            false => Err((
+                StatusCode::UNAUTHORIZED,
+                "the token is missing or wrong; send the word of the token file: Authorization: Bearer WORD",
+            )),
         }
     }
 }

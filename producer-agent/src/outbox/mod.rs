@@ -54,7 +54,7 @@ pub enum OutboxError {
     Entry { position: u64, error: DatumError },
     /// The source is refused before the disk is full.
     #[error(
-        "the outbox holds {held} bytes, its watermark is {watermark}; the router has not acknowledged for too long"
+        "the outbox is full: it holds {held} bytes, its limit is {watermark}; nothing more is taken until the router acknowledges entries"
     )]
     Full {
         /// Bytes held.

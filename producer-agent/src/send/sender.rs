@@ -43,7 +43,7 @@ pub enum SendError {
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// Images or outbox do not agree with the log.
-    #[error("{0}; the agent must reopen")]
+    #[error("{0}; the agent has to reopen the channel, which it does by itself")]
     Doubt(#[from] Doubt),
     /// No randomness for a container's marker.
     #[error(transparent)]

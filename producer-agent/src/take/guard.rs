@@ -32,7 +32,7 @@ impl Guard {
         let over = |count: u64, percent: u32| count * 100 > base * u64::from(percent);
         if over(counts.delete, self.max_delete_percent) {
             return Some(format!(
-                "it would delete {} of {base} rows, more than {} %",
+                "it would delete {} of {base} rows, more than {} % ([guard] max_delete_percent)",
                 counts.delete, self.max_delete_percent
             ));
         }
@@ -40,14 +40,14 @@ impl Guard {
         let parked_percent = self.max_parked_percent.unwrap_or(self.max_delete_percent);
         if counts.parked * 100 > register.max(read) * u64::from(parked_percent) {
             return Some(format!(
-                "{} of {} rows cannot be read, more than {parked_percent} %",
+                "{} of {} rows cannot be read or contradict another row, more than {parked_percent} % ([guard] max_parked_percent)",
                 counts.parked,
                 register.max(read)
             ));
         }
         if over(counts.update, self.max_change_percent) {
             return Some(format!(
-                "it would change {} of {base} rows, more than {} %",
+                "it would change {} of {base} rows, more than {} % ([guard] max_change_percent)",
                 counts.update, self.max_change_percent
             ));
         }

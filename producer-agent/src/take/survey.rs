@@ -38,7 +38,7 @@ fn repeat(location: Location, other: Location, key: &Key) -> Parked {
     Parked {
         location,
         column: None,
-        reason: format!("its key stands at line {} too, with another row: {key}", other.line),
+        reason: format!("line {} has the same key, but another row: {key}", other.line),
     }
 }
 

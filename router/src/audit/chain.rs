@@ -145,7 +145,7 @@ pub struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// It is no entry, or of a newer format.
-    #[error("it is no audit entry of a format up to {FORMAT}: {0}")]
+    #[error("it cannot be read as an audit entry of format {FORMAT} or earlier: {0}")]
     Unreadable(String),
     /// It belongs to another router's chain.
     #[error("it is an entry of {0}")]
@@ -154,7 +154,9 @@ pub enum Broken {
     #[error("entry {0} is there already")]
     Repeat(u64),
     /// It does not follow: an entry was changed, left out or put in before it.
-    #[error("entry {found} does not continue the chain, which stands at {next}")]
+    #[error(
+        "entry {found} does not follow the entry before it: the next number is {next}, and it must hold the hash of that entry. An entry was changed, left out or inserted"
+    )]
     Gap {
         found: u64,
         /// The number that would follow.

@@ -100,7 +100,9 @@ impl Audit {
     pub async fn note(&self, event: Event) {
         let request = Request { event, written: None };
         if self.queue.send(request).await.is_err() {
-            tracing::error!("an audit entry came after the audit had stopped");
+            tracing::error!(
+                "an event is missing in the audit: the router is stopping and writes no more entries"
+            );
         }
     }
 }

@@ -32,7 +32,7 @@ const START_WAIT: Duration = Duration::from_secs(5);
 
 /// A channel that control declares, but that this router cannot serve now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("channel {channel} is not at work here: {why}")]
+#[error("this router does not serve channel {channel} now: {why}")]
 pub struct NotAtWork {
     channel: ChannelName,
     why: String,

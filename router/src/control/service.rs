@@ -178,7 +178,7 @@ impl Control {
         loop {
             let Ok(outcome) = tokio::time::timeout(OUTCOME_LIMIT, outcomes.recv()).await else {
                 let text =
-                    "the change was appended, but not read back; look whether it is in force".to_owned();
+                    "the change was written, but this router did not read it back in time; check whether it is in force, and repeat it if not".to_owned();
                 return Err(AppendError::Unknown(text).into());
             };
             match outcome {
@@ -190,7 +190,7 @@ impl Control {
                 }
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let text = "too many changes at once; look whether this one is in force".to_owned();
+                    let text = "too many changes came at once to confirm this one; check whether it is in force, and repeat it if not".to_owned();
                     return Err(AppendError::Unknown(text).into());
                 }
                 Err(broadcast::error::RecvError::Closed) => return Err(ControlError::Stopped),
@@ -238,7 +238,7 @@ async fn fold_until_newer(
             }
             let outcome = fold_one(&mut view, stored.record.value.as_deref(), stored.logged_at);
             if let Err(refusal) = &outcome {
-                tracing::warn!(offset = %stored.offset, %refusal, "a control change does not count");
+                tracing::warn!(offset = %stored.offset, %refusal, "a control change was refused and has no effect");
             }
             found.push((stored.offset, outcome));
         }

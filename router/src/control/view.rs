@@ -90,7 +90,9 @@ pub struct Subject {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another change came first.
-    #[error("{entity} is at revision {current}, the change replaces {replaces}; look again and repeat it")]
+    #[error(
+        "{entity} is at revision {current} now, but the change was made for revision {replaces}; read it again, then repeat the change"
+    )]
     Conflict {
         entity: String,
         current: Revision,
@@ -223,7 +225,7 @@ impl ControlView {
             }
         };
         if agreement.version != expected {
-            return rule(format!("the next version is {expected}, not {}", agreement.version));
+            return rule(format!("its version must be {expected}, not {}", agreement.version));
         }
         let agreement = agreement.clone();
         let reason = String::new();
@@ -274,7 +276,7 @@ impl ControlView {
             && self.schemas.get(&id).is_some_and(|registered| registered.schema != schema)
         {
             return Err(Refusal::Rule(format!(
-                "schema id {id} is another schema's; the registry is not the one that this network began with"
+                "schema id {id} belongs to another schema of this network; the registry is not the one that this network began with: name that one in [registry]"
             )));
         }
         let id = given.or(known).unwrap_or_else(|| {

@@ -109,10 +109,10 @@ impl Applied {
             tracing::info!(changes = self.changes, "applied the declarative files");
         }
         for Skipped { what, problem } in &self.skipped {
-            tracing::error!(%what, %problem, "a declaration is passed over; the others stand");
+            tracing::error!(%what, %problem, "a declaration is passed over because it is wrong; the others were applied. Correct it, then restart the router");
         }
         for what in &self.drifted {
-            tracing::warn!(%what, "it is in force and not declared any more: a file that is removed ends nothing; revoke it, or declare it");
+            tracing::warn!(%what, "the network has this, but no readable file of the folder declares it: a missing file ends nothing. Restore or correct its file; revoke it only if it is an agreement that shall end");
         }
     }
 

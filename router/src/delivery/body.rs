@@ -142,7 +142,7 @@ impl GatedBody {
         self.state = State::Flowing(LastWrite::Unseen);
         self.delivered = frame.places;
         self.meter.handed_over(frame.bytes.len());
-        frame.followed.into_iter().for_each(|step| drop(step.with("dit.outcome", "handed_over")));
+        frame.followed.into_iter().for_each(|stage| drop(stage.with("dit.outcome", "handed_over")));
         tracing::trace!(target: "dit::handed", agreement = %self.gate.number(), rows = frame.rows);
         data(Some(frame.bytes))
     }
@@ -174,7 +174,7 @@ impl Body for GatedBody {
             (Verdict::Open, Poll::Ready(Some(Outbound::Frame(frame)))) => self.hand_over(frame),
             (Verdict::Held, Poll::Ready(Some(Outbound::Frame(frame)))) => self.hold(frame, written, context),
             (_, Poll::Ready(None)) => {
-                let detail = "the stream's pump ended".to_owned();
+                let detail = "the router ended the stream because of an error of its own; receive again from your cursor".to_owned();
                 self.close(Closed { reason: CloseReason::Internal, detail })
             }
             (_, Poll::Pending) => {

@@ -35,13 +35,13 @@ pub enum ShadowError {
     /// The proposed agreement, or the one in force, does not compile on its own schema.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    #[error("channel {0} is not at work here")]
+    #[error("there is no channel {0}, or this router does not serve it now")]
     NoChannel(ChannelName),
     /// The log cannot be judged from there.
     #[error(transparent)]
     Start(#[from] StartPositionError),
     /// Counts of a state would reveal who is in it.
-    #[error("from is earliest, latest or a time")]
+    #[error("from must be earliest, latest or a time; a shadow does not begin at the state or at a cursor")]
     NotTheLog,
     /// Nothing is judged without an entry in the audit.
     #[error(transparent)]

@@ -57,8 +57,8 @@ pub enum StartPositionError {
     },
     /// A cursor of an earlier log, while the new one does not hold the whole register yet.
     #[error(
-        "the cursor is of another log ({found}, this is {expected}), and in this one the provider has not said yet that its \
-         register is there whole: keep what you have until it has"
+        "the cursor is of another log ({found}, this is {expected}), and this log does not hold the whole register of the provider yet: \
+         keep the rows that you have, and ask again later"
     )]
     Incomplete {
         /// The cursor's.

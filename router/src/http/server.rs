@@ -118,7 +118,8 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
         // The room is taken until the request is done: its bytes are in memory until then.
         Ok((_room, Ok(bytes))) => next.run(Request::from_parts(head, bytes.into())).await,
         Ok((_, Err(error))) if is_too_long(&error) => {
-            let detail = format!("the body has more than {MAX_BATCH_BYTES} bytes");
+            let detail =
+                format!("the body has more than {MAX_BATCH_BYTES} bytes; send it in several requests");
             Refused::new(ErrorCode::BatchTooLarge, detail).into_response()
         }
         Ok((_, Err(error))) => {

@@ -36,6 +36,6 @@ pub enum PublishError {
     #[error("{0}")]
     Lost(Arc<ReaderError>),
     /// The partition's reader does not advance.
-    #[error("the append was not read back: {0}")]
+    #[error("this router has not read the partition up to its end: {0}")]
     NotReadBack(String),
 }

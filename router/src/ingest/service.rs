@@ -204,7 +204,7 @@ impl Publisher {
                 let tail = feed.tail();
                 let next = tail.next;
                 let waited = READ_BACK.as_secs();
-                let stands = || format!("the reader stands at {next} of {end} for {waited} s");
+                let stands = || format!("its reader is at offset {next} of {end} after {waited} s");
                 Err(late(&tail.fault.as_ref().map_or_else(stands, ToString::to_string)))
             }
         }

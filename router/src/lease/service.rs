@@ -32,7 +32,7 @@ const BEAT_LIMIT: Duration = Duration::from_secs(20);
 /// A revocation is in force here, but perhaps not at every other router.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the change is in force here, but the other routers could not be told within {} s; ask again",
+    "the change is in force at this router, but could not be confirmed for the other routers within {} s; send the same request again",
     BEAT_LIMIT.as_secs()
 )]
 pub struct NotSettled;

@@ -333,7 +333,7 @@ impl Materialiser {
     async fn order_resync(&mut self, offset: Offset) {
         let source = self.feed.source();
         self.feed.observer().meter().differs();
-        tracing::error!(topic = %source.topic, partition = %source.partition, %offset, "an event's before image is not the state's");
+        tracing::error!(topic = %source.topic, partition = %source.partition, %offset, "the before image of an event differs from the state; every replica of the channel is received anew");
         if self.last_resync.is_some_and(|last| last.elapsed() < RESYNC_PAUSE) {
             return;
         }
@@ -341,7 +341,9 @@ impl Materialiser {
         let record = marks::record(Kind::Resync, &Resync { reason }.encode());
         match source.log.append(&source.topic, source.partition, vec![record]).await {
             Ok(_) => self.last_resync = Some(tokio::time::Instant::now()),
-            Err(error) => tracing::error!(%error, "a resync record could not be appended"),
+            Err(error) => {
+                tracing::error!(topic = %source.topic, partition = %source.partition, %error, "a resync record could not be appended; it is tried again at the next such event")
+            }
         }
     }
 
@@ -367,7 +369,9 @@ impl Materialiser {
                 self.last_look = tokio::time::Instant::now();
                 self.last_checkpoint = self.last_look;
             }
-            Err(error) => tracing::warn!(%error, "a checkpoint could not be appended"),
+            Err(error) => {
+                tracing::warn!(topic = %source.topic, partition = %source.partition, %error, "a checkpoint could not be appended; it is tried again")
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ pub enum Level {
 
 /// Why a schema cannot follow another.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("under {level:?}, version {version} stands against it: {reason}")]
+#[error("at the level {level:?} it does not fit version {version}: {reason}")]
 pub struct Incompatible {
     level: Level,
     version: usize,

@@ -105,7 +105,7 @@ impl FileSink {
         match Self::open(Arc::clone(&disk), dir, stem) {
             Err(error) if error.is_damage() => {
                 let aside = format!("segments.damaged-{}", platform::clock::now().get());
-                tracing::error!(%error, dir = %dir.display(), %aside, "set aside and received anew");
+                tracing::error!(%error, dir = %dir.display(), %aside, "the segments of the replica are damaged; the agent does the repair: they are set aside and received anew");
                 let from = dir.join("segments");
                 disk.rename(&from, &dir.join(&aside))
                     .map_err(|error| FileSinkError::Io { path: from.display().to_string(), error })?;
@@ -195,7 +195,7 @@ impl FileSink {
             let is_whole =
                 self.disk.exists(&path) && hash_of(self.disk.as_ref(), &path).map_err(io)? == *hash;
             if !is_whole {
-                tracing::error!(file = %path.display(), "was altered or is gone; it is written again");
+                tracing::error!(file = %path.display(), "a file of the replica was altered or removed by another program; the agent writes it again");
                 self.changed = true;
             }
         }

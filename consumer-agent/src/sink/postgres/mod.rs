@@ -58,11 +58,11 @@ pub enum PostgresError {
         seconds: u64,
     },
     #[error(
-        "there is no schema {schema} that the role may write; as its owner: CREATE SCHEMA {schema} AUTHORIZATION <role>"
+        "schema {schema} does not exist, or the role may not create tables in it; as the database's owner: CREATE SCHEMA {schema} AUTHORIZATION <role>, or GRANT USAGE, CREATE ON SCHEMA … TO <role>"
     )]
     NoSchema { schema: String },
     #[error(
-        "table {table} exists and was not made by this agreement's agent; rename it, or give another table"
+        "table {table} belongs to another agreement, or was not made by dit; give another table, and rename this one only if no other agreement uses it"
     )]
     Foreign { table: String },
     /// A person has altered the table.
@@ -247,7 +247,7 @@ impl Sink for PostgresSink {
         }
         for column in &wanted {
             if let Some(field) = &column.stands_for {
-                tracing::info!(table = %self.table.words(), "field {field:?} stands as column {:?}: PostgreSQL cannot name it so", column.name);
+                tracing::info!(table = %self.table.words(), "field {field:?} is in column {:?}: PostgreSQL does not allow the name of the field for a column", column.name);
             }
         }
         let columns = wanted.clone();

@@ -14,7 +14,8 @@ use super::columns::{Column, GENERATION, KEY, aside, is_field, quoted};
 use super::parked::Parking;
 
 /// The comment on a column that the agreement no longer gives and that cannot be dropped.
-const EMPTIED: &str = "Not given any more: empty, and gone at the next snapshot once nothing stands on it";
+const EMPTIED: &str =
+    "Not received any more: the column is empty, and the next snapshot drops it once no view uses it";
 
 /// The format version of the line.
 const FORMAT: i32 = 1;

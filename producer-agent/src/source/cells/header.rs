@@ -19,7 +19,7 @@ pub enum HeaderError {
         hint: String,
     },
     /// Two columns for one field.
-    #[error("columns {first:?} and {second:?} both stand for field {field:?}")]
+    #[error("columns {first:?} and {second:?} both match field {field:?}; rename or remove one of them")]
     Twice { field: String, first: String, second: String },
     /// A field's type cannot be read from text.
     #[error("field {0:?} has a type that cannot be read from a cell; use a simple type or a nullable one")]

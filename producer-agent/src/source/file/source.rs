@@ -131,8 +131,9 @@ impl FileRows<'_> {
             && let Some(name) = self.reader.unknown(cells)
         {
             if Some(name) == self.source.format.operation_column.as_deref() {
-                let reason =
-                    format!("it has {name:?}, the first has not: which rows are changes is not sure");
+                let reason = format!(
+                    "this row has {name:?}, but the first row does not: the file must hold either changes or a whole register"
+                );
                 return set_aside(row.location, None, reason, Extent::File);
             }
             if self.unknown.len() < NAMED {

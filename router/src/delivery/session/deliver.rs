@@ -120,9 +120,9 @@ impl Session {
     pub(super) fn park_event(&self, partition: Partition, event: &LocatedChange, why: &Parked) {
         match self.follow(partition, event) {
             None => self.park(partition, event.offset, why),
-            Some(step) => {
-                step.failed("parked");
-                step.in_scope(|| self.park(partition, event.offset, why));
+            Some(stage) => {
+                stage.failed("parked");
+                stage.in_scope(|| self.park(partition, event.offset, why));
             }
         }
     }
@@ -130,7 +130,9 @@ impl Session {
     /// An event that cannot be judged or written neither blocks its channel nor leaks.
     pub(super) fn park(&self, partition: Partition, offset: Offset, why: &Parked) {
         self.meter.parked(why.as_str());
-        tracing::error!(%partition, %offset, reason = %why, "parked an event that cannot be delivered");
+        let channel = self.grant.channel();
+        let agreement = self.gate.number();
+        tracing::error!(%channel, %agreement, %partition, %offset, reason = %why, "parked an event that cannot be delivered");
     }
 
     /// A delivered event moves the place, even before the end of its chunk.
@@ -142,9 +144,9 @@ impl Session {
 
     /// The delivery's span, if the event is traced.
     pub(super) fn follow(&self, partition: Partition, event: &LocatedChange) -> Option<StageSpan> {
-        let step =
+        let stage =
             StageSpan::on(Stage::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;
-        let step = step.with("dit.agreement", self.gate.number().to_string());
-        Some(step.with("messaging.kafka.offset", i64::try_from(event.offset.get()).unwrap_or(i64::MAX)))
+        let stage = stage.with("dit.agreement", self.gate.number().to_string());
+        Some(stage.with("messaging.kafka.offset", i64::try_from(event.offset.get()).unwrap_or(i64::MAX)))
     }
 }

@@ -23,7 +23,7 @@ pub enum AcceptError {
     },
     /// Something was taken since it was held.
     #[error(
-        "{file} is a whole register, and {since} was taken since it was held: it would turn the register back. Drop it anew if that is meant"
+        "{file} is a whole register, and {since} was taken after it was held: taking it now would undo newer changes. Drop it again if you want that"
     )]
     Older {
         file: String,

@@ -278,7 +278,7 @@ impl DropFolder {
     /// Why a register that was in `held/` is outdated: what was taken after it came there.
     pub fn is_outdated(&self, taking: &Taking) -> Option<String> {
         let since = accept::taken_since(&self.dir, &taking.name())?;
-        Some(format!("{since} was taken since it was held: the register would be turned back"))
+        Some(format!("{since} was taken after this file was held: taking it now would undo newer changes"))
     }
 
     /// Whether a digest must show that a file is whole. A person's acceptance replaces the mark.
@@ -301,7 +301,7 @@ impl DropFolder {
         if !is_changes {
             return match names::order(&name, &last.full) {
                 Order::Older if name != last.full => Follows::Older(format!(
-                    "{} was taken already: the register would be turned back",
+                    "{} was taken already, and its name is newer: taking this file would undo newer changes",
                     last.full
                 )),
                 _ => Follows::Next,

@@ -62,7 +62,7 @@ fn an_older_register_is_held() {
     assert_eq!(follow("r-2026-11-27.csv"), Follows::Next);
     assert_eq!(follow("r-2026-11-27.csv"), Follows::Next, "the same name again");
     assert_eq!(follow("r-2026-11-30.csv"), Follows::Next);
-    assert!(matches!(follow("r-2026-11-28.csv"), Follows::Older(why) if why.contains("turned back")));
+    assert!(matches!(follow("r-2026-11-28.csv"), Follows::Older(why) if why.contains("undo newer changes")));
     assert_eq!(follow("other.csv"), Follows::Next);
 }
 
