@@ -3,14 +3,15 @@
 # the noise of their rounds. Ends with 1 where one is worse.
 # Usage: compare.sh COMMIT|DIRECTORY [SCENARIO] [TIMES]    (a directory is a work tree of this repository)
 set -euo pipefail
-cd "$(dirname "$0")/.."
 other="${1:?name the commit, or the work tree, to compare with}"
+[ -d "$other" ] && other="$(realpath "$other")"
+cd "$(dirname "$0")/.."
 scenario="${2:-pipe}"
 times="${3:-2}"
 work="$PWD/target/compare/load"
 mkdir -p "$work"
 if [ -d "$other" ]; then
-    tree="$(realpath "$other")"
+    tree="$other"
     target="$tree/target"
 else
     tree="$work/tree"
@@ -20,7 +21,7 @@ else
     git worktree add --quiet --detach "$tree" "$other"
     trap 'git worktree remove --force "$tree"' EXIT
 fi
-cargo build --quiet --release --locked -p loadtest --bin dit-loadtest
+CARGO_TARGET_DIR="$PWD/target" cargo build --quiet --release --locked -p loadtest --bin dit-loadtest
 (cd "$tree" && CARGO_TARGET_DIR="$target" cargo build --quiet --release --locked -p loadtest --bin dit-loadtest)
 
 rm -rf "$work/before" "$work/after"
@@ -33,7 +34,13 @@ measure() { # side, its tree, its program, number
     rm -rf "$out"
 }
 for number in $(seq "$times"); do
-    measure before "$tree" "$target/release/dit-loadtest" "$number"
-    measure after "$PWD" "$PWD/target/release/dit-loadtest" "$number"
+    # Who goes first changes every time.
+    if [ $((number % 2)) = 1 ]; then
+        measure before "$tree" "$target/release/dit-loadtest" "$number"
+        measure after "$PWD" "$PWD/target/release/dit-loadtest" "$number"
+    else
+        measure after "$PWD" "$PWD/target/release/dit-loadtest" "$number"
+        measure before "$tree" "$target/release/dit-loadtest" "$number"
+    fi
 done
 target/release/dit-loadtest compare "$work/before" "$work/after"

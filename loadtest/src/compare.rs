@@ -11,10 +11,12 @@ use anyhow::{Context, bail};
 use crate::outcome::{Outcome, Round, median};
 use crate::scenario::Scenario;
 
-/// A difference counts if chance makes it less often than this.
-const CHANCE: f64 = 0.05;
+/// A difference is real if chance makes it less often than this: 5 % for the five figures together (Bonferroni).
+const CHANCE: f64 = 0.05 / 5.0;
 /// With fewer rounds on a side, chance makes even a clear difference more often.
-const FEWEST_ROUNDS: usize = 4;
+const FEWEST_ROUNDS: usize = 5;
+/// A smaller difference of the medians matters to nobody, however clear it is.
+const SMALLEST: f64 = 0.01;
 
 /// One figure of a round.
 struct Figure {
@@ -37,7 +39,6 @@ enum Change {
     Better,
     Worse,
     WithinNoise,
-    TooFewRounds,
 }
 
 impl Change {
@@ -46,7 +47,6 @@ impl Change {
             Self::Better => "better",
             Self::Worse => "worse",
             Self::WithinNoise => "within the noise of the rounds",
-            Self::TooFewRounds => "not known: each side needs at least 4 rounds",
         }
     }
 }
@@ -59,6 +59,11 @@ pub(crate) fn run(before: &Path, after: &Path) -> anyhow::Result<bool> {
         bail!("{} and {} are different loads: measure one scenario with both", scenario.name, other.name);
     }
     platform::say!("{}: {} rounds before, {} after", scenario.name, before.len(), after.len());
+    if before.len().min(after.len()) < FEWEST_ROUNDS {
+        bail!(
+            "with fewer than {FEWEST_ROUNDS} rounds on each side nothing can be told from noise: measure again, and more"
+        );
+    }
     let mut is_worse = false;
     for figure in FIGURES {
         let values = |rounds: &[Round]| rounds.iter().filter_map(figure.of).collect::<Vec<_>>();
@@ -74,7 +79,13 @@ pub(crate) fn run(before: &Path, after: &Path) -> anyhow::Result<bool> {
 
 /// Whether both have one load, whatever their rounds and brokers.
 fn is_same_load(one: &Scenario, other: &Scenario) -> bool {
-    let load = |scenario: &Scenario| Scenario { rounds: 0, brokers: None, ..scenario.clone() };
+    let load = |scenario: &Scenario| Scenario {
+        name: String::new(),
+        about: String::new(),
+        rounds: 0,
+        brokers: None,
+        ..scenario.clone()
+    };
     load(one) == load(other)
 }
 
@@ -114,8 +125,11 @@ fn reports(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn change(before: &[f64], after: &[f64], more_is_better: bool) -> Change {
-    if before.len().min(after.len()) < FEWEST_ROUNDS {
-        return Change::TooFewRounds;
+    let (Some(then), Some(now)) = (median(before.to_vec()), median(after.to_vec())) else {
+        return Change::WithinNoise;
+    };
+    if (now - then).abs() < SMALLEST * then.abs() {
+        return Change::WithinNoise;
     }
     // Pairs in which the value after is the greater one; equal values count half.
     let pairs = before.iter().flat_map(|then| after.iter().map(move |now| now.total_cmp(then)));
@@ -186,7 +200,13 @@ mod tests {
         assert_eq!(change(&then, &faster, false), Change::Worse, "of CPU less is better");
         assert_eq!(change(&then, &[0.09, 0.13, 0.10, 0.12, 0.11], true), Change::WithinNoise);
         assert_eq!(change(&then, &then, true), Change::WithinNoise);
-        assert_eq!(change(&then[..3], &faster, true), Change::TooFewRounds);
+        let slightly = then.map(|rate| rate * 1.005);
+        assert_eq!(
+            change(&[0.1; 9], &[0.1005; 9], true),
+            Change::WithinNoise,
+            "clear, and too small to matter"
+        );
+        assert_eq!(change(&then, &slightly, true), Change::WithinNoise);
     }
 
     fn report(dir: &Path, name: &str, load: &str, rates: &[u64]) {
@@ -217,11 +237,14 @@ mod tests {
         let file = "kind = \"file\"\nevents = 10";
         let before = side("before");
         report(&before, "1.json", file, &[500, 510]);
-        report(&before, "2.json", file, &[505, 515]);
+        report(&before, "2.json", file, &[505, 515, 508]);
         let after = side("after");
-        report(&after, "1.json", file, &[400, 410, 405, 395]);
+        report(&after, "1.json", file, &[400, 410, 405, 395, 402]);
         assert!(!run(&before, &after).unwrap(), "a slower one is told by the exit code");
         assert!(run(&after, &before).unwrap());
+        let few = side("few");
+        report(&few, "1.json", file, &[400, 410]);
+        assert!(run(&before, &few).unwrap_err().to_string().contains("fewer than 5 rounds"));
         let other = side("other");
         report(&other, "1.json", "kind = \"file\"\nevents = 11", &[1]);
         assert!(run(&before, &other).unwrap_err().to_string().contains("different loads"));

@@ -162,6 +162,9 @@ impl Identity {
                 let IdentityFiles { certificate, key, .. } = files.clone();
                 return Err(IdentityError::OtherKey { certificate, key });
             }
+            Err(error @ rustls::Error::InvalidCertificate(_)) => {
+                return Err(named(&files.certificate)(format!("cannot be used for TLS: {error}")));
+            }
             Err(error) => return Err(named(&files.key)(format!("cannot be used for TLS: {error}"))),
         }
         identity.roots().map_err(named(&files.authorities))?;

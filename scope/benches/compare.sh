@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # The scope engine's benchmarks compared with those of another commit, in one run. First the instructions that one event
-# takes, which no noise of the machine changes; then times, alternately, with the ratio of each pair of rounds.
+# takes, which the noise of the machine hardly changes; then times, alternately, with the ratio of each pair of rounds.
 # It compares, and gives no verdict.
 # Usage: compare.sh COMMIT|DIRECTORY [ROUNDS]    (a directory is a work tree of this repository; no rounds: 0)
 set -euo pipefail
-cd "$(dirname "$0")/../.."
 other="${1:?name the commit, or the work tree, to compare with}"
+[ -d "$other" ] && other="$(realpath "$other")"
+cd "$(dirname "$0")/../.."
 rounds="${2:-7}"
 work="$PWD/target/compare"
 mkdir -p "$work"
 if [ -d "$other" ]; then
-    tree="$(realpath "$other")"
+    tree="$other"
 else
     tree="$work/tree"
     git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"
@@ -20,7 +21,7 @@ else
 fi
 
 build() { # directory, target directory: prints the benchmarks' executables
-    (cd "$1" && CARGO_TARGET_DIR="$2" cargo bench --locked -p scope --no-run 2>&1) |
+    (cd "$1" && CARGO_TARGET_DIR="$2" cargo bench --locked -p scope --no-run 2>&1) | tee /dev/stderr |
         sed -nE 's|.*Executable benches/[a-z]+\.rs \((.*)\)|\1|p' | while read -r built; do
             case "$built" in /*) echo "$built" ;; *) echo "$1/$built" ;; esac
         done
@@ -82,6 +83,8 @@ for round in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     for found in sorted((round / "ours").glob("**/new/estimates.json")):
         name = found.parent.parent.relative_to(round / "ours")
         sides = [found, round / "theirs" / name / "new" / "estimates.json"]
+        if not sides[1].exists():
+            continue  # the other side has no such benchmark
         pairs[str(name)].append([json.loads(side.read_text())["median"]["point_estimate"] for side in sides])
 if not pairs:
     sys.exit("no benchmark was measured")

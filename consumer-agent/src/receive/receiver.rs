@@ -239,6 +239,10 @@ impl Stream {
             let delivery = self.codec.decode(&mut datums)?;
             match &delivery {
                 Delivery::Digests { announced, .. } => {
+                    // Before anything of the block is applied.
+                    if !matches!(reconciler.open(), Some(ReconcileQuery::Digests { .. })) {
+                        return Err(Unasked.into());
+                    }
                     reconciler.moved(datums.at() - at);
                     digests = Some(announced.clone());
                 }

@@ -150,7 +150,7 @@ impl KafkaLog {
         loop {
             match self.read_once(partition, from, max_bytes).await? {
                 Ok(batch) => return Ok(batch),
-                Err(error) if is_settling(&error) && tokio::time::Instant::now() < until => {
+                Err(error) if may_be_new(&error, from) && tokio::time::Instant::now() < until => {
                     tokio::time::sleep(retry.next_wait()).await;
                 }
                 Err(error) => return Err(topic_error(partition, &error).into()),
@@ -207,7 +207,7 @@ impl KafkaLog {
             Ok(Collected::Records(batch)) => Ok(batch),
             Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
             // The partition may be new, or removed. Its bounds tell which.
-            Err(error) if is_settling(&error) => {
+            Err(error) if may_be_new(&error, from) => {
                 self.bounds_of(partition).await?;
                 Ok(Batch { records: Vec::new(), next: from })
             }
@@ -306,6 +306,12 @@ fn is_settling(error: &KafkaError) -> bool {
                 | UnknownTopicOrPartition
         )
     )
+}
+
+/// Whether a reader's error may only mean that a broker does not know a new topic yet. A reader that is past the first
+/// record has seen the topic: then the error says that it was deleted, and must reach the caller.
+fn may_be_new(error: &KafkaError, from: Offset) -> bool {
+    from == Offset::new(0) && is_settling(error)
 }
 
 /// Offsets in Kafka's answers are never negative.

@@ -124,7 +124,7 @@ async fn within_share(State(part): State<Arc<Part>>, request: Request, next: Nex
         }
         Ok((_, Err(error))) => {
             let detail = format!("the body broke off ({error}); send it again");
-            Refused::new(ErrorCode::RequestMalformed, detail).into_response()
+            Refused::new(ErrorCode::RequestSlow, detail).into_response()
         }
         Err(_) => Refused::new(ErrorCode::RequestSlow, "the body took too long to come; send it again")
             .into_response(),
