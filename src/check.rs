@@ -295,8 +295,8 @@ mod tests {
             ("removed", "not declared"),
             ("newer", "takes it at its next start"),
             ("older", "the file is old"),
-            ("other", "raise it"),
-            ("fresh", "not known there"),
+            ("other", "raise the version in the file"),
+            ("fresh", "the router does not know it"),
             ("ended", "revoked at the router: the file has no effect"),
             ("raised", "revoked at the router: the file has no effect"),
         ] {

@@ -130,6 +130,6 @@ mod tests {
         unpack(&file, Some(&password)).unwrap();
         std::fs::write(dir.path().join("agent-key.pem"), "another").unwrap();
         let refused = unpack(&file, Some(&password)).unwrap_err().to_string();
-        assert!(refused.contains("there is another"), "{refused}");
+        assert!(refused.contains("already there with other contents"), "{refused}");
     }
 }

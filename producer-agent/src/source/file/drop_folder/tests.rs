@@ -210,7 +210,7 @@ fn only_the_last_register_is_compared_with_again_and_an_older_one_is_not_accepte
     folder.settle(taking, Fate::Taken, &report(true)).unwrap();
     assert_eq!(folder.last_full(), Some(dir.path().join("taken/c.csv")));
     let refused = DropFolder::accept(dir.path(), "old.csv").unwrap_err().to_string();
-    assert!(refused.contains("c.csv was taken since"), "{refused}");
+    assert!(refused.contains("c.csv was taken after it was held"), "{refused}");
     put("c.csv");
     assert_eq!(folder.last_full(), None, "a newer one of its name waits");
     std::fs::remove_file(dir.path().join("c.csv")).unwrap();
@@ -255,7 +255,7 @@ fn single_changes_say_more_than_what_was_dropped_before_them() {
     tick();
     singles.about_to_take().unwrap();
     let refused = DropFolder::accept(dir.path(), "held.csv").unwrap_err().to_string();
-    assert!(refused.contains("a single change was taken since"), "{refused}");
+    assert!(refused.contains("a single change was taken after it was held"), "{refused}");
 }
 
 #[test]
