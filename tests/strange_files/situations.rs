@@ -205,7 +205,7 @@ fn as_reported_too() -> Vec<Situation> {
             &[("1.csv", "id,v\n1,a\n2,b\n1,a\n3,c\n3,d\n")],
             two(),
         )
-        .parks(&[(5, "line 6 too"), (6, "line 5 too")]),
+        .parks(&[(5, "line 6 has the same key"), (6, "line 5 has the same key")]),
         situation(
             "a time finer than its type",
             &[("1.csv", "id,v\n1,1970-01-01T00:00:00.1230Z\n2,1969-12-31T23:59:59.9999Z\n")],
