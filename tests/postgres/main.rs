@@ -200,7 +200,9 @@ async fn a_table_that_a_person_altered_or_made_is_refused_by_name() {
     let words = foreign.begin(&head).await.unwrap_err().to_string();
     assert!(words.contains("table dit.mine belongs to another agreement, or was not made by dit"), "{words}");
     let mut taken = PostgresSink::new(place.clone(), "A-3".parse().unwrap(), "register");
-    assert!(taken.ready().await.unwrap_err().to_string().contains("dit.register exists"));
+    assert!(
+        taken.ready().await.unwrap_err().to_string().contains("dit.register belongs to another agreement")
+    );
 }
 
 #[tokio::test]
@@ -210,7 +212,7 @@ async fn the_role_writes_its_own_schema_and_nothing_beyond() {
     let words = sink(&public).ready().await.unwrap_err().to_string();
     assert!(words.contains("CREATE SCHEMA public AUTHORIZATION"), "{words}");
     let missing = PostgresTarget { schema: "nowhere".to_owned(), ..place };
-    assert!(sink(&missing).ready().await.unwrap_err().to_string().contains("no schema nowhere"));
+    assert!(sink(&missing).ready().await.unwrap_err().to_string().contains("schema nowhere does not exist"));
 }
 
 #[tokio::test]
