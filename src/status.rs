@@ -10,7 +10,7 @@ use consumer_agent::status::status_path;
 use platform::client::{Client, send_json};
 use platform::clock;
 use platform::identity::Identity;
-use schemas::agreement::Status as AgreementState;
+use schemas::agreement;
 use schemas::ids::AgreementNumber;
 use schemas::publish::{AgreementStatus, Me};
 use schemas::time::Millis;
@@ -88,10 +88,10 @@ fn agreement_line(known: &[AgreementStatus], number: &AgreementNumber, now: Mill
         None => "it has no last day".to_owned(),
     };
     match found.status {
-        AgreementState::Active if !agreement.is_valid_at(now) => {
+        agreement::Status::Active if !agreement.is_valid_at(now) => {
             (format!("the agreement is outside its dates; {end}"), false)
         }
-        AgreementState::Active => {
+        agreement::Status::Active => {
             (format!("the agreement is active, version {}; {end}", agreement.version), true)
         }
         other => (format!("the agreement is {other}: {}", platform::shown::value(&found.reason)), false),

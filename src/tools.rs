@@ -39,9 +39,9 @@ pub fn pki(args: &PkiArgs) -> anyhow::Result<()> {
     let issue = |stem: &str, subject: &Subject| -> anyhow::Result<()> {
         let was_there = args.dir.join(format!("{stem}.pem")).exists();
         authority.issue_to(&args.dir, stem, subject)?;
-        let anew =
+        let replaced =
             if was_there { " (replaced; the earlier certificate stays valid until it expires)" } else { "" };
-        platform::say!("{}/{stem}.pem and {stem}-key.pem{anew}", args.dir.display());
+        platform::say!("{}/{stem}.pem and {stem}-key.pem{replaced}", args.dir.display());
         Ok(())
     };
     for agent in &args.agent {

@@ -62,7 +62,7 @@ pub enum IdentityError {
     Open(#[from] crate::closed::Open),
     /// The key is another certificate's.
     #[error(
-        "{key} is not the key of the certificate in {certificate}: name the key that was made with it; the certificate stands first in its file"
+        "{key} is not the key of the certificate in {certificate}: name the key that was made with it; the certificate must be the first in its file"
     )]
     OtherKey { certificate: PathBuf, key: PathBuf },
     /// The parts do not make a TLS configuration.

@@ -163,10 +163,7 @@ impl Vitals {
         let certificate = is_over.then(|| "our certificate has run out; have a new one issued".to_owned());
         let broken: Vec<_> = self.broken().into_iter().map(Promise::as_str).collect();
         let promises = (!broken.is_empty()).then(|| {
-            format!(
-                "a guarantee of the network was broken: {}; see DitPromiseBroken in docs/runbook.md",
-                broken.join(", ")
-            )
+            format!("a promise was broken: {}; see DitPromiseBroken in docs/runbook.md", broken.join(", "))
         });
         vec![
             Check::new("certificate", certificate),

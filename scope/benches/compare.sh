@@ -40,7 +40,7 @@ instructions() { # executable, name, times
 }
 if ! command -v valgrind >/dev/null; then
     echo "valgrind is not installed: instructions are not counted"
-elif ! grep -q DIT_BENCH_ONCE "$tree/scope/benches/judge.rs"; then
+elif ! grep -qr DIT_BENCH_ONCE "$tree/scope/benches" --include="*.rs"; then
     echo "$other has no work that is counted: instructions are not compared"
 else
     printf '%-20s %12s %12s %12s\n' "instructions" this other this/other

@@ -12,6 +12,8 @@
 )]
 #![allow(missing_docs)]
 
+mod once;
+
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -267,27 +269,19 @@ fn delays(compiler: &Compiler, index: Index) {
 
 criterion_group!(benches, judge, mixed, install);
 
-/// Names the only work and how often it is done, as `scopes_43:4096`: a count of instructions has no noise.
-const ONCE: &str = "DIT_BENCH_ONCE";
-
-#[inline(never)]
-fn counted_work(times: usize, mut work: impl FnMut()) {
-    (0..times).for_each(|_| work());
-}
-
-fn once(name: &str, times: usize) {
+fn work_of(name: &str, times: usize) {
     let compiler = Compiler::new();
     let by_territory =
         |count| compiler.index((0..count).map(|number| format!("territory == \"{}\"", territory(number))));
     let by_rules = |rest| compiler.index((0..10_000).map(|number| rule(number, rest)));
     let judged = |index: &Index, territories| {
         let mut events = Events::of(schema(), territories);
-        counted_work(times, || {
+        once::counted_work(times, || {
             black_box(events.judge(index));
         });
     };
     match name {
-        "compile" => counted_work(times, || {
+        "compile" => once::counted_work(times, || {
             black_box(compiler.scope(&rule(7, 5)));
         }),
         "scopes_1" => judged(&by_territory(1), 1),
@@ -297,15 +291,10 @@ fn once(name: &str, times: usize) {
         "residual_0" => judged(&by_rules(0), DRAWN),
         "residual_1" => judged(&by_rules(1), DRAWN),
         "residual_5" => judged(&by_rules(5), DRAWN),
-        other => panic!("{ONCE}: there is no work of the name {other}"),
+        other => once::unknown(other),
     }
 }
 
 fn main() {
-    if let Ok(asked) = std::env::var(ONCE) {
-        let (name, times) = asked.split_once(':').expect("a name and how many times");
-        return once(name, times.parse().unwrap());
-    }
-    benches();
-    Criterion::default().configure_from_args().final_summary();
+    once::main(work_of, benches);
 }

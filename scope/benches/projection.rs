@@ -11,6 +11,8 @@
 )]
 #![allow(missing_docs)]
 
+mod once;
+
 use std::hint::black_box;
 
 use apache_avro::reader::datum::GenericDatumReader;
@@ -256,31 +258,18 @@ fn projection(criterion: &mut Criterion) {
 
 criterion_group!(benches, projection);
 
-/// Names the only work and how often it is done, as `plan:4096`: a count of instructions has no noise.
-const ONCE: &str = "DIT_BENCH_ONCE";
-
-#[inline(never)]
-fn counted_work(times: usize, mut work: impl FnMut()) {
-    (0..times).for_each(|_| work());
-}
-
-fn once(name: &str, times: usize) {
+fn work_of(name: &str, times: usize) {
     let sides = Sides::new();
     let mut ends = Ends::default();
     let mut out = Vec::with_capacity(1_024);
     sides.plan(&mut ends, &mut out);
     match name {
-        "plan" => counted_work(times, || sides.plan(&mut ends, &mut out)),
-        "plan_of_located" => counted_work(times, || sides.plan_of_located(&ends, &mut out)),
-        other => panic!("{ONCE}: there is no work of the name {other}"),
+        "plan" => once::counted_work(times, || sides.plan(&mut ends, &mut out)),
+        "plan_of_located" => once::counted_work(times, || sides.plan_of_located(&ends, &mut out)),
+        other => once::unknown(other),
     }
 }
 
 fn main() {
-    if let Ok(asked) = std::env::var(ONCE) {
-        let (name, times) = asked.split_once(':').expect("a name and how many times");
-        return once(name, times.parse().unwrap());
-    }
-    benches();
-    Criterion::default().configure_from_args().final_summary();
+    once::main(work_of, benches);
 }

@@ -275,41 +275,18 @@ impl ReceiveMachine {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use schemas::change::Op;
     use schemas::cursor::SnapshotPlace;
     use schemas::ids::Offset;
 
-    const P0: Partition = Partition::new(0);
-    const SNAPSHOT: BootstrapId = BootstrapId::new([3; 16]);
-
-    fn place(offset: u64) -> Place {
-        Place { offset: Offset::new(offset), checkpoint: Offset::new(0) }
-    }
+    use super::*;
+    use crate::fixtures::{self, LOG, P0, SNAPSHOT, place};
 
     fn event(offset: u64, image: Option<&'static [u8]>) -> Delivery<'static> {
-        let op = if image.is_some() { Op::Update } else { Op::Delete };
-        Delivery::Event(Event {
-            op,
-            key: "k",
-            after: image,
-            reason: Reason::Change,
-            partition: P0,
-            offset: Offset::new(offset),
-            event_at: Millis::new(0),
-            logged_at: Millis::new(0),
-            trace: None,
-        })
+        fixtures::event(offset, "k", image)
     }
 
     fn machine(from: Option<u64>) -> ReceiveMachine {
-        let cursor = from.map(|offset| Cursor {
-            log_id: LogId::new([1; 16]),
-            version: AgreementVersion::new(1),
-            places: PerPartition::filled(1, place(offset)),
-            snapshot: None,
-        });
-        ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), cursor.as_ref())
+        ReceiveMachine::new(LOG, AgreementVersion::new(1), from.map(fixtures::cursor).as_ref())
     }
 
     fn offset_of(machine: &ReceiveMachine) -> Option<u64> {
@@ -392,7 +369,7 @@ mod tests {
         assert_eq!(machine.on_delivery(&progress(10)), Ok(Received::Nothing));
         assert_eq!(machine.behind(), Some(Behind::default()));
         assert_eq!(machine.on_delivery(&progress(7)), Err(ProtocolError::Backwards(P0)));
-        let mut none = ReceiveMachine::new(LogId::new([1; 16]), AgreementVersion::new(1), None);
+        let mut none = ReceiveMachine::new(LOG, AgreementVersion::new(1), None);
         assert_eq!(none.on_delivery(&progress(8)), Err(ProtocolError::NoSuchPartition(P0)));
     }
 }

@@ -15,7 +15,7 @@ use schemas::delivery::{
 };
 use schemas::ids::{AgreementNumber, AgreementVersion, LogId, Partition};
 use schemas::per_partition::PerPartition;
-use schemas::reconcile::{AnnouncedDigests, ReconcileQuery};
+use schemas::reconcile::{AnnouncedDigests, Ranges, ReconcileQuery};
 
 use super::machine::{Closed, ProtocolError, ReceiveMachine, Received};
 use super::reconciler::{Finding, Now, Reconciled, Reconciler, Unasked};
@@ -184,6 +184,14 @@ fn parameters(
     parameters
 }
 
+/// The digests that the router announced, and the ranges that they were asked for.
+struct Answer {
+    within: Ranges,
+    /// How fine the ranges are.
+    bits: u8,
+    announced: AnnouncedDigests,
+}
+
 struct Stream {
     channel: String,
     number: AgreementNumber,
@@ -232,7 +240,7 @@ impl Stream {
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
         let mut followed = Vec::new();
-        let mut digests = None;
+        let mut answer = None;
         let mut repaired = false;
         for _ in 0..block.count {
             let at = datums.at();
@@ -240,11 +248,11 @@ impl Stream {
             match &delivery {
                 Delivery::Digests { announced, .. } => {
                     // Before anything of the block is applied.
-                    if !matches!(reconciler.open(), Some(ReconcileQuery::Digests { .. })) {
+                    let Some(ReconcileQuery::Digests { within, bits }) = reconciler.open().cloned() else {
                         return Err(Unasked.into());
-                    }
+                    };
                     reconciler.moved(datums.at() - at);
-                    digests = Some(announced.clone());
+                    answer = Some(Answer { within, bits, announced: announced.clone() });
                 }
                 Delivery::Range { rows, .. } => {
                     reconciler.moved(datums.at() - at);
@@ -272,9 +280,9 @@ impl Stream {
             applying.iter().for_each(|stage| stage.failed("sink"));
         }
         applied?;
-        match (closed, digests) {
+        match (closed, answer) {
             (Some(closed), _) => Ok(Some(Ended::Closed(closed))),
-            (None, Some(digests)) => compare(&digests, sink, reconciler).await,
+            (None, Some(answer)) => compare(&answer, sink, reconciler).await,
             (None, None) if repaired => self.repair(sink, reconciler).await.map(Some),
             (None, None) => Ok(None),
         }
@@ -301,16 +309,13 @@ impl Stream {
 
 /// Compares the replica with the digests that the router announced.
 async fn compare(
-    announced: &AnnouncedDigests,
+    answer: &Answer,
     sink: &mut dyn Sink,
     reconciler: &mut Reconciler,
 ) -> Result<Option<Ended>, ReceiveError> {
-    let Some(ReconcileQuery::Digests { within, bits }) = reconciler.open().cloned() else {
-        return Err(Unasked.into());
-    };
-    let own = repair::digests(sink, &within, bits).await?;
+    let own = repair::digests(sink, &answer.within, answer.bits).await?;
     let now = Now { wall: platform::clock::now(), instant: tokio::time::Instant::now() };
-    Ok(match reconciler.on_digests(&own, announced, now)? {
+    Ok(match reconciler.on_digests(&own, &answer.announced, now)? {
         Finding::Over(_) => None,
         Finding::QueryOn => Some(Ended::ToQuery),
         Finding::Resync => Some(Ended::Closed(Closed {

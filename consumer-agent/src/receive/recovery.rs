@@ -136,10 +136,8 @@ impl Recovery {
 
 #[cfg(test)]
 mod tests {
-    use schemas::ids::{AgreementVersion, LogId, Offset};
-    use schemas::per_partition::PerPartition;
-
     use super::*;
+    use crate::fixtures::cursor;
 
     const STOOD_STILL: Advance = Advance { was_live: false, has_moved: false };
     const IN_A_SNAPSHOT: Advance = Advance { was_live: false, has_moved: true };
@@ -149,19 +147,12 @@ mod tests {
         StreamEnd::Closed { reason: CloseReason::Resync, next }
     }
 
-    fn some_cursor() -> Option<Cursor> {
-        let place = schemas::cursor::Place { offset: Offset::new(7), checkpoint: Offset::new(0) };
-        let log_id = LogId::new([1; 16]);
-        let version = AgreementVersion::new(1);
-        Some(Cursor { log_id, version, places: PerPartition::filled(1, place), snapshot: None })
-    }
-
     /// Plays ends one after another; returns each step, and whether the next stream begins with the state.
     fn play(script: &[(StreamEnd, Advance)]) -> Vec<(Step, bool)> {
         let mut recovery = Recovery::default();
         let play = |(end, advance): &(StreamEnd, Advance)| {
             let step = recovery.on_end(*end, *advance);
-            (step, recovery.start(some_cursor()).is_none())
+            (step, recovery.start(Some(cursor(7))).is_none())
         };
         script.iter().map(play).collect()
     }

@@ -83,8 +83,8 @@ impl Channels {
             let feed = Feed::at(source, restored.fold, restored.position, observer);
             let reader = Arc::clone(&feed);
             let shards = self.shards.clone();
-            let restored = state.clone();
-            self.run_until_stopped(running, async move { read_for_ever(&reader, &restored).await });
+            let progress = state.clone();
+            self.run_until_stopped(running, async move { read_for_ever(&reader, &progress).await });
             let read = Arc::clone(&feed);
             let reached = state.clone();
             self.run_until_stopped(running, async move { shards.materialise(read, reached).await });

@@ -261,8 +261,11 @@ fn no_file_is_dead() {
             let is_parent =
                 [owner.join("mod.rs"), owner.join("lib.rs"), owner.join("main.rs"), beside.clone()]
                     .contains(other);
-            // Test targets share a room by declaring it each.
-            let is_target = owner == root().join("tests") && other.parent() == Some(owner);
+            // Test targets, and benchmarks of a package, share a room by declaring it each.
+            let has_targets = owner == root().join("tests")
+                || owner.file_name().is_some_and(|name| name == "benches")
+                    && owner.parent().unwrap().join("Cargo.toml").exists();
+            let is_target = has_targets && other.parent() == Some(owner);
             (is_parent || is_target) && declares(text)
         });
         assert!(declared, "{} is declared nowhere", shown(path));
