@@ -3,6 +3,7 @@
 //! Owns no rule of the protocols: routers and agents are the real ones, on clocks, disks, a log and a network that
 //! misbehave by seed. The same seed gives the same history.
 
+pub mod acknowledged;
 pub mod broker;
 pub mod consumer;
 pub mod disk;

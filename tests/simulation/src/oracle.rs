@@ -11,11 +11,11 @@ use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
 use schemas::cursor::Cursor;
 use schemas::delivery::{Delivery, DeliveryCodec};
-use schemas::ids::{AgreementNumber, Offset, Partition};
+use schemas::ids::{AgreementNumber, Digest, Offset, Partition};
 use schemas::limits::MAX_FRAME_BYTES;
 use schemas::promise::Promise;
 use schemas::record::{LOG_OFFSET_HEADER, Record};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as Hash, Sha256};
 use support::counting::{Counter, Counts};
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ const KEPT: usize = 8;
 #[derive(Debug, Default)]
 struct PartitionStory {
     counter: Counter,
+    /// The digests of all that counted: each says all that came before it in its epoch.
+    chain: BTreeSet<Digest>,
     counted: Vec<(Offset, Change)>,
     rows: Rows,
 }
@@ -218,7 +220,9 @@ impl Oracle {
         let mut state = self.lock();
         let story = state.stories.get_mut(topic).and_then(|stories| stories.get_mut(partition.index()));
         let Some(story) = story else { return Ok(false) };
-        match story.counter.pass(record) {
+        let counts = story.counter.pass(record);
+        story.chain.extend(story.counter.digest());
+        match counts {
             None => Ok(false),
             Some(Counts::Change(datum)) => self.fold(story, offset, datum).map_or(Ok(true), Err),
             // Every before image fits: no resync is needed.
@@ -245,6 +249,13 @@ impl Oracle {
         story.counted.push((offset, (key.clone(), after)));
         (known != before)
             .then(|| format!("{key} was {known:?}, but its event says {before:?} before {after:?}"))
+    }
+
+    /// Whether an entry of an outbox has counted, by its digest.
+    pub fn has_counted(&self, topic: &str, partition: Partition, digest: Digest) -> bool {
+        let state = self.lock();
+        let story = state.stories.get(topic).and_then(|stories| stories.get(partition.index()));
+        story.is_some_and(|story| story.chain.contains(&digest))
     }
 
     /// The present rows of a channel's log.

@@ -31,6 +31,7 @@ use schemas::time::Millis;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::acknowledged;
 use crate::disk::{Backup, Images};
 use crate::dropped::{Dropping, Writing};
 use crate::fault::Sky;
@@ -182,12 +183,14 @@ impl Provider {
                 start::end_comparison(parts.disk.as_ref(), parts.dir)?;
             }
             let sent = sender.sent();
+            let acknowledged = acknowledged::check(&self.oracle, &self.channel, &agent, sent.clone());
             tokio::select! {
                 biased;
                 outcome = sender.run(agent.appended()) => match outcome {
                     Err(SendError::Doubt(doubt)) => self.oracle.note(|| format!("{}: {doubt}", self.id)),
                     outcome => return outcome.context("sending has stopped"),
                 },
+                outcome = acknowledged => return outcome,
                 outcome = self.hand_over(&agent, sent) => return outcome,
             }
         }

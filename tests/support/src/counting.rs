@@ -27,6 +27,11 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// The digest of the last record that counted, or of the epoch's beginning.
+    pub const fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
     /// Passes the next record; its kind, if it counts and says something to others.
     pub fn pass<'r>(&mut self, record: &'r Record) -> Option<Counts<'r>> {
         let (_, datum) = framing::unframe(record.value.as_deref()?).ok()?;
