@@ -82,7 +82,7 @@ impl Reading {
             Ok(entry) => entry.router,
             Err(error) => {
                 self.problems
-                    .push(format!("a record of the audit topic cannot be read as an audit entry: {error}"));
+                    .push(format!("a record of the audit topic cannot be read as an audit entry ({error}); if a router is newer than this dit, repeat this with its version"));
                 return None;
             }
         };

@@ -83,13 +83,17 @@ fn agreement_line(known: &[AgreementStatus], number: &AgreementNumber, now: Mill
         return ("the router knows no such agreement of ours".to_owned(), false);
     };
     let agreement = &found.agreement;
+    let begins = Millis::from(agreement.valid_from);
+    if found.status == agreement::Status::Active && now < begins {
+        return (format!("the agreement is not in force yet: it begins at {begins}"), false);
+    }
     let end = match agreement.valid_to {
         Some(to) => format!("it {}", ends(Millis::from(to), now)),
         None => "it has no last day".to_owned(),
     };
     match found.status {
         agreement::Status::Active if !agreement.is_valid_at(now) => {
-            (format!("the agreement is outside its dates; {end}"), false)
+            (format!("the agreement is not in force any more: {end}"), false)
         }
         agreement::Status::Active => {
             (format!("the agreement is active, version {}; {end}", agreement.version), true)
@@ -136,7 +140,19 @@ mod tests {
             told("suspended", "2026-12-31T00:00:00Z"),
             ("the agreement is suspended: line\\nbreak".to_owned(), false)
         );
-        assert!(!told("active", "2026-05-31T00:00:00Z").1);
+        let (line, is_well) = told("active", "2026-05-31T00:00:00Z");
+        assert!(
+            !is_well && line.starts_with("the agreement is not in force any more: it has ended"),
+            "{line}"
+        );
+        let early = agreement("2026-12-31T00:00:00Z");
+        let early = serde_json::json!({"agreement": early, "status": "active", "reason": ""});
+        let known = [serde_json::from_value(early).unwrap()];
+        let line = agreement_line(&known, &"A".parse().unwrap(), "2025-12-31".parse().unwrap());
+        assert_eq!(
+            line,
+            ("the agreement is not in force yet: it begins at 2026-01-01T00:00:00.000Z".to_owned(), false)
+        );
         assert!(!agreement_line(&[], &"A".parse().unwrap(), Millis::new(0)).1);
     }
 }

@@ -296,10 +296,16 @@ fn parse_uri(uri: &str, domain: &str) -> Option<Peer> {
         ["participant", number, "agent", name] => {
             Some(Peer::Agent(AgentId { participant: number.parse().ok()?, agent: name.parse().ok()? }))
         }
-        ["operator", name] => Some(Peer::Operator((*name).to_owned())),
-        ["router", name] => Some(Peer::Router((*name).to_owned())),
+        ["operator", name] if is_segment(name) => Some(Peer::Operator((*name).to_owned())),
+        ["router", name] if is_segment(name) => Some(Peer::Router((*name).to_owned())),
         _ => None,
     }
+}
+
+/// Whether a name can be a segment of a SPIFFE ID's path (the SPIFFE ID standard, 2.2).
+fn is_segment(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && name != "." && name != ".." && name.bytes().all(is_allowed)
 }
 
 #[cfg(test)]

@@ -226,6 +226,8 @@ mod tests {
         assert!(other.ends_with("not of elsewhere.lv: give --domain dit.lv, or another --dir"), "{other}");
         let wrong = authority.issue_to(dir.path(), "operator-a", &Subject::Operator("a/b".to_owned()));
         assert!(matches!(wrong, Err(PkiError::Name { .. })), "{wrong:?}");
+        let spaced = authority.issue_to(dir.path(), "operator-a b", &Subject::Operator("a b".to_owned()));
+        assert!(matches!(spaced, Err(PkiError::Name { .. })), "{spaced:?}");
         assert!(!dir.path().join("operator-a.pem").exists());
     }
 }

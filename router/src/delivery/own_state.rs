@@ -13,6 +13,7 @@ use schemas::avro::container::{Header, Sync, put_block};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
+use schemas::ids::ChannelName;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::coop::consume_budget;
@@ -33,6 +34,7 @@ pub type StateBlocks = ReceiverStream<Result<Bytes, BootstrapError>>;
 
 /// A reading that has begun.
 pub struct OwnState {
+    channel: ChannelName,
     snapshots: Vec<Bootstrap>,
     schema: AvroSchema,
     sync: Sync,
@@ -51,7 +53,9 @@ impl OwnState {
         for feed in running.feeds.values() {
             snapshots.push(Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await?);
         }
-        Ok(Self { snapshots, schema: codec.subject().clone(), sync: platform::random::id()?, _turn: turn })
+        let sync = platform::random::id()?;
+        let schema = codec.subject().clone();
+        Ok(Self { channel: channel.name.clone(), snapshots, schema, sync, _turn: turn })
     }
 
     /// The file, read as the connection takes it.
@@ -69,7 +73,7 @@ impl OwnState {
     }
 
     async fn send_all(self, out: mpsc::Sender<Result<Bytes, BootstrapError>>) {
-        let Self { snapshots, schema, sync, _turn } = self;
+        let Self { channel, snapshots, schema, sync, _turn } = self;
         let header = Header { metadata: BTreeMap::new(), schema: schema.text().to_owned(), sync };
         let mut end = Vec::new();
         put_block(&mut end, 0, &[], &sync);
@@ -79,7 +83,8 @@ impl OwnState {
                 loop {
                     match snapshot.next().await {
                         Ok(Some(images)) => {
-                            out.send_timeout(Ok(block(&schema, images, &sync).await), BLOCK_LIMIT).await?;
+                            let block = block(&channel, &schema, images, &sync).await;
+                            out.send_timeout(Ok(block), BLOCK_LIMIT).await?;
                         }
                         Ok(None) => break,
                         // The error ends the body early, without the end mark.
@@ -96,7 +101,12 @@ impl OwnState {
     }
 }
 
-async fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sync: &Sync) -> Bytes {
+async fn block(
+    channel: &ChannelName,
+    schema: &AvroSchema,
+    images: Vec<Result<Present, Unreadable>>,
+    sync: &Sync,
+) -> Bytes {
     let mut datums = Vec::new();
     let mut count = 0;
     for image in images {
@@ -107,7 +117,9 @@ async fn block(schema: &AvroSchema, images: Vec<Result<Present, Unreadable>>, sy
                 datums.extend_from_slice(&bytes);
                 count += 1;
             }
-            Err(reason) => tracing::error!(%reason, "parked an image that cannot be given to its owner"),
+            Err(reason) => {
+                tracing::error!(%channel, %reason, "parked an image that cannot be given to its owner");
+            }
         }
     }
     let mut out = Vec::new();

@@ -111,7 +111,9 @@ fn register_code(error: &RegisterError) -> ErrorCode {
         RegisterError::Incompatible(_) => ErrorCode::SchemaIncompatible,
         RegisterError::Control(error) => control_code(error),
         RegisterError::External(ExternalError::Refused(_)) => ErrorCode::SchemaIncompatible,
-        RegisterError::External(ExternalError::Unavailable(_)) => ErrorCode::Unavailable,
+        RegisterError::External(ExternalError::Unavailable(_) | ExternalError::Password(_)) => {
+            ErrorCode::Unavailable
+        }
         RegisterError::Known(_) => ErrorCode::Internal,
     }
 }

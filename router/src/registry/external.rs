@@ -41,6 +41,9 @@ pub enum ExternalError {
     /// It is down, or answers unexpectedly.
     #[error("the schema registry is not available: {0}")]
     Unavailable(String),
+    /// The file of its password cannot be used.
+    #[error("registry.password_file: {0}")]
+    Password(String),
 }
 
 /// An external registry; clones share its connections.
@@ -58,8 +61,7 @@ impl External {
         builder.set_timeout(ANSWER_LIMIT).no_proxy();
         if let Some(username) = &options.username {
             let read = |file: &PathBuf| {
-                platform::closed::password(file)
-                    .map_err(|error| ExternalError::Unavailable(error.to_string()))
+                platform::closed::password(file).map_err(|error| ExternalError::Password(error.to_string()))
             };
             let password = options.password_file.as_ref().map(read).transpose()?;
             builder.set_basic_authorization(username, password.as_deref());
@@ -84,7 +86,7 @@ impl External {
     fn noted<T>(&self, outcome: Result<T, ExternalError>) -> Result<T, ExternalError> {
         let fault = match &outcome {
             Err(ExternalError::Unavailable(why)) => Some(why.clone()),
-            Ok(_) | Err(ExternalError::Refused(_)) => None,
+            Ok(_) | Err(ExternalError::Refused(_) | ExternalError::Password(_)) => None,
         };
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
         outcome
