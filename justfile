@@ -47,6 +47,10 @@ bench-scope:
 bench-compare COMMIT ROUNDS="7":
     scope/benches/compare.sh {{COMMIT}} {{ROUNDS}}
 
+# The models of blocks in random histories: the rules hold, each shortcut breaks something.
+models HISTORIES="2000":
+    python3 docs/models/blocks.py {{HISTORIES}}
+
 # Advisories and licences.
 deny:
     cargo deny check

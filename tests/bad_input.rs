@@ -21,6 +21,7 @@ use schemas::error_code::ErrorCode;
 use schemas::ids::SchemaId;
 use schemas::limits;
 use support::network::{DOMAIN, Network, agreement, refusal, row};
+use support::publisher::datum;
 
 fn refused(outcome: Result<impl Sized, ClientError>) -> ErrorCode {
     refusal(outcome).unwrap()
@@ -36,6 +37,9 @@ async fn bad_batches_have_codes_and_change_nothing() {
     let garbage = network.raw_batch(&[0xff; 40]).unwrap();
     let large = row(&"x".repeat(10), &"R".repeat(limits::MAX_DATUM_BYTES));
     let large = network.batch(Op::Create, &"x".repeat(10), None, Some(&large)).unwrap();
+    let create = |key: &str| datum(Op::Create, key, None, Some(&row(key, "R")));
+    let wide = |key: &str| datum(Op::Create, key, None, Some(&row(key, &"R".repeat(70_000))));
+    let other = datum(Op::Create, "b", None, Some(&row("a", "R")));
     let table = [
         ("no container", b"hello".to_vec(), ErrorCode::BatchMalformed),
         ("a frame cut short", cut, ErrorCode::BatchMalformed),
@@ -43,6 +47,22 @@ async fn bad_batches_have_codes_and_change_nothing() {
         ("images that do not fit", images, ErrorCode::DatumMalformed),
         ("another key", wrong_key, ErrorCode::KeyMismatch),
         ("an oversized event", large, ErrorCode::EventTooLarge),
+        ("a block without changes", network.block(&[]).unwrap(), ErrorCode::DatumMalformed),
+        (
+            "a block of too many changes",
+            network.block(&vec![create("a"); 2_001]).unwrap(),
+            ErrorCode::DatumMalformed,
+        ),
+        (
+            "a block of too many bytes",
+            network.block(&[wide("a"), wide("b")]).unwrap(),
+            ErrorCode::EventTooLarge,
+        ),
+        (
+            "a wrong change behind a right one",
+            network.block(&[create("a"), other]).unwrap(),
+            ErrorCode::KeyMismatch,
+        ),
     ];
     for (what, body, expected) in table {
         assert_eq!(refused(network.post("4000/main", body).await), expected, "{what}");
@@ -219,7 +239,7 @@ async fn a_record_of_an_unknown_schema_id_waits_for_the_registry() {
         tokio::time::timeout(Duration::from_millis(300), stream.until(|word| word.contains(" b "))).await;
     assert!(waiting.is_err(), "{:?}", stream.words);
     let client = network.client("4000/main").unwrap();
-    let body = serde_json::json!({"schema": wider.envelope().text()});
+    let body = serde_json::json!({"schema": wider.block_schema().text()});
     let path = "/registry/subjects/dit.register.log-value/versions";
     let registered: serde_json::Value = send_json(client.post(path).json(&body)).await.unwrap();
     assert_eq!(registered["id"], 2);

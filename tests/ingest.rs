@@ -41,6 +41,7 @@ scenes!(
     a_repeat_through_another_router,
     a_pipelined_agent_that_changes_routers,
     a_restored_folder,
+    blocks_that_overlap,
     a_fenced_materialiser,
 );
 
@@ -139,7 +140,7 @@ async fn a_batch_with_a_hole(pair: Pair) {
     let [mut agent, _] = pair.agent(FIRST);
     agent.open(None).await.unwrap();
     agent.publish(&[create("a")]).await.unwrap();
-    let beyond = agent.after(&[("b".to_owned(), create("b"))]);
+    let beyond = agent.after(&[create("b")]);
     let told = beyond.send(beyond.body(&[create("c")]).unwrap()).await.unwrap().counted.unwrap();
     assert_eq!(told.next, agent.next, "what comes behind a hole does not count");
     agent.publish(&[create("b"), create("c")]).await.unwrap();
@@ -165,7 +166,7 @@ async fn a_pipelined_agent_that_changes_routers(pair: Pair) {
     one.open(None).await.unwrap();
     let a = vec![create("a")];
     let b = vec![create("b")];
-    let behind = two.after(&[("a".to_owned(), create("a"))]);
+    let behind = two.after(&[create("a")]);
     // Both batches were under way; the second took another router and came first.
     let early = behind.send(behind.body(&b).unwrap()).await.unwrap().counted.unwrap();
     assert_eq!(early.next, one.next);
@@ -174,7 +175,7 @@ async fn a_pipelined_agent_that_changes_routers(pair: Pair) {
     // A late repeat of the first batch, through the router that has passed it.
     let again = two.send(two.body(&a).unwrap()).await.unwrap().counted.unwrap();
     assert_eq!(told, again);
-    let mut after = behind.after(&[("b".to_owned(), create("b"))]);
+    let mut after = behind.after(&[create("b")]);
     assert_eq!((told.next, told.digest), (after.next, after.digest), "agent and router agree on the digest");
     after.publish(&[create("c")]).await.unwrap();
     assert_eq!(pair.delivered("upsert c Change").await, created(&["a", "b", "c"]));
@@ -198,6 +199,26 @@ async fn a_restored_folder(pair: Pair) {
     }
     agent.publish(&[create("d")]).await.unwrap();
     assert_eq!(pair.delivered("upsert d Change").await, created(&["a", "b", "c", "d"]));
+}
+
+async fn blocks_that_overlap(pair: Pair) {
+    let [mut agent, _] = pair.agent(FIRST);
+    agent.open(None).await.unwrap();
+    agent.publish(&[create("a")]).await.unwrap();
+    let restored = agent.through(pair.two.client("4000/main").unwrap());
+    let block = agent.body_of_block(&[create("b"), create("c")]).unwrap();
+    let told = agent.send(block.clone()).await.unwrap().counted.unwrap();
+    assert_eq!(told.next, agent.next.after(2), "each change of a block has a sequence");
+    // Events that are cut anew, with more behind them: nothing of the second block counts, not even what is new.
+    let longer = restored.body_of_block(&[create("b"), create("c"), create("d")]).unwrap();
+    let shorter = restored.body_of_block(&[create("b")]).unwrap();
+    for other in [longer, shorter, block] {
+        let seen = restored.send(other).await.unwrap().counted.unwrap();
+        assert_eq!((seen.next, seen.digest), (told.next, told.digest));
+    }
+    (agent.next, agent.digest) = (told.next, told.digest);
+    agent.publish(&[create("e")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert e Change").await, created(&["a", "b", "c", "e"]));
 }
 
 async fn a_fenced_materialiser(pair: Pair) {

@@ -12,7 +12,7 @@ mod daily_site;
 
 use std::collections::BTreeMap;
 
-use daily_site::{SCHEMA, register, replica, settled, site, start, take_day};
+use daily_site::{SCHEMA, arguments, register, replica, settled, site, start, take_day};
 use support::site::{Process, Site, eventually};
 
 /// Kills in the short form; `DIT_KILLS` asks for more.
@@ -272,7 +272,9 @@ fn a_new_empty_log_empties_no_replica() {
 }
 
 /// Folders of a router, a producer and a consumer, as each version of the formats left them.
-const FORMATS: [&str; 2] = ["v1", "v2"];
+const FORMATS: [&str; 1] = ["v3"];
+/// Versions whose log and outbox had no blocks: nothing reads them.
+const UNREAD: [&str; 2] = ["v1", "v2"];
 
 fn formats(version: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(version)
@@ -306,6 +308,32 @@ fn open_folders_of(version: &str) {
     let counts = serde_json::from_str::<serde_json::Value>(&report).unwrap()["counts"].clone();
     assert_eq!((&counts["create"], &counts["update"], &counts["delete"]), (&1.into(), &1.into(), &2.into()));
     assert!(running.iter_mut().all(Process::is_running));
+}
+
+#[test]
+fn folders_without_blocks_are_refused_by_name_and_left_as_they_are() {
+    const REFUSED: &str = "this binary reads formats from 3 on";
+    for version in UNREAD {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path());
+        copy(&formats(version).join("log"), &site.path("log"));
+        let control = "log/dit.control/0/00000000000000000000.seg";
+        let before = std::fs::read(site.path(control)).unwrap();
+        assert!(
+            site.start("router", arguments("router")).is_err(),
+            "a router begins on the log of {version}"
+        );
+        assert!(site.log("router").contains(REFUSED), "{}", site.log("router"));
+        assert_eq!(std::fs::read(site.path(control)).unwrap(), before);
+        // With a new log, each agent's folder belongs to another one, and says what to do.
+        std::fs::remove_dir_all(site.path("log")).unwrap();
+        copy(&formats(version).join("producer"), &site.path("producer"));
+        let _network = ["router", "producer"].map(|part| start(&site, part));
+        eventually("the agent refuses its folder", || {
+            Ok(site.log("producer").contains("set the folder aside"))
+        })
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+    }
 }
 
 /// Writes the folders of this version: by hand, and only when a format has changed, as the last of [`FORMATS`].

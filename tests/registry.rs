@@ -18,7 +18,7 @@ use schemas::avro::schema::AvroSchema;
 use schemas::change::{ChangeCodec, Op};
 use serde_json::{Value, json};
 use support::network::{Network, row};
-use support::publisher::SCHEMA;
+use support::publisher::{SCHEMA, datum};
 
 const SUBJECT: &str = "dit.register.log-value";
 
@@ -28,7 +28,7 @@ fn external(registry: &Registry) -> External {
 }
 
 fn envelope(schema: &str) -> String {
-    ChangeCodec::new(&AvroSchema::parse(schema).unwrap()).unwrap().envelope().text().to_owned()
+    ChangeCodec::new(&AvroSchema::parse(schema).unwrap()).unwrap().block_schema().text().to_owned()
 }
 
 async fn register(client: &Client, schema: &str) -> (u16, Value) {
@@ -143,17 +143,25 @@ async fn another_languages_consumer_reads_events_and_keys() {
     let log = Arc::new(KafkaLog::connect(&options).unwrap());
     let mut network = Network::start_before(external(&registry), log).await.unwrap();
     network.open().await.unwrap();
-    network.publish(Op::Create, "Ķekava", None, Some(&row("Ķekava", "R"))).await.unwrap();
-    network.publish(Op::Delete, "Ķekava", Some(&row("Ķekava", "R")), None).await.unwrap();
+    let images = [row("Ķekava", "R"), row("Rīga", "R")];
+    let [first, second] = &images;
+    let created = [("Ķekava", first), ("Rīga", second)];
+    let mut changes = created.map(|(key, image)| datum(Op::Create, key, None, Some(image))).to_vec();
+    changes.push(datum(Op::Delete, "Ķekava", Some(first), None));
+    network.publish_block(&changes).await.unwrap();
     network.materialised().await.unwrap();
-    let said = kafka.console_consumer("dit.register.log", &registry.url(), 4).unwrap();
-    let changes: Vec<&str> = said.lines().filter(|line| line.contains("dit_kind:change")).collect();
-    assert_eq!(changes.len(), 2, "{said}");
-    for (line, op) in changes.iter().zip(["c", "d"]) {
-        assert!(line.contains("\tĶekava\t{"), "the key is text: {line}");
-        assert!(
-            line.contains(&format!("\"op\": \"{op}\"")) && line.contains("\"secret\": \"SECRET\""),
-            "{line}"
-        );
-    }
+    // Its checkpoint, its opening, the block.
+    let said = kafka.console_consumer("dit.register.log", &registry.url(), 3).unwrap();
+    let blocks: Vec<&str> = said.lines().filter(|line| line.contains("dit_kind:block")).collect();
+    let [block] = blocks.as_slice() else { panic!("one record for three changes: {said}") };
+    assert!(block.contains("dit_count:3") && block.contains("\tnull\t[{"), "an array without a key: {block}");
+    let at = |part: &str| block.find(part).unwrap_or_else(|| panic!("{part}: {block}"));
+    let created = r#""op": "c", "key": "Ķekava""#;
+    assert!(at(created) < at(r#""op": "c", "key": "Rīga""#), "in order");
+    assert!(at(r#""key": "Rīga""#) < at(r#""op": "d", "key": "Ķekava""#), "in order");
+    assert!(block.contains(r#""secret": "SECRET""#), "{block}");
+    // In the state, an image is an array of one, under its key.
+    let said = kafka.console_consumer("dit.register.state", &registry.url(), 3).unwrap();
+    let image = said.lines().find(|line| line.contains("dit_kind:image") && line.contains("\tRīga\t[{"));
+    assert!(image.is_some_and(|line| line.contains(r#""op": "r""#)), "{said}");
 }

@@ -129,7 +129,7 @@ async fn a_schema_that_loses_a_named_field_stops_the_stream_at_its_first_record(
         schemas::change::ChangeCodec::new(&schemas::avro::schema::AvroSchema::parse(without).unwrap())
             .unwrap();
     let client = network.client("4000/main").unwrap();
-    let body = serde_json::json!({"schema": codec.envelope().text()});
+    let body = serde_json::json!({"schema": codec.block_schema().text()});
     let path = "/registry/subjects/dit.register.log-value/versions";
     let registered: serde_json::Value = send_json(client.post(path).json(&body)).await.unwrap();
     let id = u32::try_from(registered["id"].as_u64().unwrap()).unwrap();

@@ -217,8 +217,12 @@ impl Site {
         let codec = ChangeCodec::new(&schema(FIELDS)).unwrap();
         let mut events = Vec::new();
         let each = &mut |stored: producer_agent::outbox::StoredEntry| {
-            if let Stored::Change { key, datum, .. } = stored.entry.content {
-                let change = codec.decode_all(&datum).unwrap();
+            let block = match &stored.entry.content {
+                Stored::Block(_) => codec.decode_block(stored.entry.content.datum()).unwrap(),
+                Stored::Freshness(_) => Vec::new(),
+            };
+            for change in block.into_iter().map(|found| found.change) {
+                let key = change.key.to_owned();
                 let n = change.after.map(|after| {
                     let zigzag = u64::from(*after.last().unwrap());
                     i64::try_from(zigzag / 2).unwrap()

@@ -30,6 +30,7 @@ use schemas::delivery::{
 use schemas::error_code::{ErrorCode, Problem};
 use schemas::ids::{AgreementNumber, AgreementVersion, BootstrapId, LogId, Offset, Partition};
 use schemas::per_partition::PerPartition;
+use schemas::position::EventPosition;
 use schemas::time::Millis;
 use tokio::time::Instant;
 
@@ -189,15 +190,20 @@ pub(crate) fn block(deliveries: &[Delivery<'_>]) -> Vec<u8> {
     out
 }
 
-/// A row's change at this offset; without an image the row is deleted.
+/// A row's change in a block of its own at this offset; without an image the row is deleted.
 pub(crate) fn event<'a>(offset: u64, key: &'a str, image: Option<&'a [u8]>) -> Delivery<'a> {
+    event_at(EventPosition { offset: Offset::new(offset), index: 0 }, key, image)
+}
+
+/// A row's change at this position.
+pub(crate) fn event_at<'a>(position: EventPosition, key: &'a str, image: Option<&'a [u8]>) -> Delivery<'a> {
     Delivery::Event(Event {
         op: if image.is_some() { Op::Update } else { Op::Delete },
         key,
         after: image,
         reason: Reason::Change,
         partition: P0,
-        offset: Offset::new(offset),
+        position,
         event_at: Millis::new(0),
         logged_at: Millis::new(0),
         trace: None,

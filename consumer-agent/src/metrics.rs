@@ -121,11 +121,11 @@ impl Metrics {
         let now = clock::now();
         let since = |at| Duration::from_millis(now.since(at)).as_secs_f64();
         let (records, behind) = match (status.phase, status.behind) {
-            (Phase::Streaming, Some(behind)) if behind.events > 0 => {
-                (behind.events, behind.since.map_or_else(|| since(status.at), since))
+            (Phase::Streaming, Some(behind)) if behind.records > 0 => {
+                (behind.records, behind.since.map_or_else(|| since(status.at), since))
             }
             (Phase::Streaming, Some(_)) => (0, 0.0),
-            (_, behind) => (behind.map_or(0, |behind| behind.events), since(status.heard_at)),
+            (_, behind) => (behind.map_or(0, |behind| behind.records), since(status.heard_at)),
         };
         lag_records.with_label_values(&[number]).set(float(records));
         lag_seconds.with_label_values(&[number]).set(behind);

@@ -112,13 +112,13 @@ impl Status {
         let behind = match self.behind {
             None => "how far behind is not known yet".to_owned(),
             // A replica with parked rows or an error is not up to date.
-            Some(Behind { events: 0, .. }) if self.is_well() => "up to date".to_owned(),
-            Some(Behind { events: 0, .. }) => {
+            Some(Behind { records: 0, .. }) if self.is_well() => "up to date".to_owned(),
+            Some(Behind { records: 0, .. }) => {
                 "no later event is known, but the replica is not in order".to_owned()
             }
-            Some(Behind { events, since: None }) => format!("behind by at most {events} events"),
-            Some(Behind { events, since: Some(at) }) => {
-                format!("behind by at most {events} events and {} s", seconds(at))
+            Some(Behind { records, since: None }) => format!("behind by at most {records} records"),
+            Some(Behind { records, since: Some(at) }) => {
+                format!("behind by at most {records} records and {} s", seconds(at))
             }
         };
         let position = self.cursor.as_ref();

@@ -26,8 +26,8 @@ use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::file::drop_folder::DropError;
 use crate::source::port::SourceError;
 
-/// Events that share one sync of the outbox.
-const GROUP: usize = 1_000;
+/// Events that share one sync of the outbox, over all partitions: enough for full blocks in each.
+const GROUP: usize = 4_000;
 /// After single changes the images are synced only this often: a sync costs more than all other work for one change.
 const SYNC_IMAGES_EVERY: Duration = Duration::from_secs(1);
 
@@ -218,11 +218,12 @@ impl Agent {
         let mut next = from;
         lock(&self.outbox).for_each(from, &mut |placed| {
             next = placed.position + 1;
-            if let Content::Change { key, datum, .. } = placed.entry.content {
-                match self.codec.decode_all(&datum) {
-                    Ok(change) => {
-                        image_changes.push(ImageChange { key, after: change.after.map(<[u8]>::to_vec) })
-                    }
+            if let Content::Block(_) = placed.entry.content {
+                match self.codec.decode_block(placed.entry.content.datum()) {
+                    Ok(changes) => image_changes.extend(changes.iter().map(|found| ImageChange {
+                        key: found.change.key.to_owned(),
+                        after: found.change.after.map(<[u8]>::to_vec),
+                    })),
                     Err(error) => wrong = Some(error),
                 }
             }

@@ -71,7 +71,7 @@ impl Gauges {
     fn new(meter: &mut Meter) -> Result<Self, MetricsError> {
         Ok(Self {
             freshness: meter.gauge("dit_producer_source_freshness_timestamp_seconds", "When the source was looked at last: a file that was taken, or a word that nothing has changed.", &[])?,
-            waiting: meter.gauge("dit_producer_outbox_waiting_entries", "Entries of the outbox that the router has not acknowledged; 0 while no router was reached.", &[])?,
+            waiting: meter.gauge("dit_producer_outbox_waiting_entries", "Entries of the outbox (blocks of events, and freshness) that the router has not acknowledged; 0 while no router was reached.", &[])?,
             bytes: meter.gauge("dit_producer_outbox_bytes", "Bytes of the outbox on disk.", &[])?,
             limit: meter.gauge("dit_producer_outbox_limit_bytes", "Bytes of the outbox at which the source is refused.", &[])?,
             stalled: meter.gauge("dit_producer_outbox_stalled_seconds", "How long entries have waited since the router acknowledged any; 0 when none wait.", &[])?,
@@ -91,7 +91,7 @@ impl Metrics {
             changes: meter.counter("dit_producer_changes_total", "Changes taken into the outbox, by source and operation; a single change is an upsert or a delete.", &["source", "op"])?,
             parked: meter.counter("dit_producer_rows_parked_total", "Rows or single changes that were set aside or refused, by source.", &["source"])?,
             files: meter.counter("dit_producer_files_total", "Dropped files, by fate: taken, held, refused.", &["fate"])?,
-            acknowledged: meter.counter("dit_producer_acknowledged_total", "Entries of the outbox that the router has acknowledged.", &[])?,
+            acknowledged: meter.counter("dit_producer_acknowledged_total", "Events that the router has acknowledged.", &[])?,
             failures: meter.counter("dit_producer_send_failures_total", "Attempts to send that the router did not take.", &[])?,
             reopens: meter.counter("dit_producer_reopens_total", "Times the channel was reopened, by reason.", &["reason"])?,
             requests: meter.counter("dit_producer_http_requests_total", "Local requests answered, by route and status.", &["route", "status"])?,

@@ -1,6 +1,6 @@
 //! Starts one channel's agent: its folder and the router are brought to agree, or the agent reopens.
 //!
-//! Owns the order: status, folder, openings, and the one remedy (protocols, 2). The mark that demands another
+//! Owns the order: status, folder, openings, and the one remedy (docs/protocol.md, 2). The mark that demands another
 //! comparison with the source is written before a reopen and removed after the comparison.
 
 use std::path::{Path, PathBuf};
@@ -175,7 +175,7 @@ pub fn end_comparison(disk: &dyn Disk, dir: &Path) -> Result<(), SegmentError> {
     disk.sync_dir(dir).map_err(|error| SegmentError::Io { path, error })
 }
 
-/// The one remedy (protocols, 2): a new epoch, images from the channel's state, unacknowledged events again.
+/// The one remedy (docs/protocol.md, 2): a new epoch, images from the channel's state, unacknowledged events again.
 async fn reopen(
     agent: &mut Agent,
     sender: &mut Sender,

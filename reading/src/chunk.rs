@@ -11,13 +11,15 @@ use crate::located::LocatedChange;
 
 /// Bytes of the log in one chunk; this bounds memory, and the time until a reader can do anything else.
 pub const CHUNK_BYTES: usize = 512 * 1024;
+/// A chunk with so many items ends at its block: a located change takes some 400 bytes, however small its datum is.
+pub const CHUNK_ITEMS: usize = 4_000;
 
 /// An item of the log for readers, in addition to the fold.
 #[derive(Debug, Clone)]
 pub enum Item {
     /// A change event that counts.
     Change(Arc<LocatedChange>),
-    /// A record that counts but cannot be read: it is parked with its reason, and not delivered.
+    /// A record that counts but cannot be read: it is parked with its reason, and nothing of it is delivered.
     Poison { offset: Offset, reason: String },
     /// Every reader must start over.
     Resync { offset: Offset, reason: String },
@@ -29,7 +31,7 @@ pub struct Chunk<N> {
     pub first: Offset,
     /// Where the next one begins.
     pub next: Offset,
-    /// In offset order.
+    /// In the log's order. A block is never in two chunks.
     pub items: Vec<Item>,
     /// Records that do not count.
     pub skipped: u64,

@@ -12,9 +12,9 @@ use schemas::ids::SchemaId;
 /// Why there is no codec for a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// The registered schema is not a change envelope.
-    #[error("schema {0} is not a change envelope: {1}")]
-    NotAnEnvelope(SchemaId, SchemaError),
+    /// The registered schema is not a block's.
+    #[error("schema {0} is not an array of change envelopes: {1}")]
+    NotABlock(SchemaId, SchemaError),
     /// The source of schemas has stopped.
     #[error("the control reader has stopped")]
     Stopped,

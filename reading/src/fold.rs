@@ -3,6 +3,7 @@
 //! Owns the epoch table, its checkpoint, and the source's freshness. Pure: record in, meaning out.
 
 use event_log::Stored;
+use schemas::block;
 use schemas::channel::ChannelKind;
 use schemas::epoch_table::{EpochTable, Opening, Skip};
 use schemas::framing;
@@ -14,8 +15,8 @@ use schemas::time::Millis;
 /// What a record means to its readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning<'r> {
-    /// A change event that counts.
-    Change {
+    /// A block of changes that counts.
+    Block {
         schema: SchemaId,
         /// Its bare datum.
         datum: &'r [u8],
@@ -93,7 +94,8 @@ impl Fold {
                 Ok(resync) => Meaning::Resync(resync.reason),
                 Err(_) => Meaning::Foreign("it is no resync record"),
             },
-            Kind::Change | Kind::Freshness => self.sequenced(stored, kind, schema, datum),
+            Kind::Block | Kind::Freshness => self.sequenced(stored, kind, schema, datum),
+            Kind::Image => Meaning::Foreign("images belong to the state"),
         }
     }
 
@@ -107,12 +109,15 @@ impl Fold {
         let Some(provenance) = Provenance::of(&stored.record) else {
             return Meaning::Foreign("its sequence headers are missing");
         };
-        let key = stored.record.key.as_deref().unwrap_or_default();
-        if let Err(skip) = self.table.count(self.kind, &provenance, key, datum) {
+        let events = if kind == Kind::Block { block::count(datum) } else { Ok(1) };
+        if events != Ok(provenance.count) {
+            return Meaning::Foreign("it has another number of events than its headers say");
+        }
+        if let Err(skip) = self.table.count(self.kind, &provenance, datum) {
             return Meaning::Skipped(skip);
         }
-        if kind == Kind::Change {
-            return Meaning::Change { schema, datum };
+        if kind == Kind::Block {
+            return Meaning::Block { schema, datum };
         }
         match Freshness::decode(datum) {
             Ok(freshness) => {

@@ -14,11 +14,11 @@ use schemas::marks::Checkpoint;
 use schemas::record::Kind;
 use tokio::task::coop::consume_budget;
 
-use crate::chunk::{CHUNK_BYTES, Chunk, Item};
+use crate::chunk::{CHUNK_BYTES, CHUNK_ITEMS, Chunk, Item};
 use crate::codecs::Codecs;
 use crate::error::ReaderError;
 use crate::fold::{Fold, Meaning};
-use crate::located::LocatedChange;
+use crate::located;
 
 /// The parts that are needed to read a partition of a channel.
 #[derive(Clone)]
@@ -146,17 +146,25 @@ impl PartitionSource {
         }
         let mut items = Vec::with_capacity(batch.records.len());
         let mut skipped = 0;
+        let mut next = batch.next;
         for stored in &batch.records {
+            if items.len() >= CHUNK_ITEMS {
+                next = stored.offset;
+                break;
+            }
             // Gives other tasks of this thread their turns.
             consume_budget().await;
             match fold.step(stored) {
-                Meaning::Change { schema, datum } => {
+                Meaning::Block { schema, datum } => {
                     let codec = self.codecs.codec(schema).await?;
-                    let located = LocatedChange::new(stored, schema, codec, datum.to_vec());
-                    items.push(match located {
-                        Ok(located) => Item::Change(Arc::new(located)),
-                        Err(error) => Item::Poison { offset: stored.offset, reason: error.to_string() },
-                    });
+                    match located::locate(stored, schema, &codec, datum) {
+                        Ok(changes) => {
+                            items.extend(changes.into_iter().map(|change| Item::Change(Arc::new(change))));
+                        }
+                        Err(error) => {
+                            items.push(Item::Poison { offset: stored.offset, reason: error.to_string() });
+                        }
+                    }
                 }
                 Meaning::Resync(reason) => items.push(Item::Resync { offset: stored.offset, reason }),
                 Meaning::Skipped(skip) => {
@@ -169,7 +177,7 @@ impl PartitionSource {
                 Meaning::Opening | Meaning::Freshness | Meaning::Checkpoint => {}
             }
         }
-        Ok(Some(Chunk { first: from, next: batch.next, items, skipped, fold, note: None }))
+        Ok(Some(Chunk { first: from, next, items, skipped, fold, note: None }))
     }
 }
 

@@ -10,6 +10,7 @@ use event_log::{Cleanup, Log, TopicSpec};
 use platform::shutdown::Tasks;
 use schemas::avro::binary::put_string;
 use schemas::avro::schema::AvroSchema;
+use schemas::block::{self, OpenBlock};
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::channel::ChannelKind;
 use schemas::cursor::Place;
@@ -18,10 +19,11 @@ use schemas::epoch_table::{EpochTable, Opening};
 use schemas::framing::frame;
 use schemas::ids::{AgentId, Digest, Epoch, LogId, Offset, Partition, SchemaId, Sequence};
 use schemas::marks::{Checkpoint, Freshness, Resync, record};
+use schemas::position::EventPosition;
 use schemas::record::{Kind, Provenance, Record};
 use schemas::time::Millis;
 
-use crate::chunk::Item;
+use crate::chunk::{CHUNK_ITEMS, Item};
 use crate::codecs::{CodecError, Codecs};
 use crate::error::ReaderError;
 use crate::feed::{Counts, Feed, Move, Observer};
@@ -125,30 +127,24 @@ impl Channel {
 
     /// The next change of the epoch, with a key.
     fn change(&mut self, key: &str) -> Record {
-        let mut image = Vec::new();
-        put_string(&mut image, key);
-        let at = Millis::new(1);
-        let change = Change {
-            op: Op::Create,
-            key,
-            before: None,
-            after: Some(&image),
-            source: Source::default(),
-            event_at: at,
-            captured_at: at,
-        };
-        let mut datum = Vec::new();
-        ChangeCodec::encode(&change, &mut datum);
-        self.sequenced(Kind::Change, Some(key), SCHEMA, &datum)
+        self.sequenced(Kind::Block, SCHEMA, &block::of_one(&datum(key)))
     }
 
-    fn sequenced(&mut self, kind: Kind, key: Option<&str>, schema: SchemaId, datum: &[u8]) -> Record {
-        self.digest = digest::next(self.digest, key.unwrap_or_default().as_bytes(), datum);
-        let provenance =
-            Provenance { agent: agent(), epoch: EPOCH, sequence: self.next, digest: self.digest };
-        self.next = self.next.next();
+    /// The next block of the epoch, with these keys.
+    fn block(&mut self, keys: impl Iterator<Item = u64>) -> Record {
+        let mut block = OpenBlock::default();
+        keys.for_each(|key| block.push(&datum(&key.to_string())));
+        self.sequenced(Kind::Block, SCHEMA, &block.finish())
+    }
+
+    fn sequenced(&mut self, kind: Kind, schema: SchemaId, datum: &[u8]) -> Record {
+        self.digest = digest::next(self.digest, datum);
+        let count = if kind == Kind::Block { block::count(datum).unwrap_or(1) } else { 1 };
+        let sequence = self.next;
+        let provenance = Provenance { agent: agent(), epoch: EPOCH, sequence, count, digest: self.digest };
+        self.next = provenance.next();
         let headers = [vec![kind.header()], provenance.headers().to_vec()].concat();
-        Record { key: key.map(|key| key.as_bytes().to_vec()), value: Some(frame(schema, datum)), headers }
+        Record { key: None, value: Some(frame(schema, datum)), headers }
     }
 
     async fn changes(&mut self, from: u64, to: u64) {
@@ -183,6 +179,25 @@ impl Channel {
     }
 }
 
+/// The creation of a key.
+fn datum(key: &str) -> Vec<u8> {
+    let mut image = Vec::new();
+    put_string(&mut image, key);
+    let at = Millis::new(1);
+    let change = Change {
+        op: Op::Create,
+        key,
+        before: None,
+        after: Some(&image),
+        source: Source::default(),
+        event_at: at,
+        captured_at: at,
+    };
+    let mut datum = Vec::new();
+    ChangeCodec::encode(&change, &mut datum);
+    datum
+}
+
 fn agent() -> AgentId {
     "4000/a".parse().unwrap()
 }
@@ -194,7 +209,7 @@ async fn keys(follower: &mut Follower<Counting>) -> Vec<String> {
         let wanted = follower.wanted();
         for item in &chunk.items {
             if let Item::Change(change) = item
-                && change.offset >= wanted
+                && change.position.offset >= wanted
             {
                 keys.push(change.key.clone());
             }
@@ -260,10 +275,10 @@ async fn what_does_not_count_is_counted_and_blocks_nothing() {
     channel.append(first.clone()).await;
     channel.append(first).await;
     channel.append(Record { key: None, value: Some(b"?".to_vec()), headers: Vec::new() }).await;
-    let broken = channel.sequenced(Kind::Change, Some("b"), SCHEMA, b"\xff");
+    let broken = channel.sequenced(Kind::Block, SCHEMA, &block::of_one(b"\xff"));
     channel.append(broken).await;
     let mark = Freshness { at: Millis::new(77) }.encode();
-    let freshness = channel.sequenced(Kind::Freshness, None, schemas::marks::MARK_SCHEMA, &mark);
+    let freshness = channel.sequenced(Kind::Freshness, schemas::marks::MARK_SCHEMA, &mark);
     channel.append(freshness).await;
     channel.append(record(Kind::Resync, &Resync { reason: "again".to_owned() }.encode())).await;
     channel.changes(1, 2).await;
@@ -283,6 +298,65 @@ async fn what_does_not_count_is_counted_and_blocks_nothing() {
     let sum = |of: fn(&Counts) -> u64| counted.iter().map(of).sum::<u64>();
     assert_eq!((sum(|one| one.changes), sum(|one| one.parked), sum(|one| one.skipped)), (2, 2, 1));
     assert_eq!(feed.tail().fold.freshness, Some(Millis::new(77)));
+}
+
+#[tokio::test]
+async fn a_block_gives_its_changes_in_order_and_counts_as_a_whole() {
+    let mut channel = Channel::open().await;
+    let block = channel.block(0..3);
+    let at = channel.append(block).await;
+    // A block that says another number of changes than it has does not count, though it continues the digest.
+    let (next, digest) = (channel.next, channel.digest);
+    let mut miscounted = channel.block(90..92);
+    miscounted
+        .headers
+        .iter_mut()
+        .filter(|(name, _)| name == "dit_count")
+        .for_each(|(_, count)| *count = b"1".to_vec());
+    channel.append(miscounted).await;
+    (channel.next, channel.digest) = (next, digest);
+    channel.changes(3, 4).await;
+    let feed = channel.feed().await;
+    channel.read_all(&feed).await;
+    let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
+    let mut positions = Vec::new();
+    let mut poison = 0;
+    while let Some(chunk) = follower.next().await.unwrap() {
+        for item in &chunk.items {
+            match item {
+                Item::Change(change) => positions.push((change.key.clone(), change.position)),
+                Item::Poison { .. } => poison += 1,
+                Item::Resync { .. } => panic!("nobody ordered it"),
+            }
+        }
+    }
+    let later = Offset::new(at.get() + 2);
+    let expected =
+        [(at, 0), (at, 1), (at, 2), (later, 0)].map(|(offset, index)| EventPosition { offset, index });
+    let expected: Vec<_> = numbers(0, 4).into_iter().zip(expected).collect();
+    assert_eq!((positions, poison), (expected, 1));
+    assert_eq!(feed.tail().changes, 4);
+}
+
+#[tokio::test]
+async fn a_chunk_of_small_changes_ends_at_a_block() {
+    let mut channel = Channel::open().await;
+    for number in 0..5 {
+        let block = channel.block(number * 2_000..(number + 1) * 2_000);
+        channel.append(block).await;
+    }
+    let feed = channel.feed().await;
+    channel.read_all(&feed).await;
+    let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
+    let mut keys = Vec::new();
+    while let Some(chunk) = follower.next().await.unwrap() {
+        assert!(chunk.items.len() < CHUNK_ITEMS + 2_000, "{} items", chunk.items.len());
+        keys.extend(chunk.items.iter().map(|item| match item {
+            Item::Change(change) => change.key.clone(),
+            Item::Poison { reason, .. } | Item::Resync { reason, .. } => reason.clone(),
+        }));
+    }
+    assert_eq!(keys, numbers(0, 10_000));
 }
 
 #[tokio::test]

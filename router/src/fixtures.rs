@@ -6,6 +6,7 @@ use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
 use schemas::avro::binary::put_string;
 use schemas::avro::schema::AvroSchema;
+use schemas::block;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::digest;
 use schemas::ids::{Digest, Epoch, Sequence};
@@ -90,9 +91,9 @@ impl Chain {
         Self { epoch, next: Sequence::new(0), digest: digest::first(epoch) }
     }
 
-    /// Adds one event.
-    pub(crate) fn add(&mut self, key: &str, datum: &[u8]) {
-        self.digest = digest::next(self.digest, key.as_bytes(), datum);
+    /// Adds one event, in a block of its own.
+    pub(crate) fn add(&mut self, datum: &[u8]) {
+        self.digest = digest::next(self.digest, &block::of_one(datum));
         self.next = self.next.next();
     }
 }

@@ -53,7 +53,7 @@ impl Grant {
         let index = usize::try_from(version.get()).ok().and_then(|v| v.checked_sub(1)).ok_or_else(missing)?;
         let versions = view.versions(&subject);
         let registered = versions.get(index).ok_or_else(missing)?;
-        let agreed = ChangeCodec::from_envelope_schema(registered.schema.text())?.subject().clone();
+        let agreed = ChangeCodec::from_block_schema(registered.schema.text())?.subject().clone();
         let terms = Terms {
             agreed: &agreed,
             writer: &agreed,

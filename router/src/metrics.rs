@@ -133,12 +133,12 @@ impl ChannelFamilies {
         Ok(Self {
             accepted: meter.counter(
                 "dit_router_records_accepted_total",
-                "Records of batches that this router appended for a provider, repeats included.",
+                "Events of batches that this router appended for a provider, repeats included.",
                 CHANNEL,
             )?,
             read: meter.counter(
                 "dit_router_records_read_total",
-                "Records that this router's reader passed, by what they meant: change, skipped, parked.",
+                "Records that this router's reader passed, by what they meant: skipped, parked; for change, the changes in them.",
                 &["channel", "meaning"],
             )?,
             resyncs: meter.counter(
@@ -276,10 +276,9 @@ impl Metrics {
         }
     }
 
-    /// The log acknowledged a provider's records.
-    pub(crate) fn appended(&self, channel: &ChannelName, records: usize, took: Duration) {
-        let records = u64::try_from(records).unwrap_or(u64::MAX);
-        self.0.channels.accepted.with_label_values(&[channel.as_str()]).inc_by(records);
+    /// The log acknowledged a provider's events, or an opening.
+    pub(crate) fn appended(&self, channel: &ChannelName, events: u64, took: Duration) {
+        self.0.channels.accepted.with_label_values(&[channel.as_str()]).inc_by(events);
         self.0.http.appends.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
     }
 

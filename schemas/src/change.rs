@@ -3,12 +3,15 @@
 //! Owns the envelope's schema for a subject's schema, its encoding around bytes that already are images, and its
 //! decoding with full validation. The letters of `op` are Debezium's.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde_json::json;
 
 use crate::avro::binary::{self, Cursor, DatumError};
 use crate::avro::located::{Located, LocatedRange};
 use crate::avro::schema::{AvroSchema, SchemaError};
+use crate::block;
 use crate::key::{KeyDeriver, KeyError, KeySpec};
 use crate::marks::FRESHNESS_SCHEMA;
 use crate::time::Millis;
@@ -130,7 +133,18 @@ pub enum ChangeError {
 pub struct ChangeCodec {
     subject: AvroSchema,
     envelope: AvroSchema,
+    block: AvroSchema,
     batch: AvroSchema,
+}
+
+/// A change of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockChange<'a> {
+    pub change: Change<'a>,
+    /// Where its images lie in the block.
+    pub images: ImageRanges,
+    /// Where its own datum lies in the block.
+    pub range: Range<usize>,
 }
 
 impl ChangeCodec {
@@ -139,26 +153,27 @@ impl ChangeCodec {
         let envelope = envelope_schema(subject)?;
         let freshness: serde_json::Value =
             serde_json::from_str(FRESHNESS_SCHEMA).map_err(|e| SchemaError::NotJson(e.to_string()))?;
-        let batch = AvroSchema::from_json(json!([envelope.json(), freshness]))?;
-        Ok(Self { subject: subject.clone(), envelope, batch })
+        let block = AvroSchema::from_json(json!({"type": "array", "items": envelope.json()}))?;
+        let batch = AvroSchema::from_json(json!([block.json(), freshness]))?;
+        Ok(Self { subject: subject.clone(), envelope, block, batch })
     }
 
     /// The codec for a batch's schema, as [`ChangeCodec::batch_schema`] gives it.
     pub fn from_batch_schema(text: &str) -> Result<Self, SchemaError> {
         let batch = AvroSchema::parse(text)?;
-        let codec = batch.json().get(0).ok_or_else(not_ours).and_then(Self::from_envelope)?;
+        let codec = batch.json().get(0).ok_or_else(not_ours).and_then(Self::from_block)?;
         if codec.batch == batch { Ok(codec) } else { Err(not_ours()) }
     }
 
-    /// The codec for an envelope's schema, as the registry holds it.
-    pub fn from_envelope_schema(text: &str) -> Result<Self, SchemaError> {
-        let envelope = AvroSchema::parse(text)?;
-        let codec = Self::from_envelope(envelope.json())?;
-        if codec.envelope == envelope { Ok(codec) } else { Err(not_ours()) }
+    /// The codec for a block's schema, as the registry holds it.
+    pub fn from_block_schema(text: &str) -> Result<Self, SchemaError> {
+        let block = AvroSchema::parse(text)?;
+        let codec = Self::from_block(block.json())?;
+        if codec.block == block { Ok(codec) } else { Err(not_ours()) }
     }
 
-    fn from_envelope(envelope: &serde_json::Value) -> Result<Self, SchemaError> {
-        let subject = envelope.pointer("/fields/2/type/1").ok_or_else(not_ours)?;
+    fn from_block(block: &serde_json::Value) -> Result<Self, SchemaError> {
+        let subject = block.pointer("/items/fields/2/type/1").ok_or_else(not_ours)?;
         Self::new(&AvroSchema::from_json(subject.clone())?)
     }
 
@@ -166,12 +181,17 @@ impl ChangeCodec {
         &self.subject
     }
 
-    /// The envelope's schema: what the registry holds.
+    /// The schema of one change.
     pub const fn envelope(&self) -> &AvroSchema {
         &self.envelope
     }
 
-    /// The schema of a published batch's items: a union of the envelope and a freshness record.
+    /// The schema of a block, an array of changes: what the registry holds.
+    pub const fn block_schema(&self) -> &AvroSchema {
+        &self.block
+    }
+
+    /// The schema of a published batch's items: a union of a block and a freshness record.
     pub const fn batch_schema(&self) -> &AvroSchema {
         &self.batch
     }
@@ -202,11 +222,32 @@ impl ChangeCodec {
         self.read(cursor).map(|(change, _)| change)
     }
 
-    /// Reads an event that is all of `datum`, with the ranges of its images and their fields.
-    pub fn locate<'a>(&self, datum: &'a [u8]) -> Result<(Change<'a>, ImageRanges), DatumError> {
+    /// Reads a block that is all of `datum`.
+    pub fn decode_block<'a>(&self, datum: &'a [u8]) -> Result<Vec<BlockChange<'a>>, DatumError> {
         let mut cursor = Cursor::new(datum);
-        let read = self.read(&mut cursor)?;
-        cursor.end().map(|()| read)
+        let block = self.pass_block(&mut cursor)?;
+        cursor.end().map(|()| block)
+    }
+
+    /// Reads a block and moves past it.
+    pub fn pass_block<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Vec<BlockChange<'a>>, DatumError> {
+        let count = block::begin(cursor)?;
+        let mut changes = Vec::new();
+        for _ in 0..count {
+            let start = cursor.at();
+            let (change, images) = self.read(cursor)?;
+            changes.push(BlockChange { change, images, range: start..cursor.at() });
+        }
+        block::end(cursor).map(|()| changes)
+    }
+
+    /// Reads the change of a block that has one: a present image of the state.
+    pub fn decode_only<'a>(&self, datum: &'a [u8]) -> Result<Change<'a>, DatumError> {
+        let mut changes = self.decode_block(datum)?;
+        match (changes.pop(), changes.pop()) {
+            (Some(only), None) => Ok(only.change),
+            _ => Err(DatumError::Invalid { at: 0, what: "it must have one change" }),
+        }
     }
 
     fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(Change<'a>, ImageRanges), DatumError> {
@@ -307,6 +348,7 @@ fn envelope_schema(subject: &AvroSchema) -> Result<AvroSchema, SchemaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::OpenBlock;
 
     fn codec() -> ChangeCodec {
         let subject = AvroSchema::parse(
@@ -334,16 +376,41 @@ mod tests {
     }
 
     #[test]
+    fn a_block_is_an_array_of_changes_and_comes_back() {
+        let codec = codec();
+        let first = change(Op::Create, "a", None, Some(&[2, b'a']));
+        let second = change(Op::Update, "b", Some(&[2, b'b']), Some(&[2, b'b']));
+        let mut block = OpenBlock::default();
+        for event in [first, second] {
+            let mut datum = Vec::new();
+            ChangeCodec::encode(&event, &mut datum);
+            block.push(&datum);
+        }
+        let datum = block.finish();
+        assert_eq!(codec.block_schema().layout().validate(&datum), Ok(()));
+        let found = codec.decode_block(&datum).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(found.iter().map(|found| found.change).collect::<Vec<_>>(), [first, second]);
+        for BlockChange { change, images, range } in found {
+            assert_eq!(codec.decode_all(&datum[range]), Ok(change));
+            assert_eq!(images.of(&datum).after.map(|image| image.bytes()), change.after);
+        }
+        assert!(codec.decode_only(&datum).is_err());
+        for end in 0..datum.len() {
+            assert!(codec.decode_block(&datum[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
     fn a_codec_is_found_again_from_its_schemas() {
         let codec = codec();
         for found in [
             ChangeCodec::from_batch_schema(codec.batch_schema().text()),
-            ChangeCodec::from_envelope_schema(codec.envelope().text()),
+            ChangeCodec::from_block_schema(codec.block_schema().text()),
         ] {
             assert_eq!(found.map(|c| c.subject().clone()), Ok(codec.subject().clone()));
         }
         assert!(ChangeCodec::from_batch_schema(r#"["null"]"#).is_err());
-        assert!(ChangeCodec::from_envelope_schema(codec.subject().text()).is_err());
+        assert!(ChangeCodec::from_block_schema(codec.envelope().text()).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The counting rule: which records of a partition count (protocols, 2).
+//! The counting rule: which records of a partition count (docs/protocol.md, 2).
 //!
 //! Owns the table (epoch, next, digest for each writer), a fold of the log. Every reader applies it, always. A
 //! record that does not count is skipped, whatever its cause: a retry, a zombie's late write, a batch with a hole.
@@ -135,14 +135,9 @@ impl EpochTable {
         Ok(())
     }
 
-    /// Judges a sequenced record: it counts only if its epoch is current and it continues the digest.
-    pub fn count(
-        &mut self,
-        kind: ChannelKind,
-        provenance: &Provenance,
-        key: &[u8],
-        datum: &[u8],
-    ) -> Result<(), Skip> {
+    /// Judges a sequenced record: it counts only if its epoch is current and it continues the digest. A block counts as a
+    /// whole or not at all.
+    pub fn count(&mut self, kind: ChannelKind, provenance: &Provenance, datum: &[u8]) -> Result<(), Skip> {
         let writer = Writer::of(kind, &provenance.agent);
         let entry = self.entries.get_mut(&writer).ok_or(Skip::OtherEpoch)?;
         if entry.epoch != provenance.epoch {
@@ -154,10 +149,10 @@ impl EpochTable {
         if provenance.sequence != entry.next {
             return Err(if provenance.sequence < entry.next { Skip::Repeat } else { Skip::Hole });
         }
-        if digest::next(entry.digest, key, datum) != provenance.digest {
+        if digest::next(entry.digest, datum) != provenance.digest {
             return Err(Skip::OtherDigest);
         }
-        entry.next = entry.next.next();
+        entry.next = provenance.next();
         entry.digest = provenance.digest;
         Ok(())
     }
@@ -184,7 +179,8 @@ mod tests {
             agent: agent(agent_name),
             epoch: Epoch::new([epoch; 16]),
             sequence: Sequence::new(sequence),
-            digest: digest::next(before, b"k", datum),
+            count: 1,
+            digest: digest::next(before, datum),
         }
     }
 
@@ -196,11 +192,11 @@ mod tests {
         assert_eq!(table.open(KIND, &opening("a", 1, None)), Ok(()));
         let first = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
         let second = provenance("a", 1, 1, first.digest, b"y");
-        assert_eq!(table.count(KIND, &second, b"k", b"y"), Err(Skip::Hole));
-        assert_eq!(table.count(KIND, &first, b"k", b"x"), Ok(()));
-        assert_eq!(table.count(KIND, &first, b"k", b"x"), Err(Skip::Repeat));
-        assert_eq!(table.count(KIND, &second, b"k", b"z"), Err(Skip::OtherDigest));
-        assert_eq!(table.count(KIND, &second, b"k", b"y"), Ok(()));
+        assert_eq!(table.count(KIND, &second, b"y"), Err(Skip::Hole));
+        assert_eq!(table.count(KIND, &first, b"x"), Ok(()));
+        assert_eq!(table.count(KIND, &first, b"x"), Err(Skip::Repeat));
+        assert_eq!(table.count(KIND, &second, b"z"), Err(Skip::OtherDigest));
+        assert_eq!(table.count(KIND, &second, b"y"), Ok(()));
     }
 
     #[test]
@@ -210,7 +206,7 @@ mod tests {
         assert_eq!(table.open(KIND, &opening("b", 2, None)), Err(Skip::OtherEpoch));
         assert_eq!(table.open(KIND, &opening("b", 2, Some(1))), Ok(()));
         let zombie = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
-        assert_eq!(table.count(KIND, &zombie, b"k", b"x"), Err(Skip::OtherEpoch));
+        assert_eq!(table.count(KIND, &zombie, b"x"), Err(Skip::OtherEpoch));
     }
 
     #[test]
@@ -218,7 +214,7 @@ mod tests {
         let mut table = EpochTable::default();
         assert_eq!(table.open(KIND, &opening("a", 1, None)), Ok(()));
         let first = provenance("a", 1, 0, digest::first(Epoch::new([1; 16])), b"x");
-        assert_eq!(table.count(KIND, &first, b"k", b"x"), Ok(()));
+        assert_eq!(table.count(KIND, &first, b"x"), Ok(()));
         for epoch in 2..9 {
             assert_eq!(table.open(KIND, &opening("a", epoch, Some(epoch - 1))), Ok(()));
             let entry = table.entry(&Writer::of(KIND, &agent("a"))).unwrap_or_else(|| panic!("no entry"));

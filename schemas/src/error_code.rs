@@ -35,7 +35,7 @@ pub enum ErrorCode {
     CursorTooOld,
     /// A datum does not follow its schema.
     DatumMalformed,
-    /// A record is larger than the log takes.
+    /// An event or a block is larger than it may be.
     EventTooLarge,
     /// The agreement does not give so much of the past.
     HistoryDenied,

@@ -170,10 +170,19 @@ number_id!(
     u32
 );
 number_id!(
-    /// The number of a producer's record in its epoch and partition.
+    /// The number of a producer's event in its epoch and partition.
     Sequence,
     u64
 );
+
+impl Sequence {
+    /// The sequence so many events later.
+    #[must_use]
+    pub const fn after(self, count: u32) -> Self {
+        Self(self.0.saturating_add(count as u64))
+    }
+}
+
 number_id!(
     /// A schema's id in the registry, as Confluent's framing carries it.
     SchemaId,

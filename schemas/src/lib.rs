@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod avro;
+pub mod block;
 pub mod change;
 pub mod channel;
 pub mod cursor;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod marks;
 pub mod partition;
 pub mod per_partition;
+pub mod position;
 pub mod promise;
 pub mod publish;
 pub mod reconcile;

@@ -12,13 +12,20 @@ pub const MAX_IMAGE_BYTES: usize = 440_000;
 /// A key names a subject; sled and Kafka both keep keys in memory.
 pub const MAX_KEY_BYTES: usize = 1_024;
 
-/// One published batch: several records, but little enough to hold for each connection.
+/// One published batch: several blocks, but little enough to hold for each connection.
 pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// Records in one published batch; bounds the work between two looks at the agreements.
-pub const MAX_BATCH_RECORDS: usize = 10_000;
+/// Events in one published batch; bounds the work between two looks at the agreements.
+pub const MAX_BATCH_EVENTS: usize = 10_000;
 
-/// Bytes handed to a connection between two looks at the agreements (protocols, 6).
+/// Changes in one block: a reader holds all of a block before it applies any of it.
+pub const MAX_BLOCK_CHANGES: u32 = 2_000;
+
+/// Bytes of a block's changes, unless one change alone has more: far above what a record costs by itself, and little
+/// enough to hold for each partition.
+pub const MAX_BLOCK_BYTES: usize = 128 * 1024;
+
+/// Bytes handed to a connection between two looks at the agreements (docs/protocol.md, 6).
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// Nesting of an Avro datum: recursive records must not recurse through our stack.
@@ -51,8 +58,8 @@ pub const MAX_CONTAINER_HEADER_BYTES: usize = 1024 * 1024;
 /// One block of a container file on the wire.
 pub const MAX_CONTAINER_BLOCK_BYTES: usize = 8 * 1024 * 1024;
 
-/// Records between two checkpoints in the log (protocols, 2).
-pub const CHECKPOINT_EVERY_RECORDS: u64 = 10_000;
+/// Changes between two checkpoints in the log: a reader that begins at one passes at most so many that it knows.
+pub const CHECKPOINT_EVERY_CHANGES: u64 = 10_000;
 
 /// Agents that a checkpoint can name: its record, with the ends of their earlier epochs, must fit the log.
 pub const MAX_TABLE_ENTRIES: usize = 2_500;

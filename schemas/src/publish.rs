@@ -22,24 +22,29 @@ pub const SEQUENCE_KEY: &str = "dit.sequence";
 /// Metadata key of the digest before a batch's first item.
 pub const DIGEST_KEY: &str = "dit.digest";
 
-/// Metadata key of the traces of a batch's sampled items.
+/// Metadata key of the traces of a batch's sampled events.
 pub const TRACES_KEY: &str = "dit.traces";
 
-/// Adds the traces of a batch's sampled items to its metadata: for each, a line with its index and its `traceparent`.
+/// Adds the traces of a batch's sampled events to its metadata.
 pub fn put_traces(metadata: &mut BTreeMap<String, Vec<u8>>, traces: &[(usize, TraceContext)]) {
     if !traces.is_empty() {
-        let lines: Vec<String> = traces.iter().map(|(index, trace)| format!("{index} {trace}")).collect();
-        metadata.insert(TRACES_KEY.to_owned(), lines.join("\n").into());
+        metadata.insert(TRACES_KEY.to_owned(), trace_lines(traces).into());
     }
 }
 
-/// The traces by item. A line that cannot be read is skipped: a bad trace refuses nothing.
+/// Traces as text: for each, a line with its event's index and its `traceparent`.
+pub fn trace_lines(traces: &[(usize, TraceContext)]) -> String {
+    let lines: Vec<String> = traces.iter().map(|(index, trace)| format!("{index} {trace}")).collect();
+    lines.join("\n")
+}
+
+/// The traces by event. A line that cannot be read is skipped: a bad trace refuses nothing.
 pub fn traces(text: &str) -> BTreeMap<usize, TraceContext> {
     let line = |line: &str| {
         let (index, trace) = line.split_once(' ')?;
         Some((index.parse().ok()?, TraceContext::parse(trace)?))
     };
-    text.lines().take(limits::MAX_BATCH_RECORDS).filter_map(line).collect()
+    text.lines().take(limits::MAX_BATCH_EVENTS).filter_map(line).collect()
 }
 
 /// The metadata of a batch.
@@ -170,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traces_come_back_by_item_and_unreadable_lines_are_passed_over() {
+    fn traces_come_back_by_event_and_unreadable_lines_are_passed_over() {
         let trace = TraceContext::new([1; 16], [2; 8]).unwrap_or_else(|| panic!("a context"));
         let mut metadata = BTreeMap::new();
         put_traces(&mut metadata, &[]);

@@ -1,23 +1,25 @@
 //! A record of a channel's topics: key, value, headers, and what the headers say.
 //!
-//! Owns the header names: CloudEvents' Kafka binding in binary mode, W3C trace context, and the sequence.
+//! Owns the header names. A record of the log has one set of headers, however many changes its block has.
 
-use crate::ids::{AgentId, ChannelName, Digest, Epoch, Sequence};
-use crate::time::Millis;
-use crate::trace::TraceContext;
+use crate::ids::{AgentId, Digest, Epoch, Sequence};
 
 /// Which of our record types a record is.
 pub const KIND_HEADER: &str = "dit_kind";
 pub const AGENT_HEADER: &str = "dit_agent";
 pub const EPOCH_HEADER: &str = "dit_epoch";
-/// The record's number in its epoch.
+/// The number of the record's first event in its epoch.
 pub const SEQUENCE_HEADER: &str = "dit_seq";
+/// How many events the record has.
+pub const COUNT_HEADER: &str = "dit_count";
 /// The digest after this record.
 pub const DIGEST_HEADER: &str = "dit_digest";
-/// The sampled trace of the event (W3C trace context), as its creator made it.
-pub const TRACE_HEADER: &str = "traceparent";
-/// On a state record: the log offset whose image it is.
-pub const LOG_OFFSET_HEADER: &str = "dit_log_offset";
+/// The sampled traces of the block's events (W3C trace context), as [`crate::publish::trace_lines`] writes them.
+pub const TRACES_HEADER: &str = "dit_traces";
+/// On a state record: the position of the event whose image it is.
+pub const LOG_POSITION_HEADER: &str = "dit_log_position";
+/// What a block is, for readers that do not know `dit`.
+const CONTENT_TYPE: (&str, &str) = ("content-type", "application/vnd.apache.avro+confluent");
 
 /// A record as it goes to the log and comes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,11 +43,6 @@ impl Record {
         self.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
-    /// The trace that the event belongs to, if it is sampled.
-    pub fn trace(&self) -> Option<TraceContext> {
-        self.header_text(TRACE_HEADER).and_then(TraceContext::parse)
-    }
-
     /// Its size in memory, in bytes, roughly.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
@@ -56,7 +53,10 @@ impl Record {
 /// The type of a record in a channel's topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Change,
+    /// Changes, in the log.
+    Block,
+    /// A present image, in the state.
+    Image,
     /// The beginning of an epoch.
     Opening,
     /// The table at an offset.
@@ -68,12 +68,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Change, Self::Opening, Self::Checkpoint, Self::Resync, Self::Freshness];
+    const ALL: [Self; 6] =
+        [Self::Block, Self::Image, Self::Opening, Self::Checkpoint, Self::Resync, Self::Freshness];
 
     /// The header's value.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Change => "change",
+            Self::Block => "block",
+            Self::Image => "image",
             Self::Opening => "opening",
             Self::Checkpoint => "checkpoint",
             Self::Resync => "resync",
@@ -93,12 +95,15 @@ impl Kind {
     }
 }
 
-/// The origin of a producer's record: its agent and epoch, its number in the epoch, and the digest after it.
+/// The origin of a producer's record: its agent and epoch, its events' numbers in the epoch, and the digest after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
     pub agent: AgentId,
     pub epoch: Epoch,
+    /// Of its first event.
     pub sequence: Sequence,
+    /// How many events it has: a block's changes, or one freshness.
+    pub count: u32,
     /// The digest after this record.
     pub digest: Digest,
 }
@@ -110,29 +115,24 @@ impl Provenance {
             agent: record.header_text(AGENT_HEADER)?.parse().ok()?,
             epoch: record.header_text(EPOCH_HEADER)?.parse().ok()?,
             sequence: Sequence::new(record.header_text(SEQUENCE_HEADER)?.parse().ok()?),
+            count: record.header_text(COUNT_HEADER)?.parse().ok()?,
             digest: record.header_text(DIGEST_HEADER)?.parse().ok()?,
         })
     }
 
-    pub fn headers(&self) -> [(String, Vec<u8>); 4] {
+    /// The sequence that follows the record's events.
+    pub fn next(&self) -> Sequence {
+        self.sequence.after(self.count)
+    }
+
+    pub fn headers(&self) -> [(String, Vec<u8>); 6] {
         [
             (AGENT_HEADER.to_owned(), self.agent.to_string().into()),
             (EPOCH_HEADER.to_owned(), self.epoch.to_string().into()),
             (SEQUENCE_HEADER.to_owned(), self.sequence.to_string().into()),
+            (COUNT_HEADER.to_owned(), self.count.to_string().into()),
             (DIGEST_HEADER.to_owned(), self.digest.to_string().into()),
-        ]
-    }
-
-    /// The CloudEvents attributes of a change, as headers of the Kafka binding's binary mode.
-    pub fn cloudevents(&self, channel: &ChannelName, op: &str, at: Millis) -> Vec<(String, Vec<u8>)> {
-        let header = |name: &str, value: String| (name.to_owned(), value.into_bytes());
-        vec![
-            header("ce_specversion", "1.0".to_owned()),
-            header("ce_id", format!("{}-{}", self.epoch, self.digest)),
-            header("ce_source", format!("urn:dit:{}:{channel}", self.agent.participant)),
-            header("ce_type", format!("lv.dit.change.{op}")),
-            header("ce_time", at.to_string()),
-            header("content-type", "application/vnd.apache.avro+confluent".to_owned()),
+            (CONTENT_TYPE.0.to_owned(), CONTENT_TYPE.1.into()),
         ]
     }
 }
@@ -147,9 +147,11 @@ mod tests {
             agent: "4000/main".parse().unwrap_or_else(|e| panic!("{e}")),
             epoch: Epoch::new([1; 16]),
             sequence: Sequence::new(7),
+            count: 3,
             digest: Digest::new([2; 16]),
         };
         let mut record = Record { headers: provenance.headers().to_vec(), ..Record::default() };
+        assert_eq!(provenance.next(), Sequence::new(10));
         assert_eq!(Provenance::of(&record), Some(provenance));
         record.headers.remove(2);
         assert_eq!(Provenance::of(&record), None);

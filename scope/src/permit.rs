@@ -5,7 +5,8 @@
 
 use schemas::change::Op;
 use schemas::delivery::{Delivery, DeliveryCodec, Event, Reason};
-use schemas::ids::{Offset, Partition};
+use schemas::ids::Partition;
+use schemas::position::EventPosition;
 use schemas::time::Millis;
 use schemas::trace::TraceContext;
 
@@ -60,7 +61,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordMetadata {
     pub partition: Partition,
-    pub offset: Offset,
+    pub position: EventPosition,
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
@@ -77,7 +78,7 @@ impl Permitted<Outcome> {
             after: self.0.after.as_deref(),
             reason: self.0.reason,
             partition: metadata.partition,
-            offset: metadata.offset,
+            position: metadata.position,
             event_at: metadata.event_at,
             logged_at: metadata.logged_at,
             trace: metadata.trace,

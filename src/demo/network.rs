@@ -215,10 +215,10 @@ impl Network {
         schema: &AvroSchema,
     ) -> anyhow::Result<()> {
         let client = Client::new(&self.url, &self.identity(agent)?)?;
-        let envelope = schemas::change::ChangeCodec::new(schema)?.envelope().text().to_owned();
+        let block = schemas::change::ChangeCodec::new(schema)?.block_schema().text().to_owned();
         let path = format!("/registry/subjects/{}/versions", channel.registry_subject());
         let answer: serde_json::Value =
-            send_json(client.post(&path).json(&serde_json::json!({"schema": envelope}))).await?;
+            send_json(client.post(&path).json(&serde_json::json!({"schema": block}))).await?;
         drop(answer);
         Ok(())
     }

@@ -222,10 +222,14 @@ async fn log_of(brokers: &str, side: Side) -> anyhow::Result<BTreeMap<String, Ve
                     Some(Counts::Resync) => {
                         anyhow::bail!("{topic}/{partition}: everybody is told to start over")
                     }
-                    Some(Counts::Change(datum)) => {
-                        let change = codec.decode_all(datum)?;
-                        let number = change.after.map(number_of).transpose()?;
-                        story.entry(change.key.to_owned()).or_default().push(number);
+                    Some(Counts::Changes { count, datums }) => {
+                        let mut datums = Cursor::new(datums);
+                        for _ in 0..count {
+                            let change = codec.decode(&mut datums)?;
+                            let number = change.after.map(number_of).transpose()?;
+                            story.entry(change.key.to_owned()).or_default().push(number);
+                        }
+                        datums.end()?;
                     }
                 }
             }

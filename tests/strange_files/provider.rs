@@ -92,8 +92,12 @@ impl Provider {
         lock(&outbox)
             .for_each(self.folded, &mut |placed| {
                 self.folded = placed.position + 1;
-                if let Content::Change { key, datum, .. } = placed.entry.content {
-                    let change = codec.decode_all(&datum).unwrap();
+                let block = match &placed.entry.content {
+                    Content::Block(_) => codec.decode_block(placed.entry.content.datum()).unwrap(),
+                    Content::Freshness(_) => Vec::new(),
+                };
+                for change in block.into_iter().map(|found| found.change) {
+                    let key = change.key.to_owned();
                     match change.after {
                         Some(image) => {
                             let value = json::decode(&self.schema, image).unwrap();

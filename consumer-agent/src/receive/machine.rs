@@ -1,11 +1,12 @@
 //! The receiving machine of one agreement: deliveries in, effects on the replica out.
 //!
 //! Pure. It drops repeats by position, keeps a snapshot apart until its end mark, and reports how the router closed a
-//! stream.
+//! stream. Its position is never within a block: the replica takes a block as a whole, when the stream has passed it.
 
 use schemas::cursor::{Cursor, Place, Snapshot, in_words};
 use schemas::delivery::{CloseReason, Delivery, Event, Next, Progress, Reason};
-use schemas::ids::{AgreementVersion, BootstrapId, LogId, Partition};
+use schemas::ids::{AgreementVersion, BootstrapId, LogId, Offset, Partition};
+use schemas::limits::MAX_BLOCK_CHANGES;
 use schemas::per_partition::PerPartition;
 use schemas::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,21 @@ use crate::sink::effect::Effect;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     Effect(Effect),
+    /// A change of a block, which takes effect when the position has passed the block.
+    InBlock(InBlock),
     /// No change of the replica; the position may have moved.
     Nothing,
     /// The stream is over.
     Closed(Closed),
+}
+
+/// A change of a block that may not have come as a whole yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InBlock {
+    pub partition: Partition,
+    /// The block's offset.
+    pub block: Offset,
+    pub effect: Effect,
 }
 
 /// How a stream was closed.
@@ -43,8 +55,8 @@ impl Closed {
 /// How far a replica is behind the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Behind {
-    /// At most so many events: offsets between the position and the log's end, whoever they are for.
-    pub events: u64,
+    /// At most so many records: offsets between the position and the log's end, whoever they are for.
+    pub records: u64,
     /// The append time up to which everything has come, when events are missing.
     pub since: Option<Millis>,
 }
@@ -66,6 +78,12 @@ pub enum ProtocolError {
     /// A position that went back.
     #[error("partition {0}'s progress went back")]
     Backwards(Partition),
+    /// More changes of one block than a block has.
+    #[error("partition {0}: a block has more than {MAX_BLOCK_CHANGES} changes")]
+    TooManyInBlock(Partition),
+    /// A snapshot or an answer in the middle of a block.
+    #[error("a snapshot or a reconciliation begins within a block")]
+    WithinBlock,
 }
 
 /// How many events were delivered, by reason.
@@ -157,6 +175,11 @@ impl ReceiveMachine {
         }
     }
 
+    /// Whether everything of a block that is for this consumer has come.
+    pub fn has_passed(&self, partition: Partition, block: Offset) -> bool {
+        self.places.get(partition).is_some_and(|place| block < place.offset)
+    }
+
     /// Whether the position is in the log, not in a snapshot.
     pub const fn is_live(&self) -> bool {
         self.snapshot.is_none() && !self.places.is_empty()
@@ -180,7 +203,7 @@ impl ReceiveMachine {
         for (reported, place) in self.progress.values().zip(self.places.values()) {
             let progress = (*reported)?;
             let missing = progress.end.get().saturating_sub(place.offset.get());
-            behind.events += missing;
+            behind.records += missing;
             if missing > 0 {
                 behind.since = [behind.since, progress.passed_at].into_iter().flatten().min();
             }
@@ -256,27 +279,32 @@ impl ReceiveMachine {
     }
 
     fn on_event(&mut self, event: &Event<'_>) -> Result<Received, ProtocolError> {
-        if self.snapshot.is_none() {
-            let known = self.places.get_mut(event.partition);
-            let known = known.ok_or(ProtocolError::NoSuchPartition(event.partition))?;
-            if event.offset < known.offset {
-                return Ok(Received::Nothing);
-            }
-            known.offset = event.offset.next();
-        }
-        self.tally.count(event.reason);
         let key = event.key.to_owned();
-        Ok(Received::Effect(match event.after {
+        let effect = match event.after {
             Some(image) => Effect::Upsert { key, image: image.to_vec() },
             None => Effect::Remove { key },
-        }))
+        };
+        if self.snapshot.is_some() {
+            self.tally.count(event.reason);
+            return Ok(Received::Effect(effect));
+        }
+        let partition = event.partition;
+        let known = self.places.get_mut(partition).ok_or(ProtocolError::NoSuchPartition(partition))?;
+        let block = event.position.offset;
+        if block < known.offset {
+            return Ok(Received::Nothing);
+        }
+        // Everything before the block has come. The block itself is passed by a later block, or by progress.
+        known.offset = block;
+        self.tally.count(event.reason);
+        Ok(Received::InBlock(InBlock { partition, block, effect }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use schemas::cursor::SnapshotPlace;
-    use schemas::ids::Offset;
+    use schemas::position::EventPosition;
 
     use super::*;
     use crate::fixtures::{self, LOG, P0, SNAPSHOT, place};
@@ -297,13 +325,27 @@ mod tests {
     fn a_repeat_changes_nothing() {
         let mut machine = machine(Some(5));
         assert_eq!(machine.on_delivery(&event(4, Some(b"x"))), Ok(Received::Nothing));
-        assert!(matches!(
-            machine.on_delivery(&event(5, Some(b"x"))),
-            Ok(Received::Effect(Effect::Upsert { .. }))
-        ));
+        assert!(is_in_block(&machine.on_delivery(&event(5, Some(b"x"))), 5));
+        assert!(is_in_block(&machine.on_delivery(&event(9, None)), 9));
         assert_eq!(machine.on_delivery(&event(5, Some(b"x"))), Ok(Received::Nothing));
-        assert!(matches!(machine.on_delivery(&event(9, None)), Ok(Received::Effect(Effect::Remove { .. }))));
-        assert_eq!(offset_of(&machine), Some(10));
+        assert_eq!(offset_of(&machine), Some(9));
+    }
+
+    #[test]
+    fn the_position_is_never_within_a_block() {
+        let mut machine = machine(Some(5));
+        for index in 0..3 {
+            let change = fixtures::event_at(EventPosition { offset: Offset::new(7), index }, "k", Some(b"x"));
+            assert!(is_in_block(&machine.on_delivery(&change), 7));
+            assert_eq!(offset_of(&machine), Some(7), "a stream that breaks here gives the whole block again");
+            assert!(!machine.has_passed(P0, Offset::new(7)));
+        }
+        assert!(is_in_block(&machine.on_delivery(&event(8, None)), 8));
+        assert!(machine.has_passed(P0, Offset::new(7)) && !machine.has_passed(P0, Offset::new(8)));
+    }
+
+    fn is_in_block(received: &Result<Received, ProtocolError>, offset: u64) -> bool {
+        matches!(received, Ok(Received::InBlock(InBlock { block, .. })) if *block == Offset::new(offset))
     }
 
     #[test]
@@ -365,7 +407,7 @@ mod tests {
         assert_eq!(machine.freshness(), None);
         assert_eq!(machine.on_delivery(&progress(8)), Ok(Received::Nothing));
         assert_eq!((offset_of(&machine), machine.freshness()), (Some(8), Some(Millis::new(9))));
-        assert_eq!(machine.behind(), Some(Behind { events: 2, since: Some(Millis::new(9)) }));
+        assert_eq!(machine.behind(), Some(Behind { records: 2, since: Some(Millis::new(9)) }));
         assert_eq!(machine.on_delivery(&progress(10)), Ok(Received::Nothing));
         assert_eq!(machine.behind(), Some(Behind::default()));
         assert_eq!(machine.on_delivery(&progress(7)), Err(ProtocolError::Backwards(P0)));

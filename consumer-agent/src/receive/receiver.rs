@@ -1,7 +1,9 @@
 //! The receiver: connects, reads blocks, lets the machine decide, gives batches to the sink.
 //!
-//! Owns one stream at a time. A block is one batch: its effects and the cursor after it are applied together.
+//! Owns one stream at a time. A block of the container is one batch: its effects and the cursor after it are applied
+//! together. Changes of a block of the log that has not come as a whole wait for the next batch.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use platform::client::{Client, ClientError, send, unreachable_peer};
@@ -14,13 +16,15 @@ use schemas::delivery::{
     AGREEMENT_KEY, CHANNEL_KEY, CloseReason, Delivery, DeliveryCodec, LOG_ID_KEY, Next, VERSION_KEY,
 };
 use schemas::ids::{AgreementNumber, AgreementVersion, LogId, Partition};
+use schemas::limits::MAX_BLOCK_CHANGES;
 use schemas::per_partition::PerPartition;
 use schemas::reconcile::{AnnouncedDigests, Ranges, ReconcileQuery};
 
-use super::machine::{Closed, ProtocolError, ReceiveMachine, Received};
+use super::machine::{Closed, InBlock, ProtocolError, ReceiveMachine, Received};
 use super::reconciler::{Finding, Now, Reconciled, Reconciler, Unasked};
 use super::repair::{self, Repair};
 use super::request::ReconcileRequest;
+use crate::sink::effect::Effect;
 use crate::sink::error::SinkError;
 use crate::sink::{Batch, Sink, StreamHead};
 
@@ -199,6 +203,14 @@ struct Stream {
     machine: ReceiveMachine,
     /// The requested rows that have come so far.
     repair: Option<Repair>,
+    /// Changes of blocks that the position has not passed: at most one block for each partition.
+    held: Vec<Held>,
+}
+
+/// A change that waits for the rest of its block.
+struct Held {
+    change: InBlock,
+    followed: Option<(Partition, StageSpan)>,
 }
 
 impl Stream {
@@ -219,7 +231,7 @@ impl Stream {
         sink.begin(&StreamHead { derived: codec.derived().clone() }).await?;
         let channel = header.text(CHANNEL_KEY).ok_or(ReceiveError::Header(CHANNEL_KEY))?.to_owned();
         let machine = ReceiveMachine::new(log_id, version, cursor);
-        Ok(Self { channel, number: number.clone(), codec, machine, repair: None })
+        Ok(Self { channel, number: number.clone(), codec, machine, repair: None, held: Vec::new() })
     }
 
     /// The stage of a delivery whose event is traced.
@@ -239,7 +251,6 @@ impl Stream {
         let mut datums = Datums::new(&block.datums);
         let mut effects = Vec::with_capacity(block.count);
         let mut closed = None;
-        let mut followed = Vec::new();
         let mut answer = None;
         let mut repaired = false;
         for _ in 0..block.count {
@@ -260,14 +271,21 @@ impl Stream {
                 }
                 _ => {}
             }
-            followed.extend(self.follow(&delivery));
+            let stage = self.follow(&delivery);
             match self.machine.on_delivery(&delivery)? {
                 Received::Nothing => {}
                 Received::Closed(end) => closed = Some(end),
                 Received::Effect(effect) => effects.push(effect),
+                Received::InBlock(change) => self.held.push(Held { change, followed: stage }),
             }
         }
         datums.end()?;
+        let followed = self.release(&mut effects);
+        let is_elsewhere = effects.contains(&Effect::BeginSnapshot) || answer.is_some() || repaired;
+        if is_elsewhere && !self.held.is_empty() {
+            return Err(ProtocolError::WithinBlock.into());
+        }
+        self.check_held()?;
         let cursor = self.machine.cursor();
         let freshness = self.machine.freshness();
         let apply = |(partition, stage): &(Partition, StageSpan)| {
@@ -286,6 +304,32 @@ impl Stream {
             (None, None) if repaired => self.repair(sink, reconciler).await.map(Some),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Adds the effects of held changes whose blocks have passed; returns their stages.
+    fn release(&mut self, effects: &mut Vec<Effect>) -> Vec<(Partition, StageSpan)> {
+        let machine = &self.machine;
+        let passed = |held: &mut Held| machine.has_passed(held.change.partition, held.change.block);
+        let mut followed = Vec::new();
+        for Held { change, followed: stage } in self.held.extract_if(.., passed) {
+            effects.push(change.effect);
+            followed.extend(stage);
+        }
+        followed
+    }
+
+    /// At most one block of a partition is held.
+    fn check_held(&self) -> Result<(), ProtocolError> {
+        let mut by_partition: BTreeMap<Partition, usize> = BTreeMap::new();
+        for held in &self.held {
+            let partition = held.change.partition;
+            let count = by_partition.entry(partition).or_default();
+            *count += 1;
+            if *count > MAX_BLOCK_CHANGES as usize {
+                return Err(ProtocolError::TooManyInBlock(partition));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a requested range; returns whether it was the last.

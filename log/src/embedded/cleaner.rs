@@ -139,7 +139,7 @@ mod tests {
     use schemas::record::Record;
 
     use super::super::super::ReadError;
-    use super::super::partition::{KIND, read_now, sync_partition};
+    use super::super::partition::{KIND, OLDEST_FORMAT, read_now, sync_partition};
     use super::*;
 
     const LAG: Duration = Duration::from_secs(10);
@@ -147,7 +147,7 @@ mod tests {
     fn open(disk: &MemoryDisk) -> PartitionLog {
         let disk = Arc::new(disk.clone());
         let bytes = 200;
-        let options = Options { kind: KIND, segment_bytes: bytes };
+        let options = Options { kind: KIND, oldest: OLDEST_FORMAT, segment_bytes: bytes };
         let (store, _) = SegmentStore::open(disk.clone(), Path::new("/p"), options, b"").unwrap();
         PartitionLog::new(disk, store, Cleanup::Compaction { min_lag: LAG }, bytes)
     }

@@ -18,6 +18,8 @@ use super::OpenError;
 use super::topic::TopicFile;
 
 pub(super) const KIND: [u8; 4] = *b"elog";
+/// Before this format a record of a channel was one event: a log that begins with such records cannot be counted.
+pub(super) const OLDEST_FORMAT: u16 = 3;
 
 pub(super) struct PartitionLog {
     pub(super) disk: Arc<dyn Disk>,
@@ -86,7 +88,7 @@ pub(super) fn open_partitions(
     Partition::all(topic.partitions)
         .map(|number| {
             let path = dir.join(&topic.name).join(format!("{number}"));
-            let options = Options { kind: KIND, segment_bytes };
+            let options = Options { kind: KIND, oldest: OLDEST_FORMAT, segment_bytes };
             let (mut store, recovery) = SegmentStore::open(Arc::clone(disk), &path, options, b"")?;
             cut_open_batch(&mut store)?;
             if recovery.torn_bytes > 0 {
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn retention_drops_whole_old_segments_and_positions_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { kind: KIND, segment_bytes: 100 };
+        let options = Options { kind: KIND, oldest: OLDEST_FORMAT, segment_bytes: 100 };
         let (mut store, _) = SegmentStore::open(Arc::new(RealDisk), dir.path(), options, b"").unwrap();
         for at in 0..20 {
             store.append([frame(true, at * 1_000, "0123456789").as_slice()]).unwrap();
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn an_atomic_batch_without_its_end_never_happened() {
         let dir = tempfile::tempdir().unwrap();
-        let options = || Options { kind: KIND, segment_bytes: 1 << 20 };
+        let options = || Options { kind: KIND, oldest: OLDEST_FORMAT, segment_bytes: 1 << 20 };
         let (mut store, _) = SegmentStore::open(Arc::new(RealDisk), dir.path(), options(), b"").unwrap();
         let frame = |ends| frame(ends, 1, "x");
         store.append([frame(false).as_slice(), &frame(true), &frame(false), &frame(false)]).unwrap();

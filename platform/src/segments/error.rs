@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// The version of the segment format; a binary refuses newer versions and names its own. Version 2 added gaps.
-pub(super) const FORMAT: u16 = 2;
+/// The version of the segment format; a binary refuses newer versions and names its own. Version 2 added gaps. With
+/// version 3, entries and records became blocks: each user says the oldest version that it reads.
+pub(super) const FORMAT: u16 = 3;
 
 /// Why segment files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,16 @@ pub enum SegmentError {
     /// Written by a newer version.
     #[error("{path}: written in format {found}, this binary knows formats up to {FORMAT}; use a newer dit")]
     NewerFormat { path: PathBuf, found: u16 },
+    /// Written by an older version, which nothing reads any more.
+    #[error(
+        "{path}: written in format {found}, this binary reads formats from {oldest} on; set the folder aside (docs/keeping.md says what follows)"
+    )]
+    OlderFormat {
+        path: PathBuf,
+        found: u16,
+        /// The oldest that is read.
+        oldest: u16,
+    },
     /// Not a segment file of this kind.
     #[error("{path}: is not a dit {kind} file")]
     Foreign {

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     fn open(disk: &MemoryDisk) -> SegmentStore {
-        let options = Options { kind: *b"test", segment_bytes: 150 };
+        let options = Options { kind: *b"test", oldest: 1, segment_bytes: 150 };
         SegmentStore::open(Arc::new(disk.clone()), Path::new("/s"), options, b"head").unwrap().0
     }
 

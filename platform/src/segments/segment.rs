@@ -70,6 +70,7 @@ impl Segment {
         disk: &dyn Disk,
         path: &Path,
         kind: &[u8; 4],
+        oldest: u16,
         first: u64,
         is_last: bool,
     ) -> Result<Option<(Self, u64)>, SegmentError> {
@@ -84,7 +85,7 @@ impl Segment {
                 Err(SegmentError::Damaged { path: path.to_owned(), at: 0 })
             };
         };
-        check_prefix(&prefix, path, kind)?;
+        check_prefix(&prefix, path, kind, oldest)?;
         reader.advance(10);
         let header = match reader.next()? {
             Some(Item::Payload(header)) => header,
@@ -195,7 +196,7 @@ impl Segment {
     }
 }
 
-fn check_prefix(prefix: &[u8], path: &Path, kind: &[u8; 4]) -> Result<(), SegmentError> {
+fn check_prefix(prefix: &[u8], path: &Path, kind: &[u8; 4], oldest: u16) -> Result<(), SegmentError> {
     let kind_text = || String::from_utf8_lossy(kind).trim().to_owned();
     let foreign = || SegmentError::Foreign { path: path.to_owned(), kind: kind_text() };
     let (magic, rest) = prefix.split_at_checked(4).ok_or_else(foreign)?;
@@ -207,5 +208,11 @@ fn check_prefix(prefix: &[u8], path: &Path, kind: &[u8; 4]) -> Result<(), Segmen
     if found > FORMAT {
         return Err(SegmentError::NewerFormat { path: path.to_owned(), found });
     }
-    if found_kind == kind { Ok(()) } else { Err(foreign()) }
+    if found_kind != kind {
+        return Err(foreign());
+    }
+    if found < oldest {
+        return Err(SegmentError::OlderFormat { path: path.to_owned(), found, oldest });
+    }
+    Ok(())
 }

@@ -18,6 +18,8 @@ use super::segment::Segment;
 pub struct Options {
     /// Four bytes that name the files' purpose.
     pub kind: [u8; 4],
+    /// The oldest format of such files that is read.
+    pub oldest: u16,
     /// A segment is rolled when it has so many bytes.
     pub segment_bytes: u64,
 }
@@ -109,7 +111,7 @@ impl SegmentStore {
             if *first != expected {
                 return Err(SegmentError::Gap { path, first: *first, expected });
             }
-            match Segment::open(disk.as_ref(), &path, &options.kind, *first, is_last)? {
+            match Segment::open(disk.as_ref(), &path, &options.kind, options.oldest, *first, is_last)? {
                 Some((segment, torn)) => {
                     recovery.torn_bytes += torn;
                     segments.push_back(segment);
@@ -324,7 +326,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const OPTIONS: Options = Options { kind: *b"test", segment_bytes: 200 };
+    const OPTIONS: Options = Options { kind: *b"test", oldest: 2, segment_bytes: 200 };
 
     fn open(disk: &MemoryDisk) -> (SegmentStore, Recovery) {
         SegmentStore::open(Arc::new(disk.clone()), Path::new("/s"), OPTIONS, b"head").unwrap()
@@ -404,6 +406,9 @@ mod tests {
                 SegmentStore::open(Arc::new(disk.clone()), Path::new("/s"), OPTIONS, b"head").map(drop);
             error.map_err(|e| e.to_string())
         };
+        let later = Options { oldest: 9, ..OPTIONS };
+        let older = SegmentStore::open(Arc::new(disk.clone()), Path::new("/s"), later, b"head").map(drop);
+        assert!(older.unwrap_err().to_string().contains("this binary reads formats from 9 on"));
         disk.damage(&path, 5);
         assert!(reopen().unwrap_err().contains("use a newer dit"));
         disk.damage(&path, 5);

@@ -7,14 +7,17 @@ use std::collections::HashMap;
 
 use platform::clock::now;
 use platform::traces::{Stage, StageSpan};
+use schemas::block::OpenBlock;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::ids::Partition;
 use schemas::marks::Freshness;
 use schemas::partition;
+use schemas::per_partition::PerPartition;
+use schemas::trace::TraceContext;
 
 use super::{Agent, AgentError, GROUP};
 use crate::image::ImageChange;
-use crate::outbox::{Content, lock};
+use crate::outbox::{Block, Content, OutboxError, lock};
 use crate::source::port as sources;
 
 /// Bytes of events that share one sync: rows may be large, and a group is in memory three times.
@@ -50,12 +53,31 @@ impl<'a> Origin<'a> {
     }
 }
 
+/// A block that still has room.
+#[derive(Debug, Clone, Default)]
+struct TracedBlock {
+    changes: OpenBlock,
+    traces: Vec<(usize, TraceContext)>,
+}
+
+impl TracedBlock {
+    /// Takes the block out, if it has changes.
+    fn take(&mut self) -> Option<Content> {
+        let Self { changes, traces } = std::mem::take(self);
+        (!changes.is_empty()).then(|| Content::Block(Block::new(changes, traces)))
+    }
+}
+
 /// Puts a source's changes into the outbox, group by group, and applies them to the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
     origin: Origin<'a>,
+    /// Whole blocks of this group.
     contents: Vec<(Partition, Content)>,
-    /// Bytes of the contents.
+    /// The block of each partition that still has room.
+    open: PerPartition<TracedBlock>,
+    /// Changes of this group, and their bytes.
+    changes: usize,
     bytes: usize,
     /// The traced events of this group.
     followed: Vec<(Partition, StageSpan)>,
@@ -69,7 +91,9 @@ impl<'a> Emitter<'a> {
         Self {
             agent,
             origin,
-            contents: Vec::with_capacity(GROUP),
+            contents: Vec::new(),
+            open: PerPartition::filled(agent.channel.partitions, TracedBlock::default()),
+            changes: 0,
             bytes: 0,
             followed: Vec::new(),
             image_changes: Vec::with_capacity(GROUP),
@@ -79,7 +103,7 @@ impl<'a> Emitter<'a> {
 
     /// Whether nothing waits to be put into the outbox.
     pub(super) fn is_empty(&self) -> bool {
-        self.contents.is_empty()
+        self.changes == 0
     }
 
     /// Makes the event from a key's present image to its new one; `false` if the two are equal.
@@ -114,16 +138,45 @@ impl<'a> Emitter<'a> {
         let (followed, trace) = StageSpan::create(self.agent.channel.name.as_str(), partition).unzip();
         self.followed
             .extend(followed.map(|stage| (partition, stage.with("dit.source.kind", self.origin.kind))));
-        self.contents.push((partition, Content::Change { key: key.to_owned(), datum, trace }));
+        self.add(partition, &datum, trace)?;
         self.pending.insert(key.to_owned(), after.clone());
         self.image_changes.push(ImageChange { key: key.to_owned(), after });
-        if self.contents.len() >= GROUP || self.bytes >= GROUP_BYTES {
+        if self.changes >= GROUP || self.bytes >= GROUP_BYTES {
             self.flush()?;
         }
         Ok(true)
     }
 
+    /// Adds a change to its partition's block; a full block is closed before.
+    fn add(
+        &mut self,
+        partition: Partition,
+        datum: &[u8],
+        trace: Option<TraceContext>,
+    ) -> Result<(), AgentError> {
+        // A key's partition is always one of the channel's.
+        let Some(open) = self.open.get_mut(partition) else {
+            return Err(OutboxError::NoPartition { partition }.into());
+        };
+        if !open.changes.has_room_for(datum.len()) {
+            self.contents.extend(open.take().map(|block| (partition, block)));
+        }
+        let index = usize::try_from(open.changes.count()).unwrap_or(usize::MAX);
+        open.traces.extend(trace.map(|trace| (index, trace)));
+        open.changes.push(datum);
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// Closes every block.
+    fn close(&mut self) {
+        for (partition, open) in self.open.iter_mut() {
+            self.contents.extend(open.take().map(|block| (partition, block)));
+        }
+    }
+
     fn flush(&mut self) -> Result<(), AgentError> {
+        self.close();
         let within =
             |(partition, stage): &(Partition, StageSpan)| stage.within(Stage::Store, "outbox", *partition);
         let storing: Vec<_> = self.followed.iter().map(within).collect();
@@ -135,7 +188,7 @@ impl<'a> Emitter<'a> {
         drop(storing);
         self.agent.images.apply(&self.image_changes, next)?;
         self.agent.appended.send_replace(next);
-        self.bytes = 0;
+        (self.changes, self.bytes) = (0, 0);
         self.contents.clear();
         self.followed.clear();
         self.image_changes.clear();
@@ -146,6 +199,8 @@ impl<'a> Emitter<'a> {
     /// Puts the remaining events into the outbox, then a known freshness for every partition; syncs the images.
     pub(super) fn finish(mut self, freshness: Option<Freshness>) -> Result<(), AgentError> {
         if let Some(datum) = freshness.map(|freshness| freshness.encode()) {
+            // Behind the last changes.
+            self.close();
             let of = |partition| (partition, Content::Freshness(datum.clone()));
             self.contents.extend(Partition::all(self.agent.channel.partitions).map(of));
         }

@@ -1,4 +1,4 @@
-//! Reopen: the one remedy for lost or doubtful images, a voided epoch, a restored folder (protocols, 2).
+//! Reopen: the one remedy for lost or doubtful images, a voided epoch, a restored folder (docs/protocol.md, 2).
 //!
 //! Owns the agent's half: it takes the images from the channel's own state, then makes every unacknowledged event again
 //! on top of them, under a new epoch. A marker on disk names these events, for a new beginning after a crash.
@@ -11,7 +11,7 @@ use platform::segments::disk::Disk;
 use schemas::avro::container::{Block, Decoder};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
-use schemas::change::ChangeCodec;
+use schemas::change::{BlockChange, ChangeCodec};
 use schemas::epoch_table::Ended;
 use schemas::ids::{Epoch, Partition, Sequence};
 use schemas::key::KeyDeriver;
@@ -183,11 +183,14 @@ impl Agent {
                 if end.at.is_some_and(|end| stored.entry.sequence < end) {
                     continue;
                 }
-                let Content::Change { key, datum, .. } = stored.entry.content else { continue };
-                let after = codec.decode_all(&datum)?.after;
-                let after =
-                    after.map(|image| resolve_datum(codec.subject(), self.schema(), image)).transpose()?;
-                events.push((key, after, datum));
+                let Content::Block(_) = stored.entry.content else { continue };
+                let block = stored.entry.content.datum();
+                for BlockChange { change, range, .. } in codec.decode_block(block)? {
+                    let resolve = |image| resolve_datum(codec.subject(), self.schema(), image);
+                    let after = change.after.map(resolve).transpose()?;
+                    let datum = block.get(range).unwrap_or_default().to_vec();
+                    events.push((change.key.to_owned(), after, datum));
+                }
             }
             at = last + 1;
         }

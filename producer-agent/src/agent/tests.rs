@@ -4,6 +4,7 @@ use platform::segments::memory_disk::MemoryDisk;
 
 use std::collections::BTreeMap;
 
+use schemas::change::Change;
 use schemas::epoch_table::Ended;
 use schemas::ids::{Digest, Partition, Sequence};
 
@@ -63,17 +64,22 @@ impl Site {
         self.agent.take(&plain(&path), Guard::default(), accepted).unwrap()
     }
 
-    fn events(&self) -> Vec<(String, &'static str)> {
-        let mut found = Vec::new();
+    /// Calls `each` for every change in the outbox, in order.
+    fn each_change(&self, each: &mut dyn FnMut(&Change<'_>)) {
         lock(&self.agent.outbox)
             .for_each(0, &mut |StoredEntry { entry, .. }| {
-                if let Content::Change { key, datum, .. } = entry.content {
-                    let change = self.agent.codec.decode_all(&datum).unwrap();
-                    found.push((key, change.op.letter()));
+                if let Content::Block(_) = entry.content {
+                    let block = self.agent.codec.decode_block(entry.content.datum()).unwrap();
+                    block.iter().for_each(|found| each(&found.change));
                 }
                 true
             })
             .unwrap();
+    }
+
+    fn events(&self) -> Vec<(String, &'static str)> {
+        let mut found = Vec::new();
+        self.each_change(&mut |change| found.push((change.key.to_owned(), change.op.letter())));
         found.sort();
         found
     }
@@ -81,17 +87,11 @@ impl Site {
     /// The source block of each event of a key, in order: its kind, its name, and whether a whole register was compared.
     fn sources(&self, of: &str) -> Vec<(String, String, bool)> {
         let mut found = Vec::new();
-        lock(&self.agent.outbox)
-            .for_each(0, &mut |StoredEntry { entry, .. }| {
-                if let Content::Change { key, datum, .. } = entry.content
-                    && key == of
-                {
-                    let source = self.agent.codec.decode_all(&datum).unwrap().source;
-                    found.push((source.kind.to_owned(), source.name.to_owned(), source.snapshot));
-                }
-                true
-            })
-            .unwrap();
+        self.each_change(&mut |Change { key, source, .. }| {
+            if *key == of {
+                found.push((source.kind.to_owned(), source.name.to_owned(), source.snapshot));
+            }
+        });
         found
     }
 }
@@ -199,18 +199,18 @@ fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
     let site = site();
     site.take("k,v\n1,a\n", false);
     let path = site.files.path().join("register.csv");
-    let rows = (1..3_000).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},b\n"));
+    let rows = (1..12_000).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},b\n"));
     std::fs::write(&path, rows).unwrap();
     let take = || site.agent.take(&plain(&path), Guard::default(), true);
     // Some groups of the file fit, the next one does not.
-    site.disk.set_room(Some(150_000));
+    site.disk.set_room(Some(300_000));
     let error = take().unwrap_err();
     assert!(error.is_passing(), "{error}");
     site.disk.set_room(None);
     let report = take().unwrap();
     assert!(report.counts.same > 0, "what was taken before is not taken again");
     let events = site.events();
-    assert_eq!(events.len(), 1 + 2_999, "each change once");
+    assert_eq!(events.len(), 1 + 11_999, "each change once");
     assert_eq!(events.iter().filter(|(_, op)| *op == "u").count(), 1);
 }
 
@@ -247,9 +247,9 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
     let epoch = lock(&site.agent.outbox).epoch();
     lock(&site.agent.outbox)
         .for_each(0, &mut |StoredEntry { entry, .. }| {
-            if let Content::Change { .. } = entry.content {
+            if let Content::Block(_) = entry.content {
                 partition = entry.partition;
-                stood.push(Ended { epoch, next: entry.sequence.next(), digest: entry.digest });
+                stood.push(Ended { epoch, next: entry.next(), digest: entry.digest });
             }
             true
         })

@@ -1,54 +1,70 @@
-//! One entry of the outbox: an event with its sequence and digest.
+//! One entry of the outbox: a block of changes or a freshness, with its sequence and digest.
 //!
-//! Owns the bytes of an entry, in Avro's primitives.
+//! Owns the bytes of an entry, in Avro's primitives. An entry becomes one record of the log, and is sent again as the
+//! same record: its block is never cut anew.
 
-use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_long, put_string};
+use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_long};
+use schemas::block::{self, OpenBlock};
 use schemas::ids::{Digest, Partition, Sequence};
 use schemas::trace::TraceContext;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// A change event: its key and bare datum.
-    Change {
-        key: String,
-        /// The datum of the envelope.
-        datum: Vec<u8>,
-        /// The trace that the event belongs to, if it is traced.
-        trace: Option<TraceContext>,
-    },
+    Block(Block),
     /// A freshness record's datum.
     Freshness(Vec<u8>),
 }
 
+/// Changes that are one record of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    count: u32,
+    datum: Vec<u8>,
+    traces: Vec<(usize, TraceContext)>,
+}
+
+impl Block {
+    /// From its changes, and the traces of some of them by their index.
+    pub fn new(changes: OpenBlock, traces: Vec<(usize, TraceContext)>) -> Self {
+        Self { count: changes.count(), datum: changes.finish(), traces }
+    }
+
+    /// The traces of its traced changes, by index.
+    pub fn traces(&self) -> &[(usize, TraceContext)] {
+        &self.traces
+    }
+}
+
 impl Content {
-    /// The key that goes into the digest.
-    pub fn key(&self) -> &str {
+    /// How many events it has.
+    pub const fn count(&self) -> u32 {
         match self {
-            Self::Change { key, .. } => key,
-            Self::Freshness(_) => "",
+            Self::Block(block) => block.count,
+            Self::Freshness(_) => 1,
         }
     }
 
     /// The bare datum.
     pub fn datum(&self) -> &[u8] {
         match self {
-            Self::Change { datum, .. } | Self::Freshness(datum) => datum,
+            Self::Block(Block { datum, .. }) | Self::Freshness(datum) => datum,
         }
     }
 
-    /// The trace that it belongs to.
-    pub const fn trace(&self) -> Option<&TraceContext> {
+    /// The traces of its traced events.
+    pub fn traces(&self) -> &[(usize, TraceContext)] {
         match self {
-            Self::Change { trace, .. } => trace.as_ref(),
-            Self::Freshness(_) => None,
+            Self::Block(block) => block.traces(),
+            Self::Freshness(_) => &[],
         }
     }
 }
 
-/// An event whose partition and sequence are fixed.
+/// An entry whose partition and sequence are fixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub partition: Partition,
+    /// Of its first event.
     pub sequence: Sequence,
     /// The digest after it.
     pub digest: Digest,
@@ -56,22 +72,28 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The sequence that follows its events.
+    pub const fn next(&self) -> Sequence {
+        self.sequence.after(self.content.count())
+    }
+
     pub(super) fn size(&self) -> usize {
-        self.content.key().len() + self.content.datum().len() + 32 + TraceContext::BYTES
+        let traced = self.content.traces().len() * (TraceContext::BYTES + 2);
+        self.content.datum().len() + 32 + traced
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size() + 16);
         out.push(match self.content {
-            Content::Change { .. } => 0,
+            Content::Block(_) => 0,
             Content::Freshness(_) => 1,
         });
         put_long(&mut out, i64::from(self.partition.get()));
         put_long(&mut out, i64::try_from(self.sequence.get()).unwrap_or(i64::MAX));
         out.extend_from_slice(self.digest.as_bytes());
-        put_string(&mut out, self.content.key());
         put_bytes(&mut out, self.content.datum());
-        if let Some(trace) = self.content.trace() {
+        for (index, trace) in self.content.traces() {
+            put_long(&mut out, i64::try_from(*index).unwrap_or(i64::MAX));
             out.extend_from_slice(&trace.to_bytes());
         }
         out
@@ -86,19 +108,16 @@ impl Entry {
         let sequence = Sequence::new(u64::try_from(cursor.long()?).map_err(out_of_range)?);
         let mut digest = [0; 16];
         digest.copy_from_slice(cursor.take(16, "digest")?);
-        let key = cursor.string()?.to_owned();
         let datum = cursor.bytes()?.to_vec();
-        let trace = match cursor.left() {
-            0 => None,
-            _ => {
-                let mut bytes = [0; TraceContext::BYTES];
-                bytes.copy_from_slice(cursor.take(TraceContext::BYTES, "trace")?);
-                TraceContext::from_bytes(bytes)
-            }
-        };
-        cursor.end()?;
+        let mut traces = Vec::new();
+        while cursor.left() > 0 {
+            let index = usize::try_from(cursor.long()?).map_err(out_of_range)?;
+            let mut bytes = [0; TraceContext::BYTES];
+            bytes.copy_from_slice(cursor.take(TraceContext::BYTES, "trace")?);
+            traces.extend(TraceContext::from_bytes(bytes).map(|trace| (index, trace)));
+        }
         let content = match kind {
-            0 => Content::Change { key, datum, trace },
+            0 => Content::Block(Block { count: block::count(&datum)?, datum, traces }),
             1 => Content::Freshness(datum),
             _ => return Err(DatumError::Invalid { at: 0, what: "an unknown kind of entry" }),
         };

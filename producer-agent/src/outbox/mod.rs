@@ -1,4 +1,4 @@
-//! The outbox: events on disk, in order, before they are reported as taken.
+//! The outbox: blocks of events on disk, in order, before the events are reported as taken.
 //!
 //! Owns sequences and digests, fixed here before an event is first sent; the segment files; and the end of each
 //! partition's chain. Whole segments are removed after they are acknowledged and folded into the images.
@@ -19,9 +19,11 @@ use schemas::limits;
 use schemas::per_partition::PerPartition;
 use serde::{Deserialize, Serialize};
 
-pub use entry::{Content, Entry};
+pub use entry::{Block, Content, Entry};
 
 const KIND: [u8; 4] = *b"obox";
+/// Before this format an entry was one event.
+const OLDEST_FORMAT: u16 = 3;
 /// Small, so that an outage's disk space is freed soon afterwards.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes at which the source is refused before the disk is full.
@@ -50,6 +52,10 @@ pub enum OutboxError {
     Segment(#[from] SegmentError),
     #[error("an outbox segment's header cannot be read: {0}")]
     Header(String),
+    #[error(
+        "the channel has no partition {partition}; set the folder aside if the channel was declared anew"
+    )]
+    NoPartition { partition: Partition },
     #[error("outbox entry {position} cannot be read: {error}")]
     Entry { position: u64, error: DatumError },
     /// The source is refused before the disk is full.
@@ -100,7 +106,7 @@ impl Outbox {
             batch_schema: codec.batch_schema().text().to_owned(),
             places: PerPartition::filled(partitions, ChainPlace::first(epoch)),
         };
-        let options = Options { kind: KIND, segment_bytes: u64::MAX };
+        let options = Options { kind: KIND, oldest: OLDEST_FORMAT, segment_bytes: u64::MAX };
         let (store, recovery) = SegmentStore::open(disk, dir, options, &encode_header(&fresh)?)?;
         if recovery.torn_bytes > 0 {
             tracing::info!(bytes = recovery.torn_bytes, "cut a torn write off the outbox");
@@ -146,7 +152,7 @@ impl Outbox {
         self.store.bytes()
     }
 
-    /// Appends events and syncs them, which fixes their sequences; returns the first position.
+    /// Appends blocks and freshness and syncs them, which fixes their sequences; returns the first position.
     pub fn append(
         &mut self,
         codec: &ChangeCodec,
@@ -161,15 +167,15 @@ impl Outbox {
         let mut payloads = Vec::with_capacity(contents.len());
         for (partition, content) in contents {
             let Some(place) = places.get_mut(*partition) else {
-                return Err(OutboxError::Header(format!("there is no partition {partition}")));
+                return Err(OutboxError::NoPartition { partition: *partition });
             };
             let entry = Entry {
                 partition: *partition,
                 sequence: place.next,
-                digest: digest::next(place.digest, content.key().as_bytes(), content.datum()),
+                digest: digest::next(place.digest, content.datum()),
                 content: content.clone(),
             };
-            *place = ChainPlace { next: place.next.next(), digest: entry.digest };
+            *place = ChainPlace { next: entry.next(), digest: entry.digest };
             payloads.push(entry.encode());
         }
         let first = self.store.append(payloads.iter().map(Vec::as_slice))?;
@@ -223,13 +229,16 @@ impl Outbox {
         let header = decode_header(&segment.header)?;
         let mut entries = Vec::new();
         let mut size = 0;
+        let mut events = 0;
         each_entry(&self.store, from, &mut |stored| {
-            let is_full = entries.len() >= limits::MAX_BATCH_RECORDS
-                || (size > 0 && size + stored.entry.size() > max_bytes);
+            let count = usize::try_from(stored.entry.content.count()).unwrap_or(usize::MAX);
+            let is_full = size > 0
+                && (events + count > limits::MAX_BATCH_EVENTS || size + stored.entry.size() > max_bytes);
             if stored.position >= segment.end || is_full {
                 return false;
             }
             size += stored.entry.size();
+            events += count;
             entries.push(stored);
             true
         })?;
@@ -260,8 +269,7 @@ impl Outbox {
         }
         let mut found = None;
         self.for_each(0, &mut |StoredEntry { position, entry }| {
-            let here =
-                entry.partition == partition && entry.sequence.next() == next && entry.digest == digest;
+            let here = entry.partition == partition && entry.next() == next && entry.digest == digest;
             if here {
                 found = Some(position + 1);
             }
@@ -283,9 +291,8 @@ impl Outbox {
             let place = ChainPlace { next: end.next, digest: end.digest };
             let mut is_found = header.places.get(partition) == Some(&place);
             each_entry(&self.store, segment.first, &mut |StoredEntry { position, entry }| {
-                is_found |= entry.partition == partition
-                    && entry.sequence.next() == end.next
-                    && entry.digest == end.digest;
+                is_found |=
+                    entry.partition == partition && entry.next() == end.next && entry.digest == end.digest;
                 !is_found && position + 1 < segment.end
             })?;
             if is_found {
@@ -334,7 +341,7 @@ fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, OutboxError> {
 
 fn advance(places: &mut PerPartition<ChainPlace>, entry: &Entry) {
     if let Some(place) = places.get_mut(entry.partition) {
-        *place = ChainPlace { next: entry.sequence.next(), digest: entry.digest };
+        *place = ChainPlace { next: entry.next(), digest: entry.digest };
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::machine::{Doubt, SendMachine, Verdict};
 use crate::agent::Agent;
 use crate::agent::reopen::{Ends, OwnState, StateError};
-use crate::outbox::{Content, OutboxError, SharedOutbox, StoredEntry, Window, lock};
+use crate::outbox::{Content, Entry, OutboxError, SharedOutbox, StoredEntry, Window, lock};
 
 /// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
@@ -82,7 +82,7 @@ impl ReadStateError {
 pub struct Sent {
     /// Every entry below is acknowledged.
     pub acknowledged: u64,
-    /// Entries that were acknowledged since the sender began.
+    /// Events that were acknowledged since the sender began.
     pub settled: u64,
     /// Attempts that the router did not take since the sender began.
     pub failures: u64,
@@ -266,7 +266,7 @@ impl Sender {
         let knows = |next: Sequence, digest| {
             let is_here = |stored: &StoredEntry| {
                 let entry = &stored.entry;
-                entry.partition == partition && entry.sequence.next() == next && entry.digest == digest
+                entry.partition == partition && entry.next() == next && entry.digest == digest
             };
             if window.is_some_and(|window| window.entries.iter().any(is_here)) {
                 return true;
@@ -313,7 +313,7 @@ impl Sender {
             let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
             let body = encode_batch(window, entries, self.machine.digest(*partition))?;
             let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
-            let followed = entries.iter().filter_map(|stored| self.followed(stored)).collect();
+            let followed = entries.iter().flat_map(|stored| self.followed(stored)).collect();
             requests.push(sent(send_json::<Position>(request), followed));
         }
         for answer in futures_util::future::join_all(requests).await {
@@ -325,9 +325,11 @@ impl Sender {
         self.advance(window)
     }
 
-    fn followed(&self, stored: &StoredEntry) -> Option<StageSpan> {
-        let entry = &stored.entry;
-        StageSpan::on(Stage::Send, entry.content.trace(), self.channel.as_str(), entry.partition)
+    /// The stages of an entry's traced events.
+    fn followed(&self, stored: &StoredEntry) -> Vec<StageSpan> {
+        let Entry { partition, content, .. } = &stored.entry;
+        let follow = |(_, trace)| StageSpan::on(Stage::Send, Some(trace), self.channel.as_str(), *partition);
+        content.traces().iter().map(|(index, trace)| (index, trace)).filter_map(follow).collect()
     }
 
     /// Moves past acknowledged entries, and drops whole segments.
@@ -339,8 +341,10 @@ impl Sender {
         let end = window.entries.last().map_or(self.position, |stored| stored.position + 1);
         self.position = waiting.map_or(end, |stored| stored.position);
         let position = self.position;
+        let settled = window.entries.iter().filter(|stored| stored.position < position);
+        let events: u64 = settled.map(|stored| u64::from(stored.entry.content.count())).sum();
         self.sent.send_modify(|sent| {
-            sent.settled += position.saturating_sub(sent.acknowledged);
+            sent.settled += events;
             (sent.acknowledged, sent.is_connected) = (position, true);
         });
         let done = self.position.min(self.folded.load(Ordering::Acquire));
@@ -364,19 +368,23 @@ async fn sent(
 /// A batch of one partition's entries, which follow each other and continue `before`.
 fn encode_batch(window: &Window, entries: &[&StoredEntry], before: Digest) -> Result<Vec<u8>, SendError> {
     let mut datums = Vec::new();
+    let mut traces = Vec::new();
+    let mut events = 0;
     for stored in entries {
-        let branch = match stored.entry.content {
-            Content::Change { .. } => 0,
+        let content = &stored.entry.content;
+        let branch = match content {
+            Content::Block(_) => 0,
             Content::Freshness(_) => 1,
         };
         put_long(&mut datums, branch);
-        datums.extend_from_slice(stored.entry.content.datum());
+        datums.extend_from_slice(content.datum());
+        traces.extend(content.traces().iter().map(|(index, trace)| (events + index, *trace)));
+        events += usize::try_from(content.count()).unwrap_or(usize::MAX);
     }
     let first = entries.first().map_or(Sequence::new(0), |stored| stored.entry.sequence);
     let sync = platform::random::id()?;
     let mut metadata = batch_metadata(window.epoch, first, before);
-    let trace = |(index, stored): (usize, &&StoredEntry)| Some((index, *stored.entry.content.trace()?));
-    put_traces(&mut metadata, &entries.iter().enumerate().filter_map(trace).collect::<Vec<_>>());
+    put_traces(&mut metadata, &traces);
     let mut body = Header { metadata, schema: window.batch_schema.clone(), sync }.encode();
     put_block(&mut body, entries.len(), &datums, &sync);
     Ok(body)

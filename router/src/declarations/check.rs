@@ -114,9 +114,9 @@ impl Checking {
 
     fn channel(&mut self, path: &Path, channel: &Channel) -> Result<(), ConfigError> {
         self.fold(path, Body::Channel { channel: channel.clone(), log_id: LogId::new([0; 16]) })?;
-        let envelope =
+        let codec =
             AvroSchema::from_json(channel.schema.clone()).and_then(|schema| ChangeCodec::new(&schema));
-        let schema = envelope.map_err(|error| invalid(path, &error))?.envelope().json().clone();
+        let schema = codec.map_err(|error| invalid(path, &error))?.block_schema().json().clone();
         self.fold(path, Body::Schema { subject: channel.registry_subject(), schema, id: None })
     }
 

@@ -185,7 +185,8 @@ fn line(derived: &AvroSchema, delivery: &Delivery<'_>) -> Result<serde_json::Val
             // A null image means that the row was removed: nothing else may look like that.
             let after = event.after.map(|image| rendered(derived, image)).transpose()?;
             json!({"op": event.op.letter(), "key": event.key, "after": after, "reason": event.reason,
-                    "partition": event.partition, "offset": event.offset, "event_at": event.event_at.to_string()})
+                    "partition": event.partition, "offset": event.position.offset, "index": event.position.index,
+                    "event_at": event.event_at.to_string()})
         }
         Delivery::SnapshotBegin { bootstrap } => json!({"begin": bootstrap}),
         Delivery::SnapshotProgress(snapshot) => json!({"snapshot": snapshot.id, "places": snapshot.places}),
@@ -216,7 +217,8 @@ mod tests {
     use super::*;
     use schemas::change::Op;
     use schemas::delivery::{Event, Reason};
-    use schemas::ids::{BootstrapId, Offset, Partition};
+    use schemas::ids::{BootstrapId, Partition};
+    use schemas::position::EventPosition;
     use schemas::time::Millis;
 
     fn encoder(format: Format) -> Encoder {
@@ -238,7 +240,7 @@ mod tests {
             after: Some(image),
             reason: Reason::Change,
             partition: Partition::new(0),
-            offset: Offset::new(0),
+            position: EventPosition::default(),
             event_at: Millis::new(0),
             logged_at: Millis::new(0),
             trace: None,

@@ -48,7 +48,7 @@ impl OwnState {
         let turn = Arc::clone(&running.readings).try_acquire_owned();
         let turn = turn.map_err(|_| OwnStateError::TooMany(channel.name.clone()))?;
         let newest = view.versions(&channel.registry_subject()).pop().ok_or(OwnStateError::NoSchema)?;
-        let codec = ChangeCodec::from_envelope_schema(newest.schema.text())?;
+        let codec = ChangeCodec::from_block_schema(newest.schema.text())?;
         let mut snapshots = Vec::with_capacity(running.feeds.len());
         for feed in running.feeds.values() {
             snapshots.push(Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await?);

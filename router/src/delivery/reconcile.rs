@@ -135,7 +135,7 @@ impl Reconciliation {
                 for item in &chunk.items {
                     consume_budget().await;
                     if let Item::Change(event) = item
-                        && counts(&event.offset)
+                        && counts(&event.position.offset)
                     {
                         self.take_event(event)?;
                     }

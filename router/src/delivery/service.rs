@@ -201,7 +201,7 @@ impl Deliveries {
         Grant::new(&view, Arc::clone(&running.entry), agreement, Arc::clone(&self.secret))
     }
 
-    /// Another router may have sent a version that this one has not read yet (protocols, 5).
+    /// Another router may have sent a version that this one has not read yet (docs/protocol.md, 5).
     async fn until_known(&self, request: &StreamRequest) -> Result<(), OpenError> {
         let StartPosition::Cursor(cursor) = &request.from else { return Ok(()) };
         let view = self.control.view();

@@ -109,8 +109,8 @@ impl Shadow {
     fn judge(&mut self, chunk: &Chunk, from: Offset, end: Option<Offset>) {
         for item in &chunk.items {
             if let Item::Change(event) = item
-                && event.offset >= from
-                && end.is_none_or(|end| event.offset < end)
+                && event.position.offset >= from
+                && end.is_none_or(|end| event.position.offset < end)
                 && self.counts.suspended.is_none()
             {
                 self.judge_one(event);

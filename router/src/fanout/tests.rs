@@ -3,9 +3,10 @@
 use event_log::Stored;
 use futures_util::FutureExt;
 use reading::fold::Fold;
-use reading::located::LocatedChange;
+use reading::located;
 use schemas::avro::binary::put_string;
 use schemas::avro::schema::AvroSchema;
+use schemas::block;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::channel::ChannelKind;
 use schemas::epoch_table::EpochTable;
@@ -59,7 +60,8 @@ fn created(offset: u64, territory: &str) -> Item {
     let record = Record { key: None, value: None, headers: Vec::new() };
     let stored = Stored { offset: Offset::new(offset), logged_at: at, record };
     let codec = Arc::new(ChangeCodec::new(&subject()).unwrap());
-    Item::Change(Arc::new(LocatedChange::new(&stored, SCHEMA, codec, datum).unwrap()))
+    let mut block = located::locate(&stored, SCHEMA, &codec, &block::of_one(&datum)).unwrap();
+    Item::Change(Arc::new(block.remove(0)))
 }
 
 /// The keys that a subscription matches, and how many changes give it nothing.

@@ -75,8 +75,7 @@ async fn own_agreements(
     let agreements = on_it.map(|entry| entry.as_told()).collect();
     let channel = running.entry.channel.clone();
     let subject = |registered: &Arc<Registered>| {
-        ChangeCodec::from_envelope_schema(registered.schema.text())
-            .map(|codec| codec.subject().json().clone())
+        ChangeCodec::from_block_schema(registered.schema.text()).map(|codec| codec.subject().json().clone())
     };
     let schemas = view.versions(&channel.registry_subject()).iter().map(subject).collect::<Result<_, _>>();
     let schemas = schemas.map_err(|error| Refused::new(ErrorCode::Internal, error.to_string()))?;

@@ -132,7 +132,7 @@ fn batch_code(error: &BatchError) -> ErrorCode {
                 ErrorCode::KeyMismatch
             }
         },
-        BatchError::EventTooLarge { .. } => ErrorCode::EventTooLarge,
+        BatchError::EventTooLarge { .. } | BatchError::BlockTooLarge { .. } => ErrorCode::EventTooLarge,
     }
 }
 

@@ -157,7 +157,7 @@ async fn register_version(
         return Err(RegistryError(StatusCode::FORBIDDEN, 403, text));
     }
     let schema = AvroSchema::parse(&request.schema).map_err(invalid_schema)?;
-    schemas::change::ChangeCodec::from_envelope_schema(schema.text()).map_err(invalid_schema)?;
+    schemas::change::ChangeCodec::from_block_schema(schema.text()).map_err(invalid_schema)?;
     let id =
         core.registry.register(&agent.to_string(), &subject, &schema).await.map_err(|error| match error {
             RegisterError::Incompatible(error) => RegistryError(StatusCode::CONFLICT, 409, error.to_string()),

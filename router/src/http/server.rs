@@ -50,7 +50,7 @@ const LOOK_AT_CLOCK: u64 = 3_600;
 const MAX_REQUESTS_AT_ONCE: u32 = 128;
 /// Bytes of one request's headers.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Bytes that wait in one HTTP/2 stream's send buffer (protocols, 6).
+/// Bytes that wait in one HTTP/2 stream's send buffer (docs/protocol.md, 6).
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long open connections may take to end after the order to stop.
 const CONNECTION_DRAIN: Duration = Duration::from_secs(10);

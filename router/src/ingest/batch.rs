@@ -1,7 +1,7 @@
 //! A published batch: a container file whose items continue one epoch in one partition.
 //!
-//! Owns its validation, record by record, without building values, and the records that it becomes. Agent and
-//! router judge with the same code: a refusal means a defect or an attack.
+//! Owns its validation, event by event, without building values, and the records that it becomes: one for each block.
+//! Agent and router judge with the same code: a refusal means a defect or an attack.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +9,21 @@ use std::sync::Arc;
 use schemas::avro::binary::{Cursor, DatumError};
 use schemas::avro::container::{self, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
-use schemas::change::{ChangeCodec, ChangeError};
+use schemas::change::{BlockChange, ChangeCodec, ChangeError};
 use schemas::channel::Channel;
 use schemas::digest;
 use schemas::ids::{AgentId, Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::key::{KeyDeriver, KeyError};
 use schemas::marks::{Freshness, MARK_SCHEMA};
 use schemas::publish::{self, DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY, TRACES_KEY};
-use schemas::record::{Kind, Provenance, Record, TRACE_HEADER};
+use schemas::record::{Kind, Provenance, Record, TRACES_HEADER};
 use schemas::trace::TraceContext;
 use schemas::{framing, limits, partition};
 
 use super::codecs::BatchCodecs;
+
+/// A block's datum: its changes, and the numbers around them.
+const MAX_BLOCK_DATUM_BYTES: usize = limits::MAX_BLOCK_BYTES + 4;
 
 /// Why a batch is refused. Nothing of it was appended.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +47,15 @@ pub enum BatchError {
     /// The channel's key does not fit its schema.
     #[error("the channel's key does not fit the batch's schema: {0}")]
     Key(#[from] KeyError),
-    /// A record is not an event of the channel.
-    #[error("record {index}: {error}")]
+    /// An item is no event of the channel, or no block of them.
+    #[error("event {index}: {error}")]
     Change {
         /// Counted from 0 in the batch.
         index: usize,
         error: ChangeError,
     },
-    /// A record belongs to another partition.
-    #[error("record {index}: its key belongs to partition {belongs}, it was sent to {sent}")]
+    /// An event belongs to another partition.
+    #[error("event {index}: its key belongs to partition {belongs}, it was sent to {sent}")]
     Partition {
         /// Counted from 0 in the batch.
         index: usize,
@@ -60,10 +63,19 @@ pub enum BatchError {
         /// Where it was sent.
         sent: Partition,
     },
-    /// A record is larger than the log takes.
-    #[error("record {index} has {size} bytes; the log takes {}", limits::MAX_DATUM_BYTES)]
+    /// An event is larger than the log takes.
+    #[error("event {index} has {size} bytes; the log takes {}", limits::MAX_DATUM_BYTES)]
     EventTooLarge {
         /// Counted from 0 in the batch.
+        index: usize,
+        size: usize,
+    },
+    /// A block of several events is larger than a block may be.
+    #[error(
+        "the block that begins with event {index} has {size} bytes; a block of several events has at most {MAX_BLOCK_DATUM_BYTES}"
+    )]
+    BlockTooLarge {
+        /// Of its first event, counted from 0 in the batch.
         index: usize,
         size: usize,
     },
@@ -76,17 +88,17 @@ pub struct Envelope {
     pub codec: Arc<ChangeCodec>,
     /// The epoch that it continues.
     pub epoch: Epoch,
-    /// The first item's sequence.
+    /// The first event's sequence.
     pub first: Sequence,
     /// The digest before the first item.
     pub digest: Digest,
-    /// The traces of its sampled items, by their index in the batch.
+    /// The traces of its sampled events, by their index in the batch.
     pub traces: BTreeMap<usize, TraceContext>,
     blocks: Vec<container::Block>,
 }
 
 impl Envelope {
-    /// Reads the container; the items are judged by [`Envelope::records`].
+    /// Reads the container; the events are judged by [`Envelope::records`].
     pub fn parse(body: &[u8], codecs: &BatchCodecs) -> Result<Self, BatchError> {
         if body.len() > limits::MAX_BATCH_BYTES {
             let what = format!("{} bytes", body.len());
@@ -104,9 +116,9 @@ impl Envelope {
         }
         decoder.finish()?;
         let count: usize = blocks.iter().map(|block| block.count).sum();
-        if count > limits::MAX_BATCH_RECORDS {
-            let what = format!("{count} records");
-            return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_RECORDS });
+        if count > limits::MAX_BATCH_EVENTS {
+            let what = format!("{count} items");
+            return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_EVENTS });
         }
         Ok(Self {
             codec: codecs.of(&header.schema)?,
@@ -118,7 +130,7 @@ impl Envelope {
         })
     }
 
-    /// Judges every item and makes its record.
+    /// Judges every event and makes each item's record: a block's is the block as it came.
     pub fn records(
         &self,
         agent: &AgentId,
@@ -127,16 +139,24 @@ impl Envelope {
         schema: SchemaId,
     ) -> Result<Vec<Record>, BatchError> {
         let keys = KeyDeriver::new(&channel.key, self.codec.subject())?;
-        let mut maker =
-            RecordMaker { envelope: self, agent, channel, sent, schema, keys, digest: self.digest };
+        let mut maker = RecordMaker {
+            envelope: self,
+            agent,
+            channel,
+            sent,
+            schema,
+            keys,
+            next: self.first,
+            events: 0,
+            digest: self.digest,
+        };
         let mut records = Vec::new();
         for block in &self.blocks {
             let mut cursor = Cursor::new(&block.datums);
             for _ in 0..block.count {
-                let record = maker.next(&mut cursor, records.len())?;
-                records.push(record);
+                records.push(maker.next(&mut cursor)?);
             }
-            cursor.end().map_err(|error| BatchError::Change { index: records.len(), error: error.into() })?;
+            cursor.end().map_err(|error| BatchError::Change { index: maker.events, error: error.into() })?;
         }
         Ok(records)
     }
@@ -153,61 +173,86 @@ struct RecordMaker<'a> {
     sent: Partition,
     schema: SchemaId,
     keys: KeyDeriver,
+    /// The next event's sequence.
+    next: Sequence,
+    /// Events so far.
+    events: usize,
+    /// The digest so far.
     digest: Digest,
 }
 
 impl RecordMaker<'_> {
-    fn next(&mut self, cursor: &mut Cursor<'_>, index: usize) -> Result<Record, BatchError> {
-        let wrong = |error: ChangeError| BatchError::Change { index, error };
+    fn next(&mut self, cursor: &mut Cursor<'_>) -> Result<Record, BatchError> {
+        let first = self.events;
+        let wrong = |error: DatumError| BatchError::Change { index: first, error: error.into() };
         let at = cursor.at();
-        let branch = cursor.long().map_err(|e| wrong(e.into()))?;
+        let branch = cursor.long().map_err(wrong)?;
         let start = cursor.at();
         match branch {
             0 => {
-                let change = self.envelope.codec.decode(cursor).map_err(|e| wrong(e.into()))?;
-                change.check(&self.keys).map_err(wrong)?;
-                let belongs = partition::of_key(change.key.as_bytes(), self.channel.partitions);
-                if belongs != self.sent {
-                    return Err(BatchError::Partition { index, belongs, sent: self.sent });
+                let block = self.envelope.codec.pass_block(cursor).map_err(wrong)?;
+                for found in &block {
+                    self.judge(found)?;
                 }
                 let datum = cursor.since(start);
-                if datum.len() > limits::MAX_DATUM_BYTES {
-                    return Err(BatchError::EventTooLarge { index, size: datum.len() });
+                if block.len() > 1 && datum.len() > MAX_BLOCK_DATUM_BYTES {
+                    return Err(BatchError::BlockTooLarge { index: first, size: datum.len() });
                 }
-                let provenance = self.provenance(index, change.key.as_bytes(), datum);
-                let mut headers = vec![Kind::Change.header()];
-                headers.extend(provenance.headers());
-                headers.extend(provenance.cloudevents(
-                    &self.channel.name,
-                    change.op.letter(),
-                    change.event_at,
-                ));
-                if let Some(trace) = self.envelope.traces.get(&index) {
-                    headers.push((TRACE_HEADER.to_owned(), trace.to_string().into()));
-                }
-                let value = Some(framing::frame(self.schema, datum));
-                Ok(Record { key: Some(change.key.into()), value, headers })
+                let mut headers = vec![Kind::Block.header()];
+                headers.extend(self.provenance(block.len(), datum)?.headers());
+                headers.extend(self.traces(first));
+                Ok(Record { key: None, value: Some(framing::frame(self.schema, datum)), headers })
             }
             1 => {
-                cursor.long().map_err(|e| wrong(e.into()))?;
+                cursor.long().map_err(wrong)?;
                 let datum = cursor.since(start);
-                Freshness::decode(datum).map_err(|e| wrong(e.into()))?;
-                let provenance = self.provenance(index, b"", datum);
+                Freshness::decode(datum).map_err(wrong)?;
+                self.events += 1;
+                let provenance = self.provenance(1, datum)?;
                 let headers = [vec![Kind::Freshness.header()], provenance.headers().to_vec()].concat();
                 Ok(Record { key: None, value: Some(framing::frame(MARK_SCHEMA, datum)), headers })
             }
-            _ => Err(wrong(DatumError::Invalid { at, what: "a union has no such branch" }.into())),
+            _ => Err(wrong(DatumError::Invalid { at, what: "a union has no such branch" })),
         }
     }
 
-    fn provenance(&mut self, index: usize, key: &[u8], datum: &[u8]) -> Provenance {
-        self.digest = digest::next(self.digest, key, datum);
-        let index = u64::try_from(index).unwrap_or(u64::MAX);
-        Provenance {
+    /// Judges one change of a block.
+    fn judge(&mut self, found: &BlockChange<'_>) -> Result<(), BatchError> {
+        let index = self.events;
+        let BlockChange { change, range, .. } = found;
+        change.check(&self.keys).map_err(|error| BatchError::Change { index, error })?;
+        let belongs = partition::of_key(change.key.as_bytes(), self.channel.partitions);
+        if belongs != self.sent {
+            return Err(BatchError::Partition { index, belongs, sent: self.sent });
+        }
+        if range.len() > limits::MAX_DATUM_BYTES {
+            return Err(BatchError::EventTooLarge { index, size: range.len() });
+        }
+        self.events += 1;
+        Ok(())
+    }
+
+    fn provenance(&mut self, count: usize, datum: &[u8]) -> Result<Provenance, BatchError> {
+        if self.events > limits::MAX_BATCH_EVENTS {
+            let what = format!("more than {} events", limits::MAX_BATCH_EVENTS);
+            return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_EVENTS });
+        }
+        self.digest = digest::next(self.digest, datum);
+        let provenance = Provenance {
             agent: self.agent.clone(),
             epoch: self.envelope.epoch,
-            sequence: Sequence::new(self.envelope.first.get().saturating_add(index)),
+            sequence: self.next,
+            count: u32::try_from(count).unwrap_or(u32::MAX),
             digest: self.digest,
-        }
+        };
+        self.next = provenance.next();
+        Ok(provenance)
+    }
+
+    /// The traces of the block's events, which begin at `first` in the batch.
+    fn traces(&self, first: usize) -> Option<(String, Vec<u8>)> {
+        let of_block = self.envelope.traces.range(first..self.events);
+        let traces: Vec<_> = of_block.map(|(index, trace)| (index - first, *trace)).collect();
+        (!traces.is_empty()).then(|| (TRACES_HEADER.to_owned(), publish::trace_lines(&traces).into()))
     }
 }

@@ -13,7 +13,7 @@ use schemas::epoch_table::{Opening, Writer};
 use schemas::ids::{AgentId, ChannelName, Offset, Partition};
 use schemas::marks;
 use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
-use schemas::record::{Kind, Record};
+use schemas::record::{Kind, Provenance, Record};
 
 use super::batch::Envelope;
 use super::codecs::BatchCodecs;
@@ -113,7 +113,7 @@ impl Publisher {
         let channel = &running.entry.channel;
         let by = agent.to_string();
         let subject = channel.registry_subject();
-        let schema = self.registry.register(&by, &subject, envelope.codec.envelope()).await?;
+        let schema = self.registry.register(&by, &subject, envelope.codec.block_schema()).await?;
         let records = envelope.records(agent, channel, partition, schema)?;
         if records.is_empty() {
             self.catch_up(feed).await?;
@@ -163,7 +163,8 @@ impl Publisher {
         records: Vec<Record>,
     ) -> Result<Offset, PublishError> {
         let begun = Instant::now();
-        let count = records.len();
+        let events = |record: &Record| Provenance::of(record).map_or(1, |said| u64::from(said.count));
+        let count = records.iter().map(events).sum();
         let last = append(feed, records).await?;
         self.metrics.appended(name, count, begun.elapsed());
         Ok(last)

@@ -39,8 +39,8 @@ impl Codecs for RegistryCodecs {
             }
             schema = self.external_schema(id) => schema,
         };
-        let codec = ChangeCodec::from_envelope_schema(schema.text())
-            .map_err(|error| CodecError::NotAnEnvelope(id, error))?;
+        let codec = ChangeCodec::from_block_schema(schema.text())
+            .map_err(|error| CodecError::NotABlock(id, error))?;
         let codec = Arc::new(codec);
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&codec));
         Ok(codec)

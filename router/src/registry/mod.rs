@@ -97,7 +97,7 @@ impl Registry {
         }
     }
 
-    /// Registers the envelope around a channel's subject schema; returns its id.
+    /// Registers the block schema around a channel's subject schema; returns its id.
     pub async fn register_subject(
         &self,
         by: &str,
@@ -106,7 +106,7 @@ impl Registry {
     ) -> Result<SchemaId, RegisterError> {
         let subject = AvroSchema::from_json(subject_schema.clone())?;
         let codec = ChangeCodec::new(&subject)?;
-        self.register(by, &channel.registry_subject(), codec.envelope()).await
+        self.register(by, &channel.registry_subject(), codec.block_schema()).await
     }
 }
 

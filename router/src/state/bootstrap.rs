@@ -1,7 +1,7 @@
 //! `from=state`: each key's present image once, then the log from the state's last checkpoint.
 //!
 //! Owns the two readings of one partition's state: learn each key's last record up to the last committed checkpoint,
-//! then give only those. A single reading that filters images leaves rows forever and repeats keys (protocols, 4).
+//! then give only those. A single reading that filters images leaves rows forever and repeats keys (docs/protocol.md, 4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use schemas::cursor::SnapshotPlace;
 use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
+use schemas::position::EventPosition;
 use schemas::time::Millis;
 use tokio::task::coop::consume_budget;
 
@@ -50,8 +51,8 @@ pub struct Present {
     codec: Arc<ChangeCodec>,
     image: Vec<u8>,
     ends: Ends,
-    /// The log offset that it comes from.
-    pub offset: Offset,
+    /// The position of the event that it comes from.
+    pub position: EventPosition,
     pub event_at: Millis,
     /// When the state took it.
     pub logged_at: Millis,
@@ -188,7 +189,7 @@ impl Bootstrap {
             };
             let codec = source.codecs.codec(schema).await.map_err(ReaderError::from)?;
             let present = codec
-                .decode_all(datum)
+                .decode_only(datum)
                 .and_then(|change| {
                     let image = change.after.unwrap_or_default().to_vec();
                     let mut ends = Ends::default();
@@ -199,7 +200,7 @@ impl Bootstrap {
                         codec: Arc::clone(&codec),
                         image,
                         ends,
-                        offset: records::log_offset(&stored.record).unwrap_or_default(),
+                        position: records::log_position(&stored.record).unwrap_or_default(),
                         event_at: change.event_at,
                         logged_at: stored.logged_at,
                     })

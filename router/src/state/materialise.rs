@@ -19,8 +19,9 @@ use schemas::change::Change;
 use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
-use schemas::limits::CHECKPOINT_EVERY_RECORDS;
+use schemas::limits::CHECKPOINT_EVERY_CHANGES;
 use schemas::marks::{self, Checkpoint, Resync};
+use schemas::position::EventPosition;
 use schemas::record::{Kind, Record};
 
 use super::records::{self, StateMark};
@@ -138,7 +139,7 @@ struct Group {
     records: Vec<Record>,
     touched: Vec<u128>,
     /// The first event whose before image is not the state's.
-    differing: Option<Offset>,
+    differing: Option<EventPosition>,
 }
 
 impl Materialiser {
@@ -229,8 +230,8 @@ impl Materialiser {
             }
         }
         self.tell();
-        if let Some(offset) = differing {
-            self.order_resync(offset).await;
+        if let Some(position) = differing {
+            self.order_resync(position).await;
         }
         self.checkpoint_when_due().await;
         Ok(true)
@@ -239,7 +240,7 @@ impl Materialiser {
     async fn take(&mut self, chunk: &Chunk, group: &mut Group) -> Result<(), StateError> {
         for item in &chunk.items {
             let Item::Change(event) = item else { continue };
-            if event.offset < self.follower.wanted() {
+            if event.position.offset < self.follower.wanted() {
                 continue;
             }
             let change = event.change()?;
@@ -249,7 +250,7 @@ impl Materialiser {
                 && group.differing.is_none()
                 && !self.fits(key, event, &change, &group.records).await?
             {
-                group.differing = Some(event.offset);
+                group.differing = Some(event.position);
             }
             match change.after {
                 Some(after) => {
@@ -260,7 +261,7 @@ impl Materialiser {
                 }
                 None => drop(self.present.remove(&key)),
             }
-            group.records.push(records::image(event.schema, &change, event.offset));
+            group.records.push(records::image(event.schema, &change, event.position));
         }
         Ok(())
     }
@@ -296,7 +297,7 @@ impl Materialiser {
         };
         let Some(value) = stored.and_then(|record| record.value) else { return Ok(false) };
         let (codec, datum) = self.feed.source().decoder(&value).await?;
-        let image = codec.decode_all(datum)?.after.unwrap_or_default();
+        let image = codec.decode_only(datum)?.after.unwrap_or_default();
         let resolved = resolve_datum(codec.subject(), event.codec().subject(), image);
         Ok(resolved.is_ok_and(|resolved| resolved == before))
     }
@@ -330,14 +331,14 @@ impl Materialiser {
     }
 
     /// An event's `before` was not the state's image: every replica starts over from the state.
-    async fn order_resync(&mut self, offset: Offset) {
+    async fn order_resync(&mut self, position: EventPosition) {
         let source = self.feed.source();
         self.feed.observer().meter().differs();
-        tracing::error!(topic = %source.topic, partition = %source.partition, %offset, "the before image of an event differs from the state; every replica of the channel is received anew");
+        tracing::error!(topic = %source.topic, partition = %source.partition, %position, "the before image of an event differs from the state; every replica of the channel is received anew");
         if self.last_resync.is_some_and(|last| last.elapsed() < RESYNC_PAUSE) {
             return;
         }
-        let reason = format!("the before image at offset {offset} is not the state's");
+        let reason = format!("the before image of the event at {position} is not the state's");
         let record = marks::record(Kind::Resync, &Resync { reason }.encode());
         match source.log.append(&source.topic, source.partition, vec![record]).await {
             Ok(_) => self.last_resync = Some(tokio::time::Instant::now()),
@@ -349,7 +350,7 @@ impl Materialiser {
 
     async fn checkpoint_when_due(&mut self) {
         let is_late = self.last_look.elapsed() >= CHECKPOINT_EVERY;
-        let is_full = self.since_checkpoint >= CHECKPOINT_EVERY_RECORDS;
+        let is_full = self.since_checkpoint >= CHECKPOINT_EVERY_CHANGES;
         let is_old = self.last_checkpoint.elapsed() >= CHECKPOINT_WHEN_IDLE;
         if is_full || is_old || (is_late && self.since_checkpoint > 0) {
             self.checkpoint_log().await;
@@ -416,7 +417,7 @@ async fn read_state(source: &PartitionSource, topic: &str) -> Result<StateEnd, S
 async fn read_present(source: &PartitionSource, value: &[u8], offset: Offset) -> Result<Present, StateError> {
     let (schema, _) = framing::unframe(value).unwrap_or_default();
     let (codec, datum) = source.decoder(value).await?;
-    let image = hash128(codec.decode_all(datum)?.after.unwrap_or_default());
+    let image = hash128(codec.decode_only(datum)?.after.unwrap_or_default());
     Ok(Present { image, schema, record: RecordAt::State(offset) })
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Owns their shape. A checkpoint has the same type as in the log, and the key 0xFF, which is no text.
 
+use schemas::block;
 use schemas::change::{Change, ChangeCodec, Op};
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
 use schemas::marks::{Checkpoint, MARK_SCHEMA};
-use schemas::record::{Kind, LOG_OFFSET_HEADER, Record};
+use schemas::position::EventPosition;
+use schemas::record::{Kind, LOG_POSITION_HEADER, Record};
 
 const CHECKPOINT_KEY: u8 = 0xFF;
 /// On a state checkpoint: the log's own checkpoint record that readers fold from.
@@ -26,17 +28,17 @@ pub struct StateMark {
     pub overtaken: Option<Offset>,
 }
 
-/// The present image after a change, or its tombstone.
-pub(super) fn image(schema: SchemaId, change: &Change<'_>, offset: Offset) -> Record {
+/// The present image after a change, or its tombstone. The value is a block of one, so that log and state have one schema.
+pub(super) fn image(schema: SchemaId, change: &Change<'_>, position: EventPosition) -> Record {
     let value = change.after.map(|after| {
         let mut datum = Vec::with_capacity(after.len() + 128);
         ChangeCodec::encode(
             &Change { op: Op::Read, before: None, after: Some(after), ..*change },
             &mut datum,
         );
-        framing::frame(schema, &datum)
+        framing::frame(schema, &block::of_one(&datum))
     });
-    let headers = vec![Kind::Change.header(), (LOG_OFFSET_HEADER.to_owned(), offset.to_string().into())];
+    let headers = vec![Kind::Image.header(), (LOG_POSITION_HEADER.to_owned(), position.to_string().into())];
     Record { key: Some(change.key.into()), value, headers }
 }
 
@@ -60,7 +62,7 @@ pub(super) fn read_checkpoint(record: &Record) -> Option<StateMark> {
     Some(StateMark { checkpoint: Checkpoint::decode(datum).ok()?, log_checkpoint, overtaken })
 }
 
-/// The log offset that an image is from.
-pub(super) fn log_offset(record: &Record) -> Option<Offset> {
-    record.header_text(LOG_OFFSET_HEADER)?.parse().ok().map(Offset::new)
+/// The position of the event that an image is from.
+pub(super) fn log_position(record: &Record) -> Option<EventPosition> {
+    record.header_text(LOG_POSITION_HEADER)?.parse().ok()
 }

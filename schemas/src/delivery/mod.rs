@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::closing::{CloseReason, Next};
 use self::reading::{
-    all, announced, bootstrap, close_reason, partition, pick, place, places, snapshot_places, trace,
+    all, announced, bootstrap, close_reason, partition, pick, place, places, position, snapshot_places, trace,
 };
 use self::union::union_schema;
 use crate::avro::binary::{self, Cursor, DatumError};
@@ -21,6 +21,7 @@ use crate::cursor::{Place, Snapshot};
 use crate::ids::{BootstrapId, Offset, Partition};
 use crate::marks::{offset, optional_millis, put_offset, put_optional_millis};
 use crate::per_partition::PerPartition;
+use crate::position::EventPosition;
 use crate::reconcile::AnnouncedDigests;
 use crate::time::Millis;
 use crate::trace::TraceContext;
@@ -74,7 +75,8 @@ pub struct Event<'a> {
     pub after: Option<&'a [u8]>,
     pub reason: Reason,
     pub partition: Partition,
-    pub offset: Offset,
+    /// Events of one block have one offset: a cursor stands before all of them, or behind.
+    pub position: EventPosition,
     pub event_at: Millis,
     /// When the log took it.
     pub logged_at: Millis,
@@ -300,7 +302,7 @@ impl DeliveryCodec {
             after,
             reason: pick(cursor, &Reason::ALL)?,
             partition: partition(cursor)?,
-            offset: Offset::new(offset(cursor)?),
+            position: position(cursor)?,
             event_at: Millis::new(cursor.long()?),
             logged_at: Millis::new(cursor.long()?),
             trace: trace(cursor)?,
@@ -320,7 +322,8 @@ fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
     }
     binary::put_long(out, event.reason.index());
     binary::put_long(out, i64::from(event.partition.get()));
-    put_offset(out, event.offset.get());
+    put_offset(out, event.position.offset.get());
+    binary::put_long(out, i64::from(event.position.index));
     binary::put_long(out, event.event_at.get());
     binary::put_long(out, event.logged_at.get());
     match event.trace {
@@ -367,7 +370,7 @@ mod tests {
             after,
             reason,
             partition: Partition::new(3),
-            offset: Offset::new(1_000),
+            position: EventPosition { offset: Offset::new(1_000), index: 3 },
             event_at: Millis::new(5),
             logged_at: Millis::new(-6),
             trace: after.and_then(|_| TraceContext::new([1; 16], [2; 8])),

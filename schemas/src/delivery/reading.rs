@@ -9,6 +9,7 @@ use crate::ids::{BootstrapId, Offset, Partition};
 use crate::limits::{MAX_PARTITIONS, MAX_RANGE_DIGESTS};
 use crate::marks::offset;
 use crate::per_partition::PerPartition;
+use crate::position::EventPosition;
 use crate::reconcile::AnnouncedDigests;
 use crate::trace::TraceContext;
 
@@ -17,6 +18,15 @@ const MAX_PLACES: usize = MAX_PARTITIONS as usize;
 
 pub(super) fn place(cursor: &mut Cursor<'_>) -> Result<Place, DatumError> {
     Ok(Place { offset: Offset::new(offset(cursor)?), checkpoint: Offset::new(offset(cursor)?) })
+}
+
+pub(super) fn position(cursor: &mut Cursor<'_>) -> Result<EventPosition, DatumError> {
+    let offset = Offset::new(offset(cursor)?);
+    let at = cursor.at();
+    match u32::try_from(cursor.long()?) {
+        Ok(index) => Ok(EventPosition { offset, index }),
+        Err(_) => Err(DatumError::Invalid { at, what: "no such index in a block" }),
+    }
 }
 
 fn snapshot_place(cursor: &mut Cursor<'_>) -> Result<SnapshotPlace, DatumError> {

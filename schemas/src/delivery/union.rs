@@ -19,6 +19,7 @@ pub(super) fn union_schema(derived: &AvroSchema) -> Result<AvroSchema, SchemaErr
                 "symbols": ["change", "enter", "leave", "state"]}},
             {"name": "partition", "type": "int"},
             place("offset"),
+            {"name": "index", "type": "int"},
             {"name": "event_at", "type": millis},
             {"name": "logged_at", "type": millis},
             {"name": "traceparent", "type": ["null", "string"]},

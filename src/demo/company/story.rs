@@ -34,7 +34,7 @@ impl Outcome {
         }
         let revoked = &self.revoked;
         platform::say!(
-            "Revoked: {BUREAU}, acknowledged in {:.1} ms, last position delivered {}; {} later log records never reached it.",
+            "Revoked: {BUREAU}, acknowledged in {:.1} ms, last position delivered {}; {} later log records were never applied.",
             revoked.acknowledged_ms,
             revoked.position,
             revoked.withheld

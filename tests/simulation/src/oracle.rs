@@ -13,8 +13,9 @@ use schemas::cursor::Cursor;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::ids::{AgreementNumber, Digest, Offset, Partition};
 use schemas::limits::MAX_FRAME_BYTES;
+use schemas::position::EventPosition;
 use schemas::promise::Promise;
-use schemas::record::{LOG_OFFSET_HEADER, Record};
+use schemas::record::{LOG_POSITION_HEADER, Record};
 use sha2::{Digest as Hash, Sha256};
 use support::counting::{Counter, Counts};
 use tokio::time::Instant;
@@ -50,8 +51,8 @@ struct State {
     /// By channel and partition.
     stories: BTreeMap<String, Vec<PartitionStory>>,
     permits: BTreeMap<String, Permits>,
-    /// The log offset of the last event that each state took.
-    materialised: BTreeMap<(String, Partition), u64>,
+    /// The position of the last event that each state took.
+    materialised: BTreeMap<(String, Partition), EventPosition>,
     broken: Vec<(Promise, String)>,
     history: Sha256,
     prints: bool,
@@ -171,7 +172,7 @@ impl Oracle {
         let mut counted = 0;
         for (offset, record) in (first..).zip(records) {
             match self.count(topic, partition, Offset::new(offset), record) {
-                Ok(counts) => counted += usize::from(counts),
+                Ok(changes) => counted += changes,
                 Err(problem) => {
                     let what = format!("{topic}/{partition} at {offset}: {problem}");
                     self.broken(Promise::AcceptedOnce, what);
@@ -197,10 +198,8 @@ impl Oracle {
     /// it had fenced the last one would go back.
     fn materialised(&self, topic: &str, partition: Partition, records: &[Record]) {
         for record in records {
-            let Some(at) = record.header_text(LOG_OFFSET_HEADER).and_then(|text| text.parse::<u64>().ok())
-            else {
-                continue;
-            };
+            let at = record.header_text(LOG_POSITION_HEADER).and_then(|text| text.parse().ok());
+            let Some(at): Option<EventPosition> = at else { continue };
             let before = self.lock().materialised.insert((topic.to_owned(), partition), at);
             if let Some(before) = before.filter(|before| *before >= at) {
                 let what = format!("{topic}/{partition} takes the event at {at} after the one at {before}");
@@ -209,36 +208,41 @@ impl Oracle {
         }
     }
 
-    /// Counts a record: whether it is a change that counts, or what is wrong with it.
+    /// Counts a record: how many changes of it count, or what is wrong with it.
     fn count(
         &self,
         topic: &str,
         partition: Partition,
         offset: Offset,
         record: &Record,
-    ) -> Result<bool, String> {
+    ) -> Result<usize, String> {
         let mut state = self.lock();
         let story = state.stories.get_mut(topic).and_then(|stories| stories.get_mut(partition.index()));
-        let Some(story) = story else { return Ok(false) };
+        let Some(story) = story else { return Ok(0) };
         let counts = story.counter.pass(record);
         story.chain.extend(story.counter.digest());
         match counts {
-            None => Ok(false),
-            Some(Counts::Change(datum)) => self.fold(story, offset, datum).map_or(Ok(true), Err),
+            None => Ok(0),
+            Some(Counts::Changes { count, datums }) => {
+                let mut datums = Datums::new(datums);
+                for _ in 0..count {
+                    self.fold(story, offset, &mut datums)?;
+                }
+                datums.end().map_err(|error| error.to_string())?;
+                Ok(usize::try_from(count).unwrap_or(usize::MAX))
+            }
             // Every before image fits: no resync is needed.
             Some(Counts::Resync) => Err("everybody is told to start over".to_owned()),
         }
     }
 
-    fn fold(&self, story: &mut PartitionStory, offset: Offset, datum: &[u8]) -> Option<String> {
-        let change = match self.codec.decode_all(datum) {
-            Ok(change) => change,
-            Err(error) => return Some(format!("a change cannot be read: {error}")),
-        };
+    fn fold(&self, story: &mut PartitionStory, block: Offset, datums: &mut Datums<'_>) -> Result<(), String> {
+        let change =
+            self.codec.decode(datums).map_err(|error| format!("a change cannot be read: {error}"))?;
         let image = |image: Option<&[u8]>| image.map(register::read).transpose();
         let (before, after) = match (image(change.before), image(change.after)) {
             (Ok(before), Ok(after)) => (before.map(|(_, row)| row), after.map(|(_, row)| row)),
-            (Err(error), _) | (_, Err(error)) => return Some(format!("an image cannot be read: {error}")),
+            (Err(error), _) | (_, Err(error)) => return Err(format!("an image cannot be read: {error}")),
         };
         let key = change.key.to_owned();
         let known = story.rows.get(&key).copied();
@@ -246,9 +250,11 @@ impl Oracle {
             Some(row) => story.rows.insert(key.clone(), row),
             None => story.rows.remove(&key),
         };
-        story.counted.push((offset, (key.clone(), after)));
-        (known != before)
-            .then(|| format!("{key} was {known:?}, but its event says {before:?} before {after:?}"))
+        story.counted.push((block, (key.clone(), after)));
+        match known == before {
+            true => Ok(()),
+            false => Err(format!("{key} was {known:?}, but its event says {before:?} before {after:?}")),
+        }
     }
 
     /// Whether an entry of an outbox has counted, by its digest.
@@ -287,7 +293,7 @@ impl Oracle {
                 .all(|(s, place)| last(s).is_none_or(|at| place.offset > at))
     }
 
-    /// What a replica under an agreement must be at a cursor (protocols, 5).
+    /// What a replica under an agreement must be at a cursor (docs/protocol.md, 5).
     pub fn replica(&self, number: &str, topic: &str, cursor: &Cursor) -> Option<Rows> {
         let state = self.lock();
         let version = usize::try_from(cursor.version.get()).ok()?;

@@ -106,9 +106,9 @@ impl Routers {
         }
     }
 
-    /// Appends a foreign record: one without our headers, or one that says it is a change.
+    /// Appends a foreign record: one without our headers, or one that says it is a block.
     pub async fn poison(&self, broker: &Broker, channel: usize, partition: u32, form: u64) {
-        let headers = if form == 0 { Vec::new() } else { vec![Kind::Change.header()] };
+        let headers = if form == 0 { Vec::new() } else { vec![Kind::Block.header()] };
         let record = Record { key: Some(b"k00".to_vec()), value: Some(vec![0; 9]), headers };
         broker.poison(&format!("dit.register-{channel}.log"), Partition::new(partition), record).await;
     }

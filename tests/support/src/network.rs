@@ -16,6 +16,7 @@ use router::registry::external::External;
 use router::{Parts, Router, Routers, Watched};
 use schemas::avro::binary::{Cursor as Datums, put_string};
 use schemas::avro::container::Decoder;
+use schemas::block;
 use schemas::change::Op;
 use schemas::cursor::{Cursor, Place, Snapshot, in_words};
 use schemas::delivery::{Delivery, DeliveryCodec};
@@ -299,6 +300,21 @@ impl Network {
         Ok(())
     }
 
+    /// A batch of one block.
+    pub fn block(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
+        publisher::body_of_block(EPOCH, self.next, self.digest, datums)
+    }
+
+    /// Publishes changes in one block and moves on to the table's answer.
+    pub async fn publish_block(&mut self, datums: &[Vec<u8>]) -> anyhow::Result<()> {
+        let counted =
+            self.post("4000/main", self.block(datums)?).await?.counted.context("nobody has opened")?;
+        let count = u32::try_from(datums.len())?;
+        anyhow::ensure!(counted.next == self.next.after(count), "it did not count: {counted:?}");
+        (self.next, self.digest) = (counted.next, counted.digest);
+        Ok(())
+    }
+
     /// Appends a change straight to the log, as another router would, in a schema of the caller's choice.
     pub async fn append_framed(
         &mut self,
@@ -308,12 +324,13 @@ impl Network {
         after: &[u8],
     ) -> anyhow::Result<()> {
         let datum = publisher::datum(op, key, None, Some(after));
-        let digest = digest::next(self.digest, key.as_bytes(), &datum);
+        let datum = block::of_one(&datum);
+        let digest = digest::next(self.digest, &datum);
         let agent = "4000/main".parse()?;
-        let provenance = Provenance { agent, epoch: EPOCH, sequence: self.next, digest };
-        let headers = [vec![Kind::Change.header()], provenance.headers().to_vec()].concat();
+        let provenance = Provenance { agent, epoch: EPOCH, sequence: self.next, count: 1, digest };
+        let headers = [vec![Kind::Block.header()], provenance.headers().to_vec()].concat();
         let value = Some(framing::frame(schema, &datum));
-        let record = Record { key: Some(key.into()), value, headers };
+        let record = Record { key: None, value, headers };
         let running = self.router.core().channels.get(&"register".parse()?).context("the channel runs")?;
         let feed = running.feeds.get(Partition::new(0)).context("a partition")?;
         feed.source().log.append(&feed.source().topic, Partition::new(0), vec![record]).await?;

@@ -28,9 +28,32 @@ pub fn datum(op: Op, key: &str, before: Option<&[u8]>, after: Option<&[u8]>) -> 
     datum
 }
 
-/// A batch's body: datums that begin at a position of an epoch.
+/// A batch's body: datums that begin at a position of an epoch, each a block of its own.
 pub fn body(epoch: Epoch, next: Sequence, digest: Digest, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-    body_of(SCHEMA, epoch, next, digest, datums)
+    body_of(SCHEMA, epoch, next, digest, &blocks_of_one(datums))
+}
+
+/// A batch's body with one block of these datums.
+pub fn body_of_block(
+    epoch: Epoch,
+    next: Sequence,
+    digest: Digest,
+    datums: &[Vec<u8>],
+) -> anyhow::Result<Vec<u8>> {
+    body_of(SCHEMA, epoch, next, digest, &[block_of(datums)])
+}
+
+/// One block of these datums, whether it may have so many or not.
+pub fn block_of(datums: &[Vec<u8>]) -> Vec<u8> {
+    let mut block = Vec::new();
+    put_long(&mut block, i64::try_from(datums.len()).unwrap_or(i64::MAX));
+    datums.iter().for_each(|datum| block.extend_from_slice(datum));
+    block.push(0);
+    block
+}
+
+fn blocks_of_one(datums: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    datums.iter().map(|datum| block_of(std::slice::from_ref(datum))).collect()
 }
 
 fn body_of(
@@ -38,18 +61,18 @@ fn body_of(
     epoch: Epoch,
     next: Sequence,
     digest: Digest,
-    datums: &[Vec<u8>],
+    blocks: &[Vec<u8>],
 ) -> anyhow::Result<Vec<u8>> {
     let codec = ChangeCodec::new(&AvroSchema::parse(schema)?)?;
     let metadata = batch_metadata(epoch, next, digest);
     let schema = codec.batch_schema().text().to_owned();
     let mut body = Header { metadata, schema, sync: SYNC }.encode();
     let mut items = Vec::new();
-    for datum in datums {
+    for block in blocks {
         put_long(&mut items, 0);
-        items.extend_from_slice(datum);
+        items.extend_from_slice(block);
     }
-    put_block(&mut body, datums.len(), &items, &SYNC);
+    put_block(&mut body, blocks.len(), &items, &SYNC);
     Ok(body)
 }
 
@@ -89,18 +112,23 @@ impl Publisher {
 
     /// The next batch's body; the position stays.
     pub fn body(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-        body_of(&self.schema, self.epoch, self.next, self.digest, datums)
+        body_of(&self.schema, self.epoch, self.next, self.digest, &blocks_of_one(datums))
     }
 
-    /// The publisher after these datums, each with its key.
+    /// The publisher after these datums.
     #[must_use]
-    pub fn after(&self, datums: &[(String, Vec<u8>)]) -> Self {
+    pub fn after(&self, datums: &[Vec<u8>]) -> Self {
         let mut after = self.clone();
-        for (key, datum) in datums {
+        for datum in datums {
             after.next = after.next.next();
-            after.digest = digest::next(after.digest, key.as_bytes(), datum);
+            after.digest = digest::next(after.digest, &block_of(std::slice::from_ref(datum)));
         }
         after
+    }
+
+    /// A body with one block of these datums; the position stays.
+    pub fn body_of_block(&self, datums: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
+        body_of(&self.schema, self.epoch, self.next, self.digest, &[block_of(datums)])
     }
 
     /// Sends a body as it is.

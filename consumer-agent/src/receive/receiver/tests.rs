@@ -3,12 +3,14 @@
 
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::error_code::ErrorCode;
+use schemas::ids::Offset;
+use schemas::position::EventPosition;
 use schemas::reconcile::{RangeDigests, Ranges};
 
 use super::*;
 use crate::fixtures::{
-    Reply, Script, block, client, closing, cursor, event, header, image, metadata, number, progress, replica,
-    rows, snapshot, towns,
+    Reply, Script, block, client, closing, cursor, event, event_at, header, image, metadata, number,
+    progress, replica, rows, snapshot, towns,
 };
 
 /// Receives the streams of a script.
@@ -104,6 +106,60 @@ async fn a_stream_that_is_cut_anywhere_has_given_whole_blocks_and_their_cursor()
         let (rows, cursor) = &expected[blocks];
         assert_eq!((&receiver.rows().await, &replica(&receiver.disk).cursor()), (rows, cursor), "{length}");
     }
+}
+
+/// A change at a block's offset and an index.
+fn change<'a>(offset: u64, index: u32, key: &'a str, image: Option<&'a [u8]>) -> Delivery<'a> {
+    event_at(EventPosition { offset: Offset::new(offset), index }, key, image)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_frames_cut_is_applied_as_a_whole_or_not_at_all() {
+    let (ogre, riga) = (image("1", "Ogre"), image("3", "Riga"));
+    let parts = [
+        header(metadata()),
+        snapshot(&[("1", "Riga"), ("2", "Riga")], 10),
+        block(&[change(10, 0, "1", Some(&ogre))]),
+        block(&[change(10, 1, "2", None), change(11, 0, "3", Some(&riga))]),
+        block(&[progress(12)]),
+    ];
+    let before = (towns(&[("1", "Riga"), ("2", "Riga")]), Some(cursor(10)));
+    let expected = [
+        (towns(&[]), None),
+        before.clone(),
+        before.clone(),
+        (towns(&[("1", "Ogre")]), Some(cursor(11))),
+        (towns(&[("1", "Ogre"), ("3", "Riga")]), Some(cursor(12))),
+    ];
+    let ends: Vec<usize> =
+        parts.iter().scan(0, |end, part| Some(*end + part.len()).inspect(|next| *end = *next)).collect();
+    let bytes = parts.concat();
+    for length in 0..=bytes.len() {
+        let mut receiver = Receiver::new();
+        let ended = receiver.of(vec![bytes[..length].to_vec()]).await;
+        assert!(matches!(ended, Err(ReceiveError::Broken)), "{length}: {ended:?}");
+        let frames = ends.iter().filter(|end| **end <= length).count().saturating_sub(1);
+        let (rows, cursor) = &expected[frames];
+        assert_eq!((&receiver.rows().await, &replica(&receiver.disk).cursor()), (rows, cursor), "{length}");
+    }
+    // A router that drains in the middle of a block: the next stream gives the whole block again.
+    let drained = block(&[closing(Next::Continue, CloseReason::Draining)]);
+    let [start, state, cut, ..] = parts.clone();
+    let mut receiver = Receiver::new();
+    receiver.of(vec![start.clone(), state.clone(), cut.clone(), drained]).await.unwrap();
+    assert_eq!((receiver.rows().await, replica(&receiver.disk).cursor()), before);
+    let mut receiver = Receiver::new();
+    let ended = receiver.of(vec![start, state.clone(), cut, state]).await;
+    assert!(matches!(ended, Err(ReceiveError::Protocol(ProtocolError::WithinBlock))), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_without_end_is_refused_and_not_held_for_ever() {
+    let riga = image("1", "Riga");
+    let endless: Vec<_> = (0..=MAX_BLOCK_CHANGES).map(|index| change(10, index, "1", Some(&riga))).collect();
+    let mut receiver = Receiver::new();
+    let ended = receiver.of(vec![header(metadata()), snapshot(&[], 10), block(&endless)]).await;
+    assert!(matches!(ended, Err(ReceiveError::Protocol(ProtocolError::TooManyInBlock(_)))), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,8 @@ use super::error::SinkError;
 use super::{Batch, See, Sink, StreamHead};
 
 const KIND: [u8; 4] = *b"sink";
+/// A replica's own records are as they were.
+const OLDEST_FORMAT: u16 = 1;
 /// Bytes of segments from which on they are rewritten with the present rows alone.
 const COMPACT_ABOVE: u64 = 16 * 1024 * 1024;
 /// Rows in one block of a written Avro file.
@@ -76,7 +78,7 @@ pub struct FileSink {
 impl FileSink {
     /// Opens the folder's replica, or begins one there. `stem` names its files.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, stem: &str) -> Result<Self, FileSinkError> {
-        let options = Options { kind: KIND, segment_bytes: u64::MAX };
+        let options = Options { kind: KIND, oldest: OLDEST_FORMAT, segment_bytes: u64::MAX };
         let empty = encode_header(None);
         let (store, recovery) =
             SegmentStore::open(Arc::clone(&disk), &dir.join("segments"), options, &empty)?;

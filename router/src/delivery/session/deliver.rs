@@ -10,6 +10,7 @@ use reading::chunk::Item;
 use reading::located::LocatedChange;
 use schemas::delivery::CloseReason;
 use schemas::ids::{Offset, Partition};
+use schemas::position::EventPosition;
 use scope::permit::{Outcome, Permitted, RecordMetadata};
 use scope::scope::Scope;
 use tokio::task::coop::consume_budget;
@@ -72,7 +73,7 @@ impl Session {
         for item in &chunk.items {
             consume_budget().await;
             match item {
-                Item::Change(event) if event.offset >= wanted => {
+                Item::Change(event) if event.position.offset >= wanted => {
                     let scope = self.grant.scope(&view, event.schema, event.codec())?;
                     self.subscription.add(event.schema, &scope);
                     match scope.judge(event.op, &event.key, &event.images()) {
@@ -102,7 +103,7 @@ impl Session {
     ) -> Result<(), Stop> {
         let metadata = RecordMetadata {
             partition,
-            offset: event.offset,
+            position: event.position,
             event_at: event.event_at,
             logged_at: event.logged_at,
             trace: event.trace,
@@ -113,32 +114,36 @@ impl Session {
         }
         self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
         self.followed.extend(self.follow(partition, event));
-        self.stand_behind(partition, event.offset);
+        self.stand_before(partition, event.position.offset);
         self.flush_if_full().await
     }
 
     pub(super) fn park_event(&self, partition: Partition, event: &LocatedChange, why: &Parked) {
         match self.follow(partition, event) {
-            None => self.park(partition, event.offset, why),
+            None => self.park(partition, event.position, why),
             Some(stage) => {
                 stage.failed("parked");
-                stage.in_scope(|| self.park(partition, event.offset, why));
+                stage.in_scope(|| self.park(partition, event.position, why));
             }
         }
     }
 
     /// An event that cannot be judged or written neither blocks its channel nor leaks.
-    pub(super) fn park(&self, partition: Partition, offset: Offset, why: &Parked) {
+    pub(super) fn park(&self, partition: Partition, position: EventPosition, why: &Parked) {
         self.meter.parked(why.as_str());
         let channel = self.grant.channel();
         let agreement = self.gate.number();
-        tracing::error!(%channel, %agreement, %partition, %offset, reason = %why, "parked an event that cannot be delivered");
+        tracing::error!(%channel, %agreement, %partition, %position, reason = %why, "parked an event that cannot be delivered");
     }
 
-    /// A delivered event moves the place, even before the end of its chunk.
-    pub(super) fn stand_behind(&mut self, partition: Partition, offset: Offset) {
+    /// A delivered event moves the place to its block, even before the end of its chunk: all blocks before it are
+    /// delivered. The place is never within a block, or behind one that is delivered in part.
+    pub(super) fn stand_before(&mut self, partition: Partition, block: Offset) {
         if let Some(known) = self.places.get_mut(partition) {
-            known.offset = known.offset.max(offset.next());
+            known.offset = known.offset.max(block);
+        }
+        if let Some(given) = self.given.get_mut(partition) {
+            *given = block.next();
         }
     }
 
@@ -147,6 +152,11 @@ impl Session {
         let stage =
             StageSpan::on(Stage::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;
         let stage = stage.with("dit.agreement", self.gate.number().to_string());
-        Some(stage.with("messaging.kafka.offset", i64::try_from(event.offset.get()).unwrap_or(i64::MAX)))
+        Some(
+            stage.with(
+                "messaging.kafka.offset",
+                i64::try_from(event.position.offset.get()).unwrap_or(i64::MAX),
+            ),
+        )
     }
 }

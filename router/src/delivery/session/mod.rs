@@ -15,7 +15,7 @@ use platform::connection_reset::ConnectionReset;
 use platform::traces::StageSpan;
 use schemas::cursor::{Place, Snapshot};
 use schemas::delivery::{CloseReason, Delivery};
-use schemas::ids::AgentId;
+use schemas::ids::{AgentId, Offset};
 use schemas::per_partition::PerPartition;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -85,6 +85,8 @@ pub struct Session {
     gate: Gate,
     out: mpsc::Sender<Outbound>,
     places: PerPartition<Place>,
+    /// From here on nothing was given: a stream may end within a block.
+    given: PerPartition<Offset>,
     /// The snapshot that is under way.
     snapshot: Option<Snapshot>,
     audit: Audit,
@@ -110,6 +112,7 @@ impl Session {
             view,
             gate,
             out,
+            given: places.values().map(|place| place.offset).collect(),
             places,
             snapshot: None,
             audit,
@@ -144,7 +147,7 @@ impl Session {
                 drop(out.send(Outbound::Close(closed)).await);
                 out.closed().await;
             };
-            // A peer that does not read is not waited for (protocols, 6).
+            // A peer that does not read is not waited for (docs/protocol.md, 6).
             if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
                 tracing::warn!(agent = %self.agent, agreement = %self.gate.number(), "a stream did not drain; its connection is reset");
                 self.connection.reset();
@@ -163,9 +166,15 @@ impl Session {
             version: self.gate.version(),
             agent: self.agent.clone(),
             reason: reason.to_owned(),
-            places: self.places.clone(),
+            places: self.reached(),
             snapshot: self.snapshot.clone(),
         }
+    }
+
+    /// The places that nothing was given behind: the audit says the most that the consumer may have.
+    fn reached(&self) -> PerPartition<Place> {
+        let behind = |(place, given): (&Place, &Offset)| Place { offset: place.offset.max(*given), ..*place };
+        self.places.values().zip(self.given.values()).map(behind).collect()
     }
 
     async fn pump(&mut self, beginning: Beginning) -> Stop {

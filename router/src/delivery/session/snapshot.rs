@@ -7,6 +7,7 @@ use std::sync::Arc;
 use schemas::cursor::Snapshot;
 use schemas::delivery::Delivery;
 use schemas::per_partition::PerPartition;
+use schemas::position::EventPosition;
 use scope::permit::RecordMetadata;
 use tokio::task::coop::consume_budget;
 
@@ -39,7 +40,7 @@ impl Session {
                             let scope = self.grant.scope(&view, present.schema, present.codec())?;
                             let metadata = RecordMetadata {
                                 partition,
-                                offset: present.offset,
+                                position: present.position,
                                 event_at: present.event_at,
                                 logged_at: present.logged_at,
                                 trace: None,
@@ -49,14 +50,16 @@ impl Session {
                                     Ok(()) => self
                                         .meter
                                         .delivered(permitted.get().reason(), !scope.pending().is_empty()),
-                                    Err(error) => self.park(partition, present.offset, &error.into()),
+                                    Err(error) => self.park(partition, present.position, &error.into()),
                                 },
                                 Ok(None) => self.meter.denied(1),
-                                Err(denial) => self.park(partition, present.offset, &denial.into()),
+                                Err(denial) => self.park(partition, present.position, &denial.into()),
                             }
                         }
                         Err(unreadable) => {
-                            self.park(partition, unreadable.offset, &Parked::Unreadable(unreadable.reason));
+                            // It is in the state, not in the log.
+                            let at = EventPosition { offset: unreadable.offset, index: 0 };
+                            self.park(partition, at, &Parked::Unreadable(unreadable.reason));
                         }
                     }
                     self.flush_if_full().await?;
@@ -70,6 +73,7 @@ impl Session {
         }
         let followers: PerPartition<_> = snapshots.into_values().map(Bootstrap::into_follower).collect();
         self.places = followers.values().map(Follower::place).collect();
+        self.given = self.places.values().map(|place| place.offset).collect();
         self.snapshot = None;
         self.encoder.mark(&Delivery::SnapshotEnd { bootstrap: id, places: self.places.clone() })?;
         self.flush().await?;

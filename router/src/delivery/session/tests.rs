@@ -10,6 +10,7 @@ use http_body::Body as _;
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::binary::{Cursor as Datum, put_long};
 use schemas::avro::container::{Decoder, Header, put_block};
+use schemas::block;
 use schemas::change::ChangeCodec;
 use schemas::delivery::{DeliveryCodec, Next as Then};
 use schemas::ids::{ChannelName, Epoch, Partition};
@@ -79,9 +80,9 @@ impl Network {
         let mut datums = Vec::new();
         for moved in moves {
             let datum = moved.datum();
-            self.chain.add(moved.key, &datum);
+            self.chain.add(&datum);
             put_long(&mut datums, 0);
-            datums.extend(datum);
+            datums.extend(block::of_one(&datum));
         }
         let sync = [9; 16];
         let metadata = batch_metadata(epoch, next, digest);

@@ -8,6 +8,7 @@ use event_log::memory::MemoryLog;
 use event_log::{Cleanup, Log, TopicSpec};
 use platform::shutdown::Tasks;
 use reading::codecs::{CodecError, Codecs};
+use schemas::block;
 use schemas::change::ChangeCodec;
 use schemas::channel::ChannelKind;
 use schemas::epoch_table::{EpochTable, Opening};
@@ -107,11 +108,11 @@ impl Channel {
     fn event(&mut self, change: Moved<'_>) -> Record {
         let datum = change.datum();
         let Chain { epoch, next: sequence, .. } = self.chain;
-        self.chain.add(change.key, &datum);
-        let provenance = Provenance { agent: agent(), epoch, sequence, digest: self.chain.digest };
-        let headers = [vec![Kind::Change.header()], provenance.headers().to_vec()].concat();
-        let value = Some(framing::frame(SCHEMA, &datum));
-        Record { key: Some(change.key.as_bytes().to_vec()), value, headers }
+        self.chain.add(&datum);
+        let provenance = Provenance { agent: agent(), epoch, sequence, count: 1, digest: self.chain.digest };
+        let headers = [vec![Kind::Block.header()], provenance.headers().to_vec()].concat();
+        let value = Some(framing::frame(SCHEMA, &block::of_one(&datum)));
+        Record { key: None, value, headers }
     }
 
     async fn changed(&mut self, changes: &[Moved<'_>]) {
@@ -157,7 +158,7 @@ impl Channel {
             };
             let (_, datum) = framing::unframe(value).unwrap();
             let codec = codec();
-            let image = codec.decode_all(datum).unwrap().after.unwrap();
+            let image = codec.decode_only(datum).unwrap().after.unwrap();
             // A string comes after its length, one byte here.
             let value = image.get(usize::from(image[0] / 2) + 2..).unwrap();
             state.insert(key, String::from_utf8(value.to_vec()).unwrap());
@@ -265,7 +266,7 @@ async fn images_without_their_checkpoint_are_none() {
     channel.read_all().await;
     let codec = codec();
     let (_, datum) = framing::unframe(event.value.as_deref().unwrap()).unwrap();
-    let torn = records::image(SCHEMA, &codec.decode_all(datum).unwrap(), offset);
+    let torn = records::image(SCHEMA, &codec.decode_only(datum).unwrap(), EventPosition { offset, index: 0 });
     channel.tenure().await.commit(STATE, P0, vec![torn]).await.unwrap();
     let mut second = channel.stand().await;
     channel.materialise(&mut second).await;
@@ -315,7 +316,7 @@ async fn a_checkpoint_is_written_when_enough_was_appended_and_when_it_is_late() 
     tokio::time::advance(CHECKPOINT_WHEN_IDLE).await;
     materialiser.checkpoint_when_due().await;
     assert_eq!(channel.count(Kind::Checkpoint).await, at_first + 2, "retention must leave one");
-    materialiser.since_checkpoint = CHECKPOINT_EVERY_RECORDS;
+    materialiser.since_checkpoint = CHECKPOINT_EVERY_CHANGES;
     materialiser.checkpoint_when_due().await;
     assert_eq!(channel.count(Kind::Checkpoint).await, at_first + 3);
 }
