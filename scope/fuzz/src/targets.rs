@@ -143,6 +143,12 @@ pub fn predicate(data: &[u8]) {
     }
 }
 
+/// How many changes the data's block has, if it has one.
+pub fn changes_of(data: &[u8]) -> usize {
+    let framed = data.get(1..).and_then(|bytes| unframe(bytes).ok());
+    framed.map_or(0, |(_, datum)| CHANGES.decode_block(datum).map_or(0, |block| block.len()))
+}
+
 /// The framing. The data is a byte, and then perhaps a container, a framed record, a mark or a delivery. The byte says
 /// where a container is cut into two arrivals; the cut changes nothing.
 pub fn framing(data: &[u8]) {
