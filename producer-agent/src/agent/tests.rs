@@ -215,6 +215,19 @@ fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
 }
 
 #[test]
+fn freshness_stands_behind_the_changes_that_it_speaks_of() {
+    let site = site();
+    site.take("k,v\n1,a\n2,b\n3,c\n", false);
+    let mut is_last = BTreeMap::new();
+    let each = &mut |StoredEntry { entry, .. }: StoredEntry| {
+        is_last.insert(entry.partition, matches!(entry.content, Content::Freshness(_)));
+        true
+    };
+    lock(&site.agent.outbox).for_each(0, each).unwrap();
+    assert!(!site.events().is_empty() && is_last.values().all(|is_freshness| *is_freshness), "{is_last:?}");
+}
+
+#[test]
 fn changes_that_are_all_refused_leave_no_mark() {
     let site = site();
     let marks = std::cell::Cell::new(0);

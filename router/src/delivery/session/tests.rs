@@ -10,7 +10,7 @@ use http_body::Body as _;
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::binary::{Cursor as Datum, put_long};
 use schemas::avro::container::{Decoder, Header, put_block};
-use schemas::block;
+use schemas::block::{self, OpenBlock};
 use schemas::change::ChangeCodec;
 use schemas::delivery::{DeliveryCodec, Next as Then};
 use schemas::ids::{ChannelName, Epoch, Partition};
@@ -93,6 +93,26 @@ impl Network {
         assert_eq!(published.counted.unwrap().next, self.chain.next);
     }
 
+    /// The provider publishes new rows of Riga in one block.
+    async fn tell_block(&mut self, keys: &[String]) {
+        let codec = ChangeCodec::new(&fixtures::subject()).unwrap();
+        let Chain { epoch, next, digest } = self.chain;
+        let mut changes = OpenBlock::default();
+        keys.iter().for_each(|key| changes.push(&Moved::into(key, "Riga").datum()));
+        let count = changes.count();
+        let mut datums = Vec::new();
+        put_long(&mut datums, 0);
+        datums.extend(changes.finish());
+        let sync = [9; 16];
+        let schema = codec.batch_schema().text().to_owned();
+        let mut body = Header { metadata: batch_metadata(epoch, next, digest), schema, sync }.encode();
+        put_block(&mut body, 1, &datums, &sync);
+        let published = self.core.publisher.publish(&provider(), &channel_name(), P0, &body).await.unwrap();
+        let counted = published.counted.unwrap();
+        assert_eq!(counted.next, next.after(count));
+        (self.chain.next, self.chain.digest) = (counted.next, counted.digest);
+    }
+
     async fn try_open(&self, from: StartPosition) -> Result<Stream, OpenError> {
         let request = StreamRequest {
             agent: "2/main".parse().unwrap(),
@@ -104,7 +124,14 @@ impl Network {
         };
         let connection = request.connection.clone();
         let body = self.core.deliveries.open(request).await?;
-        Ok(Stream { body, connection, decoder: Decoder::new(), codec: None, waiting: VecDeque::new() })
+        Ok(Stream {
+            body,
+            connection,
+            decoder: Decoder::new(),
+            codec: None,
+            waiting: VecDeque::new(),
+            closed_at: None,
+        })
     }
 
     async fn open(&self, from: StartPosition) -> Stream {
@@ -136,6 +163,8 @@ struct Stream {
     decoder: Decoder,
     codec: Option<DeliveryCodec>,
     waiting: VecDeque<Told>,
+    /// The place in the closing record.
+    closed_at: Option<u64>,
 }
 
 /// A delivery, in short.
@@ -173,7 +202,11 @@ impl Stream {
             while let Some(block) = self.decoder.block().unwrap() {
                 let mut datums = Datum::new(&block.datums);
                 for _ in 0..block.count {
-                    self.waiting.extend(in_short(&codec.decode(&mut datums).unwrap()));
+                    let delivery = codec.decode(&mut datums).unwrap();
+                    if let Delivery::Closing { places, .. } = &delivery {
+                        self.closed_at = places.get(P0).map(|place| place.offset.get());
+                    }
+                    self.waiting.extend(in_short(&delivery));
                 }
             }
         }
@@ -271,6 +304,28 @@ async fn a_revocation_is_the_last_word() {
     assert_eq!(stream.next_but_progress().await, Some(Told::Closing(CloseReason::Revoked, Then::Stop)));
     assert_eq!(stream.next().await, None);
     assert!(matches!(network.try_open(StartPosition::Latest).await, Err(OpenError::Ended { .. })));
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_within_a_block_ends_before_it() {
+    let mut network = Network::begin().await;
+    let block = network.core.channels.get(&channel_name()).unwrap().feeds.get(P0).unwrap().tail().next;
+    // More than a frame holds.
+    let keys: Vec<String> = (0..1_900).map(|number| format!("{number:020}")).collect();
+    network.tell_block(&keys).await;
+    let mut stream = network.open(StartPosition::Earliest).await;
+    assert_eq!(stream.next_but_progress().await, Some(row(&keys[0], "c")));
+    network.revoke().await;
+    let mut rows = 1;
+    let closing = loop {
+        match stream.next_but_progress().await {
+            Some(Told::Row(..)) => rows += 1,
+            told => break told,
+        }
+    };
+    assert_eq!(closing, Some(Told::Closing(CloseReason::Revoked, Then::Stop)));
+    assert!(rows > 100 && rows < keys.len(), "{rows} rows: the end is not within the block");
+    assert_eq!(stream.closed_at, Some(block.get()), "what was delivered of the block is no place");
 }
 
 #[tokio::test]
