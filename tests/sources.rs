@@ -218,7 +218,7 @@ impl Site {
         let mut events = Vec::new();
         let each = &mut |stored: producer_agent::outbox::StoredEntry| {
             let block = match &stored.entry.content {
-                Stored::Block(_) => codec.decode_block(stored.entry.content.datum()).unwrap(),
+                Stored::Block(block) => codec.decode_block(block.datum()).unwrap(),
                 Stored::Freshness(_) => Vec::new(),
             };
             for change in block.into_iter().map(|found| found.change) {

@@ -218,8 +218,8 @@ impl Agent {
         let mut next = from;
         lock(&self.outbox).for_each(from, &mut |placed| {
             next = placed.position + 1;
-            if let Content::Block(_) = placed.entry.content {
-                match self.codec.decode_block(placed.entry.content.datum()) {
+            if let Content::Block(block) = &placed.entry.content {
+                match self.codec.decode_block(block.datum()) {
                     Ok(changes) => image_changes.extend(changes.iter().map(|found| ImageChange {
                         key: found.change.key.to_owned(),
                         after: found.change.after.map(<[u8]>::to_vec),

@@ -132,7 +132,7 @@ impl ChannelFamilies {
     fn new(meter: &mut Meter) -> Result<Self, MetricsError> {
         Ok(Self {
             accepted: meter.counter(
-                "dit_router_records_accepted_total",
+                "dit_router_events_accepted_total",
                 "Events of batches that this router appended for a provider, repeats included.",
                 CHANNEL,
             )?,

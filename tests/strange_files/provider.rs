@@ -93,7 +93,7 @@ impl Provider {
             .for_each(self.folded, &mut |placed| {
                 self.folded = placed.position + 1;
                 let block = match &placed.entry.content {
-                    Content::Block(_) => codec.decode_block(placed.entry.content.datum()).unwrap(),
+                    Content::Block(block) => codec.decode_block(block.datum()).unwrap(),
                     Content::Freshness(_) => Vec::new(),
                 };
                 for change in block.into_iter().map(|found| found.change) {

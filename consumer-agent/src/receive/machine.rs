@@ -279,14 +279,9 @@ impl ReceiveMachine {
     }
 
     fn on_event(&mut self, event: &Event<'_>) -> Result<Received, ProtocolError> {
-        let key = event.key.to_owned();
-        let effect = match event.after {
-            Some(image) => Effect::Upsert { key, image: image.to_vec() },
-            None => Effect::Remove { key },
-        };
         if self.snapshot.is_some() {
             self.tally.count(event.reason);
-            return Ok(Received::Effect(effect));
+            return Ok(Received::Effect(effect_of(event)));
         }
         let partition = event.partition;
         let known = self.places.get_mut(partition).ok_or(ProtocolError::NoSuchPartition(partition))?;
@@ -297,7 +292,15 @@ impl ReceiveMachine {
         // Everything before the block has come. The block itself is passed by a later block, or by progress.
         known.offset = block;
         self.tally.count(event.reason);
-        Ok(Received::InBlock(InBlock { partition, block, effect }))
+        Ok(Received::InBlock(InBlock { partition, block, effect: effect_of(event) }))
+    }
+}
+
+fn effect_of(event: &Event<'_>) -> Effect {
+    let key = event.key.to_owned();
+    match event.after {
+        Some(image) => Effect::Upsert { key, image: image.to_vec() },
+        None => Effect::Remove { key },
     }
 }
 

@@ -183,12 +183,11 @@ impl Agent {
                 if end.at.is_some_and(|end| stored.entry.sequence < end) {
                     continue;
                 }
-                let Content::Block(_) = stored.entry.content else { continue };
-                let block = stored.entry.content.datum();
-                for BlockChange { change, range, .. } in codec.decode_block(block)? {
+                let Content::Block(block) = &stored.entry.content else { continue };
+                for BlockChange { change, range, .. } in codec.decode_block(block.datum())? {
                     let resolve = |image| resolve_datum(codec.subject(), self.schema(), image);
                     let after = change.after.map(resolve).transpose()?;
-                    let datum = block.get(range).unwrap_or_default().to_vec();
+                    let datum = block.datum().get(range).unwrap_or_default().to_vec();
                     events.push((change.key.to_owned(), after, datum));
                 }
             }

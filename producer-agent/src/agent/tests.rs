@@ -68,9 +68,9 @@ impl Site {
     fn each_change(&self, each: &mut dyn FnMut(&Change<'_>)) {
         lock(&self.agent.outbox)
             .for_each(0, &mut |StoredEntry { entry, .. }| {
-                if let Content::Block(_) = entry.content {
-                    let block = self.agent.codec.decode_block(entry.content.datum()).unwrap();
-                    block.iter().for_each(|found| each(&found.change));
+                if let Content::Block(block) = &entry.content {
+                    let changes = self.agent.codec.decode_block(block.datum()).unwrap();
+                    changes.iter().for_each(|found| each(&found.change));
                 }
                 true
             })

@@ -29,6 +29,11 @@ impl Block {
         Self { count: changes.count(), datum: changes.finish(), traces }
     }
 
+    /// The block's bare datum.
+    pub fn datum(&self) -> &[u8] {
+        &self.datum
+    }
+
     /// The traces of its traced changes, by index.
     pub fn traces(&self) -> &[(usize, TraceContext)] {
         &self.traces

@@ -15,6 +15,7 @@ use schemas::avro::binary::put_long;
 use schemas::avro::container::{Header, put_block};
 use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
 use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put_traces};
+use schemas::trace::TraceContext;
 use tokio::sync::watch;
 
 use super::machine::{Doubt, SendMachine, Verdict};
@@ -328,8 +329,10 @@ impl Sender {
     /// The stages of an entry's traced events.
     fn followed(&self, stored: &StoredEntry) -> Vec<StageSpan> {
         let Entry { partition, content, .. } = &stored.entry;
-        let follow = |(_, trace)| StageSpan::on(Stage::Send, Some(trace), self.channel.as_str(), *partition);
-        content.traces().iter().map(|(index, trace)| (index, trace)).filter_map(follow).collect()
+        let follow = |(_, trace): &(usize, TraceContext)| {
+            StageSpan::on(Stage::Send, Some(trace), self.channel.as_str(), *partition)
+        };
+        content.traces().iter().filter_map(follow).collect()
     }
 
     /// Moves past acknowledged entries, and drops whole segments.

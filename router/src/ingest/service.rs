@@ -163,7 +163,7 @@ impl Publisher {
         records: Vec<Record>,
     ) -> Result<Offset, PublishError> {
         let begun = Instant::now();
-        let events = |record: &Record| Provenance::of(record).map_or(1, |said| u64::from(said.count));
+        let events = |record: &Record| Provenance::of(record).map_or(0, |said| u64::from(said.count));
         let count = records.iter().map(events).sum();
         let last = append(feed, records).await?;
         self.metrics.appended(name, count, begun.elapsed());

@@ -30,7 +30,9 @@ const READ_BYTES: usize = 512 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// Compaction or retention overtook it: it starts over.
-    #[error("compaction removed records of the state while the router read them for a snapshot")]
+    #[error(
+        "the snapshot began too long ago: compaction has removed records of the state, or retention those of the log, that it needs"
+    )]
     Overtaken,
     /// The log lost events that the state lacks.
     #[error(
@@ -103,7 +105,11 @@ impl Bootstrap {
         topic: String,
         place: SnapshotPlace,
     ) -> Result<Self, BootstrapError> {
-        let mut snapshot = Self::learn(feed, topic, Some(place.end)).await?;
+        let mut snapshot = Self::learn(feed, topic, Some(place.end)).await.map_err(|error| match error {
+            // This is about the snapshot's old end. Only a new snapshot finds out about the present state.
+            BootstrapError::StateOvertaken { .. } => BootstrapError::Overtaken,
+            other => other,
+        })?;
         if snapshot.end != place.end {
             return Err(BootstrapError::Overtaken);
         }

@@ -19,6 +19,7 @@ use super::*;
 use crate::fanout::FanOut;
 use crate::fanout::observer::ChannelObserver;
 use crate::fixtures::{self, Chain, Moved};
+use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
 const TOPIC: &str = "dit.c.log";
 const STATE: &str = "dit.c.state";
@@ -297,6 +298,25 @@ async fn a_state_that_retention_has_passed_says_so_until_its_provider_has_begun_
     channel.materialise(&mut second).await;
     assert_eq!(second.state.progress().overtaken, None);
     assert!(channel.tasks.stop_and_join(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn a_snapshot_whose_end_the_log_has_lost_is_begun_anew_and_waits_for_no_provider() {
+    let mut channel = Channel::open().await;
+    let mut materialiser = channel.stand().await;
+    channel.changed(&[put("a", None, "1")]).await;
+    channel.materialise(&mut materialiser).await;
+    let place = Bootstrap::begin(Arc::clone(&channel.feed), STATE.to_owned()).await.unwrap().place();
+    let resumed = Bootstrap::resume(Arc::clone(&channel.feed), STATE.to_owned(), place).await.unwrap();
+    assert_eq!(resumed.place(), place);
+    channel.changed(&[put("a", Some("1"), "2")]).await;
+    channel.materialise(&mut materialiser).await;
+    let end = channel.log.bounds(TOPIC, P0).await.unwrap().next;
+    channel.log.expire(TOPIC, P0, end);
+    let resumed = Bootstrap::resume(Arc::clone(&channel.feed), STATE.to_owned(), place).await;
+    assert!(matches!(resumed, Err(BootstrapError::Overtaken)), "the state itself is whole");
+    let anew = Bootstrap::begin(Arc::clone(&channel.feed), STATE.to_owned()).await.unwrap();
+    assert!(anew.place().end > place.end);
 }
 
 #[tokio::test(start_paused = true)]
