@@ -43,10 +43,11 @@ fn a_state_that_the_log_has_left_behind_is_repaired_by_its_provider() {
     // From now on the state takes only markers of transactions; the log continues, and live consumers with it.
     alter_state_topic(&kafka, ["--add-config", "max.message.bytes=100"]);
     take_day(&site, 1);
+    eventually("a commit fails", || Ok(site.log("router").contains("the state cannot be written")))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("router")));
     for part in ["producer", "consumer", "router"] {
         running.remove(part).unwrap().kill().unwrap();
     }
-    assert!(site.log("router").contains("the state cannot be written"), "{}", site.log("router"));
     delete_all_records(&kafka, dir.path());
     alter_state_topic(&kafka, ["--delete-config", "max.message.bytes"]);
     // A consumer without a replica would be given day 0 as the present.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::parts::{attackers, consumers, raw_consumers, raw_producer};
+use crate::parts::{attackers, consumers, raw_consumers, raw_producer, raw_reader};
 use crate::{attacked, compare, run};
 
 /// Loads a dit network, and raw Kafka for comparison.
@@ -73,6 +73,8 @@ enum Part {
     RawProducer(raw_producer::Args),
     /// Consumers on librdkafka alone.
     RawConsumers(raw_consumers::Args),
+    /// A reader of a file with the `csv` crate alone.
+    RawReader(raw_reader::Args),
 }
 
 impl Cli {
@@ -92,6 +94,7 @@ impl Cli {
                 Command::Part(Part::Consumers(args)) => consumers::run(args).await.map(|()| true),
                 Command::Part(Part::RawProducer(args)) => raw_producer::run(args).await.map(|()| true),
                 Command::Part(Part::RawConsumers(args)) => raw_consumers::run(args).await.map(|()| true),
+                Command::Part(Part::RawReader(args)) => raw_reader::run(args).await.map(|()| true),
             }
         })
     }

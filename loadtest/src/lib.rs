@@ -6,12 +6,16 @@
 mod attacked;
 pub mod cli;
 mod compare;
+mod gate;
+mod intake;
 mod live;
+mod measure;
 mod network;
 mod outcome;
 mod pace;
 mod parts;
 mod process;
+mod raw;
 mod report;
 mod rows;
 mod run;

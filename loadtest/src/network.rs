@@ -9,17 +9,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parts::ports;
+use platform::client::{Client, send_json};
+use platform::identity::{Identity, IdentityFiles};
 use platform::pki::{Authority, Subject};
 use platform::retry::Retry;
+use platform::shutdown::Tasks;
 use schemas::ids::AgreementNumber;
+use schemas::publish::ChannelStatus;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use crate::gate::Gate;
 use crate::outcome::ROUTER;
 use crate::process::Part;
 use crate::rows::{PERMITTED, SCHEMA, municipality};
-use crate::scenario::{Beside, Scenario, Watched};
+use crate::scenario::{Beside, Scenario, SinkKind, Watched};
 
 const DOMAIN: &str = "load.dit";
 const PROVIDER: &str = "4000";
@@ -59,6 +64,10 @@ pub(crate) struct Network {
     consumers: Part,
     beside: Vec<Part>,
     scraping: Option<JoinHandle<()>>,
+    gate: Option<Gate>,
+    tasks: Tasks,
+    /// Where the router listens.
+    listens: SocketAddr,
 }
 
 fn identity(stem: &str) -> String {
@@ -70,6 +79,8 @@ fn identity(stem: &str) -> String {
 /// Where the network's processes listen.
 struct Addresses {
     router: SocketAddr,
+    /// Where the producer finds its router.
+    way: SocketAddr,
     operators: SocketAddr,
     endpoint: SocketAddr,
     /// Where router and producer serve their metrics.
@@ -78,8 +89,10 @@ struct Addresses {
 
 impl Addresses {
     fn new() -> anyhow::Result<Self> {
+        let router = ports::address()?;
         Ok(Self {
-            router: ports::address()?,
+            router,
+            way: router,
             endpoint: ports::address()?,
             observed: [ports::address()?, ports::address()?],
             operators: ports::address()?,
@@ -88,7 +101,7 @@ impl Addresses {
 
     /// Writes the files of router and producer into the network's folder.
     fn configure(&self, path: &Path, brokers: &str, is_scraped: bool) -> anyhow::Result<()> {
-        let Self { router, operators, endpoint, observed } = self;
+        let Self { router, way, operators, endpoint, observed } = self;
         platform::closed::write(&path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         std::fs::write(path.join("schema.avsc"), SCHEMA)?;
         std::fs::create_dir_all(path.join("drop"))?;
@@ -106,7 +119,7 @@ impl Addresses {
         );
         std::fs::write(path.join("router.toml"), text)?;
         let text = format!(
-            "router = \"https://{router}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{CHANNEL}\"\nschema = \"schema.avsc\"\n\
+            "router = \"https://{way}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{CHANNEL}\"\nschema = \"schema.avsc\"\n\
              data_dir = \"producer\"\ndrop_dir = \"drop\"\n{}\n{}\n[http]\nlisten = \"{endpoint}\"\n\n[guard]\n\
              max_delete_percent = 100\nmax_change_percent = 100\n",
             observe(observed[1]),
@@ -143,7 +156,7 @@ fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()> {
     let fields: Value = PERMITTED.iter().map(|field| ((*field).to_owned(), json!("keep"))).collect();
     let counting = scenario.consumers();
     let beside = scenario.beside;
-    for index in 0..counting + beside.count() {
+    for index in 0..scenario.agreements() {
         let number = agreement_number(index)?;
         let consumer = format!("9{index:03}");
         participants.push_str(&format!("[[participant]]\nid = \"{consumer}\"\nname = \"{consumer}\"\n"));
@@ -187,9 +200,15 @@ impl Network {
         let watched = setting.watched;
         let dir = tempfile::Builder::new().prefix("dit-load-").tempdir()?;
         let path = dir.path();
-        certificates(path, scenario.consumers() + scenario.beside.count())?;
+        certificates(path, scenario.agreements())?;
         declarations(path, scenario)?;
-        let addresses = Addresses::new()?;
+        let mut addresses = Addresses::new()?;
+        let tasks = Tasks::new();
+        let gate = match scenario.has_gate() {
+            true => Some(Gate::before(addresses.router, &tasks).await?),
+            false => None,
+        };
+        addresses.way = gate.as_ref().map_or(addresses.router, Gate::address);
         addresses.configure(path, brokers, watched.scraped)?;
         let Addresses { router, endpoint, observed, .. } = addresses;
         let environment = environment(watched, setting.collector);
@@ -200,15 +219,8 @@ impl Network {
         let arguments = words(&["producer", "--config", "producer.toml"]);
         let producer = Part::start("producer", path, &arguments, &environment)?;
         std::fs::create_dir_all(path.join("consumers"))?;
-        let sink = format!("{:?}", scenario.sink).to_lowercase();
-        let consumers = |name, numbers: Range<u32>, sink: &str, line: Option<u32>| {
-            let url = format!("https://{router}");
-            let first = numbers.start;
-            let count = numbers.len();
-            let mut arguments = words(&["consumers", "--router", &url, "--sink", sink, "--pki", "pki"]);
-            arguments.extend(["--data".to_owned(), "consumers".to_owned()]);
-            arguments.extend([format!("--first={first}"), format!("--count={count}")]);
-            arguments.extend(line.map(|rate| format!("--line={rate}")));
+        let consumers = |name, numbers: Range<u32>, sink: SinkKind, line: Option<u32>| {
+            let arguments = consumer_arguments(router, numbers, sink, line);
             Part::start(name, path, &arguments, &environment)
         };
         let counting = scenario.consumers();
@@ -222,10 +234,10 @@ impl Network {
             ("trickling consumers", stalled..stalled + others.trickling, Some(1)),
         ] {
             if !numbers.is_empty() {
-                beside.push(consumers(name, numbers, "none", line)?);
+                beside.push(consumers(name, numbers, SinkKind::None, line)?);
             }
         }
-        let mut consumers = consumers("consumers", 0..counting, &sink, None)?;
+        let mut consumers = consumers("consumers", 0..counting, scenario.sink, None)?;
         for part in beside.iter_mut().chain([&mut consumers]) {
             part.until("its streams were open", |line| line.ready).await?;
         }
@@ -233,7 +245,42 @@ impl Network {
         let scraping = watched.scraped.then(|| {
             tokio::spawn(scrape(observed.map(|address| format!("http://{address}/metrics")).to_vec()))
         });
-        Ok(Self { dir, router: running, producer, endpoint, consumers, beside, scraping })
+        Ok(Self {
+            dir,
+            router: running,
+            producer,
+            endpoint,
+            consumers,
+            beside,
+            scraping,
+            gate,
+            tasks,
+            listens: router,
+        })
+    }
+
+    /// Waits until the channel's state has everything that the router has read.
+    pub(crate) async fn until_materialised(&self) -> anyhow::Result<()> {
+        let identity = Identity::load(&IdentityFiles::beside(&self.path("pki/provider.pem")))?;
+        let client = Client::new(&format!("https://{}", self.listens), &identity)?;
+        let mut retry = Retry::new(Duration::from_millis(10), Duration::from_millis(200));
+        let until = async {
+            loop {
+                let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{CHANNEL}"))).await?;
+                if status.positions.iter().all(|position| position.state_to >= position.read_to) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(retry.next_wait()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until).await.context("the state does not get everything")?
+    }
+
+    /// Starts the agent of the last agreement, whose replica is empty.
+    pub(crate) fn join_late(&self, scenario: &Scenario) -> anyhow::Result<Part> {
+        let number = scenario.agreements() - 1;
+        let arguments = consumer_arguments(self.listens, number..number + 1, scenario.sink, None);
+        Part::start("late joiner", self.dir.path(), &arguments, &[])
     }
 
     /// A path in its folder.
@@ -244,6 +291,11 @@ impl Network {
     /// The producer agent's endpoint.
     pub(crate) const fn endpoint(&self) -> SocketAddr {
         self.endpoint
+    }
+
+    /// The line between agent and router, where it can be closed.
+    pub(crate) const fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
     }
 
     /// The part that counts the events that arrived.
@@ -265,8 +317,26 @@ impl Network {
         }
         self.consumers.stop().await?;
         self.producer.stop().await?;
-        self.router.stop().await
+        self.router.stop().await?;
+        anyhow::ensure!(self.tasks.stop_and_join(PATIENCE).await, "the line to the router did not end");
+        Ok(())
     }
+}
+
+/// The arguments of consumer agents in a process of their own.
+fn consumer_arguments(
+    router: SocketAddr,
+    numbers: Range<u32>,
+    sink: SinkKind,
+    line: Option<u32>,
+) -> Vec<String> {
+    let url = format!("https://{router}");
+    let sink = format!("{sink:?}").to_lowercase();
+    let fixed = ["consumers", "--router", &url, "--sink", &sink, "--pki", "pki", "--data", "consumers"];
+    let mut arguments = fixed.map(ToOwned::to_owned).to_vec();
+    arguments.extend([format!("--first={}", numbers.start), format!("--count={}", numbers.len())]);
+    arguments.extend(line.map(|rate| format!("--line={rate}")));
+    arguments
 }
 
 fn environment(watched: &Watched, collector: Option<&str>) -> Vec<(String, String)> {

@@ -111,6 +111,14 @@ impl Measured {
     }
 }
 
+/// The use since `before`: CPU by difference, memory as it is.
+pub(crate) fn since(before: &[Process], mut now: Vec<Process>) -> Vec<Process> {
+    for (process, before) in now.iter_mut().zip(before) {
+        process.taken.cpu_seconds -= before.taken.cpu_seconds;
+    }
+    now
+}
+
 pub(crate) fn median(mut all: Vec<f64>) -> Option<f64> {
     all.sort_by(f64::total_cmp);
     let low = all.len().checked_sub(1)? / 2;

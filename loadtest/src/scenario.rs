@@ -51,6 +51,22 @@ pub(crate) enum Load {
         /// Consumers, each with the rows of a municipality of its own; one with all rows without it.
         municipalities: Option<u32>,
     },
+    /// A full outbox of so many events: the agent has taken their file while its line to the router was closed, and the
+    /// measurement begins when the line is open.
+    Outbox {
+        /// Events.
+        events: u64,
+    },
+    /// One file of so many rows, until all of it is in the outbox; nothing is sent meanwhile.
+    Intake {
+        /// Rows.
+        events: u64,
+    },
+    /// A late joiner: so many events are in the log and in the state when its agent starts.
+    Replay {
+        /// Events.
+        events: u64,
+    },
     /// Single changes over the agent's local endpoint, evenly.
     Paced {
         /// Changes a second.
@@ -149,7 +165,13 @@ impl Scenario {
             return wrong("against = \"alone\" compares with nobody beside: say who is in [beside]");
         }
         match scenario.load {
-            Load::File { events: 0, .. } => wrong("load.events is at least 1"),
+            Load::File { events: 0, .. }
+            | Load::Outbox { events: 0 }
+            | Load::Intake { events: 0 }
+            | Load::Replay { events: 0 } => wrong("load.events is at least 1"),
+            Load::Intake { .. } if scenario.against != Against::Raw => {
+                wrong("load.kind = \"intake\" is compared with plain reading alone")
+            }
             Load::File { events, municipalities: Some(many) } if many == 0 || u64::from(many) > events => {
                 wrong("load.municipalities is between 1 and load.events")
             }
@@ -161,14 +183,21 @@ impl Scenario {
             {
                 wrong("load.rate and load.together are at least 1, and load.together divides load.rate")
             }
-            Load::File { .. } | Load::Paced { .. } => Ok(scenario),
+            Load::File { .. }
+            | Load::Outbox { .. }
+            | Load::Intake { .. }
+            | Load::Replay { .. }
+            | Load::Paced { .. } => Ok(scenario),
         }
     }
 
     /// How many events one measurement has.
     pub(crate) const fn events(&self) -> u64 {
         match self.load {
-            Load::File { events, .. } => events,
+            Load::File { events, .. }
+            | Load::Outbox { events }
+            | Load::Intake { events }
+            | Load::Replay { events } => events,
             Load::Paced { rate, seconds, .. } => rate * seconds,
         }
     }
@@ -176,7 +205,7 @@ impl Scenario {
     /// How events are spread over time; none where all are due at once.
     pub(crate) const fn pace(&self) -> Option<Pace> {
         match self.load {
-            Load::File { .. } => None,
+            Load::File { .. } | Load::Outbox { .. } | Load::Intake { .. } | Load::Replay { .. } => None,
             Load::Paced { rate, together, warm_up, .. } => Some(Pace { rate, together, warm_up }),
         }
     }
@@ -185,8 +214,23 @@ impl Scenario {
     pub(crate) fn consumers(&self) -> u32 {
         match self.load {
             Load::File { municipalities, .. } => municipalities.unwrap_or(1),
-            Load::Paced { .. } => 1,
+            Load::Outbox { .. } | Load::Intake { .. } | Load::Replay { .. } | Load::Paced { .. } => 1,
         }
+    }
+
+    /// Whether the agent takes a file while its line to the router is closed.
+    pub(crate) const fn has_gate(&self) -> bool {
+        matches!(self.load, Load::Outbox { .. } | Load::Intake { .. } | Load::Replay { .. })
+    }
+
+    /// Whether what is measured is a consumer that starts when all is there.
+    pub(crate) const fn is_replay(&self) -> bool {
+        matches!(self.load, Load::Replay { .. })
+    }
+
+    /// How many agreements there are.
+    pub(crate) fn agreements(&self) -> u32 {
+        self.consumers() + self.beside.count() + u32::from(self.is_replay())
     }
 
     /// Whether each consumer has a municipality of its own.

@@ -33,7 +33,7 @@ fn measured_against(other: &str, name: &str, load: &str) -> serde_json::Value {
     let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success(), "{words}");
     let page = std::fs::read_to_string(dir.path().join(format!("out/{name}.html"))).unwrap();
-    assert!(page.contains("<polyline") && page.contains("consumer agents"), "{page}");
+    assert!(page.contains("<polyline") && page.contains("memory"), "{page}");
     assert!(words.contains("every event arrived"), "{words}");
     let outcome = std::fs::read_to_string(dir.path().join(format!("out/{name}.json"))).unwrap();
     serde_json::from_str(&outcome).unwrap()
@@ -53,6 +53,31 @@ fn a_file_goes_through_and_every_process_is_accounted_for() {
     }
     assert!(round["ours"]["processes"].as_array().unwrap().len() == 3);
     assert!(outcome["summary"]["rate_ratio"].as_f64().unwrap() > 0.0);
+}
+
+fn names(side: &serde_json::Value) -> Vec<&str> {
+    side["processes"].as_array().unwrap().iter().map(|process| process["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_full_outbox_a_file_by_itself_and_a_late_joiner_are_measured() {
+    for (kind, ours, other) in [
+        (
+            "outbox",
+            vec!["producer agent", "router", "consumer agents"],
+            vec!["raw producer", "raw consumers"],
+        ),
+        ("intake", vec!["producer agent"], vec!["raw reader"]),
+        ("replay", vec!["router", "late joiner"], vec!["raw consumers"]),
+    ] {
+        let outcome = measured(kind, &format!("kind = \"{kind}\"\nevents = 2000\n"));
+        let round = &outcome["rounds"][0];
+        assert_eq!((names(&round["ours"]), names(&round["other"])), (ours, other));
+        for side in ["ours", "other"] {
+            assert_eq!(round[side]["events"], 2_000, "{outcome:#}");
+            assert!(round[side]["seconds"].as_f64().unwrap() > 0.0, "{outcome:#}");
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn record(key: &str, value: &str) -> Record {
     let value = (!value.is_empty()).then(|| value.as_bytes().to_vec());
-    Record { key: Some(key.into()), value, headers: vec![("h".to_owned(), b"v".to_vec())] }
+    Record { key: Some(key.into()), value, headers: vec![("h".into(), b"v".into())] }
 }
 
 fn spec(name: &str, partitions: u32) -> TopicSpec {

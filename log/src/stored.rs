@@ -43,7 +43,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DatumError> {
     let count = cursor.length()?;
     let mut headers = Vec::new();
     for _ in 0..count {
-        headers.push((cursor.string()?.to_owned(), cursor.bytes()?.to_vec()));
+        headers.push((cursor.string()?.to_owned().into(), cursor.bytes()?.to_vec().into()));
     }
     cursor.end()?;
     Ok(Frame { ends_batch, logged_at, record: Record { key, value, headers } })
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn records_come_back_with_absent_and_empty_parts_apart() {
         for (key, value) in [(None, Some(vec![])), (Some(vec![]), None), (Some(vec![1]), Some(vec![2, 3]))] {
-            let record = Record { key, value, headers: vec![("h".to_owned(), vec![9])] };
+            let record = Record { key, value, headers: vec![("h".into(), vec![9].into())] };
             for ends_batch in [true, false] {
                 let mut bytes = Vec::new();
                 encode(ends_batch, Millis::new(-5), &record, &mut bytes);

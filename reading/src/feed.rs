@@ -50,7 +50,7 @@ pub trait Observer: Send + Sync + 'static {
     type Note: Send + Sync + 'static;
 
     /// The note of a chunk's items, if there is one.
-    fn note(&self, items: &[Item]) -> Option<Self::Note>;
+    fn note(&self, partition: Partition, items: &[Item]) -> Option<Self::Note>;
 
     /// Called for each chunk that was read.
     fn read(&self, counts: Counts);
@@ -164,15 +164,18 @@ impl<O: Observer> Feed<O> {
     }
 
     fn publish(&self, mut chunk: Chunk<O::Note>) {
-        chunk.note = self.observer.note(&chunk.items);
+        chunk.note = self.observer.note(self.source.partition, &chunk.items);
         let mut counts = Counts { changes: 0, parked: 0, skipped: chunk.skipped };
         for item in &chunk.items {
-            counts.changes += u64::from(matches!(item, Item::Change(_)));
-            counts.parked += u64::from(matches!(item, Item::Poison { .. }));
-            if let Item::Poison { offset, reason } = item {
-                let topic = &self.source.topic;
-                let partition = self.source.partition;
-                tracing::error!(%topic, %partition, %offset, %reason, "parked a record that cannot be read");
+            match item {
+                Item::Block(block) => counts.changes += u64::try_from(block.count()).unwrap_or(u64::MAX),
+                Item::Poison { offset, reason } => {
+                    counts.parked += 1;
+                    let topic = &self.source.topic;
+                    let partition = self.source.partition;
+                    tracing::error!(%topic, %partition, %offset, %reason, "parked a record that cannot be read");
+                }
+                Item::Resync { .. } => {}
             }
         }
         self.observer.read(counts);

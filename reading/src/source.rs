@@ -14,11 +14,11 @@ use schemas::marks::Checkpoint;
 use schemas::record::Kind;
 use tokio::task::coop::consume_budget;
 
-use crate::chunk::{CHUNK_BYTES, CHUNK_ITEMS, Chunk, Item};
+use crate::chunk::{CHUNK_BYTES, CHUNK_CHANGES, Chunk, Item};
 use crate::codecs::Codecs;
 use crate::error::ReaderError;
 use crate::fold::{Fold, Meaning};
-use crate::located;
+use crate::located::LocatedBlock;
 
 /// The parts that are needed to read a partition of a channel.
 #[derive(Clone)]
@@ -145,35 +145,35 @@ impl PartitionSource {
             return Ok(None);
         }
         let mut items = Vec::with_capacity(batch.records.len());
+        let mut changes = 0;
         let mut skipped = 0;
         let mut next = batch.next;
-        for stored in &batch.records {
-            if items.len() >= CHUNK_ITEMS {
-                next = stored.offset;
+        for stored in batch.records {
+            let offset = stored.offset;
+            if changes >= CHUNK_CHANGES {
+                next = offset;
                 break;
             }
             // Gives other tasks of this thread their turns.
             consume_budget().await;
-            match fold.step(stored) {
+            match fold.step(&stored) {
                 Meaning::Block { schema, datum } => {
+                    let datum_at = stored.record.value.as_ref().map_or(0, Vec::len) - datum.len();
                     let codec = self.codecs.codec(schema).await?;
-                    match located::locate(stored, schema, &codec, datum) {
-                        Ok(changes) => {
-                            items.extend(changes.into_iter().map(|change| Item::Change(Arc::new(change))));
+                    match LocatedBlock::locate(stored, schema, codec, datum_at) {
+                        Ok(block) => {
+                            changes += block.count();
+                            items.push(Item::Block(block));
                         }
-                        Err(error) => {
-                            items.push(Item::Poison { offset: stored.offset, reason: error.to_string() });
-                        }
+                        Err(error) => items.push(Item::Poison { offset, reason: error.to_string() }),
                     }
                 }
-                Meaning::Resync(reason) => items.push(Item::Resync { offset: stored.offset, reason }),
+                Meaning::Resync(reason) => items.push(Item::Resync { offset, reason }),
                 Meaning::Skipped(skip) => {
                     skipped += 1;
-                    tracing::debug!(topic = %self.topic, partition = %self.partition, offset = %stored.offset, ?skip, "does not count");
+                    tracing::debug!(topic = %self.topic, partition = %self.partition, %offset, ?skip, "does not count");
                 }
-                Meaning::Foreign(reason) => {
-                    items.push(Item::Poison { offset: stored.offset, reason: reason.to_owned() });
-                }
+                Meaning::Foreign(reason) => items.push(Item::Poison { offset, reason: reason.to_owned() }),
                 Meaning::Opening | Meaning::Freshness | Meaning::Checkpoint => {}
             }
         }

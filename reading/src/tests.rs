@@ -23,7 +23,7 @@ use schemas::position::EventPosition;
 use schemas::record::{Kind, Provenance, Record};
 use schemas::time::Millis;
 
-use crate::chunk::{CHUNK_ITEMS, Item};
+use crate::chunk::{CHUNK_CHANGES, Item};
 use crate::codecs::{CodecError, Codecs};
 use crate::error::ReaderError;
 use crate::feed::{Counts, Feed, Move, Observer};
@@ -55,7 +55,7 @@ struct Counting(Mutex<Vec<Counts>>);
 impl Observer for Counting {
     type Note = usize;
 
-    fn note(&self, items: &[Item]) -> Option<usize> {
+    fn note(&self, _: Partition, items: &[Item]) -> Option<usize> {
         Some(items.len())
     }
 
@@ -208,10 +208,10 @@ async fn keys(follower: &mut Follower<Counting>) -> Vec<String> {
     while let Some(chunk) = follower.next().await.unwrap() {
         let wanted = follower.wanted();
         for item in &chunk.items {
-            if let Item::Change(change) = item
-                && change.position.offset >= wanted
+            if let Item::Block(block) = item
+                && block.offset >= wanted
             {
-                keys.push(change.key.clone());
+                keys.extend(block.changes().map(|found| found.change.key.to_owned()));
             }
         }
     }
@@ -287,11 +287,13 @@ async fn what_does_not_count_is_counted_and_blocks_nothing() {
     let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
     let mut seen = Vec::new();
     while let Some(chunk) = follower.next().await.unwrap() {
-        seen.extend(chunk.items.iter().map(|item| match item {
-            Item::Change(change) => change.key.clone(),
-            Item::Poison { .. } => "poison".to_owned(),
-            Item::Resync { reason, .. } => reason.clone(),
-        }));
+        for item in &chunk.items {
+            match item {
+                Item::Block(block) => seen.extend(block.changes().map(|found| found.change.key.to_owned())),
+                Item::Poison { .. } => seen.push("poison".to_owned()),
+                Item::Resync { reason, .. } => seen.push(reason.clone()),
+            }
+        }
     }
     assert_eq!(seen, ["0", "poison", "poison", "again", "1"]);
     let counted = feed.observer().0.lock().unwrap().clone();
@@ -312,7 +314,7 @@ async fn a_block_gives_its_changes_in_order_and_counts_as_a_whole() {
         .headers
         .iter_mut()
         .filter(|(name, _)| name == "dit_count")
-        .for_each(|(_, count)| *count = b"1".to_vec());
+        .for_each(|(_, count)| *count = b"1".into());
     channel.append(miscounted).await;
     (channel.next, channel.digest) = (next, digest);
     channel.changes(3, 4).await;
@@ -324,7 +326,10 @@ async fn a_block_gives_its_changes_in_order_and_counts_as_a_whole() {
     while let Some(chunk) = follower.next().await.unwrap() {
         for item in &chunk.items {
             match item {
-                Item::Change(change) => positions.push((change.key.clone(), change.position)),
+                Item::Block(block) => {
+                    positions
+                        .extend(block.changes().map(|found| (found.change.key.to_owned(), found.position)));
+                }
                 Item::Poison { .. } => poison += 1,
                 Item::Resync { .. } => panic!("nobody ordered it"),
             }
@@ -350,11 +355,12 @@ async fn a_chunk_of_small_changes_ends_at_a_block() {
     let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
     let mut keys = Vec::new();
     while let Some(chunk) = follower.next().await.unwrap() {
-        assert!(chunk.items.len() < CHUNK_ITEMS + 2_000, "{} items", chunk.items.len());
-        keys.extend(chunk.items.iter().map(|item| match item {
-            Item::Change(change) => change.key.clone(),
-            Item::Poison { reason, .. } | Item::Resync { reason, .. } => reason.clone(),
-        }));
+        let before = keys.len();
+        for item in &chunk.items {
+            let Item::Block(block) = item else { panic!("{item:?}") };
+            keys.extend(block.changes().map(|found| found.change.key.to_owned()));
+        }
+        assert!(keys.len() - before < CHUNK_CHANGES + 2_000, "{} changes", keys.len() - before);
     }
     assert_eq!(keys, numbers(0, 10_000));
 }

@@ -45,6 +45,13 @@ pub fn of_one(datum: &[u8]) -> Vec<u8> {
     of_datums(1, datum)
 }
 
+/// Appends the block of one change, which `put` appends.
+pub fn put_one(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    put_long(out, 1);
+    put(out);
+    out.push(0);
+}
+
 fn of_datums(count: u32, datums: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(datums.len() + 6);
     if count > 0 {
@@ -101,6 +108,9 @@ mod tests {
     #[test]
     fn another_way_to_write_the_array_is_no_block() {
         assert_eq!(of_one(&[7]), [2, 7, 0]);
+        let mut out = vec![1];
+        put_one(&mut out, |out| out.push(7));
+        assert_eq!(out, [1, 2, 7, 0]);
         assert_eq!(count(&of_one(&[7])), Ok(1));
         let mut sized = Cursor::new(&[1, 2, 7, 0]);
         assert!(begin(&mut sized).is_err(), "a run with its size in bytes");

@@ -3,13 +3,17 @@
 //! Owns the envelope's schema for a subject's schema, its encoding around bytes that already are images, and its
 //! decoding with full validation. The letters of `op` are Debezium's.
 
+mod table;
+
 use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::json;
 
+use self::table::PlacedImage;
+pub use self::table::{BlockTable, PlacedChange};
 use crate::avro::binary::{self, Cursor, DatumError};
-use crate::avro::located::{Located, LocatedRange};
+use crate::avro::located::Located;
 use crate::avro::schema::{AvroSchema, SchemaError};
 use crate::block;
 use crate::key::{KeyDeriver, KeyError, KeySpec};
@@ -89,26 +93,11 @@ pub struct Change<'a> {
     pub captured_at: Millis,
 }
 
-/// Where an event's images lie in its datum.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ImageRanges {
-    pub before: Option<LocatedRange>,
-    pub after: Option<LocatedRange>,
-}
-
 /// An event's images in its own schema, with the ranges of their fields.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Images<'a> {
     pub before: Option<Located<'a>>,
     pub after: Option<Located<'a>>,
-}
-
-impl ImageRanges {
-    /// The images, in the datum that the ranges were found in.
-    pub fn of<'a>(&'a self, datum: &'a [u8]) -> Images<'a> {
-        let of = |range: &'a Option<LocatedRange>| range.as_ref().and_then(|range| range.of(datum));
-        Images { before: of(&self.before), after: of(&self.after) }
-    }
 }
 
 /// Why a datum is not a change event of its channel.
@@ -141,8 +130,6 @@ pub struct ChangeCodec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockChange<'a> {
     pub change: Change<'a>,
-    /// Where its images lie in the block.
-    pub images: ImageRanges,
     /// Where its own datum lies in the block.
     pub range: Range<usize>,
 }
@@ -217,28 +204,40 @@ impl ChangeCodec {
         binary::put_long(out, change.captured_at.get());
     }
 
-    /// Reads one event and moves past it, validating both images.
-    pub fn decode<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Change<'a>, DatumError> {
-        self.read(cursor).map(|(change, _)| change)
-    }
-
     /// Reads a block that is all of `datum`.
     pub fn decode_block<'a>(&self, datum: &'a [u8]) -> Result<Vec<BlockChange<'a>>, DatumError> {
         let mut cursor = Cursor::new(datum);
-        let block = self.pass_block(&mut cursor)?;
-        cursor.end().map(|()| block)
+        let mut changes = Vec::new();
+        let see = &mut |change: &Change<'a>, _: &Images<'_>, range| {
+            changes.push(BlockChange { change: *change, range })
+        };
+        self.pass_block(&mut cursor, &mut BlockTable::default(), see)?;
+        cursor.end().map(|()| changes)
     }
 
-    /// Reads a block and moves past it.
-    pub fn pass_block<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Vec<BlockChange<'a>>, DatumError> {
+    /// Finds the changes of a block that is all of `datum`.
+    pub fn locate_block(&self, datum: &[u8]) -> Result<BlockTable, DatumError> {
+        let mut cursor = Cursor::new(datum);
+        let mut table = BlockTable::default();
+        self.pass_block(&mut cursor, &mut table, &mut |_, _, _| {})?;
+        cursor.end().map(|()| table)
+    }
+
+    /// Reads a block and moves past it; shows each change, its images, and the range of its datum, and places it in the
+    /// table.
+    pub fn pass_block<'a>(
+        &self,
+        cursor: &mut Cursor<'a>,
+        table: &mut BlockTable,
+        see: &mut dyn FnMut(&Change<'a>, &Images<'_>, Range<usize>),
+    ) -> Result<(), DatumError> {
         let count = block::begin(cursor)?;
-        let mut changes = Vec::new();
         for _ in 0..count {
             let start = cursor.at();
-            let (change, images) = self.read(cursor)?;
-            changes.push(BlockChange { change, images, range: start..cursor.at() });
+            let change = self.read(cursor, table)?;
+            see(&change, &table.last_images(cursor.whole()), start..cursor.at());
         }
-        block::end(cursor).map(|()| changes)
+        block::end(cursor)
     }
 
     /// Reads the change of a block that has one: a present image of the state.
@@ -250,21 +249,27 @@ impl ChangeCodec {
         }
     }
 
-    fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<(Change<'a>, ImageRanges), DatumError> {
+    /// Reads one event and moves past it, validating both images.
+    fn read<'a>(&self, cursor: &mut Cursor<'a>, table: &mut BlockTable) -> Result<Change<'a>, DatumError> {
         let op = Op::decode(cursor)?;
         let key = cursor.string()?;
-        let (before, placed_before) = self.image(cursor)?.unzip();
-        let (after, placed_after) = self.image(cursor)?.unzip();
-        let source = Source {
-            kind: cursor.string()?,
-            name: cursor.string()?,
-            position: cursor.string()?,
-            snapshot: cursor.byte("boolean")? != 0,
+        let key_end = cursor.at();
+        let (before, placed_before) = self.image(cursor, table)?.unzip();
+        let (after, placed_after) = self.image(cursor, table)?.unzip();
+        let rest = cursor.at();
+        let [kind, name, position] = [cursor.string()?, cursor.string()?, cursor.string()?];
+        let at = cursor.at();
+        let snapshot = match cursor.byte("boolean")? {
+            0 => false,
+            1 => true,
+            _ => return Err(DatumError::Invalid { at, what: "a boolean is neither 0 nor 1" }),
         };
+        let source = Source { kind, name, position, snapshot };
         let event_at = Millis::new(cursor.long()?);
         let captured_at = Millis::new(cursor.long()?);
-        let change = Change { op, key, before, after, source, event_at, captured_at };
-        Ok((change, ImageRanges { before: placed_before, after: placed_after }))
+        let images = [placed_before, placed_after];
+        table.add(op, key_end - key.len()..key_end, images, rest..cursor.at(), event_at)?;
+        Ok(Change { op, key, before, after, source, event_at, captured_at })
     }
 
     /// Reads an event that is all of `datum`.
@@ -274,14 +279,23 @@ impl ChangeCodec {
         cursor.end().map(|()| change)
     }
 
-    fn image<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<(&'a [u8], LocatedRange)>, DatumError> {
+    /// Reads one event and moves past it, validating both images.
+    pub fn decode<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Change<'a>, DatumError> {
+        self.read(cursor, &mut BlockTable::default())
+    }
+
+    fn image<'a>(
+        &self,
+        cursor: &mut Cursor<'a>,
+        table: &mut BlockTable,
+    ) -> Result<Option<(&'a [u8], PlacedImage)>, DatumError> {
         let at = cursor.at();
         match cursor.long()? {
             0 => Ok(None),
             1 => {
                 let start = cursor.at();
-                let range = LocatedRange::pass(self.subject.layout(), cursor)?;
-                Ok(Some((cursor.since(start), range)))
+                let placed = table.image(self.subject.layout(), cursor)?;
+                Ok(Some((cursor.since(start), placed)))
             }
             _ => Err(DatumError::Invalid { at, what: "a union has no such branch" }),
         }
@@ -293,8 +307,9 @@ fn not_ours() -> SchemaError {
 }
 
 impl Change<'_> {
-    /// Checks what the schema cannot say: the images fit `op`, and each image gives the event's key.
-    pub fn check(&self, keys: &KeyDeriver) -> Result<(), ChangeError> {
+    /// Checks what the schema cannot say: the images fit `op`, and each image gives the event's key. `images` are this
+    /// event's.
+    pub fn check(&self, images: &Images<'_>, keys: &KeyDeriver) -> Result<(), ChangeError> {
         let op = self.op.letter();
         let rule = match (self.op, self.before.is_some(), self.after.is_some()) {
             (Op::Create | Op::Read, false, true) | (Op::Update, true, true) | (Op::Delete, true, false) => {
@@ -307,9 +322,9 @@ impl Change<'_> {
         if let Some(rule) = rule {
             return Err(ChangeError::Images { op, rule });
         }
-        for (image, name) in [(self.before, "before"), (self.after, "after")] {
+        for (image, name) in [(images.before, "before"), (images.after, "after")] {
             if let Some(image) = image
-                && keys.derive(image)?.as_str() != self.key
+                && !keys.gives(image, self.key)?
             {
                 return Err(ChangeError::KeyMismatch(name));
             }
@@ -373,6 +388,10 @@ mod tests {
         for end in 0..datum.len() {
             assert!(codec.decode_all(&datum[..end]).is_err(), "{end}");
         }
+        // Before the two times of one byte each.
+        let boolean = datum.len() - 3;
+        datum[boolean] = 7;
+        assert!(codec.decode_all(&datum).is_err(), "a boolean is 0 or 1");
     }
 
     #[test]
@@ -390,10 +409,22 @@ mod tests {
         assert_eq!(codec.block_schema().layout().validate(&datum), Ok(()));
         let found = codec.decode_block(&datum).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(found.iter().map(|found| found.change).collect::<Vec<_>>(), [first, second]);
-        for BlockChange { change, images, range } in found {
+        let table = codec.locate_block(&datum).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(table.len(), found.len());
+        for (index, BlockChange { change, range }) in found.into_iter().enumerate() {
             assert_eq!(codec.decode_all(&datum[range]), Ok(change));
-            assert_eq!(images.of(&datum).after.map(|image| image.bytes()), change.after);
+            let placed = table.get(index, &datum).unwrap_or_else(|| panic!("{index}"));
+            assert_eq!((placed.op, placed.key, placed.event_at), (change.op, change.key, change.event_at));
+            let images = [placed.images.before, placed.images.after].map(|image| image.map(Located::bytes));
+            assert_eq!(images, [change.before, change.after]);
+            let field = change.after.and_then(|_| placed.images.after?.field(0));
+            assert_eq!(field, change.after, "the only field is the image");
+            let [mut present, mut expected] = [Vec::new(), Vec::new()];
+            placed.put_present(placed.images.after.unwrap_or_else(|| panic!("{index}")), &mut present);
+            ChangeCodec::encode(&Change { op: Op::Read, before: None, ..change }, &mut expected);
+            assert_eq!(present, expected);
         }
+        assert!(table.get(2, &datum).is_none());
         assert!(codec.decode_only(&datum).is_err());
         for end in 0..datum.len() {
             assert!(codec.decode_block(&datum[..end]).is_err(), "{end}");
@@ -419,15 +450,17 @@ mod tests {
         let spec = KeySpec { fields: vec!["regcode".to_owned()], normalise: vec![] };
         let keys = key_deriver(&codec, &spec).unwrap_or_else(|e| panic!("{e}"));
         let image: Option<&[u8]> = Some(&[2, b'a']);
-        assert_eq!(change(Op::Create, "a", None, image).check(&keys), Ok(()));
-        assert!(matches!(
-            change(Op::Create, "a", image, image).check(&keys),
-            Err(ChangeError::Images { .. })
-        ));
-        assert!(matches!(change(Op::Delete, "a", None, None).check(&keys), Err(ChangeError::Images { .. })));
-        assert_eq!(
-            change(Op::Delete, "b", image, None).check(&keys),
-            Err(ChangeError::KeyMismatch("before"))
-        );
+        let check = |op, key, before, after| {
+            let event = change(op, key, before, after);
+            let mut datum = Vec::new();
+            ChangeCodec::encode(&event, &mut datum);
+            let datum = block::of_one(&datum);
+            let table = codec.locate_block(&datum).unwrap_or_else(|e| panic!("{e}"));
+            event.check(&table.last_images(&datum), &keys)
+        };
+        assert_eq!(check(Op::Create, "a", None, image), Ok(()));
+        assert!(matches!(check(Op::Create, "a", image, image), Err(ChangeError::Images { .. })));
+        assert!(matches!(check(Op::Delete, "a", None, None), Err(ChangeError::Images { .. })));
+        assert_eq!(check(Op::Delete, "b", image, None), Err(ChangeError::KeyMismatch("before")));
     }
 }

@@ -15,11 +15,16 @@ pub enum FrameError {
     Magic(u8),
 }
 
+/// Appends a frame; its datum follows.
+pub fn put(id: SchemaId, out: &mut Vec<u8>) {
+    out.push(0);
+    out.extend_from_slice(&id.get().to_be_bytes());
+}
+
 /// The datum with its frame in front.
 pub fn frame(id: SchemaId, datum: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(datum.len() + 5);
-    out.push(0);
-    out.extend_from_slice(&id.get().to_be_bytes());
+    put(id, &mut out);
     out.extend_from_slice(datum);
     out
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::avro::binary::{Cursor, DatumError};
+use crate::avro::located::Located;
 use crate::avro::schema::AvroSchema;
 use crate::limits;
 
@@ -145,6 +146,19 @@ impl KeyDeriver {
     }
 }
 
+impl KeyDeriver {
+    /// Whether a datum gives this key. Most keys are one text as it is, and are compared where they lie.
+    pub fn gives(&self, datum: Located<'_>, key: &str) -> Result<bool, KeyError> {
+        if let ([(_, index, Part::Text)], []) = (self.parts.as_slice(), self.normalise.as_slice()) {
+            let text = Cursor::new(datum.field(*index).unwrap_or_default()).string()?;
+            if (1..=limits::MAX_KEY_BYTES).contains(&text.len()) {
+                return Ok(text == key);
+            }
+        }
+        Ok(self.derive(datum.bytes())?.as_str() == key)
+    }
+}
+
 /// Joins texts to a key: one text stays as it is, several become a JSON array (RFC 8785).
 fn join(mut texts: Vec<String>) -> Result<Key, KeyError> {
     if texts.iter().all(String::is_empty) {
@@ -202,6 +216,7 @@ fn read(part: &Part, cursor: &mut Cursor<'_>) -> Result<Option<String>, DatumErr
 mod tests {
     use super::*;
     use crate::avro::binary::{put_long, put_string};
+    use crate::avro::located::Ends;
 
     fn deriver(fields: &[&str], normalise: Vec<Normalise>) -> Result<KeyDeriver, KeyError> {
         let schema = AvroSchema::parse(
@@ -246,5 +261,31 @@ mod tests {
         assert!(matches!(deriver(&["x"], vec![]), Err(KeyError::UnsupportedType(_))));
         assert!(matches!(deriver(&["y"], vec![]), Err(KeyError::NoSuchField(_))));
         assert!(matches!(deriver(&[], vec![]), Err(KeyError::FieldCount(0))));
+    }
+
+    #[test]
+    fn a_datum_gives_the_key_that_is_derived_from_it_and_no_other() {
+        let longest = "a".repeat(limits::MAX_KEY_BYTES);
+        let codes = ["", "a", " A ", &longest, &format!("{longest}b")];
+        for (fields, normalise) in [
+            (&["code"][..], vec![]),
+            (&["code"], vec![Normalise::Trim, Normalise::Lowercase]),
+            (&["no"], vec![]),
+            (&["code", "no"], vec![]),
+        ] {
+            let deriver = deriver(fields, normalise).unwrap_or_else(|e| panic!("{e}"));
+            for (code, no) in codes.iter().flat_map(|code| [(code, None), (code, Some(7))]) {
+                let datum = datum(code, no);
+                let mut ends = Ends::default();
+                let located = ends.locate(deriver.schema.layout(), &datum).unwrap_or_else(|e| panic!("{e}"));
+                match deriver.derive(&datum) {
+                    Err(error) => assert_eq!(deriver.gives(located, code), Err(error)),
+                    Ok(key) => {
+                        assert_eq!(deriver.gives(located, key.as_str()), Ok(true));
+                        assert_eq!(deriver.gives(located, "other"), Ok(false));
+                    }
+                }
+            }
+        }
     }
 }

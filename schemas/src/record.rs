@@ -2,6 +2,8 @@
 //!
 //! Owns the header names. A record of the log has one set of headers, however many changes its block has.
 
+use std::borrow::Cow;
+
 use crate::ids::{AgentId, Digest, Epoch, Sequence};
 
 /// Which of our record types a record is.
@@ -21,6 +23,9 @@ pub const LOG_POSITION_HEADER: &str = "dit_log_position";
 /// What a block is, for readers that do not know `dit`.
 const CONTENT_TYPE: (&str, &str) = ("content-type", "application/vnd.apache.avro+confluent");
 
+/// A record's header: its name and its value.
+pub type Header = (Cow<'static, str>, Cow<'static, [u8]>);
+
 /// A record as it goes to the log and comes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
@@ -29,13 +34,13 @@ pub struct Record {
     /// The framed value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<Header>,
 }
 
 impl Record {
     /// The first header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_ref())
     }
 
     /// The first header of this name as text.
@@ -90,8 +95,8 @@ impl Kind {
     }
 
     /// The header of this kind.
-    pub fn header(self) -> (String, Vec<u8>) {
-        (KIND_HEADER.to_owned(), self.as_str().into())
+    pub const fn header(self) -> Header {
+        (Cow::Borrowed(KIND_HEADER), Cow::Borrowed(self.as_str().as_bytes()))
     }
 }
 
@@ -125,16 +130,21 @@ impl Provenance {
         self.sequence.after(self.count)
     }
 
-    pub fn headers(&self) -> [(String, Vec<u8>); 6] {
+    pub fn headers(&self) -> [Header; 6] {
         [
-            (AGENT_HEADER.to_owned(), self.agent.to_string().into()),
-            (EPOCH_HEADER.to_owned(), self.epoch.to_string().into()),
-            (SEQUENCE_HEADER.to_owned(), self.sequence.to_string().into()),
-            (COUNT_HEADER.to_owned(), self.count.to_string().into()),
-            (DIGEST_HEADER.to_owned(), self.digest.to_string().into()),
-            (CONTENT_TYPE.0.to_owned(), CONTENT_TYPE.1.into()),
+            header(AGENT_HEADER, self.agent.to_string()),
+            header(EPOCH_HEADER, self.epoch.to_string()),
+            header(SEQUENCE_HEADER, self.sequence.to_string()),
+            header(COUNT_HEADER, self.count.to_string()),
+            header(DIGEST_HEADER, self.digest.to_string()),
+            (Cow::Borrowed(CONTENT_TYPE.0), Cow::Borrowed(CONTENT_TYPE.1.as_bytes())),
         ]
     }
+}
+
+/// A header of ours with a text.
+pub fn header(name: &'static str, text: String) -> Header {
+    (Cow::Borrowed(name), Cow::Owned(text.into_bytes()))
 }
 
 #[cfg(test)]

@@ -24,13 +24,25 @@ use schemas::avro::binary::{put_long, put_string};
 use schemas::avro::located::Ends;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{Images, Op};
+use schemas::ids::{Offset, Partition};
 use schemas::key::KeySpec;
+use schemas::position::EventPosition;
+use schemas::time::Millis;
 use scope::compile::{Age, Terms};
+use scope::denial::Denial;
 use scope::index::{Index, Lookup};
-use scope::scope::Scope;
+use scope::permit::{Deliveries, Permitted, RecordMetadata};
+use scope::scope::{Decision, Scope};
 use scope::secret::NetworkSecret;
 use serde_json::json;
 
+const METADATA: RecordMetadata = RecordMetadata {
+    partition: Partition::new(0),
+    position: EventPosition { offset: Offset::new(7), index: 1 },
+    event_at: Millis::new(1_700_000_000_000),
+    logged_at: Millis::new(1_700_000_000_001),
+    trace: None,
+};
 /// The most territories that events are drawn from.
 const DRAWN: usize = 1_024;
 
@@ -102,6 +114,7 @@ struct Events {
     next: usize,
     ends: [Ends; 2],
     lookup: Lookup,
+    deliveries: Permitted<Deliveries>,
 }
 
 impl Events {
@@ -118,7 +131,14 @@ impl Events {
             (row(&territory, size, "+371 20000001"), row(&territory, size, "+371 20000002"))
         };
         let each = (0..4 * DRAWN).map(event).collect();
-        Self { schema, each, next: 0, ends: Default::default(), lookup: Lookup::default() }
+        Self {
+            schema,
+            each,
+            next: 0,
+            ends: Default::default(),
+            lookup: Lookup::default(),
+            deliveries: Permitted::none(),
+        }
     }
 
     /// Judges the next event. Returns how many groups get something.
@@ -131,8 +151,10 @@ impl Events {
             after: Some(second.locate(self.schema.layout(), after).unwrap()),
         };
         let mut told = 0;
-        let tell = |_, outcome: Result<_, _>| {
-            black_box(outcome.unwrap());
+        let deliveries = &mut self.deliveries;
+        deliveries.clear();
+        let tell = |_, found: Result<&Decision<'_>, Denial>| {
+            black_box(found.unwrap().deliver(METADATA, deliveries)).unwrap();
             told += 1;
         };
         index.judge(Op::Update, "40003000001", &images, &mut self.lookup, tell).unwrap();

@@ -10,6 +10,8 @@ use schemas::position::EventPosition;
 use schemas::time::Millis;
 use schemas::trace::TraceContext;
 
+use crate::denial::Denial;
+
 /// Something that an agreement lets through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permitted<T>(T);
@@ -69,21 +71,72 @@ pub struct RecordMetadata {
     pub trace: Option<TraceContext>,
 }
 
-impl Permitted<Outcome> {
-    /// Appends the delivery's datum.
-    pub fn encode(&self, metadata: RecordMetadata, out: &mut Vec<u8>) {
-        let event = Event {
-            op: self.0.op,
-            key: &self.0.key,
-            after: self.0.after.as_deref(),
-            reason: self.0.reason,
-            partition: metadata.partition,
-            position: metadata.position,
-            event_at: metadata.event_at,
-            logged_at: metadata.logged_at,
-            trace: metadata.trace,
+/// Bytes of memory that cleared deliveries keep: most images are smaller.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// Deliveries as bytes, one after the other.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Deliveries {
+    bytes: Vec<u8>,
+    /// Where each ends, and why its consumer gets it.
+    ends: Vec<(usize, Reason)>,
+}
+
+/// A delivery as bytes: a datum of the stream's schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenDelivery<'d> {
+    pub bytes: &'d [u8],
+    pub reason: Reason,
+}
+
+impl Permitted<Deliveries> {
+    /// No delivery: only the decision adds some.
+    pub fn none() -> Self {
+        Self(Deliveries::default())
+    }
+
+    /// Forgets all, and keeps some memory.
+    pub fn clear(&mut self) {
+        self.0.bytes.clear();
+        self.0.bytes.shrink_to(KEPT_BYTES);
+        self.0.ends.clear();
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.0.ends.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.ends.is_empty()
+    }
+
+    /// Bytes of memory that they take.
+    pub const fn size(&self) -> usize {
+        self.0.bytes.capacity() + self.0.ends.capacity() * size_of::<(usize, Reason)>()
+    }
+
+    /// A delivery by its number, in the order in which they were added.
+    pub fn delivery(&self, index: usize) -> Option<Permitted<WrittenDelivery<'_>>> {
+        let (end, reason) = *self.0.ends.get(index)?;
+        let start = match index.checked_sub(1) {
+            None => 0,
+            Some(before) => self.0.ends.get(before)?.0,
         };
-        DeliveryCodec::encode(&Delivery::Event(event), out);
+        Some(Permitted(WrittenDelivery { bytes: self.0.bytes.get(start..end)?, reason }))
+    }
+
+    /// Only the decision calls this.
+    pub(crate) fn add(
+        &mut self,
+        event: &Event<'_>,
+        put_image: impl FnOnce(&mut Vec<u8>) -> Result<(), Denial>,
+    ) -> Result<(), Denial> {
+        let Deliveries { bytes, ends } = &mut self.0;
+        DeliveryCodec::encode_event(event, put_image, bytes)?;
+        ends.push((bytes.len(), event.reason));
+        Ok(())
     }
 }
 

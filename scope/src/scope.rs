@@ -3,18 +3,20 @@
 //! Owns the transition rule over both images. It builds no values: the predicate reads the fields that it needs, and
 //! the permitted fields are copied. Its decisions equal those of `model`.
 
+use std::borrow::Cow;
+
 use schemas::agreement::{Agreement, Transform};
 use schemas::avro::located::{Ends, Located};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::resolver::Resolver;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{Images, Op};
-use schemas::delivery::Reason;
+use schemas::delivery::{Event, Reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::compile::{CompileError, Compiled, Terms};
 use crate::denial::Denial;
-use crate::permit::{Outcome, Permitted};
+use crate::permit::{Deliveries, Outcome, Permitted, RecordMetadata};
 use crate::predicate::access::AccessPredicates;
 use crate::predicate::{Filter, Predicate, Truth};
 use crate::projection::Projection;
@@ -56,6 +58,9 @@ pub(crate) struct Hits {
     pub(crate) before: bool,
     pub(crate) after: bool,
 }
+
+/// Without an index, both images are looked at.
+const BOTH: Hits = Hits { before: true, after: true };
 
 /// One agreement version compiled against one schema version.
 #[derive(Debug, Clone)]
@@ -123,19 +128,33 @@ impl Scope {
         key: &str,
         images: &Images<'_>,
     ) -> Result<Option<Permitted<Outcome>>, Denial> {
-        self.decide(op, key, images, Hits { before: true, after: true }, false)
+        self.decide(op, key, images, BOTH, false, |found| found.outcome())?.transpose()
+    }
+
+    /// Like `judge`, but adds a delivery to others; returns why the consumer gets it.
+    pub fn judge_into(
+        &self,
+        op: Op,
+        key: &str,
+        images: &Images<'_>,
+        metadata: RecordMetadata,
+        deliveries: &mut Permitted<Deliveries>,
+    ) -> Result<Option<Reason>, Denial> {
+        let deliver = |found: &Decision<'_>| found.deliver(metadata, deliveries).map(|()| found.reason);
+        self.decide(op, key, images, BOTH, false, deliver)?.transpose()
     }
 
     /// Like `judge`, after a look-up in an index. The predicate does not hold on an image that is no hit. Where the
     /// access predicates are exact, it holds on every hit.
-    pub(crate) fn decide(
+    pub(crate) fn decide<T>(
         &self,
         op: Op,
         key: &str,
         images: &Images<'_>,
         hits: Hits,
         are_exact: bool,
-    ) -> Result<Option<Permitted<Outcome>>, Denial> {
+        then: impl FnOnce(&Decision<'_>) -> T,
+    ) -> Result<Option<T>, Denial> {
         let mut before = Resolved::default();
         let mut after = Resolved::default();
         let before = self.effective(images.before, &mut before)?;
@@ -153,17 +172,39 @@ impl Scope {
             (false, true) => (if op == Op::Read { Op::Read } else { Op::Create }, Reason::Change),
             (false, false) => return Ok(None),
         };
-        self.permit(op, key, after.filter(|_| op != Op::Delete), reason).map(Some)
+        let image = after.filter(|_| op != Op::Delete);
+        Ok(Some(then(&Decision { scope: self, op, reason, key, image })))
     }
 
     /// Decides over a present image, as the state holds it.
     pub fn judge_present(&self, key: &str, image: Located<'_>) -> Result<Option<Permitted<Outcome>>, Denial> {
+        self.decide_present(key, image, |found| found.outcome())?.transpose()
+    }
+
+    /// Like `judge_present`, but adds a delivery to others; returns whether the consumer gets it.
+    pub fn judge_present_into(
+        &self,
+        key: &str,
+        image: Located<'_>,
+        metadata: RecordMetadata,
+        deliveries: &mut Permitted<Deliveries>,
+    ) -> Result<bool, Denial> {
+        let found = self.decide_present(key, image, |found| found.deliver(metadata, deliveries))?;
+        found.transpose().map(|found| found.is_some())
+    }
+
+    fn decide_present<T>(
+        &self,
+        key: &str,
+        image: Located<'_>,
+        then: impl FnOnce(&Decision<'_>) -> T,
+    ) -> Result<Option<T>, Denial> {
         let mut resolved = Resolved::default();
         let image = self.effective(Some(image), &mut resolved)?;
         if !self.admits(image)? {
             return Ok(None);
         }
-        self.permit(Op::Read, key, image, Reason::State).map(Some)
+        Ok(Some(then(&Decision { scope: self, op: Op::Read, reason: Reason::State, key, image })))
     }
 
     /// Decides which rows the consumer has before and after an event.
@@ -192,21 +233,51 @@ impl Scope {
         older.resolve(image, &self.effective, &mut to.bytes)?;
         Ok(Some(to.ends.locate(self.effective.layout(), &to.bytes)?))
     }
+}
 
-    fn permit(
-        &self,
-        op: Op,
-        key: &str,
-        image: Option<Located<'_>>,
-        reason: Reason,
-    ) -> Result<Permitted<Outcome>, Denial> {
+/// What a consumer gets, before it is written. It is a permit as long as nobody but this room can make one.
+pub struct Decision<'j> {
+    scope: &'j Scope,
+    op: Op,
+    reason: Reason,
+    key: &'j str,
+    /// In the schema that is judged; `None` exactly where the consumer's row goes.
+    image: Option<Located<'j>>,
+}
+
+impl Decision<'_> {
+    /// The outcome by itself.
+    pub fn outcome(&self) -> Result<Permitted<Outcome>, Denial> {
+        let Self { scope, op, reason, image, .. } = *self;
         let project = |image: Located<'_>| {
             let mut out = Vec::with_capacity(image.bytes().len());
-            self.projection.write(image, &mut out).map(|()| out)
+            scope.projection.write(image, &mut out).map(|()| out)
         };
         let after = image.map(project).transpose()?;
-        let key = if self.keeps_key { key.to_owned() } else { self.key.hash("key", key.as_bytes()) };
-        Ok(Permitted::new(Outcome { op, key, after, reason }))
+        Ok(Permitted::new(Outcome { op, key: self.key().into_owned(), after, reason }))
+    }
+
+    /// Adds its delivery to others; adds nothing where the image cannot be projected.
+    pub fn deliver(
+        &self,
+        metadata: RecordMetadata,
+        deliveries: &mut Permitted<Deliveries>,
+    ) -> Result<(), Denial> {
+        let RecordMetadata { partition, position, event_at, logged_at, trace } = metadata;
+        let Self { scope, op, reason, image, .. } = *self;
+        let key = self.key();
+        let key = key.as_ref();
+        let event = Event { op, key, after: None, reason, partition, position, event_at, logged_at, trace };
+        let put = |out: &mut Vec<u8>| image.map_or(Ok(()), |image| scope.projection.write(image, out));
+        deliveries.add(&event, put)
+    }
+
+    /// The key as the consumer sees it.
+    fn key(&self) -> Cow<'_, str> {
+        match self.scope.keeps_key {
+            true => Cow::Borrowed(self.key),
+            false => Cow::Owned(self.scope.key.hash("key", self.key.as_bytes())),
+        }
     }
 }
 

@@ -8,3 +8,4 @@ pub mod reconciler;
 pub mod recovery;
 mod repair;
 pub mod request;
+mod settling;

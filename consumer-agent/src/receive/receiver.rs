@@ -24,6 +24,7 @@ use super::machine::{Closed, InBlock, ProtocolError, ReceiveMachine, Received};
 use super::reconciler::{Finding, Now, Reconciled, Reconciler, Unasked};
 use super::repair::{self, Repair};
 use super::request::ReconcileRequest;
+use super::settling::Settling;
 use crate::sink::effect::Effect;
 use crate::sink::error::SinkError;
 use crate::sink::{Batch, Sink, StreamHead};
@@ -34,8 +35,6 @@ const ADMISSION_LIMIT: Duration = Duration::from_mins(1);
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// The sink settles after a pause of this length.
 const QUIET: Duration = Duration::from_millis(100);
-/// The longest time between two settles while events come without a pause.
-const SETTLE_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a stream ended without a closing record.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +117,8 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
     let mut response = admitted.await.map_err(|_| ReceiveError::NotAdmitted)??;
     let mut decoder = Decoder::new();
     let mut stream: Option<Stream> = None;
-    let mut last_settled = tokio::time::Instant::now();
+    let mut settling = Settling::begin();
+    let mut heard = tokio::time::Instant::now();
     let mut dirty = false;
     loop {
         if request.take() {
@@ -126,7 +126,9 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
         }
         let is_live = stream.as_ref().is_some_and(|stream: &Stream| stream.machine.is_live());
         let due = reconciler.due().filter(|_| is_live).map(|due| due - tokio::time::Instant::now());
-        let wait = if dirty { QUIET } else { due.unwrap_or(SILENCE_LIMIT).min(SILENCE_LIMIT) };
+        let pause = dirty.then(|| settling.rest().max(QUIET));
+        let silence = SILENCE_LIMIT.saturating_sub(heard.elapsed());
+        let wait = [pause, due].into_iter().flatten().fold(silence, Duration::min);
         if due == Some(Duration::ZERO) {
             sink.settle().await?;
             return Ok(Ended::ToQuery);
@@ -135,17 +137,18 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
             Ok(Ok(Some(bytes))) => bytes,
             Ok(Ok(None)) => return Err(ReceiveError::Broken),
             Ok(Err(error)) => return Err(unreachable_peer(&error).into()),
-            Err(_) if dirty => {
-                sink.settle().await?;
+            Err(_) if heard.elapsed() >= SILENCE_LIMIT => return Err(ReceiveError::Silent),
+            Err(_) if dirty && settling.rest().is_zero() => {
+                settling.settle(sink).await?;
                 if let Some(stream) = &stream {
                     on_progress(&stream.machine, sink, reconciler.last(), Moment::Settled);
                 }
-                (dirty, last_settled) = (false, tokio::time::Instant::now());
+                dirty = false;
                 continue;
             }
-            Err(_) if wait < SILENCE_LIMIT => continue,
-            Err(_) => return Err(ReceiveError::Silent),
+            Err(_) => continue,
         };
+        heard = tokio::time::Instant::now();
         decoder.push(&bytes);
         if stream.is_none()
             && let Some(header) = decoder.header()?
@@ -163,9 +166,9 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
                 return Ok(ended);
             }
         }
-        if dirty && last_settled.elapsed() >= SETTLE_EVERY {
-            sink.settle().await?;
-            (dirty, last_settled) = (false, tokio::time::Instant::now());
+        if dirty && settling.is_due() {
+            settling.settle(sink).await?;
+            dirty = false;
         }
     }
 }

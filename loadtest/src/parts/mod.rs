@@ -7,3 +7,4 @@ pub(crate) mod consumers;
 mod line;
 pub(crate) mod raw_consumers;
 pub(crate) mod raw_producer;
+pub(crate) mod raw_reader;

@@ -7,13 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureRecord, Producer as _};
+use rdkafka::producer::{BaseRecord, Producer as _};
 use schemas::ids::Offset;
 use schemas::record::Record;
 
-use super::client::{Clients, Producer};
-use super::offset;
+use super::client::Clients;
+use super::deliveries::Deliveries;
 use super::partition_readers::TopicPartition;
+use super::producer::Producer;
 use crate::{AppendError, TopicError};
 
 pub(super) struct Appender {
@@ -27,6 +28,11 @@ impl Appender {
         Ok(Self { clients: clients.clone(), producer })
     }
 
+    /// Lets the producer's thread end.
+    pub(super) fn close(&self) {
+        self.producer.read().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
     pub(super) async fn append(
         &self,
         partition: &TopicPartition,
@@ -34,20 +40,25 @@ impl Appender {
     ) -> Result<Offset, AppendError> {
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
         let outcome = hand_over(&producer, partition, records).await;
-        if producer.client().fatal_error().is_some() {
+        if producer.client().client().fatal_error().is_some() {
             self.replace(&producer);
+            // The last to drop it waits for its thread.
+            drop(tokio::task::spawn_blocking(move || drop(producer)));
         }
         outcome
     }
 
     /// Replaces a producer that failed for good, unless that has happened already.
     fn replace(&self, failed: &Arc<Producer>) {
-        let fault = failed.client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
+        let fault = failed.client().client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
         tracing::error!(%fault, "the producer failed for good; making another");
         let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, failed) {
             match self.clients.producer() {
-                Ok(producer) => *current = Arc::new(producer),
+                Ok(producer) => {
+                    failed.close();
+                    *current = Arc::new(producer);
+                }
                 // The next append tries again, because this producer still reports its failure.
                 Err(error) => tracing::error!(%error, "no producer can be made"),
             }
@@ -55,59 +66,45 @@ impl Appender {
     }
 }
 
-/// Gives records to a producer in order and waits for each acknowledgement; returns the last record's offset.
+/// Gives records to a producer in order and waits until all are acknowledged; returns the last record's offset.
 pub(super) async fn hand_over(
     producer: &Producer,
     partition: &TopicPartition,
     records: &[Record],
 ) -> Result<Offset, AppendError> {
-    let mut deliveries = Vec::with_capacity(records.len());
-    let mut fault = None;
-    for record in records {
-        match send(producer, partition, record) {
-            Ok(delivery) => deliveries.push(delivery),
-            Err(error) if deliveries.is_empty() => return Err(AppendError::Refused(error.to_string())),
+    let deliveries = Arc::new(Deliveries::of(records.len()));
+    for (taken, record) in records.iter().enumerate() {
+        match send(producer, partition, record, &deliveries) {
+            Ok(()) => {}
+            Err(error) if taken == 0 => return Err(AppendError::Refused(error.to_string())),
             Err(error) => {
-                fault = Some(error.to_string());
+                deliveries.refuse(records.len() - taken, error.to_string());
                 break;
             }
         }
     }
-    let mut last = None;
-    for delivery in deliveries {
-        match delivery.await {
-            // For a repeat librdkafka knows that the broker took it, but not at which offset.
-            Ok(Ok(delivered)) if delivered.offset < 0 => {
-                fault = fault.or(Some("it was taken, but its offset is not known".to_owned()));
-            }
-            Ok(Ok(delivered)) => last = Some(offset(delivered.offset)),
-            Ok(Err((error, _))) => fault = fault.or(Some(error.to_string())),
-            Err(_) => fault = fault.or(Some("the producer was closed".to_owned())),
-        }
-    }
-    match (fault, last) {
-        (Some(fault), _) => Err(AppendError::Unknown(fault)),
-        (None, Some(last)) => Ok(last),
-        (None, None) => Err(AppendError::Refused("there is nothing to append".to_owned())),
-    }
+    deliveries.until_settled().await
 }
 
 fn send(
     producer: &Producer,
     partition: &TopicPartition,
     record: &Record,
-) -> Result<DeliveryFuture, KafkaError> {
+    deliveries: &Arc<Deliveries>,
+) -> Result<(), KafkaError> {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for (key, value) in &record.headers {
-        headers = headers.insert(Header { key, value: Some(value) });
+        headers = headers.insert(Header { key, value: Some(value.as_ref()) });
     }
-    let mut message: FutureRecord<'_, [u8], [u8]> =
-        FutureRecord::to(&partition.topic).partition(partition.number).headers(headers);
+    let mut message: BaseRecord<'_, [u8], [u8], _> =
+        BaseRecord::with_opaque_to(&partition.topic, Arc::clone(deliveries))
+            .partition(partition.number)
+            .headers(headers);
     if let Some(key) = &record.key {
         message = message.key(key);
     }
     if let Some(value) = &record.value {
         message = message.payload(value);
     }
-    producer.send_result(message).map_err(|(error, _)| error)
+    producer.client().send(message).map_err(|(error, _)| error)
 }

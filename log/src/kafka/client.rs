@@ -3,24 +3,21 @@
 //! Owns librdkafka's settings, each with its reason.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
-use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::FutureProducer;
-use rdkafka::statistics::Statistics;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
 
+use super::context::{Board, Context, lock};
+use super::producer::Producer;
 use crate::kafka_options::KafkaOptions;
 use crate::{ClientVitals, TopicError};
 
 /// A reading client; its partition readers share it.
 pub(super) type ReadClient = Arc<BaseConsumer<Context>>;
-/// A writing client, answered through futures.
-pub(super) type Producer = FutureProducer<Context>;
 /// A client for making and describing topics.
 pub(super) type Admin = AdminClient<Context>;
 
@@ -36,66 +33,6 @@ const PREFETCH_KIB: usize = 1_024;
 const VITALS_EVERY: Duration = Duration::from_secs(15);
 /// Memory for the waiting appends of a whole router, in KiB.
 const APPEND_QUEUE_KIB: usize = 64 * 1_024;
-
-type Board = Arc<Mutex<BTreeMap<u64, ClientVitals>>>;
-
-/// Takes a client's errors and statistics; drop removes its vitals.
-#[derive(Debug)]
-pub(super) struct Context {
-    board: Board,
-    number: Option<u64>,
-}
-
-fn lock(board: &Board) -> MutexGuard<'_, BTreeMap<u64, ClientVitals>> {
-    board.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Context {
-    /// The context of a client that reports its vitals.
-    fn new(board: &Board, name: &str) -> Self {
-        let mut all = lock(board);
-        let number = all.keys().next_back().map_or(0, |last| last + 1);
-        all.insert(number, ClientVitals { name: name.to_owned(), ..ClientVitals::default() });
-        Self { board: Arc::clone(board), number: Some(number) }
-    }
-
-    /// The context of a client without vitals: no reader takes the administrator's reports.
-    fn silent(board: &Board) -> Self {
-        Self { board: Arc::clone(board), number: None }
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            lock(&self.board).remove(&number);
-        }
-    }
-}
-
-impl ClientContext for Context {
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is no error: the readers learn it from their queues.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, %reason, "a Kafka client reports");
-        }
-    }
-
-    fn stats(&self, said: Statistics) {
-        let slowest = said.brokers.values().filter_map(|broker| broker.rtt.as_ref()).map(|rtt| rtt.p99).max();
-        let is_up = |broker: &&rdkafka::statistics::Broker| broker.nodeid >= 0 && broker.state == "UP";
-        let mut all = lock(&self.board);
-        if let Some(vitals) = self.number.and_then(|number| all.get_mut(&number)) {
-            vitals.brokers_up =
-                u64::try_from(said.brokers.values().filter(is_up).count()).unwrap_or(u64::MAX);
-            vitals.queued = said.msg_cnt;
-            vitals.round_trip = Duration::from_micros(u64::try_from(slowest.unwrap_or(0)).unwrap_or(0));
-            vitals.timeouts = said.brokers.values().map(|broker| broker.req_timeouts).sum();
-        }
-    }
-}
-
-impl ConsumerContext for Context {}
 
 /// Makes clients of one cluster.
 #[derive(Clone)]
@@ -216,6 +153,8 @@ impl Clients {
         let mut config = self.producer_config()?;
         config
             .set("transactional.id", id)
+            // A commit's records come one by one. A short wait makes them few, large batches.
+            .set("linger.ms", "5")
             .set("transaction.timeout.ms", TRANSACTION_LIMIT.as_millis().to_string());
         Self::create(&config, Context::new(&self.board, "state"))
     }

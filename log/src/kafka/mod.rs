@@ -5,7 +5,10 @@
 
 mod append;
 mod client;
+mod context;
+mod deliveries;
 mod partition_readers;
+mod producer;
 mod topics;
 mod writer;
 
@@ -213,6 +216,15 @@ impl KafkaLog {
             }
             Err(error) => Err(topic_error(partition, &error).into()),
         }
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        // All threads end at the same time; each part joins its own.
+        self.appender.close();
+        self.tails.close();
+        self.catch_up.close();
     }
 }
 

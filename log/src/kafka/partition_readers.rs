@@ -20,12 +20,14 @@ use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::Notify;
 
-use super::client::{Clients, Context, ReadClient};
+use super::client::{Clients, ReadClient};
+use super::context::Context;
 use super::offset;
 use crate::{Batch, Stored, TopicError};
 
-/// A reader is closed after so long without use: the records that it fetched ahead take memory.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// A reader is closed after so long without use: the records that it fetched ahead take memory, and until then its client
+/// asks its broker for more.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a client's own events are served; messages come through the readers' queues.
 const SERVE_EVERY: Duration = Duration::from_millis(100);
 
@@ -112,6 +114,11 @@ impl PartitionReaders {
         Ok(Self { shared, asker, servers })
     }
 
+    /// Lets the clients' threads end.
+    pub(super) fn close(&self) {
+        self.shared.is_closing.store(true, Ordering::Relaxed);
+    }
+
     /// A client for questions.
     pub(super) fn client(&self) -> ReadClient {
         Arc::clone(&self.asker)
@@ -154,7 +161,7 @@ impl PartitionReaders {
 
 impl Drop for PartitionReaders {
     fn drop(&mut self) {
-        self.shared.is_closing.store(true, Ordering::Relaxed);
+        self.close();
         for server in self.servers.drain(..) {
             drop(server.join());
         }
@@ -336,7 +343,7 @@ impl Assigned {
 fn stored(message: &BorrowedMessage<'_>) -> Stored {
     let headers = message.headers().map(|headers| {
         let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
-            (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
+            (header.key.to_owned().into(), header.value.unwrap_or_default().to_vec().into())
         };
         headers.iter().map(owned).collect()
     });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use platform::retry::Retry;
-use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
@@ -103,6 +103,32 @@ impl Cluster<'_> {
         }
     }
 
+    /// The topic's settings. A broker that does not know a new topic yet gives none of them: it is asked again.
+    async fn values(&self, name: &str, settings: &[Setting]) -> Result<HashMap<String, String>, TopicError> {
+        let cannot = |why: String| {
+            TopicError::Unavailable(format!("the settings of topic {name} cannot be read: {why}"))
+        };
+        let mut retry = Retry::new(Duration::from_millis(20), Duration::from_secs(1));
+        let deadline = tokio::time::Instant::now() + LEADER_LIMIT;
+        loop {
+            let asked = self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()).await;
+            let config = match asked.map_err(|e| cannot(e.to_string()))?.into_iter().next() {
+                Some(Ok(config)) => config,
+                Some(Err(code)) => return Err(cannot(code.to_string())),
+                None => return Err(cannot("the broker said nothing".to_owned())),
+            };
+            let pair = |entry: ConfigEntry| Some((entry.name, entry.value?));
+            let values: HashMap<String, String> = config.entries.into_iter().filter_map(pair).collect();
+            if settings.iter().any(|setting| values.contains_key(setting.name)) {
+                return Ok(values);
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(cannot("the broker does not know the topic yet".to_owned()));
+            }
+            tokio::time::sleep(retry.next_wait()).await;
+        }
+    }
+
     async fn check(
         &self,
         name: &str,
@@ -110,20 +136,7 @@ impl Cluster<'_> {
         found: Found,
         settings: &[Setting],
     ) -> Result<(), TopicError> {
-        let cannot = |why: String| {
-            TopicError::Unavailable(format!("the settings of topic {name} cannot be read: {why}"))
-        };
-        let asked = self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()).await;
-        let config = match asked.map_err(|e| cannot(e.to_string()))?.into_iter().next() {
-            Some(Ok(config)) => config,
-            Some(Err(code)) => return Err(cannot(code.to_string())),
-            None => return Err(cannot("the broker said nothing".to_owned())),
-        };
-        let values: HashMap<&str, &str> = config
-            .entries
-            .iter()
-            .map(|entry| (entry.name.as_str(), entry.value.as_deref().unwrap_or_default()))
-            .collect();
+        let values = self.values(name, settings).await?;
         let mut differing = Vec::new();
         if found.partitions != spec.partitions {
             let in_words = |count: String| format!("{count} partitions");
@@ -134,7 +147,7 @@ impl Cluster<'_> {
                 .push((format!("{} replicas", found.replicas), format!("{} replicas", self.replication)));
         }
         for Setting { name, wanted, .. } in settings.iter().filter(|setting| !setting.suits(&values)) {
-            let value = values.get(name).copied().unwrap_or_default();
+            let value = values.get(*name).map_or("", String::as_str);
             differing.push((format!("{name}={value}"), format!("{name}={wanted}")));
         }
         if differing.is_empty() {
@@ -193,8 +206,8 @@ struct Found {
 }
 
 impl Setting {
-    fn suits(&self, values: &HashMap<&str, &str>) -> bool {
-        let value = values.get(self.name).copied().unwrap_or_default();
+    fn suits(&self, values: &HashMap<String, String>) -> bool {
+        let value = values.get(self.name).map_or("", String::as_str);
         let is_more = || match (value.parse::<i64>(), self.wanted.parse::<i64>()) {
             // Unlimited.
             (Ok(-1), Ok(_)) => true,

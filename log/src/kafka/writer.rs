@@ -10,15 +10,17 @@ use async_trait::async_trait;
 use platform::retry::Retry;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 
 use super::append::hand_over;
-use super::client::{Clients, Producer, REQUEST_LIMIT, ReadClient};
+use super::client::{Clients, REQUEST_LIMIT, ReadClient};
+use super::context::Context;
 use super::offset;
 use super::partition_readers::TopicPartition;
+use super::producer::Producer;
 use crate::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
 
 /// Fencing waits for the earlier writer's transaction, which may have to be undone.
@@ -57,9 +59,9 @@ pub(super) async fn open(
 /// Runs a call that blocks its thread: librdkafka has no others.
 async fn on_a_thread(
     producer: &Producer,
-    call: impl FnOnce(&Producer) -> Result<(), KafkaError> + Send + 'static,
+    call: impl FnOnce(&BaseProducer<Context>) -> Result<(), KafkaError> + Send + 'static,
 ) -> Result<(), KafkaError> {
-    let producer = producer.clone();
+    let producer = Arc::clone(producer.client());
     tokio::task::spawn_blocking(move || call(&producer)).await.unwrap_or(Err(KafkaError::Canceled))
 }
 
@@ -83,7 +85,7 @@ impl Drop for Client {
 impl KafkaWriter {
     async fn transact(&self, partition: &TopicPartition, records: &[Record]) -> Result<Offset, CommitError> {
         let producer = self.client.get()?;
-        producer.begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
+        producer.client().begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
         match hand_over(producer, partition, records).await {
             Ok(last) => {
                 // All records are acknowledged, so the commit need not flush any.
@@ -125,7 +127,7 @@ impl KafkaWriter {
     fn verdict(&self, why: &str, error: &KafkaError) -> CommitError {
         use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
         let is_fence = |code| matches!(code, Fenced | InvalidProducerEpoch | ProducerFenced);
-        let fatal = self.client.get().ok().and_then(|producer| producer.client().fatal_error());
+        let fatal = self.client.get().ok().and_then(|producer| producer.client().client().fatal_error());
         let fatal = fatal.map(|(code, _)| code);
         match error.rdkafka_error_code().into_iter().chain(fatal).any(is_fence) {
             true => CommitError::Fenced,

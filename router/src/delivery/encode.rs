@@ -16,7 +16,7 @@ use schemas::cursor::Place;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::limits::MAX_FRAME_BYTES;
 use schemas::per_partition::PerPartition;
-use scope::permit::{Outcome, Permitted, RecordMetadata};
+use scope::permit::{Outcome, Permitted, WrittenDelivery};
 use serde_json::json;
 
 /// How a stream is written.
@@ -93,13 +93,9 @@ impl Encoder {
         }
     }
 
-    /// Adds a permitted outcome.
-    pub fn event(
-        &mut self,
-        permitted: &Permitted<Outcome>,
-        metadata: RecordMetadata,
-    ) -> Result<(), Unwritable> {
-        self.add(|out| permitted.encode(metadata, out))?;
+    /// Adds a permitted delivery.
+    pub fn delivery(&mut self, permitted: &Permitted<WrittenDelivery<'_>>) -> Result<(), Unwritable> {
+        self.add(|out| out.extend_from_slice(permitted.get().bytes))?;
         self.rows += 1;
         Ok(())
     }

@@ -133,11 +133,13 @@ impl Reconciliation {
                 let wanted = follower.wanted()..place.offset;
                 let counts = |offset: &Offset| wanted.contains(offset);
                 for item in &chunk.items {
-                    consume_budget().await;
-                    if let Item::Change(event) = item
-                        && counts(&event.position.offset)
-                    {
-                        self.take_event(event)?;
+                    let Item::Block(block) = item else { continue };
+                    if !counts(&block.offset) {
+                        continue;
+                    }
+                    for event in block.changes() {
+                        consume_budget().await;
+                        self.take_event(&event)?;
                     }
                 }
             }
@@ -145,11 +147,11 @@ impl Reconciliation {
         Ok(self.gathered)
     }
 
-    fn take_event(&mut self, event: &LocatedChange) -> Result<(), ReconcileError> {
+    fn take_event(&mut self, event: &LocatedChange<'_>) -> Result<(), ReconcileError> {
         let view = Arc::clone(&self.view.borrow());
         let scope = self.grant.scope(&view, event.schema, event.codec())?;
         // An event that cannot be judged was parked: it changed no row.
-        let Ok(rows) = scope.judge_rows(&event.key, &event.images()) else {
+        let Ok(rows) = scope.judge_rows(event.change.key, &event.change.images) else {
             return Ok(());
         };
         if let Some(row) = rows.before {

@@ -108,30 +108,33 @@ impl Shadow {
 
     fn judge(&mut self, chunk: &Chunk, from: Offset, end: Option<Offset>) {
         for item in &chunk.items {
-            if let Item::Change(event) = item
-                && event.position.offset >= from
-                && end.is_none_or(|end| event.position.offset < end)
-                && self.counts.suspended.is_none()
-            {
-                self.judge_one(event);
+            let Item::Block(block) = item else { continue };
+            if block.offset < from || end.is_some_and(|end| block.offset >= end) {
+                continue;
+            }
+            for event in block.changes() {
+                if self.counts.suspended.is_none() {
+                    self.judge_one(&event);
+                }
             }
         }
     }
 
-    fn judge_one(&mut self, event: &LocatedChange) {
+    fn judge_one(&mut self, event: &LocatedChange<'_>) {
         let view = Arc::clone(&self.view.borrow());
         let counts = &mut self.counts;
         let scope = match self.proposed.scope(&view, event.schema, event.codec()) {
             Ok(scope) => scope,
             Err(error) => return counts.suspended = Some(error.to_string()),
         };
+        let change = event.change;
         counts.events += 1;
         for field in scope.pending() {
             if !counts.pending.contains(field) {
                 counts.pending.insert(field.clone());
             }
         }
-        let gives = match scope.judge(event.op, &event.key, &event.images()) {
+        let gives = match scope.judge(change.op, change.key, &change.images) {
             Err(_) => return counts.parked += 1,
             Ok(None) => {
                 counts.nothing += 1;
@@ -150,7 +153,7 @@ impl Shadow {
         let in_force = self.in_force.as_mut();
         let in_force = in_force.and_then(|scopes| scopes.scope(&view, event.schema, event.codec()).ok());
         let given = in_force.is_some_and(|scope| {
-            scope.judge(event.op, &event.key, &event.images()).is_ok_and(|permitted| permitted.is_some())
+            scope.judge(change.op, change.key, &change.images).is_ok_and(|permitted| permitted.is_some())
         });
         counts.gained += u64::from(gives && !given);
         counts.lost += u64::from(given && !gives);

@@ -3,22 +3,50 @@
 //! Owns the matches, by schema and group of equal scopes. Only the fan-out knows a group's members.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use schemas::ids::SchemaId;
 use scope::denial::Denial;
 use scope::index::GroupId;
-use scope::permit::{Outcome, Permitted};
+use scope::permit::{Deliveries, Permitted, RecordMetadata};
+use scope::scope::Decision;
 
-/// What one event gives to a group of equal scopes, or why the event cannot be judged.
-pub type Decision = Result<Arc<Permitted<Outcome>>, Denial>;
-
-/// An item of a chunk, with a group's decision about it.
+/// A change of a chunk, with a group's decision about it.
 #[derive(Debug)]
 pub struct Match {
-    /// The item's index in the chunk.
+    /// The index of the change's block among the chunk's items.
     pub item: usize,
-    pub decision: Decision,
+    /// Its index in the block.
+    pub index: u32,
+    /// The number of its delivery among the group's, or why it cannot be judged.
+    pub decision: Result<usize, Denial>,
+}
+
+/// A group's matches in a chunk. Each delivery is written once, for all members of the group.
+#[derive(Debug)]
+pub struct GroupMatches {
+    /// In the changes' order.
+    pub matches: Vec<Match>,
+    pub deliveries: Permitted<Deliveries>,
+}
+
+impl GroupMatches {
+    /// A group without a match.
+    pub fn none() -> Self {
+        Self { matches: Vec::new(), deliveries: Permitted::none() }
+    }
+
+    /// Adds a change's decision.
+    pub fn add(&mut self, item: usize, metadata: RecordMetadata, found: Result<&Decision<'_>, Denial>) {
+        let number = self.deliveries.len();
+        let deliver = |found: &Decision<'_>| found.deliver(metadata, &mut self.deliveries);
+        let decision = found.and_then(deliver).map(|()| number);
+        self.matches.push(Match { item, index: metadata.position.index, decision });
+    }
+
+    /// Bytes of memory that it takes: many small matches take more than their bytes.
+    pub const fn size(&self) -> usize {
+        self.deliveries.size() + self.matches.capacity() * size_of::<Match>()
+    }
 }
 
 /// The number of added scopes, when one of them was added or a chunk was matched.
@@ -47,8 +75,8 @@ pub type Memberships = HashMap<SchemaId, Membership>;
 /// The matches of a chunk for one subscription.
 #[derive(Debug)]
 pub struct Matched<'c> {
-    /// In the items' order.
-    pub matches: Vec<&'c Match>,
+    /// In the changes' order, each with its group's deliveries.
+    pub matches: Vec<(&'c Match, &'c Permitted<Deliveries>)>,
     /// How many of the chunk's changes give nothing.
     pub denied: usize,
 }
@@ -59,7 +87,7 @@ pub struct ChunkMatches {
     /// It was matched for the scopes of this generation or an earlier one.
     pub generation: Generation,
     /// By schema and group; `None` for those whose matches would take too much memory.
-    pub by_group: HashMap<(SchemaId, GroupId), Option<Vec<Match>>>,
+    pub by_group: HashMap<(SchemaId, GroupId), Option<GroupMatches>>,
     /// The schemas of the chunk's changes.
     pub schemas: Vec<SchemaId>,
     /// How many changes it has.
@@ -73,10 +101,13 @@ impl ChunkMatches {
         for schema in &self.schemas {
             match self.by_group.get(&self.group(memberships, *schema)?) {
                 None => {}
-                Some(of_group) => matches.extend(of_group.as_ref()?),
+                Some(of_group) => {
+                    let GroupMatches { matches: of_group, deliveries } = of_group.as_ref()?;
+                    matches.extend(of_group.iter().map(|found| (found, deliveries)));
+                }
             }
         }
-        matches.sort_by_key(|found| found.item);
+        matches.sort_by_key(|(found, _)| (found.item, found.index));
         let denied = self.changes - matches.len();
         Some(Matched { matches, denied })
     }

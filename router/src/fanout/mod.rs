@@ -14,15 +14,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reading::chunk::{CHUNK_BYTES, Item};
+use reading::located::LocatedChange;
 use reading::tail::Tail;
 use schemas::ids::{Offset, Partition, SchemaId};
 use scope::denial::Denial;
 use scope::index::{Index, Lookup};
-use scope::permit::{Outcome, Permitted};
-use scope::scope::Scope;
+use scope::permit::RecordMetadata;
+use scope::scope::{Decision, Scope};
 use tokio::sync::Notify;
 
-use self::matches::{ChunkMatches, Decision, Generation, Match, Matched, Membership, Memberships};
+use self::matches::{ChunkMatches, Generation, GroupMatches, Matched, Membership, Memberships};
 
 /// Bytes of memory for the matches of one chunk, for all subscriptions together. A scope that matches much judges the
 /// chunk by itself.
@@ -125,7 +126,7 @@ impl FanOut {
 
     /// Matches a chunk's items for all subscriptions. `None` if there is no scope, if an image cannot be judged at all,
     /// or if every replica starts over.
-    pub fn match_items(&self, items: &[Item]) -> Option<ChunkMatches> {
+    pub fn match_items(&self, partition: Partition, items: &[Item]) -> Option<ChunkMatches> {
         let (by_schema, generation) = {
             let state = self.lock();
             (state.by_schema.clone(), state.generation)
@@ -133,46 +134,43 @@ impl FanOut {
         if by_schema.is_empty() {
             return None;
         }
-        let mut by_group: HashMap<_, Option<Vec<Match>>> = HashMap::new();
+        let mut by_group: HashMap<_, Option<GroupMatches>> = HashMap::new();
         let mut schemas = Vec::new();
         let mut kept = 0;
         let mut changes = 0;
         let mut lookup = Lookup::default();
         for (item, content) in items.iter().enumerate() {
-            let event = match content {
-                Item::Change(event) => event,
+            let block = match content {
+                Item::Block(block) => block,
                 Item::Resync { .. } => return None,
                 Item::Poison { .. } => continue,
             };
-            changes += 1;
-            if !schemas.contains(&event.schema) {
-                schemas.push(event.schema);
+            let schema = block.schema;
+            changes += block.count();
+            if !schemas.contains(&schema) {
+                schemas.push(schema);
             }
-            let Some(index) = by_schema.get(&event.schema) else { continue };
-            let found = |group, outcome: Result<Permitted<Outcome>, Denial>| {
-                let matches = by_group.entry((event.schema, group)).or_insert_with(|| Some(Vec::new()));
-                let Some(of_group) = matches else { return };
-                let decision = outcome.map(Arc::new);
-                if kept + size(&decision) <= KEPT_BYTES {
-                    kept += size(&decision);
-                    of_group.push(Match { item, decision });
-                } else {
-                    kept -= of_group.iter().map(|found| size(&found.decision)).sum::<usize>();
-                    *matches = None;
-                }
-            };
-            index.judge(event.op, &event.key, &event.images(), &mut lookup, found).ok()?;
+            let Some(scopes) = by_schema.get(&schema) else { continue };
+            for event in block.changes() {
+                let LocatedChange { change, position, logged_at, trace, .. } = event;
+                let event_at = change.event_at;
+                let metadata = RecordMetadata { partition, position, event_at, logged_at, trace };
+                let tell = |group, found: Result<&Decision<'_>, Denial>| {
+                    let group = by_group.entry((schema, group)).or_insert_with(|| Some(GroupMatches::none()));
+                    let Some(of_group) = group else { return };
+                    kept -= of_group.size();
+                    of_group.add(item, metadata, found);
+                    if kept + of_group.size() <= KEPT_BYTES {
+                        kept += of_group.size();
+                    } else {
+                        *group = None;
+                    }
+                };
+                scopes.judge(change.op, change.key, &change.images, &mut lookup, tell).ok()?;
+            }
         }
         Some(ChunkMatches { generation, by_group, schemas, changes })
     }
-}
-
-/// A match's approximate size in memory: many small ones take more than their bytes.
-fn size(decision: &Decision) -> usize {
-    let bytes = decision.as_ref().map_or(0, |permitted| {
-        size_of::<Outcome>() + permitted.get().key().len() + permitted.get().after().map_or(0, <[u8]>::len)
-    });
-    size_of::<Match>() + bytes
 }
 
 impl Subscription {

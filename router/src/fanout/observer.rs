@@ -49,8 +49,8 @@ pub(super) fn concerned(chunk: &Chunk) -> Concerned<'_> {
 impl Observer for ChannelObserver {
     type Note = ChunkMatches;
 
-    fn note(&self, items: &[Item]) -> Option<ChunkMatches> {
-        self.fan_out.match_items(items)
+    fn note(&self, partition: Partition, items: &[Item]) -> Option<ChunkMatches> {
+        self.fan_out.match_items(partition, items)
     }
 
     fn read(&self, counts: Counts) {

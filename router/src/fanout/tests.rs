@@ -1,14 +1,16 @@
 //! Subscriptions at a tail that moves: who matches what, and who is notified.
 
+use super::matches::Match;
 use event_log::Stored;
 use futures_util::FutureExt;
 use reading::fold::Fold;
-use reading::located;
-use schemas::avro::binary::put_string;
+use reading::located::LocatedBlock;
+use schemas::avro::binary::{Cursor, put_string};
 use schemas::avro::schema::AvroSchema;
 use schemas::block;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::channel::ChannelKind;
+use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::epoch_table::EpochTable;
 use schemas::ids::LogId;
 use schemas::key::KeySpec;
@@ -16,6 +18,7 @@ use schemas::marks::Checkpoint;
 use schemas::record::Record;
 use schemas::time::Millis;
 use scope::compile::{Age, Terms};
+use scope::permit::{Deliveries, Permitted};
 use scope::secret::NetworkSecret;
 use serde_json::json;
 
@@ -23,6 +26,7 @@ use super::observer::{Chunk, concerned};
 use super::*;
 
 const SCHEMA: SchemaId = SchemaId::new(7);
+const P0: Partition = Partition::new(0);
 
 fn subject() -> AvroSchema {
     let fields = json!([{"name": "k", "type": "string"}, {"name": "t", "type": "string"}]);
@@ -57,17 +61,24 @@ fn created(offset: u64, territory: &str) -> Item {
         captured_at: at,
     };
     ChangeCodec::encode(&change, &mut datum);
-    let record = Record { key: None, value: None, headers: Vec::new() };
+    let value = Some(block::of_one(&datum));
+    let record = Record { key: None, value, headers: Vec::new() };
     let stored = Stored { offset: Offset::new(offset), logged_at: at, record };
     let codec = Arc::new(ChangeCodec::new(&subject()).unwrap());
-    let mut block = located::locate(&stored, SCHEMA, &codec, &block::of_one(&datum)).unwrap();
-    Item::Change(Arc::new(block.remove(0)))
+    Item::Block(LocatedBlock::locate(stored, SCHEMA, codec, 0).unwrap())
 }
 
 /// The keys that a subscription matches, and how many changes give it nothing.
 fn keys(subscription: &Subscription, matches: Option<&ChunkMatches>) -> Option<(Vec<String>, usize)> {
     let Matched { matches, denied } = subscription.matched(matches?)?;
-    let key = |found: &Match| found.decision.as_ref().unwrap().get().key().to_owned();
+    let codec = DeliveryCodec::new(scope("true").derived()).unwrap();
+    let key = |(found, deliveries): (&Match, &Permitted<Deliveries>)| {
+        let permitted = deliveries.delivery(*found.decision.as_ref().unwrap()).unwrap();
+        let mut datum = Cursor::new(permitted.get().bytes);
+        let Delivery::Event(event) = codec.decode(&mut datum).unwrap() else { panic!("it is no event") };
+        assert_eq!(event.position.index, found.index);
+        event.key.to_owned()
+    };
     Some((matches.into_iter().map(key).collect(), denied))
 }
 
@@ -79,15 +90,15 @@ fn matching(keys: &[&str], denied: usize) -> Option<(Vec<String>, usize)> {
 fn each_subscription_matches_what_its_scope_admits_from_when_it_is_added() {
     let fan_out = Arc::new(FanOut::default());
     let items: Vec<Item> = [(1, "R"), (2, "J"), (3, "R"), (4, "D")].map(|(at, t)| created(at, t)).into();
-    assert!(fan_out.match_items(&items).is_none(), "nobody has a scope");
+    assert!(fan_out.match_items(P0, &items).is_none(), "nobody has a scope");
     let mut first = fan_out.subscribe();
     let mut second = fan_out.subscribe();
     let mut nobody = fan_out.subscribe();
     first.add(SCHEMA, &scope("t == \"R\""));
     second.add(SCHEMA, &scope("t != \"R\""));
-    let early = fan_out.match_items(&items);
+    let early = fan_out.match_items(P0, &items);
     nobody.add(SCHEMA, &scope("t == \"X\""));
-    let late = fan_out.match_items(&items);
+    let late = fan_out.match_items(P0, &items);
     for matches in [early.as_ref(), late.as_ref()] {
         assert_eq!(keys(&first, matches), matching(&["1", "3"], 2));
         assert_eq!(keys(&second, matches), matching(&["2", "4"], 2));
@@ -95,7 +106,7 @@ fn each_subscription_matches_what_its_scope_admits_from_when_it_is_added() {
     assert_eq!(keys(&nobody, early.as_ref()), None, "it came later");
     assert_eq!(keys(&nobody, late.as_ref()), matching(&[], 4));
     drop((first, second, nobody));
-    assert!(fan_out.match_items(&items).is_none(), "all have gone");
+    assert!(fan_out.match_items(P0, &items).is_none(), "all have gone");
 }
 
 #[test]
@@ -111,7 +122,7 @@ fn a_scope_that_matches_too_much_judges_by_itself_and_costs_the_others_nothing()
         subscription.add(SCHEMA, &scope(rows));
         subscription
     });
-    let matches = fan_out.match_items(&items);
+    let matches = fan_out.match_items(P0, &items);
     assert!(much.iter().all(|subscription| keys(subscription, matches.as_ref()).is_none()));
     assert_eq!(keys(&little, matches.as_ref()), matching(&["6"], 5));
 }
@@ -122,7 +133,7 @@ fn where_everybody_starts_over_nothing_is_matched() {
     let mut subscription = fan_out.subscribe();
     subscription.add(SCHEMA, &scope("true"));
     let resync = Item::Resync { offset: Offset::new(2), reason: "a test".to_owned() };
-    assert!(fan_out.match_items(&[created(1, "R"), resync]).is_none());
+    assert!(fan_out.match_items(P0, &[created(1, "R"), resync]).is_none());
 }
 
 const PARTITION: Partition = Partition::new(0);
@@ -148,7 +159,7 @@ impl Moving {
     fn by(&mut self, territory: &str) {
         let from = Arc::clone(&self.tail);
         let items = vec![created(from.next.get(), territory)];
-        let matches = self.fan_out.match_items(&items);
+        let matches = self.fan_out.match_items(P0, &items);
         let first = from.next;
         let next = from.next.next();
         let fold = from.fold.clone();

@@ -4,19 +4,20 @@
 //! Agent and router judge with the same code: a refusal means a defect or an attack.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use schemas::avro::binary::{Cursor, DatumError};
 use schemas::avro::container::{self, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
-use schemas::change::{BlockChange, ChangeCodec, ChangeError};
+use schemas::change::{BlockTable, Change, ChangeCodec, ChangeError, Images};
 use schemas::channel::Channel;
 use schemas::digest;
 use schemas::ids::{AgentId, Digest, Epoch, Partition, SchemaId, Sequence};
 use schemas::key::{KeyDeriver, KeyError};
 use schemas::marks::{Freshness, MARK_SCHEMA};
 use schemas::publish::{self, DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY, TRACES_KEY};
-use schemas::record::{Kind, Provenance, Record, TRACES_HEADER};
+use schemas::record::{Header as RecordHeader, Kind, Provenance, Record, TRACES_HEADER, header};
 use schemas::trace::TraceContext;
 use schemas::{framing, limits, partition};
 
@@ -149,6 +150,7 @@ impl Envelope {
             next: self.first,
             events: 0,
             digest: self.digest,
+            table: BlockTable::default(),
         };
         let mut records = Vec::new();
         for block in &self.blocks {
@@ -179,6 +181,8 @@ struct RecordMaker<'a> {
     events: usize,
     /// The digest so far.
     digest: Digest,
+    /// The places of the last block's changes: only its memory is used again.
+    table: BlockTable,
 }
 
 impl RecordMaker<'_> {
@@ -190,16 +194,26 @@ impl RecordMaker<'_> {
         let start = cursor.at();
         match branch {
             0 => {
-                let block = self.envelope.codec.pass_block(cursor).map_err(wrong)?;
-                for found in &block {
-                    self.judge(found)?;
-                }
+                let codec = Arc::clone(&self.envelope.codec);
+                let mut table = std::mem::take(&mut self.table);
+                table.clear();
+                let mut judged = Ok(());
+                let see = &mut |change: &Change<'_>, images: &Images<'_>, range: Range<usize>| {
+                    if judged.is_ok() {
+                        judged = self.judge(change, images, range.len());
+                    }
+                };
+                let passed = codec.pass_block(cursor, &mut table, see);
+                self.table = table;
+                passed.map_err(wrong)?;
+                judged?;
+                let count = self.events - first;
                 let datum = cursor.since(start);
-                if block.len() > 1 && datum.len() > MAX_BLOCK_DATUM_BYTES {
+                if count > 1 && datum.len() > MAX_BLOCK_DATUM_BYTES {
                     return Err(BatchError::BlockTooLarge { index: first, size: datum.len() });
                 }
                 let mut headers = vec![Kind::Block.header()];
-                headers.extend(self.provenance(block.len(), datum)?.headers());
+                headers.extend(self.provenance(count, datum)?.headers());
                 headers.extend(self.traces(first));
                 Ok(Record { key: None, value: Some(framing::frame(self.schema, datum)), headers })
             }
@@ -216,17 +230,16 @@ impl RecordMaker<'_> {
         }
     }
 
-    /// Judges one change of a block.
-    fn judge(&mut self, found: &BlockChange<'_>) -> Result<(), BatchError> {
+    /// Judges one change of a block, which has so many bytes.
+    fn judge(&mut self, change: &Change<'_>, images: &Images<'_>, size: usize) -> Result<(), BatchError> {
         let index = self.events;
-        let BlockChange { change, range, .. } = found;
-        change.check(&self.keys).map_err(|error| BatchError::Change { index, error })?;
+        change.check(images, &self.keys).map_err(|error| BatchError::Change { index, error })?;
         let belongs = partition::of_key(change.key.as_bytes(), self.channel.partitions);
         if belongs != self.sent {
             return Err(BatchError::Partition { index, belongs, sent: self.sent });
         }
-        if range.len() > limits::MAX_DATUM_BYTES {
-            return Err(BatchError::EventTooLarge { index, size: range.len() });
+        if size > limits::MAX_DATUM_BYTES {
+            return Err(BatchError::EventTooLarge { index, size });
         }
         self.events += 1;
         Ok(())
@@ -250,9 +263,9 @@ impl RecordMaker<'_> {
     }
 
     /// The traces of the block's events, which begin at `first` in the batch.
-    fn traces(&self, first: usize) -> Option<(String, Vec<u8>)> {
+    fn traces(&self, first: usize) -> Option<RecordHeader> {
         let of_block = self.envelope.traces.range(first..self.events);
         let traces: Vec<_> = of_block.map(|(index, trace)| (index - first, *trace)).collect();
-        (!traces.is_empty()).then(|| (TRACES_HEADER.to_owned(), publish::trace_lines(&traces).into()))
+        (!traces.is_empty()).then(|| header(TRACES_HEADER, publish::trace_lines(&traces)))
     }
 }

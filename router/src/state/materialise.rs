@@ -14,8 +14,8 @@ use reading::fold::Fold;
 use reading::located::LocatedChange;
 use reading::source::PartitionSource;
 use schemas::avro::binary::DatumError;
+use schemas::avro::located::Located;
 use schemas::avro::resolution::resolve_datum;
-use schemas::change::Change;
 use schemas::digest::hash128;
 use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
@@ -23,6 +23,7 @@ use schemas::limits::CHECKPOINT_EVERY_CHANGES;
 use schemas::marks::{self, Checkpoint, Resync};
 use schemas::position::EventPosition;
 use schemas::record::{Kind, Record};
+use tokio::task::coop::consume_budget;
 
 use super::records::{self, StateMark};
 use super::tenure::{StateProgress, StateWatch, Tenure};
@@ -37,10 +38,14 @@ const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
 /// An idle channel gets one a day: retention removes old ones, and readers begin at one.
 const CHECKPOINT_WHEN_IDLE: Duration = Duration::from_hours(24);
 const READ_BYTES: usize = 1 << 20;
-/// Records of one transaction.
-const BATCH_RECORDS: usize = 5_000;
-/// One partition's state is committed at most this often: only late joiners and reopens wait for it.
-const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// Records of one transaction, and events of one commit.
+const BATCH_RECORDS: usize = 10_000;
+/// Bytes of records that were gathered for a commit: they, what surrounds them in memory, and a chunk are what a partition's
+/// state holds.
+const COMMIT_BYTES: usize = 2 * 1024 * 1024;
+/// The longest wait of an event for its commit. Only late joiners and reopens wait for the state; for the brokers, a commit
+/// of one record costs as much as one of hundreds.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the materialiser cannot continue.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +76,7 @@ struct Present {
 enum RecordAt {
     /// In the state topic.
     State(Offset),
-    /// By its index in the transaction being made.
+    /// By its index in the group that waits for its commit.
     Pending(usize),
 }
 
@@ -133,13 +138,48 @@ impl RestoredState {
     }
 }
 
-/// Records of one commit.
+/// The next commit: the last record of each key that was touched, in the log's order.
 #[derive(Default)]
 struct Group {
-    records: Vec<Record>,
-    touched: Vec<u128>,
+    /// `None` where a later record of the same key has replaced one.
+    records: Vec<Option<Record>>,
+    /// By hash of key: the index of its record.
+    index: HashMap<u128, usize>,
+    bytes: usize,
+    /// Events in it.
+    events: u64,
+    /// When its first chunk came.
+    begun: Option<tokio::time::Instant>,
     /// The first event whose before image is not the state's.
     differing: Option<EventPosition>,
+}
+
+impl Group {
+    /// Adds a key's record, which replaces an earlier one; returns its index.
+    fn put(&mut self, key: u128, record: Record) -> usize {
+        self.events += 1;
+        self.bytes += record.size();
+        let index = self.records.len();
+        self.records.push(Some(record));
+        if let Some(earlier) = self.index.insert(key, index).and_then(|index| self.records.get_mut(index)) {
+            *earlier = None;
+        }
+        index
+    }
+
+    /// The record at an index, unless it was replaced.
+    fn record(&self, index: usize) -> Option<&Record> {
+        self.records.get(index).and_then(Option::as_ref)
+    }
+
+    fn is_full(&self) -> bool {
+        self.records.len() >= BATCH_RECORDS || self.bytes >= COMMIT_BYTES
+    }
+
+    /// When it must be committed; `None` while it has nothing.
+    fn due(&self) -> Option<tokio::time::Instant> {
+        self.begun.map(|begun| if self.is_full() { begun } else { begun + COMMIT_EVERY })
+    }
 }
 
 impl Materialiser {
@@ -186,45 +226,55 @@ impl Materialiser {
     /// Materialises until something fails; `stand` begins anew.
     pub async fn run(mut self) -> Result<(), StateError> {
         let mut tail = self.feed.watch();
+        let mut group = Group::default();
         loop {
-            let begun = tokio::time::Instant::now();
-            if self.step().await? {
-                // A commit costs the brokers the same for one record as for thousands.
-                tokio::time::sleep_until(begun + COMMIT_EVERY).await;
+            self.gather(&mut group).await?;
+            let due = group.due();
+            if due.is_some_and(|due| due <= tokio::time::Instant::now()) {
+                self.write(std::mem::take(&mut group)).await?;
                 continue;
             }
-            let due = self.last_look + CHECKPOINT_EVERY;
-            match tokio::time::timeout_at(due, tail.changed()).await {
+            let look = self.last_look + CHECKPOINT_EVERY;
+            match tokio::time::timeout_at(due.unwrap_or(look), tail.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
+                Err(_) if due.is_some() => {}
                 Err(_) => self.checkpoint_when_due().await,
             }
         }
     }
 
-    /// Commits the available chunks, several together; `true` if there were any.
-    async fn step(&mut self) -> Result<bool, StateError> {
-        let mut group = Group::default();
-        let mut any = false;
-        while group.records.len() < BATCH_RECORDS
+    /// Takes the available chunks into a group, until it is full. They are taken as they come: the tail keeps few.
+    async fn gather(&mut self, group: &mut Group) -> Result<(), StateError> {
+        while !group.is_full()
             && let Some(chunk) = self.follower.next().await?
         {
-            any = true;
-            self.take(&chunk, &mut group).await?;
+            group.begun.get_or_insert_with(tokio::time::Instant::now);
+            self.take(&chunk, group).await?;
         }
-        if !any {
-            return Ok(false);
-        }
-        let Group { records, touched, differing } = group;
-        self.since_checkpoint += u64::try_from(records.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Commits a group.
+    async fn write(&mut self, group: Group) -> Result<(), StateError> {
+        let Group { records, index, events, differing, .. } = group;
+        let mut place = 0;
+        let places: Vec<usize> = records
+            .iter()
+            .map(|record| {
+                let here = place;
+                place += usize::from(record.is_some());
+                here
+            })
+            .collect();
+        self.since_checkpoint += events;
         if self.overtaken.is_some_and(|before| self.follower.fold().opened >= Some(before)) {
             self.overtaken = None;
         }
-        let offsets = self.commit(records).await?;
-        for key in touched {
+        let offsets = self.commit(records.into_iter().flatten().collect()).await?;
+        for (key, index) in index {
             if let Some(present) = self.present.get_mut(&key)
-                && let RecordAt::Pending(index) = present.record
-                && let Some(offset) = offsets.get(index)
+                && let Some(offset) = places.get(index).and_then(|place| offsets.get(*place))
             {
                 present.record = RecordAt::State(*offset);
             }
@@ -234,48 +284,45 @@ impl Materialiser {
             self.order_resync(position).await;
         }
         self.checkpoint_when_due().await;
-        Ok(true)
+        Ok(())
     }
 
     async fn take(&mut self, chunk: &Chunk, group: &mut Group) -> Result<(), StateError> {
         for item in &chunk.items {
-            let Item::Change(event) = item else { continue };
-            if event.position.offset < self.follower.wanted() {
+            let Item::Block(block) = item else { continue };
+            if block.offset < self.follower.wanted() {
                 continue;
             }
-            let change = event.change()?;
-            let key = hash128(change.key.as_bytes());
-            // An overtaken state differs anyway: its provider must reopen.
-            if self.overtaken.is_none()
-                && group.differing.is_none()
-                && !self.fits(key, event, &change, &group.records).await?
-            {
-                group.differing = Some(event.position);
+            for event in block.changes() {
+                consume_budget().await;
+                self.take_event(&event, group).await?;
             }
-            match change.after {
-                Some(after) => {
-                    let record = RecordAt::Pending(group.records.len());
-                    let image = hash128(after);
-                    self.present.insert(key, Present { image, schema: event.schema, record });
-                    group.touched.push(key);
-                }
-                None => drop(self.present.remove(&key)),
+        }
+        Ok(())
+    }
+
+    async fn take_event(&mut self, event: &LocatedChange<'_>, group: &mut Group) -> Result<(), StateError> {
+        let key = hash128(event.change.key.as_bytes());
+        // An overtaken state differs anyway: its provider must reopen.
+        if self.overtaken.is_none() && group.differing.is_none() && !self.fits(key, event, group).await? {
+            group.differing = Some(event.position);
+        }
+        let index = group.put(key, records::image(event));
+        match event.change.images.after {
+            Some(after) => {
+                let record = RecordAt::Pending(index);
+                let image = hash128(after.bytes());
+                self.present.insert(key, Present { image, schema: event.schema, record });
             }
-            group.records.push(records::image(event.schema, &change, event.position));
+            None => drop(self.present.remove(&key)),
         }
         Ok(())
     }
 
     /// Whether an event's `before` is what the state holds. An image in another schema is first resolved into the
     /// event's.
-    async fn fits(
-        &self,
-        key: u128,
-        event: &LocatedChange,
-        change: &Change<'_>,
-        pending: &[Record],
-    ) -> Result<bool, StateError> {
-        let (known, before) = match (self.present.get(&key), change.before) {
+    async fn fits(&self, key: u128, event: &LocatedChange<'_>, pending: &Group) -> Result<bool, StateError> {
+        let (known, before) = match (self.present.get(&key), event.change.images.before.map(Located::bytes)) {
             (None, None) => return Ok(true),
             (Some(known), Some(before)) => (known, before),
             _ => return Ok(false),
@@ -287,7 +334,7 @@ impl Materialiser {
             return Ok(false);
         }
         let stored = match known.record {
-            RecordAt::Pending(index) => pending.get(index).cloned(),
+            RecordAt::Pending(index) => pending.record(index).cloned(),
             RecordAt::State(offset) => {
                 let source = self.feed.source();
                 let read =

@@ -2,15 +2,17 @@
 //!
 //! Owns their shape. A checkpoint has the same type as in the log, and the key 0xFF, which is no text.
 
+use reading::located::LocatedChange;
 use schemas::block;
-use schemas::change::{Change, ChangeCodec, Op};
 use schemas::framing;
-use schemas::ids::{Offset, SchemaId};
+use schemas::ids::Offset;
 use schemas::marks::{Checkpoint, MARK_SCHEMA};
 use schemas::position::EventPosition;
-use schemas::record::{Kind, LOG_POSITION_HEADER, Record};
+use schemas::record::{Kind, LOG_POSITION_HEADER, Record, header};
 
 const CHECKPOINT_KEY: u8 = 0xFF;
+/// Bytes of a record besides its image, as a rule: key, source and times.
+const IMAGE_ROOM: usize = 128;
 /// On a state checkpoint: the log's own checkpoint record that readers fold from.
 const LOG_CHECKPOINT_HEADER: &str = "dit_log_checkpoint";
 /// On a state checkpoint: the log offset before which events are missing from the state.
@@ -29,23 +31,21 @@ pub struct StateMark {
 }
 
 /// The present image after a change, or its tombstone. The value is a block of one, so that log and state have one schema.
-pub(super) fn image(schema: SchemaId, change: &Change<'_>, position: EventPosition) -> Record {
-    let value = change.after.map(|after| {
-        let mut datum = Vec::with_capacity(after.len() + 128);
-        ChangeCodec::encode(
-            &Change { op: Op::Read, before: None, after: Some(after), ..*change },
-            &mut datum,
-        );
-        framing::frame(schema, &block::of_one(&datum))
+pub(super) fn image(event: &LocatedChange<'_>) -> Record {
+    let value = event.change.images.after.map(|after| {
+        let mut value = Vec::with_capacity(after.bytes().len() + IMAGE_ROOM);
+        framing::put(event.schema, &mut value);
+        block::put_one(&mut value, |out| event.change.put_present(after, out));
+        value
     });
-    let headers = vec![Kind::Image.header(), (LOG_POSITION_HEADER.to_owned(), position.to_string().into())];
-    Record { key: Some(change.key.into()), value, headers }
+    let headers = vec![Kind::Image.header(), header(LOG_POSITION_HEADER, event.position.to_string())];
+    Record { key: Some(event.change.key.into()), value, headers }
 }
 
 /// The checkpoint that ends a transaction.
 pub(super) fn checkpoint(mark: &StateMark) -> Record {
     let value = Some(framing::frame(MARK_SCHEMA, &mark.checkpoint.encode()));
-    let offset = |header: &str, offset: Offset| (header.to_owned(), offset.to_string().into());
+    let offset = |name, offset: Offset| header(name, offset.to_string());
     let mut headers = vec![Kind::Checkpoint.header(), offset(LOG_CHECKPOINT_HEADER, mark.log_checkpoint)];
     headers.extend(mark.overtaken.map(|before| offset(OVERTAKEN_HEADER, before)));
     Record { key: Some(vec![CHECKPOINT_KEY]), value, headers }

@@ -49,6 +49,11 @@ impl<'a> Cursor<'a> {
         Self { bytes, at }
     }
 
+    /// All bytes, passed or not.
+    pub const fn whole(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// How many bytes were passed.
     pub const fn at(&self) -> usize {
         self.at

@@ -2,12 +2,15 @@
 //!
 //! Owns the rendering only; nothing is read back from it.
 
+use std::collections::BTreeMap;
+
 use apache_avro::Schema;
 use apache_avro::types::Value;
 use num_bigint::{BigInt, Sign};
 use serde_json::{Map, Number, Value as Json};
 
 use super::binary::DatumError;
+use super::fields::{self, FieldValue};
 use super::schema::AvroSchema;
 
 /// Bytes of the longest decimal that is written as digits. A database's number holds fewer; the time to convert bytes
@@ -19,11 +22,60 @@ const MOST_DECIMALS: usize = 16_384;
 /// A datum of the schema as a decoded value.
 pub fn decode(schema: &AvroSchema, datum: &[u8]) -> Result<Value, DatumError> {
     schema.layout().validate(datum)?;
-    let mut bytes = datum;
-    apache_avro::reader::datum::GenericDatumReader::builder(schema.parsed())
-        .build()
-        .and_then(|reader| reader.read_value(&mut bytes))
-        .map_err(|_| DatumError::Invalid { at: 0, what: "the datum is outside its logical type" })
+    fields::read(schema.parsed(), datum)
+}
+
+/// Writes rows of one schema as lines of JSON.
+pub struct JsonRows<'s> {
+    schema: &'s AvroSchema,
+    /// Each member's name as JSON with its colon, and its field, in the order of the names.
+    members: Vec<(String, usize)>,
+    name: &'s dyn Fn(&str) -> String,
+}
+
+impl<'s> JsonRows<'s> {
+    /// Of a record's schema. `name` gives the JSON's name for a field of the schema.
+    pub fn of(schema: &'s AvroSchema, name: &'s dyn Fn(&str) -> String) -> Result<Self, DatumError> {
+        let fields = fields::of_record(schema.parsed())?;
+        let names = fields.iter().enumerate().map(|(index, field)| (name(&field.name), index));
+        // The last of several equal names, as in any map.
+        let members: BTreeMap<String, usize> = names.collect();
+        let quoted = |(name, field): (String, usize)| (format!("{}:", Json::String(name)), field);
+        Ok(Self { schema, members: members.into_iter().map(quoted).collect(), name })
+    }
+
+    /// Appends a row's line.
+    pub fn put(&self, row: &[u8], out: &mut Vec<u8>) -> Result<(), DatumError> {
+        let values = self.schema.values(row)?;
+        let fields = fields::of_record(self.schema.parsed())?;
+        out.push(b'{');
+        for (index, (name, field)) in self.members.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(name.as_bytes());
+            let (Some(value), Some(field)) = (values.get(*field), fields.get(*field)) else { continue };
+            self.put_value(&field.schema, value, out)?;
+        }
+        out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    fn put_value(
+        &self,
+        schema: &Schema,
+        value: &FieldValue<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DatumError> {
+        let written = match value {
+            FieldValue::Null => serde_json::to_writer(out, &()),
+            FieldValue::Text(text) => serde_json::to_writer(out, text),
+            FieldValue::Whole(number) => serde_json::to_writer(out, number),
+            FieldValue::Boolean(is_true) => serde_json::to_writer(out, is_true),
+            FieldValue::Other(value) => serde_json::to_writer(out, &render(schema, value, self.name)),
+        };
+        written.map_err(|_| DatumError::Invalid { at: 0, what: "a value has no JSON" })
+    }
 }
 
 /// A decoded value as plain JSON. `name` gives the JSON's name for a field of the schema.
@@ -137,6 +189,9 @@ fn decimal_text(bytes: &[u8], scale: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::binary::{put_bytes, put_long, put_string};
     use super::*;
 
     #[test]
@@ -149,9 +204,9 @@ mod tests {
         .unwrap_or_else(|e| panic!("{e}"));
         // 2021-07-01 is day 18809; -1.05 is -105 = 0x97.
         let mut datum = Vec::new();
-        super::super::binary::put_long(&mut datum, 18_809);
-        super::super::binary::put_long(&mut datum, 1);
-        super::super::binary::put_bytes(&mut datum, &[0x97]);
+        put_long(&mut datum, 18_809);
+        put_long(&mut datum, 1);
+        put_bytes(&mut datum, &[0x97]);
         let value = decode(&schema, &datum).unwrap_or_else(|e| panic!("{e}"));
         let json = render(schema.parsed(), &value, &|name| name.to_uppercase());
         assert_eq!(json, serde_json::json!({"D": "2021-07-01", "N": "-1.05"}));
@@ -178,7 +233,7 @@ mod tests {
             let value = decode(&schema, &datum).unwrap();
             super::render(schema.parsed(), &value, &str::to_owned)["a"].clone()
         };
-        let long = |number: i64| move |out: &mut Vec<u8>| super::super::binary::put_long(out, number);
+        let long = |number: i64| move |out: &mut Vec<u8>| put_long(out, number);
         for days in [i64::from(i32::MAX), i64::from(i32::MIN), 7_304_485, 2_932_897] {
             let date = render(r#"{"type":"int","logicalType":"date"}"#, &long(days));
             assert_eq!(date, serde_json::json!(days), "no calendar has that day");
@@ -195,12 +250,97 @@ mod tests {
         }
         let long = vec![1; LONGEST_DECIMAL + 1];
         let decimal = r#"{"type":"bytes","logicalType":"decimal","precision":20000,"scale":2}"#;
-        let decimal = render(decimal, &|out| super::super::binary::put_bytes(out, &long));
+        let decimal = render(decimal, &|out| put_bytes(out, &long));
         assert_eq!(decimal, serde_json::json!("01".repeat(long.len())));
         assert_eq!(render(r#"["null","int"]"#, &long_null), Json::Null);
     }
 
     fn long_null(out: &mut Vec<u8>) {
-        super::super::binary::put_long(out, 0);
+        put_long(out, 0);
+    }
+
+    /// A type, a value's bytes, and whether the type can stand twice in a schema.
+    fn kinds() -> Vec<(&'static str, Vec<u8>, bool)> {
+        let with = |put: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            put(&mut bytes);
+            bytes
+        };
+        let text = with(&|out| put_string(out, "\"Ķekava\"\n\u{1}"));
+        vec![
+            (r#""string""#, text.clone(), true),
+            (r#"["null","string"]"#, [vec![2], text.clone()].concat(), true),
+            (r#"["string","null"]"#, [vec![0], text].concat(), true),
+            (r#"["string","null"]"#, vec![2], true),
+            (r#""int""#, with(&|out| put_long(out, i64::from(i32::MIN))), true),
+            (r#"["null","long"]"#, with(&|out| [1, i64::MAX].iter().for_each(|n| put_long(out, *n))), true),
+            (r#"["null","long"]"#, vec![0], true),
+            (r#""boolean""#, vec![1], true),
+            (r#"["null","boolean","int"]"#, vec![2, 0], true),
+            (r#"{"type":"int","logicalType":"date"}"#, with(&|out| put_long(out, 18_809)), true),
+            (
+                r#"["null",{"type":"int","logicalType":"date"}]"#,
+                with(&|out| [1, -1].iter().for_each(|n| put_long(out, *n))),
+                true,
+            ),
+            (r#"{"type":"long","logicalType":"timestamp-millis"}"#, with(&|out| put_long(out, 1)), true),
+            (
+                r#"{"type":"long","logicalType":"timestamp-micros"}"#,
+                with(&|out| put_long(out, i64::MAX)),
+                true,
+            ),
+            (
+                r#"{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}"#,
+                with(&|out| put_bytes(out, &[0x97])),
+                true,
+            ),
+            (r#""double""#, f64::NAN.to_le_bytes().to_vec(), true),
+            (
+                r#"{"type":"array","items":"string"}"#,
+                with(&|out| {
+                    put_long(out, 1);
+                    put_string(out, "p");
+                    put_long(out, 0);
+                }),
+                true,
+            ),
+            (r#"{"type":"enum","name":"E","symbols":["A","B"]}"#, vec![2], false),
+            (
+                r#"{"type":"record","name":"N","fields":[{"name":"n_u20_m","type":"null"}]}"#,
+                Vec::new(),
+                false,
+            ),
+            (
+                r#"{"type":"record","name":"L","fields":[{"name":"next","type":["null","L"]}]}"#,
+                vec![2, 0],
+                false,
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_the_rendered_value(picks in proptest::collection::vec(0..19_usize, 0..12)) {
+            let kinds = kinds();
+            let mut fields = Vec::new();
+            let mut row = Vec::new();
+            let mut once = std::collections::BTreeSet::new();
+            for (place, pick) in picks.into_iter().enumerate() {
+                let (kind, bytes, is_repeatable) = &kinds[pick];
+                if *is_repeatable || once.insert(pick) {
+                    // Their order by name is another.
+                    fields.push(format!(r#"{{"name":"f{}_u2D_{place}","type":{kind}}}"#, 97 - place));
+                    row.extend_from_slice(bytes);
+                }
+            }
+            let text = format!(r#"{{"type":"record","name":"R","fields":[{}]}}"#, fields.join(","));
+            let schema = AvroSchema::parse(&text).unwrap();
+            let name = |field: &str| field.replace("_u2D_", "-").replace("_u20_", " ");
+            let mut line = Vec::new();
+            JsonRows::of(&schema, &name).unwrap().put(&row, &mut line).unwrap();
+            let value = decode(&schema, &row).unwrap();
+            let expected = format!("{}\n", render(schema.parsed(), &value, &name));
+            prop_assert_eq!(String::from_utf8(line).unwrap(), expected);
+        }
     }
 }

@@ -3,8 +3,6 @@
 //! Owns the quick walk over the types of fields that most registers have. It leaves other types, and every error, to
 //! the layout's own walk, which says where and why. It checks all that the layout's walk checks.
 
-use std::ops::Range;
-
 use super::binary::{Cursor, DatumError};
 use super::layout::{Layout, Quick, Walk};
 use super::texts::Texts;
@@ -12,13 +10,6 @@ use super::texts::Texts;
 /// The end of each top-level field of one datum, in its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ends(Vec<u32>);
-
-/// A datum inside another one's bytes, and where its fields lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocatedRange {
-    range: Range<usize>,
-    ends: Ends,
-}
 
 /// A datum that was checked, and where its fields lie.
 #[derive(Debug, Clone, Copy)]
@@ -40,17 +31,8 @@ impl Ends {
     /// Like `locate`, for a datum that others may follow: moves past it.
     #[inline]
     pub fn pass(&mut self, layout: &Layout, cursor: &mut Cursor<'_>) -> Result<(), DatumError> {
-        let start = cursor.at();
-        if let Some(length) = quick(layout, cursor.rest(), &mut self.0) {
-            return cursor.take(length, "datum").map(drop);
-        }
         self.0.clear();
-        for end in layout.pass(cursor)? {
-            let end = u32::try_from(end - start);
-            let too_long = |_| DatumError::Invalid { at: start, what: "a datum is longer than 4 GiB" };
-            self.0.push(end.map_err(too_long)?);
-        }
-        Ok(())
+        pass(layout, cursor, &mut self.0)
     }
 
     /// The datum again. `bytes` must be those that were located: in other bytes the fields lie elsewhere.
@@ -60,22 +42,31 @@ impl Ends {
     }
 }
 
-impl LocatedRange {
-    /// Moves past a datum and keeps where it lies.
-    pub fn pass(layout: &Layout, cursor: &mut Cursor<'_>) -> Result<Self, DatumError> {
-        let start = cursor.at();
-        let mut ends = Ends::default();
-        ends.pass(layout, cursor)?;
-        Ok(Self { range: start..cursor.at(), ends })
+/// Moves past a datum and adds its fields' ends, counted from its beginning, to those of others.
+#[inline]
+pub(crate) fn pass(layout: &Layout, cursor: &mut Cursor<'_>, ends: &mut Vec<u32>) -> Result<(), DatumError> {
+    let start = cursor.at();
+    let first = ends.len();
+    ends.resize(first + layout.quick().len(), 0);
+    if let Some(length) = quick(layout, cursor.rest(), ends.get_mut(first..).unwrap_or_default()) {
+        return cursor.take(length, "datum").map(drop);
     }
-
-    /// The datum, in the bytes that it was found in.
-    pub fn of<'a>(&'a self, bytes: &'a [u8]) -> Option<Located<'a>> {
-        Some(self.ends.of(bytes.get(self.range.clone())?))
+    ends.truncate(first);
+    for end in layout.pass(cursor)? {
+        let end = u32::try_from(end - start);
+        let too_long = |_| DatumError::Invalid { at: start, what: "a datum is longer than 4 GiB" };
+        ends.push(end.map_err(too_long)?);
     }
+    Ok(())
 }
 
 impl<'a> Located<'a> {
+    /// Of bytes and the ends that were found in them.
+    #[inline]
+    pub(crate) const fn of(bytes: &'a [u8], ends: &'a [u32]) -> Self {
+        Self { bytes, ends }
+    }
+
     /// A field's bytes; none where there is no such field.
     pub fn field(self, index: usize) -> Option<&'a [u8]> {
         self.fields(index, index)
@@ -98,11 +89,10 @@ impl<'a> Located<'a> {
 }
 
 /// The datum's length, where it is valid and all its fields were found.
-fn quick(layout: &Layout, bytes: &[u8], ends: &mut Vec<u32>) -> Option<usize> {
+fn quick(layout: &Layout, bytes: &[u8], ends: &mut [u32]) -> Option<usize> {
     let mut walk = Walk::of(layout);
     let mut at = 0;
     let mut texts = Texts::new(bytes);
-    ends.resize(layout.quick().len(), 0);
     for (field, found) in layout.quick().iter().zip(ends.iter_mut()) {
         let end = match *field {
             Quick::Text => text(&mut texts, bytes, at, 1),
@@ -268,7 +258,7 @@ mod tests {
                     prop_assert_eq!(located.fields(0, fields.len() - 1), Some(bytes.as_slice()));
                     prop_assert_eq!(located.field(fields.len()), None);
                     // The quick walk found them.
-                    prop_assert_eq!(quick(schema.layout(), &bytes, &mut Vec::new()), Some(bytes.len()));
+                    prop_assert_eq!(quick(schema.layout(), &bytes, &mut [0; 16]), Some(bytes.len()));
                 }
             }
         }

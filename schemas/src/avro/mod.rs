@@ -8,6 +8,7 @@ pub mod bare;
 pub mod binary;
 pub mod compatibility;
 pub mod container;
+mod fields;
 pub mod json;
 pub mod layout;
 pub mod located;

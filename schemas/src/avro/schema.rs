@@ -10,6 +10,8 @@ use apache_avro::Schema;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::binary::DatumError;
+use super::fields::{FieldValue, Fields};
 use super::layout::Layout;
 use crate::ids::Fingerprint;
 use crate::limits;
@@ -51,6 +53,7 @@ struct Inner {
     text: String,
     parsed: Schema,
     layout: Layout,
+    fields: Fields,
     fingerprint: Fingerprint,
 }
 
@@ -98,7 +101,8 @@ impl AvroSchema {
         let parsed = Schema::parse(&json).map_err(|e| SchemaError::NotAvro(e.to_string()))?;
         let layout = Layout::of(&parsed)
             .ok_or_else(|| SchemaError::NotAvro("it refers to a name that it does not define".to_owned()))?;
-        let inner = Arc::new(Inner { json, text, parsed, layout, fingerprint });
+        let fields = Fields::of(&parsed);
+        let inner = Arc::new(Inner { json, text, parsed, layout, fields, fingerprint });
         HELD.keep(&inner);
         Ok(Self(inner))
     }
@@ -121,6 +125,11 @@ impl AvroSchema {
     /// The form that bytes are walked with.
     pub fn layout(&self) -> &Layout {
         &self.0.layout
+    }
+
+    /// The values of a record's datum, in the order of its fields.
+    pub(super) fn values<'d>(&self, datum: &'d [u8]) -> Result<Vec<FieldValue<'d>>, DatumError> {
+        self.0.fields.values(&self.0.parsed, &self.0.layout, datum)
     }
 
     /// The first 128 bits of SHA-256 over the text.

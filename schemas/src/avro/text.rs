@@ -3,6 +3,7 @@
 //! Owns the spelling of each type, and the canonical spelling of those that a column may return.
 
 use apache_avro::Schema;
+use apache_avro::schema::RecordField;
 use apache_avro::types::Value;
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, Time};
@@ -10,6 +11,7 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::Value as Json;
 
 use super::binary::DatumError;
+use super::fields::{self, FieldValue};
 use super::json;
 use super::schema::AvroSchema;
 
@@ -18,11 +20,15 @@ const LONGEST_DECIMAL: u64 = 16_384;
 
 /// The values of an image, in the order of the schema's fields.
 pub fn texts(derived: &AvroSchema, image: &[u8]) -> Result<Vec<Option<String>>, DatumError> {
-    let outside = |what| DatumError::Invalid { at: 0, what };
-    let Value::Record(fields) = json::decode(derived, image)? else { return Err(outside("it is no record")) };
-    let record = derived.record().map_err(|_| outside("its schema is no record"))?.record;
-    let values = record.fields.iter().zip(&fields);
-    values.map(|(field, (_, value))| text(&field.schema, value)).collect()
+    let values = fields::of_record(derived.parsed())?.iter().zip(derived.values(image)?);
+    let plain = |(field, value): (&RecordField, FieldValue<'_>)| match value {
+        FieldValue::Null => Ok(None),
+        FieldValue::Text(text) => Ok(Some(text.to_owned())),
+        FieldValue::Whole(number) => Ok(Some(number.to_string())),
+        FieldValue::Boolean(is_true) => Ok(Some(is_true.to_string())),
+        FieldValue::Other(value) => text(&field.schema, &value),
+    };
+    values.map(plain).collect()
 }
 
 /// The canonical spelling of a field's value, from any that a column of its type may return. A text that is no value of

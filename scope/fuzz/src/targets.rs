@@ -157,12 +157,16 @@ pub fn framing(data: &[u8]) {
     assert_eq!(contained(&[bytes]), contained(&[first, second]));
     if let Ok((_, datum)) = unframe(bytes) {
         // A change in a block is what its own bytes say.
-        for BlockChange { change, images, range } in CHANGES.decode_block(datum).unwrap_or_default() {
+        let table = CHANGES.locate_block(datum).unwrap_or_default();
+        let changes = CHANGES.decode_block(datum).unwrap_or_default();
+        assert_eq!(table.len(), changes.len());
+        for (index, BlockChange { change, range }) in changes.into_iter().enumerate() {
             assert_eq!(
                 format!("{:?}", Ok::<_, DatumError>(change)),
                 format!("{:?}", CHANGES.decode_all(datum.get(range).unwrap_or_default()))
             );
-            assert_eq!(images.of(datum).after.map(|image| image.bytes()), change.after);
+            let images = table.get(index, datum).expect("a placed change").images;
+            assert_eq!(images.after.map(|image| image.bytes()), change.after);
         }
     }
     if let Ok(opening) = Opening::decode(bytes) {

@@ -13,10 +13,9 @@ use schemas::change::{Images, Op};
 
 use self::column::Column;
 use crate::denial::Denial;
-use crate::permit::{Outcome, Permitted};
 use crate::predicate::access::{AccessPredicate, AccessPredicates};
 use crate::predicate::{Atoms, Formula, Truth, Truths};
-use crate::scope::{Fingerprint, Hits, Scope};
+use crate::scope::{Decision, Fingerprint, Hits, Scope};
 use crate::sharded_map::ShardedMap;
 
 /// Groups of one page: a change of a group copies its page.
@@ -189,13 +188,14 @@ impl Index {
         key: &str,
         images: &Images<'_>,
         lookup: &mut Lookup,
-        mut tell: impl FnMut(GroupId, Result<Permitted<Outcome>, Denial>),
+        mut tell: impl FnMut(GroupId, Result<&Decision<'_>, Denial>),
     ) -> Result<(), Denial> {
         self.hits(images.before, &mut lookup.before)?;
         self.hits(images.after, &mut lookup.after)?;
         let mut decide = |id: u32, scope: &Scope, hits: Hits, are_exact: bool| {
-            if let Some(told) = scope.decide(op, key, images, hits, are_exact).transpose() {
-                tell(GroupId(id), told);
+            let found = scope.decide(op, key, images, hits, are_exact, |found| tell(GroupId(id), Ok(found)));
+            if let Err(denial) = found {
+                tell(GroupId(id), Err(denial));
             }
         };
         let mut before = lookup.before.iter().peekable();

@@ -92,7 +92,8 @@ proptest! {
             };
             let mut told = BTreeMap::new();
             index
-                .judge(Op::Update, "k", &images, &mut lookup, |id, outcome| {
+                .judge(Op::Update, "k", &images, &mut lookup, |id, found| {
+                    let outcome = found.and_then(|found| found.outcome());
                     assert!(told.insert(id, outcome.map(|permitted| permitted.get().clone())).is_none(), "told twice");
                 })
                 .unwrap();

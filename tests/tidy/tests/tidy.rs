@@ -263,7 +263,7 @@ fn no_file_is_dead() {
                     .contains(other);
             // Test targets, and benchmarks of a package, share a room by declaring it each.
             let has_targets = owner == root().join("tests")
-                || owner.file_name().is_some_and(|name| name == "benches")
+                || owner.file_name().is_some_and(|name| name == "benches" || name == "tests")
                     && owner.parent().unwrap().join("Cargo.toml").exists();
             let is_target = has_targets && other.parent() == Some(owner);
             (is_parent || is_target) && declares(text)

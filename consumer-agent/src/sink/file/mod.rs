@@ -166,13 +166,16 @@ impl FileSink {
 
     fn write_ndjson(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), FileSinkError> {
         let name = |field: &str| column_name(field).unwrap_or_else(|| field.to_owned());
+        let lines = json::JsonRows::of(derived, &name)?;
+        let mut bytes = Vec::with_capacity(WRITE_BYTES);
         for image in self.rows.present.values() {
-            let value = json::decode(derived, image)?;
-            let mut line = json::render(derived.parsed(), &value, &name).to_string();
-            line.push('\n');
-            out.put(line.as_bytes())?;
+            lines.put(image, &mut bytes)?;
+            if bytes.len() >= WRITE_BYTES {
+                out.put(&bytes)?;
+                bytes.clear();
+            }
         }
-        Ok(())
+        out.put(&bytes)
     }
 
     fn write_avro(&self, derived: &AvroSchema, out: &mut HashedFile<'_>) -> Result<(), FileSinkError> {

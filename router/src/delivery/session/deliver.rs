@@ -11,7 +11,7 @@ use reading::located::LocatedChange;
 use schemas::delivery::CloseReason;
 use schemas::ids::{Offset, Partition};
 use schemas::position::EventPosition;
-use scope::permit::{Outcome, Permitted, RecordMetadata};
+use scope::permit::{Permitted, RecordMetadata, WrittenDelivery};
 use scope::scope::Scope;
 use tokio::task::coop::consume_budget;
 
@@ -46,16 +46,18 @@ impl Session {
         self.meter.denied(u64::try_from(matched.denied).unwrap_or(u64::MAX));
         let view = Arc::clone(&self.view.borrow());
         let mut gave = false;
-        for Match { item, decision } in matched.matches {
+        for (Match { item, index, decision }, deliveries) in matched.matches {
             consume_budget().await;
-            let Some(Item::Change(event)) = chunk.items.get(*item) else { continue };
+            let Some(Item::Block(block)) = chunk.items.get(*item) else { continue };
+            let Some(event) = block.change(*index) else { continue };
             match decision {
-                Ok(permitted) => {
+                Ok(number) => {
                     gave = true;
                     let scope = self.grant.scope(&view, event.schema, event.codec())?;
-                    self.give(partition, event, permitted, &scope).await?;
+                    let Some(permitted) = deliveries.delivery(*number) else { continue };
+                    self.give(partition, &event, &permitted, &scope).await?;
                 }
-                Err(denial) => self.park_event(partition, event, &denial.clone().into()),
+                Err(denial) => self.park_event(partition, &event, &denial.clone().into()),
             }
         }
         Ok(gave)
@@ -71,24 +73,41 @@ impl Session {
         let view = Arc::clone(&self.view.borrow());
         let mut gave = false;
         for item in &chunk.items {
-            consume_budget().await;
             match item {
-                Item::Change(event) if event.position.offset >= wanted => {
-                    let scope = self.grant.scope(&view, event.schema, event.codec())?;
-                    self.subscription.add(event.schema, &scope);
-                    match scope.judge(event.op, &event.key, &event.images()) {
-                        Ok(Some(permitted)) => {
-                            gave = true;
-                            self.give(partition, event, &permitted, &scope).await?;
+                Item::Block(block) if block.offset >= wanted => {
+                    let scope = self.grant.scope(&view, block.schema, block.codec())?;
+                    self.subscription.add(block.schema, &scope);
+                    // Only its memory is used again.
+                    let mut deliveries = std::mem::replace(&mut self.deliveries, Permitted::none());
+                    for event in block.changes() {
+                        consume_budget().await;
+                        deliveries.clear();
+                        let LocatedChange { change, position, logged_at, trace, .. } = event;
+                        let event_at = change.event_at;
+                        let metadata = RecordMetadata { partition, position, event_at, logged_at, trace };
+                        let found = scope.judge_into(
+                            change.op,
+                            change.key,
+                            &change.images,
+                            metadata,
+                            &mut deliveries,
+                        );
+                        match found.map(|_| deliveries.delivery(0)) {
+                            Ok(Some(permitted)) => {
+                                gave = true;
+                                self.give(partition, &event, &permitted, &scope).await?;
+                            }
+                            Ok(None) => self.meter.denied(1),
+                            Err(denial) => self.park_event(partition, &event, &denial.into()),
                         }
-                        Ok(None) => self.meter.denied(1),
-                        Err(denial) => self.park_event(partition, event, &denial.into()),
                     }
+                    deliveries.clear();
+                    self.deliveries = deliveries;
                 }
                 Item::Resync { offset, reason } if *offset >= wanted => {
                     return Err(close(CloseReason::Resync, reason.clone()));
                 }
-                Item::Change(_) | Item::Resync { .. } | Item::Poison { .. } => {}
+                Item::Block(_) | Item::Resync { .. } | Item::Poison { .. } => {}
             }
         }
         Ok(gave)
@@ -97,28 +116,21 @@ impl Session {
     pub(super) async fn give(
         &mut self,
         partition: Partition,
-        event: &LocatedChange,
-        permitted: &Permitted<Outcome>,
+        event: &LocatedChange<'_>,
+        permitted: &Permitted<WrittenDelivery<'_>>,
         scope: &Scope,
     ) -> Result<(), Stop> {
-        let metadata = RecordMetadata {
-            partition,
-            position: event.position,
-            event_at: event.event_at,
-            logged_at: event.logged_at,
-            trace: event.trace,
-        };
-        if let Err(error) = self.encoder.event(permitted, metadata) {
+        if let Err(error) = self.encoder.delivery(permitted) {
             self.park_event(partition, event, &error.into());
             return Ok(());
         }
-        self.meter.delivered(permitted.get().reason(), !scope.pending().is_empty());
+        self.meter.delivered(permitted.get().reason, !scope.pending().is_empty());
         self.followed.extend(self.follow(partition, event));
         self.stand_before(partition, event.position.offset);
         self.flush_if_full().await
     }
 
-    pub(super) fn park_event(&self, partition: Partition, event: &LocatedChange, why: &Parked) {
+    pub(super) fn park_event(&self, partition: Partition, event: &LocatedChange<'_>, why: &Parked) {
         match self.follow(partition, event) {
             None => self.park(partition, event.position, why),
             Some(stage) => {
@@ -148,7 +160,7 @@ impl Session {
     }
 
     /// The delivery's span, if the event is traced.
-    pub(super) fn follow(&self, partition: Partition, event: &LocatedChange) -> Option<StageSpan> {
+    pub(super) fn follow(&self, partition: Partition, event: &LocatedChange<'_>) -> Option<StageSpan> {
         let stage =
             StageSpan::on(Stage::Deliver, event.trace.as_ref(), self.grant.channel().as_str(), partition)?;
         let stage = stage.with("dit.agreement", self.gate.number().to_string());

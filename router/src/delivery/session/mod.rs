@@ -17,6 +17,7 @@ use schemas::cursor::{Place, Snapshot};
 use schemas::delivery::{CloseReason, Delivery};
 use schemas::ids::{AgentId, Offset};
 use schemas::per_partition::PerPartition;
+use scope::permit::{Deliveries, Permitted};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -93,6 +94,8 @@ pub struct Session {
     agent: AgentId,
     connection: ConnectionReset,
     meter: StreamMeter,
+    /// The delivery that is being judged: only its memory is used again.
+    deliveries: Permitted<Deliveries>,
     /// Spans of traced deliveries in the frame being filled.
     followed: Vec<StageSpan>,
     progress_timer: ProgressTimer,
@@ -119,6 +122,7 @@ impl Session {
             agent,
             connection,
             meter,
+            deliveries: Permitted::none(),
             followed: Vec::new(),
             progress_timer: ProgressTimer::start(),
             reconciliation,

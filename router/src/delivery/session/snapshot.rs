@@ -45,11 +45,15 @@ impl Session {
                                 logged_at: present.logged_at,
                                 trace: None,
                             };
-                            match scope.judge_present(&present.key, present.image()) {
-                                Ok(Some(permitted)) => match self.encoder.event(&permitted, metadata) {
+                            self.deliveries.clear();
+                            let deliveries = &mut self.deliveries;
+                            let found =
+                                scope.judge_present_into(&present.key, present.image(), metadata, deliveries);
+                            match found.map(|_| self.deliveries.delivery(0)) {
+                                Ok(Some(permitted)) => match self.encoder.delivery(&permitted) {
                                     Ok(()) => self
                                         .meter
-                                        .delivered(permitted.get().reason(), !scope.pending().is_empty()),
+                                        .delivered(permitted.get().reason, !scope.pending().is_empty()),
                                     Err(error) => self.park(partition, present.position, &error.into()),
                                 },
                                 Ok(None) => self.meter.denied(1),
@@ -71,6 +75,7 @@ impl Session {
                 self.flush().await?;
             }
         }
+        self.deliveries.clear();
         let followers: PerPartition<_> = snapshots.into_values().map(Bootstrap::into_follower).collect();
         self.places = followers.values().map(Follower::place).collect();
         self.given = self.places.values().map(|place| place.offset).collect();

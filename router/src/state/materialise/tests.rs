@@ -8,6 +8,7 @@ use event_log::memory::MemoryLog;
 use event_log::{Cleanup, Log, TopicSpec};
 use platform::shutdown::Tasks;
 use reading::codecs::{CodecError, Codecs};
+use reading::located::LocatedBlock;
 use schemas::block;
 use schemas::change::ChangeCodec;
 use schemas::channel::ChannelKind;
@@ -26,6 +27,8 @@ const STATE: &str = "dit.c.state";
 const P0: Partition = Partition::new(0);
 const LOG: LogId = LogId::new([1; 16]);
 const SCHEMA: SchemaId = SchemaId::new(3);
+/// Bytes of a record's frame.
+const FRAME: usize = 5;
 const FIRST: Epoch = Epoch::new([7; 16]);
 const SECOND: Epoch = Epoch::new([8; 16]);
 
@@ -144,7 +147,7 @@ impl Channel {
     /// Commits the whole log.
     async fn materialise(&self, materialiser: &mut Materialiser) {
         self.read_all().await;
-        while materialiser.step().await.unwrap() {}
+        step(materialiser).await.unwrap();
     }
 
     /// The state from its topic, read record by record: each key's last value.
@@ -181,6 +184,25 @@ impl Channel {
     }
 }
 
+/// Commits what there is.
+async fn step(materialiser: &mut Materialiser) -> Result<(), StateError> {
+    loop {
+        let mut group = Group::default();
+        materialiser.gather(&mut group).await?;
+        if group.begun.is_none() {
+            return Ok(());
+        }
+        materialiser.write(group).await?;
+    }
+}
+
+/// Waits until the state is committed up to an offset. Time is simulated: it moves on when all tasks wait.
+async fn until(state: &StateWatch, end: Offset) {
+    while state.progress().to < end {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 fn rows(expected: &[(&str, &str)]) -> BTreeMap<String, String> {
     expected.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
@@ -196,6 +218,53 @@ async fn the_state_is_each_keys_last_image() {
     let end = channel.log.bounds(TOPIC, P0).await.unwrap().next;
     assert_eq!(materialiser.state.progress(), StateProgress { to: end, overtaken: None });
     assert_eq!(channel.count(Kind::Resync).await, 0);
+}
+
+#[tokio::test]
+async fn a_commit_has_the_last_record_of_a_key_alone() {
+    let mut channel = Channel::open().await;
+    let mut materialiser = channel.stand().await;
+    let gone = Moved { key: "a", from: Some("2"), to: None };
+    channel.changed(&[put("a", None, "1"), put("b", None, "1"), put("a", Some("1"), "2"), gone]).await;
+    channel.changed(&[put("b", Some("1"), "2"), put("a", None, "3")]).await;
+    channel.materialise(&mut materialiser).await;
+    assert_eq!(channel.state().await, rows(&[("a", "3"), ("b", "2")]));
+    let committed = channel.records(STATE).await;
+    assert_eq!(committed.len(), 3, "two images and a checkpoint");
+    let positions = committed.iter().filter_map(|stored| records::log_position(&stored.record));
+    assert!(positions.is_sorted(), "in the log's order");
+    assert_eq!(
+        channel.count(Kind::Resync).await,
+        0,
+        "within a commit, too, each before image is the state's"
+    );
+    channel.changed(&[put("a", Some("3"), "4"), Moved { key: "b", from: Some("2"), to: None }]).await;
+    channel.materialise(&mut materialiser).await;
+    assert_eq!(channel.state().await, rows(&[("a", "4")]));
+    assert_eq!(channel.count(Kind::Resync).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_waits_for_more_but_not_longer_than_said() {
+    let mut channel = Channel::open().await;
+    let materialiser = channel.stand().await;
+    let state = materialiser.state.clone();
+    channel.read_all().await;
+    let running = tokio::spawn(materialiser.run());
+    let begun = tokio::time::Instant::now();
+    channel.changed(&[put("a", None, "1")]).await;
+    let end = channel.log.bounds(TOPIC, P0).await.unwrap().next;
+    until(&state, end).await;
+    let took = begun.elapsed();
+    assert!(took >= COMMIT_EVERY && took < COMMIT_EVERY * 2, "{took:?}");
+    let many: Vec<String> = (0..BATCH_RECORDS).map(|number| number.to_string()).collect();
+    let changes: Vec<Moved<'_>> = many.iter().map(|key| put(key, None, "1")).collect();
+    channel.changed(&changes).await;
+    let begun = tokio::time::Instant::now();
+    let end = channel.log.bounds(TOPIC, P0).await.unwrap().next;
+    until(&state, end).await;
+    assert!(begun.elapsed() < COMMIT_EVERY, "a full one does not wait");
+    running.abort();
 }
 
 #[tokio::test]
@@ -221,7 +290,7 @@ async fn who_is_fenced_writes_nothing_more() {
     let _new = channel.tenure().await;
     channel.changed(&[put("a", None, "1")]).await;
     channel.read_all().await;
-    let ended = old.step().await;
+    let ended = step(&mut old).await;
     assert!(matches!(ended, Err(StateError::Commit(CommitError::Fenced))), "{ended:?}");
     assert_eq!(channel.state().await, rows(&[]));
     assert_eq!(old.state.progress().to, Offset::new(0), "and it says nothing of it");
@@ -265,9 +334,9 @@ async fn images_without_their_checkpoint_are_none() {
     let event = channel.event(put("a", Some("1"), "2"));
     let offset = channel.append(event.clone()).await;
     channel.read_all().await;
-    let codec = codec();
-    let (_, datum) = framing::unframe(event.value.as_deref().unwrap()).unwrap();
-    let torn = records::image(SCHEMA, &codec.decode_only(datum).unwrap(), EventPosition { offset, index: 0 });
+    let stored = event_log::Stored { offset, logged_at: schemas::time::Millis::new(1), record: event };
+    let block = LocatedBlock::locate(stored, SCHEMA, codec(), FRAME).unwrap();
+    let torn = records::image(&block.change(0).unwrap());
     channel.tenure().await.commit(STATE, P0, vec![torn]).await.unwrap();
     let mut second = channel.stand().await;
     channel.materialise(&mut second).await;
