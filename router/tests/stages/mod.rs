@@ -1,5 +1,5 @@
 //! The stages of a block's way through a router, each by itself: a batch is judged, its record is counted, its changes are
-//! located, matched, and framed; and the state's records are made.
+//! located, matched, and framed.
 //!
 //! Owns the block that all stages take, and what each stage is given ready. A stage runs without a log and without a
 //! network.
@@ -186,7 +186,7 @@ impl Block {
         envelope.records(&self.agent, &self.channel, P0, ID).unwrap().len()
     }
 
-    /// The record counts, as the fold says. Returns the fold before it, for the next time.
+    /// The record counts, as the fold says.
     pub(crate) fn count(&self, mut fold: Fold, stored: &Stored) {
         assert!(matches!(fold.step(stored), Meaning::Block { .. }));
     }
