@@ -144,9 +144,7 @@ impl KeyDeriver {
         }
         join(texts)
     }
-}
 
-impl KeyDeriver {
     /// Whether a datum gives this key. Most keys are one text as it is, and are compared where they lie.
     pub fn gives(&self, datum: Located<'_>, key: &str) -> Result<bool, KeyError> {
         if let ([(_, index, Part::Text)], []) = (self.parts.as_slice(), self.normalise.as_slice()) {

@@ -143,7 +143,8 @@ pub async fn receive(stream: Receiving<'_>, on_progress: &mut OnProgress<'_>) ->
                 if let Some(stream) = &stream {
                     on_progress(&stream.machine, sink, reconciler.last(), Moment::Settled);
                 }
-                dirty = false;
+                // Nobody listened while the sink settled.
+                (dirty, heard) = (false, tokio::time::Instant::now());
                 continue;
             }
             Err(_) => continue,

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::producer::BaseRecord;
 use schemas::ids::Offset;
 use schemas::record::Record;
 
@@ -40,7 +40,7 @@ impl Appender {
     ) -> Result<Offset, AppendError> {
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
         let outcome = hand_over(&producer, partition, records).await;
-        if producer.client().client().fatal_error().is_some() {
+        if producer.fatal_error().is_some() {
             self.replace(&producer);
             // The last to drop it waits for its thread.
             drop(tokio::task::spawn_blocking(move || drop(producer)));
@@ -50,7 +50,7 @@ impl Appender {
 
     /// Replaces a producer that failed for good, unless that has happened already.
     fn replace(&self, failed: &Arc<Producer>) {
-        let fault = failed.client().client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
+        let fault = failed.fatal_error().map(|(_, reason)| reason).unwrap_or_default();
         tracing::error!(%fault, "the producer failed for good; making another");
         let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, failed) {

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
-use rdkafka::error::KafkaError;
-use rdkafka::producer::BaseProducer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::context::Context;
 
@@ -27,6 +27,11 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn client(&self) -> &Arc<BaseProducer<Context>> {
         &self.client
+    }
+
+    /// Why it failed for good, if it did.
+    pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.client.client().fatal_error()
     }
 
     /// Lets its thread end, so that a later drop waits less.

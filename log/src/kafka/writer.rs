@@ -127,7 +127,7 @@ impl KafkaWriter {
     fn verdict(&self, why: &str, error: &KafkaError) -> CommitError {
         use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
         let is_fence = |code| matches!(code, Fenced | InvalidProducerEpoch | ProducerFenced);
-        let fatal = self.client.get().ok().and_then(|producer| producer.client().client().fatal_error());
+        let fatal = self.client.get().ok().and_then(|producer| producer.fatal_error());
         let fatal = fatal.map(|(code, _)| code);
         match error.rdkafka_error_code().into_iter().chain(fatal).any(is_fence) {
             true => CommitError::Fenced,

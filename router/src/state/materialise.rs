@@ -68,16 +68,8 @@ pub enum StateError {
 struct Present {
     image: u128,
     schema: SchemaId,
-    record: RecordAt,
-}
-
-/// Where a state record is.
-#[derive(Debug, Clone, Copy)]
-enum RecordAt {
-    /// In the state topic.
-    State(Offset),
-    /// By its index in the group that waits for its commit.
-    Pending(usize),
+    /// Its record's offset in the state topic; `None` while it waits in a group.
+    record: Option<Offset>,
 }
 
 /// The materialiser of one partition.
@@ -141,8 +133,8 @@ impl RestoredState {
 /// The next commit: the last record of each key that was touched, in the log's order.
 #[derive(Default)]
 struct Group {
-    /// `None` where a later record of the same key has replaced one.
-    records: Vec<Option<Record>>,
+    /// With the hash of its key; `None` where a later record of the key has replaced one.
+    records: Vec<Option<(u128, Record)>>,
     /// By hash of key: the index of its record.
     index: HashMap<u128, usize>,
     bytes: usize,
@@ -155,21 +147,21 @@ struct Group {
 }
 
 impl Group {
-    /// Adds a key's record, which replaces an earlier one; returns its index.
-    fn put(&mut self, key: u128, record: Record) -> usize {
+    /// Adds a key's record, which replaces an earlier one.
+    fn put(&mut self, key: u128, record: Record) {
         self.events += 1;
         self.bytes += record.size();
-        let index = self.records.len();
-        self.records.push(Some(record));
-        if let Some(earlier) = self.index.insert(key, index).and_then(|index| self.records.get_mut(index)) {
+        let earlier = self.index.insert(key, self.records.len());
+        self.records.push(Some((key, record)));
+        if let Some(earlier) = earlier.and_then(|index| self.records.get_mut(index)) {
             *earlier = None;
         }
-        index
     }
 
-    /// The record at an index, unless it was replaced.
-    fn record(&self, index: usize) -> Option<&Record> {
-        self.records.get(index).and_then(Option::as_ref)
+    /// A key's record.
+    fn record(&self, key: u128) -> Option<&Record> {
+        let (_, record) = self.records.get(*self.index.get(&key)?)?.as_ref()?;
+        Some(record)
     }
 
     fn is_full(&self) -> bool {
@@ -257,26 +249,16 @@ impl Materialiser {
 
     /// Commits a group.
     async fn write(&mut self, group: Group) -> Result<(), StateError> {
-        let Group { records, index, events, differing, .. } = group;
-        let mut place = 0;
-        let places: Vec<usize> = records
-            .iter()
-            .map(|record| {
-                let here = place;
-                place += usize::from(record.is_some());
-                here
-            })
-            .collect();
+        let Group { records, events, differing, .. } = group;
+        let (keys, records): (Vec<u128>, Vec<Record>) = records.into_iter().flatten().unzip();
         self.since_checkpoint += events;
         if self.overtaken.is_some_and(|before| self.follower.fold().opened >= Some(before)) {
             self.overtaken = None;
         }
-        let offsets = self.commit(records.into_iter().flatten().collect()).await?;
-        for (key, index) in index {
-            if let Some(present) = self.present.get_mut(&key)
-                && let Some(offset) = places.get(index).and_then(|place| offsets.get(*place))
-            {
-                present.record = RecordAt::State(*offset);
+        let offsets = self.commit(records).await?;
+        for (key, offset) in keys.into_iter().zip(offsets) {
+            if let Some(present) = self.present.get_mut(&key) {
+                present.record = Some(offset);
             }
         }
         self.tell();
@@ -307,12 +289,11 @@ impl Materialiser {
         if self.overtaken.is_none() && group.differing.is_none() && !self.fits(key, event, group).await? {
             group.differing = Some(event.position);
         }
-        let index = group.put(key, records::image(event));
+        group.put(key, records::image(event));
         match event.change.images.after {
             Some(after) => {
-                let record = RecordAt::Pending(index);
                 let image = hash128(after.bytes());
-                self.present.insert(key, Present { image, schema: event.schema, record });
+                self.present.insert(key, Present { image, schema: event.schema, record: None });
             }
             None => drop(self.present.remove(&key)),
         }
@@ -334,8 +315,8 @@ impl Materialiser {
             return Ok(false);
         }
         let stored = match known.record {
-            RecordAt::Pending(index) => pending.record(index).cloned(),
-            RecordAt::State(offset) => {
+            None => pending.record(key).cloned(),
+            Some(offset) => {
                 let source = self.feed.source();
                 let read =
                     source.log.read(self.state.topic(), source.partition, offset, 1, Duration::ZERO).await?;
@@ -465,7 +446,7 @@ async fn read_present(source: &PartitionSource, value: &[u8], offset: Offset) ->
     let (schema, _) = framing::unframe(value).unwrap_or_default();
     let (codec, datum) = source.decoder(value).await?;
     let image = hash128(codec.decode_only(datum)?.after.unwrap_or_default());
-    Ok(Present { image, schema, record: RecordAt::State(offset) })
+    Ok(Present { image, schema, record: Some(offset) })
 }
 
 #[cfg(test)]

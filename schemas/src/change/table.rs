@@ -25,12 +25,12 @@ pub(super) struct PlacedImage {
 
 /// A change in the datum.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
-    pub(super) op: Op,
+struct Row {
+    op: Op,
     key: Span,
-    pub(super) before: Option<PlacedImage>,
-    pub(super) after: Option<PlacedImage>,
-    /// Its source and times, and its end.
+    before: Option<PlacedImage>,
+    after: Option<PlacedImage>,
+    /// Its source and times.
     rest: Span,
     event_at: Millis,
 }
