@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use indicatif::ProgressBar;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -119,7 +120,11 @@ async fn make_topic(brokers: &str, topic: &str, partitions: u32) -> anyhow::Resu
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create()?;
     let new = NewTopic::new(topic, i32::try_from(partitions)?, TopicReplication::Fixed(1));
-    let made = admin.create_topics([&new], &AdminOptions::new()).await?;
+    let made = admin.create_topics([&new], &AdminOptions::new()).await.with_context(|| {
+        format!(
+            "brokers = {brokers:?} cannot be reached; without that key the load test starts its own Kafka"
+        )
+    })?;
     for one in made {
         one.map_err(|(name, code)| anyhow::anyhow!("topic {name} was not made: {code}"))?;
     }

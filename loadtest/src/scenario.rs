@@ -170,7 +170,7 @@ impl Scenario {
             | Load::Intake { events: 0 }
             | Load::Replay { events: 0 } => wrong("load.events is at least 1"),
             Load::Intake { .. } if scenario.against != Against::Raw => {
-                wrong("load.kind = \"intake\" is compared with plain reading alone")
+                wrong("load.kind = \"intake\" is compared with plain reading alone: leave against out")
             }
             Load::File { events, municipalities: Some(many) } if many == 0 || u64::from(many) > events => {
                 wrong("load.municipalities is between 1 and load.events")
