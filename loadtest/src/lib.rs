@@ -20,3 +20,4 @@ mod report;
 mod rows;
 mod run;
 mod scenario;
+mod waits;

@@ -24,7 +24,7 @@ use crate::gate::Gate;
 use crate::outcome::ROUTER;
 use crate::process::Part;
 use crate::rows::{PERMITTED, SCHEMA, municipality};
-use crate::scenario::{Beside, Scenario, SinkKind, Watched};
+use crate::scenario::{Beside, LogKind, Scenario, SinkKind, Watched};
 
 const DOMAIN: &str = "load.dit";
 const PROVIDER: &str = "4000";
@@ -54,6 +54,8 @@ pub(crate) struct Setting<'s> {
     pub(crate) collector: Option<&'s str>,
     /// Other consumers that have streams open.
     pub(crate) beside: Beside,
+    /// Where the router's log is.
+    pub(crate) log: LogKind,
 }
 
 pub(crate) struct Network {
@@ -100,20 +102,27 @@ impl Addresses {
     }
 
     /// Writes the files of router and producer into the network's folder.
-    fn configure(&self, path: &Path, brokers: &str, is_scraped: bool) -> anyhow::Result<()> {
+    fn configure(&self, path: &Path, brokers: &str, setting: Setting<'_>) -> anyhow::Result<()> {
         let Self { router, way, operators, endpoint, observed } = self;
         platform::closed::write(&path.join("secret"), hex::encode(platform::random::bytes::<32>()?))?;
         std::fs::write(path.join("schema.avsc"), SCHEMA)?;
         std::fs::create_dir_all(path.join("drop"))?;
-        let observe = |address: SocketAddr| match is_scraped {
+        let observe = |address: SocketAddr| match setting.watched.scraped {
             true => format!("observe_listen = \"{address}\"\n"),
             false => String::new(),
         };
         let prefix = hex::encode(platform::random::bytes::<6>()?);
+        let (log_dir, kafka) = match setting.log {
+            LogKind::Embedded => ("log_dir = \"log\"\n", String::new()),
+            LogKind::Kafka => {
+                let kafka =
+                    format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n");
+                ("", kafka)
+            }
+        };
         let text = format!(
             "listen = \"{router}\"\nadmin_listen = \"{operators}\"\ndomain = \"{DOMAIN}\"\n\
-             network_secret = \"secret\"\ndeclared = \"declared\"\n{}\n{}\n[kafka]\n\
-             brokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n",
+             network_secret = \"secret\"\ndeclared = \"declared\"\n{log_dir}{}\n{}\n{kafka}",
             observe(observed[0]),
             identity("router")
         );
@@ -209,7 +218,7 @@ impl Network {
             false => None,
         };
         addresses.way = gate.as_ref().map_or(addresses.router, Gate::address);
-        addresses.configure(path, brokers, watched.scraped)?;
+        addresses.configure(path, brokers, setting)?;
         let Addresses { router, endpoint, observed, .. } = addresses;
         let environment = environment(watched, setting.collector);
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::Taken;
 use crate::scenario::Scenario;
+use crate::waits::Wait;
 
 /// A run of one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub(crate) struct Outcome {
     /// In order.
     pub(crate) rounds: Vec<Round>,
     pub(crate) summary: Summary,
+    /// Where the time of traced events went; none where nothing was traced.
+    #[serde(default)]
+    pub(crate) waits: Vec<Wait>,
 }
 
 /// Both sides, one after the other.

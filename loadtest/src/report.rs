@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::outcome::{Measured, Outcome};
+use crate::waits::Wait;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 240.0;
@@ -67,6 +68,9 @@ pub(crate) fn text(outcome: &Outcome) -> String {
     }
     if let Some(bytes) = summary.added_router_bytes {
         let _ = writeln!(out, "  added memory of the router, at most: {:.1} MiB", bytes / 1_048_576.0);
+    }
+    for Wait { name, p50_micros, p99_micros } in &outcome.waits {
+        let _ = writeln!(out, "  {name:<45} p50 {p50_micros:>7} µs, p99 {p99_micros:>7} µs");
     }
     out
 }

@@ -15,7 +15,8 @@ use crate::network::{Network, Setting};
 use crate::outcome::{Measured, Outcome, Process, Round, Summary, since};
 use crate::pace::Pace;
 use crate::rows::{Row, now_micros};
-use crate::scenario::{Against, Beside, Load, Scenario, Watched};
+use crate::scenario::{Against, Beside, Load, LogKind, Scenario, Watched};
+use crate::waits;
 use crate::{intake, raw, report};
 
 /// Requests of one source that are under way at once; the agent's endpoint lets 64 wait.
@@ -45,10 +46,14 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         }
     };
     let collector = scenario.watched.traced.map(|_| Collector::start()).transpose()?;
-    let collector = collector.as_ref().map(Collector::url);
+    let url = collector.as_ref().map(Collector::url);
     let unwatched = Watched::default();
-    let whole =
-        Setting { watched: &scenario.watched, collector: collector.as_deref(), beside: scenario.beside };
+    let whole = Setting {
+        watched: &scenario.watched,
+        collector: url.as_deref(),
+        beside: scenario.beside,
+        log: scenario.log,
+    };
     let mut rounds = Vec::with_capacity(scenario.rounds);
     for number in 1..=scenario.rounds {
         let bar = |side: &str| {
@@ -64,6 +69,10 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
                 let alone = Setting { beside: Beside::default(), ..whole };
                 ours(&scenario, &broker, alone, &bar("alone")).await?
             }
+            Against::Kafka => {
+                let on_kafka = Setting { log: LogKind::Kafka, ..whole };
+                ours(&scenario, &broker, on_kafka, &bar("on Kafka")).await?
+            }
         };
         rounds.push(Round { other, ours: ours(&scenario, &broker, whole, &bar("dit")).await? });
     }
@@ -74,10 +83,12 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         Against::Raw => "librdkafka on the same broker".to_owned(),
         Against::Unwatched => "dit without anybody watching".to_owned(),
         Against::Alone => "dit without those beside".to_owned(),
+        Against::Kafka => "dit with its log on Kafka".to_owned(),
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let summary = Summary::of(&rounds);
-    Ok(Outcome { scenario, begun_at, cores, against, rounds, summary })
+    let waits = collector.map_or_else(Vec::new, |collector| waits::of(&collector.spans()));
+    Ok(Outcome { scenario, begun_at, cores, against, rounds, summary, waits })
 }
 
 fn progress(scenario: &Scenario, what: String) -> ProgressBar {
@@ -158,7 +169,10 @@ async fn replayed(
 /// Posts each group of changes when its last is due, whether earlier groups were answered or not.
 async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
-    let start = tokio::time::Instant::now();
+    // Changes are due since `begun`: the making of the client is no part of their way.
+    let late = std::time::Duration::from_micros(u64::try_from(now_micros() - begun).unwrap_or(0));
+    let now = tokio::time::Instant::now();
+    let start = now.checked_sub(late).unwrap_or(now);
     let mut under_way = JoinSet::new();
     for first in (0..events).step_by(usize::try_from(pace.together)?) {
         let numbers = first..(first + pace.together).min(events);

@@ -38,6 +38,9 @@ pub(crate) struct Scenario {
     /// Who else has a stream open.
     #[serde(default)]
     pub(crate) beside: Beside,
+    /// Where our router's log is.
+    #[serde(default)]
+    pub(crate) log: LogKind,
 }
 
 /// How events come, and who takes them.
@@ -103,6 +106,18 @@ pub(crate) enum Against {
     Unwatched,
     /// Ours with nobody beside: what others' streams cost.
     Alone,
+    /// Ours with its log on Kafka: what the embedded log costs or saves.
+    Kafka,
+}
+
+/// Where the router's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogKind {
+    #[default]
+    Kafka,
+    /// In the router's own folder.
+    Embedded,
 }
 
 /// Consumers that have streams open and are not measured. Their agreements are in force on both sides.
@@ -163,6 +178,11 @@ impl Scenario {
         }
         if scenario.against == Against::Alone && scenario.beside.count() == 0 {
             return wrong("against = \"alone\" compares with nobody beside: say who is in [beside]");
+        }
+        if (scenario.against == Against::Kafka) != (scenario.log == LogKind::Embedded) {
+            return wrong(
+                "log = \"embedded\" and against = \"kafka\" go together: the same network on Kafka is the other side",
+            );
         }
         match scenario.load {
             Load::File { events: 0, .. }

@@ -24,10 +24,14 @@ fn measured(name: &str, load: &str) -> serde_json::Value {
 }
 
 fn measured_against(other: &str, name: &str, load: &str) -> serde_json::Value {
+    measured_with(&format!("against = \"{other}\""), name, load)
+}
+
+fn measured_with(head: &str, name: &str, load: &str) -> serde_json::Value {
     let dir = tempfile::tempdir().unwrap();
     let brokers = Kafka::shared(1).unwrap();
     let text = format!(
-        "name = \"{name}\"\nabout = \"small\"\nrounds = 1\nbrokers = \"{brokers}\"\nagainst = \"{other}\"\n[load]\n{load}"
+        "name = \"{name}\"\nabout = \"small\"\nrounds = 1\nbrokers = \"{brokers}\"\n{head}\n[load]\n{load}"
     );
     let said = run(dir.path(), &text);
     let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
@@ -53,6 +57,20 @@ fn a_file_goes_through_and_every_process_is_accounted_for() {
     }
     assert!(round["ours"]["processes"].as_array().unwrap().len() == 3);
     assert!(outcome["summary"]["rate_ratio"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_embedded_log_is_measured_beside_kafka_and_the_waits_of_traced_events_are_named() {
+    let load = "kind = \"outbox\"\nevents = 500\n[watched]\ntraced = 1.0\n";
+    let outcome = measured_with("against = \"kafka\"\nlog = \"embedded\"", "embedded", load);
+    let names = |side: &str| names(&outcome["rounds"][0][side]).join(", ");
+    assert_eq!(outcome["rounds"][0]["ours"]["events"], 500, "{outcome:#}");
+    assert_eq!(names("ours"), names("other"), "the same processes");
+    let waits = outcome["waits"].as_array().unwrap();
+    let of =
+        |name: &str| waits.iter().find(|wait| wait["name"] == name).map(|wait| wait["p50_micros"].as_i64());
+    assert!(of("sync of the outbox").flatten().unwrap() > 0, "{waits:?}");
+    assert!(of("all of it").flatten().unwrap() > 0, "{waits:?}");
 }
 
 fn names(side: &serde_json::Value) -> Vec<&str> {

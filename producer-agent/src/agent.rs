@@ -25,9 +25,9 @@ use crate::image::{ImageChange, ImageError, ImageStore};
 use crate::outbox::{Content, Outbox, OutboxError, SharedOutbox, lock};
 use crate::source::file::drop_folder::DropError;
 use crate::source::port::SourceError;
+use crate::take::spool::Spool;
+use crate::take::survey::SurveyError;
 
-/// Events that share one sync of the outbox, over all partitions: enough for full blocks in each.
-const GROUP: usize = 4_000;
 /// After single changes the images are synced only this often: a sync costs more than all other work for one change.
 const SYNC_IMAGES_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,6 +59,15 @@ pub enum AgentError {
     Folder(#[from] FolderError),
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
+}
+
+impl From<SurveyError> for AgentError {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::Image(error) => error.into(),
+            SurveyError::Segment(error) => error.into(),
+        }
+    }
 }
 
 impl AgentError {
@@ -108,7 +117,7 @@ pub struct Agent {
     taking: Mutex<()>,
     /// Time of the last sync of the images, since the machine's start.
     synced: Mutex<Duration>,
-    /// Whether the images' disk was full: nothing more is taken before the agent begins anew.
+    /// Whether the images' store failed: nothing more is taken before the agent begins anew.
     lost_images: AtomicBool,
 }
 
@@ -149,6 +158,7 @@ impl Agent {
         let Opening { dir, disk, images, channel, log_id, schema } = opening;
         disk.create_dir(&dir).map_err(|error| SegmentError::Io { path: dir.clone(), error })?;
         let images_from = folder::enter(disk.as_ref(), &dir, &channel, log_id)?;
+        Spool::remove_left(disk.as_ref(), &dir)?;
         let codec = ChangeCodec::new(&schema)?;
         let epoch = Epoch::new(platform::random::id()?);
         let outbox = Outbox::open(Arc::clone(&disk), &dir.join("outbox"), epoch, &codec, channel.partitions)?;
@@ -196,7 +206,7 @@ impl Agent {
         Ok(self.images.count()?)
     }
 
-    /// Whether nothing more can be taken before the agent begins anew: the images' disk was full.
+    /// Whether nothing more can be taken before the agent begins anew: the images' store failed.
     pub fn has_lost_its_images(&self) -> bool {
         self.lost_images.load(Ordering::Acquire)
     }
@@ -205,7 +215,7 @@ impl Agent {
     fn alone<T>(&self, take: impl FnOnce() -> Result<T, AgentError>) -> Result<T, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         take().inspect_err(|error| {
-            if error.is_of_a_full_store() {
+            if matches!(error, AgentError::Image(_)) {
                 self.lost_images.store(true, Ordering::Release);
             }
         })
@@ -232,7 +242,7 @@ impl Agent {
         if let Some(error) = wrong {
             return Err(error.into());
         }
-        self.images.apply(&image_changes, next)?;
+        self.images.apply(image_changes, next)?;
         self.sync_images(next)
     }
 
@@ -270,9 +280,7 @@ impl Agent {
         if let Some(error) = wrong {
             return Err(error.into());
         }
-        for group in image_changes.chunks(GROUP) {
-            self.images.apply(group, position)?;
-        }
+        self.images.apply(image_changes, position)?;
         self.sync_images(position)?;
         self.codec = ChangeCodec::new(schema)?;
         Ok(())

@@ -21,8 +21,10 @@ use crate::take::report::FileReport;
 
 /// The most parked rows in a report; the file next to it has more.
 const REPORTED_ROWS: usize = 1_000;
-/// The time between two checks of the drop folder: a nightly file can wait this long.
+/// The time between two looks at the drop folder: a file that is written there can wait this long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The time from a notice of a renamed file to the first look at it, and from that to the second.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Brings a registry's files and requests to one agent.
 pub(crate) struct Intake<'i> {
@@ -131,8 +133,19 @@ impl Intake<'_> {
 
     async fn watch_folder(&self, mut folder: DropFolder) -> Result<(), IntakeEnded> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut notices = folder.notices();
+        let mut is_put_off = false;
         loop {
-            looks.tick().await;
+            if is_put_off || !folder.has_newcomers() {
+                tokio::select! {
+                    biased;
+                    _ = looks.tick() => {}
+                    () = notices.next() => {}
+                }
+            }
+            // Renames that come one after the other are looked at together.
+            tokio::time::sleep(LOOK_AGAIN).await;
+            is_put_off = false;
             // A file or a single change has met a full disk.
             if self.agent.has_lost_its_images() {
                 return Err(IntakeEnded::BeginAnew);
@@ -144,6 +157,7 @@ impl Intake<'_> {
                     // The folder may have been removed, perhaps to be made anew.
                     if let Ok(again) = DropFolder::open(&self.config.drop_dir, self.config.drop.clone()) {
                         folder = again;
+                        notices = folder.notices();
                     }
                     continue;
                 }
@@ -151,9 +165,13 @@ impl Intake<'_> {
             for file in files {
                 match self.dropped(&mut folder, &file).await {
                     Ok(Next::Goes) => {}
-                    Ok(Next::Waits) => break,
+                    Ok(Next::Waits) => {
+                        is_put_off = true;
+                        break;
+                    }
                     Err(NotSettled::Folder(error)) => {
                         tracing::error!(%error, "a dropped file waits; it is tried again");
+                        is_put_off = true;
                         break;
                     }
                     Err(NotSettled::Ended(ended)) => return Err(ended),

@@ -86,11 +86,13 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether a later start may succeed without a repair of the agent: the router failed, or a disk is full.
+    /// Whether a later start may succeed without a repair of the agent: the router failed, a disk is full, or the images
+    /// are still open.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Send(error) => error.is_retryable(),
             Self::State(error) => error.is_retryable(),
+            Self::Image(ImageError::Locked { .. }) => true,
             _ => self.is_of_a_full_disk(),
         }
     }

@@ -61,7 +61,7 @@ fn rows(dir: &Path, text: &str) -> (Vec<Vec<String>>, bool) {
         match row.content {
             Ok(Cells::Ordered(cells)) => {
                 let plain = |cell: &Cell| {
-                    if let Cell::Plain(text) = cell { text.clone() } else { panic!("{cell:?}") }
+                    if let Cell::Plain(text) = cell { text.to_string() } else { panic!("{cell:?}") }
                 };
                 found.push(cells.iter().map(plain).collect());
             }
@@ -102,7 +102,7 @@ fn check_value(dir: &Path, made: &Json) {
     let schema = schema(kind);
     let mut expected = made["value"].clone();
     let found = match (&made["plain"], &made["json"]) {
-        (Json::String(text), _) => value(&schema, Cell::Plain(text.clone())),
+        (Json::String(text), _) => value(&schema, Cell::Plain(text.as_str().into())),
         (_, Json::String(text)) => number(dir, &schema, text),
         other => panic!("{other:?}"),
     };

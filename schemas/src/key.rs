@@ -63,6 +63,10 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub fn into_string(self) -> String {
+        self.0
+    }
 }
 
 /// Why there is no key.
@@ -135,14 +139,17 @@ impl KeyDeriver {
 
     /// The key of a datum: the only field's text, or a canonical JSON array of the fields' texts.
     pub fn derive(&self, datum: &[u8]) -> Result<Key, KeyError> {
-        let ranges = self.schema.layout().fields(datum)?;
-        let mut texts = Vec::with_capacity(self.parts.len());
-        for (name, index, part) in &self.parts {
-            let bytes = ranges.get(*index).and_then(|range| datum.get(range.clone())).unwrap_or_default();
+        let ends = self.schema.layout().ends(datum)?;
+        let text = |(name, index, part): &(String, usize, Part)| {
+            let begin = index.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
+            let bytes = ends.get(*index).and_then(|end| datum.get(begin..*end)).unwrap_or_default();
             let text = read(part, &mut Cursor::new(bytes))?.ok_or_else(|| KeyError::Null(name.clone()))?;
-            texts.push(self.normalise.iter().fold(text, |text, step| step.apply(&text)));
+            Ok(self.normalise.iter().fold(text, |text, step| step.apply(&text)))
+        };
+        match self.parts.as_slice() {
+            [only] => Key::parse(text(only)?),
+            parts => join(parts.iter().map(text).collect::<Result<_, KeyError>>()?),
         }
-        join(texts)
     }
 
     /// Whether a datum gives this key. Most keys are one text as it is, and are compared where they lie.
@@ -157,19 +164,12 @@ impl KeyDeriver {
     }
 }
 
-/// Joins texts to a key: one text stays as it is, several become a JSON array (RFC 8785).
-fn join(mut texts: Vec<String>) -> Result<Key, KeyError> {
-    if texts.iter().all(String::is_empty) {
-        return Err(KeyError::Empty);
+/// Joins several texts to a key: a JSON array (RFC 8785).
+fn join(texts: Vec<String>) -> Result<Key, KeyError> {
+    match texts.iter().all(String::is_empty) {
+        true => Err(KeyError::Empty),
+        false => Key::parse(serde_json::Value::from(texts).to_string()),
     }
-    let text = match (texts.len(), texts.pop()) {
-        (1, Some(only)) => only,
-        (_, last) => {
-            texts.extend(last);
-            serde_json::Value::from(texts).to_string()
-        }
-    };
-    Key::parse(text)
 }
 
 fn part(schema: &Schema) -> Option<Part> {

@@ -117,7 +117,7 @@ pub fn territories(files: &[(PathBuf, Columns)], format: &TableFormat) -> anyhow
             if let Some(Cell::Plain(territory)) =
                 cells.as_ref().and_then(|cells| cells.get(columns.territory))
             {
-                *counts.entry(territory.clone()).or_default() += 1;
+                *counts.entry(territory.to_string()).or_default() += 1;
             }
         }
     }

@@ -15,6 +15,7 @@ use consumer_agent::status::Status;
 use platform::client::{Client, ClientError, send_json};
 use platform::identity::Identity;
 use platform::pki::{Authority, Subject};
+use platform::retry::Retry;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks};
 use producer_agent::agent::{Agent as ProducerAgent, Opening};
@@ -39,6 +40,9 @@ use super::backing::{self, Backing, Opened};
 const DOMAIN: &str = "demo.dit";
 /// How long the demo waits for anything that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(600);
+/// The first and the longest wait between two looks whether the state has everything.
+const STATE_FIRST_LOOK: Duration = Duration::from_millis(10);
+const STATE_LAST_LOOK: Duration = Duration::from_millis(200);
 
 pub struct Network {
     dir: PathBuf,
@@ -292,6 +296,26 @@ impl Network {
             let status: ChannelStatus = send_json(asked).await?;
             Ok(status.positions.iter().map(|position| position.read_to).collect())
         })
+    }
+
+    /// Waits until the channel's state has all that was read of the log: who joins then gets it from there.
+    pub async fn materialised(&self, channel: &ChannelName) -> anyhow::Result<()> {
+        let owner = {
+            let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            owners.get(channel).context("the channel has no producer yet")?.clone()
+        };
+        let path = format!("/v1/channels/{channel}");
+        let mut looks = Retry::new(STATE_FIRST_LOOK, STATE_LAST_LOOK);
+        let until = async {
+            loop {
+                let status: ChannelStatus = send_json(owner.get(&path)).await?;
+                if status.positions.iter().all(|position| position.state_to >= position.read_to) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(looks.next_wait()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until).await.context("the state did not get everything in time")?
     }
 
     /// Stops the agents, then the router.

@@ -307,6 +307,7 @@ impl Play {
     }
 
     async fn start_late_joiner(&mut self) -> anyhow::Result<()> {
+        self.network.materialised(&CHANNEL.parse()?).await?;
         self.start_consumer(LATE_JOINER, None).await
     }
 

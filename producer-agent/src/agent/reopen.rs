@@ -18,7 +18,7 @@ use schemas::key::KeyDeriver;
 use serde::{Deserialize, Serialize};
 
 use super::emit::{Emitter, Origin, looked_at_now};
-use super::{Agent, AgentError, GROUP};
+use super::{Agent, AgentError};
 use crate::folder;
 use crate::image::ImageChange;
 use crate::outbox::{Content, lock};
@@ -157,10 +157,7 @@ impl Agent {
             let key = keys.derive(&image)?;
             image_changes.push(ImageChange { key: key.as_str().to_owned(), after: Some(image) });
         }
-        for group in image_changes.chunks(GROUP) {
-            self.images.apply(group, 0)?;
-        }
-        Ok(())
+        Ok(self.images.apply(image_changes, 0)?)
     }
 
     /// The events that a reopen makes again: key, image after in our schema, and the old datum; and whether the log
@@ -217,17 +214,17 @@ impl Agent {
             outbox.begin_epoch(epoch)?;
             outbox.next_position()
         };
-        self.images.apply(&[], start)?;
+        self.images.apply(Vec::new(), start)?;
         let mut emitter = Emitter::new(self, Origin::REOPEN);
         if marker.park || is_open {
             self.park_events(&events)?;
         } else {
             for (key, after, _) in events {
-                emitter.put(&key, after, 0)?;
+                emitter.put(key, after, 0)?;
             }
         }
         // An empty register gets no freshness: in a new log, its rows may just not be there yet.
-        let is_there = self.images.count()? > 0 || !emitter.is_empty();
+        let is_there = emitter.flush()? || self.images.count()? > 0;
         emitter.finish(is_there.then(looked_at_now))?;
         let position = self.images.position()?;
         self.sync_images(position)?;

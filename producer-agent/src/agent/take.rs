@@ -3,6 +3,8 @@
 //! Owns the order: a register, or a file of changes, is read as a whole before any of its changes goes out. Single
 //! changes are taken one by one, and each gets an answer.
 
+use std::sync::Arc;
+
 use super::emit::{Emitter, Origin, looked_at_now};
 use super::{Agent, AgentError};
 use crate::source::file::drop_folder::DropError;
@@ -11,6 +13,7 @@ use crate::source::port::{Content, Notes, Source, SourceError, SourceRow};
 use crate::take::changes::Changes;
 use crate::take::guard::Guard;
 use crate::take::report::FileReport;
+use crate::take::spool::Spool;
 use crate::take::survey::Survey;
 
 /// The conditions under which a source passes.
@@ -45,9 +48,10 @@ impl Agent {
     }
 
     fn take_register(&self, source: &dyn Source, pass: Pass) -> Result<FileReport, AgentError> {
+        let mut spool = Spool::new(Arc::clone(&self.disk), &self.dir);
         let (survey, mut notes) = {
             let mut rows = source.rows(self.schema(), &self.channel.key)?;
-            let survey = Survey::of(rows.as_mut(), self.images.as_ref())?;
+            let survey = Survey::of(rows.as_mut(), self.images.as_ref(), &mut spool)?;
             (survey, rows.notes())
         };
         if let Some(problem) = survey.refused {
@@ -56,7 +60,7 @@ impl Agent {
         let guard = pass.guard.holds(&survey.counts, survey.known);
         let taken = guard.is_none() || pass.accepted;
         if taken {
-            self.emit_register(source, &survey)?;
+            self.emit_register(source, &survey, &spool)?;
         }
         if let Some((count, line)) = survey.identical {
             notes.remarks.push(format!(
@@ -82,25 +86,22 @@ impl Agent {
         if taken {
             let mut emitter = Emitter::new(self, Origin::of(source));
             for change in rows {
-                emitter.put(&change.key, change.after, change.line)?;
+                emitter.put(change.key, change.after, change.line)?;
             }
             emitter.finish(Some(looked_at_now()))?;
         }
         Ok(FileReport { counts, guard, taken, parked, ..report(source, notes) })
     }
 
-    fn emit_register(&self, source: &dyn Source, survey: &Survey) -> Result<(), AgentError> {
+    fn emit_register(&self, source: &dyn Source, survey: &Survey, spool: &Spool) -> Result<(), AgentError> {
         let mut emitter = Emitter::new(self, Origin::of(source));
-        for row in source.rows(self.schema(), &self.channel.key)? {
-            if let SourceRow::Present { location, key, datum } = row
-                && survey.changes(key.as_str())
-            {
-                emitter.put(key.as_str(), Some(datum), location.line)?;
-            }
-        }
+        spool.for_each(&mut |row| match survey.is_repeated(row.byte) {
+            true => Ok(()),
+            false => emitter.put_row(row),
+        })?;
         if survey.counts.delete > 0 {
             for key in self.absent(survey)? {
-                emitter.put(&key, None, 0)?;
+                emitter.put(key, None, 0)?;
             }
         }
         // A register that is taken only in part gets no freshness.
@@ -147,12 +148,16 @@ impl Agent {
             };
             about_to_take.take().map_or(Ok(()), |about_to_take| about_to_take())?;
             let key = key.as_str().to_owned();
-            results.push(match emitter.put(&key, after, 0)? {
-                true => ItemResult::Taken { key },
-                false => ItemResult::Unchanged { key },
-            });
+            results.push(ItemResult::Unchanged { key: key.clone() });
+            emitter.put(key, after, 0)?;
         }
-        emitter.finish_items()?;
+        let became_event = emitter.finish_items()?;
+        let unchanged = results.iter_mut().filter(|result| matches!(result, ItemResult::Unchanged { .. }));
+        for (result, is_event) in unchanged.zip(became_event) {
+            if let (ItemResult::Unchanged { key }, true) = (&mut *result, is_event) {
+                *result = ItemResult::Taken { key: std::mem::take(key) };
+            }
+        }
         Ok(results)
     }
 

@@ -162,7 +162,7 @@ fn images_that_are_behind_catch_up_from_the_outbox() {
 fn images_ahead_of_the_outbox_are_doubtful() {
     let site = site();
     let images = MemoryImages::default();
-    images.apply(&[], 99).unwrap();
+    images.apply(Vec::new(), 99).unwrap();
     assert!(matches!(
         open(&site.disk, Box::new(images)),
         Err(AgentError::Folder(FolderError::Doubtful { .. }))
@@ -199,18 +199,18 @@ fn a_full_disk_refuses_the_file_and_it_is_taken_once_there_is_room() {
     let site = site();
     site.take("k,v\n1,a\n", false);
     let path = site.files.path().join("register.csv");
-    let rows = (1..12_000).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},b\n"));
+    let rows = (1..40_000).fold("k,v\n".to_owned(), |text, n| format!("{text}{n},b\n"));
     std::fs::write(&path, rows).unwrap();
     let take = || site.agent.take(&plain(&path), Guard::default(), true);
     // Some groups of the file fit, the next one does not.
-    site.disk.set_room(Some(300_000));
+    site.disk.set_room(Some(2_000_000));
     let error = take().unwrap_err();
     assert!(error.is_passing(), "{error}");
     site.disk.set_room(None);
     let report = take().unwrap();
     assert!(report.counts.same > 0, "what was taken before is not taken again");
     let events = site.events();
-    assert_eq!(events.len(), 1 + 11_999, "each change once");
+    assert_eq!(events.len(), 1 + 39_999, "each change once");
     assert_eq!(events.iter().filter(|(_, op)| *op == "u").count(), 1);
 }
 
@@ -281,7 +281,7 @@ fn a_reopen_makes_again_what_did_not_count_when_the_log_took_its_openings() {
     let (mut site, partition, stood) = with_three_changes();
     // Nothing was acknowledged when the reopen began; two of three changes counted before its opening.
     let marker = site.agent.begin_reopen(0, false).unwrap();
-    site.agent.images.apply(&[image("2")], 0).unwrap();
+    site.agent.images.apply(vec![image("2")], 0).unwrap();
     let ends = BTreeMap::from([(partition, vec![stood[1]])]);
     site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
     assert_eq!(site.events(), [("a".to_owned(), "u")], "the third alone");
@@ -316,7 +316,7 @@ fn what_may_have_counted_is_left_to_a_person() {
 fn a_reopen_that_was_broken_off_before_anything_counted_leaves_nothing_open() {
     let (mut site, partition, stood) = with_three_changes();
     let marker = site.agent.begin_reopen(0, false).unwrap();
-    site.agent.images.apply(&[image("2")], 0).unwrap();
+    site.agent.images.apply(vec![image("2")], 0).unwrap();
     let broken_off =
         Ended { epoch: Epoch::new([8; 16]), next: Sequence::new(0), digest: Digest::new([1; 16]) };
     let ends = BTreeMap::from([(partition, vec![stood[1], broken_off])]);
@@ -328,7 +328,7 @@ fn a_reopen_that_was_broken_off_before_anything_counted_leaves_nothing_open() {
 fn images_from_the_state_cannot_be_made_again_from_an_outbox_that_began_empty() {
     let mut site = site();
     let marker = site.agent.begin_reopen(0, false).unwrap();
-    site.agent.images.apply(&[image("2")], 0).unwrap();
+    site.agent.images.apply(vec![image("2")], 0).unwrap();
     site.agent.end_reopen(marker, Epoch::new([9; 16]), &BTreeMap::new()).unwrap();
     let lost = open(&site.disk, Box::new(MemoryImages::default()));
     assert!(matches!(lost, Err(AgentError::Folder(FolderError::Doubtful { .. }))));

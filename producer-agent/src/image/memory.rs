@@ -15,16 +15,17 @@ impl MemoryImages {
 }
 
 impl ImageStore for MemoryImages {
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        Ok(self.lock().0.get(key).cloned())
+    fn get(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, ImageError> {
+        let state = self.lock();
+        Ok(keys.iter().map(|key| state.0.get(*key).cloned()).collect())
     }
 
-    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
         let mut state = self.lock();
-        for change in changes {
-            match &change.after {
-                Some(after) => state.0.insert(change.key.clone(), after.clone()),
-                None => state.0.remove(&change.key),
+        for ImageChange { key, after } in changes {
+            match after {
+                Some(after) => state.0.insert(key, after),
+                None => state.0.remove(&key),
             };
         }
         state.1 = position;

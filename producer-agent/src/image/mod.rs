@@ -1,9 +1,10 @@
 //! The images: the last contents of each key that the agent put into its outbox.
 //!
-//! Owns the narrow store trait, its sled form and its twin in memory. The images follow the outbox: each fold stores
+//! Owns the narrow store trait, its form in sled and its twin in memory. The images follow the outbox: each fold stores
 //! the outbox position that they reflect. They hold only data that can be rebuilt.
 
 pub mod memory;
+mod page;
 pub mod sled_store;
 
 /// A change of one key's image.
@@ -23,6 +24,9 @@ pub enum ImageError {
     /// The disk is full. The opened store is then of no use; it is opened again once there is room.
     #[error("the image store at {path} cannot be written: its disk is full")]
     Full { path: String },
+    /// Another process has it open, or has only just ended.
+    #[error("the image store at {path} is open in another process")]
+    Locked { path: String },
     /// Written by a newer version.
     #[error("the image store at {path} has format {found}; use a newer dit")]
     NewerFormat { path: String, found: u32 },
@@ -30,10 +34,10 @@ pub enum ImageError {
 
 /// Images by key, and the outbox position that they reflect.
 pub trait ImageStore: Send + Sync {
-    /// The image of a key.
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError>;
-    /// Applies changes and moves the position, together.
-    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError>;
+    /// The images of these keys, in this order. Many keys at once cost less than one by one.
+    fn get(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, ImageError>;
+    /// Applies changes in order and moves the position, together.
+    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError>;
     /// The first outbox position that is not reflected.
     fn position(&self) -> Result<u64, ImageError>;
     /// How many keys have an image.

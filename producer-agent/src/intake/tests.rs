@@ -14,19 +14,20 @@ use crate::metrics::Metrics;
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
 
-/// Images that panic, or report a full disk, when a planted key is read.
+/// Images that panic, or report a full disk, when a planted key is changed.
 struct Breaks(MemoryImages);
 
 impl ImageStore for Breaks {
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        assert_ne!(key, "boom", "planted");
-        if key == "full" {
-            return Err(ImageError::Full { path: "images".to_owned() });
-        }
-        self.0.get(key)
+    fn get(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, ImageError> {
+        self.0.get(keys)
     }
 
-    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
+        let has = |key: &str| changes.iter().any(|change| change.key == key);
+        assert!(!has("boom"), "planted");
+        if has("full") {
+            return Err(ImageError::Full { path: "images".to_owned() });
+        }
         self.0.apply(changes, position)
     }
 

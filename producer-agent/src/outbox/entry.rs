@@ -82,7 +82,7 @@ impl Entry {
         self.sequence.after(self.content.count())
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let traced = self.content.traces().len() * (TraceContext::BYTES + 2);
         self.content.datum().len() + 32 + traced
     }

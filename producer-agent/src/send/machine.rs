@@ -98,6 +98,11 @@ impl SendMachine {
         self.epoch
     }
 
+    /// How many partitions the channel has.
+    pub fn partitions(&self) -> u32 {
+        u32::try_from(self.partitions.values().len()).unwrap_or(u32::MAX)
+    }
+
     /// Whether data may go out: every opening has been read back.
     pub fn is_open(&self) -> bool {
         self.partitions.values().all(|progress| progress.opened)

@@ -2,5 +2,6 @@
 //!
 //! Owns the protocol with the router. The machine decides; the sender does.
 
+mod backlog;
 pub mod machine;
 pub mod sender;

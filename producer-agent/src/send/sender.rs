@@ -1,30 +1,31 @@
 //! The sender: does what the machine decides, with retries.
 //!
-//! Owns the requests to the router. One batch for each partition is in flight; a window of the outbox is sent
-//! until all of it is acknowledged.
+//! Owns the requests to the router. Each partition has at most one batch in flight, and waits for no other partition.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use platform::client::{Client, ClientError, send, send_json, unreachable_peer};
 use platform::retry::Retry;
 use platform::traces::{Stage, StageSpan};
 use schemas::avro::binary::put_long;
 use schemas::avro::container::{Header, put_block};
 use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
+use schemas::per_partition::PerPartition;
 use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put_traces};
 use schemas::trace::TraceContext;
 use tokio::sync::watch;
 
+use super::backlog::{Backlog, Terms};
 use super::machine::{Doubt, SendMachine, Verdict};
 use crate::agent::Agent;
 use crate::agent::reopen::{Ends, OwnState, StateError};
-use crate::outbox::{Content, Entry, OutboxError, SharedOutbox, StoredEntry, Window, lock};
+use crate::outbox::{Content, Entry, OutboxError, SharedOutbox, StoredEntry, lock};
 
-/// Bytes of the outbox sent at once, over all partitions: well below a batch's limit for each.
-const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// A request that takes longer is given up and made again.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -91,6 +92,9 @@ pub struct Sent {
     pub is_connected: bool,
 }
 
+/// A partition's batch under way.
+type Request = BoxFuture<'static, (Partition, Result<Position, ClientError>)>;
+
 /// The sender of one channel.
 pub struct Sender {
     client: Client,
@@ -142,22 +146,91 @@ impl Sender {
         }
     }
 
+    /// Sends what there is and what comes. Each partition's next batch goes out as soon as its last one is answered.
     async fn send_all(&mut self, appended: &mut watch::Receiver<u64>) -> Result<(), SendError> {
         self.open().await?;
+        let partitions = self.machine.partitions();
+        let mut backlog = Backlog::from(self.position, partitions);
+        let mut in_flight = FuturesUnordered::new();
+        let mut is_idle = PerPartition::filled(partitions, true);
+        let mut may_grow = true;
         loop {
             appended.borrow_and_update();
-            let window = lock(&self.outbox).read(self.position, WINDOW_BYTES)?;
-            if window.entries.is_empty() {
-                match tokio::time::timeout(ASK_WHEN_IDLE, appended.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Ok(()),
-                    // The router may be away, or its table may have changed.
-                    Err(_) => self.open().await?,
+            let acknowledged = |partition| self.machine.acknowledged(partition);
+            let events = backlog.fill(&lock(&self.outbox), acknowledged)?;
+            self.advance(&backlog, events)?;
+            for (partition, is_idle) in is_idle.iter_mut().filter(|(_, is_idle)| **is_idle) {
+                if let Some(request) = self.request(&backlog, partition)? {
+                    in_flight.push(request);
+                    *is_idle = false;
                 }
-                continue;
             }
-            self.send_window(&window).await?;
+            if in_flight.is_empty() && !may_grow {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                Some((partition, answer)) = in_flight.next() => {
+                    if let Some(is_idle) = is_idle.get_mut(partition) {
+                        *is_idle = true;
+                    }
+                    if let Err(error) = self.settle(&mut backlog, partition, answer).await {
+                        // What is under way is not broken off: it may well count.
+                        while in_flight.next().await.is_some() {}
+                        return Err(error);
+                    }
+                }
+                grown = tokio::time::timeout(ASK_WHEN_IDLE, appended.changed()), if may_grow => match grown {
+                    Ok(grown) => may_grow = grown.is_ok(),
+                    // The router may be away, or its table may have changed.
+                    Err(_) if in_flight.is_empty() => self.open().await?,
+                    Err(_) => {}
+                },
+            }
         }
+    }
+
+    /// The request with a partition's next batch, where it has one.
+    fn request(&self, backlog: &Backlog, partition: Partition) -> Result<Option<Request>, SendError> {
+        let entries = backlog.batch(partition);
+        let Some(terms) = backlog.terms().filter(|_| entries.clone().next().is_some()) else {
+            return Ok(None);
+        };
+        let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
+        let body = encode_batch(terms, entries.clone(), self.machine.digest(partition))?;
+        let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
+        let followed: Vec<StageSpan> = entries.flat_map(|stored| self.followed(stored)).collect();
+        Ok(Some(Box::pin(async move { (partition, sent(send_json::<Position>(request), followed).await) })))
+    }
+
+    /// Takes the answer to a partition's batch.
+    async fn settle(
+        &mut self,
+        backlog: &mut Backlog,
+        partition: Partition,
+        answer: Result<Position, ClientError>,
+    ) -> Result<(), SendError> {
+        if let Some(replaces) = self.take_position(&answer?, Some(backlog))? {
+            self.send_opening(partition, replaces).await?;
+        }
+        let events = backlog.acknowledge(partition, self.machine.acknowledged(partition));
+        self.sent.send_modify(|sent| sent.is_connected = true);
+        self.advance(backlog, events)
+    }
+
+    /// Says what is acknowledged, and drops whole segments.
+    fn advance(&mut self, backlog: &Backlog, events: u64) -> Result<(), SendError> {
+        let position = backlog.position();
+        if position == self.position && events == 0 {
+            return Ok(());
+        }
+        self.position = position;
+        self.sent.send_modify(|sent| {
+            sent.settled += events;
+            sent.acknowledged = position;
+        });
+        let done = position.min(self.folded.load(Ordering::Acquire));
+        Ok(lock(&self.outbox).drop_before(done)?)
     }
 
     /// Replaces the current epoch of every partition by a new one of ours, and waits until the channel's state has
@@ -260,16 +333,12 @@ impl Sender {
     fn take_position(
         &mut self,
         position: &Position,
-        window: Option<&Window>,
+        backlog: Option<&Backlog>,
     ) -> Result<Option<Option<Epoch>>, SendError> {
         let mut failed = None;
         let partition = position.partition;
         let knows = |next: Sequence, digest| {
-            let is_here = |stored: &StoredEntry| {
-                let entry = &stored.entry;
-                entry.partition == partition && entry.next() == next && entry.digest == digest
-            };
-            if window.is_some_and(|window| window.entries.iter().any(is_here)) {
+            if backlog.is_some_and(|backlog| backlog.has_end(partition, next, digest)) {
                 return true;
             }
             match lock(&self.outbox).find(partition, next, digest) {
@@ -301,31 +370,6 @@ impl Sender {
         Ok(send_json(self.client.post(&path).timeout(REQUEST_LIMIT).json(&request)).await?)
     }
 
-    /// Sends a window until all of it is acknowledged.
-    async fn send_window(&mut self, window: &Window) -> Result<(), SendError> {
-        let mut by_partition: BTreeMap<Partition, Vec<&StoredEntry>> = BTreeMap::new();
-        for stored in &window.entries {
-            if stored.entry.sequence >= self.machine.acknowledged(stored.entry.partition) {
-                by_partition.entry(stored.entry.partition).or_default().push(stored);
-            }
-        }
-        let mut requests = Vec::with_capacity(by_partition.len());
-        for (partition, entries) in &by_partition {
-            let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
-            let body = encode_batch(window, entries, self.machine.digest(*partition))?;
-            let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
-            let followed = entries.iter().flat_map(|stored| self.followed(stored)).collect();
-            requests.push(sent(send_json::<Position>(request), followed));
-        }
-        for answer in futures_util::future::join_all(requests).await {
-            let position = answer?;
-            if let Some(replaces) = self.take_position(&position, Some(window))? {
-                self.send_opening(position.partition, replaces).await?;
-            }
-        }
-        self.advance(window)
-    }
-
     /// The stages of an entry's traced events.
     fn followed(&self, stored: &StoredEntry) -> Vec<StageSpan> {
         let Entry { partition, content, .. } = &stored.entry;
@@ -333,25 +377,6 @@ impl Sender {
             StageSpan::on(Stage::Send, Some(trace), self.channel.as_str(), *partition)
         };
         content.traces().iter().filter_map(follow).collect()
-    }
-
-    /// Moves past acknowledged entries, and drops whole segments.
-    fn advance(&mut self, window: &Window) -> Result<(), SendError> {
-        let waiting = window
-            .entries
-            .iter()
-            .find(|stored| stored.entry.sequence >= self.machine.acknowledged(stored.entry.partition));
-        let end = window.entries.last().map_or(self.position, |stored| stored.position + 1);
-        self.position = waiting.map_or(end, |stored| stored.position);
-        let position = self.position;
-        let settled = window.entries.iter().filter(|stored| stored.position < position);
-        let events: u64 = settled.map(|stored| u64::from(stored.entry.content.count())).sum();
-        self.sent.send_modify(|sent| {
-            sent.settled += events;
-            (sent.acknowledged, sent.is_connected) = (position, true);
-        });
-        let done = self.position.min(self.folded.load(Ordering::Acquire));
-        Ok(lock(&self.outbox).drop_before(done)?)
     }
 }
 
@@ -369,11 +394,19 @@ async fn sent(
 }
 
 /// A batch of one partition's entries, which follow each other and continue `before`.
-fn encode_batch(window: &Window, entries: &[&StoredEntry], before: Digest) -> Result<Vec<u8>, SendError> {
+fn encode_batch<'e>(
+    terms: &Terms,
+    entries: impl Iterator<Item = &'e StoredEntry>,
+    before: Digest,
+) -> Result<Vec<u8>, SendError> {
     let mut datums = Vec::new();
     let mut traces = Vec::new();
     let mut events = 0;
+    let mut count = 0;
+    let mut first = None;
     for stored in entries {
+        count += 1;
+        first.get_or_insert(stored.entry.sequence);
         let content = &stored.entry.content;
         let branch = match content {
             Content::Block(_) => 0,
@@ -384,11 +417,10 @@ fn encode_batch(window: &Window, entries: &[&StoredEntry], before: Digest) -> Re
         traces.extend(content.traces().iter().map(|(index, trace)| (events + index, *trace)));
         events += usize::try_from(content.count()).unwrap_or(usize::MAX);
     }
-    let first = entries.first().map_or(Sequence::new(0), |stored| stored.entry.sequence);
     let sync = platform::random::id()?;
-    let mut metadata = batch_metadata(window.epoch, first, before);
+    let mut metadata = batch_metadata(terms.epoch, first.unwrap_or(Sequence::new(0)), before);
     put_traces(&mut metadata, &traces);
-    let mut body = Header { metadata, schema: window.batch_schema.clone(), sync }.encode();
-    put_block(&mut body, entries.len(), &datums, &sync);
+    let mut body = Header { metadata, schema: terms.batch_schema.clone(), sync }.encode();
+    put_block(&mut body, count, &datums, &sync);
     Ok(body)
 }

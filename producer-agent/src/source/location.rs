@@ -25,14 +25,16 @@ impl Location {
     /// The location after a text that begins here and has these widths.
     pub fn behind(self, text: &str, widths: &Widths) -> Self {
         let mut location = Self { byte: self.byte + widths.of(text), ..self };
-        let mut rest = text.chars().peekable();
-        while let Some(c) = rest.next() {
-            match c {
-                '\r' if rest.peek() == Some(&'\n') => {}
-                '\n' | '\r' => (location.line, location.character) = (location.line + 1, 1),
-                _ => location.character += 1,
+        let bytes = text.as_bytes();
+        let mut from = 0;
+        for end in memchr::memchr2_iter(b'\n', b'\r', bytes) {
+            // It ends with its line feed.
+            if bytes.get(end..end + 2) != Some(b"\r\n") {
+                (location.line, location.character, from) = (location.line + 1, 1, end + 1);
             }
         }
+        let last = text.get(from..).unwrap_or_default().chars().count();
+        location.character += u64::try_from(last).unwrap_or(u64::MAX);
         location
     }
 }

@@ -31,8 +31,9 @@ pub trait Source {
     fn rows(&self, schema: &AvroSchema, key: &KeySpec) -> Result<Box<dyn Rows + '_>, SourceError>;
 }
 
-/// Rows of a source, in its order. None is left out: a row that cannot be read is [`SourceRow::Parked`].
-pub trait Rows: Iterator<Item = SourceRow> {
+/// Rows of a source, in its order. None is left out: a row that cannot be read is [`SourceRow::Parked`]. They may be read
+/// on another thread.
+pub trait Rows: Iterator<Item = SourceRow> + Send {
     /// Notes about the rows that were given so far.
     fn notes(&self) -> Notes;
 }
@@ -55,6 +56,16 @@ pub enum SourceRow {
         parked: Parked,
         extent: Extent,
     },
+}
+
+impl SourceRow {
+    /// Its key, where it can be read.
+    pub const fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Present { key, .. } | Self::Deleted { key, .. } => Some(key),
+            Self::Parked { key, .. } => key.as_ref(),
+        }
+    }
 }
 
 /// What a person should know about a source that was taken.

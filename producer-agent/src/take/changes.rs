@@ -4,10 +4,15 @@
 
 use std::collections::HashMap;
 
+use schemas::key::Key;
+
 use super::counts::Counts;
 use crate::image::{ImageError, ImageStore};
 use crate::source::port::{Rows, SourceRow};
 use crate::source::row::{Extent, Parked};
+
+/// Rows whose images are looked up together: they may be large.
+const GROUP: usize = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -33,35 +38,42 @@ impl Changes {
         let mut changes = Self::default();
         // Whether a key exists after the rows so far.
         let mut present: HashMap<String, bool> = HashMap::new();
-        for row in rows {
-            let (location, key, after) = match row {
-                SourceRow::Present { location, key, datum } => (location, key, Some(datum)),
-                SourceRow::Deleted { location, key } => (location, key, None),
-                SourceRow::Parked { parked, extent, .. } => {
-                    changes.set_aside(parked, extent);
-                    continue;
+        loop {
+            let group: Vec<SourceRow> = rows.take(GROUP).collect();
+            if group.is_empty() {
+                return Ok(changes);
+            }
+            let keys: Vec<&str> = group.iter().filter_map(SourceRow::key).map(Key::as_str).collect();
+            let known = images.get(&keys)?;
+            for (key, image) in keys.into_iter().zip(known) {
+                if !present.contains_key(key) {
+                    present.insert(key.to_owned(), image.is_some());
                 }
-            };
-            let key = key.as_str().to_owned();
-            let known = match present.get(&key) {
-                Some(known) => *known,
-                None => images.get(&key)?.is_some(),
-            };
-            let counter = match (&after, known) {
-                (None, false) => {
-                    let reason = "it deletes a key that is not there".to_owned();
-                    changes.set_aside(Parked { location, column: None, reason }, Extent::Row);
-                    continue;
-                }
-                (None, true) => &mut changes.counts.delete,
-                (Some(_), true) => &mut changes.counts.update,
-                (Some(_), false) => &mut changes.counts.create,
-            };
-            *counter += 1;
-            present.insert(key.clone(), after.is_some());
-            changes.rows.push(Change { line: location.line, key, after });
+            }
+            group.into_iter().for_each(|row| changes.row(row, &mut present));
         }
-        Ok(changes)
+    }
+
+    fn row(&mut self, row: SourceRow, present: &mut HashMap<String, bool>) {
+        let (location, key, after) = match row {
+            SourceRow::Present { location, key, datum } => (location, key, Some(datum)),
+            SourceRow::Deleted { location, key } => (location, key, None),
+            SourceRow::Parked { parked, extent, .. } => return self.set_aside(parked, extent),
+        };
+        let key = key.as_str().to_owned();
+        let is_known = present.get(&key).copied().unwrap_or(false);
+        let counter = match (&after, is_known) {
+            (None, false) => {
+                let reason = "it deletes a key that is not there".to_owned();
+                return self.set_aside(Parked { location, column: None, reason }, Extent::Row);
+            }
+            (None, true) => &mut self.counts.delete,
+            (Some(_), true) => &mut self.counts.update,
+            (Some(_), false) => &mut self.counts.create,
+        };
+        *counter += 1;
+        present.insert(key.clone(), after.is_some());
+        self.rows.push(Change { line: location.line, key, after });
     }
 
     fn set_aside(&mut self, parked: Parked, extent: Extent) {

@@ -2,8 +2,10 @@
 //!
 //! Pure over rows and images. It emits nothing: the agent does, after it has asked the guard.
 
+mod ahead;
 pub mod changes;
 pub mod counts;
 pub mod guard;
 pub mod report;
+pub mod spool;
 pub mod survey;

@@ -1,22 +1,27 @@
 //! Compares a whole file with the images: what was created, updated and deleted since the last one.
 //!
-//! Owns the survey (one reading: keys, repeats, counts, parked rows) and the rule that a row which cannot be read never
-//! counts as absent. It emits nothing: the agent does.
+//! Owns the survey (one reading: keys, repeats, counts, parked rows; changed rows go to the spool) and the rule that a
+//! row which cannot be read never counts as absent. It emits nothing: the agent does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use platform::segments::SegmentError;
 use schemas::digest::hash128;
 use schemas::key::Key;
 
+use super::ahead;
 use super::counts::Counts;
+use super::spool::Spool;
 use crate::image::{ImageError, ImageStore};
 use crate::source::location::Location;
 use crate::source::port::{Rows, SourceRow};
 use crate::source::row::{Extent, Parked};
 
-/// The effect of one row on its key.
+/// What is known of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// It has an image, and no row so far.
+    Absent,
     Create,
     Update,
     Same,
@@ -27,7 +32,7 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     kind: Kind,
-    /// The image's hash: two rows with one image count as one row.
+    /// The hash of the row's image, or of the agent's where there is no row: two rows with one image count as one row.
     image: u128,
     location: Location,
     repeated: bool,
@@ -42,10 +47,23 @@ fn repeat(location: Location, other: Location, key: &Key) -> Parked {
     }
 }
 
+/// Why a file could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The spool.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
 /// What one pass over a file found.
 #[derive(Debug, Default)]
 pub struct Survey {
+    /// By the key's hash: a register's keys need not fit into memory.
     seen: HashMap<u128, Seen>,
+    /// Spooled rows, by their first byte, whose key another row repeats.
+    repeated: HashSet<u64>,
     pub counts: Counts,
     /// Keys that had an image before the file.
     pub known: u64,
@@ -59,67 +77,80 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks through the rows of a whole register once.
-    pub fn of(rows: &mut dyn Rows, images: &dyn ImageStore) -> Result<Self, ImageError> {
+    /// Looks through the rows of a whole register once; puts those that create or update into the spool.
+    pub fn of(rows: &mut dyn Rows, images: &dyn ImageStore, spool: &mut Spool) -> Result<Self, SurveyError> {
         let mut survey = Self::default();
-        for row in rows {
-            survey.row(row, images)?;
-        }
-        survey.count(images)?;
+        images.for_each(&mut |key, image| {
+            let seen =
+                Seen { kind: Kind::Absent, image: hash128(image), location: Location::NONE, repeated: false };
+            survey.seen.insert(hash128(key.as_bytes()), seen);
+            survey.known += 1;
+            true
+        })?;
+        ahead::each(rows, |row| survey.row(row, spool))?;
+        survey.count();
         Ok(survey)
     }
 
-    fn row(&mut self, row: SourceRow, images: &dyn ImageStore) -> Result<(), ImageError> {
-        let (location, key, kind, image) = match row {
+    fn row(&mut self, row: SourceRow, spool: &mut Spool) -> Result<(), SegmentError> {
+        match row {
             SourceRow::Present { location, key, datum } => {
-                let kind = match images.get(key.as_str())? {
-                    None => Kind::Create,
-                    Some(image) if image == datum => Kind::Same,
-                    Some(_) => Kind::Update,
-                };
-                (location, key, kind, hash128(&datum))
+                if let Some(is_new) = self.see(&key, location, Some(hash128(&datum))) {
+                    spool.put(location, is_new, &key, &datum)?;
+                }
             }
             // A file with a delete in it is not a whole register.
             SourceRow::Deleted { location, key } => {
                 let reason = "it deletes a row; a whole register must leave that row out instead".to_owned();
                 self.refused.get_or_insert_with(|| format!("line {}: {reason}", location.line));
                 self.park(Parked { location, column: None, reason });
-                (location, key, Kind::Parked, 0)
+                self.see(&key, location, None);
             }
             SourceRow::Parked { key: Some(key), parked, .. } => {
                 let location = parked.location;
                 self.park(parked);
-                (location, key, Kind::Parked, 0)
+                self.see(&key, location, None);
             }
             SourceRow::Parked { key: None, parked, extent } => {
                 self.hold(&parked, extent);
                 self.park(parked);
-                return Ok(());
-            }
-        };
-        match self.seen.entry(hash128(key.as_str().as_bytes())) {
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Seen { kind, image, location, repeated: false });
-            }
-            std::collections::hash_map::Entry::Occupied(mut entry) => {
-                let first = entry.get_mut();
-                if kind != Kind::Parked && first.kind == kind && first.image == image && !first.repeated {
-                    let (count, line) = self.identical.unwrap_or((0, first.location.line));
-                    self.identical = Some((count + 1, line));
-                    return Ok(());
-                }
-                let earlier = *first;
-                let is_first = !first.repeated && first.kind != Kind::Parked;
-                first.repeated = true;
-                if is_first {
-                    self.park(repeat(earlier.location, location, &key));
-                }
-                if kind != Kind::Parked {
-                    self.park(repeat(location, earlier.location, &key));
-                }
             }
         }
         Ok(())
+    }
+
+    /// Takes a row of a key, with the hash of its image unless it is parked. Where it seems to change something, returns
+    /// whether it creates.
+    fn see(&mut self, key: &Key, location: Location, image: Option<u128>) -> Option<bool> {
+        let entry = self.seen.entry(hash128(key.as_str().as_bytes()));
+        let known = match &entry {
+            std::collections::hash_map::Entry::Occupied(entry) => Some(*entry.get()),
+            std::collections::hash_map::Entry::Vacant(_) => None,
+        };
+        let Some(earlier) = known.filter(|seen| seen.kind != Kind::Absent) else {
+            let kind = match (image, known) {
+                (None, _) => Kind::Parked,
+                (Some(_), None) => Kind::Create,
+                (Some(image), Some(known)) if image == known.image => Kind::Same,
+                (Some(_), Some(_)) => Kind::Update,
+            };
+            entry.insert_entry(Seen { kind, image: image.unwrap_or(0), location, repeated: false });
+            return matches!(kind, Kind::Create | Kind::Update).then_some(kind == Kind::Create);
+        };
+        if image == Some(earlier.image) && earlier.kind != Kind::Parked && !earlier.repeated {
+            let (count, line) = self.identical.unwrap_or((0, earlier.location.line));
+            self.identical = Some((count + 1, line));
+            return None;
+        }
+        entry.insert_entry(Seen { repeated: true, ..earlier });
+        if !earlier.repeated && earlier.kind != Kind::Parked {
+            self.repeated.insert(earlier.location.byte);
+            self.park(repeat(earlier.location, location, key));
+        }
+        if image.is_some() {
+            self.park(repeat(location, earlier.location, key));
+        }
+        None
     }
 
     fn park(&mut self, parked: Parked) {
@@ -138,42 +169,36 @@ impl Survey {
         });
     }
 
-    fn count(&mut self, images: &dyn ImageStore) -> Result<(), ImageError> {
+    fn count(&mut self) {
         for seen in self.seen.values().filter(|seen| !seen.repeated) {
             match seen.kind {
                 Kind::Create => self.counts.create += 1,
                 Kind::Update => self.counts.update += 1,
                 Kind::Same => self.counts.same += 1,
-                Kind::Parked => {}
+                Kind::Absent if self.deletes_held.is_none() => self.counts.delete += 1,
+                Kind::Absent | Kind::Parked => {}
             }
         }
-        let mut absent = 0;
-        let mut known = 0;
-        images.for_each(&mut |key, _| {
-            known += 1;
-            absent += u64::from(self.is_absent(key));
-            true
-        })?;
-        self.known = known;
-        self.counts.delete = if self.deletes_held.is_some() { 0 } else { absent };
         self.parked.sort_by_key(|parked| parked.location.byte);
-        Ok(())
     }
 
-    /// Whether no row of the file, good or parked, has this key.
+    /// Whether this key has an image, and no row of the file, good or parked.
     pub fn is_absent(&self, key: &str) -> bool {
-        !self.seen.contains_key(&hash128(key.as_bytes()))
+        self.seen.get(&hash128(key.as_bytes())).is_some_and(|seen| seen.kind == Kind::Absent)
     }
 
-    /// Whether this key's row changes something.
-    pub fn changes(&self, key: &str) -> bool {
-        let seen = self.seen.get(&hash128(key.as_bytes()));
-        seen.is_some_and(|seen| !seen.repeated && matches!(seen.kind, Kind::Create | Kind::Update))
+    /// Whether another row has the key of the row that begins at this byte: then neither is taken.
+    pub fn is_repeated(&self, byte: u64) -> bool {
+        self.repeated.contains(&byte)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use platform::segments::memory_disk::MemoryDisk;
     use schemas::avro::schema::AvroSchema;
     use schemas::key::KeySpec;
     use schemas::limits;
@@ -200,8 +225,22 @@ mod tests {
         then(rows.as_mut())
     }
 
-    fn survey(rows: &[[&str; 2]], images: &MemoryImages) -> Survey {
-        with_rows(SCHEMA, rows, |rows| Survey::of(rows, images).unwrap())
+    /// The survey of rows, and the keys that it would let become events.
+    fn survey_of(schema: &str, rows: &[[&str; 2]], images: &MemoryImages) -> (Survey, Vec<String>) {
+        let mut spool = Spool::new(Arc::new(MemoryDisk::new()), Path::new("/agent"));
+        let survey = with_rows(schema, rows, |rows| Survey::of(rows, images, &mut spool).unwrap());
+        let mut changed = Vec::new();
+        spool
+            .for_each(&mut |row| {
+                changed.extend((!survey.is_repeated(row.byte)).then_some(row.key));
+                Ok::<(), Box<dyn std::error::Error>>(())
+            })
+            .unwrap();
+        (survey, changed)
+    }
+
+    fn survey(rows: &[[&str; 2]], images: &MemoryImages) -> (Survey, Vec<String>) {
+        survey_of(SCHEMA, rows, images)
     }
 
     fn images(known: &[[&str; 2]]) -> MemoryImages {
@@ -209,7 +248,8 @@ mod tests {
         with_rows(SCHEMA, known, |rows| {
             for row in rows {
                 let SourceRow::Present { key, datum, .. } = row else { panic!("{row:?}") };
-                images.apply(&[ImageChange { key: key.as_str().to_owned(), after: Some(datum) }], 0).unwrap();
+                let change = ImageChange { key: key.as_str().to_owned(), after: Some(datum) };
+                images.apply(vec![change], 0).unwrap();
             }
         });
         images
@@ -218,16 +258,19 @@ mod tests {
     #[test]
     fn a_file_is_compared_in_any_order() {
         let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
-        let survey = survey(&[["c", "4"], ["d", "5"], ["a", "1"]], &images);
+        let (survey, changed) = survey(&[["c", "4"], ["d", "5"], ["a", "1"]], &images);
         assert_eq!(survey.counts, Counts { create: 1, update: 1, delete: 1, same: 1, parked: 0 });
         assert_eq!(survey.known, 3);
-        assert!(survey.is_absent("b") && survey.changes("c") && survey.changes("d") && !survey.changes("a"));
+        assert!(survey.is_absent("b") && !survey.is_absent("a") && !survey.is_absent("x"));
+        assert_eq!(changed, ["c", "d"]);
     }
 
     #[test]
     fn a_parked_row_is_never_absent_and_every_row_of_a_repeated_key_is_parked() {
         let images = images(&[["a", "1"], ["b", "2"], ["c", "3"]]);
-        let survey = survey(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]], &images);
+        let (survey, changed) =
+            survey(&[["a", "x"], ["b", "7"], ["b", "8"], ["b", "9"], ["c", "3"]], &images);
+        assert!(changed.is_empty());
         assert_eq!(survey.counts, Counts { create: 0, update: 0, delete: 0, same: 1, parked: 4 });
         let lines: Vec<_> = survey.parked.iter().map(|p| (p.location.line, p.column.as_deref())).collect();
         assert_eq!(lines, [(2, Some("n")), (3, None), (4, None), (5, None)]);
@@ -236,13 +279,13 @@ mod tests {
     #[test]
     fn the_same_row_twice_is_one_row() {
         let images = images(&[["a", "1"]]);
-        let survey = survey(
+        let (survey, changed) = survey(
             &[["a", "1"], ["b", "2"], ["a", "1"], ["b", "2"], ["c", "3"], ["c", "4"], ["b", "2"]],
             &images,
         );
         assert_eq!(survey.counts, Counts { create: 1, same: 1, parked: 2, ..Counts::default() });
         assert_eq!(survey.identical, Some((3, 2)));
-        assert!(survey.changes("b") && !survey.changes("c"));
+        assert_eq!(changed, ["b"]);
         assert!(survey.parked[0].reason.contains("line 7 has the same key"), "{}", survey.parked[0].reason);
     }
 
@@ -250,9 +293,10 @@ mod tests {
     fn a_row_that_the_log_could_not_take_is_parked_and_not_absent() {
         let schema = SCHEMA.replace("long", "string");
         let images = MemoryImages::default();
-        images.apply(&[ImageChange { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) }], 0).unwrap();
+        let known = ImageChange { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) };
+        images.apply(vec![known], 0).unwrap();
         let large = "x".repeat(limits::MAX_IMAGE_BYTES);
-        let survey = with_rows(&schema, &[["a", &large]], |rows| Survey::of(rows, &images).unwrap());
+        let (survey, _) = survey_of(&schema, &[["a", &large]], &images);
         assert_eq!(survey.counts, Counts { parked: 1, ..Counts::default() });
         assert!(survey.parked[0].reason.contains("at most 440000"));
     }
@@ -260,7 +304,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_read_holds_the_deletes() {
         let images = images(&[["a", "1"], ["b", "2"]]);
-        let survey = survey(&[["a", "1"], ["", "2"]], &images);
+        let (survey, _) = survey(&[["a", "1"], ["", "2"]], &images);
         assert_eq!(survey.counts.delete, 0);
         assert!(survey.deletes_held.is_some_and(|why| why.contains("line 3")));
     }

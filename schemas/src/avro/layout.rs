@@ -89,11 +89,17 @@ impl Layout {
 
     /// The range of each top-level field of a record's datum. The datum of another schema is one range.
     pub fn fields(&self, bytes: &[u8]) -> Result<Vec<Range<usize>>, DatumError> {
+        let ends = self.ends(bytes)?;
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        Ok(starts.zip(&ends).map(|(start, end)| start..*end).collect())
+    }
+
+    /// Where each range of [`Layout::fields`] ends; it begins where the one before ends.
+    pub fn ends(&self, bytes: &[u8]) -> Result<Vec<usize>, DatumError> {
         let mut cursor = Cursor::new(bytes);
         let ends = self.pass(&mut cursor)?;
         cursor.end()?;
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        Ok(starts.zip(&ends).map(|(start, end)| start..*end).collect())
+        Ok(ends)
     }
 
     /// Moves past a datum; the offsets where its parts end.

@@ -189,6 +189,7 @@ impl Play {
         self.settle(&[]).await?;
         let riga =
             cast::cast().into_iter().find(|part| part.participant == RIGA).context("the late joiner")?;
+        self.network.materialised(&riga.channel.parse()?).await?;
         self.progress.say(format!("{} joins late: each present row once, then what happens.", riga.name));
         self.join(riga).await?;
         let (acknowledged, known) = self.merger().await?;

@@ -36,6 +36,9 @@ pub struct Received {
     pub kind: String,
     /// Its status, as OTLP calls it.
     pub status: String,
+    /// When it began and ended, in nanoseconds since 1970.
+    pub begun: u64,
+    pub ended: u64,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
 }
@@ -103,6 +106,11 @@ impl Collector {
 
 impl Received {
     fn take(&mut self, name: &str, value: &str) {
+        match name {
+            "Start time" => return self.begun = value.parse().unwrap_or_default(),
+            "End time" => return self.ended = value.parse().unwrap_or_default(),
+            _ => {}
+        }
         let place = match name {
             "Trace ID" => &mut self.trace,
             "Parent ID" => &mut self.parent,

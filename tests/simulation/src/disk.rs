@@ -44,16 +44,17 @@ impl Images {
 }
 
 impl ImageStore for Images {
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        Ok(self.lock().current.0.get(key).cloned())
+    fn get(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, ImageError> {
+        let sides = self.lock();
+        Ok(keys.iter().map(|key| sides.current.0.get(*key).cloned()).collect())
     }
 
-    fn apply(&self, changes: &[ImageChange], position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
         let mut sides = self.lock();
-        for change in changes {
-            match &change.after {
-                Some(after) => sides.current.0.insert(change.key.clone(), after.clone()),
-                None => sides.current.0.remove(&change.key),
+        for ImageChange { key, after } in changes {
+            match after {
+                Some(after) => sides.current.0.insert(key, after),
+                None => sides.current.0.remove(&key),
             };
         }
         sides.current.1 = position;

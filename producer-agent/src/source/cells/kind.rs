@@ -107,7 +107,7 @@ impl Kind {
         let written = match cell {
             Cell::Null => return self.put_null(out).ok_or_else(null),
             Cell::Plain(text)
-                if styles.null_marker.contains(text)
+                if styles.null_marker.iter().any(|marker| marker == text)
                     || (text.is_empty() && matches!(self, Self::Nullable { .. })) =>
             {
                 return self.put_null(out).ok_or_else(null);

@@ -8,6 +8,7 @@ mod kind;
 
 use std::collections::{BTreeSet, HashMap};
 
+use compact_str::CompactString;
 use schemas::avro::names::column_name;
 use schemas::avro::schema::AvroSchema;
 
@@ -19,8 +20,8 @@ pub use header::{HeaderError, hint, in_quotes};
 /// The content of one cell of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
-    /// Text of a delimited file, unchanged.
-    Plain(String),
+    /// Text of a delimited file, unchanged; most cells are short.
+    Plain(CompactString),
     /// A string of JSON.
     Text(String),
     /// A number of JSON, digit by digit.
@@ -82,6 +83,9 @@ pub struct CellError {
     /// What is wrong, without the value.
     pub problem: String,
 }
+
+/// Room for a field's bytes: with it, most rows need no more memory than they get first.
+const BYTES_A_FIELD: usize = 32;
 
 #[derive(Debug, Clone)]
 struct Field {
@@ -165,7 +169,7 @@ impl RowEncoder {
 
     /// The datum of a row.
     pub fn encode(&self, cells: &Cells) -> Result<Vec<u8>, CellError> {
-        let mut out = Vec::with_capacity(self.fields.len() * 16);
+        let mut out = Vec::with_capacity(self.fields.len() * BYTES_A_FIELD);
         match cells {
             Cells::Ordered(cells) => {
                 for field in &self.fields {

@@ -19,7 +19,7 @@ fn encoder(header: &[&str]) -> Result<RowEncoder, HeaderError> {
 }
 
 fn row(cells: &[&str]) -> Cells {
-    Cells::Ordered(cells.iter().map(|c| Cell::Plain((*c).to_owned())).collect())
+    Cells::Ordered(cells.iter().map(|c| Cell::Plain((*c).into())).collect())
 }
 
 /// One field of a type, read from one cell: the value as shown to people, or the problem.
@@ -33,7 +33,7 @@ fn read(kind: &str, cell: Cell, format: &TableFormat) -> Result<serde_json::Valu
 }
 
 fn plain(kind: &str, text: &str) -> Result<serde_json::Value, String> {
-    read(kind, Cell::Plain(text.to_owned()), &TableFormat::default())
+    read(kind, Cell::Plain(text.into()), &TableFormat::default())
 }
 
 const DECIMAL: &str = r#"{"type":"bytes","logicalType":"decimal","precision":20,"scale":2}"#;
@@ -124,7 +124,7 @@ fn absent_null_empty_and_a_default_are_four_things() {
     );
     let number = of(r#""type":["null","int"]"#);
     assert_eq!((number(None), number(empty())), (Some(json!(null)), None), "an empty text is no number");
-    assert_eq!(number(Some(Cell::Plain(String::new()))), Some(json!(null)), "an empty cell is null");
+    assert_eq!(number(Some(Cell::Plain("".into()))), Some(json!(null)), "an empty cell is null");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_a_file_writes_otherwise_is_told() {
         decimal_separator: ',',
         ..TableFormat::default()
     };
-    let read = |kind: &str, text: &str| read(kind, Cell::Plain(text.to_owned()), &format);
+    let read = |kind: &str, text: &str| read(kind, Cell::Plain(text.into()), &format);
     assert_eq!(read(DECIMAL, "1 234,56"), Ok(json!("1234.56")));
     assert_eq!(read("\"long\"", "1\u{a0}234"), Ok(json!(1234)));
     assert_eq!(read("\"double\"", "1 234,5"), Ok(json!(1234.5)));
@@ -164,7 +164,7 @@ fn what_a_file_writes_otherwise_is_told() {
     assert!(read(DECIMAL, "-").unwrap_err().contains("may not be null"));
     assert!(read(DECIMAL, "1.5").is_err() && read(DATE, "2019-05-14").is_err());
     let rounded = TableFormat { rounding: Rounding::HalfUp, ..TableFormat::default() };
-    assert_eq!(super::tests::read(DECIMAL, Cell::Plain("1.005".to_owned()), &rounded), Ok(json!("1.01")));
+    assert_eq!(super::tests::read(DECIMAL, Cell::Plain("1.005".into()), &rounded), Ok(json!("1.01")));
 }
 
 #[test]

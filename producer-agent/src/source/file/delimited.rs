@@ -3,6 +3,8 @@
 //! Owns quotes and delimiters (RFC 4180, or as configured). A record that follows no rule is a fault with its position,
 //! never a guess. It knows lines, not files.
 
+use compact_str::CompactString;
+
 use crate::source::format::Quoting;
 
 /// A cell as it was found.
@@ -12,7 +14,7 @@ pub(super) struct Found {
     pub(super) start: usize,
     /// Where it ends there.
     pub(super) end: usize,
-    pub(super) text: String,
+    pub(super) text: CompactString,
 }
 
 /// What breaks a rule.
@@ -142,15 +144,14 @@ impl Scan {
                         return Err(FaultKind::BeforeQuote);
                     }
                 }
-                let delimiter = self.delimiter;
-                self.take(text, stop, |b| *b == delimiter || *b == b'"' || (is_escaping && *b == b'\\'));
+                self.take(text, stop, self.delimiter);
             }
             State::Quoted if byte == b'"' => {
                 self.state = State::QuoteInQuoted;
                 self.at += 1;
             }
             State::Quoted if is_escaping && byte == b'\\' => self.escape(text, stop)?,
-            State::Quoted => self.take(text, stop, |b| *b == b'"' || (is_escaping && *b == b'\\')),
+            State::Quoted => self.take(text, stop, b'"'),
             State::QuoteInQuoted if byte == b'"' => {
                 self.cell.text.push('"');
                 self.state = State::Quoted;
@@ -162,12 +163,16 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes at least one character, and all up to the next special one.
-    fn take(&mut self, text: &str, stop: usize, is_special: impl Fn(&u8) -> bool) {
+    /// Takes at least one character, and all up to a quote, to this byte, or to a backslash that escapes.
+    fn take(&mut self, text: &str, stop: usize, special: u8) {
         let rest = text.as_bytes().get(self.at + 1..stop).unwrap_or_default();
-        let length = rest.iter().position(is_special).map_or(stop, |length| self.at + 1 + length);
-        self.cell.text.push_str(text.get(self.at..length).unwrap_or_default());
-        self.at = length;
+        let found = match self.quoting {
+            Quoting::Backslash => memchr::memchr3(b'"', special, b'\\', rest),
+            _ => memchr::memchr2(b'"', special, rest),
+        };
+        let end = found.map_or(stop, |length| self.at + 1 + length);
+        self.cell.text.push_str(text.get(self.at..end).unwrap_or_default());
+        self.at = end;
     }
 
     fn escape(&mut self, text: &str, stop: usize) -> Result<(), FaultKind> {
@@ -220,12 +225,12 @@ pub(super) fn lenient(line: &str, delimiter: u8) -> Vec<Found> {
         let (end, text) = match closing {
             Some(quote) => {
                 let inner = line.get(start + 1..quote).unwrap_or_default();
-                (quote + 1, undoubled(inner))
+                (quote + 1, undoubled(inner).into())
             }
             None => {
                 let rest = line.as_bytes().get(start..).unwrap_or_default();
                 let end = rest.iter().position(|byte| *byte == delimiter).map_or(line.len(), |at| start + at);
-                (end, line.get(start..end).unwrap_or_default().to_owned())
+                (end, line.get(start..end).unwrap_or_default().into())
             }
         };
         cells.push(Found { start, end, text });
@@ -253,7 +258,7 @@ mod tests {
             read += line.len();
             let end = line.len() - line.trim_end_matches('\n').len();
             match scan.line(&text[..read], end) {
-                Progress::Whole => return Ok(scan.cells.into_iter().map(|cell| cell.text).collect()),
+                Progress::Whole => return Ok(scan.cells.into_iter().map(|cell| cell.text.into()).collect()),
                 Progress::Open => {}
                 Progress::Broken(fault) => return Err(fault),
             }

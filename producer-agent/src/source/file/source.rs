@@ -111,7 +111,8 @@ impl OperationAt {
             Self::Member(name) => cells.member(name),
         };
         match cell? {
-            Cell::Plain(text) | Cell::Text(text) => Some(text.as_str()),
+            Cell::Plain(text) => Some(text.as_str()),
+            Cell::Text(text) => Some(text.as_str()),
             _ => None,
         }
     }

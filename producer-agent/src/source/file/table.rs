@@ -125,7 +125,7 @@ impl Table {
         let Cells::Ordered(cells) = cells else { return Err("it has no columns".to_owned()) };
         for cell in cells {
             match cell {
-                Cell::Plain(name) => self.header.push(name),
+                Cell::Plain(name) => self.header.push(name.into()),
                 Cell::Undecodable(Some(name)) => {
                     return Err(format!(
                         "its bytes are not {}; it looks like {name}: say encoding = {name:?} in [format], or --encoding {name}",

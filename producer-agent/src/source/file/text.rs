@@ -93,7 +93,7 @@ impl<R: Read> Lines<R> {
         loop {
             let bytes = self.text.as_bytes();
             let rest = bytes.get(searched..).unwrap_or_default();
-            let found = rest.iter().position(|b| matches!(b, b'\n' | b'\r')).map(|index| index + searched);
+            let found = memchr::memchr2(b'\n', b'\r', rest).map(|index| index + searched);
             let length = self.text.len() - self.from;
             match found.map(|index| (index, bytes.get(index), bytes.get(index + 1))) {
                 Some((index, Some(b'\r'), Some(b'\n'))) => return Ok(Some(self.split(index + 2, 2))),

@@ -3,6 +3,7 @@
 //! Owns the system's notices of renames (inotify, Linux). Where there are none, or one was lost, a file is whole when
 //! it has been still for long.
 
+use std::future::pending;
 use std::path::Path;
 
 #[derive(Debug)]
@@ -38,6 +39,36 @@ impl Arrivals {
         }
         names
     }
+
+    /// The notices, for a task that waits for one.
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe, for types whose descriptor may change; an owned one cannot"
+    )]
+    pub(super) fn notices(&self) -> Notices {
+        use tokio::io::{Interest, unix::AsyncFd};
+        let watch = self.watch.as_ref().and_then(|watch| watch.try_clone().ok());
+        Notices(watch.and_then(|watch| AsyncFd::with_interest(watch, Interest::READABLE).ok()))
+    }
+}
+
+/// The system's notices.
+#[cfg(target_os = "linux")]
+pub struct Notices(Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>);
+
+#[cfg(target_os = "linux")]
+impl Notices {
+    /// Returns when a file came by a rename; never where the system does not tell.
+    pub async fn next(&self) {
+        match &self.0 {
+            Some(watch) => match watch.readable().await {
+                // The folder reads what there is; the next notice makes it readable again.
+                Ok(mut ready) => ready.clear_ready(),
+                Err(_) => pending().await,
+            },
+            None => pending().await,
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -48,5 +79,19 @@ impl Arrivals {
 
     pub(super) fn renamed(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    pub(super) fn notices(&self) -> Notices {
+        Notices
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub struct Notices;
+
+#[cfg(not(target_os = "linux"))]
+impl Notices {
+    pub async fn next(&self) {
+        pending().await
     }
 }

@@ -21,6 +21,7 @@ use platform::{clock, closed};
 use serde::Deserialize;
 
 use self::arrivals::Arrivals;
+pub use self::arrivals::Notices;
 use self::last::Last;
 pub use self::marks::Marker;
 use self::names::{Order, PARKED, REPORT, is_unfinished, natural};
@@ -51,6 +52,9 @@ const STILL_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// Most bytes of a name: its report's name must fit, too.
 const LONGEST_NAME: usize = 240;
+
+/// How long after its first look a renamed file can be a newcomer. One that is not taken by then waits for something else.
+const NEWCOMER: Duration = Duration::from_millis(500);
 
 /// A file that is never still holds up those after it for this long.
 const HOLDS_UP: Duration = Duration::from_hours(1);
@@ -171,11 +175,12 @@ impl DropFolder {
         accepted.sort_by(|a, b| natural(&name_of(a), &name_of(b)));
         let mut found: Vec<Ready> =
             accepted.into_iter().map(|path| Ready { path, is_accepted: true }).collect();
+        // Before the folder is listed: a notice of a file that is not listed would be lost.
+        let renamed = self.arrivals.renamed();
         let mut present = entries(&self.dir)?;
         present.retain(|(path, metadata)| self.is_to_be_read(&name_of(path), metadata));
         present.sort_by(|(a, _), (b, _)| natural(&name_of(a), &name_of(b)));
         let now = clock::since_boot();
-        let renamed = self.arrivals.renamed();
         let mut seen = HashMap::new();
         let mut is_held_up = false;
         for (path, metadata) in present {
@@ -198,14 +203,31 @@ impl DropFolder {
         Ok(found)
     }
 
+    /// The system's notices that a file came by a rename.
+    pub fn notices(&self) -> Notices {
+        self.arrivals.notices()
+    }
+
+    /// Whether a file that came by a rename waits for a second look only: it is taken when it is still the same.
+    pub fn has_newcomers(&self) -> bool {
+        let now = clock::since_boot();
+        self.seen.iter().any(|(path, seen)| {
+            let is_new = seen.is_renamed && now.saturating_sub(seen.since) < NEWCOMER;
+            is_new && self.done.get(path) != Some(&seen.identity)
+        })
+    }
+
     /// What is seen of a file now, and whether it seems whole, marks aside.
     fn look(&mut self, path: &Path, identity: Identity, now: Duration, is_renamed: bool) -> (Seen, bool) {
         let known = self.seen.remove(path);
         let first = known.as_ref().map_or(now, |seen| seen.first);
+        // A change of its rights or its owner is no change of the file.
+        let was_renamed =
+            known.as_ref().is_some_and(|seen| seen.is_renamed && seen.identity.is_still(&identity));
         let before = known.filter(|seen| seen.identity == identity);
         let is_first_look = before.is_none();
         let mut seen = before.unwrap_or(Seen { identity, first, since: now, is_renamed: false });
-        seen.is_renamed |= is_renamed;
+        seen.is_renamed |= is_renamed || was_renamed;
         let still_for = self.settings.still_for.unsigned_abs();
         let age = u64::try_from(clock::now().get().saturating_sub(identity.modified_ms())).unwrap_or(0);
         let is_still = now.saturating_sub(seen.since) >= still_for || Duration::from_millis(age) >= still_for;

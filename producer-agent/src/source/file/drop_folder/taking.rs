@@ -48,7 +48,7 @@ impl Identity {
     }
 
     /// Whether it is that file with that content; `changed` is not compared: a rename changes it.
-    const fn is_still(&self, other: &Self) -> bool {
+    pub(super) const fn is_still(&self, other: &Self) -> bool {
         self.device == other.device
             && self.inode == other.inode
             && self.size == other.size

@@ -47,6 +47,33 @@ fn a_renamed_file_is_whole_and_a_written_one_stands_still_first() {
     assert_eq!(names(&mut folder), ["old.csv"]);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_rename_is_noticed_and_only_a_second_look_is_missing() {
+    let settings = DropSettings { still_for: SignedDuration::from_hours(1), marker: Marker::None };
+    let (dir, mut folder) = folder(settings);
+    let notices = folder.notices();
+    assert!(!folder.has_newcomers());
+    let bring = |name: &str| {
+        let part = dir.path().join("x.part");
+        std::fs::write(&part, "a").unwrap();
+        std::fs::rename(part, dir.path().join(name)).unwrap();
+    };
+    for name in ["a.csv", "b.csv"] {
+        bring(name);
+        tokio::time::timeout(Duration::from_secs(60), notices.next()).await.expect("the system tells");
+        assert!(!names(&mut folder).contains(&name.to_owned()), "seen for the first time");
+        assert!(folder.has_newcomers());
+        // A change of its rights between the two looks is no change of the file.
+        let path = dir.path().join(name);
+        let mut rights = std::fs::metadata(&path).unwrap().permissions();
+        rights.set_readonly(true);
+        std::fs::set_permissions(&path, rights).unwrap();
+        names(&mut folder);
+        assert!(names(&mut folder).contains(&name.to_owned()));
+    }
+}
+
 #[test]
 fn an_older_register_is_held() {
     let (dir, mut folder) = folder(NOW);

@@ -111,7 +111,7 @@ impl Tally {
         if self.ways.is_empty() {
             return;
         }
-        let cell = Cells::Ordered(vec![Cell::Plain(text.to_owned())]);
+        let cell = Cells::Ordered(vec![Cell::Plain(text.into())]);
         self.ways.retain(|tried| tried.fits(&cell, text));
         let count = text.chars().filter(char::is_ascii_digit).count();
         let (fewest, most) = self.digits.unwrap_or((count, count));

@@ -21,10 +21,13 @@ fn note(noted: &mut Noted, location: Location) {
 impl Table {
     pub(super) fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
         let mut scan = Scan::new(delimiter, quoting);
-        let (mut row, end) = self.begin(first.clone());
+        let mut progress = scan.line(&first.text, first.end);
+        if progress == Progress::Whole {
+            return self.line(first, scan, quoting);
+        }
         let mut bad = first.bad.clone();
-        let mut taken = vec![first];
-        let mut progress = scan.line(&row.text, end);
+        let mut taken = vec![first.clone()];
+        let (mut row, _) = self.begin(first);
         while progress == Progress::Open && row.text.len() <= MAX_RECORD_BYTES {
             let Ok(Some(line)) = self.lines.next() else { break };
             bad.extend(line.bad.iter().map(|(at, width)| (at + row.text.len(), *width)));
@@ -61,6 +64,16 @@ impl Table {
             self.rows, seen.line, seen.character
         );
         row.broken(at, reason, Extent::Rest)
+    }
+
+    /// A row of one line: almost every one.
+    fn line(&mut self, line: Line, scan: Scan, quoting: Quoting) -> Row {
+        let bad = line.bad.clone();
+        let (row, _) = self.begin(line);
+        if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting) {
+            note(&mut self.loose, row.behind(at));
+        }
+        self.cells(row, scan.cells, &bad)
     }
 
     /// Whether lines of one row have the delimiters of rows: one inner line, or two of them all.

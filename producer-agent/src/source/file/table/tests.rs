@@ -16,7 +16,8 @@ fn rows(name: &str, bytes: &[u8], format: &TableFormat) -> (Vec<String>, Vec<Row
 
 fn texts(row: &Row) -> Vec<String> {
     let text = |cell: &Cell| match cell {
-        Cell::Plain(text) | Cell::Text(text) | Cell::Number(text) => text.clone(),
+        Cell::Plain(text) => text.to_string(),
+        Cell::Text(text) | Cell::Number(text) => text.clone(),
         other => format!("{other:?}"),
     };
     match row.content.as_ref().unwrap() {
