@@ -44,6 +44,9 @@ impl Workplace {
 
     /// A new one; those of ended processes are removed.
     pub(crate) fn new() -> Result<Self> {
+        // Until its file is locked, another start would take this one for left.
+        let starting = File::create(std::env::temp_dir().join(format!("{}starting", Self::PREFIX)))?;
+        starting.lock()?;
         let dir = tempfile::Builder::new().prefix(Self::PREFIX).tempdir()?;
         let alive = File::create(dir.path().join("alive"))?;
         alive.lock()?;
