@@ -276,7 +276,7 @@ impl Network {
         let until = async {
             loop {
                 let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{CHANNEL}"))).await?;
-                if status.positions.iter().all(|position| position.state_to >= position.read_to) {
+                if status.is_materialised() {
                     return anyhow::Ok(());
                 }
                 tokio::time::sleep(retry.next_wait()).await;

@@ -3,6 +3,7 @@
 //! Owns the clock: it begins when the first event is due, and ends when the last one was applied.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -170,7 +171,7 @@ async fn replayed(
 async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     // Changes are due since `begun`: the making of the client is no part of their way.
-    let late = std::time::Duration::from_micros(u64::try_from(now_micros() - begun).unwrap_or(0));
+    let late = Duration::from_micros(u64::try_from(now_micros() - begun).unwrap_or(0));
     let now = tokio::time::Instant::now();
     let start = now.checked_sub(late).unwrap_or(now);
     let mut under_way = JoinSet::new();

@@ -179,6 +179,9 @@ impl Scenario {
         if scenario.against == Against::Alone && scenario.beside.count() == 0 {
             return wrong("against = \"alone\" compares with nobody beside: say who is in [beside]");
         }
+        if scenario.watched.traced.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            return wrong("watched.traced is a share of all events, between 0 and 1");
+        }
         if (scenario.against == Against::Kafka) != (scenario.log == LogKind::Embedded) {
             return wrong(
                 "log = \"embedded\" and against = \"kafka\" go together: the same network on Kafka is the other side",

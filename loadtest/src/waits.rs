@@ -27,18 +27,18 @@ use Moment::{Begun, Ended};
 
 /// The links in their order. `deliver` begins while `append` may still wait for its answer.
 const CHAIN: [(&str, Moment, Moment); 12] = [
-    ("others of the request become events", Begun("create"), Begun("store")),
+    ("the request's other changes become events", Begun("create"), Begun("store")),
     ("sync of the outbox", Begun("store"), Ended("store")),
-    ("turn of the partition", Ended("store"), Begun("send")),
+    ("the answer to the partition's last batch", Ended("store"), Begun("send")),
     ("to the router", Begun("send"), Begun("ingest")),
     ("check of the batch", Begun("ingest"), Begun("append")),
     ("the log takes it", Begun("append"), Ended("append")),
-    ("read back and judged, after the log has it", Ended("append"), Begun("deliver")),
+    ("read back and judged", Ended("append"), Begun("deliver")),
     ("frame", Begun("deliver"), Ended("deliver")),
     ("to the consumer", Ended("deliver"), Begun("process")),
-    ("others of the frame", Begun("process"), Begun("apply")),
+    ("the frame's other rows", Begun("process"), Begun("apply")),
     ("sink", Begun("apply"), Ended("apply")),
-    ("all of it", Begun("create"), Ended("apply")),
+    ("the whole way", Begun("create"), Ended("apply")),
 ];
 
 /// The links of events of which every stage arrived; a link without events is left out.
@@ -89,9 +89,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("others of the request become events", 30),
+                ("the request's other changes become events", 30),
                 ("sync of the outbox", 40),
-                ("turn of the partition", 1)
+                ("the answer to the partition's last batch", 1)
             ]
         );
     }

@@ -70,7 +70,7 @@ fn the_embedded_log_is_measured_beside_kafka_and_the_waits_of_traced_events_are_
     let of =
         |name: &str| waits.iter().find(|wait| wait["name"] == name).map(|wait| wait["p50_micros"].as_i64());
     assert!(of("sync of the outbox").flatten().unwrap() > 0, "{waits:?}");
-    assert!(of("all of it").flatten().unwrap() > 0, "{waits:?}");
+    assert!(of("the whole way").flatten().unwrap() > 0, "{waits:?}");
 }
 
 fn names(side: &serde_json::Value) -> Vec<&str> {
@@ -149,6 +149,10 @@ fn a_wrong_scenario_is_refused_by_its_place() {
     assert!(said.contains("scenario.toml") && said.contains("unknown field `round`"), "{said}");
     let said = refused(&format!("{head}[load]\nkind = \"paced\"\nrate = 10\nseconds = 1\ntogether = 3\n"));
     assert!(said.contains("load.together divides load.rate"), "{said}");
+    let said = refused(&format!("{head}[watched]\ntraced = 7.5\n{load}"));
+    assert!(said.contains("between 0 and 1"), "{said}");
+    let said = refused(&format!("{head}log = \"embedded\"\n{load}"));
+    assert!(said.contains("go together"), "{said}");
     let said = refused(&format!("name = \"../x\"\nabout = \"x\"\n{load}"));
     assert!(said.contains("it names the report's files"), "{said}");
 }

@@ -107,6 +107,13 @@ pub struct ChannelStatus {
     pub positions: Vec<Position>,
 }
 
+impl ChannelStatus {
+    /// Whether the channel's state has all that was read of the log: who joins now gets it from there.
+    pub fn is_materialised(&self) -> bool {
+        self.positions.iter().all(|position| position.state_to >= position.read_to)
+    }
+}
+
 /// One agreement of the asking participant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgreementStatus {

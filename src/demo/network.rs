@@ -298,7 +298,7 @@ impl Network {
         })
     }
 
-    /// Waits until the channel's state has all that was read of the log: who joins then gets it from there.
+    /// Waits until who joins gets everything from the channel's state.
     pub async fn materialised(&self, channel: &ChannelName) -> anyhow::Result<()> {
         let owner = {
             let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -309,7 +309,7 @@ impl Network {
         let until = async {
             loop {
                 let status: ChannelStatus = send_json(owner.get(&path)).await?;
-                if status.positions.iter().all(|position| position.state_to >= position.read_to) {
+                if status.is_materialised() {
                     return anyhow::Ok(());
                 }
                 tokio::time::sleep(looks.next_wait()).await;

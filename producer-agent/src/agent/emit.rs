@@ -207,6 +207,11 @@ impl<'a> Emitter<'a> {
     fn store(&mut self, behind: Option<&Content>) -> Result<(), AgentError> {
         let mut wanted = std::mem::take(&mut self.wanted);
         self.bytes = 0;
+        // The rows of a whole register have no order; neighbouring keys are looked up together. All other changes keep
+        // theirs.
+        if self.origin.is_snapshot {
+            wanted.sort_by(|one, other| one.key.cmp(&other.key));
+        }
         loop {
             let first = self.became_event.len();
             let made = self.make_events(&wanted)?;

@@ -135,30 +135,30 @@ impl Agent {
         about_to_take: impl FnOnce() -> Result<(), DropError>,
     ) -> Result<Vec<ItemResult>, AgentError> {
         let mut emitter = Emitter::new(self, Origin::of(source));
-        let mut results = Vec::new();
+        // The key of each change that is not refused.
+        let mut keys: Vec<Result<String, ItemResult>> = Vec::new();
         let mut about_to_take = Some(about_to_take);
         for row in source.rows(self.schema(), &self.channel.key)? {
             let (key, after) = match row {
                 SourceRow::Present { key, datum, .. } => (key, Some(datum)),
                 SourceRow::Deleted { key, .. } => (key, None),
                 SourceRow::Parked { parked, .. } => {
-                    results.push(ItemResult::Refused { reason: parked.in_words() });
+                    keys.push(Err(ItemResult::Refused { reason: parked.in_words() }));
                     continue;
                 }
             };
             about_to_take.take().map_or(Ok(()), |about_to_take| about_to_take())?;
-            let key = key.as_str().to_owned();
-            results.push(ItemResult::Unchanged { key: key.clone() });
+            let key = key.into_string();
+            keys.push(Ok(key.clone()));
             emitter.put(key, after, 0)?;
         }
-        let became_event = emitter.finish_items()?;
-        let unchanged = results.iter_mut().filter(|result| matches!(result, ItemResult::Unchanged { .. }));
-        for (result, is_event) in unchanged.zip(became_event) {
-            if let (ItemResult::Unchanged { key }, true) = (&mut *result, is_event) {
-                *result = ItemResult::Taken { key: std::mem::take(key) };
-            }
-        }
-        Ok(results)
+        let mut became_event = emitter.finish_items()?.into_iter();
+        let result = |key| match key {
+            Err(refused) => refused,
+            Ok(key) if became_event.next() == Some(true) => ItemResult::Taken { key },
+            Ok(key) => ItemResult::Unchanged { key },
+        };
+        Ok(keys.into_iter().map(result).collect())
     }
 
     /// Takes the source's report that nothing else has changed up to now.

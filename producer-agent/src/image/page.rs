@@ -45,11 +45,10 @@ pub(super) struct Merged {
 impl Merged {
     /// Merges changes, in key order, into a page's rows.
     pub(super) fn of<'c, 'p>(
-        size: usize,
         mut rows: impl Iterator<Item = Result<(&'p str, &'p [u8]), DatumError>>,
         changes: impl Iterator<Item = (&'c str, Option<&'c [u8]>)>,
     ) -> Result<Self, DatumError> {
-        let mut merged = Self { bytes: Vec::with_capacity(size + CUT_BYTES), ..Self::default() };
+        let mut merged = Self { bytes: Vec::with_capacity(MAX_BYTES), ..Self::default() };
         let mut row = rows.next().transpose()?;
         for (key, after) in changes {
             while let Some((before, image)) = row.filter(|(before, _)| *before < key) {
@@ -105,7 +104,7 @@ mod tests {
     type Changes<'c> = &'c [(&'c str, Option<&'c [u8]>)];
 
     fn merge(page: &[u8], changes: Changes<'_>) -> Merged {
-        Merged::of(page.len(), Rows::of(page), changes.iter().copied()).unwrap()
+        Merged::of(Rows::of(page), changes.iter().copied()).unwrap()
     }
 
     fn rows(page: &[u8]) -> Vec<(&str, &[u8])> {
@@ -132,7 +131,7 @@ mod tests {
         let keys: Vec<String> = (0..100).map(|number| format!("{number:03}")).collect();
         let image = vec![7; 250];
         let changes = keys.iter().map(|key| (key.as_str(), Some(image.as_slice())));
-        let merged = Merged::of(0, Rows::of(&[]), changes).unwrap();
+        let merged = Merged::of(Rows::of(&[]), changes).unwrap();
         let pages: Vec<&[u8]> = merged.pages().collect();
         assert_eq!(pages.iter().map(|page| rows(page).len()).sum::<usize>(), keys.len());
         assert!(pages.iter().all(|page| (2_500..=MAX_BYTES).contains(&page.len())), "no page is a crumb");
@@ -147,6 +146,6 @@ mod tests {
         let made = merge(&[], &[("b", Some(b"12345"))]);
         let page = made.pages().next().unwrap();
         let cut = page.get(..page.len() - 1).unwrap();
-        assert!(Merged::of(0, Rows::of(cut), std::iter::empty()).is_err());
+        assert!(Merged::of(Rows::of(cut), std::iter::empty()).is_err());
     }
 }

@@ -28,7 +28,7 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Written to disk at least so often; keeps the cache from filling.
 const FLUSH_EVERY_MS: u64 = 500;
 /// Bytes of changes in memory at which they are folded: the more at once, the fewer pages are written twice.
-const FOLD_BYTES: usize = 8 * 1024 * 1024;
+const FOLD_BYTES: usize = 16 * 1024 * 1024;
 /// What a young change costs besides its key and image.
 const YOUNG_BYTES: usize = 128;
 /// Bytes of pages that are written together.
@@ -159,8 +159,7 @@ impl SledImages {
                 taken += YOUNG_BYTES + next.1.map_or(0, <[u8]>::len);
                 Some(next)
             });
-            let merged =
-                Merged::of(page.bytes.len(), page.rows(), within).map_err(|error| self.damaged(&error))?;
+            let merged = Merged::of(page.rows(), within).map_err(|error| self.damaged(&error))?;
             growth += merged.growth;
             bytes += self.put(&page, &merged, &mut batch)?;
             // A page and what it is cut into are in one batch, which sled keeps whole over a crash. What is left of the

@@ -16,9 +16,9 @@ const MEMORY_BYTES: usize = 3 * 1024 * 1024;
 /// Bytes of one batch: well below a batch's limit.
 const BATCH_BYTES: usize = 512 * 1024;
 
-/// What all entries of a backlog have in common.
+/// What every batch says before its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Terms {
+pub(super) struct BatchHead {
     pub(super) epoch: Epoch,
     pub(super) batch_schema: String,
 }
@@ -27,7 +27,7 @@ pub(super) struct Terms {
 pub(super) struct Backlog {
     /// The unacknowledged entries of each partition, in order.
     queues: PerPartition<VecDeque<StoredEntry>>,
-    terms: Option<Terms>,
+    head: Option<BatchHead>,
     /// Everything of the outbox below this is in the queues, or acknowledged.
     read_to: u64,
     bytes: usize,
@@ -37,7 +37,7 @@ impl Backlog {
     /// Nothing of the outbox, from a position on.
     pub(super) fn from(position: u64, partitions: u32) -> Self {
         let queues = PerPartition::filled(partitions, VecDeque::new());
-        Self { queues, terms: None, read_to: position, bytes: 0 }
+        Self { queues, head: None, read_to: position, bytes: 0 }
     }
 
     /// Reads on in the outbox while there is room; entries that the table has acknowledged are left out, and their
@@ -48,15 +48,15 @@ impl Backlog {
         acknowledged: impl Fn(Partition) -> Sequence,
     ) -> Result<u64, OutboxError> {
         let mut events = 0;
-        while self.bytes < MEMORY_BYTES {
+        while self.bytes < MEMORY_BYTES && self.read_to < outbox.next_position() {
             let Window { epoch, batch_schema, entries } =
                 outbox.read(self.read_to, MEMORY_BYTES - self.bytes)?;
-            let terms = Terms { epoch, batch_schema };
+            let head = BatchHead { epoch, batch_schema };
             let Some(last) = entries.last().map(|stored| stored.position) else { break };
-            if self.bytes > 0 && self.terms.as_ref() != Some(&terms) {
+            if self.bytes > 0 && self.head.as_ref() != Some(&head) {
                 break;
             }
-            self.terms = Some(terms);
+            self.head = Some(head);
             self.read_to = last + 1;
             for stored in entries {
                 let partition = stored.entry.partition;
@@ -74,9 +74,9 @@ impl Backlog {
         Ok(events)
     }
 
-    /// What all entries have in common; `None` before the first.
-    pub(super) const fn terms(&self) -> Option<&Terms> {
-        self.terms.as_ref()
+    /// What all its batches say first; `None` before the first entry.
+    pub(super) const fn head(&self) -> Option<&BatchHead> {
+        self.head.as_ref()
     }
 
     /// The entries of a partition that are sent together next.
@@ -209,10 +209,10 @@ mod tests {
         backlog.fill(&outbox, none).unwrap();
         backlog.fill(&outbox, none).unwrap();
         assert_eq!(sequences(&backlog, 0), [0]);
-        let first = backlog.terms().cloned();
+        let first = backlog.head().cloned();
         backlog.acknowledge(Partition::new(0), Sequence::new(1));
         backlog.fill(&outbox, none).unwrap();
         assert_eq!(sequences(&backlog, 0), [1]);
-        assert_ne!(backlog.terms().cloned(), first);
+        assert_ne!(backlog.head().cloned(), first);
     }
 }

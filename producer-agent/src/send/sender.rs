@@ -20,7 +20,7 @@ use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put
 use schemas::trace::TraceContext;
 use tokio::sync::watch;
 
-use super::backlog::{Backlog, Terms};
+use super::backlog::{Backlog, BatchHead};
 use super::machine::{Doubt, SendMachine, Verdict};
 use crate::agent::Agent;
 use crate::agent::reopen::{Ends, OwnState, StateError};
@@ -130,7 +130,12 @@ impl Sender {
     pub async fn run(&mut self, mut appended: watch::Receiver<u64>) -> Result<(), SendError> {
         let mut retry = Retry::default();
         loop {
-            match self.send_all(&mut appended).await {
+            let settled = self.sent.borrow().settled;
+            let ended = self.send_all(&mut appended).await;
+            if self.sent.borrow().settled > settled {
+                retry.reset();
+            }
+            match ended {
                 Ok(()) => return Ok(()),
                 Err(SendError::Client(error)) if error.is_retryable() => {
                     self.sent.send_modify(|sent| {
@@ -193,11 +198,11 @@ impl Sender {
     /// The request with a partition's next batch, where it has one.
     fn request(&self, backlog: &Backlog, partition: Partition) -> Result<Option<Request>, SendError> {
         let entries = backlog.batch(partition);
-        let Some(terms) = backlog.terms().filter(|_| entries.clone().next().is_some()) else {
+        let Some(head) = backlog.head().filter(|_| entries.clone().next().is_some()) else {
             return Ok(None);
         };
         let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
-        let body = encode_batch(terms, entries.clone(), self.machine.digest(partition))?;
+        let body = encode_batch(head, entries.clone(), self.machine.digest(partition))?;
         let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
         let followed: Vec<StageSpan> = entries.flat_map(|stored| self.followed(stored)).collect();
         Ok(Some(Box::pin(async move { (partition, sent(send_json::<Position>(request), followed).await) })))
@@ -395,7 +400,7 @@ async fn sent(
 
 /// A batch of one partition's entries, which follow each other and continue `before`.
 fn encode_batch<'e>(
-    terms: &Terms,
+    head: &BatchHead,
     entries: impl Iterator<Item = &'e StoredEntry>,
     before: Digest,
 ) -> Result<Vec<u8>, SendError> {
@@ -418,9 +423,9 @@ fn encode_batch<'e>(
         events += usize::try_from(content.count()).unwrap_or(usize::MAX);
     }
     let sync = platform::random::id()?;
-    let mut metadata = batch_metadata(terms.epoch, first.unwrap_or(Sequence::new(0)), before);
+    let mut metadata = batch_metadata(head.epoch, first.unwrap_or(Sequence::new(0)), before);
     put_traces(&mut metadata, &traces);
-    let mut body = Header { metadata, schema: terms.batch_schema.clone(), sync }.encode();
+    let mut body = Header { metadata, schema: head.batch_schema.clone(), sync }.encode();
     put_block(&mut body, count, &datums, &sync);
     Ok(body)
 }

@@ -13,14 +13,15 @@ const PART_BYTES: usize = 256 * 1024;
 /// Parts that wait at most.
 const AHEAD: usize = 4;
 
-/// Gives each row to `each`, in order, until that fails.
+/// Gives each row to `each`, in order, until that fails. A machine that has no thread left reads without one.
 pub(super) fn each<E>(
     rows: &mut dyn Rows,
     mut each: impl FnMut(SourceRow) -> Result<(), E>,
 ) -> Result<(), E> {
-    thread::scope(|scope| {
+    let read_ahead = thread::scope(|scope| {
         let (parts, read) = sync_channel::<Vec<SourceRow>>(AHEAD);
-        scope.spawn(move || {
+        let rows = &mut *rows;
+        let reading = move || {
             loop {
                 let part = part(rows);
                 // Nobody reads on after an error.
@@ -28,8 +29,16 @@ pub(super) fn each<E>(
                     return;
                 }
             }
-        });
-        read.into_iter().flatten().try_for_each(&mut each)
+        };
+        let started = thread::Builder::new().spawn_scoped(scope, reading);
+        started.map(|_| read.into_iter().flatten().try_for_each(&mut each))
+    });
+    read_ahead.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a file is read without a thread of its own");
+        for row in rows {
+            each(row)?;
+        }
+        Ok(())
     })
 }
 

@@ -60,7 +60,7 @@ impl Changes {
             SourceRow::Deleted { location, key } => (location, key, None),
             SourceRow::Parked { parked, extent, .. } => return self.set_aside(parked, extent),
         };
-        let key = key.as_str().to_owned();
+        let key = key.into_string();
         let is_known = present.get(&key).copied().unwrap_or(false);
         let counter = match (&after, is_known) {
             (None, false) => {

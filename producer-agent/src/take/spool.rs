@@ -16,6 +16,9 @@ use crate::source::location::Location;
 /// Bytes of rows in memory: more go to the file.
 const MEMORY_BYTES: usize = 4 * 1024 * 1024;
 
+/// The file's name.
+const FILE: &str = "spool";
+
 /// A row that may become an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpooledRow {
@@ -43,13 +46,13 @@ pub struct Spool {
 impl Spool {
     /// An empty spool, which makes a file in `dir` when it needs one.
     pub fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
-        let path = dir.join("spool");
+        let path = dir.join(FILE);
         Self { disk, path, file: None, parts: Vec::new(), memory: Vec::new(), memory_bytes: MEMORY_BYTES }
     }
 
     /// Removes the file of a spool that a crash ended.
     pub fn remove_left(disk: &dyn Disk, dir: &Path) -> Result<(), SegmentError> {
-        let path = dir.join("spool");
+        let path = dir.join(FILE);
         match disk.exists(&path) {
             true => disk.remove(&path).map_err(|error| SegmentError::Io { path, error }),
             false => Ok(()),
@@ -184,11 +187,11 @@ mod tests {
                 let key = Key::parse(row.key.clone()).unwrap();
                 spool.put(location, row.is_new, &key, &row.datum).unwrap();
             }
-            assert_eq!(disk.exists(&dir.join("spool")), memory_bytes < MEMORY_BYTES);
+            assert_eq!(disk.exists(&dir.join(FILE)), memory_bytes < MEMORY_BYTES);
             assert_eq!(all(&spool).unwrap(), expected);
             assert_eq!(all(&spool).unwrap(), expected, "and again");
             drop(spool);
-            assert!(!disk.exists(&dir.join("spool")));
+            assert!(!disk.exists(&dir.join(FILE)));
         }
     }
 
@@ -201,11 +204,11 @@ mod tests {
         spool.memory_bytes = 1;
         let location = Location { line: 2, character: 1, byte: 4 };
         spool.put(location, true, &Key::parse("k".to_owned()).unwrap(), &[1, 2, 3]).unwrap();
-        disk.open(&dir.join("spool")).unwrap().truncate(3).unwrap();
+        disk.open(&dir.join(FILE)).unwrap().truncate(3).unwrap();
         assert!(all(&spool).is_err());
         std::mem::forget(spool);
         Spool::remove_left(&disk, dir).unwrap();
-        assert!(!disk.exists(&dir.join("spool")));
+        assert!(!disk.exists(&dir.join(FILE)));
         Spool::remove_left(&disk, dir).unwrap();
     }
 }
