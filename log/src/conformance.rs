@@ -67,7 +67,7 @@ laws!(
     a_record_past_the_limit_is_refused_whole,
     a_new_writer_fences_the_one_before,
     times_find_offsets,
-    a_compacted_topic_keeps_each_keys_newest_record_at_its_offset,
+    deleted_records_are_gone_or_as_they_were,
     readers_of_one_partition_do_not_disturb_each_other,
     a_topic_that_was_just_made_is_there_for_every_reader,
 );
@@ -192,14 +192,12 @@ async fn readers_of_one_partition_do_not_disturb_each_other(log: &dyn Log) {
 }
 
 #[tokio::test]
-async fn the_memory_log_compacts_and_expires_under_its_readers() {
+async fn the_memory_log_expires_under_its_readers() {
     let log = MemoryLog::default();
     log.ensure_topic(&spec("t", 1)).await.unwrap();
     for number in 0..20 {
         log.append("t", P0, vec![record(&format!("k{}", number % 3), &number.to_string())]).await.unwrap();
     }
-    log.compact("t", P0, Offset::new(15));
-    assert_eq!(values(&log, "t", 0).await, ["12", "13", "14", "15", "16", "17", "18", "19"]);
     log.expire("t", P0, Offset::new(16));
     let gone = log.read("t", P0, Offset::new(3), 100, Duration::ZERO).await;
     assert!(matches!(gone, Err(ReadError::BeforeFirst { first, .. }) if first == Offset::new(16)));
@@ -230,20 +228,33 @@ async fn what_the_memory_log_acknowledges_is_there_whatever_else_it_does() {
     }
 }
 
-async fn a_compacted_topic_keeps_each_keys_newest_record_at_its_offset(log: &dyn Log) {
-    let cleanup = Cleanup::Compaction { min_lag: Duration::ZERO };
-    log.ensure_topic(&TopicSpec { cleanup, ..spec("t", 1) }).await.unwrap();
-    let mut newest = std::collections::BTreeMap::new();
-    for number in 0..300 {
-        let key = format!("k{}", number % 7);
-        let last = log.append("t", P0, vec![record(&key, &number.to_string())]).await.unwrap();
-        newest.insert(key, (last, number.to_string()));
+/// A log may keep what was given up, but what it still has is as it was, and offsets go on.
+async fn deleted_records_are_gone_or_as_they_were(log: &dyn Log) {
+    log.ensure_topic(&spec("t", 1)).await.unwrap();
+    let mut writer = log.open_writer("w").await.unwrap();
+    let mut offsets = Vec::new();
+    for number in 0..30 {
+        offsets.push(writer.commit("t", P0, vec![record("k", &number.to_string())]).await.unwrap());
     }
-    let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap()).unwrap();
-    let found = all(log, "t", 0).await.into_iter();
-    let found: std::collections::BTreeMap<_, _> =
-        found.map(|s| (text(s.record.key), (s.offset, text(s.record.value)))).collect();
-    assert_eq!(found, newest);
+    let expected: Vec<String> = (0..30).map(|number| number.to_string()).collect();
+    let mut given_up = 0;
+    for before in [7, 7, 20, 3] {
+        log.delete_records("t", P0, offsets[before]).await.unwrap();
+        given_up = given_up.max(before);
+        let first = log.bounds("t", P0).await.unwrap().first;
+        assert!(first <= offsets[given_up], "no more goes than was given up: {first}");
+        assert!(log.system() != "kafka" || first == offsets[given_up], "Kafka lets go at once: {first}");
+        let held = offsets.iter().position(|offset| *offset >= first).unwrap();
+        assert_eq!(values(log, "t", first.get()).await, expected[held..]);
+        if first > Offset::new(0) {
+            let gone = log.read("t", P0, Offset::new(0), 100, Duration::ZERO).await;
+            assert!(matches!(gone, Err(ReadError::BeforeFirst { first: said, .. }) if said == first));
+        }
+    }
+    let last = writer.commit("t", P0, vec![record("k", "30")]).await.unwrap();
+    assert!(last > offsets[29], "offsets go on");
+    let missing = log.delete_records("nowhere", P0, last).await;
+    assert!(matches!(missing, Err(TopicError::Unknown { .. })));
 }
 
 async fn a_topic_that_was_just_made_is_there_for_every_reader(log: &dyn Log) {

@@ -1,7 +1,7 @@
 //! The log port: it has what the router needs of a log, and promises no more than Kafka does.
 //!
 //! Owns the trait and its errors. Offsets grow but have gaps; an append may end unknown and still appear later; a batch
-//! may be cut; a compacted topic may drop any older version of a key at any moment; retention drops old records.
+//! may be cut; retention drops old records, and deleted ones go at any moment.
 //! Nothing above the port may rely on more than this.
 
 #[cfg(test)]
@@ -35,12 +35,7 @@ pub struct TopicSpec {
 pub enum Cleanup {
     /// Records older than this, by append time.
     Retention(Duration),
-    /// Older versions of a key, but nothing younger than this.
-    Compaction {
-        /// The bootstrap bound.
-        min_lag: Duration,
-    },
-    /// Nothing, ever.
+    /// Nothing, unless [`Log::delete_records`] says so.
     KeepAll,
 }
 
@@ -188,6 +183,14 @@ pub trait Log: Send + Sync + 'static {
     /// The first offset whose append time is not before `at`; the end when there is none.
     async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError>;
 
+    /// Gives up the records before an offset. They may stay for a while; whoever reads them may find that they are gone.
+    async fn delete_records(
+        &self,
+        topic: &str,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), TopicError>;
+
     /// Returns, with the reason, when only a restart makes the log usable again.
     async fn failed(&self) -> String {
         std::future::pending().await
@@ -210,7 +213,8 @@ pub trait Log: Send + Sync + 'static {
 /// Writes batches that appear whole or not at all, unless a later writer took over.
 #[async_trait]
 pub trait FencedWriter: Send + Sync {
-    /// Commits a batch, which readers see when this returns; returns the last record's offset.
+    /// Commits a batch, which readers see when this returns; returns the last record's offset. The records have
+    /// consecutive offsets.
     async fn commit(
         &mut self,
         topic: &str,

@@ -1,7 +1,7 @@
 //! The log in memory: it has Kafka's semantics, and Kafka's traps on purpose, by seed.
 //!
 //! Owns the twin for simulation and tests. With faults on, appends end unknown and appear later, batches are cut,
-//! offsets have gaps; compaction and retention happen when a test calls them.
+//! offsets have gaps; retention happens when a test calls it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -79,21 +79,14 @@ impl MemoryLog {
     /// Retention: removes everything before an offset, also in the active segment.
     pub fn expire(&self, topic: &str, partition: Partition, before: Offset) {
         if let Ok(data) = self.lock().partition(topic, partition) {
-            data.records.retain(|stored| stored.offset >= before);
-            data.first = data.first.max(before.get().min(data.next));
+            data.expire(before);
         }
     }
 
-    /// Compaction: below `clean_to` only each key's last record stays; if it is a tombstone, it is removed too.
-    pub fn compact(&self, topic: &str, partition: Partition, clean_to: Offset) {
+    /// Loses a record, as a damaged disk does.
+    pub fn lose(&self, topic: &str, partition: Partition, lost: Offset) {
         if let Ok(data) = self.lock().partition(topic, partition) {
-            let clean = data.records.iter().filter(|s| s.offset < clean_to);
-            let last: HashMap<Option<Vec<u8>>, Offset> =
-                clean.map(|s| (s.record.key.clone(), s.offset)).collect();
-            data.records.retain(|s| {
-                let newest = last.get(&s.record.key).is_none_or(|offset| *offset == s.offset);
-                s.offset >= clean_to || (newest && s.record.value.is_some())
-            });
+            data.records.retain(|stored| stored.offset != lost);
         }
     }
 
@@ -122,6 +115,11 @@ impl State {
 }
 
 impl PartitionData {
+    fn expire(&mut self, before: Offset) {
+        self.records.retain(|stored| stored.offset >= before);
+        self.first = self.first.max(before.get().min(self.next));
+    }
+
     fn push(&mut self, records: Vec<Record>) -> Offset {
         let logged_at = platform::clock::now();
         for record in records {
@@ -236,6 +234,16 @@ impl Log for MemoryLog {
         let data = state.partition(topic, partition)?;
         let index = data.records.partition_point(|stored| stored.logged_at < at);
         Ok(data.records.get(index).map_or(Offset::new(data.next), |stored| stored.offset))
+    }
+
+    async fn delete_records(
+        &self,
+        topic: &str,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), TopicError> {
+        self.lock().partition(topic, partition)?.expire(before);
+        Ok(())
     }
 
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {

@@ -95,7 +95,7 @@ impl Fold {
                 Err(_) => Meaning::Foreign("it is no resync record"),
             },
             Kind::Block | Kind::Freshness => self.sequenced(stored, kind, schema, datum),
-            Kind::Image => Meaning::Foreign("images belong to the state"),
+            Kind::Images => Meaning::Foreign("images belong to the state"),
         }
     }
 

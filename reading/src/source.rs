@@ -36,7 +36,12 @@ pub struct PartitionSource {
 impl PartitionSource {
     /// The error that the partition is not the right one.
     pub fn lost(&self, why: impl Into<String>) -> ReaderError {
-        ReaderError::LostTopic { topic: self.topic.clone(), partition: self.partition, why: why.into() }
+        self.lost_topic(&self.topic, why)
+    }
+
+    /// The error that another topic's partition of the channel is not the right one, or lacks records.
+    pub fn lost_topic(&self, topic: &str, why: impl Into<String>) -> ReaderError {
+        ReaderError::LostTopic { topic: topic.to_owned(), partition: self.partition, why: why.into() }
     }
 
     fn read_error(&self, error: ReadError) -> ReaderError {
@@ -102,6 +107,17 @@ impl PartitionSource {
             next = batch.next;
         }
         Ok(None)
+    }
+
+    /// Checks that the log holds everything, since a topic that follows from it holds nothing yet.
+    pub async fn check_log_is_whole(&self, follows: &str) -> Result<(), ReaderError> {
+        let first = self.bounds().await?.first;
+        match first == Offset::new(0) {
+            true => Ok(()),
+            false => {
+                Err(self.lost_topic(follows, format!("it holds nothing, but the log begins at {first}")))
+            }
+        }
     }
 
     /// Checks that the partition's first record, while it is held, is checkpoint 0 of this log.

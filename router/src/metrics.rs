@@ -25,8 +25,7 @@ use schemas::time::Millis;
 /// The labels of a channel.
 const CHANNEL: &[&str] = &["channel"];
 /// Why an event is parked.
-pub(crate) const PARKED: [&str; 5] =
-    ["undecodable", "unresolvable", "unprojectable", "unreadable", "unwritable"];
+pub(crate) const PARKED: [&str; 4] = ["undecodable", "unresolvable", "unprojectable", "unwritable"];
 /// The labels of an agreement.
 const AGREEMENT: &[&str] = &["agreement", "consumer", "channel"];
 

@@ -4,7 +4,12 @@
 //! their sizes; a block never is: a reader that takes one way only cannot be told two stories by two writers.
 
 use crate::avro::binary::{Cursor, DatumError, put_long};
+use crate::framing;
+use crate::ids::SchemaId;
 use crate::limits::{MAX_BLOCK_BYTES, MAX_BLOCK_CHANGES};
+
+/// Bytes around the changes: a frame, a count, an end.
+const AROUND_BYTES: usize = 16;
 
 /// Collects the datums of changes until the block is full.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +43,14 @@ impl OpenBlock {
     pub fn finish(self) -> Vec<u8> {
         of_datums(self.count, &self.datums)
     }
+
+    /// The block's datum with a schema's frame in front.
+    pub fn finish_framed(self, schema: SchemaId) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.datums.len() + AROUND_BYTES);
+        framing::put(schema, &mut out);
+        put_datums(self.count, &self.datums, &mut out);
+        out
+    }
 }
 
 /// The block of one change.
@@ -45,21 +58,18 @@ pub fn of_one(datum: &[u8]) -> Vec<u8> {
     of_datums(1, datum)
 }
 
-/// Appends the block of one change, which `put` appends.
-pub fn put_one(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
-    put_long(out, 1);
-    put(out);
-    out.push(0);
+fn of_datums(count: u32, datums: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(datums.len() + AROUND_BYTES);
+    put_datums(count, datums, &mut out);
+    out
 }
 
-fn of_datums(count: u32, datums: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(datums.len() + 6);
+fn put_datums(count: u32, datums: &[u8], out: &mut Vec<u8>) {
     if count > 0 {
-        put_long(&mut out, i64::from(count));
+        put_long(out, i64::from(count));
         out.extend_from_slice(datums);
     }
     out.push(0);
-    out
 }
 
 /// How many changes a block has, by the number in front of it.
@@ -108,9 +118,9 @@ mod tests {
     #[test]
     fn another_way_to_write_the_array_is_no_block() {
         assert_eq!(of_one(&[7]), [2, 7, 0]);
-        let mut out = vec![1];
-        put_one(&mut out, |out| out.push(7));
-        assert_eq!(out, [1, 2, 7, 0]);
+        let mut open = OpenBlock::default();
+        open.push(&[7]);
+        assert_eq!(open.finish_framed(SchemaId::new(258)), [0, 0, 0, 1, 2, 2, 7, 0]);
         assert_eq!(count(&of_one(&[7])), Ok(1));
         let mut sized = Cursor::new(&[1, 2, 7, 0]);
         assert!(begin(&mut sized).is_err(), "a run with its size in bytes");

@@ -18,8 +18,8 @@ pub const COUNT_HEADER: &str = "dit_count";
 pub const DIGEST_HEADER: &str = "dit_digest";
 /// The sampled traces of the block's events (W3C trace context), as [`crate::publish::trace_lines`] writes them.
 pub const TRACES_HEADER: &str = "dit_traces";
-/// On a state record: the position of the event whose image it is.
-pub const LOG_POSITION_HEADER: &str = "dit_log_position";
+/// On a record of the state: the positions of the events that its images are from, as [`crate::position::runs`] writes them.
+pub const POSITIONS_HEADER: &str = "dit_positions";
 /// What a block is, for readers that do not know `dit`.
 const CONTENT_TYPE: (&str, &str) = ("content-type", "application/vnd.apache.avro+confluent");
 
@@ -29,9 +29,9 @@ pub type Header = (Cow<'static, str>, Cow<'static, [u8]>);
 /// A record as it goes to the log and comes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// The key, by which the topic is partitioned and compacted.
+    /// The key; a channel's records have none.
     pub key: Option<Vec<u8>>,
-    /// The framed value; `None` is a tombstone.
+    /// The framed value; a foreign record may have none.
     pub value: Option<Vec<u8>>,
     /// Headers in order.
     pub headers: Vec<Header>,
@@ -60,8 +60,8 @@ impl Record {
 pub enum Kind {
     /// Changes, in the log.
     Block,
-    /// A present image, in the state.
-    Image,
+    /// Present images, in the state.
+    Images,
     /// The beginning of an epoch.
     Opening,
     /// The table at an offset.
@@ -74,13 +74,13 @@ pub enum Kind {
 
 impl Kind {
     const ALL: [Self; 6] =
-        [Self::Block, Self::Image, Self::Opening, Self::Checkpoint, Self::Resync, Self::Freshness];
+        [Self::Block, Self::Images, Self::Opening, Self::Checkpoint, Self::Resync, Self::Freshness];
 
     /// The header's value.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Block => "block",
-            Self::Image => "image",
+            Self::Images => "images",
             Self::Opening => "opening",
             Self::Checkpoint => "checkpoint",
             Self::Resync => "resync",

@@ -1,6 +1,6 @@
 //! The log on this machine's disk: one process holds it, and nothing is acknowledged before it is synced.
 //!
-//! Owns the folder (lock, topics, partitions) and its two threads: one writes, one cleans.
+//! Owns the folder (lock, topics, partitions) and its two threads: one writes, one removes what is too old.
 
 mod cleaner;
 mod partition;
@@ -289,6 +289,18 @@ impl Log for EmbeddedLog {
         let partition = self.partition(topic, partition)?;
         let search = tokio::task::spawn_blocking(move || partition.offset_at(at));
         search.await.map_err(|e| TopicError::Unavailable(e.to_string()))?
+    }
+
+    async fn delete_records(
+        &self,
+        topic: &str,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), TopicError> {
+        let partition = self.partition(topic, partition)?;
+        let dropped = tokio::task::spawn_blocking(move || partition.drop_before(before));
+        let dropped = dropped.await.map_err(|e| TopicError::Unavailable(e.to_string()))?;
+        dropped.map_err(|e| TopicError::Unavailable(e.to_string()))
     }
 
     async fn failed(&self) -> String {

@@ -3,7 +3,6 @@
 //! Owns reading and retention. It must not append: only the writer thread does.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use platform::segments::disk::Disk;
@@ -18,32 +17,26 @@ use super::OpenError;
 use super::topic::TopicFile;
 
 pub(super) const KIND: [u8; 4] = *b"elog";
-/// Before this format a record of a channel was one event: a log that begins with such records cannot be counted.
-pub(super) const OLDEST_FORMAT: u16 = 3;
+/// Before this format a record of the state was one image: nothing reads such a state any more.
+pub(super) const OLDEST_FORMAT: u16 = 4;
 
 pub(super) struct PartitionLog {
-    pub(super) disk: Arc<dyn Disk>,
     pub(super) store: RwLock<SegmentStore>,
     /// Which records may be removed, and when.
     pub(super) cleanup: Cleanup,
-    /// A segment is rolled at this size.
-    pub(super) segment_bytes: u64,
-    /// Compaction has rewritten everything below this position.
-    pub(super) cleaned_to: AtomicU64,
     /// The first position that is not synced.
     pub(super) synced: watch::Sender<u64>,
 }
 
 impl PartitionLog {
-    pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        store: SegmentStore,
-        cleanup: Cleanup,
-        segment_bytes: u64,
-    ) -> Self {
+    pub(super) fn new(store: SegmentStore, cleanup: Cleanup) -> Self {
         let synced = watch::Sender::new(store.next());
-        let cleaned_to = AtomicU64::new(0);
-        Self { disk, store: RwLock::new(store), cleanup, segment_bytes, cleaned_to, synced }
+        Self { store: RwLock::new(store), cleanup, synced }
+    }
+
+    /// Removes whole segments before an offset.
+    pub(super) fn drop_before(&self, before: Offset) -> Result<(), SegmentError> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner).drop_before(before.get())
     }
 
     /// When its newest record was logged.
@@ -61,10 +54,10 @@ impl PartitionLog {
         let mut high = *self.synced.borrow();
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = store.at_or_after(middle).map_err(|e| TopicError::Unavailable(e.to_string()))?;
-            let frame = found.and_then(|(at, bytes)| Some((at, stored::decode(&bytes).ok()?)));
-            match frame.filter(|(_, frame)| frame.logged_at < at) {
-                Some((position, _)) => low = position + 1,
+            let found = store.get(middle).map_err(|e| TopicError::Unavailable(e.to_string()))?;
+            let frame = found.and_then(|bytes| stored::decode(&bytes).ok());
+            match frame.filter(|frame| frame.logged_at < at) {
+                Some(_) => low = middle + 1,
                 None => high = middle,
             }
         }
@@ -94,8 +87,7 @@ pub(super) fn open_partitions(
             if recovery.torn_bytes > 0 {
                 tracing::info!(topic = %topic.name, partition = %number, bytes = recovery.torn_bytes, "cut a torn write");
             }
-            let partition = PartitionLog::new(Arc::clone(disk), store, topic.cleanup(), segment_bytes);
-            Ok(Arc::new(partition))
+            Ok(Arc::new(PartitionLog::new(store, topic.cleanup())))
         })
         .collect()
 }
@@ -141,11 +133,9 @@ pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize)
     let mut batch = Batch { records: Vec::new(), next: from };
     let mut size = 0;
     let mut damaged = None;
-    let mut is_full = false;
     if from.get() < synced {
         let outcome = store.read(from.get(), |position, bytes| {
             if position >= synced || (size > 0 && size + bytes.len() > max_bytes) {
-                is_full = position < synced;
                 return false;
             }
             size += bytes.len().max(1);
@@ -163,10 +153,6 @@ pub(super) fn read_now(partition: &PartitionLog, from: Offset, max_bytes: usize)
             }
         });
         outcome.map_err(|e| TopicError::Unavailable(e.to_string()))?;
-        if !is_full && damaged.is_none() {
-            // Compaction has removed the last records: the gap is known.
-            batch.next = Offset::new(synced);
-        }
     }
     match damaged {
         Some(problem) if batch.records.is_empty() => Err(TopicError::Unavailable(problem).into()),
@@ -211,7 +197,7 @@ mod tests {
         for at in 0..20 {
             store.append([frame(true, at * 1_000, "0123456789").as_slice()]).unwrap();
         }
-        let partition = PartitionLog::new(Arc::new(RealDisk), store, Cleanup::KeepAll, 100);
+        let partition = PartitionLog::new(store, Cleanup::KeepAll);
         expire(&partition, Millis::new(15_000)).unwrap();
         let store = partition.store.read().unwrap();
         assert!(store.first() > 5 && store.first() <= 15, "{}", store.first());

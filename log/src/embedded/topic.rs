@@ -18,7 +18,6 @@ impl TopicFile {
     pub(super) fn of(spec: &TopicSpec) -> Self {
         let cleanup = match spec.cleanup {
             Cleanup::Retention(time) => format!("retention {} s", time.as_secs()),
-            Cleanup::Compaction { min_lag } => format!("compaction after {} s", min_lag.as_secs()),
             Cleanup::KeepAll => "keep all".to_owned(),
         };
         Self { name: spec.name.clone(), partitions: spec.partitions, cleanup }
@@ -26,15 +25,9 @@ impl TopicFile {
 
     /// Which records may be removed, and when; a text that cannot be read keeps all.
     pub(super) fn cleanup(&self) -> Cleanup {
-        let seconds = |prefix: &str| {
-            let text = self.cleanup.strip_prefix(prefix)?.strip_suffix(" s")?;
-            text.parse().ok().map(Duration::from_secs)
-        };
-        match (seconds("retention "), seconds("compaction after ")) {
-            (Some(time), _) => Cleanup::Retention(time),
-            (_, Some(min_lag)) => Cleanup::Compaction { min_lag },
-            _ => Cleanup::KeepAll,
-        }
+        let seconds = self.cleanup.strip_prefix("retention ").and_then(|text| text.strip_suffix(" s"));
+        let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+        seconds.map_or(Cleanup::KeepAll, |seconds| Cleanup::Retention(Duration::from_secs(seconds)))
     }
 
     pub(super) fn words(&self) -> String {
@@ -49,9 +42,7 @@ mod tests {
     #[test]
     fn what_may_go_survives_the_file() {
         let seconds = Duration::from_secs(90);
-        for cleanup in
-            [Cleanup::KeepAll, Cleanup::Retention(seconds), Cleanup::Compaction { min_lag: seconds }]
-        {
+        for cleanup in [Cleanup::KeepAll, Cleanup::Retention(seconds)] {
             let spec = TopicSpec { name: "t".to_owned(), partitions: 1, cleanup };
             assert_eq!(TopicFile::of(&spec).cleanup(), cleanup);
         }

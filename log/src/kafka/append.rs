@@ -39,7 +39,7 @@ impl Appender {
         records: &[Record],
     ) -> Result<Offset, AppendError> {
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
-        let outcome = hand_over(&producer, partition, records).await;
+        let outcome = hand_over(&producer, partition, records).await.map(|(_, last)| last);
         if producer.fatal_error().is_some() {
             self.replace(&producer);
             // The last to drop it waits for its thread.
@@ -66,12 +66,13 @@ impl Appender {
     }
 }
 
-/// Gives records to a producer in order and waits until all are acknowledged; returns the last record's offset.
+/// Gives records to a producer in order and waits until all are acknowledged; returns the offsets of the first and the last
+/// one.
 pub(super) async fn hand_over(
     producer: &Producer,
     partition: &TopicPartition,
     records: &[Record],
-) -> Result<Offset, AppendError> {
+) -> Result<(Offset, Offset), AppendError> {
     let deliveries = Arc::new(Deliveries::of(records.len()));
     for (taken, record) in records.iter().enumerate() {
         match send(producer, partition, record, &deliveries) {

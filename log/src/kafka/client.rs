@@ -153,8 +153,6 @@ impl Clients {
         let mut config = self.producer_config()?;
         config
             .set("transactional.id", id)
-            // A commit's records come one by one. A short wait makes them few, large batches.
-            .set("linger.ms", "5")
             .set("transaction.timeout.ms", TRANSACTION_LIMIT.as_millis().to_string());
         Self::create(&config, Context::new(&self.board, "state"))
     }

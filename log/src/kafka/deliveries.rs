@@ -22,13 +22,14 @@ pub(super) struct Deliveries {
 #[derive(Debug)]
 struct Outcome {
     open: usize,
-    last: Option<Offset>,
+    /// The offsets of the first and the last record.
+    offsets: Option<(Offset, Offset)>,
     fault: Option<String>,
 }
 
 impl Deliveries {
     pub(super) fn of(records: usize) -> Self {
-        let outcome = Outcome { open: records, last: None, fault: None };
+        let outcome = Outcome { open: records, offsets: None, fault: None };
         Self { outcome: Mutex::new(outcome), settled: Notify::new() }
     }
 
@@ -44,7 +45,11 @@ impl Deliveries {
             Ok(delivered) if delivered.offset() < 0 => {
                 outcome.fault.get_or_insert_with(|| "it was taken, but its offset is not known".to_owned());
             }
-            Ok(delivered) => outcome.last = outcome.last.max(Some(offset(delivered.offset()))),
+            Ok(delivered) => {
+                let at = offset(delivered.offset());
+                let (first, last) = outcome.offsets.unwrap_or((at, at));
+                outcome.offsets = Some((first.min(at), last.max(at)));
+            }
             Err((error, _)) => {
                 outcome.fault.get_or_insert_with(|| error.to_string());
             }
@@ -62,15 +67,15 @@ impl Deliveries {
         outcome.fault.get_or_insert(fault);
     }
 
-    /// Waits until each is acknowledged or has failed; returns the last record's offset.
-    pub(super) async fn until_settled(&self) -> Result<Offset, AppendError> {
+    /// Waits until each is acknowledged or has failed; returns the offsets of the first and the last record.
+    pub(super) async fn until_settled(&self) -> Result<(Offset, Offset), AppendError> {
         while self.lock().open > 0 {
             self.settled.notified().await;
         }
         let mut outcome = self.lock();
-        match (outcome.fault.take(), outcome.last) {
+        match (outcome.fault.take(), outcome.offsets) {
             (Some(fault), _) => Err(AppendError::Unknown(fault)),
-            (None, Some(last)) => Ok(last),
+            (None, Some(offsets)) => Ok(offsets),
             (None, None) => Err(AppendError::Refused("there is nothing to append".to_owned())),
         }
     }

@@ -293,6 +293,15 @@ impl Log for KafkaLog {
         }
     }
 
+    async fn delete_records(
+        &self,
+        topic: &str,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), TopicError> {
+        topics::delete_records(&self.admin, &self.partition(topic, partition)?, before).await
+    }
+
     fn clients(&self) -> Vec<ClientVitals> {
         self.clients.vitals()
     }

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use platform::retry::Retry;
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::Offset as KafkaOffset;
 use rdkafka::types::RDKafkaErrorCode;
+use schemas::ids::Offset;
 
 use super::client::{Admin, REQUEST_LIMIT, ReadClient};
+use super::partition_readers::TopicPartition;
 use crate::{Cleanup, TopicError, TopicSpec};
 
 /// How long a new topic may take until every partition has its leader.
@@ -162,6 +166,32 @@ impl Cluster<'_> {
     }
 }
 
+/// Gives up a partition's records before an offset. A router without the right to do so is told which one it needs.
+pub(super) async fn delete_records(
+    admin: &Admin,
+    partition: &TopicPartition,
+    before: Offset,
+) -> Result<(), TopicError> {
+    let cannot = |error: KafkaError| {
+        let remedy = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                "; give the router Kafka's right Delete on the topic"
+            }
+            _ => "",
+        };
+        let TopicPartition { topic, id, .. } = partition;
+        TopicError::Unavailable(format!(
+            "the records of topic {topic}, partition {id}, before {before} cannot be deleted: {error}{remedy}"
+        ))
+    };
+    let mut wanted = TopicPartitionList::new();
+    let offset = KafkaOffset::Offset(i64::try_from(before.get()).unwrap_or(i64::MAX));
+    wanted.add_partition_offset(&partition.topic, partition.number, offset).map_err(cannot)?;
+    let deleted = admin.delete_records(&wanted, &options()).await.map_err(cannot)?;
+    let outcome = deleted.find_partition(&partition.topic, partition.number);
+    outcome.map_or(Ok(()), |element| element.error()).map_err(cannot)
+}
+
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_LIMIT)).operation_timeout(Some(REQUEST_LIMIT))
 }
@@ -181,11 +211,6 @@ fn settings(cleanup: Cleanup, min_insync: u16) -> Vec<Setting> {
             exactly("cleanup.policy", "delete"),
             at_least("retention.ms", time.as_millis().to_string()),
             exactly("retention.bytes", "-1"),
-        ]),
-        Cleanup::Compaction { min_lag } => wanted.extend([
-            exactly("cleanup.policy", "compact"),
-            at_least("min.compaction.lag.ms", min_lag.as_millis().to_string()),
-            at_least("delete.retention.ms", min_lag.as_millis().to_string()),
         ]),
         Cleanup::KeepAll => wanted.extend([
             exactly("cleanup.policy", "delete"),

@@ -86,7 +86,14 @@ impl KafkaWriter {
     async fn transact(&self, partition: &TopicPartition, records: &[Record]) -> Result<Offset, CommitError> {
         let producer = self.client.get()?;
         producer.client().begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
-        match hand_over(producer, partition, records).await {
+        let handed = hand_over(producer, partition, records).await.and_then(|(first, last)| {
+            let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+            match last.get() - first.get() + 1 == count {
+                true => Ok(last),
+                false => Err(AppendError::Refused("another writer's records stand between ours".to_owned())),
+            }
+        });
+        match handed {
             Ok(last) => {
                 // All records are acknowledged, so the commit need not flush any.
                 let commit = on_a_thread(producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;

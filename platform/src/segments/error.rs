@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// The version of the segment format; a binary refuses newer versions and names its own. Version 2 added gaps. With
-/// version 3, entries and records became blocks: each user says the oldest version that it reads.
-pub(super) const FORMAT: u16 = 3;
+/// The version of the segment format; a binary refuses newer versions and names its own. With version 3, entries and
+/// records became blocks; version 4 has no gaps, as the state became blocks. Each user says the oldest version that it
+/// reads.
+pub(super) const FORMAT: u16 = 4;
 
 /// Why segment files cannot be used.
 #[derive(Debug, thiserror::Error)]

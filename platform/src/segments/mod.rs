@@ -1,7 +1,7 @@
 //! Append-only checksummed segment files over a narrow disk trait, for the embedded log, the outbox and sinks.
 //!
-//! Owns framing, recovery, rolling, dropping of whole segments, and rewriting of sealed ones; not a frame's meaning. A
-//! frame's position is its number since the log began; an emptied log never restarts at 0.
+//! Owns framing, recovery, rolling and dropping of whole segments; not a frame's meaning. A frame's position is its
+//! number since the log began; an emptied log never restarts at 0.
 
 pub mod checked_file;
 pub mod disk;
@@ -10,11 +10,9 @@ mod frame;
 mod index;
 pub mod memory_disk;
 mod reader;
-mod rewrite;
 mod segment;
 mod store;
 
 pub use error::SegmentError;
 pub use frame::Frames;
-pub use rewrite::{Rewrite, Rewritten, Sealed};
 pub use store::{Options, PendingSync, Recovery, SegmentStore, Summary};

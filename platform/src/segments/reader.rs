@@ -10,22 +10,6 @@ const READ_STEP: usize = 256 * 1024;
 /// The largest frame that is searched for behind damage: a record of the log, with its head.
 const LOOK_BYTES: usize = 1_100_000;
 
-/// A frame or a gap.
-pub(super) enum Item {
-    Payload(Vec<u8>),
-    Gap(u64),
-}
-
-impl Item {
-    /// How many positions it has.
-    pub(super) const fn positions(&self) -> u64 {
-        match self {
-            Self::Payload(_) => 1,
-            Self::Gap(positions) => *positions,
-        }
-    }
-}
-
 pub(super) struct Reader<'a> {
     file: &'a dyn DiskFile,
     path: &'a Path,
@@ -59,22 +43,21 @@ impl<'a> Reader<'a> {
         Ok(self.buffer.get(skip..).unwrap_or_default())
     }
 
-    /// Reads the next whole frame; `None` at the end, or where there is no valid frame.
-    pub(super) fn next(&mut self) -> Result<Option<Item>, SegmentError> {
+    /// Reads the payload of the next whole frame; `None` at the end, or where there is no valid frame.
+    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, SegmentError> {
         let mut wanted = frame::HEAD;
         loop {
             let bytes = self.ensure(wanted)?;
-            let (item, length) = match frame::parse(bytes) {
-                Found::Payload(payload) => (Item::Payload(payload.to_vec()), payload.len()),
-                Found::Gap(positions) => (Item::Gap(positions), frame::GAP_PAYLOAD),
+            let payload = match frame::parse(bytes) {
+                Found::Payload(payload) => payload.to_vec(),
                 Found::Short(needed) if bytes.len() < needed && wanted < needed => {
                     wanted = needed;
                     continue;
                 }
                 Found::Short(_) | Found::Damaged => return Ok(None),
             };
-            self.advance(frame::HEAD + length);
-            return Ok(Some(item));
+            self.advance(frame::HEAD + payload.len());
+            return Ok(Some(payload));
         }
     }
 
@@ -87,7 +70,7 @@ impl<'a> Reader<'a> {
         // Larger frames are not searched for: that would cost too much at every byte.
         let whole = |start: usize| {
             let end = rest.len().min(start.saturating_add(LOOK_BYTES));
-            matches!(rest.get(start..end).map(frame::parse), Some(Found::Payload(_) | Found::Gap(_)))
+            matches!(rest.get(start..end).map(frame::parse), Some(Found::Payload(_)))
         };
         Ok(!(1..rest.len()).any(whole))
     }

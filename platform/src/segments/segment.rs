@@ -11,11 +11,10 @@ use super::disk::{Disk, DiskFile};
 use super::error::{FORMAT, SegmentError, io_error};
 use super::frame;
 use super::index::{self, Index, Saved};
-use super::reader::{Item, Reader};
+use super::reader::Reader;
 
 const MAGIC: &[u8; 4] = b"dit\x1f";
 
-#[derive(Clone)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,
@@ -88,9 +87,9 @@ impl Segment {
         check_prefix(&prefix, path, kind, oldest)?;
         reader.advance(10);
         let header = match reader.next()? {
-            Some(Item::Payload(header)) => header,
+            Some(header) => header,
             None if is_last && reader.is_torn(total)? => return Ok(None),
-            Some(Item::Gap(_)) | None => return Err(SegmentError::Damaged { path: path.to_owned(), at: 10 }),
+            None => return Err(SegmentError::Damaged { path: path.to_owned(), at: 10 }),
         };
         let mut index = Index::new(first, reader.at);
         let mut count = 0;
@@ -107,8 +106,8 @@ impl Segment {
             // An index that does not fit now might seem to fit later.
             None => index::remove(disk, path)?,
         }
-        while let Some(item) = reader.next()? {
-            count += item.positions();
+        while reader.next()?.is_some() {
+            count += 1;
             index.note(first + count, reader.at);
         }
         let length = reader.at;
@@ -156,8 +155,10 @@ impl Segment {
         let (mut at, byte) = self.index.before(position);
         let mut reader = Reader::new(self.file.as_ref(), &self.path, byte);
         while at < position {
-            let Some(item) = reader.next()? else { return Err(self.damaged(reader.at)) };
-            at += item.positions();
+            if reader.next()?.is_none() {
+                return Err(self.damaged(reader.at));
+            }
+            at += 1;
         }
         let length = reader.at;
         self.file.truncate(length).map_err(io_error(&self.path))?;
@@ -177,16 +178,11 @@ impl Segment {
         let (mut position, at) = self.index.before(from);
         let mut reader = Reader::new(self.file.as_ref(), &self.path, at);
         while position < self.next_position() {
-            match reader.next()? {
-                Some(Item::Payload(payload)) => {
-                    if position >= from && !take(position, payload) {
-                        break;
-                    }
-                    position += 1;
-                }
-                Some(Item::Gap(positions)) => position += positions,
-                None => return Err(self.damaged(reader.at)),
+            let Some(payload) = reader.next()? else { return Err(self.damaged(reader.at)) };
+            if position >= from && !take(position, payload) {
+                break;
             }
+            position += 1;
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ use super::disk::{Disk, DiskFile};
 use super::error::{SegmentError, io_error};
 use super::frame::Frames;
 use super::index;
-use super::rewrite::{Rewritten, Sealed};
 use super::segment::Segment;
 
 /// The kind and size of a store's files.
@@ -103,11 +102,6 @@ impl SegmentStore {
             let path = dir.join(Segment::file_name(*first));
             let is_last = index + 1 == firsts.len();
             let expected = segments.back().map_or(*first, Segment::next_position);
-            if *first < expected && !is_last {
-                // A rewritten segment has replaced it, and a crash came before it was removed.
-                remove_segment(disk.as_ref(), &path)?;
-                continue;
-            }
             if *first != expected {
                 return Err(SegmentError::Gap { path, first: *first, expected });
             }
@@ -208,33 +202,6 @@ impl SegmentStore {
         self.segments.back().map_or(Ok(()), |last| last.save_index(self.disk.as_ref()))
     }
 
-    /// The segments that are not appended to any more, oldest first.
-    pub fn sealed(&self) -> Vec<Sealed> {
-        let count = self.segments.len().saturating_sub(1);
-        let seal = |segment: &Segment| Sealed { segment: segment.clone(), kind: self.options.kind };
-        self.segments.iter().take(count).map(seal).collect()
-    }
-
-    /// Replaces segments with their rewritten one; after a crash in between, the next start removes leftovers.
-    pub fn install(&mut self, mut rewritten: Rewritten) -> Result<(), SegmentError> {
-        let segment = rewritten.segment.clone();
-        let disk = self.disk.as_ref();
-        let begin = self.segments.iter().position(|known| known.first == segment.first);
-        let end = self.segments.iter().position(|known| known.next_position() == segment.next_position());
-        let (Some(begin), Some(end)) = (begin, end) else { return Ok(()) };
-        index::remove(disk, &segment.path)?;
-        disk.sync_dir(&self.dir).map_err(io_error(&self.dir))?;
-        rewritten.rename()?;
-        disk.sync_dir(&self.dir).map_err(io_error(&self.dir))?;
-        save_or_warn(&segment, disk);
-        let replaced: Vec<Segment> = self.segments.drain(begin..=end).collect();
-        self.segments.insert(begin, segment);
-        for old in replaced.iter().skip(1) {
-            remove_segment(self.disk.as_ref(), &old.path)?;
-        }
-        self.disk.sync_dir(&self.dir).map_err(io_error(&self.dir))
-    }
-
     /// Ends the present segment (synced) and begins one with another header.
     pub fn roll(&mut self, header: &[u8]) -> Result<(), SegmentError> {
         self.sync()?;
@@ -275,16 +242,11 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// One frame; `None` at the end, and where a rewrite has removed it.
+    /// One frame; `None` at the end.
     pub fn get(&self, position: u64) -> Result<Option<Vec<u8>>, SegmentError> {
-        Ok(self.at_or_after(position)?.filter(|(at, _)| *at == position).map(|(_, payload)| payload))
-    }
-
-    /// The first frame at or after a position.
-    pub fn at_or_after(&self, position: u64) -> Result<Option<(u64, Vec<u8>)>, SegmentError> {
         let mut found = None;
-        self.read(position, |at, payload| {
-            found = Some((at, payload));
+        self.read(position, |_, payload| {
+            found = Some(payload);
             false
         })?;
         Ok(found)

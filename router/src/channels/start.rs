@@ -23,8 +23,6 @@ use crate::fanout::observer::{ChannelObserver, Feed};
 use crate::state::materialise::{self, RestoredState};
 use crate::state::tenure::{StateProgress, StateWatch};
 
-/// The bound of a bootstrap: compaction removes no younger records of the state.
-pub const BOOTSTRAP_BOUND: Duration = Duration::from_hours(24);
 /// The history window: at least three times the bootstrap bound.
 pub const DEFAULT_RETENTION: Duration = Duration::from_hours(24 * 30);
 
@@ -59,7 +57,8 @@ impl Channels {
         let state_topic = TopicSpec {
             name: channel.state_topic(),
             partitions: channel.partitions,
-            cleanup: Cleanup::Compaction { min_lag: BOOTSTRAP_BOUND },
+            // Its materialiser deletes what nobody needs any more.
+            cleanup: Cleanup::KeepAll,
         };
         self.log.ensure_topic(&log_topic).await?;
         self.log.ensure_topic(&state_topic).await?;

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::error::OwnStateError;
 use crate::channels::Running;
 use crate::control::view::ControlView;
-use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, Unreadable};
+use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, PresentImages};
 
 /// Blocks that wait for the connection.
 const QUEUE: usize = 2;
@@ -101,18 +101,12 @@ impl OwnState {
     }
 }
 
-async fn block(
-    channel: &ChannelName,
-    schema: &AvroSchema,
-    images: Vec<Result<Present, Unreadable>>,
-    sync: &Sync,
-) -> Bytes {
+async fn block(channel: &ChannelName, schema: &AvroSchema, images: Vec<PresentImages>, sync: &Sync) -> Bytes {
     let mut datums = Vec::new();
     let mut count = 0;
-    for image in images {
+    for present in images.iter().flat_map(PresentImages::iter) {
         consume_budget().await;
-        let encoded = image.map_err(|e| e.reason).and_then(|present| in_schema(schema, &present));
-        match encoded {
+        match in_schema(schema, &present) {
             Ok(bytes) => {
                 datums.extend_from_slice(&bytes);
                 count += 1;
@@ -130,9 +124,9 @@ async fn block(
 }
 
 /// An image's datum in this schema.
-fn in_schema(schema: &AvroSchema, present: &Present) -> Result<Vec<u8>, String> {
+fn in_schema(schema: &AvroSchema, present: &Present<'_>) -> Result<Vec<u8>, String> {
     let own = present.codec().subject();
-    let image = present.image().bytes();
+    let image = present.image.bytes();
     if own == schema {
         return Ok(image.to_vec());
     }

@@ -12,9 +12,6 @@ pub(crate) enum Parked {
     /// The agreement cannot judge it.
     #[error(transparent)]
     Denied(#[from] Denial),
-    /// The state's record cannot be read.
-    #[error("{0}")]
-    Unreadable(String),
     /// It has no text for people.
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
@@ -25,7 +22,6 @@ impl Parked {
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Denied(denial) => denial.as_str(),
-            Self::Unreadable(_) => "unreadable",
             Self::Unwritable(_) => "unwritable",
         }
     }
@@ -44,7 +40,6 @@ mod tests {
             Parked::Denied(Denial::Undecodable(datum())),
             Parked::Denied(Denial::Unresolvable),
             Parked::Denied(Denial::Unprojectable),
-            Parked::Unreadable(String::new()),
             Parked::Unwritable(datum().into()),
         ];
         assert_eq!(reasons.map(|reason| reason.as_str()), PARKED);

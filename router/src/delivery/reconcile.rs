@@ -24,7 +24,7 @@ use crate::channels::Running;
 use crate::control::view::ControlView;
 use crate::fanout::observer::Follower;
 use crate::grants::{Grant, GrantError};
-use crate::state::bootstrap::{Bootstrap, BootstrapError, Present};
+use crate::state::bootstrap::{Bootstrap, BootstrapError, Present, PresentImages};
 
 /// Why a reconciliation failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +89,7 @@ impl Reconciliation {
             let topic = running.entry.channel.state_topic();
             let mut snapshot = Bootstrap::begin(Arc::clone(feed), topic).await?;
             while let Some(images) = snapshot.next().await? {
-                // An unreadable image has no row, as in a snapshot.
-                for present in images.into_iter().flatten() {
+                for present in images.iter().flat_map(PresentImages::iter) {
                     consume_budget().await;
                     reconciliation.take_present(&present)?;
                 }
@@ -100,10 +99,10 @@ impl Reconciliation {
         Ok(reconciliation)
     }
 
-    fn take_present(&mut self, present: &Present) -> Result<(), ReconcileError> {
+    fn take_present(&mut self, present: &Present<'_>) -> Result<(), ReconcileError> {
         let view = Arc::clone(&self.view.borrow());
         let scope = self.grant.scope(&view, present.schema, present.codec())?;
-        match scope.judge_present(&present.key, present.image()) {
+        match scope.judge_present(present.key, present.image) {
             Ok(Some(row)) => self.put_in(row),
             Ok(None) | Err(_) => Ok(()),
         }

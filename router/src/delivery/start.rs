@@ -13,12 +13,12 @@ use schemas::time::Millis;
 use scope::secret::NetworkSecret;
 
 use crate::channels::Running;
-use crate::channels::start::BOOTSTRAP_BOUND;
 use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
+use crate::state::BOOTSTRAP_BOUND;
 use crate::state::bootstrap::{Bootstrap, BootstrapError};
 
-/// After this, compaction may remove records: a longer snapshot is refused as too old and begins anew.
+/// After this, the records that it needs may be deleted: a longer snapshot is refused as too old and begins anew.
 const BOOTSTRAP_BOUND_MS: u64 = BOOTSTRAP_BOUND.as_secs() * 1_000;
 /// How far the clocks of routers and brokers may differ: a snapshot that another router began is judged by its date.
 const CLOCKS_APART_MS: u64 = 3_600_000;

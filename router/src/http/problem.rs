@@ -145,6 +145,15 @@ fn reader_code(error: &ReaderError) -> ErrorCode {
     }
 }
 
+fn bootstrap_code(error: &BootstrapError) -> ErrorCode {
+    match error {
+        BootstrapError::Overtaken => ErrorCode::CursorTooOld,
+        BootstrapError::StateOvertaken { .. } => ErrorCode::StateOvertaken,
+        BootstrapError::Reader(error) => reader_code(error),
+        BootstrapError::Read(_) => ErrorCode::Unavailable,
+    }
+}
+
 fn publish_code(error: &PublishError) -> ErrorCode {
     match error {
         PublishError::ChannelUnknown(_) | PublishError::PartitionUnknown(..) => ErrorCode::ChannelUnknown,
@@ -172,9 +181,7 @@ fn start_code(error: &StartPositionError) -> ErrorCode {
         StartPositionError::TooOld(_) => ErrorCode::CursorTooOld,
         StartPositionError::Lost(_) => ErrorCode::LostTopic,
         StartPositionError::Reader(error) => reader_code(error),
-        StartPositionError::Bootstrap(BootstrapError::Overtaken) => ErrorCode::CursorTooOld,
-        StartPositionError::Bootstrap(BootstrapError::StateOvertaken { .. }) => ErrorCode::StateOvertaken,
-        StartPositionError::Bootstrap(_) => ErrorCode::Unavailable,
+        StartPositionError::Bootstrap(error) => bootstrap_code(error),
         StartPositionError::Random(_) => ErrorCode::Internal,
     }
 }
@@ -235,6 +242,8 @@ refused_from! {
     OwnStateError => |error| match error {
         OwnStateError::Channel(error) => publish_code(error),
         OwnStateError::TooMany(_) => ErrorCode::StreamsTooMany,
+        OwnStateError::Bootstrap(BootstrapError::Reader(error)) => reader_code(error),
+        // Its owner asks again.
         OwnStateError::Bootstrap(_) => ErrorCode::Unavailable,
         OwnStateError::NoSchema | OwnStateError::Schema(_) | OwnStateError::Random(_) => ErrorCode::Internal,
     };

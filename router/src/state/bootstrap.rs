@@ -1,6 +1,6 @@
 //! `from=state`: each key's present image once, then the log from the state's last checkpoint.
 //!
-//! Owns the two readings of one partition's state: learn each key's last record up to the last committed checkpoint,
+//! Owns the two readings of one partition's state: learn each key's last entry up to the last committed checkpoint,
 //! then give only those. A single reading that filters images leaves rows forever and repeats keys (docs/protocol.md, 4).
 
 use std::collections::HashMap;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use event_log::{Batch, ReadError};
 use reading::error::ReaderError;
 use reading::fold::Fold;
-use schemas::avro::located::{Ends, Located};
+use schemas::avro::located::Located;
 use schemas::change::ChangeCodec;
 use schemas::cursor::SnapshotPlace;
-use schemas::digest::hash128;
-use schemas::framing;
 use schemas::ids::{Offset, SchemaId};
 use schemas::position::EventPosition;
 use schemas::time::Millis;
 use tokio::task::coop::consume_budget;
 
+use super::block::{Entry, StateBlock, StateRecord};
+use super::links::Links;
 use super::records::{self, StateMark};
 use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
@@ -29,10 +29,8 @@ const READ_BYTES: usize = 512 * 1024;
 /// Why a bootstrap cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// Compaction or retention overtook it: it starts over.
-    #[error(
-        "the snapshot began too long ago: compaction has removed records of the state, or retention those of the log, that it needs"
-    )]
+    /// Records that it needs were deleted: it starts over.
+    #[error("the snapshot began too long ago: the state or the log no longer holds records that it needs")]
     Overtaken,
     /// The log lost events that the state lacks.
     #[error(
@@ -45,47 +43,61 @@ pub enum BootstrapError {
     Reader(#[from] ReaderError),
 }
 
-/// One key's present image.
+/// The images of one block of the state that are present.
 #[derive(Debug)]
-pub struct Present {
-    pub key: String,
+pub struct PresentImages {
+    block: StateBlock,
+    /// The indices of their entries.
+    live: Vec<u32>,
+}
+
+/// One key's present image.
+#[derive(Debug, Clone, Copy)]
+pub struct Present<'b> {
+    pub key: &'b str,
     pub schema: SchemaId,
-    codec: Arc<ChangeCodec>,
-    image: Vec<u8>,
-    ends: Ends,
+    codec: &'b Arc<ChangeCodec>,
+    /// The image, with the ranges of its fields.
+    pub image: Located<'b>,
     /// The position of the event that it comes from.
     pub position: EventPosition,
     pub event_at: Millis,
-    /// When the state took it.
+    /// When the state took it, or wrote it again.
     pub logged_at: Millis,
 }
 
-impl Present {
-    /// The codec of its schema.
-    pub const fn codec(&self) -> &Arc<ChangeCodec> {
-        &self.codec
-    }
-
-    /// The image, with the ranges of its fields.
-    pub fn image(&self) -> Located<'_> {
-        self.ends.of(&self.image)
+impl PresentImages {
+    pub fn iter(&self) -> impl Iterator<Item = Present<'_>> {
+        self.live.iter().filter_map(|index| {
+            let (event, position) = self.block.entry(*index)?;
+            Some(Present {
+                key: event.change.key,
+                schema: event.schema,
+                codec: self.block.codec(),
+                image: event.change.images.after?,
+                position,
+                event_at: event.change.event_at,
+                logged_at: event.logged_at,
+            })
+        })
     }
 }
 
-/// A state record that cannot be read: it is parked with its reason.
-#[derive(Debug)]
-pub struct Unreadable {
-    /// Its offset in the state topic.
-    pub offset: Offset,
-    pub reason: String,
+impl<'b> Present<'b> {
+    /// The codec of its schema.
+    pub const fn codec(&self) -> &'b Arc<ChangeCodec> {
+        self.codec
+    }
 }
 
 /// The second reading of one partition's state, and the place in the log that follows it.
 pub struct Bootstrap {
     feed: Arc<Feed>,
     topic: String,
-    /// Hash of key → offset of its last record.
-    last: HashMap<u128, Offset>,
+    /// Hash of key → its last entry.
+    last: HashMap<u128, Entry>,
+    /// Of the reading that is under way.
+    links: Links,
     next: Offset,
     end: Offset,
     fold: Fold,
@@ -93,9 +105,25 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The first reading: fixes the last committed checkpoint and learns each key's last record up to it.
+    /// The first reading: fixes the last committed checkpoint and learns each key's last entry up to it.
     pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
-        Self::learn(feed, topic, None).await
+        let source = feed.source();
+        let log = source.log.as_ref();
+        let bounds = log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
+        let last = records::last_checkpoint(log, &topic, source.partition, bounds.next).await;
+        let Some((end, mark)) = last.map_err(overtaken)? else {
+            // Nothing was materialised yet: the state is empty, and the log begins at its first checkpoint.
+            source.check_log_is_whole(&topic).await?;
+            let (fold, as_of) = source.first_checkpoint().await?;
+            let next = bounds.first;
+            let (last, links) = (HashMap::new(), Links::from(next));
+            return Ok(Self { topic, last, links, next, end: next, fold, as_of, feed });
+        };
+        if bounds.first > mark.first {
+            let why = format!("it begins at {}, but needs the records from {} on", bounds.first, mark.first);
+            return Err(source.lost_topic(&topic, why).into());
+        }
+        Self::learn(feed, topic, SnapshotPlace { next: mark.first, end }, mark).await
     }
 
     /// Continues a snapshot that another stream, perhaps of another router, has begun. It ends at the same checkpoint,
@@ -105,16 +133,22 @@ impl Bootstrap {
         topic: String,
         place: SnapshotPlace,
     ) -> Result<Self, BootstrapError> {
-        let mut snapshot = Self::learn(feed, topic, Some(place.end)).await.map_err(|error| match error {
+        let source = feed.source();
+        let log = source.log.as_ref();
+        let read = log.read(&topic, source.partition, place.end, 1, Duration::ZERO).await;
+        let batch = match read {
+            // The topic was restored from an older copy.
+            Err(ReadError::BeyondEnd { .. }) => return Err(BootstrapError::Overtaken),
+            read => read.map_err(overtaken)?,
+        };
+        let checkpoint = batch.records.first().filter(|stored| stored.offset == place.end);
+        let mark = checkpoint.and_then(|stored| records::read_checkpoint(&stored.record));
+        let mark = mark.ok_or(BootstrapError::Overtaken)?;
+        Self::learn(feed, topic, place, mark).await.map_err(|error| match error {
             // This is about the snapshot's old end. Only a new snapshot finds out about the present state.
             BootstrapError::StateOvertaken { .. } => BootstrapError::Overtaken,
             other => other,
-        })?;
-        if snapshot.end != place.end {
-            return Err(BootstrapError::Overtaken);
-        }
-        snapshot.next = snapshot.next.max(place.next);
-        Ok(snapshot)
+        })
     }
 
     /// How far it has got.
@@ -122,103 +156,88 @@ impl Bootstrap {
         SnapshotPlace { next: self.next.min(self.end), end: self.end }
     }
 
-    async fn learn(feed: Arc<Feed>, topic: String, until: Option<Offset>) -> Result<Self, BootstrapError> {
+    /// Learns what is last from a place on: whether an entry is last depends on nothing before it.
+    async fn learn(
+        feed: Arc<Feed>,
+        topic: String,
+        place: SnapshotPlace,
+        mark: StateMark,
+    ) -> Result<Self, BootstrapError> {
+        let StateMark { checkpoint, log_checkpoint, link, overtaken, .. } = mark;
         let source = feed.source();
-        let bounds = source.log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
-        let stop = until.map_or(bounds.next, |until| until.next().min(bounds.next));
-        let mut last = HashMap::new();
-        let mut uncommitted: Vec<(u128, Offset)> = Vec::new();
-        let mut checkpoint = None;
-        let mut next = bounds.first;
-        while next < stop {
-            let batch = source.log.read(&topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
-            if batch.next == next {
-                break;
-            }
-            next = batch.next;
-            for stored in batch.records.iter().filter(|stored| stored.offset < stop) {
+        let as_of = checkpoint.as_of;
+        if overtaken.is_some() || as_of < source.bounds().await?.first {
+            return Err(BootstrapError::StateOvertaken { topic });
+        }
+        let fold = Fold::begin(source.kind, log_checkpoint, checkpoint);
+        let SnapshotPlace { next, end } = place;
+        let (last, links) = (HashMap::new(), Links::from(next));
+        let mut snapshot = Self { topic, last, links, next, end, fold, as_of, feed };
+        while let Some(blocks) = snapshot.read().await? {
+            for block in &blocks {
                 consume_budget().await;
-                if let Some(mark) = records::read_checkpoint(&stored.record) {
-                    checkpoint = Some((stored.offset, mark));
-                    last.extend(uncommitted.drain(..));
-                } else if let Some(key) = stored.record.key.as_deref() {
-                    uncommitted.push((hash128(key), stored.offset));
-                }
+                snapshot.last.extend(block.entries().map(|(entry, key, _)| (key, entry)));
             }
         }
-        let (end, fold, as_of) = match checkpoint {
-            Some((end, StateMark { checkpoint, log_checkpoint, overtaken })) => {
-                let as_of = checkpoint.as_of;
-                let first = source.bounds().await?.first;
-                if overtaken.is_some() || as_of < first {
-                    return Err(BootstrapError::StateOvertaken { topic });
-                }
-                (end, Fold::begin(source.kind, log_checkpoint, checkpoint), as_of)
-            }
-            // Nothing was materialised yet: the state is empty, and the log begins at its first checkpoint.
-            None => {
-                let (fold, as_of) = source.first_checkpoint().await?;
-                (bounds.first, fold, as_of)
-            }
-        };
-        Ok(Self { topic, last, next: bounds.first, end, fold, as_of, feed })
+        if next < end {
+            let met = snapshot.links.checkpoint(end, link);
+            let source = snapshot.feed.source();
+            met.map_err(|missing| source.lost_topic(&snapshot.topic, missing.to_string()))?;
+        }
+        (snapshot.next, snapshot.links) = (next, links);
+        Ok(snapshot)
     }
 
-    /// The next images; `None` when all were given.
-    pub async fn next(&mut self) -> Result<Option<Vec<Result<Present, Unreadable>>>, BootstrapError> {
+    /// The next blocks before the end; `None` behind the last one.
+    async fn read(&mut self) -> Result<Option<Vec<StateBlock>>, BootstrapError> {
         if self.next >= self.end {
             return Ok(None);
         }
-        let source = self.feed.source().clone();
-        let read =
-            source.log.read(&self.topic, source.partition, self.next, READ_BYTES, Duration::ZERO).await;
-        let batch: Batch = read.map_err(|error| match error {
-            ReadError::BeforeFirst { .. } => BootstrapError::Overtaken,
-            other => other.into(),
-        })?;
+        let source = self.feed.source();
+        let read = source.log.read(&self.topic, source.partition, self.next, READ_BYTES, Duration::ZERO);
+        let batch: Batch = read.await.map_err(overtaken)?;
         if batch.next == self.next {
-            return Ok(None);
+            let why = format!("it ends at {}, before its checkpoint at {}", self.next, self.end);
+            return Err(source.lost_topic(&self.topic, why).into());
         }
         self.next = batch.next;
-        let mut found = Vec::new();
+        let mut blocks = Vec::with_capacity(batch.records.len());
         for stored in batch.records.into_iter().filter(|stored| stored.offset < self.end) {
             // Lets other tasks of this thread run.
             consume_budget().await;
-            let (Some(key), Some(value)) = (&stored.record.key, &stored.record.value) else { continue };
-            if self.last.get(&hash128(key)) != Some(&stored.offset) {
-                continue;
+            if let StateRecord::Block(block) =
+                StateRecord::read_next(source, &self.topic, stored, &mut self.links).await?
+            {
+                blocks.push(block);
             }
-            let unreadable = |reason: String| Unreadable { offset: stored.offset, reason };
-            let Ok((schema, datum)) = framing::unframe(value) else {
-                found.push(Err(unreadable("it is not framed".to_owned())));
-                continue;
-            };
-            let codec = source.codecs.codec(schema).await.map_err(ReaderError::from)?;
-            let present = codec
-                .decode_only(datum)
-                .and_then(|change| {
-                    let image = change.after.unwrap_or_default().to_vec();
-                    let mut ends = Ends::default();
-                    ends.locate(codec.subject().layout(), &image)?;
-                    Ok(Present {
-                        key: change.key.to_owned(),
-                        schema,
-                        codec: Arc::clone(&codec),
-                        image,
-                        ends,
-                        position: records::log_position(&stored.record).unwrap_or_default(),
-                        event_at: change.event_at,
-                        logged_at: stored.logged_at,
-                    })
-                })
-                .map_err(|error| unreadable(error.to_string()));
-            found.push(present);
         }
-        Ok(Some(found))
+        Ok(Some(blocks))
+    }
+
+    /// The next images, by block; `None` when all were given.
+    pub async fn next(&mut self) -> Result<Option<Vec<PresentImages>>, BootstrapError> {
+        let Some(blocks) = self.read().await? else { return Ok(None) };
+        let last = &self.last;
+        let present = |block: StateBlock| {
+            let live = block.entries().filter(|(entry, key, event)| {
+                event.change.images.after.is_some() && last.get(key) == Some(entry)
+            });
+            let live: Vec<u32> = live.map(|(entry, ..)| entry.index).collect();
+            (!live.is_empty()).then_some(PresentImages { block, live })
+        };
+        Ok(Some(blocks.into_iter().filter_map(present).collect()))
     }
 
     /// A follower from the state's end.
     pub fn into_follower(self) -> Follower {
         Follower::at(self.feed, self.fold, self.as_of)
+    }
+}
+
+/// What a snapshot needs is not held any more.
+fn overtaken(error: ReadError) -> BootstrapError {
+    match error {
+        ReadError::BeforeFirst { .. } => BootstrapError::Overtaken,
+        other => other.into(),
     }
 }

@@ -1,9 +1,8 @@
-//! The materialiser of one partition: folds counted events into the state topic, in fenced batches.
+//! The materialiser of one partition: folds counted events into the state topic, in fenced commits.
 //!
 //! Owns the order *fence first, then read the last checkpoint, then continue*; the comparison of each event's
 //! `before` with the state; and the checkpoints in the log.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +15,18 @@ use reading::source::PartitionSource;
 use schemas::avro::binary::DatumError;
 use schemas::avro::located::Located;
 use schemas::avro::resolution::resolve_datum;
+use schemas::change::ChangeCodec;
 use schemas::digest::hash128;
-use schemas::framing;
-use schemas::ids::{Offset, SchemaId};
+use schemas::ids::Offset;
 use schemas::limits::CHECKPOINT_EVERY_CHANGES;
 use schemas::marks::{self, Checkpoint, Resync};
 use schemas::position::EventPosition;
 use schemas::record::{Kind, Record};
 use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
 
+use super::contents::{Contents, ContentsError, Present};
+use super::group::{Blocks, Group, Images};
 use super::records::{self, StateMark};
 use super::tenure::{StateProgress, StateWatch, Tenure};
 use crate::fanout::observer::Chunk;
@@ -37,15 +39,6 @@ const RESYNC_PAUSE: Duration = Duration::from_mins(1);
 const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
 /// An idle channel gets one a day: retention removes old ones, and readers begin at one.
 const CHECKPOINT_WHEN_IDLE: Duration = Duration::from_hours(24);
-const READ_BYTES: usize = 1 << 20;
-/// Records of one transaction, and events of one commit.
-const BATCH_RECORDS: usize = 10_000;
-/// Bytes of records that were gathered for a commit: they, what surrounds them in memory, and a chunk are what a partition's
-/// state holds.
-const COMMIT_BYTES: usize = 2 * 1024 * 1024;
-/// The longest wait of an event for its commit. Only late joiners and reopens wait for the state; for the brokers, a commit
-/// of one record costs as much as one of hundreds.
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the materialiser cannot continue.
 #[derive(Debug, thiserror::Error)]
@@ -57,19 +50,12 @@ pub enum StateError {
     #[error(transparent)]
     Reader(#[from] ReaderError),
     #[error(transparent)]
+    Contents(#[from] ContentsError),
+    #[error(transparent)]
     Commit(#[from] CommitError),
     /// An event that could be judged a moment ago.
     #[error(transparent)]
     Datum(#[from] DatumError),
-}
-
-/// What the state holds for a key.
-#[derive(Debug, Clone, Copy)]
-struct Present {
-    image: u128,
-    schema: SchemaId,
-    /// Its record's offset in the state topic; `None` while it waits in a group.
-    record: Option<Offset>,
 }
 
 /// The materialiser of one partition.
@@ -77,16 +63,15 @@ pub struct Materialiser {
     feed: Arc<Feed>,
     tenure: Arc<Tenure>,
     follower: Follower,
-    /// By hash of key.
-    present: HashMap<u128, Present>,
+    pub(super) contents: Contents,
     state: StateWatch,
     /// See [`StateMark::overtaken`].
     overtaken: Option<Offset>,
     since_checkpoint: u64,
     /// When a checkpoint was last written, or found unnecessary.
-    last_look: tokio::time::Instant,
-    last_checkpoint: tokio::time::Instant,
-    last_resync: Option<tokio::time::Instant>,
+    last_look: Instant,
+    last_checkpoint: Instant,
+    last_resync: Option<Instant>,
 }
 
 /// The end of a partition's state: the log position from which it continues, and the fold there.
@@ -130,54 +115,10 @@ impl RestoredState {
     }
 }
 
-/// The next commit: the last record of each key that was touched, in the log's order.
-#[derive(Default)]
-struct Group {
-    /// With the hash of its key; `None` where a later record of the key has replaced one.
-    records: Vec<Option<(u128, Record)>>,
-    /// By hash of key: the index of its record.
-    index: HashMap<u128, usize>,
-    bytes: usize,
-    /// Events in it.
-    events: u64,
-    /// When its first chunk came.
-    begun: Option<tokio::time::Instant>,
-    /// The first event whose before image is not the state's.
-    differing: Option<EventPosition>,
-}
-
-impl Group {
-    /// Adds a key's record, which replaces an earlier one.
-    fn put(&mut self, key: u128, record: Record) {
-        self.events += 1;
-        self.bytes += record.size();
-        let earlier = self.index.insert(key, self.records.len());
-        self.records.push(Some((key, record)));
-        if let Some(earlier) = earlier.and_then(|index| self.records.get_mut(index)) {
-            *earlier = None;
-        }
-    }
-
-    /// A key's record.
-    fn record(&self, key: u128) -> Option<&Record> {
-        let (_, record) = self.records.get(*self.index.get(&key)?)?.as_ref()?;
-        Some(record)
-    }
-
-    fn is_full(&self) -> bool {
-        self.records.len() >= BATCH_RECORDS || self.bytes >= COMMIT_BYTES
-    }
-
-    /// When it must be committed; `None` while it has nothing.
-    fn due(&self) -> Option<tokio::time::Instant> {
-        self.begun.map(|begun| if self.is_full() { begun } else { begun + COMMIT_EVERY })
-    }
-}
-
 impl Materialiser {
     /// Begins where the state ends; the tenure has fenced earlier writers already.
     pub async fn stand(feed: Arc<Feed>, tenure: Arc<Tenure>, state: StateWatch) -> Result<Self, StateError> {
-        let (present, last) = read_state(feed.source(), state.topic()).await?;
+        let (contents, last) = Contents::read(feed.source().clone(), state.topic().to_owned()).await?;
         let mut overtaken = last.as_ref().and_then(|mark| mark.overtaken);
         let RestoredState { mut fold, mut position, is_overtaken } =
             RestoredState::at(feed.source(), last).await?;
@@ -188,12 +129,12 @@ impl Materialiser {
             overtaken = Some(position);
         }
         let follower = Follower::at(Arc::clone(&feed), fold, position);
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         let mut materialiser = Self {
             feed,
             tenure,
             follower,
-            present,
+            contents,
             state,
             overtaken,
             // Records before the start may have no checkpoint yet.
@@ -222,7 +163,7 @@ impl Materialiser {
         loop {
             self.gather(&mut group).await?;
             let due = group.due();
-            if due.is_some_and(|due| due <= tokio::time::Instant::now()) {
+            if due.is_some_and(|due| due <= Instant::now()) {
                 self.write(std::mem::take(&mut group)).await?;
                 continue;
             }
@@ -231,41 +172,44 @@ impl Materialiser {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
                 Err(_) if due.is_some() => {}
-                Err(_) => self.checkpoint_when_due().await,
+                Err(_) => {
+                    self.checkpoint_when_due().await;
+                    self.contents.delete_when_due().await;
+                }
             }
         }
     }
 
     /// Takes the available chunks into a group, until it is full. They are taken as they come: the tail keeps few.
-    async fn gather(&mut self, group: &mut Group) -> Result<(), StateError> {
+    pub(super) async fn gather(&mut self, group: &mut Group) -> Result<(), StateError> {
         while !group.is_full()
             && let Some(chunk) = self.follower.next().await?
         {
-            group.begun.get_or_insert_with(tokio::time::Instant::now);
+            group.begun.get_or_insert_with(Instant::now);
             self.take(&chunk, group).await?;
         }
         Ok(())
     }
 
-    /// Commits a group.
-    async fn write(&mut self, group: Group) -> Result<(), StateError> {
-        let Group { records, events, differing, .. } = group;
-        let (keys, records): (Vec<u128>, Vec<Record>) = records.into_iter().flatten().unzip();
-        self.since_checkpoint += events;
+    /// Commits a group, and as much cleaning as its events pay for.
+    pub(super) async fn write(&mut self, group: Group) -> Result<(), StateError> {
+        self.since_checkpoint += group.events();
         if self.overtaken.is_some_and(|before| self.follower.fold().opened >= Some(before)) {
             self.overtaken = None;
         }
-        let offsets = self.commit(records).await?;
-        for (key, offset) in keys.into_iter().zip(offsets) {
-            if let Some(present) = self.present.get_mut(&key) {
-                present.record = Some(offset);
-            }
-        }
+        let mut blocks = Blocks::default();
+        group.put_into(&mut blocks);
+        self.contents.clean(&group, &mut blocks).await?;
+        let differing = group.differing;
+        // It may be large, and a commit takes a while.
+        drop(group);
+        self.commit(blocks.finish()).await?;
         self.tell();
         if let Some(position) = differing {
             self.order_resync(position).await;
         }
         self.checkpoint_when_due().await;
+        self.contents.delete_when_due().await;
         Ok(())
     }
 
@@ -289,23 +233,22 @@ impl Materialiser {
         if self.overtaken.is_none() && group.differing.is_none() && !self.fits(key, event, group).await? {
             group.differing = Some(event.position);
         }
-        group.put(key, records::image(event));
-        match event.change.images.after {
-            Some(after) => {
-                let image = hash128(after.bytes());
-                self.present.insert(key, Present { image, schema: event.schema, record: None });
-            }
-            None => drop(self.present.remove(&key)),
-        }
+        group.put(key, event);
+        self.contents.take(key, event);
         Ok(())
     }
 
     /// Whether an event's `before` is what the state holds. An image in another schema is first resolved into the
     /// event's.
-    async fn fits(&self, key: u128, event: &LocatedChange<'_>, pending: &Group) -> Result<bool, StateError> {
-        let (known, before) = match (self.present.get(&key), event.change.images.before.map(Located::bytes)) {
+    async fn fits(
+        &mut self,
+        key: u128,
+        event: &LocatedChange<'_>,
+        pending: &Group,
+    ) -> Result<bool, StateError> {
+        let (known, before) = match (self.contents.get(key), event.change.images.before.map(Located::bytes)) {
             (None, None) => return Ok(true),
-            (Some(known), Some(before)) => (known, before),
+            (Some(known), Some(before)) => (*known, before),
             _ => return Ok(false),
         };
         if known.image == hash128(before) {
@@ -314,20 +257,26 @@ impl Materialiser {
         if known.schema == event.schema {
             return Ok(false);
         }
-        let stored = match known.record {
-            None => pending.record(key).cloned(),
-            Some(offset) => {
-                let source = self.feed.source();
-                let read =
-                    source.log.read(self.state.topic(), source.partition, offset, 1, Duration::ZERO).await?;
-                read.records.into_iter().find(|stored| stored.offset == offset).map(|stored| stored.record)
-            }
+        let Some((codec, image)) = self.known_image(key, known, pending).await? else {
+            return Ok(false);
         };
-        let Some(value) = stored.and_then(|record| record.value) else { return Ok(false) };
-        let (codec, datum) = self.feed.source().decoder(&value).await?;
-        let image = codec.decode_only(datum)?.after.unwrap_or_default();
-        let resolved = resolve_datum(codec.subject(), event.codec().subject(), image);
+        let resolved = resolve_datum(codec.subject(), event.codec().subject(), &image);
         Ok(resolved.is_ok_and(|resolved| resolved == before))
+    }
+
+    /// A key's image, which waits in the group or stands in the state topic, and the codec of its schema.
+    async fn known_image(
+        &mut self,
+        key: u128,
+        known: Present,
+        pending: &Group,
+    ) -> Result<Option<(Arc<ChangeCodec>, Vec<u8>)>, StateError> {
+        if let Some((schema, datum)) = pending.last(key) {
+            let codec = self.feed.source().codecs.codec(schema).await.map_err(ReaderError::from)?;
+            let image = codec.decode_all(datum)?.after.map(<[u8]>::to_vec);
+            return Ok(image.map(|image| (codec, image)));
+        }
+        Ok(self.contents.image(known).await?)
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -340,22 +289,22 @@ impl Materialiser {
         }
     }
 
-    /// Commits images and the checkpoint after them; returns each record's offset.
-    async fn commit(&self, records: Vec<Record>) -> Result<Vec<Offset>, StateError> {
+    /// Commits blocks and the checkpoint after them, at once.
+    async fn commit(&mut self, images: Vec<Images>) -> Result<(), StateError> {
         let partition = self.feed.source().partition;
         let log_checkpoint = self.follower.fold().checkpoint;
-        let mark = StateMark { checkpoint: self.checkpoint(), log_checkpoint, overtaken: self.overtaken };
+        let first = self.contents.first();
+        let link = self.contents.link(images.len());
+        let overtaken = self.overtaken;
+        let mark = StateMark { checkpoint: self.checkpoint(), log_checkpoint, first, link, overtaken };
+        let (mut batch, keys): (Vec<Record>, Vec<Vec<u128>>) =
+            images.into_iter().map(|images| (images.record, images.keys)).unzip();
         let end = records::checkpoint(&mark);
-        let mut records = records.into_iter().chain(std::iter::once(end)).peekable();
-        let mut offsets = Vec::new();
-        // Only the last batch carries the checkpoint: earlier batches may repeat without harm.
-        while records.peek().is_some() {
-            let batch: Vec<Record> = records.by_ref().take(BATCH_RECORDS).collect();
-            let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            let last = self.tenure.commit(self.state.topic(), partition, batch).await?;
-            offsets.extend((0..count).rev().map(|back| Offset::new(last.get().saturating_sub(back))));
-        }
-        Ok(offsets)
+        let bytes = end.size();
+        batch.push(end);
+        let last = self.tenure.commit(self.state.topic(), partition, batch).await?;
+        self.contents.committed(last, bytes, &keys);
+        Ok(())
     }
 
     /// An event's `before` was not the state's image: every replica starts over from the state.
@@ -369,7 +318,7 @@ impl Materialiser {
         let reason = format!("the before image of the event at {position} is not the state's");
         let record = marks::record(Kind::Resync, &Resync { reason }.encode());
         match source.log.append(&source.topic, source.partition, vec![record]).await {
-            Ok(_) => self.last_resync = Some(tokio::time::Instant::now()),
+            Ok(_) => self.last_resync = Some(Instant::now()),
             Err(error) => {
                 tracing::error!(topic = %source.topic, partition = %source.partition, %error, "a resync record could not be appended; it is tried again at the next such event")
             }
@@ -384,7 +333,7 @@ impl Materialiser {
             self.checkpoint_log().await;
         }
         if is_late {
-            self.last_look = tokio::time::Instant::now();
+            self.last_look = Instant::now();
         }
     }
 
@@ -395,7 +344,7 @@ impl Materialiser {
         match source.log.append(&source.topic, source.partition, vec![record]).await {
             Ok(_) => {
                 self.since_checkpoint = 0;
-                self.last_look = tokio::time::Instant::now();
+                self.last_look = Instant::now();
                 self.last_checkpoint = self.last_look;
             }
             Err(error) => {
@@ -403,50 +352,6 @@ impl Materialiser {
             }
         }
     }
-}
-
-type StateEnd = (HashMap<u128, Present>, Option<StateMark>);
-
-/// The state's present images and its last checkpoint.
-async fn read_state(source: &PartitionSource, topic: &str) -> Result<StateEnd, StateError> {
-    let bounds = source.log.bounds(topic, source.partition).await?;
-    let mut next = bounds.first;
-    let mut present = HashMap::new();
-    let mut uncommitted: Vec<(u128, Option<Present>)> = Vec::new();
-    let mut last = None;
-    while next < bounds.next {
-        let batch = source.log.read(topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
-        if batch.next == next {
-            break;
-        }
-        next = batch.next;
-        for stored in batch.records {
-            if let Some(found) = records::read_checkpoint(&stored.record) {
-                last = Some(found);
-                for (key, image) in uncommitted.drain(..) {
-                    match image {
-                        Some(image) => present.insert(key, image),
-                        None => present.remove(&key),
-                    };
-                }
-                continue;
-            }
-            let Some(key) = stored.record.key.as_deref() else { continue };
-            let image = match stored.record.value.as_deref() {
-                None => None,
-                Some(value) => Some(read_present(source, value, stored.offset).await?),
-            };
-            uncommitted.push((hash128(key), image));
-        }
-    }
-    Ok((present, last))
-}
-
-async fn read_present(source: &PartitionSource, value: &[u8], offset: Offset) -> Result<Present, StateError> {
-    let (schema, _) = framing::unframe(value).unwrap_or_default();
-    let (codec, datum) = source.decoder(value).await?;
-    let image = hash128(codec.decode_only(datum)?.after.unwrap_or_default());
-    Ok(Present { image, schema, record: Some(offset) })
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Owns the fenced writer for as long as it is valid: a failed commit ends the tenure.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use event_log::{CommitError, FencedWriter, Log, ReadError};
 use schemas::ids::{Offset, Partition};
@@ -11,8 +10,6 @@ use schemas::record::Record;
 use tokio::sync::{Mutex, watch};
 
 use super::records::{self, StateMark};
-
-const READ_BYTES: usize = 64 * 1024;
 
 /// A router's time with one shard.
 pub struct Tenure {
@@ -94,29 +91,12 @@ impl StateWatch {
 
     /// The last committed checkpoint, of any router.
     pub async fn look(&self, log: &dyn Log) -> Result<Option<StateMark>, ReadError> {
-        let bounds = log.bounds(&self.topic, self.partition).await?;
-        // It ends its transaction: only the marker comes after it, unless compaction has left gaps.
-        let mut back = 4;
-        loop {
-            let begin = bounds.first.max(Offset::new(bounds.next.get().saturating_sub(back)));
-            let mut next = begin;
-            let mut last = None;
-            while next < bounds.next {
-                let batch = log.read(&self.topic, self.partition, next, READ_BYTES, Duration::ZERO).await?;
-                if batch.next == next {
-                    break;
-                }
-                next = batch.next;
-                let found = batch.records.iter().rev().find_map(|s| records::read_checkpoint(&s.record));
-                last = found.or(last);
-            }
-            if let Some(StateMark { checkpoint, overtaken, .. }) = &last {
-                self.advance(StateProgress { to: checkpoint.as_of, overtaken: *overtaken });
-            }
-            if last.is_some() || begin == bounds.first {
-                return Ok(last);
-            }
-            back *= 8;
+        let end = log.bounds(&self.topic, self.partition).await?.next;
+        let last = records::last_checkpoint(log, &self.topic, self.partition, end).await?;
+        let last = last.map(|(_, mark)| mark);
+        if let Some(StateMark { checkpoint, overtaken, .. }) = &last {
+            self.advance(StateProgress { to: checkpoint.as_of, overtaken: *overtaken });
         }
+        Ok(last)
     }
 }

@@ -140,14 +140,21 @@ impl BlockTable {
 }
 
 impl PlacedChange<'_> {
-    /// Appends the change that reads the image after this one: what the state keeps. Source and times are those of this
-    /// change.
-    pub fn put_present(&self, after: Located<'_>, out: &mut Vec<u8>) {
-        binary::put_long(out, Op::Read.index());
+    /// Appends what the state keeps of it: the change that reads the image after it, or one that deletes its key. Source
+    /// and times are those of this change.
+    pub fn put_present(&self, out: &mut Vec<u8>) {
+        let after = self.images.after;
+        let op = if after.is_some() { Op::Read } else { Op::Delete };
+        binary::put_long(out, op.index());
         binary::put_string(out, self.key);
         out.push(0);
-        binary::put_long(out, 1);
-        out.extend_from_slice(after.bytes());
+        match after {
+            Some(after) => {
+                binary::put_long(out, 1);
+                out.extend_from_slice(after.bytes());
+            }
+            None => out.push(0),
+        }
         out.extend_from_slice(self.rest);
     }
 }

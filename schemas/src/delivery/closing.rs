@@ -44,7 +44,7 @@ pub enum CloseReason {
     SchemaMismatch,
     /// The provider's images did not fit the state.
     Resync,
-    /// Retention or compaction overtook the reader.
+    /// What the reader needs was removed before it came.
     Overtaken,
     /// The router is stopping.
     Draining,

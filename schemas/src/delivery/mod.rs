@@ -80,7 +80,7 @@ pub struct Event<'a> {
     /// Events of one block have one offset: a cursor stands before all of them, or behind.
     pub position: EventPosition,
     pub event_at: Millis,
-    /// When the log took it.
+    /// When the log took it; of a row that is read from the state, when the state took it or wrote it again.
     pub logged_at: Millis,
     /// The trace that it belongs to, if it is sampled; never for a row that is read from the state.
     pub trace: Option<TraceContext>,

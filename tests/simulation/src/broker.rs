@@ -255,6 +255,16 @@ impl Log for Line {
         self.broker.log.offset_at(topic, partition, at).await
     }
 
+    async fn delete_records(
+        &self,
+        topic: &str,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<(), TopicError> {
+        self.reach().await?;
+        self.broker.log.delete_records(topic, partition, before).await
+    }
+
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
         self.reach().await?;
         let writer = Arc::new(tokio::sync::Mutex::new(self.broker.log.open_writer(id).await?));

@@ -52,8 +52,8 @@ pub enum Fault {
     RouterPause,
     /// An agent stands still while its clocks continue.
     AgentPause,
-    /// Old versions of keys are removed from a state.
-    Compaction,
+    /// Records that a state needed long ago are deleted.
+    Deletion,
     /// The oldest records are removed from a log.
     Retention,
     /// A foreign record is in a log.
@@ -90,7 +90,7 @@ impl Fault {
         Self::LostImages,
         Self::RouterPause,
         Self::AgentPause,
-        Self::Compaction,
+        Self::Deletion,
         Self::Retention,
         Self::Poison,
         Self::HalfFile,
@@ -122,7 +122,7 @@ impl Fault {
             Self::LostImages => "images lost",
             Self::RouterPause => "router paused",
             Self::AgentPause => "agent paused",
-            Self::Compaction => "compaction",
+            Self::Deletion => "old state deleted",
             Self::Retention => "retention",
             Self::Poison => "foreign record in the log",
             Self::HalfFile => "half a file dropped",

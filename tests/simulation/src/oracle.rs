@@ -13,11 +13,11 @@ use schemas::cursor::Cursor;
 use schemas::delivery::{Delivery, DeliveryCodec};
 use schemas::ids::{AgreementNumber, Digest, Offset, Partition};
 use schemas::limits::MAX_FRAME_BYTES;
-use schemas::position::EventPosition;
+use schemas::marks::Checkpoint;
 use schemas::promise::Promise;
-use schemas::record::{LOG_POSITION_HEADER, Record};
+use schemas::record::{Kind, Record};
 use sha2::{Digest as Hash, Sha256};
-use support::counting::{Counter, Counts};
+use support::counting::{Counter, Counts, array};
 use tokio::time::Instant;
 
 use crate::register::{self, Change, Row, Rows};
@@ -26,6 +26,8 @@ use crate::register::{self, Change, Row, Rows};
 const DENIED: &[u8] = b"secret";
 /// Violations that are kept: the first says most.
 const KEPT: usize = 8;
+/// The frame in front of a value.
+const FRAME_BYTES: usize = 5;
 
 #[derive(Debug, Default)]
 struct PartitionStory {
@@ -34,6 +36,15 @@ struct PartitionStory {
     chain: BTreeSet<Digest>,
     counted: Vec<(Offset, Change)>,
     rows: Rows,
+}
+
+/// What was committed to a state topic's partition.
+#[derive(Debug, Default)]
+struct StateStory {
+    /// The entries of each block: a key, and its row or that it is gone.
+    blocks: Vec<(Offset, Vec<Change>)>,
+    /// How far the log was folded at the last checkpoint.
+    as_of: Offset,
 }
 
 /// Which rows an agreement permits, by version.
@@ -51,8 +62,8 @@ struct State {
     /// By channel and partition.
     stories: BTreeMap<String, Vec<PartitionStory>>,
     permits: BTreeMap<String, Permits>,
-    /// The position of the last event that each state took.
-    materialised: BTreeMap<(String, Partition), EventPosition>,
+    /// What was committed to each state topic.
+    materialised: BTreeMap<(String, Partition), StateStory>,
     broken: Vec<(Promise, String)>,
     history: Sha256,
     prints: bool,
@@ -190,22 +201,68 @@ impl Oracle {
             format!("{topic}/{partition} {first}..={last} {digest}, {counted} changes count")
         });
         if topic.ends_with(".state") {
-            self.materialised(topic, partition, records);
+            for (offset, record) in (first..).zip(records) {
+                if let Err(problem) = self.materialised(topic, partition, Offset::new(offset), record) {
+                    let what = format!("{topic}/{partition} at {offset}: {problem}");
+                    self.broken(Promise::ReplicaEquation, what);
+                }
+            }
         }
     }
 
-    /// Checks that the state takes each event once and in order, whichever router holds it: a holder that began before
-    /// it had fenced the last one would go back.
-    fn materialised(&self, topic: &str, partition: Partition, records: &[Record]) {
-        for record in records {
-            let at = record.header_text(LOG_POSITION_HEADER).and_then(|text| text.parse().ok());
-            let Some(at): Option<EventPosition> = at else { continue };
-            let before = self.lock().materialised.insert((topic.to_owned(), partition), at);
-            if let Some(before) = before.filter(|before| *before >= at) {
-                let what = format!("{topic}/{partition} takes the event at {at} after the one at {before}");
-                self.broken(Promise::ReplicaEquation, what);
+    /// Takes in a record of a state. At each checkpoint the blocks that it needs give the rows that the log gives up to
+    /// there, whichever router wrote them and whatever was cleaned: a holder that began before it had fenced the last one
+    /// would go back.
+    fn materialised(
+        &self,
+        topic: &str,
+        partition: Partition,
+        offset: Offset,
+        record: &Record,
+    ) -> Result<(), String> {
+        let state = &mut *self.lock();
+        let story = state.materialised.entry((topic.to_owned(), partition)).or_default();
+        let value = record.value.as_deref().unwrap_or_default();
+        let datum = value.get(FRAME_BYTES..).unwrap_or_default();
+        match Kind::of(record) {
+            Some(Kind::Images) => {
+                let (count, items) = array(datum).ok_or("it is no array of changes")?;
+                let mut items = Datums::new(items);
+                let entries: Result<Vec<Change>, String> =
+                    (0..count).map(|_| self.entry(&mut items)).collect();
+                story.blocks.push((offset, entries?));
+                Ok(())
             }
+            Some(Kind::Checkpoint) => {
+                let checkpoint = Checkpoint::decode(datum).map_err(|error| error.to_string())?;
+                let first = record.header_text("dit_first").and_then(|text| text.parse().ok());
+                let first = Offset::new(first.ok_or("it does not say where the state begins")?);
+                if checkpoint.as_of < story.as_of {
+                    return Err(format!("it goes back from {} to {}", story.as_of, checkpoint.as_of));
+                }
+                story.as_of = checkpoint.as_of;
+                let needed = story.blocks.iter().filter(|(at, _)| *at >= first);
+                let held = rows_after(needed.flat_map(|(_, entries)| entries.iter().cloned()));
+                let log = topic.replace(".state", ".log");
+                let log = state.stories.get(&log).and_then(|stories| stories.get(partition.index()));
+                let counted = log.map(|log| log.counted.as_slice()).unwrap_or_default().iter();
+                let counted = counted.take_while(|(at, _)| *at < checkpoint.as_of);
+                let true_rows = rows_after(counted.map(|(_, change)| change.clone()));
+                match held == true_rows {
+                    true => Ok(()),
+                    false => Err(format!("the state is {held:?}, but the log gives {true_rows:?}")),
+                }
+            }
+            _ => Err("it is neither a block nor a checkpoint".to_owned()),
         }
+    }
+
+    /// A key of the state, and its row or that it is gone.
+    fn entry(&self, items: &mut Datums<'_>) -> Result<Change, String> {
+        let change = self.codec.decode(items).map_err(|error| format!("an entry cannot be read: {error}"))?;
+        let row = change.after.map(register::read).transpose();
+        let row = row.map_err(|error| format!("an image cannot be read: {error}"))?;
+        Ok((change.key.to_owned(), row.map(|(_, row)| row)))
     }
 
     /// Counts a record: how many changes of it count, or what is wrong with it.
@@ -345,6 +402,18 @@ impl Oracle {
             }
         }
     }
+}
+
+/// The rows after changes in order.
+fn rows_after(changes: impl Iterator<Item = Change>) -> Rows {
+    let mut rows = Rows::new();
+    for (key, row) in changes {
+        match row {
+            Some(row) => rows.insert(key, row),
+            None => rows.remove(&key),
+        };
+    }
+    rows
 }
 
 /// How many rows the bytes bring.

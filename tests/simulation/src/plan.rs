@@ -83,8 +83,8 @@ pub enum Action {
     Clock(Machine, i64),
     /// A provider's folder is copied.
     Backup(usize),
-    /// Old versions of keys are removed from the states.
-    Compact,
+    /// What the states needed long ago is deleted.
+    DeleteOldState,
     /// The oldest records are removed from the logs.
     Expire,
     /// A foreign record is appended to a channel's log.
@@ -260,7 +260,7 @@ fn fault(kind: u64, at: u64, until: u64, random: &mut Random) -> Vec<(u64, Actio
             let machine = if random.below(3) == 0 { site } else { Machine::Router(router) };
             vec![(at, Action::Pause(machine)), (until, Action::Resume(machine))]
         }
-        11 => vec![(at, Action::Compact)],
+        11 => vec![(at, Action::DeleteOldState)],
         12 => vec![(at, Action::Expire)],
         13 => {
             let late = if random.below(2) == 0 { Late::Control } else { Late::All };

@@ -1,7 +1,7 @@
 //! The routers' machines, and what time does to the topics behind them.
 //!
-//! Owns a router's start: as often as it takes, as a supervisor does. Compaction and retention keep the bounds that
-//! real topics are made with, in the proportion of the run.
+//! Owns a router's start: as often as it takes, as a supervisor does. Deletion and retention keep the bounds of real
+//! topics, in the proportion of the run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,13 +83,18 @@ impl Routers {
         self.cores().remove(&number);
     }
 
-    /// Removes older versions of keys from the states.
-    pub async fn compact(&self, broker: &Broker, sky: &Sky) {
+    /// Deletes what no state has needed since a while: all before the first offset that an old checkpoint names.
+    pub async fn delete_old_state(&self, broker: &Broker, sky: &Sky) {
         for (topic, partition) in topics("state") {
             let Some(young) = self.young(broker, &topic, partition).await else { continue };
-            if young > Offset::new(0) {
-                broker.log.compact(&topic, partition, young);
-                sky.fired(Fault::Compaction);
+            let Ok(bounds) = broker.log.bounds(&topic, partition).await else { continue };
+            let held = broker.log.read(&topic, partition, bounds.first, usize::MAX, Duration::ZERO).await;
+            let held = held.map(|batch| batch.records).unwrap_or_default();
+            let old = held.iter().take_while(|stored| stored.offset < young);
+            let needed = old.filter_map(|stored| stored.record.header_text("dit_first")?.parse().ok()).last();
+            if let Some(first) = needed.map(Offset::new).filter(|first| *first > bounds.first) {
+                broker.log.expire(&topic, partition, first);
+                sky.fired(Fault::Deletion);
             }
         }
     }

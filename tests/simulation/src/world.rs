@@ -270,7 +270,7 @@ impl World {
                     self.backups.insert(number, copy);
                 }
             }
-            Action::Compact => self.routers.compact(&self.broker, &self.sky).await,
+            Action::DeleteOldState => self.routers.delete_old_state(&self.broker, &self.sky).await,
             Action::Expire => self.routers.expire(&self.broker, &self.sky).await,
             Action::Poison(channel, partition) => {
                 self.routers.poison(&self.broker, channel, partition, self.below(2)).await;

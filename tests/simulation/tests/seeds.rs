@@ -31,8 +31,7 @@ fn looked_at(seed: u64) -> Outcome {
 fn no_seed_breaks_a_promise() {
     let seen: Vec<_> =
         [1_u64, 2, 3, 4].into_iter().flat_map(|seed| looked_at(seed).faults.into_keys()).collect();
-    for fault in
-        [Fault::RouterCrash, Fault::ProviderCrash, Fault::LogCut, Fault::Compaction, Fault::Retention]
+    for fault in [Fault::RouterCrash, Fault::ProviderCrash, Fault::LogCut, Fault::Deletion, Fault::Retention]
     {
         assert!(seen.contains(&fault), "{} never fired", fault.as_str());
     }

@@ -20,7 +20,7 @@ pub enum Counts<'r> {
 }
 
 /// An Avro array in one run: how many items it has, and their bytes.
-fn array(datum: &[u8]) -> Option<(u32, &[u8])> {
+pub fn array(datum: &[u8]) -> Option<(u32, &[u8])> {
     let (mut raw, mut shift) = (0_u64, 0);
     for (index, byte) in datum.iter().enumerate().take(5) {
         raw |= u64::from(byte & 0x7f) << shift;
@@ -86,7 +86,7 @@ impl Counter {
                 (self.next, self.digest) = (self.next + u64::from(count), continued);
                 (kind == Kind::Block).then_some(Counts::Changes { count, datums })
             }
-            Kind::Checkpoint | Kind::Image => None,
+            Kind::Checkpoint | Kind::Images => None,
             Kind::Resync => Some(Counts::Resync),
         }
     }

@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use schemas::cursor::Snapshot;
 use schemas::delivery::Delivery;
+use schemas::ids::Partition;
 use schemas::per_partition::PerPartition;
-use schemas::position::EventPosition;
 use scope::permit::RecordMetadata;
 use tokio::task::coop::consume_budget;
 
-use super::super::parked::Parked;
 use super::super::stop::Stop;
 use super::Session;
 use crate::fanout::observer::Follower;
-use crate::state::bootstrap::Bootstrap;
+use crate::state::bootstrap::{Bootstrap, Present, PresentImages};
 
 impl Session {
     pub(super) async fn bootstrap(
@@ -31,41 +30,10 @@ impl Session {
             while let Some(snapshot) = snapshots.get_mut(partition)
                 && let Some(images) = snapshot.next().await?
             {
-                for image in images {
+                for present in images.iter().flat_map(PresentImages::iter) {
                     // Lets other tasks of this thread run.
                     consume_budget().await;
-                    match image {
-                        Ok(present) => {
-                            let view = Arc::clone(&self.view.borrow());
-                            let scope = self.grant.scope(&view, present.schema, present.codec())?;
-                            let metadata = RecordMetadata {
-                                partition,
-                                position: present.position,
-                                event_at: present.event_at,
-                                logged_at: present.logged_at,
-                                trace: None,
-                            };
-                            self.deliveries.clear();
-                            let deliveries = &mut self.deliveries;
-                            let found =
-                                scope.judge_present_into(&present.key, present.image(), metadata, deliveries);
-                            match found.map(|_| self.deliveries.delivery(0)) {
-                                Ok(Some(permitted)) => match self.encoder.delivery(&permitted) {
-                                    Ok(()) => self
-                                        .meter
-                                        .delivered(permitted.get().reason, !scope.pending().is_empty()),
-                                    Err(error) => self.park(partition, present.position, &error.into()),
-                                },
-                                Ok(None) => self.meter.denied(1),
-                                Err(denial) => self.park(partition, present.position, &denial.into()),
-                            }
-                        }
-                        Err(unreadable) => {
-                            // It is in the state, not in the log.
-                            let at = EventPosition { offset: unreadable.offset, index: 0 };
-                            self.park(partition, at, &Parked::Unreadable(unreadable.reason));
-                        }
-                    }
+                    self.give_present(partition, &present)?;
                     self.flush_if_full().await?;
                 }
                 // Even if a narrow scope gives nothing: silence would be taken for a stall.
@@ -83,5 +51,24 @@ impl Session {
         self.encoder.mark(&Delivery::SnapshotEnd { bootstrap: id, places: self.places.clone() })?;
         self.flush().await?;
         Ok(followers)
+    }
+
+    /// Judges a present image, and puts what is permitted of it into the frame.
+    fn give_present(&mut self, partition: Partition, present: &Present<'_>) -> Result<(), Stop> {
+        let Present { key, image, position, event_at, logged_at, .. } = *present;
+        let view = Arc::clone(&self.view.borrow());
+        let scope = self.grant.scope(&view, present.schema, present.codec())?;
+        let metadata = RecordMetadata { partition, position, event_at, logged_at, trace: None };
+        self.deliveries.clear();
+        let found = scope.judge_present_into(key, image, metadata, &mut self.deliveries);
+        match found.map(|_| self.deliveries.delivery(0)) {
+            Ok(Some(permitted)) => match self.encoder.delivery(&permitted) {
+                Ok(()) => self.meter.delivered(permitted.get().reason, !scope.pending().is_empty()),
+                Err(error) => self.park(partition, position, &error.into()),
+            },
+            Ok(None) => self.meter.denied(1),
+            Err(denial) => self.park(partition, position, &denial.into()),
+        }
+        Ok(())
     }
 }
