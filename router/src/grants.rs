@@ -80,6 +80,17 @@ impl Grant {
         self.agreement.version
     }
 
+    /// The channel's newest schema with its scope. None where the agreement has no scope for it: its first record tells
+    /// the stream why.
+    pub fn newest(&mut self, view: &ControlView) -> Option<(SchemaId, Arc<Scope>)> {
+        let newest = view.versions(&self.entry.channel.registry_subject()).pop()?;
+        if let Some(scope) = self.by_schema.get(&newest.id) {
+            return Some((newest.id, Arc::clone(scope)));
+        }
+        let codec = ChangeCodec::from_block_schema(newest.schema.text()).ok()?;
+        Some((newest.id, self.scope(view, newest.id, &codec).ok()?))
+    }
+
     /// The scope for records of a schema.
     pub fn scope(
         &mut self,

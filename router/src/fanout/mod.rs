@@ -181,9 +181,8 @@ impl Subscription {
         }
         let mut state = self.fan_out.lock();
         let State { by_schema, generation, subscriptions, .. } = &mut *state;
-        let mut index = by_schema.get(&schema).map_or_else(Index::default, |index| Index::clone(index));
-        let group = index.add(Arc::clone(scope));
-        by_schema.insert(schema, Arc::new(index));
+        // Copied only while a chunk is being matched.
+        let group = Arc::make_mut(by_schema.entry(schema).or_default()).add(Arc::clone(scope));
         *generation = generation.next();
         self.memberships.insert(schema, Membership { group, since: *generation });
         if let Some(subscribed) = subscriptions.get_mut(&self.id) {
@@ -235,13 +234,11 @@ impl Drop for Subscription {
         let State { by_schema, subscriptions, .. } = &mut *state;
         subscriptions.remove(&self.id);
         for (schema, membership) in self.memberships.drain() {
-            let Some(index) = by_schema.get(&schema) else { continue };
-            let mut index = Index::clone(index);
+            let Some(index) = by_schema.get_mut(&schema) else { continue };
+            let index = Arc::make_mut(index);
             index.remove(membership.group);
             if index.is_empty() {
                 by_schema.remove(&schema);
-            } else {
-                by_schema.insert(schema, Arc::new(index));
             }
         }
     }

@@ -195,6 +195,11 @@ impl Session {
             Passed { to: follower.place().offset, at: follower.fold().passed_at }
         };
         self.meter.begun(subscribers.values().map(passed).collect());
+        let view = Arc::clone(&self.view.borrow());
+        // Before its first chunk comes: that would wake every stream of the channel, whatever is in it.
+        if let Some((schema, scope)) = self.grant.newest(&view) {
+            self.subscription.add(schema, &scope);
+        }
         loop {
             if let Err(stop) = self.turn(&mut subscribers).await {
                 return stop;

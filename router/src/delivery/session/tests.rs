@@ -26,6 +26,7 @@ use crate::delivery::encode::Format;
 use crate::delivery::error::OpenError;
 use crate::delivery::service::StreamRequest;
 use crate::delivery::start::StartPosition;
+use crate::fanout::observer::Follower;
 use crate::fixtures::{self, Chain, Moved};
 use crate::service::{Core, CoreParts, Routers};
 
@@ -291,6 +292,20 @@ async fn who_is_given_nothing_is_told_how_far_it_stands() {
     let mut stream = network.open(StartPosition::Earliest).await;
     network.tell(&[Moved::into("1", "Tukums"), Moved::into("2", "Tukums")]).await;
     assert_eq!(stream.rows_to_the_end().await, [], "nothing is of Riga");
+}
+
+/// Else the first chunk would wake each of thousands of streams.
+#[tokio::test]
+async fn a_stream_has_subscribed_before_its_first_chunk_comes() {
+    let mut network = Network::begin().await;
+    let feed = Arc::clone(network.core.channels.get(&channel_name()).unwrap().feeds.get(P0).unwrap());
+    let mut stream = network.open(StartPosition::Latest).await;
+    assert_eq!(stream.rows_to_the_end().await, []);
+    let mut follower = Follower::latest(feed);
+    network.tell(&[Moved::into("1", "Tukums")]).await;
+    let chunk = follower.next().await.unwrap().unwrap();
+    let matches = chunk.note.as_ref().expect("the chunk was matched");
+    assert!(matches.by_group.is_empty() && matches.changes == 1, "and gives the stream nothing");
 }
 
 #[tokio::test]
