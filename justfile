@@ -47,9 +47,10 @@ bench-scope:
 bench-compare COMMIT ROUNDS="7":
     scope/benches/compare.sh {{COMMIT}} {{ROUNDS}}
 
-# The models of blocks in random histories: the rules hold, each shortcut breaks something.
+# The models of blocks and of the state in random histories: the rules hold, each shortcut breaks something.
 models HISTORIES="2000":
     python3 docs/models/blocks.py {{HISTORIES}}
+    python3 docs/models/state.py {{HISTORIES}}
 
 # Advisories and licences.
 deny:
@@ -81,7 +82,7 @@ pictures:
     node tests/pictures/draw.mjs target/answers docs/pictures
 
 # The load scenarios compared with raw Kafka, each with its report in loadtest-results/ (about half an hour).
-load *SCENARIOS="network embedded file replay pipe latency waits fan-out scopes watched traced idle stalled":
+load *SCENARIOS="network embedded file replay replay-earliest pipe latency waits fan-out scopes watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
 
 # A load scenario measured with this code and with another commit's, alternately: is a difference more than noise?

@@ -14,7 +14,9 @@ use platform::identity::{Identity, IdentityFiles};
 use platform::pki::{Authority, Subject};
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
-use schemas::ids::AgreementNumber;
+use schemas::cursor::{Cursor, Place};
+use schemas::ids::{AgreementNumber, AgreementVersion, Offset};
+use schemas::per_partition::PerPartition;
 use schemas::publish::ChannelStatus;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -269,7 +271,7 @@ impl Network {
     }
 
     /// Waits until the channel's state has everything that the router has read.
-    pub(crate) async fn until_materialised(&self) -> anyhow::Result<()> {
+    pub(crate) async fn until_materialised(&self) -> anyhow::Result<ChannelStatus> {
         let identity = Identity::load(&IdentityFiles::beside(&self.path("pki/provider.pem")))?;
         let client = Client::new(&format!("https://{}", self.listens), &identity)?;
         let mut retry = Retry::new(Duration::from_millis(10), Duration::from_millis(200));
@@ -277,7 +279,7 @@ impl Network {
             loop {
                 let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{CHANNEL}"))).await?;
                 if status.is_materialised() {
-                    return anyhow::Ok(());
+                    return anyhow::Ok(status);
                 }
                 tokio::time::sleep(retry.next_wait()).await;
             }
@@ -286,9 +288,16 @@ impl Network {
     }
 
     /// Starts the agent of the last agreement, whose replica is empty.
-    pub(crate) fn join_late(&self, scenario: &Scenario) -> anyhow::Result<Part> {
+    pub(crate) fn join_late(&self, scenario: &Scenario, status: &ChannelStatus) -> anyhow::Result<Part> {
         let number = scenario.agreements() - 1;
-        let arguments = consumer_arguments(self.listens, number..number + 1, scenario.sink, None);
+        let mut arguments = consumer_arguments(self.listens, number..number + 1, scenario.sink, None);
+        if scenario.is_from_earliest() {
+            let begin = Place { offset: Offset::new(0), checkpoint: Offset::new(0) };
+            let places = PerPartition::filled(scenario.partitions, begin);
+            let version = AgreementVersion::new(1);
+            let cursor = Cursor { log_id: status.log_id, version, places, snapshot: None };
+            arguments.push(format!("--cursor={cursor}"));
+        }
         Part::start("late joiner", self.dir.path(), &arguments, &[])
     }
 

@@ -155,11 +155,11 @@ async fn replayed(
     network: &Network,
     bar: &ProgressBar,
 ) -> anyhow::Result<Measured> {
-    network.until_materialised().await?;
+    let status = network.until_materialised().await?;
     let [_, (router, part), _] = network.parts();
     let before = all_taken(&[(router, part)], broker);
     let begun = now_micros();
-    let mut joiner = network.join_late(scenario)?;
+    let mut joiner = network.join_late(scenario, &status)?;
     let mut measured = measured(&mut joiner, scenario, begun, bar).await?;
     measured.processes = since(&before, all_taken(&[(router, part)], broker));
     measured.processes.push(Process { name: "late joiner".to_owned(), taken: joiner.taken() });

@@ -69,6 +69,9 @@ pub(crate) enum Load {
     Replay {
         /// Events.
         events: u64,
+        /// From where it receives them.
+        #[serde(default)]
+        from: ReplayFrom,
     },
     /// Single changes over the agent's local endpoint, evenly.
     Paced {
@@ -82,6 +85,17 @@ pub(crate) enum Load {
         #[serde(default)]
         warm_up: u64,
     },
+}
+
+/// From where a late joiner receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayFrom {
+    /// The present images, as every agent that begins.
+    #[default]
+    State,
+    /// The log's first event, as an agent whose cursor stands there.
+    Earliest,
 }
 
 /// Where consumer agents put their rows.
@@ -191,7 +205,7 @@ impl Scenario {
             Load::File { events: 0, .. }
             | Load::Outbox { events: 0 }
             | Load::Intake { events: 0 }
-            | Load::Replay { events: 0 } => wrong("load.events is at least 1"),
+            | Load::Replay { events: 0, .. } => wrong("load.events is at least 1"),
             Load::Intake { .. } if scenario.against != Against::Raw => {
                 wrong("load.kind = \"intake\" is compared with plain reading alone: leave against out")
             }
@@ -220,7 +234,7 @@ impl Scenario {
             Load::File { events, .. }
             | Load::Outbox { events }
             | Load::Intake { events }
-            | Load::Replay { events } => events,
+            | Load::Replay { events, .. } => events,
             Load::Paced { rate, seconds, .. } => rate * seconds,
         }
     }
@@ -249,6 +263,11 @@ impl Scenario {
     /// Whether what is measured is a consumer that starts when all is there.
     pub(crate) const fn is_replay(&self) -> bool {
         matches!(self.load, Load::Replay { .. })
+    }
+
+    /// Whether the late joiner receives the whole log.
+    pub(crate) const fn is_from_earliest(&self) -> bool {
+        matches!(self.load, Load::Replay { from: ReplayFrom::Earliest, .. })
     }
 
     /// How many agreements there are.

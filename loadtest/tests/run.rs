@@ -87,8 +87,10 @@ fn a_full_outbox_a_file_by_itself_and_a_late_joiner_are_measured() {
         ),
         ("intake", vec!["producer agent"], vec!["raw reader"]),
         ("replay", vec!["router", "late joiner"], vec!["raw consumers"]),
+        ("replay\"\nfrom = \"earliest", vec!["router", "late joiner"], vec!["raw consumers"]),
     ] {
-        let outcome = measured(kind, &format!("kind = \"{kind}\"\nevents = 2000\n"));
+        let name = if kind.contains("earliest") { "earliest" } else { kind };
+        let outcome = measured(name, &format!("kind = \"{kind}\"\nevents = 2000\n"));
         let round = &outcome["rounds"][0];
         assert_eq!((names(&round["ours"]), names(&round["other"])), (ours, other));
         for side in ["ours", "other"] {

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Once all streams are open, their line passes only so many bytes a second; 0 stalls it.
     #[arg(long)]
     line: Option<u32>,
+    /// Where they go on, though their replicas are empty.
+    #[arg(long)]
+    cursor: Option<Cursor>,
     /// Where rows go.
     #[arg(long)]
     sink: SinkKind,
@@ -54,6 +57,7 @@ pub(crate) struct Args {
 struct Measuring {
     /// The agent's own sink; none where rows are only counted.
     inner: Option<FileSink>,
+    /// Where it goes on, unless the agent's own sink knows better.
     cursor: Option<Cursor>,
     counter: Counter,
 }
@@ -65,7 +69,7 @@ impl Sink for Measuring {
     }
 
     fn cursor(&self) -> Option<Cursor> {
-        self.inner.as_ref().map_or_else(|| self.cursor.clone(), FileSink::cursor)
+        self.inner.as_ref().and_then(FileSink::cursor).or_else(|| self.cursor.clone())
     }
 
     async fn begin(&mut self, head: &StreamHead) -> Result<(), SinkError> {
@@ -136,7 +140,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             )?),
             SinkKind::None => None,
         };
-        let sink = Measuring { inner, cursor: None, counter: counter.clone() };
+        let sink = Measuring { inner, cursor: args.cursor.clone(), counter: counter.clone() };
         let agent = Agent::new(router.clone(), identity, number, Box::new(sink));
         statuses.push(agent.status());
         let stopping = tasks.stopping();
