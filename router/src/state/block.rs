@@ -1,7 +1,7 @@
 //! A block of the state as its readers have it: images in place, each with the position of its event.
 //!
-//! Owns the reading of records. One of ours that cannot be read, or is missing, is never passed over: the keys in it would
-//! keep older images, and deleted rows would come back.
+//! Owns the reading of one record. One of ours that cannot be read is never passed over: the keys in it would keep older
+//! images, and deleted rows would come back.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use schemas::ids::{Offset, SchemaId};
 use schemas::position::EventPosition;
 use schemas::record::Kind;
 
-use super::links::{Link, Links};
+use super::links::Link;
 use super::records;
 
 /// Where an entry stands: its block's offset in the state topic, and its index there.
@@ -73,25 +73,15 @@ impl StateRecord {
         }
         Ok(Self::Block(StateBlock { located, positions }))
     }
+}
 
-    /// Reads the next record of a reading that must meet everything.
-    pub(super) async fn read_next(
-        source: &PartitionSource,
-        topic: &str,
-        stored: Stored,
-        links: &mut Links,
-    ) -> Result<Self, ReaderError> {
-        let offset = stored.offset;
-        let record = Self::read(source, topic, stored).await?;
-        match &record {
-            Self::Block(_) => links.block(),
-            Self::Checkpoint(link) => {
-                let met = links.checkpoint(offset, *link);
-                met.map_err(|missing| source.lost_topic(topic, missing.to_string()))?;
-            }
-            Self::Foreign => {}
+impl StateRecord {
+    /// The block, if it is one.
+    pub(super) const fn block(&self) -> Option<&StateBlock> {
+        match self {
+            Self::Block(block) => Some(block),
+            Self::Checkpoint(_) | Self::Foreign => None,
         }
-        Ok(record)
     }
 }
 

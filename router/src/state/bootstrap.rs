@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::{Batch, ReadError};
+use event_log::ReadError;
 use reading::error::ReaderError;
 use reading::fold::Fold;
 use schemas::avro::located::Located;
@@ -19,12 +19,10 @@ use schemas::time::Millis;
 use tokio::task::coop::consume_budget;
 
 use super::block::{Entry, StateBlock, StateRecord};
-use super::links::Links;
 use super::records::{self, StateMark};
+use super::scan::{Met, Scan, ScanError, StateBounds};
 use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
-
-const READ_BYTES: usize = 512 * 1024;
 
 /// Why a bootstrap cannot continue.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +91,10 @@ impl<'b> Present<'b> {
 /// The second reading of one partition's state, and the place in the log that follows it.
 pub struct Bootstrap {
     feed: Arc<Feed>,
-    topic: String,
     /// Hash of key → its last entry.
     last: HashMap<u128, Entry>,
-    /// Of the reading that is under way.
-    links: Links,
-    next: Offset,
+    scan: Scan,
+    /// The checkpoint at which it ends.
     end: Offset,
     fold: Fold,
     as_of: Offset,
@@ -108,22 +104,14 @@ impl Bootstrap {
     /// The first reading: fixes the last committed checkpoint and learns each key's last entry up to it.
     pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
         let source = feed.source();
-        let log = source.log.as_ref();
-        let bounds = log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
-        let last = records::last_checkpoint(log, &topic, source.partition, bounds.next).await;
-        let Some((end, mark)) = last.map_err(overtaken)? else {
+        let StateBounds { first, last } = StateBounds::find(source, &topic).await?;
+        let Some((end, mark)) = last else {
             // Nothing was materialised yet: the state is empty, and the log begins at its first checkpoint.
-            source.check_log_is_whole(&topic).await?;
             let (fold, as_of) = source.first_checkpoint().await?;
-            let next = bounds.first;
-            let (last, links) = (HashMap::new(), Links::from(next));
-            return Ok(Self { topic, last, links, next, end: next, fold, as_of, feed });
+            let scan = Scan::new(source.clone(), topic, first, first);
+            return Ok(Self { last: HashMap::new(), scan, end: first, fold, as_of, feed });
         };
-        if bounds.first > mark.first {
-            let why = format!("it begins at {}, but needs the records from {} on", bounds.first, mark.first);
-            return Err(source.lost_topic(&topic, why).into());
-        }
-        Self::learn(feed, topic, SnapshotPlace { next: mark.first, end }, mark).await
+        Self::learn(feed, topic, SnapshotPlace { next: first, end }, mark).await
     }
 
     /// Continues a snapshot that another stream, perhaps of another router, has begun. It ends at the same checkpoint,
@@ -134,12 +122,11 @@ impl Bootstrap {
         place: SnapshotPlace,
     ) -> Result<Self, BootstrapError> {
         let source = feed.source();
-        let log = source.log.as_ref();
-        let read = log.read(&topic, source.partition, place.end, 1, Duration::ZERO).await;
+        let read = source.log.read(&topic, source.partition, place.end, 1, Duration::ZERO).await;
         let batch = match read {
             // The topic was restored from an older copy.
             Err(ReadError::BeyondEnd { .. }) => return Err(BootstrapError::Overtaken),
-            read => read.map_err(overtaken)?,
+            read => read.map_err(ScanError::from)?,
         };
         let checkpoint = batch.records.first().filter(|stored| stored.offset == place.end);
         let mark = checkpoint.and_then(|stored| records::read_checkpoint(&stored.record));
@@ -153,7 +140,7 @@ impl Bootstrap {
 
     /// How far it has got.
     pub fn place(&self) -> SnapshotPlace {
-        SnapshotPlace { next: self.next.min(self.end), end: self.end }
+        SnapshotPlace { next: self.scan.next_offset().min(self.end), end: self.end }
     }
 
     /// Learns what is last from a place on: whether an entry is last depends on nothing before it.
@@ -163,7 +150,7 @@ impl Bootstrap {
         place: SnapshotPlace,
         mark: StateMark,
     ) -> Result<Self, BootstrapError> {
-        let StateMark { checkpoint, log_checkpoint, link, overtaken, .. } = mark;
+        let StateMark { checkpoint, log_checkpoint, overtaken, .. } = mark;
         let source = feed.source();
         let as_of = checkpoint.as_of;
         if overtaken.is_some() || as_of < source.bounds().await?.first {
@@ -171,61 +158,32 @@ impl Bootstrap {
         }
         let fold = Fold::begin(source.kind, log_checkpoint, checkpoint);
         let SnapshotPlace { next, end } = place;
-        let (last, links) = (HashMap::new(), Links::from(next));
-        let mut snapshot = Self { topic, last, links, next, end, fold, as_of, feed };
-        while let Some(blocks) = snapshot.read().await? {
-            for block in &blocks {
+        let scan = || Scan::new(source.clone(), topic.clone(), next, end.next());
+        let mut last = HashMap::new();
+        let mut first_reading = scan();
+        while let Some(met) = first_reading.next().await? {
+            for block in met.iter().filter_map(|met| met.record.block()) {
                 consume_budget().await;
-                snapshot.last.extend(block.entries().map(|(entry, key, _)| (key, entry)));
+                last.extend(block.entries().map(|(entry, key, _)| (key, entry)));
             }
         }
-        if next < end {
-            let met = snapshot.links.checkpoint(end, link);
-            let source = snapshot.feed.source();
-            met.map_err(|missing| source.lost_topic(&snapshot.topic, missing.to_string()))?;
-        }
-        (snapshot.next, snapshot.links) = (next, links);
-        Ok(snapshot)
-    }
-
-    /// The next blocks before the end; `None` behind the last one.
-    async fn read(&mut self) -> Result<Option<Vec<StateBlock>>, BootstrapError> {
-        if self.next >= self.end {
-            return Ok(None);
-        }
-        let source = self.feed.source();
-        let read = source.log.read(&self.topic, source.partition, self.next, READ_BYTES, Duration::ZERO);
-        let batch: Batch = read.await.map_err(overtaken)?;
-        if batch.next == self.next {
-            let why = format!("it ends at {}, before its checkpoint at {}", self.next, self.end);
-            return Err(source.lost_topic(&self.topic, why).into());
-        }
-        self.next = batch.next;
-        let mut blocks = Vec::with_capacity(batch.records.len());
-        for stored in batch.records.into_iter().filter(|stored| stored.offset < self.end) {
-            // Lets other tasks of this thread run.
-            consume_budget().await;
-            if let StateRecord::Block(block) =
-                StateRecord::read_next(source, &self.topic, stored, &mut self.links).await?
-            {
-                blocks.push(block);
-            }
-        }
-        Ok(Some(blocks))
+        let scan = scan();
+        Ok(Self { last, scan, end, fold, as_of, feed })
     }
 
     /// The next images, by block; `None` when all were given.
     pub async fn next(&mut self) -> Result<Option<Vec<PresentImages>>, BootstrapError> {
-        let Some(blocks) = self.read().await? else { return Ok(None) };
+        let Some(met) = self.scan.next().await? else { return Ok(None) };
         let last = &self.last;
-        let present = |block: StateBlock| {
+        let present = |met: Met| {
+            let StateRecord::Block(block) = met.record else { return None };
             let live = block.entries().filter(|(entry, key, event)| {
                 event.change.images.after.is_some() && last.get(key) == Some(entry)
             });
             let live: Vec<u32> = live.map(|(entry, ..)| entry.index).collect();
             (!live.is_empty()).then_some(PresentImages { block, live })
         };
-        Ok(Some(blocks.into_iter().filter_map(present).collect()))
+        Ok(Some(met.into_iter().filter_map(present).collect()))
     }
 
     /// A follower from the state's end.
@@ -234,10 +192,13 @@ impl Bootstrap {
     }
 }
 
-/// What a snapshot needs is not held any more.
-fn overtaken(error: ReadError) -> BootstrapError {
-    match error {
-        ReadError::BeforeFirst { .. } => BootstrapError::Overtaken,
-        other => other.into(),
+impl From<ScanError> for BootstrapError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            // What it needs is not held any more.
+            ScanError::Read(ReadError::BeforeFirst { .. }) => Self::Overtaken,
+            ScanError::Read(error) => Self::Read(error),
+            ScanError::Reader(error) => Self::Reader(error),
+        }
     }
 }

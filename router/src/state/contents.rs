@@ -1,6 +1,6 @@
 //! What a state topic holds: where each key's present image stands, and how much else there is.
 //!
-//! Owns reading it back, and cleaning. The oldest block is cleaned first: nothing before it can bring a deleted key back,
+//! Owns the index of what is present, and cleaning. The oldest block is cleaned first: nothing before it can bring a deleted key back,
 //! so that its deletes are simply dropped (docs/models/state.py plays the other orders). No more images are written again
 //! than entries were added, so that an event is written twice at most, as a rule.
 
@@ -8,8 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::{ReadError, TopicError};
-use reading::error::ReaderError;
+use event_log::ReadError;
 use reading::located::LocatedChange;
 use reading::source::PartitionSource;
 use schemas::change::ChangeCodec;
@@ -23,8 +22,9 @@ use tokio::time::Instant;
 use super::BOOTSTRAP_BOUND;
 use super::block::{Entry, StateBlock, StateRecord};
 use super::group::{Blocks, Group};
-use super::links::{Link, Links};
+use super::links::Link;
 use super::records::{self, StateMark};
+use super::scan::{Met, Scan, ScanError, StateBounds, check_begin};
 
 /// Entries that no cleaning is worth: those of a small state, and its checkpoints.
 const SPARE_ENTRIES: u64 = 64;
@@ -39,17 +39,6 @@ const MOST_PAID: u64 = 20_000;
 /// The time between two looks for records that nobody needs any more.
 const DELETE_EVERY: Duration = Duration::from_hours(1);
 const READ_BYTES: usize = 512 * 1024;
-
-/// Why a state topic cannot be read or cleaned.
-#[derive(Debug, thiserror::Error)]
-pub enum ContentsError {
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Reader(#[from] ReaderError),
-}
 
 /// What the state holds for a key.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +61,8 @@ struct Extent {
     entries: u64,
     /// What the last checkpoint counts as.
     checkpoint: u64,
-    /// It became too much, and is not little again.
-    is_cleaned: bool,
+    /// The topic came to hold too much, and does not hold little again.
+    is_cleaning: bool,
     /// Entries that were added, and that have not paid for one that was written again.
     paid: u64,
     /// The next cleaning waits until so many have been added.
@@ -105,9 +94,9 @@ fn weight(bytes: usize) -> u64 {
 impl Extent {
     /// A state that begins at an offset of its topic.
     const fn beginning(first: Offset) -> Self {
-        let (last, entries, checkpoint, is_cleaned, price) = (None, 0, 0, false, 0);
+        let (last, entries, checkpoint, is_cleaning, price) = (None, 0, 0, false, 0);
         // A new writer does not know what was paid.
-        Self { first, last, entries, checkpoint, is_cleaned, paid: MOST_PAID, price }
+        Self { first, last, entries, checkpoint, is_cleaning, paid: MOST_PAID, price }
     }
 
     /// Takes in a commit's checkpoint, which has so many bytes, and the entries of its blocks.
@@ -125,9 +114,9 @@ impl Extent {
     /// Whether so many entries are too many for the present keys. Cleaning begins late and goes on until there are few:
     /// each look at the oldest blocks costs a read.
     fn is_too_much(&mut self, entries: u64, present: u64) -> bool {
-        let enough = if self.is_cleaned { present + present / 2 } else { 2 * present + SPARE_ENTRIES };
-        self.is_cleaned = entries > enough;
-        self.is_cleaned
+        let enough = if self.is_cleaning { present + present / 2 } else { 2 * present + SPARE_ENTRIES };
+        self.is_cleaning = entries > enough;
+        self.is_cleaning
     }
 
     /// The oldest block costs more than was paid: the next look waits, and does not come for a few entries.
@@ -141,53 +130,28 @@ impl Contents {
     pub(super) async fn read(
         source: PartitionSource,
         topic: String,
-    ) -> Result<(Self, Option<StateMark>), ContentsError> {
-        let partition = source.partition;
-        let bounds = source.log.bounds(&topic, partition).await?;
-        let last = records::last_checkpoint(source.log.as_ref(), &topic, partition, bounds.next).await?;
-        if last.is_none() {
-            source.check_log_is_whole(&topic).await?;
-        }
-        let first = last.as_ref().map_or(bounds.next, |(_, mark)| mark.first);
-        if bounds.first > first {
-            let why = format!("it begins at {}, but needs the records from {first} on", bounds.first);
-            return Err(source.lost_topic(&topic, why).into());
-        }
-        let (present, extent) = (HashMap::new(), Extent::beginning(first));
-        let mut contents = Self { source, topic, present, extent, looked_up: None, last_deletion: None };
-        if let Some((end, _)) = &last {
-            contents.read_from(first, *end).await?;
-        }
-        Ok((contents, last.map(|(_, mark)| mark)))
-    }
-
-    async fn read_from(&mut self, mut next: Offset, end: Offset) -> Result<(), ContentsError> {
-        let mut links = Links::from(next);
-        while next <= end {
-            let source = &self.source;
-            let batch =
-                source.log.read(&self.topic, source.partition, next, READ_BYTES, Duration::ZERO).await?;
-            if batch.next == next {
-                let why = format!("it ends at {next}, before its checkpoint at {end}");
-                return Err(source.lost_topic(&self.topic, why).into());
-            }
-            next = batch.next;
-            for stored in batch.records.into_iter().filter(|stored| stored.offset <= end) {
-                let (offset, bytes) = (stored.offset, stored.record.size());
-                match StateRecord::read_next(&self.source, &self.topic, stored, &mut links).await? {
+    ) -> Result<(Self, Option<StateMark>), ScanError> {
+        let StateBounds { first, last } = StateBounds::find(&source, &topic).await?;
+        let (mut present, mut extent) = (HashMap::new(), Extent::beginning(first));
+        let end = last.as_ref().map_or(first, |(end, _)| end.next());
+        let mut scan = Scan::new(source.clone(), topic.clone(), first, end);
+        while let Some(met) = scan.next().await? {
+            for Met { offset, bytes, record } in met {
+                match record {
                     StateRecord::Block(block) => {
-                        self.extent.entries += number(block.count());
+                        extent.entries += number(block.count());
                         for (entry, key, event) in block.entries() {
                             consume_budget().await;
-                            put(&mut self.present, key, entry, &event);
+                            put(&mut present, key, entry, &event);
                         }
                     }
-                    StateRecord::Checkpoint(_) => self.extent.committed(offset, bytes, 0),
+                    StateRecord::Checkpoint(_) => extent.committed(offset, bytes, 0),
                     StateRecord::Foreign => {}
                 }
             }
         }
-        Ok(())
+        let contents = Self { source, topic, present, extent, looked_up: None, last_deletion: None };
+        Ok((contents, last.map(|(_, mark)| mark)))
     }
 
     /// What it holds for a key, a group's change included.
@@ -228,7 +192,7 @@ impl Contents {
     pub(super) async fn image(
         &mut self,
         present: Present,
-    ) -> Result<Option<(Arc<ChangeCodec>, Vec<u8>)>, ContentsError> {
+    ) -> Result<Option<(Arc<ChangeCodec>, Vec<u8>)>, ScanError> {
         let Entry { offset, index } = present.entry;
         if self.looked_up.as_ref().is_none_or(|block| block.offset() != offset) {
             let source = &self.source;
@@ -248,7 +212,7 @@ impl Contents {
 
     /// Adds the present images of the oldest blocks to a commit, and moves the state's beginning behind them, while the
     /// topic holds too much and what was added has paid for it.
-    pub(super) async fn clean(&mut self, group: &Group, blocks: &mut Blocks) -> Result<(), ContentsError> {
+    pub(super) async fn clean(&mut self, group: &Group, blocks: &mut Blocks) -> Result<(), ScanError> {
         let present = number(self.present.len());
         self.extent.pay(group.keys());
         let mut held = self.extent.entries + group.keys();
@@ -306,23 +270,31 @@ impl Contents {
         }
         self.last_deletion = Some(Instant::now());
         let bound = i64::try_from(BOOTSTRAP_BOUND.as_millis()).unwrap_or(i64::MAX);
-        if let Err(error) = self.delete_old(platform::clock::now().plus(-bound)).await {
-            let partition = self.source.partition;
-            tracing::warn!(topic = %self.topic, %partition, %error, again_in = ?DELETE_EVERY, "old records of the state could not be deleted; they take room, and nothing else");
+        let partition = self.source.partition;
+        match self.delete_old(platform::clock::now().plus(-bound)).await {
+            Ok(()) => {}
+            Err(ScanError::Reader(error)) => {
+                tracing::error!(topic = %self.topic, %partition, %error, "the state lacks records; who joins late is refused");
+            }
+            Err(ScanError::Read(error)) => {
+                tracing::warn!(topic = %self.topic, %partition, %error, again_in = ?DELETE_EVERY, "old records of the state could not be deleted; they take room, and nothing else")
+            }
         }
     }
 
-    /// Lets the log delete what the last checkpoint before a time did not need.
-    async fn delete_old(&self, before: Millis) -> Result<(), ReadError> {
+    /// Lets the log delete what the last checkpoint before a time did not need. Notices what is gone that should not be.
+    async fn delete_old(&self, before: Millis) -> Result<(), ScanError> {
         let (log, topic, partition) = (self.source.log.as_ref(), &self.topic, self.source.partition);
-        if log.bounds(topic, partition).await?.first >= self.extent.first {
+        let begins = log.bounds(topic, partition).await.map_err(ReadError::from)?.first;
+        check_begin(&self.source, topic, begins, self.extent.first)?;
+        if begins == self.extent.first {
             return Ok(());
         }
-        let young = log.offset_at(topic, partition, before).await?;
-        match records::last_checkpoint(log, topic, partition, young).await? {
-            Some((_, old)) => Ok(log.delete_records(topic, partition, old.first).await?),
-            None => Ok(()),
+        let young = log.offset_at(topic, partition, before).await.map_err(ReadError::from)?;
+        if let Some((_, old)) = records::last_checkpoint(log, topic, partition, young).await? {
+            log.delete_records(topic, partition, old.first).await.map_err(ReadError::from)?;
         }
+        Ok(())
     }
 }
 

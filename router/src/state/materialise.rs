@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::{CommitError, ReadError, TopicError};
+use event_log::{CommitError, ReadError};
 use reading::chunk::Item;
 use reading::error::ReaderError;
 use reading::fold::Fold;
@@ -25,9 +25,10 @@ use schemas::record::{Kind, Record};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use super::contents::{Contents, ContentsError, Present};
+use super::contents::{Contents, Present};
 use super::group::{Blocks, Group, Images};
 use super::records::{self, StateMark};
+use super::scan::ScanError;
 use super::tenure::{StateProgress, StateWatch, Tenure};
 use crate::fanout::observer::Chunk;
 use crate::fanout::observer::Feed;
@@ -44,13 +45,11 @@ const CHECKPOINT_WHEN_IDLE: Duration = Duration::from_hours(24);
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error(transparent)]
-    Topic(#[from] TopicError),
-    #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
     Reader(#[from] ReaderError),
     #[error(transparent)]
-    Contents(#[from] ContentsError),
+    Scan(#[from] ScanError),
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// An event that could be judged a moment ago.
@@ -93,7 +92,7 @@ impl RestoredState {
             return Ok(Self { fold, position, is_overtaken: false });
         };
         source.check_log_id(&checkpoint)?;
-        let bounds = source.log.bounds(&source.topic, source.partition).await?;
+        let bounds = source.bounds().await?;
         let position = checkpoint.as_of;
         if position > bounds.next {
             let why = format!("the state stands at {position}, but the topic ends at {}", bounds.next);

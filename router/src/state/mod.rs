@@ -12,6 +12,7 @@ mod group;
 mod links;
 pub mod materialise;
 mod records;
+mod scan;
 pub mod shards;
 pub mod tenure;
 

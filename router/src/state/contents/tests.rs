@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use event_log::Log as _;
 use proptest::prelude::*;
+use reading::error::ReaderError;
 use schemas::cursor::SnapshotPlace;
 use schemas::record::Kind;
 
@@ -286,6 +287,11 @@ async fn a_state_that_lacks_records_says_which_and_is_no_smaller_state() {
     played.change(1, false).await;
     played.commit().await;
     played.channel.log.expire(STATE, P0, Offset::new(1));
+    let noticed = played.materialiser.contents.delete_old(LATER).await.unwrap_err();
+    assert!(
+        matches!(noticed, ScanError::Reader(ReaderError::LostTopic { .. })),
+        "by its running writer: {noticed}"
+    );
     let refused = Bootstrap::begin(Arc::clone(&played.channel.feed), STATE.to_owned()).await;
     let error = refused.err().unwrap().to_string();
     assert!(
