@@ -105,6 +105,12 @@ fn drawn(prometheus: &Prometheus, panel: &Value, from: u64, to: u64) -> Vec<Valu
     answers.collect()
 }
 
+/// Waits until Prometheus has scraped the stream as open: a change of the agreement closes it for a moment.
+fn seen_open(prometheus: &Prometheus) {
+    let streams = "sum(dit_router_streams_open) > 0";
+    eventually("the stream is open, as Prometheus sees it", || Ok(ask(prometheus, streams)? > 0)).unwrap();
+}
+
 /// Watches the network for a while, then keeps each panel's answers.
 fn keep_answers(prometheus: &Prometheus, dir: &Path, mut live: impl FnMut()) {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -112,8 +118,7 @@ fn keep_answers(prometheus: &Prometheus, dir: &Path, mut live: impl FnMut()) {
     while now() < from + WATCHED.as_secs() {
         live();
     }
-    let streams = "sum(dit_router_streams_open) > 0";
-    eventually("the stream is open, as Prometheus sees it", || Ok(ask(prometheus, streams)? > 0)).unwrap();
+    seen_open(prometheus);
     let until = now() + 1;
     std::fs::create_dir_all(dir).unwrap();
     for name in DASHBOARDS {
@@ -160,6 +165,7 @@ fn every_panel_has_data_from_a_running_network() {
     let mut empty = Vec::new();
     let filled = eventually("every panel has data", || {
         live();
+        seen_open(&prometheus);
         empty.clear();
         for query in &queries {
             let may_be_empty = MAY_BE_EMPTY.contains(&query.panel.as_str());
