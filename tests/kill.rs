@@ -272,9 +272,9 @@ fn a_new_empty_log_empties_no_replica() {
 }
 
 /// Folders of a router, a producer and a consumer, as each version of the formats left them.
-const FORMATS: [&str; 1] = ["v3"];
-/// Versions whose log and outbox had no blocks: nothing reads them.
-const UNREAD: [&str; 2] = ["v1", "v2"];
+const FORMATS: [&str; 1] = ["v4"];
+/// Versions whose log is not read: events were no blocks, or the state was none.
+const UNREAD: [&str; 3] = ["v1", "v2", "v3"];
 
 fn formats(version: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(version)
@@ -311,29 +311,41 @@ fn open_folders_of(version: &str) {
 }
 
 #[test]
-fn folders_without_blocks_are_refused_by_name_and_left_as_they_are() {
-    const REFUSED: &str = "this binary reads formats from 3 on";
+fn earlier_logs_are_refused_by_name_and_left_as_they_are_and_replicas_are_kept() {
     for version in UNREAD {
         let dir = tempfile::tempdir().unwrap();
         let site = site(dir.path());
-        copy(&formats(version).join("log"), &site.path("log"));
-        let control = "log/dit.control/0/00000000000000000000.seg";
-        let before = std::fs::read(site.path(control)).unwrap();
-        assert!(
-            site.start("router", arguments("router")).is_err(),
-            "a router begins on the log of {version}"
-        );
-        assert!(site.log("router").contains(REFUSED), "{}", site.log("router"));
-        assert_eq!(std::fs::read(site.path(control)).unwrap(), before);
-        // With a new log, each agent's folder belongs to another one, and says what to do.
+        a_log_is_refused(&site, version);
+        // With a new log, the producer's folder belongs to another one, and says what to do.
         std::fs::remove_dir_all(site.path("log")).unwrap();
-        copy(&formats(version).join("producer"), &site.path("producer"));
-        let _network = ["router", "producer"].map(|part| start(&site, part));
-        eventually("the agent refuses its folder", || {
+        for part in ["producer", "consumer"] {
+            copy(&formats(version).join(part), &site.path(part));
+        }
+        let kept = replica(&site);
+        let mut running: Vec<Process> =
+            ["router", "producer", "consumer"].map(|part| start(&site, part)).into();
+        let told = eventually("the agent refuses its folder", || {
             Ok(site.log("producer").contains("set the folder aside"))
-        })
-        .unwrap_or_else(|e| panic!("{e:#}\n{}", site.log("producer")));
+        });
+        told.unwrap_or_else(|e| panic!("{version}: {e:#}\n{}", site.log("producer")));
+        drop(running.remove(1));
+        // The page's last steps: the folder is set aside, and the whole register comes again.
+        std::fs::remove_dir_all(site.path("producer")).unwrap();
+        assert!(!kept.is_empty() && replica(&site) == kept, "{version}: the replica is kept until then");
+        running.push(start(&site, "producer"));
+        drop_and_wait(&site, "2.csv", "k,t,v\n1,R,z\n3,R,c\n", &[("1", "z"), ("3", "c")]);
+        assert!(running.iter_mut().all(Process::is_running));
     }
+}
+
+fn a_log_is_refused(site: &Site, version: &str) {
+    const REFUSED: &str = "this binary reads formats from 4 on";
+    copy(&formats(version).join("log"), &site.path("log"));
+    let control = "log/dit.control/0/00000000000000000000.seg";
+    let before = std::fs::read(site.path(control)).unwrap();
+    assert!(site.start("router", arguments("router")).is_err(), "a router begins on the log of {version}");
+    assert!(site.log("router").contains(REFUSED), "{}", site.log("router"));
+    assert_eq!(std::fs::read(site.path(control)).unwrap(), before);
 }
 
 /// Writes the folders of this version: by hand, and only when a format has changed, as the last of [`FORMATS`].

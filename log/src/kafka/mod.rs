@@ -141,7 +141,8 @@ impl KafkaLog {
         Ok((reader.map_err(|error| topic_error(partition, &error))?, bounds))
     }
 
-    /// Reads the present records. It asks again where a broker does not know the partition yet.
+    /// Reads the present records. It asks again where a broker does not know the partition yet: another one has just
+    /// given its bounds. Where it was removed, the bounds say so at the next try.
     async fn read_now(
         &self,
         partition: &TopicPartition,
@@ -153,7 +154,7 @@ impl KafkaLog {
         loop {
             match self.read_once(partition, from, max_bytes).await? {
                 Ok(batch) => return Ok(batch),
-                Err(error) if may_be_new(&error, from) && tokio::time::Instant::now() < until => {
+                Err(error) if is_settling(&error) && tokio::time::Instant::now() < until => {
                     tokio::time::sleep(retry.next_wait()).await;
                 }
                 Err(error) => return Err(topic_error(partition, &error).into()),
@@ -329,7 +330,7 @@ fn is_settling(error: &KafkaError) -> bool {
     )
 }
 
-/// Whether a reader's error may only mean that a broker does not know a new topic yet. A reader that is past the first
+/// Whether a tail's error may only mean that a broker does not know a new topic yet. A reader that is past the first
 /// record has seen the topic: then the error says that it was deleted, and must reach the caller.
 fn may_be_new(error: &KafkaError, from: Offset) -> bool {
     from == Offset::new(0) && is_settling(error)
