@@ -39,3 +39,21 @@ pub struct Chunk<N> {
     /// The observer's note; `None` if the chunk was read for only one follower.
     pub note: Option<N>,
 }
+
+/// An observer's note about a chunk.
+pub trait Note: Send + Sync + 'static {
+    /// Bytes of memory that it takes.
+    fn size(&self) -> usize;
+}
+
+impl<N: Note> Chunk<N> {
+    /// Bytes of memory that it takes.
+    pub fn size(&self) -> usize {
+        let of_item = |item: &Item| match item {
+            Item::Block(block) => block.size(),
+            Item::Poison { reason, .. } | Item::Resync { reason, .. } => reason.len(),
+        };
+        let items = self.items.capacity() * size_of::<Item>();
+        items + self.items.iter().map(of_item).sum::<usize>() + self.note.as_ref().map_or(0, Note::size)
+    }
+}

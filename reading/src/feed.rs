@@ -3,7 +3,6 @@
 //! Owns the ring of recent chunks and the publication of the fold. The ring is bounded: a follower that falls behind it
 //! reads the log at its own pace.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,15 +10,13 @@ use platform::retry::Retry;
 use schemas::ids::{Offset, Partition};
 use tokio::sync::watch;
 
-use crate::chunk::{Chunk, Item};
+use crate::chunk::{Chunk, Item, Note};
 use crate::error::ReaderError;
 use crate::fold::Fold;
+use crate::ring::Ring;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
 
-/// Chunks in the ring: this times their size, with the places of their changes and what the fan-out found, is most of a
-/// partition's memory. With eight, a router took no less CPU.
-const RING_CHUNKS: usize = 4;
 /// How long one read waits for records.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
@@ -48,7 +45,7 @@ pub struct Counts {
 /// Gets each chunk before the followers of the partition do.
 pub trait Observer: Send + Sync + 'static {
     /// Its note about a chunk.
-    type Note: Send + Sync + 'static;
+    type Note: Note;
 
     /// The note of a chunk's items, if there is one.
     fn note(&self, partition: Partition, items: &[Item]) -> Option<Self::Note>;
@@ -63,7 +60,7 @@ pub trait Observer: Send + Sync + 'static {
 /// The shared tail of one partition.
 pub struct Feed<O: Observer> {
     source: PartitionSource,
-    ring: Mutex<VecDeque<Arc<Chunk<O::Note>>>>,
+    ring: Mutex<Ring<O::Note>>,
     tail: watch::Sender<Arc<Tail>>,
     observer: O,
 }
@@ -72,7 +69,7 @@ impl<O: Observer> Feed<O> {
     /// A feed whose tail begins at a known fold, from the state's checkpoint; [`Feed::run`] moves it.
     pub fn at(source: PartitionSource, fold: Fold, next: Offset, observer: O) -> Arc<Self> {
         let tail = watch::Sender::new(Arc::new(Tail { next, fold, changes: 0, fault: None }));
-        Arc::new(Self { source, ring: Mutex::new(VecDeque::new()), tail, observer })
+        Arc::new(Self { source, ring: Mutex::default(), tail, observer })
     }
 
     /// The source that the feed reads.
@@ -97,8 +94,7 @@ impl<O: Observer> Feed<O> {
 
     /// The chunk of the ring that holds an offset.
     pub fn chunk_at(&self, offset: Offset) -> Option<Arc<Chunk<O::Note>>> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.iter().find(|chunk| chunk.first <= offset && offset < chunk.next).map(Arc::clone)
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).at(offset)
     }
 
     /// Reads until retention has passed the tail, and returns its offset; the caller then calls [`Feed::move_to`].
@@ -181,13 +177,7 @@ impl<O: Observer> Feed<O> {
         }
         self.observer.read(counts);
         let chunk = Arc::new(chunk);
-        {
-            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            if ring.len() == RING_CHUNKS {
-                ring.pop_front();
-            }
-            ring.push_back(Arc::clone(&chunk));
-        }
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&chunk));
         self.move_tail(Move::Chunk(&chunk), &|from| {
             let next = chunk.next;
             let fold = chunk.fold.clone();

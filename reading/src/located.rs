@@ -66,6 +66,11 @@ impl LocatedBlock {
         self.table.len()
     }
 
+    /// Bytes of memory, with the places of its changes.
+    pub const fn size(&self) -> usize {
+        self.datum.len() + self.table.size()
+    }
+
     /// Its changes, in order.
     pub fn changes(&self) -> impl Iterator<Item = LocatedChange<'_>> {
         (0..).map_while(|index| self.change(index))

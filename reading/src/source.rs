@@ -193,6 +193,8 @@ impl PartitionSource {
                 Meaning::Opening | Meaning::Freshness | Meaning::Checkpoint => {}
             }
         }
+        // Most records may be none.
+        items.shrink_to_fit();
         Ok(Some(Chunk { first: from, next, items, skipped, fold, note: None }))
     }
 }

@@ -23,11 +23,12 @@ use schemas::position::EventPosition;
 use schemas::record::{Kind, Provenance, Record};
 use schemas::time::Millis;
 
-use crate::chunk::{CHUNK_CHANGES, Item};
+use crate::chunk::{CHUNK_CHANGES, Item, Note};
 use crate::codecs::{CodecError, Codecs};
 use crate::error::ReaderError;
 use crate::feed::{Counts, Feed, Move, Observer};
 use crate::follower::Follower;
+use crate::ring::RING_CHUNKS;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
 
@@ -37,7 +38,7 @@ const LOG: LogId = LogId::new([1; 16]);
 const EPOCH: Epoch = Epoch::new([7; 16]);
 const SCHEMA: SchemaId = SchemaId::new(3);
 /// More changes than a ring has chunks: here each chunk has one change.
-const MANY: u64 = 30;
+const MANY: u64 = RING_CHUNKS as u64 + 10;
 
 struct OneSchema(Arc<ChangeCodec>);
 
@@ -48,22 +49,30 @@ impl Codecs for OneSchema {
     }
 }
 
+struct NumberOfItems(usize);
+
+impl Note for NumberOfItems {
+    fn size(&self) -> usize {
+        self.0
+    }
+}
+
 /// Notes how many items each chunk has, and keeps the counts.
 #[derive(Default)]
 struct Counting(Mutex<Vec<Counts>>);
 
 impl Observer for Counting {
-    type Note = usize;
+    type Note = NumberOfItems;
 
-    fn note(&self, _: Partition, items: &[Item]) -> Option<usize> {
-        Some(items.len())
+    fn note(&self, _: Partition, items: &[Item]) -> Option<NumberOfItems> {
+        Some(NumberOfItems(items.len()))
     }
 
     fn read(&self, counts: Counts) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(counts);
     }
 
-    fn moves(&self, _: Partition, _: Move<'_, usize>, step: &mut dyn FnMut() -> Arc<Tail>) {
+    fn moves(&self, _: Partition, _: Move<'_, NumberOfItems>, step: &mut dyn FnMut() -> Arc<Tail>) {
         step();
     }
 }

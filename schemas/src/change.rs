@@ -220,7 +220,9 @@ impl ChangeCodec {
         let mut cursor = Cursor::new(datum);
         let mut table = BlockTable::default();
         self.pass_block(&mut cursor, &mut table, &mut |_, _, _| {})?;
-        cursor.end().map(|()| table)
+        cursor.end()?;
+        table.shrink();
+        Ok(table)
     }
 
     /// Reads a block and moves past it; shows each change, its images, and the range of its datum, and places it in the

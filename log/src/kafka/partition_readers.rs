@@ -29,7 +29,7 @@ use crate::{Batch, Stored, TopicError};
 /// asks its broker for more.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a client's own events are served; messages come through the readers' queues.
-const SERVE_EVERY: Duration = Duration::from_millis(100);
+const SERVE_EVERY: Duration = Duration::from_millis(500);
 
 /// A partition by its name on the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

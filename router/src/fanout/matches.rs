@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use reading::chunk::Note;
 use schemas::ids::SchemaId;
 use scope::denial::Denial;
 use scope::index::GroupId;
@@ -92,6 +93,13 @@ pub struct ChunkMatches {
     pub schemas: Vec<SchemaId>,
     /// How many changes it has.
     pub changes: usize,
+}
+
+impl Note for ChunkMatches {
+    fn size(&self) -> usize {
+        let of_groups: usize = self.by_group.values().flatten().map(GroupMatches::size).sum();
+        of_groups + self.by_group.capacity() * size_of::<Option<GroupMatches>>()
+    }
 }
 
 impl ChunkMatches {

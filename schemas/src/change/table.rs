@@ -78,6 +78,17 @@ impl BlockTable {
         self.rows.len()
     }
 
+    /// Bytes of memory.
+    pub const fn size(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    /// Gives back the memory that it does not use: a table of a chunk is kept for a while.
+    pub(super) fn shrink(&mut self) {
+        self.rows.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
     /// Whether no block was placed in it.
     pub const fn is_empty(&self) -> bool {
         self.rows.is_empty()
