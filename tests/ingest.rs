@@ -9,12 +9,13 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use event_log::Log;
 use event_log::embedded::{EmbeddedLog, EmbeddedOptions};
 use event_log::memory::MemoryLog;
 use schemas::change::Op;
-use schemas::ids::Epoch;
+use schemas::ids::{Epoch, Partition};
 use support::network::{Network, agreement, row};
 use support::publisher::{Publisher, datum};
 
@@ -40,6 +41,8 @@ scenes!(
     a_batch_with_a_hole,
     a_repeat_through_another_router,
     a_pipelined_agent_that_changes_routers,
+    batches_under_way_that_arrive_in_another_order,
+    a_batch_behind_one_that_is_refused,
     a_restored_folder,
     blocks_that_overlap,
     a_fenced_materialiser,
@@ -78,6 +81,8 @@ fn kafka(nodes: u16) -> TestLog {
 
 const FIRST: Epoch = Epoch::new([1; 16]);
 const SECOND: Epoch = Epoch::new([2; 16]);
+/// A batch waits five seconds for the one before it, if that may still come.
+const BEFORE_ITS_TIME: Duration = Duration::from_secs(4);
 
 /// Two routers on one log, and the provider's agent through each.
 struct Pair {
@@ -100,6 +105,11 @@ impl Pair {
         let first = Publisher::new(self.one.client("4000/main").unwrap(), epoch);
         let second = first.through(self.two.client("4000/main").unwrap());
         [first, second]
+    }
+
+    /// The end of the log's partition.
+    async fn held(&self) -> u64 {
+        self.log.bounds("dit.register.log", Partition::new(0)).await.unwrap().next.get()
     }
 
     /// The deliveries of both routers, of everything that counted.
@@ -179,6 +189,49 @@ async fn a_pipelined_agent_that_changes_routers(pair: Pair) {
     assert_eq!((told.next, told.digest), (after.next, after.digest), "agent and router agree on the digest");
     after.publish(&[create("c")]).await.unwrap();
     assert_eq!(pair.delivered("upsert c Change").await, created(&["a", "b", "c"]));
+}
+
+async fn batches_under_way_that_arrive_in_another_order(pair: Pair) {
+    let [mut agent, _] = pair.agent(FIRST);
+    agent.open(None).await.unwrap();
+    let keys = ["a", "b", "c", "d"];
+    let mut under_way = Vec::new();
+    for key in keys {
+        let changes = [create(key)];
+        under_way.push((agent.clone(), agent.body(&changes).unwrap()));
+        agent = agent.after(&changes);
+    }
+    let held = pair.held().await;
+    let answers = under_way.iter().rev().map(|(agent, body)| agent.send(body.clone()));
+    for answer in futures_util::future::join_all(answers).await {
+        let told = answer.unwrap().counted.unwrap();
+        assert!(told.next >= under_way[1].0.next, "none was answered before it counted");
+    }
+    assert_eq!(pair.held().await, held + 4, "each was appended once, and none in vain");
+    agent.publish(&[create("e")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert e Change").await, created(&["a", "b", "c", "d", "e"]));
+}
+
+async fn a_batch_behind_one_that_is_refused(pair: Pair) {
+    let [mut agent, _] = pair.agent(FIRST);
+    agent.open(None).await.unwrap();
+    let no_change = vec![vec![9, 9, 9]];
+    let behind = agent.after(&no_change);
+    let refused = async {
+        // Again and again, since it may come before the other one waits.
+        loop {
+            let body = agent.body(&no_change).unwrap();
+            agent.send(body).await.unwrap_err();
+        }
+    };
+    let waiting = behind.send(behind.body(&[create("b")]).unwrap());
+    let told = tokio::select! {
+        told = tokio::time::timeout(BEFORE_ITS_TIME, waiting) => told.unwrap(),
+        () = refused => unreachable!("it has no end"),
+    };
+    assert_eq!(told.unwrap().counted.unwrap().next, agent.next, "it waits no longer for what was refused");
+    agent.publish(&[create("c")]).await.unwrap();
+    assert_eq!(pair.delivered("upsert c Change").await, created(&["c"]));
 }
 
 async fn a_restored_folder(pair: Pair) {

@@ -1,7 +1,8 @@
 //! The backlog: the outbox's unacknowledged entries, by partition, as far as they are in memory.
 //!
-//! Owns what is sent next in each partition, and the outbox position below which all is acknowledged. Pure but for
-//! reading the outbox. A partition never waits for another one's answer; only for memory, which they share.
+//! Owns what is sent next in each partition, what is under way there, and the outbox position below which all is
+//! acknowledged. Pure but for reading the outbox. A partition never waits for another one's answer; only for memory,
+//! which they share.
 
 use std::collections::VecDeque;
 
@@ -12,9 +13,12 @@ use schemas::per_partition::PerPartition;
 use crate::outbox::{Outbox, OutboxError, StoredEntry, Window};
 
 /// Bytes of entries in memory, over all partitions.
-const MEMORY_BYTES: usize = 3 * 1024 * 1024;
+const MEMORY_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of one batch: well below a batch's limit.
 const BATCH_BYTES: usize = 512 * 1024;
+/// A partition's batches under way: one is appended, read back and answered while the other one travels and is judged.
+/// Three of half the size gave less.
+const BATCHES_UNDER_WAY: u32 = 2;
 
 /// What every batch says before its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +27,50 @@ pub(super) struct BatchHead {
     pub(super) batch_schema: String,
 }
 
+/// One partition's entries.
+#[derive(Debug, Clone, Default)]
+struct Unacknowledged {
+    /// The unacknowledged entries, in order.
+    entries: VecDeque<StoredEntry>,
+    /// How many of them, from the first on, are under way.
+    sent: usize,
+    /// Batches that are not answered.
+    batches: u32,
+    /// A batch was not taken: what is behind it cannot count, so that nothing goes out until all are answered.
+    is_held: bool,
+    /// Whether an answer acknowledged something since all batches before were answered.
+    has_moved: bool,
+}
+
+/// What an answer means for its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// Events that it acknowledged.
+    pub(super) events: u64,
+    /// All batches are answered, one of them was not taken, and nothing was acknowledged.
+    pub(super) in_vain: bool,
+}
+
+impl Unacknowledged {
+    /// The entries of the next batch.
+    fn next(&self) -> impl Iterator<Item = &StoredEntry> + Clone {
+        let may_send = !self.is_held && self.batches < BATCHES_UNDER_WAY;
+        let mut bytes = 0;
+        let mut events = 0;
+        self.entries.iter().skip(self.sent).take_while(move |stored| {
+            let is_first = bytes == 0;
+            bytes += stored.entry.size();
+            events += usize::try_from(stored.entry.content.count()).unwrap_or(usize::MAX);
+            may_send && (is_first || (bytes <= BATCH_BYTES && events <= limits::MAX_BATCH_EVENTS))
+        })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Backlog {
-    /// The unacknowledged entries of each partition, in order.
-    queues: PerPartition<VecDeque<StoredEntry>>,
+    partitions: PerPartition<Unacknowledged>,
     head: Option<BatchHead>,
-    /// Everything of the outbox below this is in the queues, or acknowledged.
+    /// Everything of the outbox below this is in memory, or acknowledged.
     read_to: u64,
     bytes: usize,
 }
@@ -36,8 +78,8 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Nothing of the outbox, from a position on.
     pub(super) fn from(position: u64, partitions: u32) -> Self {
-        let queues = PerPartition::filled(partitions, VecDeque::new());
-        Self { queues, head: None, read_to: position, bytes: 0 }
+        let partitions = PerPartition::filled(partitions, Unacknowledged::default());
+        Self { partitions, head: None, read_to: position, bytes: 0 }
     }
 
     /// Reads on in the outbox while there is room; entries that the table has acknowledged are left out, and their
@@ -64,11 +106,11 @@ impl Backlog {
                     events += u64::from(stored.entry.content.count());
                     continue;
                 }
-                let Some(queue) = self.queues.get_mut(partition) else {
+                let Some(own) = self.partitions.get_mut(partition) else {
                     return Err(OutboxError::NoPartition { partition });
                 };
                 self.bytes += stored.entry.size();
-                queue.push_back(stored);
+                own.entries.push_back(stored);
             }
         }
         Ok(events)
@@ -79,38 +121,55 @@ impl Backlog {
         self.head.as_ref()
     }
 
-    /// The entries of a partition that are sent together next.
+    /// The entries of a partition that are sent together next; none while it may send nothing.
     pub(super) fn batch(&self, partition: Partition) -> impl Iterator<Item = &StoredEntry> + Clone {
-        let mut bytes = 0;
-        let mut events = 0;
-        self.queues.get(partition).into_iter().flatten().take_while(move |stored| {
-            let is_first = bytes == 0;
-            bytes += stored.entry.size();
-            events += usize::try_from(stored.entry.content.count()).unwrap_or(usize::MAX);
-            is_first || (bytes <= BATCH_BYTES && events <= limits::MAX_BATCH_EVENTS)
-        })
+        self.partitions.get(partition).into_iter().flat_map(Unacknowledged::next)
+    }
+
+    /// The digest of the last entry under way, which the next batch continues; `None` when nothing is under way.
+    pub(super) fn digest_under_way(&self, partition: Partition) -> Option<Digest> {
+        let own = self.partitions.get(partition)?;
+        Some(own.entries.get(own.sent.checked_sub(1)?)?.entry.digest)
+    }
+
+    /// Takes note that the next batch of a partition is under way.
+    pub(super) fn send(&mut self, partition: Partition) {
+        let Some(own) = self.partitions.get_mut(partition) else { return };
+        own.sent += own.next().count();
+        own.batches += 1;
+    }
+
+    /// A batch of a partition, which ends before `end`, was answered: everything below `next` is acknowledged. Drops
+    /// that.
+    pub(super) fn answered(&mut self, partition: Partition, end: Sequence, next: Sequence) -> Answered {
+        let mut answered = Answered { events: 0, in_vain: false };
+        let Some(own) = self.partitions.get_mut(partition) else { return answered };
+        while let Some(stored) = own.entries.pop_front_if(|stored| stored.entry.sequence < next) {
+            answered.events += u64::from(stored.entry.content.count());
+            self.bytes -= stored.entry.size();
+            own.sent = own.sent.saturating_sub(1);
+        }
+        own.batches = own.batches.saturating_sub(1);
+        own.is_held |= next < end;
+        own.has_moved |= answered.events > 0;
+        if own.batches == 0 {
+            answered.in_vain = own.is_held && !own.has_moved;
+            own.sent = 0;
+            own.is_held = false;
+            own.has_moved = false;
+        }
+        answered
     }
 
     /// Whether an entry of a partition ends its chain at (next, digest).
     pub(super) fn has_end(&self, partition: Partition, next: Sequence, digest: Digest) -> bool {
-        let mut entries = self.queues.get(partition).into_iter().flatten();
+        let mut entries = self.partitions.get(partition).into_iter().flat_map(|own| &own.entries);
         entries.any(|stored| stored.entry.next() == next && stored.entry.digest == digest)
-    }
-
-    /// Drops a partition's entries below its next sequence; returns how many events they had.
-    pub(super) fn acknowledge(&mut self, partition: Partition, next: Sequence) -> u64 {
-        let mut events = 0;
-        let Some(queue) = self.queues.get_mut(partition) else { return events };
-        while let Some(stored) = queue.pop_front_if(|stored| stored.entry.sequence < next) {
-            events += u64::from(stored.entry.content.count());
-            self.bytes -= stored.entry.size();
-        }
-        events
     }
 
     /// The outbox position below which everything is acknowledged.
     pub(super) fn position(&self) -> u64 {
-        let firsts = self.queues.values().filter_map(|queue| queue.front());
+        let firsts = self.partitions.values().filter_map(|own| own.entries.front());
         firsts.map(|stored| stored.position).min().unwrap_or(self.read_to)
     }
 }
@@ -156,19 +215,36 @@ mod tests {
         backlog.batch(Partition::new(partition)).map(|stored| stored.entry.sequence.get()).collect()
     }
 
+    /// Sends a partition's next batch; returns its sequences.
+    fn send(backlog: &mut Backlog, partition: u32) -> Vec<u64> {
+        let sent = sequences(backlog, partition);
+        backlog.send(Partition::new(partition));
+        sent
+    }
+
+    /// The answer to a batch that ended before `end`, when everything below `next` is acknowledged.
+    fn answer(backlog: &mut Backlog, partition: u32, end: u64, next: u64) -> u64 {
+        backlog.answered(Partition::new(partition), Sequence::new(end), Sequence::new(next)).events
+    }
+
+    /// Blocks of which two fill a batch.
+    fn large(count: usize) -> Vec<(Partition, Content)> {
+        (0..count).map(|_| block(0, BATCH_BYTES / 2 - 1_000)).collect()
+    }
+
     #[test]
     fn a_partition_goes_on_while_another_waits_and_the_position_waits_for_both() {
         let mut outbox = outbox();
         outbox.append(&codec("k"), &[block(0, 10), block(1, 10), block(0, 10), block(1, 10)]).unwrap();
         let mut backlog = Backlog::from(0, PARTITIONS);
         assert_eq!(backlog.fill(&outbox, none).unwrap(), 0);
-        assert_eq!((sequences(&backlog, 0), sequences(&backlog, 1)), (vec![0, 1], vec![0, 1]));
-        assert_eq!(backlog.acknowledge(Partition::new(1), Sequence::new(2)), 2);
+        assert_eq!((send(&mut backlog, 0), send(&mut backlog, 1)), (vec![0, 1], vec![0, 1]));
+        assert_eq!(answer(&mut backlog, 1, 2, 2), 2);
         assert_eq!((sequences(&backlog, 1).len(), backlog.position()), (0, 0));
         outbox.append(&codec("k"), &[block(1, 10)]).unwrap();
         backlog.fill(&outbox, none).unwrap();
         assert_eq!(sequences(&backlog, 1), [2]);
-        assert_eq!(backlog.acknowledge(Partition::new(0), Sequence::new(2)), 2);
+        assert_eq!(answer(&mut backlog, 0, 2, 2), 2);
         assert_eq!(backlog.position(), 4, "only the last is left");
     }
 
@@ -185,19 +261,56 @@ mod tests {
     #[test]
     fn a_batch_and_the_memory_are_bounded() {
         let mut outbox = outbox();
-        let large: Vec<_> = (0..40).map(|_| block(0, 200_000)).collect();
-        outbox.append(&codec("k"), &large).unwrap();
+        outbox.append(&codec("k"), &large(80)).unwrap();
         let mut backlog = Backlog::from(0, PARTITIONS);
         backlog.fill(&outbox, none).unwrap();
-        assert_eq!(sequences(&backlog, 0).len(), 2, "half a mebibyte");
-        assert!(backlog.read_to < 20 && backlog.bytes < MEMORY_BYTES + 200_100, "{}", backlog.bytes);
+        assert!(backlog.bytes < MEMORY_BYTES + BATCH_BYTES, "{}", backlog.bytes);
         let mut next = 0;
-        while next < 40 {
-            next = sequences(&backlog, 0).last().unwrap() + 1;
-            backlog.acknowledge(Partition::new(0), Sequence::new(next));
+        while next < 80 {
+            assert_eq!(send(&mut backlog, 0), [next, next + 1], "as much as a batch may have");
+            next += 2;
+            assert_eq!(answer(&mut backlog, 0, next, next), 2);
             backlog.fill(&outbox, none).unwrap();
         }
-        assert_eq!((backlog.position(), backlog.bytes), (40, 0));
+        assert_eq!((backlog.position(), backlog.bytes), (80, 0));
+    }
+
+    #[test]
+    fn a_few_batches_are_under_way_and_each_goes_on_behind_the_last() {
+        let mut outbox = outbox();
+        outbox.append(&codec("k"), &large(12)).unwrap();
+        let mut backlog = Backlog::from(0, PARTITIONS);
+        backlog.fill(&outbox, none).unwrap();
+        assert_eq!(backlog.digest_under_way(Partition::new(0)), None);
+        for first in [0, 2] {
+            assert_eq!(send(&mut backlog, 0), [first, first + 1]);
+        }
+        let fourth = outbox.read(3, 1).unwrap().entries.pop().unwrap();
+        assert_eq!(backlog.digest_under_way(Partition::new(0)), Some(fourth.entry.digest));
+        assert_eq!(sequences(&backlog, 0), [0; 0], "as many as there may be");
+        // The second's answer is heard first: it acknowledges the first, too.
+        assert_eq!(answer(&mut backlog, 0, 4, 4), 4);
+        assert_eq!(send(&mut backlog, 0), [4, 5]);
+        assert_eq!(answer(&mut backlog, 0, 2, 4), 0);
+        assert_eq!(send(&mut backlog, 0), [6, 7]);
+        assert_eq!(backlog.position(), 4);
+    }
+
+    #[test]
+    fn nothing_goes_out_behind_a_batch_that_was_not_taken_until_all_are_answered() {
+        let mut outbox = outbox();
+        outbox.append(&codec("k"), &large(8)).unwrap();
+        let mut backlog = Backlog::from(0, PARTITIONS);
+        backlog.fill(&outbox, none).unwrap();
+        for first in [0, 2] {
+            assert_eq!(send(&mut backlog, 0), [first, first + 1]);
+        }
+        assert_eq!(answer(&mut backlog, 0, 2, 0), 0, "it was not taken");
+        assert_eq!(sequences(&backlog, 0), [0; 0]);
+        let last = backlog.answered(Partition::new(0), Sequence::new(4), Sequence::new(0));
+        assert_eq!(last, Answered { events: 0, in_vain: true });
+        assert_eq!(sequences(&backlog, 0), [0, 1], "again, from the first that is not acknowledged");
+        assert_eq!(backlog.digest_under_way(Partition::new(0)), None);
     }
 
     #[test]
@@ -208,9 +321,9 @@ mod tests {
         let mut backlog = Backlog::from(0, PARTITIONS);
         backlog.fill(&outbox, none).unwrap();
         backlog.fill(&outbox, none).unwrap();
-        assert_eq!(sequences(&backlog, 0), [0]);
+        assert_eq!(send(&mut backlog, 0), [0]);
         let first = backlog.head().cloned();
-        backlog.acknowledge(Partition::new(0), Sequence::new(1));
+        answer(&mut backlog, 0, 1, 1);
         backlog.fill(&outbox, none).unwrap();
         assert_eq!(sequences(&backlog, 0), [1]);
         assert_ne!(backlog.head().cloned(), first);

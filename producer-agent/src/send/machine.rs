@@ -122,11 +122,13 @@ impl SendMachine {
         self.partitions.get(partition)
     }
 
-    /// Applies the table's answer for a partition. `knows` tells whether our outbox's chain was at (next, digest);
-    /// `may_open` tells that our reopen may replace any current epoch.
+    /// Applies the table's answer for a partition. `asked_at` is what was acknowledged when it was asked for: the
+    /// agent may have heard a newer answer already. `knows` tells whether our outbox's chain was at (next, digest); `may_open`
+    /// tells that our reopen may replace any current epoch.
     pub fn on_position(
         &mut self,
         position: &Position,
+        asked_at: Sequence,
         knows: impl FnOnce(Sequence, Digest) -> bool,
         may_open: bool,
     ) -> Verdict {
@@ -140,10 +142,12 @@ impl SendMachine {
             None => Verdict::Open { replaces: None },
             Some(counted) if counted.epoch == epoch && counted.agent == agent => {
                 progress.opened = true;
-                if counted.next < progress.acknowledged {
+                if counted.next < asked_at {
                     // Each answer comes from a read of the log past all that was acknowledged before the request.
                     let acknowledged = progress.acknowledged;
                     Verdict::Reopen(Doubt::LogWentBack { partition, next: counted.next, acknowledged })
+                } else if counted.next < progress.acknowledged {
+                    Verdict::Acknowledged { next: progress.acknowledged }
                 } else if (counted.next, counted.digest) == (progress.acknowledged, progress.digest) {
                     Verdict::Acknowledged { next: counted.next }
                 } else if knows(counted.next, counted.digest) {
@@ -175,6 +179,7 @@ mod tests {
     use schemas::ids::Offset;
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
+    const START: Sequence = Sequence::new(0);
 
     fn position(counted: Option<(u8, u64)>) -> Position {
         let counted = counted.map(|(epoch, next)| Counted {
@@ -197,11 +202,11 @@ mod tests {
     fn an_untouched_partition_is_opened_and_then_open() {
         let mut machine = machine();
         assert_eq!(
-            machine.on_position(&position(None), |_, _| true, false),
+            machine.on_position(&position(None), START, |_, _| true, false),
             Verdict::Open { replaces: None }
         );
         assert!(!machine.is_open());
-        let word = machine.on_position(&position(Some((1, 0))), |_, _| true, false);
+        let word = machine.on_position(&position(Some((1, 0))), START, |_, _| true, false);
         assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(0) });
         assert!(machine.is_open());
     }
@@ -209,8 +214,8 @@ mod tests {
     #[test]
     fn a_log_that_lacks_what_it_acknowledged_is_in_doubt() {
         let mut machine = machine();
-        machine.on_position(&position(Some((1, 5))), |_, _| true, false);
-        let word = machine.on_position(&position(Some((1, 3))), |_, _| true, false);
+        machine.on_position(&position(Some((1, 5))), START, |_, _| true, false);
+        let word = machine.on_position(&position(Some((1, 3))), Sequence::new(5), |_, _| true, false);
         assert!(
             matches!(word, Verdict::Reopen(Doubt::LogWentBack { .. })),
             "sent from 5 on, nothing would count"
@@ -218,23 +223,37 @@ mod tests {
     }
 
     #[test]
+    fn an_older_answer_that_comes_later_says_nothing_new() {
+        let mut machine = machine();
+        machine.on_position(&position(Some((1, 5))), START, |_, _| true, false);
+        let asked_at = Sequence::new(2);
+        let word = machine.on_position(&position(Some((1, 3))), asked_at, |_, _| false, false);
+        assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(5) });
+        let word = machine.on_position(&position(Some((1, 1))), asked_at, |_, _| true, false);
+        assert!(
+            matches!(word, Verdict::Reopen(Doubt::LogWentBack { .. })),
+            "older than what it was asked at"
+        );
+    }
+
+    #[test]
     fn a_chain_that_we_do_not_know_is_a_restored_folder() {
-        let word = machine().on_position(&position(Some((1, 5))), |_, _| false, false);
+        let word = machine().on_position(&position(Some((1, 5))), START, |_, _| false, false);
         assert!(matches!(word, Verdict::Reopen(Doubt::RestoredFolder { .. })));
     }
 
     #[test]
     fn a_state_that_lacks_events_is_repaired_by_a_reopen() {
         let overtaken = Position { state_overtaken: true, ..position(Some((1, 0))) };
-        let word = machine().on_position(&overtaken, |_, _| true, false);
+        let word = machine().on_position(&overtaken, START, |_, _| true, false);
         assert!(matches!(word, Verdict::Reopen(Doubt::StateOvertaken { .. })));
-        let word = machine().on_position(&overtaken, |_, _| true, true);
+        let word = machine().on_position(&overtaken, START, |_, _| true, true);
         assert_eq!(word, Verdict::Acknowledged { next: Sequence::new(0) }, "the reopen's own opening");
         let voided = Position { state_overtaken: true, ..position(Some((2, 5))) };
-        let word = machine().on_position(&voided, |_, _| true, false);
+        let word = machine().on_position(&voided, START, |_, _| true, false);
         assert!(matches!(word, Verdict::Reopen(Doubt::Voided { .. })), "another's channel is not taken over");
         let restored = Position { state_overtaken: true, ..position(Some((1, 5))) };
-        let word = machine().on_position(&restored, |_, _| false, false);
+        let word = machine().on_position(&restored, START, |_, _| false, false);
         assert!(
             matches!(word, Verdict::Reopen(Doubt::RestoredFolder { .. })),
             "old events are not sent again"
@@ -243,13 +262,13 @@ mod tests {
 
     #[test]
     fn another_epoch_is_replaced_only_by_a_reopen() {
-        let word = machine().on_position(&position(Some((2, 5))), |_, _| true, false);
+        let word = machine().on_position(&position(Some((2, 5))), START, |_, _| true, false);
         assert!(matches!(word, Verdict::Reopen(Doubt::Voided { .. })));
-        let word = machine().on_position(&position(Some((2, 5))), |_, _| true, true);
+        let word = machine().on_position(&position(Some((2, 5))), START, |_, _| true, true);
         assert_eq!(word, Verdict::Open { replaces: Some(Epoch::new([2; 16])) });
         let mut opened = machine();
-        opened.on_position(&position(Some((1, 0))), |_, _| true, true);
-        let word = opened.on_position(&position(Some((2, 0))), |_, _| true, true);
+        opened.on_position(&position(Some((1, 0))), START, |_, _| true, true);
+        let word = opened.on_position(&position(Some((2, 0))), START, |_, _| true, true);
         assert!(matches!(word, Verdict::Reopen(Doubt::Voided { .. })), "ours was voided after it was open");
     }
 }

@@ -1,6 +1,6 @@
 //! The sender: does what the machine decides, with retries.
 //!
-//! Owns the requests to the router. Each partition has at most one batch in flight, and waits for no other partition.
+//! Owns the requests to the router. A partition has a few batches under way, and waits for no other partition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,11 @@ use platform::traces::{Stage, StageSpan};
 use schemas::avro::binary::put_long;
 use schemas::avro::container::{Header, put_block};
 use schemas::ids::{ChannelName, Digest, Epoch, Partition, Sequence};
-use schemas::per_partition::PerPartition;
 use schemas::publish::{ChannelStatus, OpenRequest, Position, batch_metadata, put_traces};
 use schemas::trace::TraceContext;
 use tokio::sync::watch;
 
-use super::backlog::{Backlog, BatchHead};
+use super::backlog::{Answered, Backlog, BatchHead};
 use super::machine::{Doubt, SendMachine, Verdict};
 use crate::agent::Agent;
 use crate::agent::reopen::{Ends, OwnState, StateError};
@@ -47,6 +46,9 @@ pub enum SendError {
     /// Images or outbox do not agree with the log.
     #[error("{0}; the agent has to reopen the channel, which it does by itself")]
     Doubt(#[from] Doubt),
+    /// The router answered, and took nothing: something before these batches is missing in the log.
+    #[error("the router took no batch of partition {partition}; they are sent again")]
+    InVain { partition: Partition },
     /// No randomness for a container's marker.
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
@@ -55,7 +57,11 @@ pub enum SendError {
 impl SendError {
     /// Whether the router is the cause and a retry may succeed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Client(error) if error.is_retryable())
+        match self {
+            Self::Client(error) => error.is_retryable(),
+            Self::InVain { .. } => true,
+            Self::Outbox(_) | Self::Doubt(_) | Self::Random(_) => false,
+        }
     }
 }
 
@@ -93,7 +99,16 @@ pub struct Sent {
 }
 
 /// A partition's batch under way.
-type Request = BoxFuture<'static, (Partition, Result<Position, ClientError>)>;
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    partition: Partition,
+    /// What was acknowledged when it was sent.
+    asked_at: Sequence,
+    /// The sequence behind it.
+    end: Sequence,
+}
+
+type Request = BoxFuture<'static, (UnderWay, Result<Position, ClientError>)>;
 
 /// The sender of one channel.
 pub struct Sender {
@@ -137,7 +152,7 @@ impl Sender {
             }
             match ended {
                 Ok(()) => return Ok(()),
-                Err(SendError::Client(error)) if error.is_retryable() => {
+                Err(error) if error.is_retryable() => {
                     self.sent.send_modify(|sent| {
                         sent.failures += 1;
                         sent.is_connected = false;
@@ -151,23 +166,22 @@ impl Sender {
         }
     }
 
-    /// Sends what there is and what comes. Each partition's next batch goes out as soon as its last one is answered.
+    /// Sends what there is and what comes. Each partition's next batch goes out while a few before it are under way.
     async fn send_all(&mut self, appended: &mut watch::Receiver<u64>) -> Result<(), SendError> {
         self.open().await?;
         let partitions = self.machine.partitions();
         let mut backlog = Backlog::from(self.position, partitions);
         let mut in_flight = FuturesUnordered::new();
-        let mut is_idle = PerPartition::filled(partitions, true);
         let mut may_grow = true;
         loop {
             appended.borrow_and_update();
             let acknowledged = |partition| self.machine.acknowledged(partition);
             let events = backlog.fill(&lock(&self.outbox), acknowledged)?;
             self.advance(&backlog, events)?;
-            for (partition, is_idle) in is_idle.iter_mut().filter(|(_, is_idle)| **is_idle) {
-                if let Some(request) = self.request(&backlog, partition)? {
+            for partition in Partition::all(partitions) {
+                while let Some(request) = self.request(&backlog, partition)? {
                     in_flight.push(request);
-                    *is_idle = false;
+                    backlog.send(partition);
                 }
             }
             if in_flight.is_empty() && !may_grow {
@@ -175,11 +189,8 @@ impl Sender {
             }
             tokio::select! {
                 biased;
-                Some((partition, answer)) = in_flight.next() => {
-                    if let Some(is_idle) = is_idle.get_mut(partition) {
-                        *is_idle = true;
-                    }
-                    if let Err(error) = self.settle(&mut backlog, partition, answer).await {
+                Some((sent, answer)) = in_flight.next() => {
+                    if let Err(error) = self.settle(&mut backlog, sent, answer).await {
                         // What is under way is not broken off: it may well count.
                         while in_flight.next().await.is_some() {}
                         return Err(error);
@@ -198,29 +209,33 @@ impl Sender {
     /// The request with a partition's next batch, where it has one.
     fn request(&self, backlog: &Backlog, partition: Partition) -> Result<Option<Request>, SendError> {
         let entries = backlog.batch(partition);
-        let Some(head) = backlog.head().filter(|_| entries.clone().next().is_some()) else {
-            return Ok(None);
-        };
+        let Some((head, last)) = backlog.head().zip(entries.clone().last()) else { return Ok(None) };
+        let sent =
+            UnderWay { partition, asked_at: self.machine.acknowledged(partition), end: last.entry.next() };
         let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
-        let body = encode_batch(head, entries.clone(), self.machine.digest(partition))?;
+        let before = backlog.digest_under_way(partition).unwrap_or_else(|| self.machine.digest(partition));
+        let body = encode_batch(head, entries.clone(), before)?;
         let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
         let followed: Vec<StageSpan> = entries.flat_map(|stored| self.followed(stored)).collect();
-        Ok(Some(Box::pin(async move { (partition, sent(send_json::<Position>(request), followed).await) })))
+        Ok(Some(Box::pin(async move { (sent, answered(send_json::<Position>(request), followed).await) })))
     }
 
-    /// Takes the answer to a partition's batch.
+    /// Takes the answer to a batch.
     async fn settle(
         &mut self,
         backlog: &mut Backlog,
-        partition: Partition,
+        sent: UnderWay,
         answer: Result<Position, ClientError>,
     ) -> Result<(), SendError> {
-        if let Some(replaces) = self.take_position(&answer?, Some(backlog))? {
+        let UnderWay { partition, asked_at, end } = sent;
+        if let Some(replaces) = self.take_position(&answer?, asked_at, Some(backlog))? {
             self.send_opening(partition, replaces).await?;
         }
-        let events = backlog.acknowledge(partition, self.machine.acknowledged(partition));
+        let Answered { events, in_vain } =
+            backlog.answered(partition, end, self.machine.acknowledged(partition));
         self.sent.send_modify(|sent| sent.is_connected = true);
-        self.advance(backlog, events)
+        self.advance(backlog, events)?;
+        if in_vain { Err(SendError::InVain { partition }) } else { Ok(()) }
     }
 
     /// Says what is acknowledged, and drops whole segments.
@@ -246,12 +261,15 @@ impl Sender {
         let status: ChannelStatus = send_json(self.client.get(&path).timeout(REQUEST_LIMIT)).await?;
         let mut passed = Vec::new();
         let mut ends = Ends::new();
+        let start = Sequence::new(0);
         for position in status.positions {
             let mut position = position;
-            while let Verdict::Open { replaces } = self.machine.on_position(&position, |_, _| true, true) {
+            while let Verdict::Open { replaces } =
+                self.machine.on_position(&position, start, |_, _| true, true)
+            {
                 position = self.send_opening(position.partition, replaces).await?;
             }
-            if let Verdict::Reopen(doubt) = self.machine.on_position(&position, |_, _| true, true) {
+            if let Verdict::Reopen(doubt) = self.machine.on_position(&position, start, |_, _| true, true) {
                 return Err(doubt.into());
             }
             passed.push(position.read_to);
@@ -314,7 +332,8 @@ impl Sender {
         for position in status.positions {
             let mut position = position;
             loop {
-                match self.take_position(&position, None) {
+                let asked_at = self.machine.acknowledged(position.partition);
+                match self.take_position(&position, asked_at, None) {
                     Ok(None) => break,
                     Ok(Some(_)) if doubt.is_some() => break,
                     Ok(Some(replaces)) => position = self.send_opening(position.partition, replaces).await?,
@@ -334,10 +353,11 @@ impl Sender {
         Ok(())
     }
 
-    /// Applies an answer; `Some` when an opening is due.
+    /// Applies an answer to a request that was made when `asked_at` was acknowledged; `Some` when an opening is due.
     fn take_position(
         &mut self,
         position: &Position,
+        asked_at: Sequence,
         backlog: Option<&Backlog>,
     ) -> Result<Option<Option<Epoch>>, SendError> {
         let mut failed = None;
@@ -354,7 +374,7 @@ impl Sender {
                 }
             }
         };
-        let verdict = self.machine.on_position(position, knows, false);
+        let verdict = self.machine.on_position(position, asked_at, knows, false);
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -386,7 +406,7 @@ impl Sender {
 }
 
 /// Sends a request as a stage of the traced events in it.
-async fn sent(
+async fn answered(
     request: impl Future<Output = Result<Position, ClientError>>,
     followed: Vec<StageSpan>,
 ) -> Result<Position, ClientError> {

@@ -108,7 +108,7 @@ async fn publish(
     Path((channel, partition)): Path<(ChannelName, Partition)>,
     body: Bytes,
 ) -> Result<Json<Position>, Refused> {
-    Ok(Json(core.publisher.publish(peer.agent()?, &channel, partition, &body).await?))
+    Ok(Json(core.publisher.publish(peer.agent()?, &channel, partition, body).await?))
 }
 
 #[derive(Debug, Deserialize)]

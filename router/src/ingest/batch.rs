@@ -82,24 +82,36 @@ pub enum BatchError {
     },
 }
 
+/// A place in a writer's chain: the sequence that counts next there, and the digest that its record continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub epoch: Epoch,
+    pub next: Sequence,
+    pub digest: Digest,
+}
+
+/// A batch that was judged: what is appended, and its place.
+#[derive(Debug)]
+pub struct Judged {
+    pub records: Vec<Record>,
+    pub begin: Place,
+    pub end: Place,
+}
+
 /// The beginning of a batch: its place in the epoch, and its items' schema.
 #[derive(Debug)]
 pub struct Envelope {
     /// The codec of its items.
     pub codec: Arc<ChangeCodec>,
-    /// The epoch that it continues.
-    pub epoch: Epoch,
-    /// The first event's sequence.
-    pub first: Sequence,
-    /// The digest before the first item.
-    pub digest: Digest,
+    /// Where it begins.
+    pub begin: Place,
     /// The traces of its sampled events, by their index in the batch.
     pub traces: BTreeMap<usize, TraceContext>,
     blocks: Vec<container::Block>,
 }
 
 impl Envelope {
-    /// Reads the container; the events are judged by [`Envelope::records`].
+    /// Reads the container; the events are judged by [`Envelope::judge`].
     pub fn parse(body: &[u8], codecs: &BatchCodecs) -> Result<Self, BatchError> {
         if body.len() > limits::MAX_BATCH_BYTES {
             let what = format!("{} bytes", body.len());
@@ -123,22 +135,24 @@ impl Envelope {
         }
         Ok(Self {
             codec: codecs.of(&header.schema)?,
-            epoch: metadata(&header, EPOCH_KEY)?,
-            first: Sequence::new(metadata(&header, SEQUENCE_KEY)?),
-            digest: metadata(&header, DIGEST_KEY)?,
+            begin: Place {
+                epoch: metadata(&header, EPOCH_KEY)?,
+                next: Sequence::new(metadata(&header, SEQUENCE_KEY)?),
+                digest: metadata(&header, DIGEST_KEY)?,
+            },
             traces: header.text(TRACES_KEY).map(publish::traces).unwrap_or_default(),
             blocks,
         })
     }
 
     /// Judges every event and makes each item's record: a block's is the block as it came.
-    pub fn records(
+    pub fn judge(
         &self,
         agent: &AgentId,
         channel: &Channel,
         sent: Partition,
         schema: SchemaId,
-    ) -> Result<Vec<Record>, BatchError> {
+    ) -> Result<Judged, BatchError> {
         let keys = KeyDeriver::new(&channel.key, self.codec.subject())?;
         let mut maker = RecordMaker {
             envelope: self,
@@ -147,9 +161,8 @@ impl Envelope {
             sent,
             schema,
             keys,
-            next: self.first,
+            end: self.begin,
             events: 0,
-            digest: self.digest,
             table: BlockTable::default(),
         };
         let mut records = Vec::new();
@@ -160,7 +173,7 @@ impl Envelope {
             }
             cursor.end().map_err(|error| BatchError::Change { index: maker.events, error: error.into() })?;
         }
-        Ok(records)
+        Ok(Judged { records, begin: self.begin, end: maker.end })
     }
 }
 
@@ -175,12 +188,10 @@ struct RecordMaker<'a> {
     sent: Partition,
     schema: SchemaId,
     keys: KeyDeriver,
-    /// The next event's sequence.
-    next: Sequence,
+    /// Where the records so far end.
+    end: Place,
     /// Events so far.
     events: usize,
-    /// The digest so far.
-    digest: Digest,
     /// The places of the last block's changes: only its memory is used again.
     table: BlockTable,
 }
@@ -250,15 +261,15 @@ impl RecordMaker<'_> {
             let what = format!("more than {} events", limits::MAX_BATCH_EVENTS);
             return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_EVENTS });
         }
-        self.digest = digest::next(self.digest, datum);
+        self.end.digest = digest::next(self.end.digest, datum);
         let provenance = Provenance {
             agent: self.agent.clone(),
-            epoch: self.envelope.epoch,
-            sequence: self.next,
+            epoch: self.end.epoch,
+            sequence: self.end.next,
             count: u32::try_from(count).unwrap_or(u32::MAX),
-            digest: self.digest,
+            digest: self.end.digest,
         };
-        self.next = provenance.next();
+        self.end.next = provenance.next();
         Ok(provenance)
     }
 

@@ -8,3 +8,4 @@ pub mod codecs;
 pub mod error;
 mod followed;
 pub mod service;
+mod turns;

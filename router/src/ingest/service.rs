@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use reading::error::ReaderError;
 use reading::tail::Tail;
 use schemas::channel::ChannelKind;
@@ -15,10 +16,11 @@ use schemas::marks;
 use schemas::publish::{ChannelStatus, Counted, OpenRequest, Position};
 use schemas::record::{Kind, Provenance, Record};
 
-use super::batch::Envelope;
+use super::batch::{Envelope, Judged};
 use super::codecs::BatchCodecs;
 use super::error::PublishError;
 use super::followed::Followed;
+use super::turns::{Attempt, Batch, Turns};
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
 use crate::fanout::observer::Feed;
@@ -37,14 +39,15 @@ pub struct Publisher {
     channels: Channels,
     metrics: Metrics,
     codecs: BatchCodecs,
+    turns: Turns,
 }
 
 impl Publisher {
     /// Over a router's channels.
     pub fn new(registry: Registry, channels: Channels, metrics: Metrics) -> Self {
         let control = registry.control().clone();
-        let codecs = BatchCodecs::default();
-        Self { control, registry, channels, metrics, codecs }
+        let (codecs, turns) = (BatchCodecs::default(), Turns::default());
+        Self { control, registry, channels, metrics, codecs, turns }
     }
 
     /// A channel and the table's position in each of its partitions.
@@ -89,41 +92,64 @@ impl Publisher {
         agent: &AgentId,
         name: &ChannelName,
         partition: Partition,
-        body: &[u8],
+        body: Bytes,
     ) -> Result<Position, PublishError> {
         let running = self.owned(agent, name).await?;
-        let envelope = Envelope::parse(body, &self.codecs)?;
+        let turn = self.turns.of(feed(&running, partition)?);
+        let attempt = turn.attempt();
+        let envelope = Envelope::parse(&body, &self.codecs)?;
+        drop(body);
         let followed = Followed::of(&envelope, name, partition);
-        let answer = self.take(agent, &running, partition, &envelope, &followed).await;
-        if let Err(error) = &answer {
-            followed.failed(error);
-        }
-        answer
+        let taken = async {
+            let judged = self.judge(agent, &running, partition, envelope).await?;
+            self.take(agent, &running, partition, attempt, judged, &followed).await
+        };
+        taken.await.inspect_err(|error| followed.failed(error))
     }
 
+    /// Judges a batch: what is left of it is what the log gets.
+    async fn judge(
+        &self,
+        agent: &AgentId,
+        running: &Running,
+        partition: Partition,
+        envelope: Envelope,
+    ) -> Result<Judged, PublishError> {
+        let channel = &running.entry.channel;
+        let subject = channel.registry_subject();
+        let schema = envelope.codec.block_schema();
+        let schema = self.registry.register(&agent.to_string(), &subject, schema).await?;
+        Ok(envelope.judge(agent, channel, partition, schema)?)
+    }
+
+    /// Appends a batch when it is its turn.
     async fn take(
         &self,
         agent: &AgentId,
         running: &Running,
         partition: Partition,
-        envelope: &Envelope,
+        attempt: Attempt<'_>,
+        judged: Judged,
         followed: &Followed,
     ) -> Result<Position, PublishError> {
         let feed = feed(running, partition)?;
         let channel = &running.entry.channel;
-        let by = agent.to_string();
-        let subject = channel.registry_subject();
-        let schema = self.registry.register(&by, &subject, envelope.codec.block_schema()).await?;
-        let records = envelope.records(agent, channel, partition, schema)?;
-        if records.is_empty() {
+        let Judged { records, begin, end } = judged;
+        let writer = Writer::of(channel.kind, agent);
+        let batch = Batch { feed, writer, agent, begin };
+        let mut held = if records.is_empty() { None } else { attempt.wait(&batch).await };
+        if held.is_none() {
+            // Another router may have appended what is before it.
+            let appends = attempt.appends();
             self.catch_up(feed).await?;
-            return position(running, agent, partition)
-                .ok_or_else(|| PublishError::PartitionUnknown(channel.name.clone(), partition));
+            held = if records.is_empty() { None } else { attempt.take(&batch, appends).await };
         }
+        let Some(held) = held else { return self.position(running, agent, partition).await };
         let source = feed.source();
         let appending = followed.appending(source.log.system(), &source.topic, partition);
         let last = self.append(feed, &channel.name, records).await?;
         drop(appending);
+        attempt.appended(held, end, last);
         self.answer(running, agent, partition, last).await
     }
 
@@ -185,6 +211,16 @@ impl Publisher {
         let appended = Instant::now();
         self.until_read(feed(running, partition)?, last.next()).await?;
         self.metrics.read_back(appended.elapsed());
+        self.position(running, agent, partition).await
+    }
+
+    /// The table's position in a partition.
+    async fn position(
+        &self,
+        running: &Running,
+        agent: &AgentId,
+        partition: Partition,
+    ) -> Result<Position, PublishError> {
         // Another router may know first that the provider has reopened.
         let state = running.materialised.get(partition);
         if let Some(state) = state.filter(|state| state.progress().overtaken.is_some()) {

@@ -134,8 +134,8 @@ impl Block {
         datums.extend_from_slice(&datum(events));
         put_block(&mut body, 1, &datums, &SYNC);
         let envelope = Envelope::parse(&body, &codecs).unwrap();
-        let mut records = envelope.records(&agent, &channel, P0, ID).unwrap();
-        let record = records.pop().unwrap();
+        let mut judged = envelope.judge(&agent, &channel, P0, ID).unwrap();
+        let record = judged.records.pop().unwrap();
         let checkpoint = Checkpoint {
             log_id: LogId::new([3; 16]),
             as_of: Offset::new(0),
@@ -183,7 +183,7 @@ impl Block {
     /// A request's body becomes the log's record: every event is judged.
     pub(crate) fn judge_batch(&self) -> usize {
         let envelope = Envelope::parse(&self.body, &self.codecs).unwrap();
-        envelope.records(&self.agent, &self.channel, P0, ID).unwrap().len()
+        envelope.judge(&self.agent, &self.channel, P0, ID).unwrap().records.len()
     }
 
     /// The record counts, as the fold says.

@@ -90,7 +90,8 @@ impl Network {
         let schema = codec.batch_schema().text().to_owned();
         let mut body = Header { metadata, schema, sync }.encode();
         put_block(&mut body, moves.len(), &datums, &sync);
-        let published = self.core.publisher.publish(&provider(), &channel_name(), P0, &body).await.unwrap();
+        let published =
+            self.core.publisher.publish(&provider(), &channel_name(), P0, body.into()).await.unwrap();
         assert_eq!(published.counted.unwrap().next, self.chain.next);
     }
 
@@ -108,7 +109,8 @@ impl Network {
         let schema = codec.batch_schema().text().to_owned();
         let mut body = Header { metadata: batch_metadata(epoch, next, digest), schema, sync }.encode();
         put_block(&mut body, 1, &datums, &sync);
-        let published = self.core.publisher.publish(&provider(), &channel_name(), P0, &body).await.unwrap();
+        let published =
+            self.core.publisher.publish(&provider(), &channel_name(), P0, body.into()).await.unwrap();
         let counted = published.counted.unwrap();
         assert_eq!(counted.next, next.after(count));
         (self.chain.next, self.chain.digest) = (counted.next, counted.digest);
