@@ -202,11 +202,11 @@ async fn batches_under_way_that_arrive_in_another_order(pair: Pair) {
         agent = agent.after(&changes);
     }
     let held = pair.held().await;
-    let answers = under_way.iter().rev().map(|(agent, body)| agent.send(body.clone()));
-    for answer in futures_util::future::join_all(answers).await {
-        let told = answer.unwrap().counted.unwrap();
-        assert!(told.next >= under_way[1].0.next, "none was answered before it counted");
-    }
+    let answers = under_way.iter().rev().map(|(agent, body)| async {
+        let told = agent.send(body.clone()).await.unwrap().counted.unwrap();
+        assert!(told.next >= agent.next.next(), "none is answered before it counts");
+    });
+    futures_util::future::join_all(answers).await;
     assert_eq!(pair.held().await, held + 4, "each was appended once, and none in vain");
     agent.publish(&[create("e")]).await.unwrap();
     assert_eq!(pair.delivered("upsert e Change").await, created(&["a", "b", "c", "d", "e"]));

@@ -47,9 +47,9 @@ impl Writer {
     }
 }
 
-/// The end of an epoch that was replaced.
+/// The end of an epoch's records in one partition: of all of them, once it was replaced, or of those so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct EpochEnd {
     pub epoch: Epoch,
     /// The sequence that would have counted next; everything below counts.
     pub next: Sequence,
@@ -69,7 +69,14 @@ pub struct Entry {
     /// The digest after the last record that counted.
     pub digest: Digest,
     /// The ends of the epochs before it, the newest last; at most [`limits::MAX_ENDED_EPOCHS`].
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EpochEnd>,
+}
+
+impl Entry {
+    /// The end of the current epoch so far.
+    pub const fn end(&self) -> EpochEnd {
+        EpochEnd { epoch: self.epoch, next: self.next, digest: self.digest }
+    }
 }
 
 /// Why a record does not count.
@@ -118,11 +125,7 @@ impl EpochTable {
             return Err(if current == Some(opening.epoch) { Skip::Repeat } else { Skip::OtherEpoch });
         }
         let mut ended = before.map(|entry| entry.ended.clone()).unwrap_or_default();
-        ended.extend(before.map(|Entry { epoch, next, digest, .. }| Ended {
-            epoch: *epoch,
-            next: *next,
-            digest: *digest,
-        }));
+        ended.extend(before.map(Entry::end));
         ended.drain(..ended.len().saturating_sub(limits::MAX_ENDED_EPOCHS));
         let entry = Entry {
             agent: opening.agent.clone(),
@@ -219,7 +222,8 @@ mod tests {
             assert_eq!(table.open(KIND, &opening("a", epoch, Some(epoch - 1))), Ok(()));
             let entry = table.entry(&Writer::of(KIND, &agent("a"))).unwrap_or_else(|| panic!("no entry"));
             let of_first = entry.ended.iter().find(|ended| ended.epoch == Epoch::new([1; 16]));
-            let expected = Ended { epoch: Epoch::new([1; 16]), next: Sequence::new(1), digest: first.digest };
+            let expected =
+                EpochEnd { epoch: Epoch::new([1; 16]), next: Sequence::new(1), digest: first.digest };
             let is_kept = usize::from(epoch - 1) <= limits::MAX_ENDED_EPOCHS;
             assert_eq!(of_first, is_kept.then_some(&expected), "epoch {epoch}");
             assert_eq!(entry.ended.last().map(|ended| ended.epoch), Some(Epoch::new([epoch - 1; 16])));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::avro::binary::{self, Cursor, DatumError};
-use crate::epoch_table::{Ended, Entry, EpochTable, Opening, Writer};
+use crate::epoch_table::{Entry, EpochEnd, EpochTable, Opening, Writer};
 use crate::framing;
 use crate::ids::{AgentId, Digest, Epoch, LogId, Offset, SchemaId, Sequence};
 use crate::limits;
@@ -158,7 +158,7 @@ impl Checkpoint {
         if ended().next().is_some() {
             binary::put_length(&mut out, ended().count());
         }
-        for (writer, Ended { epoch, next, digest }) in ended() {
+        for (writer, EpochEnd { epoch, next, digest }) in ended() {
             binary::put_string(&mut out, writer.as_str());
             put_id(&mut out, epoch.as_bytes());
             put_offset(&mut out, next.get());
@@ -194,7 +194,7 @@ impl Checkpoint {
                 let writer = Writer::from_checkpoint(cursor.string()?.to_owned());
                 let epoch = Epoch::new(id(cursor)?);
                 let next = Sequence::new(offset(cursor)?);
-                let ended = Ended { epoch, next, digest: Digest::new(id(cursor)?) };
+                let ended = EpochEnd { epoch, next, digest: Digest::new(id(cursor)?) };
                 let entry = entries.get_mut(&writer);
                 let entry =
                     entry.ok_or(DatumError::Invalid { at, what: "an epoch of no writer has ended" })?;
@@ -290,7 +290,7 @@ mod tests {
             ended: Vec::new(),
         };
         let ended =
-            Ended { epoch: Epoch::new([2; 16]), next: Sequence::new(9), digest: Digest::new([7; 16]) };
+            EpochEnd { epoch: Epoch::new([2; 16]), next: Sequence::new(9), digest: Digest::new([7; 16]) };
         let with_ends = Entry { ended: vec![ended, ended], ..entry.clone() };
         let of = |entry| vec![(Writer::from_checkpoint(String::new()), entry)];
         for entries in [vec![], of(entry), of(with_ends)] {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::agreement::{Agreement, Status};
 use crate::channel::Channel;
 use crate::cursor::Place;
-use crate::epoch_table::Ended;
+use crate::epoch_table::EpochEnd;
 use crate::ids::{AgentId, AgreementVersion, Digest, Epoch, LogId, Offset, Partition, Sequence};
 use crate::limits;
 use crate::per_partition::PerPartition;
@@ -79,7 +79,7 @@ pub struct Counted {
     pub digest: Digest,
     /// The ends of the epochs before it, the newest last.
     #[serde(default)]
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EpochEnd>,
 }
 
 /// The epoch table's answer for one partition, and how far the router has got in it.

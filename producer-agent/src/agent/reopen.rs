@@ -12,7 +12,7 @@ use schemas::avro::container::{Block, Decoder};
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{BlockChange, ChangeCodec};
-use schemas::epoch_table::Ended;
+use schemas::epoch_table::EpochEnd;
 use schemas::ids::{Epoch, Partition, Sequence};
 use schemas::key::KeyDeriver;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 type Remade = (String, Option<Vec<u8>>, Vec<u8>);
 
 /// The ends in the log of the epochs before a reopen's, by partition, the newest last.
-pub type Ends = BTreeMap<Partition, Vec<Ended>>;
+pub type Ends = BTreeMap<Partition, Vec<EpochEnd>>;
 
 /// Which entries of the outbox a reopen makes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use platform::segments::memory_disk::MemoryDisk;
 use std::collections::BTreeMap;
 
 use schemas::change::Change;
-use schemas::epoch_table::Ended;
+use schemas::epoch_table::EpochEnd;
 use schemas::ids::{Digest, Partition, Sequence};
 
 use super::*;
@@ -248,7 +248,7 @@ fn changes_that_are_all_refused_leave_no_mark() {
 }
 
 /// An agent that has taken three changes of one key, and the end of its chain after each.
-fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
+fn with_three_changes() -> (Site, Partition, Vec<EpochEnd>) {
     let site = site();
     for value in ["1", "2", "3"] {
         let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
@@ -262,7 +262,7 @@ fn with_three_changes() -> (Site, Partition, Vec<Ended>) {
         .for_each(0, &mut |StoredEntry { entry, .. }| {
             if let Content::Block(_) = entry.content {
                 partition = entry.partition;
-                stood.push(Ended { epoch, next: entry.next(), digest: entry.digest });
+                stood.push(EpochEnd { epoch, next: entry.next(), digest: entry.digest });
             }
             true
         })
@@ -289,12 +289,12 @@ fn a_reopen_makes_again_what_did_not_count_when_the_log_took_its_openings() {
 
 #[test]
 fn what_may_have_counted_is_left_to_a_person() {
-    let other = |next: u64| Ended {
+    let other = |next: u64| EpochEnd {
         epoch: Epoch::new([8; 16]),
         next: Sequence::new(next),
         digest: Digest::new([1; 16]),
     };
-    type Word = fn(Ended, Ended) -> Vec<Ended>;
+    type Word = fn(EpochEnd, EpochEnd) -> Vec<EpochEnd>;
     let words: [Word; 3] = [
         |_, _| vec![],
         |_, unknown| vec![unknown],
@@ -318,7 +318,7 @@ fn a_reopen_that_was_broken_off_before_anything_counted_leaves_nothing_open() {
     let marker = site.agent.begin_reopen(0, false).unwrap();
     site.agent.images.apply(vec![image("2")], 0).unwrap();
     let broken_off =
-        Ended { epoch: Epoch::new([8; 16]), next: Sequence::new(0), digest: Digest::new([1; 16]) };
+        EpochEnd { epoch: Epoch::new([8; 16]), next: Sequence::new(0), digest: Digest::new([1; 16]) };
     let ends = BTreeMap::from([(partition, vec![stood[1], broken_off])]);
     site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
     assert_eq!(site.events(), [("a".to_owned(), "u")]);

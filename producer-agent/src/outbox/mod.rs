@@ -13,7 +13,7 @@ use platform::segments::{Options, SegmentError, SegmentStore};
 use schemas::avro::binary::DatumError;
 use schemas::change::ChangeCodec;
 use schemas::digest;
-use schemas::epoch_table::Ended;
+use schemas::epoch_table::EpochEnd;
 use schemas::ids::{Digest, Epoch, Partition, Sequence};
 use schemas::limits;
 use schemas::per_partition::PerPartition;
@@ -279,7 +279,7 @@ impl Outbox {
     }
 
     /// Whether this outbox knows that a partition's chain was at `end`, in any epoch that it still holds.
-    pub fn stood_at(&self, partition: Partition, end: &Ended) -> Result<bool, OutboxError> {
+    pub fn stood_at(&self, partition: Partition, end: &EpochEnd) -> Result<bool, OutboxError> {
         if end.next == Sequence::new(0) {
             return Ok(end.digest == digest::first(end.epoch));
         }

@@ -47,7 +47,9 @@ pub enum SendError {
     #[error("{0}; the agent has to reopen the channel, which it does by itself")]
     Doubt(#[from] Doubt),
     /// The router answered, and took nothing: something before these batches is missing in the log.
-    #[error("the router took no batch of partition {partition}; they are sent again")]
+    #[error(
+        "the router took no batch of partition {partition}: what is before them is missing there; they are sent again"
+    )]
     InVain { partition: Partition },
     /// No randomness for a container's marker.
     #[error(transparent)]
@@ -108,6 +110,7 @@ struct UnderWay {
     end: Sequence,
 }
 
+/// A batch's request, and its answer.
 type Request = BoxFuture<'static, (UnderWay, Result<Position, ClientError>)>;
 
 /// The sender of one channel.
@@ -189,8 +192,8 @@ impl Sender {
             }
             tokio::select! {
                 biased;
-                Some((sent, answer)) = in_flight.next() => {
-                    if let Err(error) = self.settle(&mut backlog, sent, answer).await {
+                Some((under_way, answer)) = in_flight.next() => {
+                    if let Err(error) = self.settle(&mut backlog, under_way, answer).await {
                         // What is under way is not broken off: it may well count.
                         while in_flight.next().await.is_some() {}
                         return Err(error);
@@ -210,24 +213,26 @@ impl Sender {
     fn request(&self, backlog: &Backlog, partition: Partition) -> Result<Option<Request>, SendError> {
         let entries = backlog.batch(partition);
         let Some((head, last)) = backlog.head().zip(entries.clone().last()) else { return Ok(None) };
-        let sent =
-            UnderWay { partition, asked_at: self.machine.acknowledged(partition), end: last.entry.next() };
+        let asked_at = self.machine.acknowledged(partition);
+        let under_way = UnderWay { partition, asked_at, end: last.entry.next() };
         let path = format!("/v1/channels/{}/partitions/{partition}/batches", self.channel);
         let before = backlog.digest_under_way(partition).unwrap_or_else(|| self.machine.digest(partition));
         let body = encode_batch(head, entries.clone(), before)?;
         let request = self.client.post(&path).timeout(REQUEST_LIMIT).body(body);
         let followed: Vec<StageSpan> = entries.flat_map(|stored| self.followed(stored)).collect();
-        Ok(Some(Box::pin(async move { (sent, answered(send_json::<Position>(request), followed).await) })))
+        Ok(Some(Box::pin(
+            async move { (under_way, answered(send_json::<Position>(request), followed).await) },
+        )))
     }
 
     /// Takes the answer to a batch.
     async fn settle(
         &mut self,
         backlog: &mut Backlog,
-        sent: UnderWay,
+        under_way: UnderWay,
         answer: Result<Position, ClientError>,
     ) -> Result<(), SendError> {
-        let UnderWay { partition, asked_at, end } = sent;
+        let UnderWay { partition, asked_at, end } = under_way;
         if let Some(replaces) = self.take_position(&answer?, asked_at, Some(backlog))? {
             self.send_opening(partition, replaces).await?;
         }

@@ -13,7 +13,8 @@ use schemas::avro::schema::SchemaError;
 use schemas::change::{BlockTable, Change, ChangeCodec, ChangeError, Images};
 use schemas::channel::Channel;
 use schemas::digest;
-use schemas::ids::{AgentId, Digest, Epoch, Partition, SchemaId, Sequence};
+use schemas::epoch_table::EpochEnd;
+use schemas::ids::{AgentId, Partition, SchemaId, Sequence};
 use schemas::key::{KeyDeriver, KeyError};
 use schemas::marks::{Freshness, MARK_SCHEMA};
 use schemas::publish::{self, DIGEST_KEY, EPOCH_KEY, SEQUENCE_KEY, TRACES_KEY};
@@ -82,20 +83,15 @@ pub enum BatchError {
     },
 }
 
-/// A place in a writer's chain: the sequence that counts next there, and the digest that its record continues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    pub epoch: Epoch,
-    pub next: Sequence,
-    pub digest: Digest,
-}
-
-/// A batch that was judged: what is appended, and its place.
+/// A batch that was judged.
 #[derive(Debug)]
 pub struct Judged {
+    /// What is appended.
     pub records: Vec<Record>,
-    pub begin: Place,
-    pub end: Place,
+    /// The end of its epoch before it.
+    pub continues: EpochEnd,
+    /// The end of its epoch behind it.
+    pub end: EpochEnd,
 }
 
 /// The beginning of a batch: its place in the epoch, and its items' schema.
@@ -103,8 +99,8 @@ pub struct Judged {
 pub struct Envelope {
     /// The codec of its items.
     pub codec: Arc<ChangeCodec>,
-    /// Where it begins.
-    pub begin: Place,
+    /// The end of its epoch before it.
+    pub continues: EpochEnd,
     /// The traces of its sampled events, by their index in the batch.
     pub traces: BTreeMap<usize, TraceContext>,
     blocks: Vec<container::Block>,
@@ -135,7 +131,7 @@ impl Envelope {
         }
         Ok(Self {
             codec: codecs.of(&header.schema)?,
-            begin: Place {
+            continues: EpochEnd {
                 epoch: metadata(&header, EPOCH_KEY)?,
                 next: Sequence::new(metadata(&header, SEQUENCE_KEY)?),
                 digest: metadata(&header, DIGEST_KEY)?,
@@ -161,7 +157,7 @@ impl Envelope {
             sent,
             schema,
             keys,
-            end: self.begin,
+            end: self.continues,
             events: 0,
             table: BlockTable::default(),
         };
@@ -173,7 +169,7 @@ impl Envelope {
             }
             cursor.end().map_err(|error| BatchError::Change { index: maker.events, error: error.into() })?;
         }
-        Ok(Judged { records, begin: self.begin, end: maker.end })
+        Ok(Judged { records, continues: self.continues, end: maker.end })
     }
 }
 
@@ -189,7 +185,7 @@ struct RecordMaker<'a> {
     schema: SchemaId,
     keys: KeyDeriver,
     /// Where the records so far end.
-    end: Place,
+    end: EpochEnd,
     /// Events so far.
     events: usize,
     /// The places of the last block's changes: only its memory is used again.

@@ -134,15 +134,18 @@ impl Publisher {
     ) -> Result<Position, PublishError> {
         let feed = feed(running, partition)?;
         let channel = &running.entry.channel;
-        let Judged { records, begin, end } = judged;
-        let writer = Writer::of(channel.kind, agent);
-        let batch = Batch { feed, writer, agent, begin };
-        let mut held = if records.is_empty() { None } else { attempt.wait(&batch).await };
+        let Judged { records, continues, end } = judged;
+        if records.is_empty() {
+            self.catch_up(feed).await?;
+            return self.position(running, agent, partition).await;
+        }
+        let batch = Batch { feed, writer: Writer::of(channel.kind, agent), agent, continues };
+        let mut held = attempt.wait(&batch).await;
         if held.is_none() {
             // Another router may have appended what is before it.
             let appends = attempt.appends();
             self.catch_up(feed).await?;
-            held = if records.is_empty() { None } else { attempt.take(&batch, appends).await };
+            held = attempt.take(&batch, appends).await;
         }
         let Some(held) = held else { return self.position(running, agent, partition).await };
         let source = feed.source();

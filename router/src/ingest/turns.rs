@@ -7,12 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
-use schemas::epoch_table::Writer;
+use schemas::epoch_table::{Entry, EpochEnd, Writer};
 use schemas::ids::{AgentId, LogId, Offset, Partition};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::batch::Place;
 use crate::fanout::observer::Feed;
 
 /// How long a batch waits for the one before it, which travels beside it on the same connection. An agent whose batch
@@ -37,7 +36,7 @@ impl Turns {
 /// The last append of a partition whose outcome is known.
 #[derive(Debug, Clone, Copy)]
 struct Appended {
-    end: Place,
+    end: EpochEnd,
     last: Offset,
 }
 
@@ -101,7 +100,7 @@ impl<'t> Attempt<'t> {
         let mut moves = self.turn.moves.subscribe();
         let mut tail = batch.feed.watch();
         let deadline = Instant::now() + WAIT_FOR_TURN;
-        let mut place = None;
+        let mut slot = None;
         loop {
             tail.mark_unchanged();
             moves.mark_unchanged();
@@ -112,8 +111,8 @@ impl<'t> Attempt<'t> {
                 Fit::Ahead if moves.borrow().failures != self.failures => return None,
                 Fit::Ahead => drop(held),
             }
-            if place.is_none() {
-                place = Some(self.turn.waiting.try_acquire().ok()?);
+            if slot.is_none() {
+                slot = Some(self.turn.waiting.try_acquire().ok()?);
             }
             tokio::select! {
                 biased;
@@ -140,8 +139,8 @@ impl<'t> Attempt<'t> {
         (held.fit(batch) == Fit::Next).then_some(held)
     }
 
-    /// The batch is in the log: it ends at a place, and its last record has this offset.
-    pub(super) fn appended(mut self, mut held: Held<'_>, end: Place, last: Offset) {
+    /// The batch is in the log: its epoch ends there now, and its last record has this offset.
+    pub(super) fn appended(mut self, mut held: Held<'_>, end: EpochEnd, last: Offset) {
         *held.appended = Some(Appended { end, last });
         self.is_appended = true;
         self.turn.moves.send_modify(|moves| moves.appends += 1);
@@ -161,8 +160,8 @@ pub(super) struct Batch<'b> {
     pub(super) feed: &'b Feed,
     pub(super) writer: Writer,
     pub(super) agent: &'b AgentId,
-    /// Where it begins.
-    pub(super) begin: Place,
+    /// The end of its epoch before it.
+    pub(super) continues: EpochEnd,
 }
 
 /// The turn of one batch; the next one's comes when this is dropped.
@@ -176,10 +175,9 @@ impl Held<'_> {
         // Until the last append is read back, the table is older than it.
         let unread = self.appended.filter(|appended| tail.next <= appended.last);
         let entry = tail.fold.table.entry(&batch.writer).filter(|entry| entry.agent == *batch.agent);
-        let counted = entry.map(|entry| Place { epoch: entry.epoch, next: entry.next, digest: entry.digest });
-        match unread.map(|appended| appended.end).or(counted) {
-            Some(end) if end == batch.begin => Fit::Next,
-            Some(end) if end.epoch == batch.begin.epoch && end.next < batch.begin.next => Fit::Ahead,
+        match unread.map(|appended| appended.end).or_else(|| entry.map(Entry::end)) {
+            Some(end) if end == batch.continues => Fit::Next,
+            Some(end) if end.epoch == batch.continues.epoch && end.next < batch.continues.next => Fit::Ahead,
             Some(_) | None => Fit::Beside,
         }
     }
