@@ -68,7 +68,7 @@ pub struct Bounds {
 }
 
 /// Why a topic cannot be made or used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TopicError {
     /// It exists with other settings.
     #[error("topic {topic} exists with {found}, but {wanted} is needed; change the topic or the channel")]

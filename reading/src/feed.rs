@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use platform::retry::Retry;
+use schemas::cursor::Place;
 use schemas::ids::{Offset, Partition};
 use tokio::sync::watch;
 
 use crate::chunk::{Chunk, Item, Note};
 use crate::error::ReaderError;
 use crate::fold::Fold;
+use crate::places::Places;
 use crate::ring::Ring;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
@@ -61,6 +63,7 @@ pub trait Observer: Send + Sync + 'static {
 pub struct Feed<O: Observer> {
     source: PartitionSource,
     ring: Mutex<Ring<O::Note>>,
+    places: Places,
     tail: watch::Sender<Arc<Tail>>,
     observer: O,
 }
@@ -69,7 +72,7 @@ impl<O: Observer> Feed<O> {
     /// A feed whose tail begins at a known fold, from the state's checkpoint; [`Feed::run`] moves it.
     pub fn at(source: PartitionSource, fold: Fold, next: Offset, observer: O) -> Arc<Self> {
         let tail = watch::Sender::new(Arc::new(Tail { next, fold, changes: 0, fault: None }));
-        Arc::new(Self { source, ring: Mutex::default(), tail, observer })
+        Arc::new(Self { source, ring: Mutex::default(), places: Places::default(), tail, observer })
     }
 
     /// The source that the feed reads.
@@ -140,8 +143,19 @@ impl<O: Observer> Feed<O> {
         self.move_tail(Move::Elsewhere, &to);
     }
 
+    /// The fold at a place, and the offset to read from. The log must have reached the place.
+    pub async fn fold_at(&self, place: Place, first: Offset) -> Result<(Fold, Offset), ReaderError> {
+        self.places.fold_at(&self.source, place, first).await
+    }
+
+    /// The fold at the first checkpoint that is still held, and the offset to read from.
+    pub async fn earliest(&self) -> Result<(Fold, Offset), ReaderError> {
+        self.places.earliest(&self.source).await
+    }
+
     /// Sets the tail's fault.
     pub fn fail(&self, error: ReaderError) {
+        self.places.forget();
         let fault = Some(Arc::new(error));
         self.move_tail(Move::Elsewhere, &|from| Tail { fault: fault.clone(), ..from.clone() });
     }

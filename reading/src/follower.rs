@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_log::Bounds;
 use schemas::cursor::Place;
 use schemas::ids::Offset;
 use schemas::time::Millis;
@@ -40,20 +41,20 @@ impl<O: Observer> Follower<O> {
 
     /// Begins at the first checkpoint that is still held.
     pub async fn earliest(feed: Arc<Feed<O>>) -> Result<Self, ReaderError> {
-        let (fold, position) = feed.source().first_checkpoint().await?;
+        let (fold, position) = feed.earliest().await?;
         Ok(Self::at(feed, fold, position))
     }
 
     /// Begins at a cursor's place.
     pub async fn resume(feed: Arc<Feed<O>>, place: Place) -> Result<Self, ReaderError> {
         let source = feed.source();
-        let end = source.log.bounds(&source.topic, source.partition).await?.next;
-        if place.offset > end {
+        let Bounds { first, next } = source.log.bounds(&source.topic, source.partition).await?;
+        if place.offset > next {
             return Err(
-                source.lost(format!("offset {} was delivered, but the topic ends at {end}", place.offset))
+                source.lost(format!("offset {} was delivered, but the topic ends at {next}", place.offset))
             );
         }
-        let (fold, position) = source.at_checkpoint(place.checkpoint).await?;
+        let (fold, position) = feed.fold_at(place, first).await?;
         Ok(Self { feed, fold, position, wanted: place.offset })
     }
 

@@ -10,6 +10,7 @@ pub mod feed;
 pub mod fold;
 pub mod follower;
 pub mod located;
+mod places;
 mod ring;
 pub mod source;
 pub mod tail;

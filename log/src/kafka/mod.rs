@@ -9,6 +9,7 @@ mod context;
 mod deliveries;
 mod partition_readers;
 mod producer;
+mod questions;
 mod topics;
 mod writer;
 
@@ -25,7 +26,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;
-use tokio::sync::Semaphore;
 
 use super::{
     AppendError, Batch, Bounds, ClientVitals, FencedWriter, Log, ReadError, TopicError, TopicSpec,
@@ -33,8 +33,9 @@ use super::{
 };
 use crate::kafka_options::KafkaOptions;
 use append::Appender;
-use client::{Admin, Clients, REQUEST_LIMIT, ReadClient};
+use client::{Admin, Clients, REQUEST_LIMIT};
 use partition_readers::{Collected, PartitionReader, PartitionReaders, TopicPartition};
+use questions::Questions;
 
 /// Clients that read behind the tails: one partition is read at so many positions without seeking.
 const CATCH_UP_READERS: usize = 4;
@@ -42,8 +43,6 @@ const CATCH_UP_READERS: usize = 4;
 const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
 /// The longest wait of a partition that is added to the tails: the fetch that is under way ends first.
 const TAIL_WAIT: Duration = Duration::from_millis(100);
-/// Questions to brokers at once; each of them blocks a thread.
-const QUESTIONS: usize = 8;
 
 /// How long a broker may not know a new topic, or a partition whose leader moves.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -58,7 +57,7 @@ pub struct KafkaLog {
     appender: Appender,
     tails: PartitionReaders,
     catch_up: PartitionReaders,
-    questions: Semaphore,
+    questions: Questions,
     /// Topics that were made or checked, with their partitions. No other topic is used: the broker might make it.
     known: RwLock<HashMap<String, u32>>,
 }
@@ -67,14 +66,15 @@ impl KafkaLog {
     /// Makes the clients; only the first use finds out whether the cluster can be reached.
     pub fn connect(options: &KafkaOptions) -> Result<Self, TopicError> {
         let clients = Clients::new(options);
+        let catch_up = PartitionReaders::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?;
         Ok(Self {
             prefix: options.prefix.clone(),
             appender: Appender::new(&clients)?,
             tails: PartitionReaders::new(&clients, 1, TAIL_WAIT)?,
-            catch_up: PartitionReaders::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?,
+            questions: Questions::new(catch_up.client()),
+            catch_up,
             admin: clients.admin()?,
             clients,
-            questions: Semaphore::new(QUESTIONS),
             known: RwLock::default(),
         })
     }
@@ -90,39 +90,6 @@ impl KafkaLog {
         TopicPartition::new(&self.prefix, topic, partition).ok_or_else(unknown)
     }
 
-    /// Asks a broker a question that blocks a thread. It asks again where the topic is new or its leader moves.
-    async fn ask<T: Send + 'static>(
-        &self,
-        partition: &TopicPartition,
-        question: impl Fn(&ReadClient, &TopicPartition) -> Result<T, KafkaError> + Clone + Send + 'static,
-    ) -> Result<T, TopicError> {
-        let closed = || TopicError::Unavailable("the log is closed".to_owned());
-        let mut retry = Retry::new(FIRST_RETRY, LONGEST_RETRY);
-        let deadline = tokio::time::Instant::now() + SETTLING;
-        loop {
-            let turn = self.questions.acquire().await.map_err(|_| closed())?;
-            let reader = self.catch_up.client();
-            let asked = partition.clone();
-            let question = question.clone();
-            let answer = tokio::task::spawn_blocking(move || question(&reader, &asked)).await;
-            drop(turn);
-            match answer.map_err(|_| closed())? {
-                Err(error) if is_settling(&error) && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(retry.next_wait()).await;
-                }
-                answer => return answer.map_err(|error| topic_error(partition, &error)),
-            }
-        }
-    }
-
-    async fn bounds_of(&self, partition: &TopicPartition) -> Result<Bounds, TopicError> {
-        let ask = |reader: &ReadClient, partition: &TopicPartition| {
-            reader.fetch_watermarks(&partition.topic, partition.number, REQUEST_LIMIT)
-        };
-        let (first, next) = self.ask(partition, ask).await?;
-        Ok(Bounds { first: offset(first), next: offset(next) })
-    }
-
     /// A reader at an offset within the bounds, which were requested before the reader was opened.
     async fn enter(
         &self,
@@ -130,7 +97,7 @@ impl KafkaLog {
         partition: &TopicPartition,
         from: Offset,
     ) -> Result<(PartitionReader, Bounds), ReadError> {
-        let bounds = self.bounds_of(partition).await?;
+        let bounds = self.questions.bounds(partition).await?;
         if from < bounds.first {
             return Err(ReadError::BeforeFirst { wanted: from, first: bounds.first });
         }
@@ -212,7 +179,7 @@ impl KafkaLog {
             Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
             // The partition may be new, or removed. Its bounds tell which.
             Err(error) if may_be_new(&error, from) => {
-                self.bounds_of(partition).await?;
+                self.questions.bounds(partition).await?;
                 Ok(Batch { records: Vec::new(), next: from })
             }
             Err(error) => Err(topic_error(partition, &error).into()),
@@ -276,12 +243,12 @@ impl Log for KafkaLog {
     }
 
     async fn bounds(&self, topic: &str, partition: Partition) -> Result<Bounds, TopicError> {
-        self.bounds_of(&self.partition(topic, partition)?).await
+        self.questions.bounds(&self.partition(topic, partition)?).await
     }
 
     async fn offset_at(&self, topic: &str, partition: Partition, at: Millis) -> Result<Offset, TopicError> {
         let partition = self.partition(topic, partition)?;
-        let found = self.ask(&partition, move |reader, partition| {
+        let found = self.questions.ask(&partition, move |reader, partition| {
             let mut times = TopicPartitionList::new();
             times.add_partition_offset(&partition.topic, partition.number, KafkaOffset::Offset(at.get()))?;
             let found = reader.offsets_for_times(times, REQUEST_LIMIT)?;
@@ -290,7 +257,7 @@ impl Log for KafkaLog {
         });
         match found.await? {
             Some(KafkaOffset::Offset(found)) => Ok(offset(found)),
-            _ => Ok(self.bounds_of(&partition).await?.next),
+            _ => Ok(self.questions.bounds(&partition).await?.next),
         }
     }
 

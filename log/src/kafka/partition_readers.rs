@@ -4,7 +4,7 @@
 //! client has a partition only once, so there are as many positions in one partition as there are clients. Unused
 //! readers are closed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use schemas::time::Millis;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::client::{Clients, ReadClient};
 use super::context::Context;
@@ -76,12 +76,16 @@ struct State {
     idle: Vec<Assigned>,
     /// Client and partition of every reader, idle or in use.
     open: HashSet<(usize, TopicPartition)>,
+    /// As many turns for a partition as there are clients: who waits gets one in the order of coming. Only known topics'
+    /// partitions are read.
+    turns: HashMap<TopicPartition, Arc<Semaphore>>,
 }
 
 struct Shared {
     clients: Vec<ReadClient>,
     state: Mutex<State>,
-    freed: Notify,
+    /// A reader was closed.
+    closed: Notify,
     is_closing: AtomicBool,
 }
 
@@ -102,7 +106,7 @@ impl PartitionReaders {
         let shared = Arc::new(Shared {
             clients,
             state: Mutex::default(),
-            freed: Notify::new(),
+            closed: Notify::new(),
             is_closing: AtomicBool::new(false),
         });
         let serve = |client: &ReadClient| {
@@ -131,8 +135,10 @@ impl PartitionReaders {
             reader.partition == *partition && reader.position == from && reader.fault.is_none()
         };
         let index = state.idle.iter().position(fits)?;
+        // Others wait for a turn: this one has to wait, too.
+        let turn = state.turns(partition, self.shared.clients.len()).try_acquire_owned().ok()?;
         let reader = state.idle.swap_remove(index);
-        Some(PartitionReader { reader: Some(reader), shared: Arc::clone(&self.shared) })
+        Some(PartitionReader { reader: Some(reader), shared: Arc::clone(&self.shared), _turn: turn })
     }
 
     /// Whether a reader of the partition is in use.
@@ -149,12 +155,15 @@ impl PartitionReaders {
         partition: &TopicPartition,
         from: Offset,
     ) -> Result<PartitionReader, KafkaError> {
+        let turns = self.shared.lock().turns(partition, self.shared.clients.len());
+        let turn = turns.acquire_owned().await.map_err(|_| KafkaError::Canceled)?;
         loop {
-            let freed = self.shared.freed.notified();
+            let closed = self.shared.closed.notified();
             if let Some(client) = self.shared.take_reader(partition) {
-                return PartitionReader::open(&self.shared, client, partition, from);
+                return PartitionReader::open(&self.shared, client, partition, from, turn);
             }
-            freed.await;
+            // An idle reader is about to be closed.
+            closed.await;
         }
     }
 }
@@ -166,6 +175,17 @@ impl Drop for PartitionReaders {
             drop(server.join());
         }
         self.shared.lock().idle.clear();
+    }
+}
+
+impl State {
+    fn turns(&mut self, partition: &TopicPartition, clients: usize) -> Arc<Semaphore> {
+        if let Some(turns) = self.turns.get(partition) {
+            return Arc::clone(turns);
+        }
+        let turns = Arc::new(Semaphore::new(clients));
+        self.turns.insert(partition.clone(), Arc::clone(&turns));
+        turns
     }
 }
 
@@ -204,7 +224,7 @@ impl Shared {
         drop(reader);
         self.unassign(client, &partition);
         self.lock().open.remove(&(client, partition));
-        self.freed.notify_waiters();
+        self.closed.notify_waiters();
     }
 
     fn serve(&self, client: &ReadClient) {
@@ -228,6 +248,8 @@ impl Shared {
 pub(super) struct PartitionReader {
     reader: Option<Assigned>,
     shared: Arc<Shared>,
+    /// Given back after the reader.
+    _turn: OwnedSemaphorePermit,
 }
 
 impl PartitionReader {
@@ -236,6 +258,7 @@ impl PartitionReader {
         client: usize,
         partition: &TopicPartition,
         from: Offset,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Self, KafkaError> {
         let opened = shared.clients.get(client).ok_or(KafkaError::Canceled).and_then(|client| {
             // Split first: no message of the partition may come through the common queue.
@@ -252,7 +275,7 @@ impl PartitionReader {
         });
         let (queue, nonempty) = opened.inspect_err(|_| {
             shared.lock().open.remove(&(client, partition.clone()));
-            shared.freed.notify_waiters();
+            shared.closed.notify_waiters();
         })?;
         let partition = partition.clone();
         let since = Instant::now();
@@ -262,7 +285,7 @@ impl PartitionReader {
         let fault = None;
         let reader =
             Assigned { client, partition, queue, nonempty, position, has_ended, is_alive, fault, since };
-        Ok(Self { reader: Some(reader), shared: Arc::clone(shared) })
+        Ok(Self { reader: Some(reader), shared: Arc::clone(shared), _turn: turn })
     }
 
     /// Reads about `max_bytes` of records; waits for the first until the deadline, or with `to_end` until the end.
@@ -301,7 +324,6 @@ impl PartitionReader {
         if let Some(mut reader) = self.reader.take() {
             reader.since = Instant::now();
             self.shared.lock().idle.push(reader);
-            self.shared.freed.notify_waiters();
         }
     }
 }

@@ -55,6 +55,11 @@ pub struct Running {
 pub const READINGS_AT_ONCE: usize = 2;
 
 impl Running {
+    /// Each partition's feed, and how far its state has got.
+    pub fn partitions(&self) -> impl Iterator<Item = (&Arc<Feed>, &StateWatch)> {
+        self.feeds.values().zip(self.materialised.values())
+    }
+
     /// The feed of a partition.
     pub fn feed(&self, partition: Partition) -> Option<&Arc<Feed>> {
         self.feeds.get(partition)

@@ -50,8 +50,8 @@ impl OwnState {
         let newest = view.versions(&channel.registry_subject()).pop().ok_or(OwnStateError::NoSchema)?;
         let codec = ChangeCodec::from_block_schema(newest.schema.text())?;
         let mut snapshots = Vec::with_capacity(running.feeds.len());
-        for feed in running.feeds.values() {
-            snapshots.push(Bootstrap::begin(Arc::clone(feed), channel.state_topic()).await?);
+        for (feed, state) in running.partitions() {
+            snapshots.push(Bootstrap::begin(Arc::clone(feed), state).await?);
         }
         let sync = platform::random::id()?;
         let schema = codec.subject().clone();

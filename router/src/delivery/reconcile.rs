@@ -85,9 +85,8 @@ impl Reconciliation {
         };
         let mut reconciliation =
             Self { grant, view, gathered, followers: Vec::with_capacity(running.feeds.len()) };
-        for feed in running.feeds.values() {
-            let topic = running.entry.channel.state_topic();
-            let mut snapshot = Bootstrap::begin(Arc::clone(feed), topic).await?;
+        for (feed, state) in running.partitions() {
+            let mut snapshot = Bootstrap::begin(Arc::clone(feed), state).await?;
             while let Some(images) = snapshot.next().await? {
                 for present in images.iter().flat_map(PresentImages::iter) {
                     consume_budget().await;

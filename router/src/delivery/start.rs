@@ -176,9 +176,8 @@ pub async fn begin(
     match from {
         StartPosition::State => {
             let mut bootstraps = Vec::with_capacity(running.feeds.len());
-            for feed in running.feeds.values() {
-                let topic = running.entry.channel.state_topic();
-                bootstraps.push(Bootstrap::begin(Arc::clone(feed), topic).await?);
+            for (feed, state) in running.partitions() {
+                bootstraps.push(Bootstrap::begin(Arc::clone(feed), state).await?);
             }
             let mut snapshot = Snapshot {
                 id: BootstrapId::new(platform::random::id()?),
@@ -267,7 +266,7 @@ fn seal(secret: &NetworkSecret, agreement: &Agreement, log_id: LogId, snapshot: 
 /// Whether a snapshot would give the whole register: each partition's state includes a freshness mark, which the
 /// provider sends after it has taken a file.
 async fn is_whole(running: &Running) -> Result<bool, StartPositionError> {
-    for (feed, state) in running.feeds.values().zip(running.materialised.values()) {
+    for (feed, state) in running.partitions() {
         let last = state.look(feed.source().log.as_ref()).await.map_err(BootstrapError::from)?;
         if last.is_none_or(|mark| mark.checkpoint.freshness.is_none()) {
             return Ok(false);

@@ -21,6 +21,7 @@ use tokio::task::coop::consume_budget;
 use super::block::{Entry, StateBlock, StateRecord};
 use super::records::{self, StateMark};
 use super::scan::{Met, Scan, ScanError, StateBounds};
+use super::tenure::StateWatch;
 use crate::fanout::observer::Feed;
 use crate::fanout::observer::Follower;
 
@@ -102,12 +103,13 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// The first reading: fixes the last committed checkpoint and learns each key's last entry up to it.
-    pub async fn begin(feed: Arc<Feed>, topic: String) -> Result<Self, BootstrapError> {
+    pub async fn begin(feed: Arc<Feed>, state: &StateWatch) -> Result<Self, BootstrapError> {
         let source = feed.source();
-        let StateBounds { first, last } = StateBounds::find(source, &topic).await?;
+        let topic = state.topic().to_owned();
+        let StateBounds { first, last } = state.state_bounds(source).await?;
         let Some((end, mark)) = last else {
             // Nothing was materialised yet: the state is empty, and the log begins at its first checkpoint.
-            let (fold, as_of) = source.first_checkpoint().await?;
+            let (fold, as_of) = feed.earliest().await?;
             let scan = Scan::new(source.clone(), topic, first, first);
             return Ok(Self { last: HashMap::new(), scan, end: first, fold, as_of, feed });
         };

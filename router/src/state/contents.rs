@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::ReadError;
+use event_log::{Bounds, ReadError};
 use reading::located::LocatedChange;
 use reading::source::PartitionSource;
 use schemas::change::ChangeCodec;
@@ -131,7 +131,9 @@ impl Contents {
         source: PartitionSource,
         topic: String,
     ) -> Result<(Self, Option<StateMark>), ScanError> {
-        let StateBounds { first, last } = StateBounds::find(&source, &topic).await?;
+        let bounds = source.log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
+        let last = records::last_checkpoint(source.log.as_ref(), &topic, source.partition, bounds).await?;
+        let StateBounds { first, last } = StateBounds::of(&source, &topic, bounds, last).await?;
         let (mut present, mut extent) = (HashMap::new(), Extent::beginning(first));
         let end = last.as_ref().map_or(first, |(end, _)| end.next());
         let mut scan = Scan::new(source.clone(), topic.clone(), first, end);
@@ -285,13 +287,15 @@ impl Contents {
     /// Lets the log delete what the last checkpoint before a time did not need. Notices what is gone that should not be.
     async fn delete_old(&self, before: Millis) -> Result<(), ScanError> {
         let (log, topic, partition) = (self.source.log.as_ref(), &self.topic, self.source.partition);
-        let begins = log.bounds(topic, partition).await.map_err(ReadError::from)?.first;
+        let bounds = log.bounds(topic, partition).await.map_err(ReadError::from)?;
+        let begins = bounds.first;
         check_begin(&self.source, topic, begins, self.extent.first)?;
         if begins == self.extent.first {
             return Ok(());
         }
         let young = log.offset_at(topic, partition, before).await.map_err(ReadError::from)?;
-        if let Some((_, old)) = records::last_checkpoint(log, topic, partition, young).await? {
+        let old = Bounds { next: young, ..bounds };
+        if let Some((_, old)) = records::last_checkpoint(log, topic, partition, old).await? {
             log.delete_records(topic, partition, old.first).await.map_err(ReadError::from)?;
         }
         Ok(())

@@ -52,6 +52,8 @@ impl Codecs for OneSchema {
 pub(super) struct Channel {
     pub(super) log: Arc<MemoryLog>,
     pub(super) feed: Arc<Feed>,
+    /// What the router knows of its state.
+    pub(super) state: StateWatch,
     chain: Chain,
     pub(super) tasks: Tasks,
 }
@@ -100,7 +102,8 @@ impl Channel {
                 _ = reading.run() => {}
             }
         });
-        let mut channel = Self { log, feed, chain: Chain::begin(FIRST), tasks };
+        let mut channel =
+            Self { log, feed, state: StateWatch::new(STATE, P0), chain: Chain::begin(FIRST), tasks };
         channel.begin(FIRST, None).await;
         channel
     }
@@ -139,7 +142,7 @@ impl Channel {
     }
 
     pub(super) async fn stand(&self) -> Materialiser {
-        let state = StateWatch::new(STATE, P0);
+        let state = self.state.clone();
         Materialiser::stand(Arc::clone(&self.feed), self.tenure().await, state).await.unwrap()
     }
 
@@ -212,7 +215,7 @@ impl Channel {
     }
 
     pub(super) async fn snapshot(&self) -> Bootstrap {
-        Bootstrap::begin(Arc::clone(&self.feed), STATE.to_owned()).await.unwrap()
+        Bootstrap::begin(Arc::clone(&self.feed), &self.state).await.unwrap()
     }
 
     /// How many records of a kind the log has.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use event_log::{Log, ReadError, TopicError};
+use event_log::{Bounds, Log, ReadError, TopicError};
 use schemas::block::OpenBlock;
 use schemas::framing;
 use schemas::ids::{Offset, Partition, SchemaId};
@@ -104,14 +104,13 @@ pub(super) fn positions(record: &Record) -> Option<Vec<EventPosition>> {
     position::parse_runs(record.header_text(POSITIONS_HEADER)?).ok()
 }
 
-/// The last committed checkpoint before an offset, with its own offset.
+/// The last committed checkpoint within bounds, with its own offset.
 pub(super) async fn last_checkpoint(
     log: &dyn Log,
     topic: &str,
     partition: Partition,
-    end: Offset,
+    Bounds { first, next: end }: Bounds,
 ) -> Result<Option<(Offset, StateMark)>, ReadError> {
-    let first = log.bounds(topic, partition).await?.first;
     let mut back = LOOK_BACK;
     loop {
         let begin = first.max(Offset::new(end.get().saturating_sub(back)));

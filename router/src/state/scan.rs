@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use event_log::ReadError;
+use event_log::{Bounds, ReadError};
 use reading::error::ReaderError;
 use reading::source::PartitionSource;
 use schemas::ids::Offset;
@@ -13,7 +13,7 @@ use tokio::task::coop::consume_budget;
 
 use super::block::StateRecord;
 use super::links::Links;
-use super::records::{self, StateMark};
+use super::records::StateMark;
 
 const READ_BYTES: usize = 512 * 1024;
 
@@ -35,11 +35,13 @@ pub(super) struct StateBounds {
 }
 
 impl StateBounds {
-    /// Finds them; the topic holds the first offset.
-    pub(super) async fn find(source: &PartitionSource, topic: &str) -> Result<Self, ScanError> {
-        let (log, partition) = (source.log.as_ref(), source.partition);
-        let bounds = log.bounds(topic, partition).await.map_err(ReadError::from)?;
-        let last = records::last_checkpoint(log, topic, partition, bounds.next).await?;
+    /// From what the topic holds, and its last checkpoint there. The topic holds the first offset, or is refused.
+    pub(super) async fn of(
+        source: &PartitionSource,
+        topic: &str,
+        bounds: Bounds,
+        last: Option<(Offset, StateMark)>,
+    ) -> Result<Self, ScanError> {
         let Some((_, mark)) = &last else {
             source.check_log_is_whole(topic).await?;
             return Ok(Self { first: bounds.next, last });

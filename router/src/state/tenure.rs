@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
-use event_log::{CommitError, FencedWriter, Log, ReadError};
+use event_log::{Bounds, CommitError, FencedWriter, Log, ReadError};
+use reading::source::PartitionSource;
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
 use tokio::sync::{Mutex, watch};
 
 use super::records::{self, StateMark};
+use super::scan::{ScanError, StateBounds};
 
 /// A router's time with one shard.
 pub struct Tenure {
@@ -52,6 +54,15 @@ pub struct StateWatch {
     topic: Arc<str>,
     partition: Partition,
     progress: watch::Sender<StateProgress>,
+    /// What was found last. One looks at a time; the next one finds what it has found.
+    found: Arc<Mutex<Option<Found>>>,
+}
+
+/// The last checkpoint of a topic that ended at `end`.
+#[derive(Debug, Clone)]
+struct Found {
+    end: Offset,
+    last: Option<(Offset, StateMark)>,
 }
 
 /// What a router knows of a partition's state.
@@ -66,7 +77,7 @@ pub struct StateProgress {
 impl StateWatch {
     /// Of a partition of a state topic.
     pub fn new(topic: &str, partition: Partition) -> Self {
-        Self { topic: topic.into(), partition, progress: watch::Sender::default() }
+        Self { topic: topic.into(), partition, progress: watch::Sender::default(), found: Arc::default() }
     }
 
     pub fn topic(&self) -> &str {
@@ -91,12 +102,32 @@ impl StateWatch {
 
     /// The last committed checkpoint, of any router.
     pub async fn look(&self, log: &dyn Log) -> Result<Option<StateMark>, ReadError> {
-        let end = log.bounds(&self.topic, self.partition).await?.next;
-        let last = records::last_checkpoint(log, &self.topic, self.partition, end).await?;
-        let last = last.map(|(_, mark)| mark);
+        let bounds = log.bounds(&self.topic, self.partition).await?;
+        let last = self.find(log, bounds).await?.map(|(_, mark)| mark);
         if let Some(StateMark { checkpoint, overtaken, .. }) = &last {
             self.advance(StateProgress { to: checkpoint.as_of, overtaken: *overtaken });
         }
+        Ok(last)
+    }
+
+    /// Where the state begins and ends, as any router has written it.
+    pub(super) async fn state_bounds(&self, source: &PartitionSource) -> Result<StateBounds, ScanError> {
+        let log = source.log.as_ref();
+        let bounds = log.bounds(&self.topic, self.partition).await.map_err(ReadError::from)?;
+        StateBounds::of(source, &self.topic, bounds, self.find(log, bounds).await?).await
+    }
+
+    /// The last committed checkpoint within bounds. It is read once for each end of the topic: when a router ends, all its
+    /// streams ask another one at once.
+    async fn find(&self, log: &dyn Log, bounds: Bounds) -> Result<Option<(Offset, StateMark)>, ReadError> {
+        let mut found = self.found.lock().await;
+        if let Some(Found { end, last }) = &*found
+            && *end == bounds.next
+        {
+            return Ok(last.clone());
+        }
+        let last = records::last_checkpoint(log, &self.topic, self.partition, bounds).await?;
+        *found = Some(Found { end: bounds.next, last: last.clone() });
         Ok(last)
     }
 }

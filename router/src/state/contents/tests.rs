@@ -247,7 +247,7 @@ async fn a_hole_in_the_topic_is_noticed_wherever_it_is() {
         }
         played.channel.log.lose(STATE, P0, records[lost].offset);
         let read = Contents::read(played.channel.feed.source().clone(), STATE.to_owned()).await;
-        let begun = Bootstrap::begin(Arc::clone(&played.channel.feed), STATE.to_owned()).await;
+        let begun = Bootstrap::begin(Arc::clone(&played.channel.feed), &played.channel.state).await;
         for error in [read.err().unwrap().to_string(), begun.err().unwrap().to_string()] {
             assert!(error.contains("lost_topic") && error.contains("missing"), "{lost}: {error}");
         }
@@ -262,7 +262,7 @@ async fn an_empty_state_of_a_log_that_has_lost_its_beginning_is_a_lost_topic() {
     let end = played.channel.log.bounds(TOPIC, P0).await.unwrap().next;
     played.channel.log.expire(TOPIC, P0, end);
     let read = Contents::read(played.channel.feed.source().clone(), STATE.to_owned()).await;
-    let begun = Bootstrap::begin(Arc::clone(&played.channel.feed), STATE.to_owned()).await;
+    let begun = Bootstrap::begin(Arc::clone(&played.channel.feed), &played.channel.state).await;
     for error in [read.err().unwrap().to_string(), begun.err().unwrap().to_string()] {
         assert!(
             error.contains(STATE) && error.contains("it holds nothing, but the log begins at"),
@@ -292,7 +292,7 @@ async fn a_state_that_lacks_records_says_which_and_is_no_smaller_state() {
         matches!(noticed, ScanError::Reader(ReaderError::LostTopic { .. })),
         "by its running writer: {noticed}"
     );
-    let refused = Bootstrap::begin(Arc::clone(&played.channel.feed), STATE.to_owned()).await;
+    let refused = Bootstrap::begin(Arc::clone(&played.channel.feed), &played.channel.state).await;
     let error = refused.err().unwrap().to_string();
     assert!(
         error.contains(STATE) && error.contains("it begins at 1, but needs the records from 0 on"),
