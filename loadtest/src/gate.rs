@@ -1,8 +1,9 @@
-//! A line between an agent and its router that can be closed: an outbox fills behind a closed gate.
+//! A line between agents and their routers that can be closed: an outbox fills behind a closed gate.
 //!
 //! Owns the forwarding. It changes no byte. A closed gate ends its connections, and takes no others.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -28,8 +29,8 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// An open gate to a router.
-    pub(crate) async fn before(router: SocketAddr, tasks: &Tasks) -> std::io::Result<Self> {
+    /// An open gate to the first of some routers that takes a connection.
+    pub(crate) async fn before(routers: Vec<SocketAddr>, tasks: &Tasks) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let state = watch::Sender::new(State { is_open: true, entered: None });
@@ -37,7 +38,7 @@ impl Gate {
         let gate = state.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = forward(listener, router, gate) => {}
+                () = forward(listener, routers.into(), gate) => {}
                 () = stopping => {}
             }
         });
@@ -65,7 +66,7 @@ impl Gate {
     }
 }
 
-async fn forward(listener: TcpListener, router: SocketAddr, state: watch::Sender<State>) {
+async fn forward(listener: TcpListener, routers: Arc<[SocketAddr]>, state: watch::Sender<State>) {
     // Dropped with this task: an agent has few connections.
     let mut lines = tokio::task::JoinSet::new();
     while let Ok((mut agent, _)) = listener.accept().await {
@@ -79,8 +80,9 @@ async fn forward(listener: TcpListener, router: SocketAddr, state: watch::Sender
             continue;
         }
         let mut closed = state.subscribe();
+        let routers = Arc::clone(&routers);
         lines.spawn(async move {
-            let Ok(mut there) = TcpStream::connect(router).await else { return };
+            let Ok(mut there) = TcpStream::connect(&*routers).await else { return };
             tokio::select! {
                 // The agent sees an ended line, whatever the reason.
                 _ = tokio::io::copy_bidirectional(&mut agent, &mut there) => {}

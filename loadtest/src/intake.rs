@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Writes the scenario's file under a name that the agent leaves alone.
 pub(crate) fn write_file(network: &Network, scenario: &Scenario) -> anyhow::Result<()> {
-    write_rows(&network.path("drop/load.part"), scenario)
+    write_rows(&network.path("drop/load.part"), scenario.events(), scenario.consumers())
 }
 
 /// Gives the file its name: the agent takes it.
@@ -28,10 +28,10 @@ pub(crate) fn drop_file(network: &Network) -> anyhow::Result<()> {
     Ok(std::fs::rename(network.path("drop/load.part"), network.path("drop/load.tsv"))?)
 }
 
-fn write_rows(path: &Path, scenario: &Scenario) -> anyhow::Result<()> {
+pub(crate) fn write_rows(path: &Path, events: u64, municipalities: u32) -> anyhow::Result<()> {
     let mut text = Row::header().to_owned();
-    for number in 0..scenario.events() {
-        Row::new(number, scenario.consumers(), 0).line(&mut text);
+    for number in 0..events {
+        Row::new(number, municipalities, 0).line(&mut text);
     }
     Ok(std::fs::write(path, text)?)
 }
@@ -43,15 +43,19 @@ pub(crate) async fn fill(scenario: &Scenario, network: &Network) -> anyhow::Resu
     write_file(network, scenario)?;
     let begun = now_micros();
     drop_file(network)?;
-    let taken = network.path("drop/taken/load.tsv");
+    until_taken(&network.path("drop/taken/load.tsv")).await?;
+    Ok(begun)
+}
+
+/// Waits until the agent has put the file among those that it has taken.
+pub(crate) async fn until_taken(taken: &Path) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(LOOK_EVERY);
     let until = async {
         while !taken.exists() {
             look.tick().await;
         }
     };
-    tokio::time::timeout(PATIENCE, until).await.context("the agent did not take the file")?;
-    Ok(begun)
+    tokio::time::timeout(PATIENCE, until).await.context("the agent did not take the file")
 }
 
 #[allow(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^52")]
@@ -79,7 +83,7 @@ pub(crate) async fn ours(scenario: &Scenario, network: &Network) -> anyhow::Resu
 pub(crate) async fn raw(scenario: &Scenario) -> anyhow::Result<Measured> {
     let dir = tempfile::Builder::new().prefix("dit-load-raw-").tempdir()?;
     let file = dir.path().join("load.tsv");
-    write_rows(&file, scenario)?;
+    write_rows(&file, scenario.events(), scenario.consumers())?;
     let start = dir.path().join("start");
     let arguments =
         ["raw-reader", "--file", &file.display().to_string(), "--start", &start.display().to_string()]

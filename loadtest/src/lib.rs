@@ -6,6 +6,8 @@
 mod attacked;
 pub mod cli;
 mod compare;
+mod declared;
+mod disturbance;
 mod gate;
 mod intake;
 mod live;

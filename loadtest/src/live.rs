@@ -28,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) bytes: u64,
     /// When the last event was counted, in microseconds since 1970.
     pub(crate) last_at: i64,
+    /// Streams that are open.
+    pub(crate) streaming: u32,
     /// From intended sending to applied: quantile and microseconds; empty where no event has a time.
     pub(crate) latencies: Vec<(f64, u64)>,
 }
@@ -54,6 +56,13 @@ impl Counter {
     /// Reports that the part can take load.
     pub(crate) fn ready(&self) {
         self.with(|counts| counts.line.ready = true);
+    }
+
+    /// Counts a stream that was opened, or has ended.
+    pub(crate) fn stream(&self, is_open: bool) {
+        self.with(|Counts { line, .. }| {
+            line.streaming = if is_open { line.streaming + 1 } else { line.streaming.saturating_sub(1) };
+        });
     }
 
     /// Counts events that were applied now; `sent_at` is when each was due to be sent, 0 where that is not known.

@@ -55,7 +55,8 @@ pub(crate) async fn measured(
     ensure!(last.events == events, "{} events arrived of {events}: some came twice", last.events);
     let bytes = last.bytes;
     let latencies = last.latencies;
-    Ok(Measured { events, seconds: seconds(last.last_at), bytes, latencies, processes: Vec::new(), course })
+    let seconds = seconds(last.last_at);
+    Ok(Measured { events, seconds, bytes, latencies, course, ..Measured::default() })
 }
 
 pub(crate) fn all_taken(parts: &[(&'static str, &Part)], broker: &Broker) -> Vec<Process> {

@@ -11,43 +11,26 @@ use anyhow::Context;
 use parts::ports;
 use platform::client::{Client, send_json};
 use platform::identity::{Identity, IdentityFiles};
-use platform::pki::{Authority, Subject};
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use schemas::cursor::{Cursor, Place};
-use schemas::ids::{AgreementNumber, AgreementVersion, Offset};
+use schemas::ids::{AgreementVersion, Offset};
 use schemas::per_partition::PerPartition;
 use schemas::publish::ChannelStatus;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use crate::declared::{CHANNEL, DOMAIN, certificates, declarations};
 use crate::gate::Gate;
 use crate::outcome::ROUTER;
 use crate::process::Part;
-use crate::rows::{PERMITTED, SCHEMA, municipality};
-use crate::scenario::{Beside, LogKind, Scenario, SinkKind, Watched};
+use crate::rows::SCHEMA;
+use crate::scenario::{Beside, Disturbance, LogKind, Scenario, SinkKind, Watched};
 
-const DOMAIN: &str = "load.dit";
-const PROVIDER: &str = "4000";
-/// The channel under load.
-pub(crate) const CHANNEL: &str = "addresses";
 /// How long an agent may take until its endpoint answers.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The predicate of a consumer that idles: no row matches.
-const NOTHING: &str = "municipality == \"nobody\"";
 /// How often metrics are scraped, where a scenario asks for it.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
-
-/// The agreement of a consumer.
-pub(crate) fn agreement_number(index: u32) -> anyhow::Result<AgreementNumber> {
-    Ok(format!("A-{index:03}").parse()?)
-}
-
-/// The stem of a consumer's certificate.
-pub(crate) fn consumer_stem(index: u32) -> String {
-    format!("9{index:03}-main")
-}
 
 /// The settings of a network besides its load.
 #[derive(Clone, Copy)]
@@ -56,6 +39,7 @@ pub(crate) struct Setting<'s> {
     pub(crate) collector: Option<&'s str>,
     /// Other consumers that have streams open.
     pub(crate) beside: Beside,
+    pub(crate) disturbance: Option<Disturbance>,
     /// Where the router's log is.
     pub(crate) log: LogKind,
 }
@@ -77,6 +61,35 @@ pub(crate) struct Network {
 fn identity(stem: &str) -> String {
     format!(
         "[identity]\ncertificate = \"pki/{stem}.pem\"\nkey = \"pki/{stem}-key.pem\"\nauthorities = \"pki/ca.pem\"\n"
+    )
+}
+
+/// A router's configuration but for its log; it listens at two addresses.
+pub(crate) fn router_text(stem: &str, [router, operators]: [SocketAddr; 2], more: &str) -> String {
+    format!(
+        "listen = \"{router}\"\nadmin_listen = \"{operators}\"\ndomain = \"{DOMAIN}\"\n\
+         network_secret = \"secret\"\n{more}\n{}\n",
+        identity(stem)
+    )
+}
+
+/// A producer agent, for its configuration.
+pub(crate) struct Sending<'s> {
+    pub(crate) channel: &'s str,
+    pub(crate) stem: &'s str,
+    pub(crate) router: SocketAddr,
+    pub(crate) endpoint: SocketAddr,
+    /// Its own, and where files are dropped.
+    pub(crate) folders: [&'s str; 2],
+}
+
+pub(crate) fn producer_text(agent: &Sending<'_>) -> String {
+    let Sending { channel, stem, router, endpoint, folders: [data, drop] } = agent;
+    format!(
+        "router = \"https://{router}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{channel}\"\nschema = \"schema.avsc\"\n\
+         data_dir = \"{data}\"\ndrop_dir = \"{drop}\"\n\n{}\n[http]\nlisten = \"{endpoint}\"\n\n[guard]\n\
+         max_delete_percent = 100\nmax_change_percent = 100\n",
+        identity(stem)
     )
 }
 
@@ -114,76 +127,28 @@ impl Addresses {
             false => String::new(),
         };
         let prefix = hex::encode(platform::random::bytes::<6>()?);
-        let (log_dir, kafka) = match setting.log {
-            LogKind::Embedded => ("log_dir = \"log\"\n", String::new()),
+        let log = match setting.log {
+            LogKind::Embedded => String::new(),
             LogKind::Kafka => {
-                let kafka =
-                    format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n");
-                ("", kafka)
+                format!("[kafka]\nbrokers = \"{brokers}\"\nprefix = \"t{prefix}.\"\nreplication = 1\n")
             }
         };
-        let text = format!(
-            "listen = \"{router}\"\nadmin_listen = \"{operators}\"\ndomain = \"{DOMAIN}\"\n\
-             network_secret = \"secret\"\ndeclared = \"declared\"\n{log_dir}{}\n{}\n{kafka}",
-            observe(observed[0]),
-            identity("router")
-        );
-        std::fs::write(path.join("router.toml"), text)?;
-        let text = format!(
-            "router = \"https://{way}\"\ndomain = \"{DOMAIN}\"\nchannel = \"{CHANNEL}\"\nschema = \"schema.avsc\"\n\
-             data_dir = \"producer\"\ndrop_dir = \"drop\"\n{}\n{}\n[http]\nlisten = \"{endpoint}\"\n\n[guard]\n\
-             max_delete_percent = 100\nmax_change_percent = 100\n",
-            observe(observed[1]),
-            identity("provider")
-        );
-        Ok(std::fs::write(path.join("producer.toml"), text)?)
-    }
-}
-
-fn certificates(dir: &Path, consumers: u32) -> anyhow::Result<()> {
-    let pki = dir.join("pki");
-    let authority = Authority::open_or_create(&pki, DOMAIN)?;
-    let hosts = vec!["127.0.0.1".to_owned()];
-    authority.issue_to(&pki, "router", &Subject::Router { name: "r".to_owned(), hosts })?;
-    authority.issue_to(&pki, "provider", &Subject::Agent(format!("{PROVIDER}/main").parse()?))?;
-    for index in 0..consumers {
-        let agent = consumer_stem(index).replace('-', "/");
-        authority.issue_to(&pki, &consumer_stem(index), &Subject::Agent(agent.parse()?))?;
-    }
-    Ok(())
-}
-
-fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()> {
-    let declared = dir.join("declared");
-    for folder in ["channels", "agreements"] {
-        std::fs::create_dir_all(declared.join(folder))?;
-    }
-    let write = |path: PathBuf, json: &Value| std::fs::write(path, json.to_string());
-    let schema: Value = serde_json::from_str(SCHEMA)?;
-    let channel = json!({"name": CHANNEL, "kind": "distribution", "owner": PROVIDER,
-        "partitions": scenario.partitions, "key": {"fields": ["code"]}, "schema": schema});
-    write(declared.join(format!("channels/{CHANNEL}.json")), &channel)?;
-    let mut participants = format!("[[participant]]\nid = \"{PROVIDER}\"\nname = \"provider\"\n");
-    let fields: Value = PERMITTED.iter().map(|field| ((*field).to_owned(), json!("keep"))).collect();
-    let counting = scenario.consumers();
-    let beside = scenario.beside;
-    for index in 0..scenario.agreements() {
-        let number = agreement_number(index)?;
-        let consumer = format!("9{index:03}");
-        participants.push_str(&format!("[[participant]]\nid = \"{consumer}\"\nname = \"{consumer}\"\n"));
-        let rows = match index {
-            index if index >= counting && index < counting + beside.idle => NOTHING.to_owned(),
-            index if scenario.is_divided() && index < counting => {
-                format!("municipality == \"{}\"", municipality(index.into()))
-            }
-            _ => "true".to_owned(),
+        std::fs::write(path.join("log.toml"), &log)?;
+        let declared = match setting.log {
+            LogKind::Embedded => "declared = \"declared\"\nlog_dir = \"log\"\n",
+            LogKind::Kafka => "declared = \"declared\"\n",
         };
-        let agreement = json!({"number": number, "version": 1, "provider": PROVIDER, "consumer": consumer,
-            "channel": CHANNEL, "purpose": "load", "legal_basis": "load", "valid_from": "2020-01-01T00:00:00Z",
-            "history": "full", "schema_version": 1, "rows": rows, "fields": fields});
-        write(declared.join(format!("agreements/{number}.json")), &agreement)?;
+        let router = router_text("router", [*router, *operators], declared) + &log;
+        std::fs::write(path.join("router.toml"), observe(observed[0]) + &router)?;
+        let producer = producer_text(&Sending {
+            channel: CHANNEL,
+            stem: "provider",
+            router: *way,
+            endpoint: *endpoint,
+            folders: ["producer", "drop"],
+        });
+        Ok(std::fs::write(path.join("producer.toml"), observe(observed[1]) + &producer)?)
     }
-    Ok(std::fs::write(declared.join("participants.toml"), participants)?)
 }
 
 /// Asks for metrics, as a Prometheus would.
@@ -216,7 +181,7 @@ impl Network {
         let mut addresses = Addresses::new()?;
         let tasks = Tasks::new();
         let gate = match scenario.has_gate() {
-            true => Some(Gate::before(addresses.router, &tasks).await?),
+            true => Some(Gate::before(vec![addresses.router], &tasks).await?),
             false => None,
         };
         addresses.way = gate.as_ref().map_or(addresses.router, Gate::address);
@@ -301,6 +266,16 @@ impl Network {
         Part::start("late joiner", self.dir.path(), &arguments, &[])
     }
 
+    /// Where its router listens.
+    pub(crate) const fn listens(&self) -> SocketAddr {
+        self.listens
+    }
+
+    /// Runs what is to end with it.
+    pub(crate) const fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// A path in its folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -342,7 +317,7 @@ impl Network {
 }
 
 /// The arguments of consumer agents in a process of their own.
-fn consumer_arguments(
+pub(crate) fn consumer_arguments(
     router: SocketAddr,
     numbers: Range<u32>,
     sink: SinkKind,
@@ -368,7 +343,8 @@ fn environment(watched: &Watched, collector: Option<&str>) -> Vec<(String, Strin
     all
 }
 
-async fn answers(endpoint: SocketAddr) -> anyhow::Result<()> {
+/// Waits until a producer agent takes changes.
+pub(crate) async fn answers(endpoint: SocketAddr) -> anyhow::Result<()> {
     let mut retry = Retry::new(Duration::from_millis(10), Duration::from_millis(200));
     let until = async {
         while tokio::net::TcpStream::connect(endpoint).await.is_err() {

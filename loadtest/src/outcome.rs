@@ -46,6 +46,9 @@ pub(crate) struct Measured {
     /// From intended sending to applied: quantile and microseconds; empty where all were due at once.
     pub(crate) latencies: Vec<(f64, u64)>,
     pub(crate) processes: Vec<Process>,
+    /// How long the disturbance took, in seconds; none where nothing was disturbed.
+    #[serde(default)]
+    pub(crate) disturbed: Option<f64>,
     /// Seconds since the beginning, and events applied by then.
     pub(crate) course: Vec<(f64, u64)>,
 }
@@ -75,6 +78,9 @@ pub(crate) struct Summary {
     pub(crate) added_p99_micros: Option<f64>,
     /// The 99th percentile, ours ÷ other.
     pub(crate) p99_ratio: Option<f64>,
+    /// Seconds that a disturbance took; none where nothing was disturbed.
+    #[serde(default)]
+    pub(crate) disturbed_seconds: Option<f64>,
     /// Bytes that the router holds more at most; none where the other has no router.
     pub(crate) added_router_bytes: Option<f64>,
 }
@@ -174,6 +180,7 @@ impl Summary {
             added_p50_micros: over(&|round| round.added_micros(0.5)),
             added_p99_micros: over(&|round| round.added_micros(0.99)),
             p99_ratio: over(&Round::p99_ratio),
+            disturbed_seconds: over(&|round| round.ours.disturbed),
             added_router_bytes: over(&Round::added_router_bytes),
         }
     }

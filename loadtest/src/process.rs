@@ -135,6 +135,11 @@ impl Part {
         self.child.id().map(taken).unwrap_or_default()
     }
 
+    /// Kills it, and waits.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("{} could not be killed", self.name))
+    }
+
     /// Ends it, and waits.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(pid) = self.child.id() {

@@ -66,6 +66,9 @@ pub(crate) fn text(outcome: &Outcome) -> String {
         let _ =
             writeln!(out, "  added latency: p50 {}, p99 {}; p99 {ratio:.2} of it", millis(p50), millis(p99));
     }
+    if let Some(seconds) = summary.disturbed_seconds {
+        let _ = writeln!(out, "  the disturbance took {seconds:.2} s");
+    }
     if let Some(bytes) = summary.added_router_bytes {
         let _ = writeln!(out, "  added memory of the router, at most: {:.1} MiB", bytes / 1_048_576.0);
     }

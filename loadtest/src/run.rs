@@ -9,8 +9,10 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use parts::collector::Collector;
 use parts::kafka::Kafka;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::disturbance::Disturber;
 use crate::measure::{Broker, all_taken, measured};
 use crate::network::{Network, Setting};
 use crate::outcome::{Measured, Outcome, Process, Round, Summary, since};
@@ -53,6 +55,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         watched: &scenario.watched,
         collector: url.as_deref(),
         beside: scenario.beside,
+        disturbance: scenario.disturbance,
         log: scenario.log,
     };
     let mut rounds = Vec::with_capacity(scenario.rounds);
@@ -70,6 +73,10 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
                 let alone = Setting { beside: Beside::default(), ..whole };
                 ours(&scenario, &broker, alone, &bar("alone")).await?
             }
+            Against::Quiet => {
+                let quiet = Setting { disturbance: None, ..whole };
+                ours(&scenario, &broker, quiet, &bar("quiet")).await?
+            }
             Against::Kafka => {
                 let on_kafka = Setting { log: LogKind::Kafka, ..whole };
                 ours(&scenario, &broker, on_kafka, &bar("on Kafka")).await?
@@ -85,6 +92,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         Against::Unwatched => "dit without anybody watching".to_owned(),
         Against::Alone => "dit without those beside".to_owned(),
         Against::Kafka => "dit with its log on Kafka".to_owned(),
+        Against::Quiet => "dit without the disturbance".to_owned(),
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let summary = Summary::of(&rounds);
@@ -114,38 +122,75 @@ async fn ours(
         network.stop().await?;
         return Ok(measured);
     }
+    let mut disturber = match setting.disturbance {
+        Some(disturbance) => Some(Disturber::prepare(disturbance, scenario, &network).await?),
+        None => None,
+    };
     if scenario.has_gate() {
         intake::fill(scenario, &network).await?;
     } else if scenario.pace().is_none() {
         intake::write_file(&network, scenario)?;
     }
     let before = all_taken(&network.parts(), broker);
-    let mut begun = now_micros();
-    let sending = match (network.gate(), scenario.pace()) {
-        (Some(gate), _) => {
-            begun = gate.open().await?;
-            None
-        }
-        (None, None) => {
-            intake::drop_file(&network)?;
-            None
-        }
-        (None, Some(pace)) => {
-            let url = format!("http://{}/v1/changes", network.endpoint());
-            Some(tokio::spawn(post_evenly(url, scenario.events(), pace, begun)))
-        }
+    let during = watch::Sender::new(false);
+    let counted = disturber.as_ref().map(|_| during.subscribe());
+    let (begun, sending) = begin(scenario, &network, counted).await?;
+    let dir = network.path("");
+    let disturbing = disturb(scenario, disturber.as_mut(), &dir, &during);
+    let measuring = async {
+        let measured = measured(network.consumers(), scenario, begun, bar).await;
+        ensure!(!*during.borrow(), "the even load ended before the disturbance: raise load.seconds");
+        measured
     };
-    let measured = measured(network.consumers(), scenario, begun, bar).await;
+    let measured = tokio::try_join!(measuring, disturbing);
     if let Some(sending) = sending {
         sending.await??;
     }
-    let mut measured = measured.with_context(|| format!("logs are in {}", network.path("").display()))?;
+    let (mut measured, disturbed) = measured.with_context(|| format!("logs are in {}", dir.display()))?;
+    measured.disturbed = disturbed;
+    let is_unmeasured = disturbed.is_some() && measured.latencies.is_empty();
+    ensure!(!is_unmeasured, "no change was due during the disturbance: raise load.rate");
     measured.processes = since(&before, all_taken(&network.parts(), broker));
     if scenario.is_replay() {
         measured = replayed(scenario, broker, &network, bar).await?;
     }
+    if let Some(disturber) = disturber {
+        disturber.stop().await?;
+    }
     network.stop().await?;
     Ok(measured)
+}
+
+/// Lets events come; when the first is due, in microseconds since 1970, and what sends them.
+async fn begin(
+    scenario: &Scenario,
+    network: &Network,
+    counted: Option<watch::Receiver<bool>>,
+) -> anyhow::Result<(i64, Option<JoinHandle<anyhow::Result<()>>>)> {
+    let begun = now_micros();
+    match (network.gate(), scenario.pace()) {
+        (Some(gate), _) => Ok((gate.open().await?, None)),
+        (None, None) => {
+            intake::drop_file(network)?;
+            Ok((begun, None))
+        }
+        (None, Some(pace)) => {
+            let url = format!("http://{}/v1/changes", network.endpoint());
+            Ok((begun, Some(tokio::spawn(post_evenly(url, scenario.events(), pace, begun, counted)))))
+        }
+    }
+}
+
+/// Disturbs after the warm-up; how long that took, in seconds.
+async fn disturb(
+    scenario: &Scenario,
+    disturber: Option<&mut Disturber>,
+    network: &Path,
+    during: &watch::Sender<bool>,
+) -> anyhow::Result<Option<f64>> {
+    let (Some(disturber), Some(pace)) = (disturber, scenario.pace()) else { return Ok(None) };
+    tokio::time::sleep(Duration::from_secs(pace.warm_up)).await;
+    Ok(Some(disturber.disturb(network, during).await?.as_secs_f64()))
 }
 
 /// A late joiner, from the start of its agent to its last row.
@@ -167,8 +212,15 @@ async fn replayed(
     Ok(measured)
 }
 
-/// Posts each group of changes when its last is due, whether earlier groups were answered or not.
-async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow::Result<()> {
+/// Posts each group of changes when its last is due, whether earlier groups were answered or not. Where something is
+/// disturbed, only changes that are sent meanwhile are measured.
+async fn post_evenly(
+    url: String,
+    events: u64,
+    pace: Pace,
+    begun: i64,
+    counted: Option<watch::Receiver<bool>>,
+) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     // Changes are due since `begun`: the making of the client is no part of their way.
     let late = Duration::from_micros(u64::try_from(now_micros() - begun).unwrap_or(0));
@@ -177,9 +229,10 @@ async fn post_evenly(url: String, events: u64, pace: Pace, begun: i64) -> anyhow
     let mut under_way = JoinSet::new();
     for first in (0..events).step_by(usize::try_from(pace.together)?) {
         let numbers = first..(first + pace.together).min(events);
-        let changes: Vec<_> =
-            numbers.map(|number| Row::new(number, 1, pace.sent_at(number, begun)).change()).collect();
         tokio::time::sleep_until(start + pace.due(first)).await;
+        let is_counted = counted.as_ref().is_none_or(|during| *during.borrow());
+        let sent_at = |number| if is_counted { pace.sent_at(number, begun) } else { 0 };
+        let changes: Vec<_> = numbers.map(|number| Row::new(number, 1, sent_at(number)).change()).collect();
         // In a task of its own, so that it is sent now, and not when it is polled.
         under_way.spawn(post(client.post(&url).json(&changes)));
         while under_way.len() >= UNDER_WAY

@@ -38,6 +38,8 @@ pub(crate) struct Scenario {
     /// Who else has a stream open.
     #[serde(default)]
     pub(crate) beside: Beside,
+    /// What happens elsewhere in the network while an even load is measured.
+    pub(crate) disturbance: Option<Disturbance>,
     /// Where our router's log is.
     #[serde(default)]
     pub(crate) log: LogKind,
@@ -122,6 +124,8 @@ pub(crate) enum Against {
     Alone,
     /// Ours with its log on Kafka: what the embedded log costs or saves.
     Kafka,
+    /// Ours while nothing happens elsewhere: what a disturbance costs those whom it does not concern.
+    Quiet,
 }
 
 /// Where the router's log is.
@@ -150,6 +154,32 @@ impl Beside {
     /// The count of all three.
     pub(crate) const fn count(self) -> u32 {
         self.idle + self.stalled + self.trickling
+    }
+}
+
+/// What happens elsewhere in the network. Changes are measured from its beginning to its end alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Disturbance {
+    /// Another channel gets so many events at once, from a full outbox. It ends when its consumer has them all.
+    Burst {
+        /// Events.
+        events: u64,
+    },
+    /// Another router ends, and its streams begin at ours at once. It ends when all are open again.
+    Storm {
+        /// Streams; no row is for them.
+        streams: u32,
+    },
+}
+
+impl Disturbance {
+    /// How many agreements it has.
+    pub(crate) const fn agreements(self) -> u32 {
+        match self {
+            Self::Burst { .. } => 1,
+            Self::Storm { streams } => streams,
+        }
     }
 }
 
@@ -200,6 +230,19 @@ impl Scenario {
             return wrong(
                 "log = \"embedded\" and against = \"kafka\" go together: the same network on Kafka is the other side",
             );
+        }
+        if (scenario.against == Against::Quiet) != scenario.disturbance.is_some() {
+            return wrong(
+                "[disturbance] and against = \"quiet\" go together: the same without the disturbance is the other side",
+            );
+        }
+        if scenario.disturbance.is_some() && scenario.pace().is_none() {
+            return wrong("[disturbance] needs an even load beside it: load.kind = \"paced\"");
+        }
+        if let Some(Disturbance::Burst { events: 0 } | Disturbance::Storm { streams: 0 }) =
+            scenario.disturbance
+        {
+            return wrong("disturbance.events or disturbance.streams is at least 1");
         }
         match scenario.load {
             Load::File { events: 0, .. }
@@ -272,7 +315,8 @@ impl Scenario {
 
     /// How many agreements there are.
     pub(crate) fn agreements(&self) -> u32 {
-        self.consumers() + self.beside.count() + u32::from(self.is_replay())
+        let disturbing = self.disturbance.map_or(0, Disturbance::agreements);
+        self.consumers() + self.beside.count() + u32::from(self.is_replay()) + disturbing
     }
 
     /// Whether each consumer has a municipality of its own.

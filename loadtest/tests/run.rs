@@ -1,4 +1,4 @@
-//! Small forms of the three loads on a real Kafka: everything arrives, the report is written, a wrong file is refused.
+//! Small forms of the loads on a real Kafka: everything arrives, the report is written, a wrong file is refused.
 
 #![allow(
     clippy::unwrap_used,
@@ -138,6 +138,24 @@ fn who_idles_stalls_or_trickles_beside_is_not_counted() {
 }
 
 #[test]
+fn a_burst_elsewhere_and_a_storm_of_another_routers_streams_are_measured_while_they_last() {
+    let load = "kind = \"paced\"\nrate = 50\nseconds = 15\ntogether = 1\nwarm_up = 1\n";
+    for (name, disturbance) in [
+        ("burst", "[disturbance]\nkind = \"burst\"\nevents = 20_000\n"),
+        ("storm", "[disturbance]\nkind = \"storm\"\nstreams = 5\n"),
+    ] {
+        let outcome = measured_against("quiet", name, &format!("{load}{disturbance}"));
+        let round = &outcome["rounds"][0];
+        for side in ["ours", "other"] {
+            assert_eq!(round[side]["events"], 750, "{outcome:#}");
+            assert!(!round[side]["latencies"].as_array().unwrap().is_empty(), "{outcome:#}");
+        }
+        assert!(round["ours"]["disturbed"].as_f64().unwrap() > 0.0, "{outcome:#}");
+        assert!(round["other"]["disturbed"].is_null(), "{outcome:#}");
+    }
+}
+
+#[test]
 fn a_wrong_scenario_is_refused_by_its_place() {
     let refused = |text: &str| {
         let dir = tempfile::tempdir().unwrap();
@@ -155,6 +173,11 @@ fn a_wrong_scenario_is_refused_by_its_place() {
     assert!(said.contains("between 0 and 1"), "{said}");
     let said = refused(&format!("{head}log = \"embedded\"\n{load}"));
     assert!(said.contains("go together"), "{said}");
+    let said = refused(&format!("{head}against = \"quiet\"\n{load}"));
+    assert!(said.contains("[disturbance]") && said.contains("go together"), "{said}");
+    let burst = "[disturbance]\nkind = \"burst\"\nevents = 1\n";
+    let said = refused(&format!("{head}against = \"quiet\"\n{load}{burst}"));
+    assert!(said.contains("needs an even load"), "{said}");
     let said = refused(&format!("name = \"../x\"\nabout = \"x\"\n{load}"));
     assert!(said.contains("it names the report's files"), "{said}");
 }

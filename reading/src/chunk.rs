@@ -54,6 +54,10 @@ impl<N: Note> Chunk<N> {
             Item::Poison { reason, .. } | Item::Resync { reason, .. } => reason.len(),
         };
         let items = self.items.capacity() * size_of::<Item>();
-        items + self.items.iter().map(of_item).sum::<usize>() + self.note.as_ref().map_or(0, Note::size)
+        size_of::<Self>()
+            + self.fold.size()
+            + items
+            + self.items.iter().map(of_item).sum::<usize>()
+            + self.note.as_ref().map_or(0, Note::size)
     }
 }

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use platform::retry::Retry;
-use schemas::cursor::Place;
 use schemas::ids::{Offset, Partition};
 use tokio::sync::watch;
 
+use crate::behind::Behind;
+use crate::checkpoints::Checkpoints;
 use crate::chunk::{Chunk, Item, Note};
 use crate::error::ReaderError;
 use crate::fold::Fold;
-use crate::places::Places;
-use crate::ring::Ring;
+use crate::ring::Kept;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
 
@@ -62,8 +62,9 @@ pub trait Observer: Send + Sync + 'static {
 /// The shared tail of one partition.
 pub struct Feed<O: Observer> {
     source: PartitionSource,
-    ring: Mutex<Ring<O::Note>>,
-    places: Places,
+    ring: Mutex<Kept<O::Note>>,
+    behind: Behind<O::Note>,
+    checkpoints: Checkpoints,
     tail: watch::Sender<Arc<Tail>>,
     observer: O,
 }
@@ -72,7 +73,14 @@ impl<O: Observer> Feed<O> {
     /// A feed whose tail begins at a known fold, from the state's checkpoint; [`Feed::run`] moves it.
     pub fn at(source: PartitionSource, fold: Fold, next: Offset, observer: O) -> Arc<Self> {
         let tail = watch::Sender::new(Arc::new(Tail { next, fold, changes: 0, fault: None }));
-        Arc::new(Self { source, ring: Mutex::default(), places: Places::default(), tail, observer })
+        Arc::new(Self {
+            source,
+            ring: Mutex::default(),
+            behind: Behind::default(),
+            checkpoints: Checkpoints::default(),
+            tail,
+            observer,
+        })
     }
 
     /// The source that the feed reads.
@@ -117,9 +125,13 @@ impl<O: Observer> Feed<O> {
                 Ok(chunk) => {
                     retry.reset();
                     is_doubtful = false;
+                    self.behind.age();
                     match chunk {
                         Some(chunk) => self.publish(chunk),
-                        None => self.recover(),
+                        None => {
+                            self.recover();
+                            self.ring.lock().unwrap_or_else(PoisonError::into_inner).age();
+                        }
                     }
                 }
                 Err(ReaderError::TooOld { wanted }) => return wanted,
@@ -143,19 +155,47 @@ impl<O: Observer> Feed<O> {
         self.move_tail(Move::Elsewhere, &to);
     }
 
-    /// The fold at a place, and the offset to read from. The log must have reached the place.
-    pub async fn fold_at(&self, place: Place, first: Offset) -> Result<(Fold, Offset), ReaderError> {
-        self.places.fold_at(&self.source, place, first).await
+    /// Reads the chunk at an offset that the ring does not hold, and whose fold is known. Readers of the same stretch read
+    /// it once.
+    pub(crate) async fn read_behind(
+        &self,
+        fold: &Fold,
+        offset: Offset,
+    ) -> Result<Option<Arc<Chunk<O::Note>>>, ReaderError> {
+        if let Some(chunk) = self.behind.at(offset) {
+            return Ok(Some(chunk));
+        }
+        let _turn = self.behind.turn(offset).await;
+        if let Some(chunk) = self.behind.at(offset) {
+            return Ok(Some(chunk));
+        }
+        let Some(chunk) = self.source.read_chunk(fold.clone(), offset, Duration::ZERO).await? else {
+            return Ok(None);
+        };
+        let chunk = Arc::new(chunk);
+        self.behind.keep(Arc::clone(&chunk));
+        Ok(Some(chunk))
     }
 
-    /// The fold at the first checkpoint that is still held, and the offset to read from.
+    /// Where a reader begins at a checkpoint of a log that holds everything from `first` on: a fold, and the offset to read
+    /// from.
+    pub async fn at_checkpoint(
+        &self,
+        checkpoint: Offset,
+        first: Offset,
+    ) -> Result<(Fold, Offset), ReaderError> {
+        self.checkpoints.at(&self.source, checkpoint, first).await
+    }
+
+    /// Where a reader begins at the first checkpoint that is still held: a fold, and the offset to read from.
     pub async fn earliest(&self) -> Result<(Fold, Offset), ReaderError> {
-        self.places.earliest(&self.source).await
+        self.checkpoints.earliest(&self.source).await
     }
 
     /// Sets the tail's fault.
     pub fn fail(&self, error: ReaderError) {
-        self.places.forget();
+        self.checkpoints.forget();
+        self.behind.forget();
         let fault = Some(Arc::new(error));
         self.move_tail(Move::Elsewhere, &|from| Tail { fault: fault.clone(), ..from.clone() });
     }

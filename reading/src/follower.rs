@@ -4,7 +4,6 @@
 //! position is an offset with its fold.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use event_log::Bounds;
 use schemas::cursor::Place;
@@ -25,12 +24,14 @@ pub struct Follower<O: Observer> {
     position: Offset,
     /// Records below this offset are not wanted.
     wanted: Offset,
+    /// The next chunk, where it began with one.
+    chunk: Option<Arc<Chunk<O::Note>>>,
 }
 
 impl<O: Observer> Follower<O> {
     /// Begins at a fold and its offset.
     pub const fn at(feed: Arc<Feed<O>>, fold: Fold, position: Offset) -> Self {
-        Self { feed, fold, position, wanted: position }
+        Self { feed, fold, position, wanted: position, chunk: None }
     }
 
     /// Begins at the tail.
@@ -54,8 +55,17 @@ impl<O: Observer> Follower<O> {
                 source.lost(format!("offset {} was delivered, but the topic ends at {next}", place.offset))
             );
         }
-        let (fold, position) = feed.fold_at(place, first).await?;
-        Ok(Self { feed, fold, position, wanted: place.offset })
+        let tail = feed.tail();
+        if place.offset == tail.next {
+            return Ok(Self::at(feed, tail.fold.clone(), place.offset));
+        }
+        if let Some(chunk) = feed.chunk_at(place.offset) {
+            // Its fold is that of the chunk's end. Until the chunk is taken, only the checkpoint is asked for.
+            let fold = chunk.fold.clone().since(place.checkpoint);
+            return Ok(Self { chunk: Some(chunk), ..Self::at(feed, fold, place.offset) });
+        }
+        let (fold, position) = feed.at_checkpoint(place.checkpoint, first).await?;
+        Ok(Self { wanted: place.offset, ..Self::at(feed, fold, position) })
     }
 
     /// Begins at the first record that was logged at a time or later; reads forward from the first checkpoint.
@@ -95,19 +105,21 @@ impl<O: Observer> Follower<O> {
 
     /// The next chunk, if the log has one now. The reader must skip items below [`Follower::wanted`].
     pub async fn next(&mut self) -> Result<Option<Arc<Chunk<O::Note>>>, ReaderError> {
-        let chunk = match self.feed.chunk_at(self.position) {
+        let chunk = match self.chunk.take().or_else(|| self.feed.chunk_at(self.position)) {
             Some(chunk) => chunk,
             None if self.is_caught_up() => return Ok(None),
             None => {
-                let read =
-                    self.feed.source().read_chunk(self.fold.clone(), self.position, Duration::ZERO).await?;
+                let read = self.feed.read_behind(&self.fold, self.position).await?;
                 let Some(chunk) = read else { return Ok(None) };
-                Arc::new(chunk)
+                chunk
             }
         };
         self.wanted = self.wanted.max(self.position);
         self.position = chunk.next;
+        // Who read the chunk may have begun behind an opening that this reader has passed.
+        let opened = self.fold.opened.max(chunk.fold.opened);
         self.fold = chunk.fold.clone();
+        self.fold.opened = opened;
         Ok(Some(chunk))
     }
 
@@ -115,6 +127,7 @@ impl<O: Observer> Follower<O> {
     pub fn skip_to(&mut self, tail: &Tail) -> bool {
         let is_later = tail.next > self.position;
         if is_later {
+            self.chunk = None;
             self.position = tail.next;
             self.fold = tail.fold.clone();
         }

@@ -3,6 +3,8 @@
 //! Owns the fold, the one shared reader of each partition, and its followers. It knows the log and the schemas, and
 //! must never know scopes, agreements or streams.
 
+mod behind;
+mod checkpoints;
 pub mod chunk;
 pub mod codecs;
 pub mod error;
@@ -10,7 +12,6 @@ pub mod feed;
 pub mod fold;
 pub mod follower;
 pub mod located;
-mod places;
 mod ring;
 pub mod source;
 pub mod tail;

@@ -1,50 +1,75 @@
-//! The ring: the last chunks of a partition, which its followers share.
+//! The chunks of a partition that its followers share: the last ones, and those that were read again.
 //!
-//! Owns how much of them is kept. A follower that is further behind reads the log.
+//! Owns how much of them is kept, and how long. A follower that is further behind reads the log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemas::ids::Offset;
+use tokio::time::Instant;
 
 use crate::chunk::{CHUNK_BYTES, Chunk, Note};
 
-/// Bytes of a ring, with the places of its changes and what the observer notes: a follower that waits for a commit of
+/// Bytes that are kept, with the places of the changes and what the observer notes: a follower that waits for a commit of
 /// the state, or for its consumer, finds what came meanwhile.
-const RING_BYTES: usize = 6 * CHUNK_BYTES;
-/// Chunks of a ring: where changes come one by one, a chunk holds one change, and costs more than the change.
-pub(crate) const RING_CHUNKS: usize = 128;
+const KEPT_BYTES: usize = 6 * CHUNK_BYTES;
+/// Chunks that are kept: where changes come one by one, a chunk holds one change.
+pub(crate) const KEPT_CHUNKS: usize = 2_048;
+/// How long a chunk is kept: a consumer that has lost its router is back by then. What has come to rest takes no memory.
+pub(crate) const KEPT_FOR: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
-pub(crate) struct Ring<N> {
-    chunks: VecDeque<Arc<Chunk<N>>>,
+pub(crate) struct Kept<N> {
+    /// With the time of each, in the order in which they came.
+    chunks: VecDeque<(Instant, Arc<Chunk<N>>)>,
     bytes: usize,
 }
 
-impl<N> Default for Ring<N> {
+impl<N> Default for Kept<N> {
     fn default() -> Self {
         Self { chunks: VecDeque::new(), bytes: 0 }
     }
 }
 
-impl<N: Note> Ring<N> {
+impl<N: Note> Kept<N> {
     /// Adds the next chunk. The oldest go, but never the new one.
     pub(crate) fn push(&mut self, chunk: Arc<Chunk<N>>) {
+        self.age();
         self.bytes += chunk.size();
-        self.chunks.push_back(chunk);
-        while self.chunks.len() > 1 && (self.bytes > RING_BYTES || self.chunks.len() > RING_CHUNKS) {
-            self.bytes -= self.chunks.pop_front().map_or(0, |oldest| oldest.size());
+        self.chunks.push_back((Instant::now(), chunk));
+        while self.chunks.len() > 1 && (self.bytes > KEPT_BYTES || self.chunks.len() > KEPT_CHUNKS) {
+            self.drop_oldest();
         }
     }
 
-    /// The chunk that holds an offset.
+    /// Drops what is old.
+    pub(crate) fn age(&mut self) {
+        while self.chunks.front().is_some_and(|(came, _)| came.elapsed() >= KEPT_FOR) {
+            self.drop_oldest();
+        }
+        if self.chunks.is_empty() {
+            self.chunks.shrink_to_fit();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        self.bytes -= self.chunks.pop_front().map_or(0, |(_, oldest)| oldest.size());
+    }
+
+    /// The chunk that holds an offset, where each begins at the end of the one before it.
     pub(crate) fn at(&self, offset: Offset) -> Option<Arc<Chunk<N>>> {
-        let behind = self.chunks.partition_point(|chunk| chunk.next <= offset);
-        self.chunks.get(behind).filter(|chunk| chunk.first <= offset).map(Arc::clone)
+        let behind = self.chunks.partition_point(|(_, chunk)| chunk.next <= offset);
+        self.chunks.get(behind).map(|(_, chunk)| chunk).filter(|chunk| chunk.first <= offset).map(Arc::clone)
+    }
+
+    /// The last chunk that meets a condition.
+    pub(crate) fn newest(&self, is_wanted: impl Fn(&Chunk<N>) -> bool) -> Option<Arc<Chunk<N>>> {
+        let mut chunks = self.chunks.iter().rev().map(|(_, chunk)| chunk);
+        chunks.find(|chunk| is_wanted(chunk)).map(Arc::clone)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.chunks.clear();
-        self.bytes = 0;
+        *self = Self::default();
     }
 }

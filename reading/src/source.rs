@@ -148,20 +148,6 @@ impl PartitionSource {
         Ok((self.codecs.codec(schema).await?, datum))
     }
 
-    /// Folds on from an offset, at most to `until`, which the log has reached; returns where the fold stands then.
-    pub async fn fold_on(&self, fold: &mut Fold, from: Offset, until: Offset) -> Result<Offset, ReaderError> {
-        let read = self.log.read(&self.topic, self.partition, from, CHUNK_BYTES, Duration::ZERO).await;
-        let batch = read.map_err(|e| self.read_error(e))?;
-        if batch.next == from {
-            return Err(self.lost(format!("it held offset {until}, but ends at {from}")));
-        }
-        for stored in batch.records.iter().filter(|stored| stored.offset < until) {
-            consume_budget().await;
-            fold.step(stored);
-        }
-        Ok(batch.next.min(until))
-    }
-
     /// Reads on from an offset and its fold; `None` when nothing came within `wait`.
     pub async fn read_chunk<N>(
         &self,

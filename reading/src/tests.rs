@@ -28,9 +28,11 @@ use crate::codecs::{CodecError, Codecs};
 use crate::error::ReaderError;
 use crate::feed::{Counts, Feed, Move, Observer};
 use crate::follower::Follower;
-use crate::ring::RING_CHUNKS;
+use crate::ring::KEPT_CHUNKS;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
+
+mod returning;
 
 const TOPIC: &str = "dit.c.log";
 const P0: Partition = Partition::new(0);
@@ -38,7 +40,7 @@ const LOG: LogId = LogId::new([1; 16]);
 const EPOCH: Epoch = Epoch::new([7; 16]);
 const SCHEMA: SchemaId = SchemaId::new(3);
 /// More changes than a ring has chunks: here each chunk has one change.
-const MANY: u64 = RING_CHUNKS as u64 + 10;
+const MANY: u64 = KEPT_CHUNKS as u64 + 10;
 
 struct OneSchema(Arc<ChangeCodec>);
 
@@ -272,57 +274,10 @@ async fn a_cursors_place_is_gone_on_from_without_gap_or_repeat() {
     let beyond = Place { offset: Offset::new(1_000), checkpoint: Offset::new(0) };
     let refused = Follower::resume(Arc::clone(&feed), beyond).await.err().unwrap();
     assert!(matches!(refused, ReaderError::LostTopic { .. }), "{refused}");
+    feed.move_to(&feed.tail().fold, feed.tail().next);
     let nowhere = Place { offset: Offset::new(4), checkpoint: Offset::new(2) };
     let refused = Follower::resume(feed, nowhere).await.err().unwrap();
     assert!(matches!(refused, ReaderError::TooOld { .. }), "there is no checkpoint: {refused}");
-}
-
-#[tokio::test]
-async fn what_was_read_for_one_place_is_not_read_again_until_the_log_is_in_doubt() {
-    let mut channel = Channel::open().await;
-    channel.changes(0, 5).await;
-    let checkpoint = channel.checkpoint_here().await;
-    channel.changes(5, 20).await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
-    let at = |later: u64| Place { offset: Offset::new(checkpoint.get() + later), checkpoint };
-    let mut alone = Follower::resume(Arc::clone(&feed), at(3)).await.unwrap();
-    assert_eq!((keys(&mut alone).await, alone.place().checkpoint), (numbers(7, 20), checkpoint));
-    channel.log.lose(TOPIC, P0, checkpoint);
-    let together = [9, 3, 5, 3].map(|later| Follower::resume(Arc::clone(&feed), at(later)));
-    let [a, b, c, d] = together;
-    let (a, b, c, d) = tokio::join!(a, b, c, d);
-    for (later, follower) in [(9, a), (3, b), (5, c), (3, d)] {
-        let mut follower = follower.unwrap();
-        assert_eq!(follower.position(), at(later).offset, "nothing before it is read again");
-        assert_eq!(keys(&mut follower).await, numbers(later + 4, 20));
-        assert_eq!((follower.place(), follower.fold()), (alone.place(), alone.fold()));
-    }
-    let earlier = Follower::resume(Arc::clone(&feed), at(2)).await.err().unwrap();
-    assert!(matches!(earlier, ReaderError::TooOld { .. }), "a later fold is of no use: {earlier}");
-    feed.fail(channel.source.lost("it is another one"));
-    let doubted = Follower::resume(Arc::clone(&feed), at(3)).await.err().unwrap();
-    assert!(matches!(doubted, ReaderError::TooOld { .. }), "its checkpoint is read again: {doubted}");
-}
-
-#[tokio::test]
-async fn who_reads_everything_begins_where_the_log_begins_now() {
-    let mut channel = Channel::open().await;
-    channel.changes(0, 5).await;
-    let end = channel.checkpoint_here().await;
-    channel.changes(5, 8).await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
-    for _ in 0..2 {
-        let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
-        assert_eq!(keys(&mut follower).await, numbers(0, 8));
-    }
-    channel.log.expire(TOPIC, P0, end);
-    let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
-    assert_eq!(keys(&mut follower).await, numbers(5, 8));
-    let gone = Place { offset: end, checkpoint: Offset::new(0) };
-    let refused = Follower::resume(feed, gone).await.err().unwrap();
-    assert!(matches!(refused, ReaderError::TooOld { .. }), "{refused}");
 }
 
 #[tokio::test]

@@ -106,6 +106,11 @@ impl EpochTable {
         self.entries.get(writer)
     }
 
+    /// Bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        self.entries.len() * size_of::<(Writer, Entry)>()
+    }
+
     /// All entries, by writer.
     pub fn entries(&self) -> impl Iterator<Item = (&Writer, &Entry)> {
         self.entries.iter()

@@ -12,15 +12,18 @@ use consumer_agent::sink::effect::Effect;
 use consumer_agent::sink::error::SinkError;
 use consumer_agent::sink::file::FileSink;
 use consumer_agent::sink::{Batch, See, Sink, StreamHead};
+use consumer_agent::status::Status;
 use platform::identity::{Identity, IdentityFiles};
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks, terminate};
 use platform::telemetry::{self, Format};
 use schemas::cursor::Cursor;
 
+use tokio::sync::watch;
+
 use super::line::Line;
+use crate::declared::{CHANNEL, agreement_number, consumer_stem};
 use crate::live::Counter;
-use crate::network::{CHANNEL, agreement_number, consumer_stem};
 use crate::rows;
 use crate::scenario::SinkKind;
 
@@ -113,6 +116,32 @@ impl Sink for Measuring {
     }
 }
 
+/// Counts how often an agent's stream opens and ends.
+async fn count_streams(
+    mut status: watch::Receiver<Status>,
+    counter: Counter,
+    stopping: impl Future<Output = ()>,
+) {
+    let counting = async {
+        let mut was_open = false;
+        loop {
+            let is_open = status.borrow_and_update().phase == Phase::Streaming;
+            if is_open != was_open {
+                counter.stream(is_open);
+            }
+            was_open = is_open;
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stopping => {}
+        () = counting => {}
+    }
+}
+
 /// Receives until it is asked to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("dit-consumer", Format::Text, "warn")?;
@@ -143,6 +172,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let sink = Measuring { inner, cursor: args.cursor.clone(), counter: counter.clone() };
         let agent = Agent::new(router.clone(), identity, number, Box::new(sink));
         statuses.push(agent.status());
+        tasks.spawn(count_streams(agent.status(), counter.clone(), tasks.stopping()));
         let stopping = tasks.stopping();
         tasks.spawn(async move {
             tokio::select! {
