@@ -80,7 +80,9 @@ pub(crate) fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()
         participants.push_str(&format!("[[participant]]\nid = \"{id}\"\nname = \"{id}\"\n"));
     };
     let schema: Value = serde_json::from_str(SCHEMA)?;
-    for Owned { channel, owner, .. } in CHANNELS {
+    let bursts = matches!(scenario.disturbance, Some(Disturbance::Burst { .. }));
+    // A channel costs a router something, also where nothing comes.
+    for Owned { channel, owner, .. } in CHANNELS.into_iter().take(1 + usize::from(bursts)) {
         let json = json!({"name": channel, "kind": "distribution", "owner": owner,
             "partitions": scenario.partitions, "key": {"fields": ["code"]}, "schema": schema});
         write(declared.join(format!("channels/{channel}.json")), &json)?;
