@@ -81,8 +81,8 @@ pictures:
     DIT_DASHBOARD_ANSWERS=target/answers cargo test -p dit --features kafka-tls --test dashboards -- --nocapture
     node tests/pictures/draw.mjs target/answers docs/pictures
 
-# The load scenarios compared with raw Kafka, each with its report in loadtest-results/ (about half an hour).
-load *SCENARIOS="network embedded file replay replay-earliest pipe latency waits fan-out scopes watched traced idle stalled":
+# The load scenarios compared with raw Kafka, each with its report in loadtest-results/ (about 40 minutes).
+load *SCENARIOS="network embedded file replay replay-earliest pipe latency waits fan-out scopes burst storm watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
 
 # A load scenario measured with this code and with another commit's, alternately: is a difference more than noise?
