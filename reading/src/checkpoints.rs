@@ -60,9 +60,14 @@ impl Checkpoints {
         checkpoint: Offset,
         first: Offset,
     ) -> Result<Begin, ReaderError> {
-        if checkpoint < first {
-            return Err(ReaderError::TooOld { wanted: checkpoint });
+        let (fold, offset) = self.read(source, checkpoint).await?;
+        match offset >= first {
+            true => Ok((fold, offset)),
+            false => Err(ReaderError::TooOld { wanted: offset }),
         }
+    }
+
+    async fn read(&self, source: &PartitionSource, checkpoint: Offset) -> Result<Begin, ReaderError> {
         let _turn = self.turn.lock().await;
         let find = |kept: &mut Kept| {
             let known = kept.known.iter().find(|(at, _)| *at == checkpoint);

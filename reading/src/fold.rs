@@ -63,12 +63,6 @@ impl Fold {
         }
     }
 
-    /// The same, as a reader has it that has passed no later checkpoint than this one.
-    #[must_use]
-    pub(crate) fn since(self, checkpoint: Offset) -> Self {
-        Self { checkpoint, ..self }
-    }
-
     /// Bytes of memory that it takes.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>() + self.table.size()

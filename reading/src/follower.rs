@@ -55,16 +55,16 @@ impl<O: Observer> Follower<O> {
                 source.lost(format!("offset {} was delivered, but the topic ends at {next}", place.offset))
             );
         }
+        // What a reader may have is a matter of the log alone, not of what this router has in memory.
+        let (fold, position) = feed.at_checkpoint(place.checkpoint, first).await?;
         let tail = feed.tail();
         if place.offset == tail.next {
             return Ok(Self::at(feed, tail.fold.clone(), place.offset));
         }
         if let Some(chunk) = feed.chunk_at(place.offset) {
-            // Its fold is that of the chunk's end. Until the chunk is taken, only the checkpoint is asked for.
-            let fold = chunk.fold.clone().since(place.checkpoint);
+            // The fold at its end comes with it. Until then only the fold's checkpoint is asked for.
             return Ok(Self { chunk: Some(chunk), ..Self::at(feed, fold, place.offset) });
         }
-        let (fold, position) = feed.at_checkpoint(place.checkpoint, first).await?;
         Ok(Self { wanted: place.offset, ..Self::at(feed, fold, position) })
     }
 

@@ -3,6 +3,19 @@
 use super::*;
 use crate::ring::KEPT_FOR;
 
+impl Channel {
+    /// So many changes, a checkpoint, and more changes; all of it is read. Returns the checkpoint, too.
+    async fn read(before: u64, all: u64) -> (Self, Arc<Feed<Counting>>, Offset) {
+        let mut channel = Self::open().await;
+        channel.changes(0, before).await;
+        let checkpoint = channel.checkpoint_here().await;
+        channel.changes(before, all).await;
+        let feed = channel.feed().await;
+        channel.read_all(&feed).await;
+        (channel, feed, checkpoint)
+    }
+}
+
 /// A place that was reached from the log's beginning.
 fn place(offset: u64) -> Place {
     Place { offset: Offset::new(offset), checkpoint: Offset::new(0) }
@@ -35,12 +48,7 @@ async fn who_is_behind_reads_what_others_have_read_a_while_ago() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_one_has_read_forgets_no_opening() {
-    let mut channel = Channel::open().await;
-    channel.changes(0, 3).await;
-    let checkpoint = channel.checkpoint_here().await;
-    channel.changes(3, 6).await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
+    let (_channel, feed, checkpoint) = Channel::read(3, 6).await;
     tokio::time::sleep(KEPT_FOR * 2).await;
     let mut early = Follower::earliest(Arc::clone(&feed)).await.unwrap();
     let mut later =
@@ -50,26 +58,17 @@ async fn what_another_one_has_read_forgets_no_opening() {
     assert_eq!((later.fold().opened, early.fold().opened), (None, Some(Offset::new(1))));
 }
 
-#[tokio::test]
-async fn a_reader_that_is_back_soon_reads_no_log() {
-    let mut channel = Channel::open().await;
-    channel.changes(0, 5).await;
-    let checkpoint = channel.checkpoint_here().await;
-    channel.changes(5, 20).await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_back_soon_reads_its_checkpoint_alone() {
+    let (channel, feed, checkpoint) = Channel::read(5, 20).await;
     let end = feed.tail().next;
-    for offset in 0..end.get() {
-        channel.log.lose(TOPIC, P0, Offset::new(offset));
+    for offset in (0..end.get()).map(Offset::new).filter(|offset| *offset != checkpoint) {
+        channel.log.lose(TOPIC, P0, offset);
     }
-    let mut follower =
-        Follower::resume(Arc::clone(&feed), Place { offset: Offset::new(checkpoint.get() + 3), checkpoint })
-            .await
-            .unwrap();
-    let begun = follower.place();
-    assert_eq!((begun.offset, begun.checkpoint), (Offset::new(checkpoint.get() + 3), checkpoint));
+    let place = Place { offset: Offset::new(checkpoint.get() + 3), checkpoint };
+    let mut follower = Follower::resume(Arc::clone(&feed), place).await.unwrap();
+    assert_eq!(follower.place(), place);
     // Its chunk is in its hands.
-    tokio::time::pause();
     tokio::time::sleep(KEPT_FOR * 2).await;
     assert_eq!(keys(&mut follower).await, numbers(7, 20));
     assert_eq!(follower.place(), Place { offset: end, checkpoint });
@@ -79,12 +78,7 @@ async fn a_reader_that_is_back_soon_reads_no_log() {
 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_is_read_once_until_the_log_is_in_doubt() {
-    let mut channel = Channel::open().await;
-    channel.changes(0, 5).await;
-    let checkpoint = channel.checkpoint_here().await;
-    channel.changes(5, 20).await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
+    let (channel, feed, checkpoint) = Channel::read(5, 20).await;
     tokio::time::sleep(KEPT_FOR * 2).await;
     let at = |later: u64| Place { offset: Offset::new(checkpoint.get() + later), checkpoint };
     let mut alone = Follower::resume(Arc::clone(&feed), at(3)).await.unwrap();
@@ -104,23 +98,29 @@ async fn a_checkpoint_is_read_once_until_the_log_is_in_doubt() {
 
 #[tokio::test]
 async fn who_reads_everything_begins_where_the_log_begins_now() {
-    let mut channel = Channel::open().await;
-    channel.changes(0, 5).await;
-    let end = channel.checkpoint_here().await;
-    channel.changes(5, 8).await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
+    let (channel, feed, checkpoint) = Channel::read(5, 8).await;
     for _ in 0..2 {
         let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
         assert_eq!(keys(&mut follower).await, numbers(0, 8));
     }
-    channel.log.expire(TOPIC, P0, end);
+    channel.log.expire(TOPIC, P0, checkpoint);
     let mut follower = Follower::earliest(Arc::clone(&feed)).await.unwrap();
     assert_eq!(keys(&mut follower).await, numbers(5, 8));
-    let gone = Place { offset: end, checkpoint: Offset::new(0) };
-    let mut back = Follower::resume(Arc::clone(&feed), gone).await.unwrap();
-    assert_eq!(keys(&mut back).await, numbers(5, 8), "it is back soon");
-    feed.move_to(&feed.tail().fold, feed.tail().next);
-    let refused = Follower::resume(feed, gone).await.err().unwrap();
-    assert!(matches!(refused, ReaderError::TooOld { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn what_the_log_does_not_hold_any_more_is_not_given_from_memory() {
+    let (channel, feed, checkpoint) = Channel::read(5, 8).await;
+    // The second router has read nothing.
+    let other = channel.feed().await;
+    channel.read_all(&other).await;
+    other.move_to(&other.tail().fold, other.tail().next);
+    let place = Place { offset: checkpoint, checkpoint: Offset::new(0) };
+    assert!(Follower::resume(Arc::clone(&feed), place).await.is_ok(), "its checkpoint is known from now on");
+    channel.log.expire(TOPIC, P0, Offset::new(1));
+    for feed in [feed, other] {
+        assert!(feed.tail().next > place.offset);
+        let refused = Follower::resume(feed, place).await.err().unwrap();
+        assert!(matches!(refused, ReaderError::TooOld { .. }), "each router gives the same: {refused}");
+    }
 }
