@@ -2,6 +2,8 @@
 //!
 //! Owns the parts that disturb, and when the disturbance begins and ends. It knows nothing of what is measured meanwhile.
 
+use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -10,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::declared::{BURSTING, SECOND_PROVIDER, SECOND_ROUTER, disturbing};
 use crate::gate::Gate;
-use crate::intake::{until_taken, write_rows};
+use crate::intake::fill;
 use crate::network::{Network, Sending, answers, consumer_arguments, producer_text, router_text};
 use crate::process::Part;
 use crate::rows::now_micros;
@@ -24,9 +26,8 @@ pub(crate) enum Disturber {
     Storm { streams: u32, router: Part, agents: Part },
 }
 
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(ToString::to_string).collect()
-}
+/// The arguments of the agent that sends the burst.
+const SENDING: [&str; 3] = ["producer", "--config", "second-producer.toml"];
 
 impl Disturber {
     /// Starts what is to disturb a network; nothing happens yet.
@@ -35,60 +36,62 @@ impl Disturber {
         scenario: &Scenario,
         network: &Network,
     ) -> anyhow::Result<Self> {
-        let dir = network.path("");
         let numbers = disturbing(scenario);
         match disturbance {
-            Disturbance::Burst { events } => {
-                let gate = Gate::before(vec![network.listens()], network.tasks()).await?;
-                let endpoint = ports::address()?;
-                let text = producer_text(&Sending {
-                    channel: BURSTING,
-                    stem: SECOND_PROVIDER,
-                    router: gate.address(),
-                    endpoint,
-                    folders: [SECOND_PROVIDER, "second-drop"],
-                });
-                std::fs::write(network.path("second-producer.toml"), text)?;
-                std::fs::create_dir_all(network.path("second-drop"))?;
-                let filling = Part::start("filling-producer", &dir, &second_producer(), &[])?;
-                answers(endpoint).await?;
-                gate.close();
-                write_rows(&network.path("second-drop/load.part"), events, 1)?;
-                let dropped = network.path("second-drop/load.tsv");
-                std::fs::rename(network.path("second-drop/load.part"), dropped)?;
-                until_taken(&network.path("second-drop/taken/load.tsv")).await?;
-                filling.stop().await?;
-                let arguments = consumer_arguments(network.listens(), numbers, SinkKind::None, None);
-                let mut consumer = Part::start("consumer-of-the-burst", &dir, &arguments, &[])?;
-                consumer.until("its stream was open", |line| line.ready).await?;
-                Ok(Self::Burst { events, gate, provider: None, consumer })
-            }
-            Disturbance::Storm { streams } => {
-                let listens = ports::address()?;
-                let text = router_text(SECOND_ROUTER, [listens, ports::address()?], "");
-                let log = std::fs::read_to_string(network.path("log.toml"))?;
-                std::fs::write(network.path("second-router.toml"), text + &log)?;
-                let arguments = words(&["router", "--config", "second-router.toml"]);
-                let mut router = Part::start("second-router", &dir, &arguments, &[])?;
-                router.until("it listened", |line| line.ready).await?;
-                let gate = Gate::before(vec![listens, network.listens()], network.tasks()).await?;
-                let arguments = consumer_arguments(gate.address(), numbers, SinkKind::None, None);
-                let mut agents = Part::start("storming-agents", &dir, &arguments, &[])?;
-                agents.until("their streams were open", |line| line.ready).await?;
-                Ok(Self::Storm { streams, router, agents })
-            }
+            Disturbance::Burst { events } => Self::burst(events, numbers, network).await,
+            Disturbance::Storm { streams } => Self::storm(streams, numbers, network).await,
         }
+    }
+
+    async fn burst(events: u64, numbers: Range<u32>, network: &Network) -> anyhow::Result<Self> {
+        let dir = network.path("");
+        let gate = Gate::before(vec![network.listens()], network.tasks()).await?;
+        let endpoint = ports::address()?;
+        let text = producer_text(&Sending {
+            channel: BURSTING,
+            stem: SECOND_PROVIDER,
+            router: gate.address(),
+            endpoint,
+            folders: [SECOND_PROVIDER, "second-drop"],
+        });
+        std::fs::write(network.path("second-producer.toml"), text)?;
+        let drop = network.path("second-drop");
+        std::fs::create_dir_all(&drop)?;
+        let filling = Part::start("filling-producer", &dir, &SENDING, &[])?;
+        answers(endpoint).await?;
+        fill(&gate, &drop, events, 1).await?;
+        filling.stop().await?;
+        let arguments = consumer_arguments(network.listens(), numbers, SinkKind::None, None);
+        let mut consumer = Part::start("consumer-of-the-burst", &dir, &arguments, &[])?;
+        consumer.until("its stream was open", |line| line.ready).await?;
+        Ok(Self::Burst { events, gate, provider: None, consumer })
+    }
+
+    async fn storm(streams: u32, numbers: Range<u32>, network: &Network) -> anyhow::Result<Self> {
+        let dir = network.path("");
+        let listens = ports::address()?;
+        let text = router_text(SECOND_ROUTER, [listens, ports::address()?], "");
+        let log = std::fs::read_to_string(network.path("log.toml"))?;
+        std::fs::write(network.path("second-router.toml"), text + &log)?;
+        let arguments = ["router", "--config", "second-router.toml"];
+        let mut router = Part::start("second-router", &dir, &arguments, &[])?;
+        router.until("it listened", |line| line.ready).await?;
+        let gate = Gate::before(vec![listens, network.listens()], network.tasks()).await?;
+        let arguments = consumer_arguments(gate.address(), numbers, SinkKind::None, None);
+        let mut agents = Part::start("storming-agents", &dir, &arguments, &[])?;
+        agents.until("their streams were open", |line| line.ready).await?;
+        Ok(Self::Storm { streams, router, agents })
     }
 
     /// Disturbs; `during` is true meanwhile. Returns how long it took.
     pub(crate) async fn disturb(
         &mut self,
-        network: &std::path::Path,
+        network: &Path,
         during: &watch::Sender<bool>,
     ) -> anyhow::Result<Duration> {
         let begun = match self {
             Self::Burst { gate, provider, .. } => {
-                *provider = Some(Part::start("bursting-producer", network, &second_producer(), &[])?);
+                *provider = Some(Part::start("bursting-producer", network, &SENDING, &[])?);
                 gate.open().await?
             }
             Self::Storm { router, .. } => {
@@ -127,8 +130,4 @@ impl Disturber {
             Self::Storm { agents, .. } => agents.stop().await,
         }
     }
-}
-
-fn second_producer() -> Vec<String> {
-    words(&["producer", "--config", "second-producer.toml"])
 }

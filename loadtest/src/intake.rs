@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use crate::gate::Gate;
 use crate::network::Network;
 use crate::outcome::{Measured, Process, since};
 use crate::process::Part;
@@ -18,17 +19,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long the taking of a file may last.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// Writes the scenario's file under a name that the agent leaves alone.
-pub(crate) fn write_file(network: &Network, scenario: &Scenario) -> anyhow::Result<()> {
-    write_rows(&network.path("drop/load.part"), scenario.events(), scenario.consumers())
+/// Writes a file of so many rows into a drop folder, under a name that the agent leaves alone.
+pub(crate) fn write_file(drop: &Path, events: u64, municipalities: u32) -> anyhow::Result<()> {
+    write_rows(&drop.join("load.part"), events, municipalities)
 }
 
 /// Gives the file its name: the agent takes it.
-pub(crate) fn drop_file(network: &Network) -> anyhow::Result<()> {
-    Ok(std::fs::rename(network.path("drop/load.part"), network.path("drop/load.tsv"))?)
+pub(crate) fn drop_file(drop: &Path) -> anyhow::Result<()> {
+    Ok(std::fs::rename(drop.join("load.part"), drop.join("load.tsv"))?)
 }
 
-pub(crate) fn write_rows(path: &Path, events: u64, municipalities: u32) -> anyhow::Result<()> {
+fn write_rows(path: &Path, events: u64, municipalities: u32) -> anyhow::Result<()> {
     let mut text = Row::header().to_owned();
     for number in 0..events {
         Row::new(number, municipalities, 0).line(&mut text);
@@ -36,26 +37,28 @@ pub(crate) fn write_rows(path: &Path, events: u64, municipalities: u32) -> anyho
     Ok(std::fs::write(path, text)?)
 }
 
-/// Closes the line to the router, and waits until the agent has taken the file. Returns when it was dropped, in
-/// microseconds since 1970.
-pub(crate) async fn fill(scenario: &Scenario, network: &Network) -> anyhow::Result<i64> {
-    network.gate().context("the line to the router cannot be closed")?.close();
-    write_file(network, scenario)?;
+/// Closes the line to the router, and waits until the agent has taken a file of so many rows. Returns when it was dropped,
+/// in microseconds since 1970.
+pub(crate) async fn fill(gate: &Gate, drop: &Path, events: u64, municipalities: u32) -> anyhow::Result<i64> {
+    gate.close();
+    write_file(drop, events, municipalities)?;
     let begun = now_micros();
-    drop_file(network)?;
-    until_taken(&network.path("drop/taken/load.tsv")).await?;
-    Ok(begun)
-}
-
-/// Waits until the agent has put the file among those that it has taken.
-pub(crate) async fn until_taken(taken: &Path) -> anyhow::Result<()> {
+    drop_file(drop)?;
+    let taken = drop.join("taken/load.tsv");
     let mut look = tokio::time::interval(LOOK_EVERY);
     let until = async {
         while !taken.exists() {
             look.tick().await;
         }
     };
-    tokio::time::timeout(PATIENCE, until).await.context("the agent did not take the file")
+    tokio::time::timeout(PATIENCE, until).await.context("the agent did not take the file")?;
+    Ok(begun)
+}
+
+/// The agent of the network takes the scenario's file.
+pub(crate) async fn fill_network(scenario: &Scenario, network: &Network) -> anyhow::Result<i64> {
+    let gate = network.gate().context("the line to the router cannot be closed")?;
+    fill(gate, &network.path("drop"), scenario.events(), scenario.consumers()).await
 }
 
 #[allow(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^52")]
@@ -74,7 +77,7 @@ fn producer(network: &Network) -> Vec<Process> {
 /// The agent takes the file.
 pub(crate) async fn ours(scenario: &Scenario, network: &Network) -> anyhow::Result<Measured> {
     let before = producer(network);
-    let begun = fill(scenario, network).await?;
+    let begun = fill_network(scenario, network).await?;
     let ended = now_micros();
     Ok(measured(scenario, begun, ended, since(&before, producer(network))))
 }
@@ -86,8 +89,7 @@ pub(crate) async fn raw(scenario: &Scenario) -> anyhow::Result<Measured> {
     write_rows(&file, scenario.events(), scenario.consumers())?;
     let start = dir.path().join("start");
     let arguments =
-        ["raw-reader", "--file", &file.display().to_string(), "--start", &start.display().to_string()]
-            .map(ToOwned::to_owned);
+        ["raw-reader", "--file", &file.display().to_string(), "--start", &start.display().to_string()];
     let mut reader = Part::start("raw-reader", dir.path(), &arguments, &[])?;
     reader.until("it was there", |line| line.ready).await?;
     let taken = |reader: &Part| vec![Process { name: "raw reader".to_owned(), taken: reader.taken() }];

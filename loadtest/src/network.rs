@@ -1,6 +1,7 @@
 //! A network of real processes in a folder of its own: certificates, declarations, configurations.
 //!
-//! Owns the configuration of a run's parts, and their start until each can take load. The folder is removed at the end.
+//! Owns the configuration of a run's parts, and their start until each can take load. The folder is removed at the end, unless a
+//! measurement failed.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -188,12 +189,10 @@ impl Network {
         addresses.configure(path, brokers, setting)?;
         let Addresses { router, endpoint, observed, .. } = addresses;
         let environment = environment(watched, setting.collector);
-        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let mut running =
-            Part::start("router", path, &words(&["router", "--config", "router.toml"]), &environment)?;
+        let mut running = Part::start("router", path, &["router", "--config", "router.toml"], &environment)?;
         running.until("it listened", |line| line.ready).await?;
-        let arguments = words(&["producer", "--config", "producer.toml"]);
-        let producer = Part::start("producer", path, &arguments, &environment)?;
+        let producer =
+            Part::start("producer", path, &["producer", "--config", "producer.toml"], &environment)?;
         std::fs::create_dir_all(path.join("consumers"))?;
         let consumers = |name, numbers: Range<u32>, sink: SinkKind, line: Option<u32>| {
             let arguments = consumer_arguments(router, numbers, sink, line);
@@ -274,6 +273,12 @@ impl Network {
     /// Runs what is to end with it.
     pub(crate) const fn tasks(&self) -> &Tasks {
         &self.tasks
+    }
+
+    /// Keeps its folder, and says where the logs are.
+    pub(crate) fn keep_logs(&mut self) -> String {
+        self.dir.disable_cleanup(true);
+        format!("logs are in {}", self.dir.path().display())
     }
 
     /// A path in its folder.

@@ -2,6 +2,7 @@
 //!
 //! Owns the child process, which is killed when it is dropped. CPU seconds and memory are the kernel's own figures.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl Part {
     pub(crate) fn start(
         name: &'static str,
         dir: &Path,
-        arguments: &[String],
+        arguments: &[impl AsRef<OsStr>],
         environment: &[(String, String)],
     ) -> anyhow::Result<Self> {
         let log = dir.join(format!("{name}.log"));

@@ -118,7 +118,7 @@ async fn ours(
     let mut network = Network::start(scenario, &broker.addresses, setting).await?;
     if matches!(scenario.load, Load::Intake { .. }) {
         let measured = intake::ours(scenario, &network).await;
-        let measured = measured.with_context(|| format!("logs are in {}", network.path("").display()))?;
+        let measured = measured.with_context(|| network.keep_logs())?;
         network.stop().await?;
         return Ok(measured);
     }
@@ -127,9 +127,9 @@ async fn ours(
         None => None,
     };
     if scenario.has_gate() {
-        intake::fill(scenario, &network).await?;
+        intake::fill_network(scenario, &network).await?;
     } else if scenario.pace().is_none() {
-        intake::write_file(&network, scenario)?;
+        intake::write_file(&network.path("drop"), scenario.events(), scenario.consumers())?;
     }
     let before = all_taken(&network.parts(), broker);
     let during = watch::Sender::new(false);
@@ -146,10 +146,10 @@ async fn ours(
     if let Some(sending) = sending {
         sending.await??;
     }
-    let (mut measured, disturbed) = measured.with_context(|| format!("logs are in {}", dir.display()))?;
+    let (mut measured, disturbed) = measured.with_context(|| network.keep_logs())?;
     measured.disturbed = disturbed;
     let is_unmeasured = disturbed.is_some() && measured.latencies.is_empty();
-    ensure!(!is_unmeasured, "no change was due during the disturbance: raise load.rate");
+    ensure!(!is_unmeasured, "no change was due during the disturbance: raise load.rate or load.seconds");
     measured.processes = since(&before, all_taken(&network.parts(), broker));
     if scenario.is_replay() {
         measured = replayed(scenario, broker, &network, bar).await?;
@@ -171,7 +171,7 @@ async fn begin(
     match (network.gate(), scenario.pace()) {
         (Some(gate), _) => Ok((gate.open().await?, None)),
         (None, None) => {
-            intake::drop_file(network)?;
+            intake::drop_file(&network.path("drop"))?;
             Ok((begun, None))
         }
         (None, Some(pace)) => {

@@ -8,13 +8,13 @@ use schemas::ids::Offset;
 use tokio::sync::MutexGuard;
 
 use crate::chunk::{Chunk, Note};
-use crate::ring::Kept;
+use crate::ring::RecentChunks;
 
 /// Readers of one place wait for each other. Those of different places do, too, one time in so many.
 const TURNS: usize = 8;
 
 pub(crate) struct Behind<N> {
-    kept: Mutex<Kept<N>>,
+    kept: Mutex<RecentChunks<N>>,
     turns: [tokio::sync::Mutex<()>; TURNS],
 }
 
@@ -25,7 +25,7 @@ impl<N> Default for Behind<N> {
 }
 
 impl<N: Note> Behind<N> {
-    fn with<T>(&self, work: impl FnOnce(&mut Kept<N>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut RecentChunks<N>) -> T) -> T {
         work(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -47,11 +47,11 @@ impl<N: Note> Behind<N> {
 
     /// Drops what is old.
     pub(crate) fn age(&self) {
-        self.with(Kept::age);
+        self.with(RecentChunks::age);
     }
 
     /// Forgets all chunks: the log may be another one.
     pub(crate) fn forget(&self) {
-        self.with(Kept::clear);
+        self.with(RecentChunks::clear);
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the ring of recent chunks and the publication of the fold. The ring is bounded: a follower that falls behind it
 //! reads the log at its own pace.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use platform::retry::Retry;
@@ -15,7 +15,7 @@ use crate::checkpoints::Checkpoints;
 use crate::chunk::{Chunk, Item, Note};
 use crate::error::ReaderError;
 use crate::fold::Fold;
-use crate::ring::Kept;
+use crate::ring::RecentChunks;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
 
@@ -62,7 +62,7 @@ pub trait Observer: Send + Sync + 'static {
 /// The shared tail of one partition.
 pub struct Feed<O: Observer> {
     source: PartitionSource,
-    ring: Mutex<Kept<O::Note>>,
+    ring: Mutex<RecentChunks<O::Note>>,
     behind: Behind<O::Note>,
     checkpoints: Checkpoints,
     tail: watch::Sender<Arc<Tail>>,
@@ -103,9 +103,13 @@ impl<O: Observer> Feed<O> {
         Arc::clone(&self.tail.borrow())
     }
 
+    fn ring(&self) -> MutexGuard<'_, RecentChunks<O::Note>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The chunk of the ring that holds an offset.
     pub fn chunk_at(&self, offset: Offset) -> Option<Arc<Chunk<O::Note>>> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).at(offset)
+        self.ring().at(offset)
     }
 
     /// Reads until retention has passed the tail, and returns its offset; the caller then calls [`Feed::move_to`].
@@ -126,12 +130,10 @@ impl<O: Observer> Feed<O> {
                     retry.reset();
                     is_doubtful = false;
                     self.behind.age();
+                    self.ring().age();
                     match chunk {
                         Some(chunk) => self.publish(chunk),
-                        None => {
-                            self.recover();
-                            self.ring.lock().unwrap_or_else(PoisonError::into_inner).age();
-                        }
+                        None => self.recover(),
                     }
                 }
                 Err(ReaderError::TooOld { wanted }) => return wanted,
@@ -150,7 +152,7 @@ impl<O: Observer> Feed<O> {
 
     /// Moves the tail to a later offset. A follower at an earlier one finds that retention has passed it.
     pub fn move_to(&self, fold: &Fold, next: Offset) {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.ring().clear();
         let to = |from: &Tail| Tail { next, fold: fold.clone(), changes: from.changes, fault: None };
         self.move_tail(Move::Elsewhere, &to);
     }
@@ -231,7 +233,7 @@ impl<O: Observer> Feed<O> {
         }
         self.observer.read(counts);
         let chunk = Arc::new(chunk);
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&chunk));
+        self.ring().push(Arc::clone(&chunk));
         self.move_tail(Move::Chunk(&chunk), &|from| {
             let next = chunk.next;
             let fold = chunk.fold.clone();

@@ -20,19 +20,19 @@ pub(crate) const KEPT_CHUNKS: usize = 2_048;
 pub(crate) const KEPT_FOR: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
-pub(crate) struct Kept<N> {
+pub(crate) struct RecentChunks<N> {
     /// With the time of each, in the order in which they came.
     chunks: VecDeque<(Instant, Arc<Chunk<N>>)>,
     bytes: usize,
 }
 
-impl<N> Default for Kept<N> {
+impl<N> Default for RecentChunks<N> {
     fn default() -> Self {
         Self { chunks: VecDeque::new(), bytes: 0 }
     }
 }
 
-impl<N: Note> Kept<N> {
+impl<N: Note> RecentChunks<N> {
     /// Adds the next chunk. The oldest go, but never the new one.
     pub(crate) fn push(&mut self, chunk: Arc<Chunk<N>>) {
         self.age();

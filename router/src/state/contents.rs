@@ -131,9 +131,7 @@ impl Contents {
         source: PartitionSource,
         topic: String,
     ) -> Result<(Self, Option<StateMark>), ScanError> {
-        let bounds = source.log.bounds(&topic, source.partition).await.map_err(ReadError::from)?;
-        let last = records::last_checkpoint(source.log.as_ref(), &topic, source.partition, bounds).await?;
-        let StateBounds { first, last } = StateBounds::of(&source, &topic, bounds, last).await?;
+        let StateBounds { first, last } = StateBounds::find(&source, &topic).await?;
         let (mut present, mut extent) = (HashMap::new(), Extent::beginning(first));
         let end = last.as_ref().map_or(first, |(end, _)| end.next());
         let mut scan = Scan::new(source.clone(), topic.clone(), first, end);

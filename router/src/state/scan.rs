@@ -13,7 +13,7 @@ use tokio::task::coop::consume_budget;
 
 use super::block::StateRecord;
 use super::links::Links;
-use super::records::StateMark;
+use super::records::{self, StateMark};
 
 const READ_BYTES: usize = 512 * 1024;
 
@@ -35,6 +35,14 @@ pub(super) struct StateBounds {
 }
 
 impl StateBounds {
+    /// Finds them in the topic.
+    pub(super) async fn find(source: &PartitionSource, topic: &str) -> Result<Self, ScanError> {
+        let (log, partition) = (source.log.as_ref(), source.partition);
+        let bounds = log.bounds(topic, partition).await.map_err(ReadError::from)?;
+        let last = records::last_checkpoint(log, topic, partition, bounds).await?;
+        Self::of(source, topic, bounds, last).await
+    }
+
     /// From what the topic holds, and its last checkpoint there. The topic holds the first offset, or is refused.
     pub(super) async fn of(
         source: &PartitionSource,
