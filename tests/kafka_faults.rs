@@ -141,7 +141,7 @@ async fn a_commit_has_consecutive_offsets_or_fails() {
         };
         let (outcome, ()) = tokio::join!(writer.commit("s", partition, ours.collect()), foreign);
         let last = match outcome {
-            Ok(last) => last,
+            Ok(there) => there.last,
             Err(CommitError::Failed(why)) => {
                 assert!(round > 0, "{why}");
                 assert!(why.contains("another writer's records"), "{why}");

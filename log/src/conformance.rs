@@ -149,7 +149,10 @@ async fn a_new_writer_fences_the_one_before(log: &dyn Log) {
     let fenced = first.commit("t", P0, vec![record("a", "zombie")]).await;
     assert!(matches!(fenced, Err(CommitError::Fenced)));
     second.commit("t", P0, vec![record("a", "3")]).await.unwrap();
-    other.commit("t", P0, vec![record("a", "4")]).await.unwrap();
+    let committed = other.commit("t", P0, vec![record("a", "4")]).await.unwrap();
+    assert_eq!(log.bounds("t", P0).await.unwrap().next, committed.next, "nothing is behind it");
+    let read = log.read("t", P0, committed.last, 100, Duration::ZERO).await.unwrap();
+    assert_eq!(read.records.first().map(|stored| stored.offset), Some(committed.last));
     assert_eq!(values(log, "t", 0).await, ["1", "2", "3", "4"]);
 }
 
@@ -234,7 +237,8 @@ async fn deleted_records_are_gone_or_as_they_were(log: &dyn Log) {
     let mut writer = log.open_writer("w").await.unwrap();
     let mut offsets = Vec::new();
     for number in 0..30 {
-        offsets.push(writer.commit("t", P0, vec![record("k", &number.to_string())]).await.unwrap());
+        let committed = writer.commit("t", P0, vec![record("k", &number.to_string())]).await;
+        offsets.push(committed.unwrap().last);
     }
     let expected: Vec<String> = (0..30).map(|number| number.to_string()).collect();
     let mut given_up = 0;
@@ -251,7 +255,7 @@ async fn deleted_records_are_gone_or_as_they_were(log: &dyn Log) {
             assert!(matches!(gone, Err(ReadError::BeforeFirst { first: said, .. }) if said == first));
         }
     }
-    let last = writer.commit("t", P0, vec![record("k", "30")]).await.unwrap();
+    let last = writer.commit("t", P0, vec![record("k", "30")]).await.unwrap().last;
     assert!(last > offsets[29], "offsets go on");
     let missing = log.delete_records("nowhere", P0, last).await;
     assert!(matches!(missing, Err(TopicError::Unknown { .. })));

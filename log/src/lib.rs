@@ -210,17 +210,26 @@ pub trait Log: Send + Sync + 'static {
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError>;
 }
 
+/// Where a committed batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The last record's offset.
+    pub last: Offset,
+    /// The first offset behind the batch, and behind what the log itself writes after one. A partition that ends here has
+    /// nothing behind the batch.
+    pub next: Offset,
+}
+
 /// Writes batches that appear whole or not at all, unless a later writer took over.
 #[async_trait]
 pub trait FencedWriter: Send + Sync {
-    /// Commits a batch, which readers see when this returns; returns the last record's offset. The records have
-    /// consecutive offsets.
+    /// Commits a batch, which readers see when this returns. The records have consecutive offsets.
     async fn commit(
         &mut self,
         topic: &str,
         partition: Partition,
         records: Vec<Record>,
-    ) -> Result<Offset, CommitError>;
+    ) -> Result<Committed, CommitError>;
 }
 
 fn check_sizes(records: &[Record]) -> Result<(), AppendError> {

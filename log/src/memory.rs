@@ -15,8 +15,8 @@ use schemas::time::Millis;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, Stored, TopicError, TopicSpec,
-    check_sizes,
+    AppendError, Batch, Bounds, CommitError, Committed, FencedWriter, Log, ReadError, Stored, TopicError,
+    TopicSpec, check_sizes,
 };
 
 /// How often the memory log misbehaves, in thousandths.
@@ -267,9 +267,9 @@ impl FencedWriter for MemoryWriter {
         topic: &str,
         partition: Partition,
         records: Vec<Record>,
-    ) -> Result<Offset, CommitError> {
+    ) -> Result<Committed, CommitError> {
         check_sizes(&records).map_err(|e| CommitError::Failed(e.to_string()))?;
-        let last = {
+        let committed = {
             let mut state = self.log.lock();
             if state.writers.get(&self.id) != Some(&self.token) {
                 return Err(CommitError::Fenced);
@@ -278,9 +278,9 @@ impl FencedWriter for MemoryWriter {
             let last = data.push(records);
             // Kafka writes a marker that takes an offset.
             data.next += 1;
-            last
+            Committed { last, next: Offset::new(data.next) }
         };
         self.log.changed.send_modify(|version| *version += 1);
-        Ok(last)
+        Ok(committed)
     }
 }

@@ -29,7 +29,8 @@ use self::partition::{PartitionLog, open_partitions, read_now};
 use self::topic::TopicFile;
 use self::writer::{Request, Tokens, WriteFailure, write_groups};
 use super::{
-    AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec, check_sizes,
+    AppendError, Batch, Bounds, CommitError, Committed, FencedWriter, Log, ReadError, TopicError, TopicSpec,
+    check_sizes,
 };
 
 const TOPIC_KIND: &[u8; 4] = b"topc";
@@ -331,12 +332,12 @@ impl FencedWriter for EmbeddedWriter {
         topic: &str,
         partition: Partition,
         records: Vec<Record>,
-    ) -> Result<Offset, CommitError> {
+    ) -> Result<Committed, CommitError> {
         let failed = |e: String| CommitError::Failed(e);
         check_sizes(&records).map_err(|e| failed(e.to_string()))?;
         let partition = self.log.partition(topic, partition).map_err(|e| failed(e.to_string()))?;
         match self.log.write(partition, records, Some(self.fence.clone())).await {
-            Ok(last) => Ok(Offset::new(last)),
+            Ok(last) => Ok(Committed { last: Offset::new(last), next: Offset::new(last).next() }),
             Err(WriteFailure::Fenced) => Err(CommitError::Fenced),
             Err(WriteFailure::Nothing(error) | WriteFailure::Unknown(error)) => Err(failed(error)),
         }

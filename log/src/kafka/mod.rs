@@ -10,6 +10,7 @@ mod deliveries;
 mod partition_readers;
 mod producer;
 mod questions;
+mod served;
 mod topics;
 mod writer;
 
@@ -38,7 +39,7 @@ use partition_readers::{Collected, PartitionReader, PartitionReaders, TopicParti
 use questions::Questions;
 
 /// Clients that read behind the tails: one partition is read at so many positions without seeking.
-const CATCH_UP_READERS: usize = 4;
+const CATCH_UP_READERS: usize = 3;
 /// A broker's wait for records: short, so that an empty partition does not delay the client's other ones.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
 /// The longest wait of a partition that is added to the tails: the fetch that is under way ends first.
@@ -66,13 +67,12 @@ impl KafkaLog {
     /// Makes the clients; only the first use finds out whether the cluster can be reached.
     pub fn connect(options: &KafkaOptions) -> Result<Self, TopicError> {
         let clients = Clients::new(options);
-        let catch_up = PartitionReaders::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?;
         Ok(Self {
             prefix: options.prefix.clone(),
             appender: Appender::new(&clients)?,
             tails: PartitionReaders::new(&clients, 1, TAIL_WAIT)?,
-            questions: Questions::new(catch_up.client()),
-            catch_up,
+            catch_up: PartitionReaders::new(&clients, CATCH_UP_READERS, CATCH_UP_WAIT)?,
+            questions: Questions::new(&clients)?,
             admin: clients.admin()?,
             clients,
             known: RwLock::default(),
@@ -90,13 +90,8 @@ impl KafkaLog {
         TopicPartition::new(&self.prefix, topic, partition).ok_or_else(unknown)
     }
 
-    /// A reader at an offset within the bounds, which were requested before the reader was opened.
-    async fn enter(
-        &self,
-        readers: &PartitionReaders,
-        partition: &TopicPartition,
-        from: Offset,
-    ) -> Result<(PartitionReader, Bounds), ReadError> {
+    /// The partition's end; an offset outside of its bounds is refused.
+    async fn end(&self, partition: &TopicPartition, from: Offset) -> Result<Offset, ReadError> {
         let bounds = self.questions.bounds(partition).await?;
         if from < bounds.first {
             return Err(ReadError::BeforeFirst { wanted: from, first: bounds.first });
@@ -104,8 +99,18 @@ impl KafkaLog {
         if from > bounds.next {
             return Err(ReadError::BeyondEnd { wanted: from, next: bounds.next });
         }
-        let reader = readers.position(partition, from).await;
-        Ok((reader.map_err(|error| topic_error(partition, &error))?, bounds))
+        Ok(bounds.next)
+    }
+
+    /// A reader at an offset within a partition whose end was asked for before.
+    async fn open(
+        readers: &PartitionReaders,
+        partition: &TopicPartition,
+        from: Offset,
+        end: Offset,
+    ) -> Result<PartitionReader, ReadError> {
+        let reader = readers.position(partition, from, end).await;
+        Ok(reader.map_err(|error| topic_error(partition, &error))?)
     }
 
     /// Reads the present records. It asks again where a broker does not know the partition yet: another one has just
@@ -140,18 +145,19 @@ impl KafkaLog {
         if let Some(reader) = self.catch_up.resume(partition, from) {
             match reader.collect(max_bytes, deadline(), true).await {
                 Ok(Collected::Records(batch)) => return Ok(Ok(batch)),
-                Ok(Collected::End | Collected::Nothing) => {}
+                Ok(Collected::End(end)) if end > from => return Ok(Ok(gap(end))),
+                Ok(Collected::End(_) | Collected::Nothing) => {}
                 Err(error) => return Ok(Err(error)),
             }
         }
-        let (reader, bounds) = self.enter(&self.catch_up, partition, from).await?;
-        if from == bounds.next {
-            return Ok(Ok(Batch { records: Vec::new(), next: from }));
+        let end = self.end(partition, from).await?;
+        if from == end {
+            return Ok(Ok(gap(end)));
         }
+        let reader = Self::open(&self.catch_up, partition, from, end).await?;
         match reader.collect(max_bytes, deadline(), true).await {
             Ok(Collected::Records(batch)) => Ok(Ok(batch)),
-            // The end was reached, and no record came: everything before the bounds' end is a gap.
-            Ok(Collected::End) => Ok(Ok(Batch { records: Vec::new(), next: bounds.next.max(from) })),
+            Ok(Collected::End(end)) => Ok(Ok(gap(end))),
             Ok(Collected::Nothing) => Err(late(partition).into()),
             Err(error) => Ok(Err(error)),
         }
@@ -171,16 +177,16 @@ impl KafkaLog {
             // A second tail of one partition uses the catch-up readers.
             None => {
                 let readers = if self.tails.has_busy(partition) { &self.catch_up } else { &self.tails };
-                self.enter(readers, partition, from).await?.0
+                Self::open(readers, partition, from, self.end(partition, from).await?).await?
             }
         };
         match reader.collect(max_bytes, deadline, false).await {
             Ok(Collected::Records(batch)) => Ok(batch),
-            Ok(Collected::End | Collected::Nothing) => Ok(Batch { records: Vec::new(), next: from }),
+            Ok(Collected::End(_) | Collected::Nothing) => Ok(gap(from)),
             // The partition may be new, or removed. Its bounds tell which.
             Err(error) if may_be_new(&error, from) => {
                 self.questions.bounds(partition).await?;
-                Ok(Batch { records: Vec::new(), next: from })
+                Ok(gap(from))
             }
             Err(error) => Err(topic_error(partition, &error).into()),
         }
@@ -193,6 +199,7 @@ impl Drop for KafkaLog {
         self.appender.close();
         self.tails.close();
         self.catch_up.close();
+        self.questions.close();
     }
 }
 
@@ -206,7 +213,7 @@ impl Log for KafkaLog {
         let name = format!("{}{}", self.prefix, spec.name);
         let cluster = topics::Cluster {
             admin: &self.admin,
-            reader: self.catch_up.client(),
+            reader: self.questions.client(),
             replication: self.clients.options().replication,
             min_insync: self.clients.options().min_insync(),
         };
@@ -276,7 +283,7 @@ impl Log for KafkaLog {
 
     async fn open_writer(&self, id: &str) -> Result<Box<dyn FencedWriter>, TopicError> {
         let id = format!("{}{id}", self.prefix);
-        writer::open(&self.clients, self.catch_up.client(), &id, &self.prefix).await
+        writer::open(&self.clients, self.questions.client(), &id, &self.prefix).await
     }
 }
 
@@ -301,6 +308,11 @@ fn is_settling(error: &KafkaError) -> bool {
 /// record has seen the topic: then the error says that it was deleted, and must reach the caller.
 fn may_be_new(error: &KafkaError, from: Offset) -> bool {
     from == Offset::new(0) && is_settling(error)
+}
+
+/// No record, up to an offset.
+const fn gap(next: Offset) -> Batch {
+    Batch { records: Vec::new(), next }
 }
 
 /// Offsets in Kafka's answers are never negative.

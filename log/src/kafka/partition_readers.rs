@@ -5,9 +5,8 @@
 //! readers are closed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -23,13 +22,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::client::{Clients, ReadClient};
 use super::context::Context;
 use super::offset;
+use super::served::ServedClient;
 use crate::{Batch, Stored, TopicError};
 
 /// A reader is closed after so long without use: the records that it fetched ahead take memory, and until then its client
 /// asks its broker for more.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-/// How often a client's own events are served; messages come through the readers' queues.
-const SERVE_EVERY: Duration = Duration::from_millis(500);
 
 /// A partition by its name on the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,8 +50,8 @@ impl TopicPartition {
 pub(super) enum Collected {
     /// At least one record.
     Records(Batch),
-    /// No record, and the end was reached.
-    End,
+    /// The end was reached, and no record came: there is none before this offset.
+    End(Offset),
     /// Nothing until the deadline.
     Nothing,
 }
@@ -64,6 +62,8 @@ struct Assigned {
     queue: PartitionQueue<Context>,
     nonempty: Arc<Notify>,
     position: Offset,
+    /// Where the partition ended before the reader was opened.
+    end: Offset,
     has_ended: bool,
     /// Whether anything came since it was opened: a record, or the mark of the partition's end.
     is_alive: bool,
@@ -86,46 +86,29 @@ struct Shared {
     state: Mutex<State>,
     /// A reader was closed.
     closed: Notify,
-    is_closing: AtomicBool,
 }
 
 /// The readers of some clients.
 pub(super) struct PartitionReaders {
     shared: Arc<Shared>,
-    asker: ReadClient,
-    servers: Vec<JoinHandle<()>>,
+    served: Vec<ServedClient>,
 }
 
 impl PartitionReaders {
     pub(super) fn new(cluster: &Clients, count: usize, wait: Duration) -> Result<Self, TopicError> {
-        let asker = cluster.read_client(wait)?;
-        let mut clients = vec![Arc::clone(&asker)];
-        for _ in 1..count {
-            clients.push(cluster.read_client(wait)?);
-        }
-        let shared = Arc::new(Shared {
-            clients,
-            state: Mutex::default(),
-            closed: Notify::new(),
-            is_closing: AtomicBool::new(false),
-        });
+        let clients = (0..count).map(|_| cluster.read_client(wait)).collect::<Result<_, _>>()?;
+        let shared = Arc::new(Shared { clients, state: Mutex::default(), closed: Notify::new() });
         let serve = |client: &ReadClient| {
-            let client = Arc::clone(client);
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || shared.serve(&client))
+            ServedClient::new(Arc::clone(client), move || shared.close_idle())
         };
-        let servers = shared.clients.iter().map(serve).collect();
-        Ok(Self { shared, asker, servers })
+        let served = shared.clients.iter().map(serve).collect();
+        Ok(Self { shared, served })
     }
 
     /// Lets the clients' threads end.
     pub(super) fn close(&self) {
-        self.shared.is_closing.store(true, Ordering::Relaxed);
-    }
-
-    /// A client for questions.
-    pub(super) fn client(&self) -> ReadClient {
-        Arc::clone(&self.asker)
+        self.served.iter().for_each(ServedClient::close);
     }
 
     /// An idle reader that is already at the position.
@@ -149,18 +132,20 @@ impl PartitionReaders {
             .any(|client| state.open.contains(&(client, partition.clone())) && !is_parked(client))
     }
 
-    /// Opens a reader at a position; waits while every client's reader of the partition is in use.
+    /// Opens a reader at a position of a partition that ends at `end`; waits while every client's reader of the partition
+    /// is in use.
     pub(super) async fn position(
         &self,
         partition: &TopicPartition,
         from: Offset,
+        end: Offset,
     ) -> Result<PartitionReader, KafkaError> {
         let turns = self.shared.lock().turns(partition, self.shared.clients.len());
         let turn = turns.acquire_owned().await.map_err(|_| KafkaError::Canceled)?;
         loop {
             let closed = self.shared.closed.notified();
             if let Some(client) = self.shared.take_reader(partition) {
-                return PartitionReader::open(&self.shared, client, partition, from, turn);
+                return PartitionReader::open(&self.shared, client, partition, from..end, turn);
             }
             // An idle reader is about to be closed.
             closed.await;
@@ -171,9 +156,7 @@ impl PartitionReaders {
 impl Drop for PartitionReaders {
     fn drop(&mut self) {
         self.close();
-        for server in self.servers.drain(..) {
-            drop(server.join());
-        }
+        self.served.clear();
         self.shared.lock().idle.clear();
     }
 }
@@ -227,20 +210,10 @@ impl Shared {
         self.closed.notify_waiters();
     }
 
-    fn serve(&self, client: &ReadClient) {
-        while !self.is_closing.load(Ordering::Relaxed) {
-            match client.poll(SERVE_EVERY) {
-                Some(Err(error)) => tracing::warn!(%error, "a Kafka client reports"),
-                Some(Ok(message)) => tracing::error!(
-                    topic = message.topic(),
-                    "a Kafka client received a message that no reader waits for"
-                ),
-                None => {}
-            }
-            let idle: Vec<Assigned> =
-                self.lock().idle.extract_if(.., |reader| reader.since.elapsed() > IDLE_LIMIT).collect();
-            idle.into_iter().for_each(|reader| self.close(reader));
-        }
+    fn close_idle(&self) {
+        let idle: Vec<Assigned> =
+            self.lock().idle.extract_if(.., |reader| reader.since.elapsed() > IDLE_LIMIT).collect();
+        idle.into_iter().for_each(|reader| self.close(reader));
     }
 }
 
@@ -257,7 +230,7 @@ impl PartitionReader {
         shared: &Arc<Shared>,
         client: usize,
         partition: &TopicPartition,
-        from: Offset,
+        Range { start: from, end }: Range<Offset>,
         turn: OwnedSemaphorePermit,
     ) -> Result<Self, KafkaError> {
         let opened = shared.clients.get(client).ok_or(KafkaError::Canceled).and_then(|client| {
@@ -284,11 +257,12 @@ impl PartitionReader {
         let is_alive = false;
         let fault = None;
         let reader =
-            Assigned { client, partition, queue, nonempty, position, has_ended, is_alive, fault, since };
+            Assigned { client, partition, queue, nonempty, position, end, has_ended, is_alive, fault, since };
         Ok(Self { reader: Some(reader), shared: Arc::clone(shared), _turn: turn })
     }
 
-    /// Reads about `max_bytes` of records; waits for the first until the deadline, or with `to_end` until the end.
+    /// Reads about `max_bytes` of records; waits for the first until the deadline, or with `to_end` until the end. A reader
+    /// to the end is closed there: its client would ask the broker for more, and another position has to take another client.
     pub(super) async fn collect(
         mut self,
         max_bytes: usize,
@@ -300,14 +274,16 @@ impl PartitionReader {
             let records = reader.drain(max_bytes);
             let next = reader.position;
             if !records.is_empty() {
-                self.leave();
+                if !to_end || next < reader.end {
+                    self.leave();
+                }
                 return Ok(Collected::Records(Batch { records, next }));
             }
             if let Some(fault) = reader.fault.take() {
                 return Err(fault);
             }
             if to_end && reader.has_ended {
-                return Ok(Collected::End);
+                return Ok(Collected::End(reader.end.max(next)));
             }
             let nonempty = Arc::clone(&reader.nonempty);
             if tokio::time::timeout_at(deadline, nonempty.notified()).await.is_err() {

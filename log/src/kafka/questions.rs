@@ -1,19 +1,22 @@
 //! Questions to brokers. Each of them blocks a thread.
 //!
-//! Owns how many are asked at once, their repeats, and the answer that all share who ask for a partition's bounds at the
+//! Owns the client that is asked. It reads nothing: a broker answers a connection's requests one after the other, so that
+//! a question would wait behind a fetch. Owns how many are asked at once, their repeats, and the answer that all share who ask for a partition's bounds at the
 //! same time: when a router ends, its thousand streams ask another one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use platform::retry::Retry;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use tokio::sync::Semaphore;
 
-use super::client::{REQUEST_LIMIT, ReadClient};
+use super::client::{Clients, REQUEST_LIMIT, ReadClient};
 use super::partition_readers::TopicPartition;
+use super::served::ServedClient;
 use super::{FIRST_RETRY, LONGEST_RETRY, SETTLING, is_settling, offset, topic_error};
 use crate::{Bounds, TopicError};
 
@@ -30,15 +33,27 @@ struct Asked {
 }
 
 pub(super) struct Questions {
-    client: ReadClient,
+    asked: ServedClient,
     turns: Semaphore,
     /// Of each partition that was asked for; no other than known topics' are.
     bounds: Mutex<HashMap<TopicPartition, Arc<Asked>>>,
 }
 
 impl Questions {
-    pub(super) fn new(client: ReadClient) -> Self {
-        Self { client, turns: Semaphore::new(AT_ONCE), bounds: Mutex::default() }
+    pub(super) fn new(cluster: &Clients) -> Result<Self, TopicError> {
+        let client = cluster.read_client(Duration::ZERO)?;
+        let asked = ServedClient::new(client, || {});
+        Ok(Self { asked, turns: Semaphore::new(AT_ONCE), bounds: Mutex::default() })
+    }
+
+    /// The client that is asked.
+    pub(super) fn client(&self) -> ReadClient {
+        Arc::clone(self.asked.client())
+    }
+
+    /// Lets the client's thread end.
+    pub(super) fn close(&self) {
+        self.asked.close();
     }
 
     /// Asks again where the topic is new or its leader moves.
@@ -52,7 +67,7 @@ impl Questions {
         let deadline = tokio::time::Instant::now() + SETTLING;
         loop {
             let turn = self.turns.acquire().await.map_err(|_| closed())?;
-            let client = Arc::clone(&self.client);
+            let client = self.client();
             let asked = partition.clone();
             let question = question.clone();
             let answer = tokio::task::spawn_blocking(move || question(&client, &asked)).await;

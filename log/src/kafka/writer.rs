@@ -21,7 +21,7 @@ use super::context::Context;
 use super::offset;
 use super::partition_readers::TopicPartition;
 use super::producer::Producer;
-use crate::{AppendError, CommitError, FencedWriter, TopicError, check_sizes};
+use crate::{AppendError, CommitError, Committed, FencedWriter, TopicError, check_sizes};
 
 /// Fencing waits for the earlier writer's transaction, which may have to be undone.
 const FENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -83,7 +83,11 @@ impl Drop for Client {
 }
 
 impl KafkaWriter {
-    async fn transact(&self, partition: &TopicPartition, records: &[Record]) -> Result<Offset, CommitError> {
+    async fn transact(
+        &self,
+        partition: &TopicPartition,
+        records: &[Record],
+    ) -> Result<Committed, CommitError> {
         let producer = self.client.get()?;
         producer.client().begin_transaction().map_err(|error| self.verdict(&error.to_string(), &error))?;
         let handed = hand_over(producer, partition, records).await.and_then(|(first, last)| {
@@ -99,7 +103,8 @@ impl KafkaWriter {
                 let commit = on_a_thread(producer, |p| p.commit_transaction(COMMIT_LIMIT)).await;
                 commit.map_err(|error| self.verdict(&error.to_string(), &error))?;
                 self.until_visible(partition, last).await?;
-                Ok(last)
+                // The marker of the transaction's end has an offset, too.
+                Ok(Committed { last, next: last.next().next() })
             }
             Err(AppendError::TooLarge { .. }) => Err(CommitError::Failed("a record is too large".to_owned())),
             Err(AppendError::Refused(why) | AppendError::Unknown(why)) => {
@@ -150,7 +155,7 @@ impl FencedWriter for KafkaWriter {
         topic: &str,
         partition: Partition,
         records: Vec<Record>,
-    ) -> Result<Offset, CommitError> {
+    ) -> Result<Committed, CommitError> {
         if self.is_done {
             return Err(CommitError::Failed("the writer failed before; open it again".to_owned()));
         }

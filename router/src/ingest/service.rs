@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use reading::error::ReaderError;
 use reading::tail::Tail;
 use schemas::channel::ChannelKind;
@@ -53,13 +54,9 @@ impl Publisher {
     /// A channel and the table's position in each of its partitions.
     pub async fn status(&self, agent: &AgentId, name: &ChannelName) -> Result<ChannelStatus, PublishError> {
         let running = self.owned(agent, name).await?;
-        for feed in running.feeds.values() {
-            self.catch_up(feed).await?;
-        }
+        try_join_all(running.feeds.values().map(|feed| self.catch_up(feed))).await?;
         // Another router may write the state: its progress is read from the state topic.
-        for state in running.materialised.values() {
-            self.look(state).await?;
-        }
+        try_join_all(running.materialised.values().map(|state| self.look(state))).await?;
         let positions = Partition::all(running.entry.channel.partitions)
             .map(|partition| position(&running, agent, partition))
             .collect::<Option<Vec<_>>>();

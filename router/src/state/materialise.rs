@@ -301,8 +301,9 @@ impl Materialiser {
         let end = records::checkpoint(&mark);
         let bytes = end.size();
         batch.push(end);
-        let last = self.tenure.commit(self.state.topic(), partition, batch).await?;
-        self.contents.committed(last, bytes, &keys);
+        let committed = self.tenure.commit(self.state.topic(), partition, batch).await?;
+        self.contents.committed(committed.last, bytes, &keys);
+        self.state.committed(committed, mark);
         Ok(())
     }
 

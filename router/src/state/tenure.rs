@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use event_log::{Bounds, CommitError, FencedWriter, Log, ReadError};
+use event_log::{Bounds, CommitError, Committed, FencedWriter, Log, ReadError};
 use reading::source::PartitionSource;
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
@@ -30,7 +30,7 @@ impl Tenure {
         topic: &str,
         partition: Partition,
         records: Vec<Record>,
-    ) -> Result<Offset, CommitError> {
+    ) -> Result<Committed, CommitError> {
         let mut writer = self.writer.lock().await;
         if *self.over.borrow() {
             return Err(CommitError::Failed("the tenure is over".to_owned()));
@@ -98,6 +98,14 @@ impl StateWatch {
             }
             is_news
         });
+    }
+
+    /// A batch that ends with this checkpoint was committed: nobody has to read it as long as nothing is behind it.
+    pub(super) fn committed(&self, Committed { last, next }: Committed, mark: StateMark) {
+        // Whoever looks now finds an end, too.
+        if let Ok(mut found) = self.found.try_lock() {
+            *found = Some(Found { end: next, last: Some((last, mark)) });
+        }
     }
 
     /// The last committed checkpoint, of any router.

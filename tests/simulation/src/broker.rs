@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use event_log::memory::MemoryLog;
 use event_log::{
-    AppendError, Batch, Bounds, CommitError, FencedWriter, Log, ReadError, TopicError, TopicSpec,
+    AppendError, Batch, Bounds, CommitError, Committed, FencedWriter, Log, ReadError, TopicError, TopicSpec,
 };
 use platform::host::Host as _;
 use platform::simulation::node::Node;
@@ -284,7 +284,7 @@ impl FencedWriter for Writer {
         topic: &str,
         partition: Partition,
         records: Vec<Record>,
-    ) -> Result<Offset, CommitError> {
+    ) -> Result<Committed, CommitError> {
         let (tell, told) = oneshot::channel();
         let broker = Arc::clone(&self.line.broker);
         let router = self.line.router;
@@ -300,8 +300,8 @@ impl FencedWriter for Writer {
                 true => writer.lock().await.commit(&topic, partition, records.clone()).await,
                 false => Err(CommitError::Failed("it never came".to_owned())),
             };
-            if let Ok(last) = &outcome {
-                broker.oracle.logged(&topic, partition, *last, &records);
+            if let Ok(committed) = &outcome {
+                broker.oracle.logged(&topic, partition, committed.last, &records);
             }
             sleep(broker.delay()).await;
             broker.until_up(router).await;
