@@ -15,6 +15,7 @@ use crate::checkpoints::Checkpoints;
 use crate::chunk::{Chunk, Item, Note};
 use crate::error::ReaderError;
 use crate::fold::Fold;
+use crate::pace::{Lead, Pace};
 use crate::ring::RecentChunks;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
@@ -65,6 +66,7 @@ pub struct Feed<O: Observer> {
     ring: Mutex<RecentChunks<O::Note>>,
     behind: Behind<O::Note>,
     checkpoints: Checkpoints,
+    pace: Pace,
     tail: watch::Sender<Arc<Tail>>,
     observer: O,
 }
@@ -78,6 +80,7 @@ impl<O: Observer> Feed<O> {
             ring: Mutex::default(),
             behind: Behind::default(),
             checkpoints: Checkpoints::default(),
+            pace: Pace::default(),
             tail,
             observer,
         })
@@ -118,6 +121,7 @@ impl<O: Observer> Feed<O> {
         let mut retry = Retry::default();
         let mut is_doubtful = false;
         loop {
+            self.pace.keep(|position| self.ring().would_lose(position)).await;
             let tail = self.tail();
             let read = async {
                 if is_doubtful {
@@ -148,6 +152,11 @@ impl<O: Observer> Feed<O> {
                 }
             }
         }
+    }
+
+    /// Lets the tail wait for a follower at a position, as long as the result is held.
+    pub(crate) fn lead(&self, position: Offset) -> Lead {
+        self.pace.lead(position)
     }
 
     /// Moves the tail to a later offset. A follower at an earlier one finds that retention has passed it.

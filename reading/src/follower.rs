@@ -14,6 +14,7 @@ use crate::chunk::Chunk;
 use crate::error::ReaderError;
 use crate::feed::{Feed, Observer};
 use crate::fold::Fold;
+use crate::pace::Lead;
 use crate::tail::Tail;
 
 /// A reader of a partition, whose position moves forward.
@@ -26,12 +27,20 @@ pub struct Follower<O: Observer> {
     wanted: Offset,
     /// The next chunk, where it began with one.
     chunk: Option<Arc<Chunk<O::Note>>>,
+    /// Held where the tail waits for this reader.
+    lead: Option<Lead>,
 }
 
 impl<O: Observer> Follower<O> {
     /// Begins at a fold and its offset.
     pub const fn at(feed: Arc<Feed<O>>, fold: Fold, position: Offset) -> Self {
-        Self { feed, fold, position, wanted: position, chunk: None }
+        Self { feed, fold, position, wanted: position, chunk: None, lead: None }
+    }
+
+    /// The tail does not leave this reader behind, unless it stands still. One of a partition's readers may say so.
+    #[must_use]
+    pub fn leading(self) -> Self {
+        Self { lead: Some(self.feed.lead(self.position)), ..self }
     }
 
     /// Begins at the tail.
@@ -116,6 +125,7 @@ impl<O: Observer> Follower<O> {
         };
         self.wanted = self.wanted.max(self.position);
         self.position = chunk.next;
+        self.lead.iter().for_each(|lead| lead.moved(self.position));
         // Who read the chunk may have begun behind an opening that this reader has passed.
         let opened = self.fold.opened.max(chunk.fold.opened);
         self.fold = chunk.fold.clone();
@@ -129,6 +139,7 @@ impl<O: Observer> Follower<O> {
         if is_later {
             self.chunk = None;
             self.position = tail.next;
+            self.lead.iter().for_each(|lead| lead.moved(self.position));
             self.fold = tail.fold.clone();
         }
         is_later

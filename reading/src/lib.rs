@@ -12,6 +12,7 @@ pub mod feed;
 pub mod fold;
 pub mod follower;
 pub mod located;
+mod pace;
 mod ring;
 pub mod source;
 pub mod tail;

@@ -21,9 +21,16 @@ pub(crate) const KEPT_FOR: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(crate) struct RecentChunks<N> {
-    /// With the time of each, in the order in which they came.
-    chunks: VecDeque<(Instant, Arc<Chunk<N>>)>,
+    /// In the order in which they came.
+    chunks: VecDeque<Recent<N>>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Recent<N> {
+    came: Instant,
+    bytes: usize,
+    chunk: Arc<Chunk<N>>,
 }
 
 impl<N> Default for RecentChunks<N> {
@@ -36,8 +43,9 @@ impl<N: Note> RecentChunks<N> {
     /// Adds the next chunk. The oldest go, but never the new one.
     pub(crate) fn push(&mut self, chunk: Arc<Chunk<N>>) {
         self.age();
-        self.bytes += chunk.size();
-        self.chunks.push_back((Instant::now(), chunk));
+        let bytes = chunk.size();
+        self.bytes += bytes;
+        self.chunks.push_back(Recent { came: Instant::now(), bytes, chunk });
         while self.chunks.len() > 1 && (self.bytes > KEPT_BYTES || self.chunks.len() > KEPT_CHUNKS) {
             self.drop_oldest();
         }
@@ -45,7 +53,7 @@ impl<N: Note> RecentChunks<N> {
 
     /// Drops what is old.
     pub(crate) fn age(&mut self) {
-        while self.chunks.front().is_some_and(|(came, _)| came.elapsed() >= KEPT_FOR) {
+        while self.chunks.front().is_some_and(|oldest| oldest.came.elapsed() >= KEPT_FOR) {
             self.drop_oldest();
         }
         if self.chunks.is_empty() {
@@ -54,18 +62,31 @@ impl<N: Note> RecentChunks<N> {
     }
 
     fn drop_oldest(&mut self) {
-        self.bytes -= self.chunks.pop_front().map_or(0, |(_, oldest)| oldest.size());
+        self.bytes -= self.chunks.pop_front().map_or(0, |oldest| oldest.bytes);
     }
 
-    /// The chunk that holds an offset, where each begins at the end of the one before it.
+    /// The number of the chunk that holds an offset, where each begins at the end of the one before it.
+    fn find(&self, offset: Offset) -> Option<usize> {
+        let number = self.chunks.partition_point(|recent| recent.chunk.next <= offset);
+        self.chunks.get(number).filter(|recent| recent.chunk.first <= offset).map(|_| number)
+    }
+
+    /// The chunk that holds an offset.
     pub(crate) fn at(&self, offset: Offset) -> Option<Arc<Chunk<N>>> {
-        let behind = self.chunks.partition_point(|(_, chunk)| chunk.next <= offset);
-        self.chunks.get(behind).map(|(_, chunk)| chunk).filter(|chunk| chunk.first <= offset).map(Arc::clone)
+        self.chunks.get(self.find(offset)?).map(|recent| Arc::clone(&recent.chunk))
+    }
+
+    /// Whether one more chunk, as large as the largest, would push the one that holds this offset out.
+    pub(crate) fn would_lose(&self, offset: Offset) -> bool {
+        let Some(number) = self.find(offset) else { return false };
+        let largest = self.chunks.iter().map(|recent| recent.bytes).max().unwrap_or(0);
+        let from_there: usize = self.chunks.iter().skip(number).map(|recent| recent.bytes).sum();
+        from_there + largest > KEPT_BYTES || self.chunks.len() - number >= KEPT_CHUNKS
     }
 
     /// The last chunk that meets a condition.
     pub(crate) fn newest(&self, is_wanted: impl Fn(&Chunk<N>) -> bool) -> Option<Arc<Chunk<N>>> {
-        let mut chunks = self.chunks.iter().rev().map(|(_, chunk)| chunk);
+        let mut chunks = self.chunks.iter().rev().map(|recent| &recent.chunk);
         chunks.find(|chunk| is_wanted(chunk)).map(Arc::clone)
     }
 

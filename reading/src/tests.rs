@@ -32,6 +32,7 @@ use crate::ring::KEPT_CHUNKS;
 use crate::source::PartitionSource;
 use crate::tail::Tail;
 
+mod leading;
 mod returning;
 
 const TOPIC: &str = "dit.c.log";

@@ -117,6 +117,12 @@ impl Permitted<Deliveries> {
         self.0.bytes.capacity() + self.0.ends.capacity() * size_of::<(usize, Reason)>()
     }
 
+    /// Gives back the memory that they do not use: those of a chunk are kept for a while.
+    pub fn shrink(&mut self) {
+        self.0.bytes.shrink_to_fit();
+        self.0.ends.shrink_to_fit();
+    }
+
     /// A delivery by its number, in the order in which they were added.
     pub fn delivery(&self, index: usize) -> Option<Permitted<WrittenDelivery<'_>>> {
         let (end, reason) = *self.0.ends.get(index)?;

@@ -27,8 +27,11 @@ pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(15);
 /// The longest time for which a dead router's open transaction holds up readers of the state.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
-/// Fetched records that a client holds for its readers, in KiB: two chunks of a tail.
+/// Fetched records that a client holds for each of its readers, in KiB, before it asks for more: two chunks of a tail.
 const PREFETCH_KIB: usize = 1_024;
+/// Bytes of a partition that a broker gives at once, as they are stored: unpacked they may be ten times as much, and come on
+/// top of what is held. A broker gives at least one whole batch.
+const FETCH_BYTES: usize = 128 * 1_024;
 /// How often a client reports its vitals: as often as metrics are scraped.
 const VITALS_EVERY: Duration = Duration::from_secs(15);
 /// Memory for the waiting appends of a whole router, in KiB.
@@ -124,6 +127,7 @@ impl Clients {
             .set("fetch.error.backoff.ms", "50")
             // The default is a second, for which a reader that has emptied a full queue would wait.
             .set("fetch.queue.backoff.ms", "10")
+            .set("max.partition.fetch.bytes", FETCH_BYTES.to_string())
             .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
         Self::create(&config, Context::new(&self.board, "reader")).map(Arc::new)
     }

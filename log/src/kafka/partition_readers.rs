@@ -19,7 +19,7 @@ use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::client::{Clients, ReadClient};
+use super::client::{Clients, REQUEST_LIMIT, ReadClient};
 use super::context::Context;
 use super::offset;
 use super::served::ServedClient;
@@ -79,6 +79,8 @@ struct State {
     /// As many turns for a partition as there are clients: who waits gets one in the order of coming. Only known topics'
     /// partitions are read.
     turns: HashMap<TopicPartition, Arc<Semaphore>>,
+    /// Clients, and topics of which each knows the leaders.
+    acquainted: HashSet<(usize, Arc<str>)>,
 }
 
 struct Shared {
@@ -144,8 +146,8 @@ impl PartitionReaders {
         let turn = turns.acquire_owned().await.map_err(|_| KafkaError::Canceled)?;
         loop {
             let closed = self.shared.closed.notified();
-            if let Some(client) = self.shared.take_reader(partition) {
-                return PartitionReader::open(&self.shared, client, partition, from..end, turn);
+            if let Some(slot) = self.shared.take_slot(partition) {
+                return PartitionReader::open(slot, from..end, turn).await;
             }
             // An idle reader is about to be closed.
             closed.await;
@@ -177,20 +179,41 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client that has no reader of the partition, or whose reader has been idle longest.
-    fn take_reader(&self, partition: &TopicPartition) -> Option<usize> {
+    /// A slot on a client that has no reader of the partition, or whose reader has been idle longest.
+    fn take_slot(self: &Arc<Self>, partition: &TopicPartition) -> Option<Slot> {
+        let slot = |client| Slot { shared: Arc::clone(self), taken: Some((client, partition.clone())) };
         let mut state = self.lock();
         let free = (0..self.clients.len()).find(|client| !state.open.contains(&(*client, partition.clone())));
         if let Some(client) = free {
             state.open.insert((client, partition.clone()));
-            return Some(client);
+            return Some(slot(client));
         }
         let idle = state.idle.iter().enumerate().filter(|(_, reader)| reader.partition == *partition);
         let (index, _) = idle.min_by_key(|(_, reader)| reader.since)?;
         let reader = state.idle.swap_remove(index);
         // The partition stays in `open`: the new reader is opened on the same client.
         self.unassign(reader.client, &reader.partition);
-        Some(reader.client)
+        Some(slot(reader.client))
+    }
+
+    /// Lets a client learn a topic's leaders. librdkafka asks for those of a new topic once a second.
+    async fn acquaint(&self, client: usize, reader: &ReadClient, topic: &Arc<str>) {
+        if self.lock().acquainted.contains(&(client, Arc::clone(topic))) {
+            return;
+        }
+        let (reader, asked) = (Arc::clone(reader), Arc::clone(topic));
+        let ask = move || reader.fetch_metadata(Some(&asked), REQUEST_LIMIT).map(drop);
+        match tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled)) {
+            Ok(()) => drop(self.lock().acquainted.insert((client, Arc::clone(topic)))),
+            // The reader says what is wrong.
+            Err(error) => tracing::debug!(%error, %topic, "a client does not know a topic's leaders yet"),
+        }
+    }
+
+    /// A partition's place on a client is free.
+    fn free(&self, client: usize, partition: TopicPartition) {
+        self.lock().open.remove(&(client, partition));
+        self.closed.notify_waiters();
     }
 
     fn unassign(&self, client: usize, partition: &TopicPartition) {
@@ -206,14 +229,27 @@ impl Shared {
         let partition = reader.partition.clone();
         drop(reader);
         self.unassign(client, &partition);
-        self.lock().open.remove(&(client, partition));
-        self.closed.notify_waiters();
+        self.free(client, partition);
     }
 
     fn close_idle(&self) {
         let idle: Vec<Assigned> =
             self.lock().idle.extract_if(.., |reader| reader.since.elapsed() > IDLE_LIMIT).collect();
         idle.into_iter().for_each(|reader| self.close(reader));
+    }
+}
+
+/// A partition's place on a client, until a reader takes it.
+struct Slot {
+    shared: Arc<Shared>,
+    taken: Option<(usize, TopicPartition)>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some((client, partition)) = self.taken.take() {
+            self.shared.free(client, partition);
+        }
     }
 }
 
@@ -226,39 +262,39 @@ pub(super) struct PartitionReader {
 }
 
 impl PartitionReader {
-    fn open(
-        shared: &Arc<Shared>,
-        client: usize,
-        partition: &TopicPartition,
+    async fn open(
+        mut slot: Slot,
         Range { start: from, end }: Range<Offset>,
         turn: OwnedSemaphorePermit,
     ) -> Result<Self, KafkaError> {
-        let opened = shared.clients.get(client).ok_or(KafkaError::Canceled).and_then(|client| {
-            // Split first: no message of the partition may come through the common queue.
-            let queue = client.split_partition_queue(&partition.topic, partition.number);
-            let mut queue = queue.ok_or(KafkaError::Canceled)?;
-            let nonempty = Arc::new(Notify::new());
-            let notify = Arc::clone(&nonempty);
-            queue.set_nonempty_callback(move || notify.notify_one());
-            let mut list = TopicPartitionList::new();
-            let at = KafkaOffset::Offset(i64::try_from(from.get()).unwrap_or(i64::MAX));
-            list.add_partition_offset(&partition.topic, partition.number, at)?;
-            client.incremental_assign(&list)?;
-            Ok((queue, nonempty))
-        });
-        let (queue, nonempty) = opened.inspect_err(|_| {
-            shared.lock().open.remove(&(client, partition.clone()));
-            shared.closed.notify_waiters();
-        })?;
-        let partition = partition.clone();
-        let since = Instant::now();
-        let position = from;
-        let has_ended = false;
-        let is_alive = false;
-        let fault = None;
-        let reader =
-            Assigned { client, partition, queue, nonempty, position, end, has_ended, is_alive, fault, since };
-        Ok(Self { reader: Some(reader), shared: Arc::clone(shared), _turn: turn })
+        let shared = Arc::clone(&slot.shared);
+        let (client, partition) = slot.taken.clone().ok_or(KafkaError::Canceled)?;
+        let reader = shared.clients.get(client).ok_or(KafkaError::Canceled)?;
+        // Split first: no message of the partition may come through the common queue.
+        let queue = reader.split_partition_queue(&partition.topic, partition.number);
+        let mut queue = queue.ok_or(KafkaError::Canceled)?;
+        let nonempty = Arc::new(Notify::new());
+        let notify = Arc::clone(&nonempty);
+        queue.set_nonempty_callback(move || notify.notify_one());
+        shared.acquaint(client, reader, &partition.topic).await;
+        let mut list = TopicPartitionList::new();
+        let at = KafkaOffset::Offset(i64::try_from(from.get()).unwrap_or(i64::MAX));
+        list.add_partition_offset(&partition.topic, partition.number, at)?;
+        reader.incremental_assign(&list)?;
+        slot.taken = None;
+        let reader = Assigned {
+            client,
+            partition,
+            queue,
+            nonempty,
+            position: from,
+            end,
+            has_ended: false,
+            is_alive: false,
+            fault: None,
+            since: Instant::now(),
+        };
+        Ok(Self { reader: Some(reader), shared, _turn: turn })
     }
 
     /// Reads about `max_bytes` of records; waits for the first until the deadline, or with `to_end` until the end. A reader

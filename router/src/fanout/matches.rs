@@ -44,6 +44,12 @@ impl GroupMatches {
         self.matches.push(Match { item, index: metadata.position.index, decision });
     }
 
+    /// Gives back the memory that it does not use: a chunk is kept for a while.
+    pub fn shrink(&mut self) {
+        self.matches.shrink_to_fit();
+        self.deliveries.shrink();
+    }
+
     /// Bytes of memory that it takes: many small matches take more than their bytes.
     pub const fn size(&self) -> usize {
         self.deliveries.size() + self.matches.capacity() * size_of::<Match>()

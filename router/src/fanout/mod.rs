@@ -169,6 +169,7 @@ impl FanOut {
                 scopes.judge(change.op, change.key, &change.images, &mut lookup, tell).ok()?;
             }
         }
+        by_group.values_mut().flatten().for_each(GroupMatches::shrink);
         Some(ChunkMatches { generation, by_group, schemas, changes })
     }
 }

@@ -127,7 +127,8 @@ impl Materialiser {
             (position, fold) = (tail.next, tail.fold.clone());
             overtaken = Some(position);
         }
-        let follower = Follower::at(Arc::clone(&feed), fold, position);
+        // Everything must be in the state.
+        let follower = Follower::at(Arc::clone(&feed), fold, position).leading();
         let now = Instant::now();
         let mut materialiser = Self {
             feed,
