@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use schemas::ids::Offset;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long the tail waits for a follower that does not move: it may be waiting for a broker.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long the tail waits for one that moves: the answers to batches wait for the tail.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// The position of the follower for whom the tail waits, if there is one.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A follower at a position. The one before is not waited for any more.
+    /// A follower at a position. There is one at a time: the last who moves is waited for.
     pub(crate) fn lead(&self, position: Offset) -> Lead {
         let lead = Lead(self.0.clone());
         lead.moved(position);
@@ -32,8 +35,10 @@ impl Pace {
     /// Waits while the follower moves, and `would_lose` says of its position that it loses what is there in memory.
     pub(crate) async fn keep(&self, would_lose: impl Fn(Offset) -> bool) {
         let mut position = self.0.subscribe();
+        let deadline = Instant::now() + LONGEST;
         while position.borrow_and_update().is_some_and(&would_lose) {
-            if !matches!(tokio::time::timeout(PATIENCE, position.changed()).await, Ok(Ok(()))) {
+            let until = deadline.min(Instant::now() + PATIENCE);
+            if !matches!(tokio::time::timeout_at(until, position.changed()).await, Ok(Ok(()))) {
                 return;
             }
         }

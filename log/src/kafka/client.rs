@@ -30,7 +30,7 @@ const TRANSACTION_LIMIT: Duration = Duration::from_secs(30);
 /// Fetched records that a client holds for each of its readers, in KiB, before it asks for more: two chunks of a tail.
 const PREFETCH_KIB: usize = 1_024;
 /// Bytes of a partition that a broker gives at once, as they are stored: unpacked they may be ten times as much, and come on
-/// top of what is held. A broker gives at least one whole batch.
+/// top of what is held. A batch that is larger comes alone.
 const FETCH_BYTES: usize = 128 * 1_024;
 /// How often a client reports its vitals: as often as metrics are scraped.
 const VITALS_EVERY: Duration = Duration::from_secs(15);

@@ -145,8 +145,8 @@ impl KafkaLog {
         if let Some(reader) = self.catch_up.resume(partition, from) {
             match reader.collect(max_bytes, deadline(), true).await {
                 Ok(Collected::Records(batch)) => return Ok(Ok(batch)),
-                Ok(Collected::End(end)) if end > from => return Ok(Ok(gap(end))),
-                Ok(Collected::End(_) | Collected::Nothing) => {}
+                // Its end may be that of a new leader that lags. Whether there is a gap says one that is opened behind the bounds.
+                Ok(Collected::End | Collected::Nothing) => {}
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -157,7 +157,8 @@ impl KafkaLog {
         let reader = Self::open(&self.catch_up, partition, from, end).await?;
         match reader.collect(max_bytes, deadline(), true).await {
             Ok(Collected::Records(batch)) => Ok(Ok(batch)),
-            Ok(Collected::End(end)) => Ok(Ok(gap(end))),
+            // No record came: everything before the end is a gap.
+            Ok(Collected::End) => Ok(Ok(gap(end))),
             Ok(Collected::Nothing) => Err(late(partition).into()),
             Err(error) => Ok(Err(error)),
         }
@@ -182,7 +183,7 @@ impl KafkaLog {
         };
         match reader.collect(max_bytes, deadline, false).await {
             Ok(Collected::Records(batch)) => Ok(batch),
-            Ok(Collected::End(_) | Collected::Nothing) => Ok(gap(from)),
+            Ok(Collected::End | Collected::Nothing) => Ok(gap(from)),
             // The partition may be new, or removed. Its bounds tell which.
             Err(error) if may_be_new(&error, from) => {
                 self.questions.bounds(partition).await?;

@@ -13,6 +13,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::ids::{Offset, Partition};
 use schemas::record::Record;
@@ -50,8 +51,8 @@ impl TopicPartition {
 pub(super) enum Collected {
     /// At least one record.
     Records(Batch),
-    /// The end was reached, and no record came: there is none before this offset.
-    End(Offset),
+    /// No record, and the end was reached.
+    End,
     /// Nothing until the deadline.
     Nothing,
 }
@@ -79,12 +80,12 @@ struct State {
     /// As many turns for a partition as there are clients: who waits gets one in the order of coming. Only known topics'
     /// partitions are read.
     turns: HashMap<TopicPartition, Arc<Semaphore>>,
-    /// Clients, and topics of which each knows the leaders.
-    acquainted: HashSet<(usize, Arc<str>)>,
 }
 
 struct Shared {
     clients: Vec<ReadClient>,
+    /// The topics of which each client knows the leaders. A client is asked for one at a time.
+    acquainted: Vec<tokio::sync::Mutex<HashSet<Arc<str>>>>,
     state: Mutex<State>,
     /// A reader was closed.
     closed: Notify,
@@ -99,7 +100,8 @@ pub(super) struct PartitionReaders {
 impl PartitionReaders {
     pub(super) fn new(cluster: &Clients, count: usize, wait: Duration) -> Result<Self, TopicError> {
         let clients = (0..count).map(|_| cluster.read_client(wait)).collect::<Result<_, _>>()?;
-        let shared = Arc::new(Shared { clients, state: Mutex::default(), closed: Notify::new() });
+        let acquainted = (0..count).map(|_| tokio::sync::Mutex::default()).collect();
+        let shared = Arc::new(Shared { clients, acquainted, state: Mutex::default(), closed: Notify::new() });
         let serve = |client: &ReadClient| {
             let shared = Arc::clone(&shared);
             ServedClient::new(Arc::clone(client), move || shared.close_idle())
@@ -198,14 +200,17 @@ impl Shared {
 
     /// Lets a client learn a topic's leaders. librdkafka asks for those of a new topic once a second.
     async fn acquaint(&self, client: usize, reader: &ReadClient, topic: &Arc<str>) {
-        if self.lock().acquainted.contains(&(client, Arc::clone(topic))) {
+        let Some(acquainted) = self.acquainted.get(client) else { return };
+        let mut acquainted = acquainted.lock().await;
+        if acquainted.contains(topic) {
             return;
         }
         let (reader, asked) = (Arc::clone(reader), Arc::clone(topic));
-        let ask = move || reader.fetch_metadata(Some(&asked), REQUEST_LIMIT).map(drop);
+        let ask = move || reader.fetch_metadata(Some(&asked), REQUEST_LIMIT);
         match tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled)) {
-            Ok(()) => drop(self.lock().acquainted.insert((client, Arc::clone(topic)))),
-            // The reader says what is wrong.
+            Ok(found) if is_led(&found, topic) => drop(acquainted.insert(Arc::clone(topic))),
+            // The topic may be new. If it is missing, the reader says so.
+            Ok(_) => {}
             Err(error) => tracing::debug!(%error, %topic, "a client does not know a topic's leaders yet"),
         }
     }
@@ -298,7 +303,8 @@ impl PartitionReader {
     }
 
     /// Reads about `max_bytes` of records; waits for the first until the deadline, or with `to_end` until the end. A reader
-    /// to the end is closed there: its client would ask the broker for more, and another position has to take another client.
+    /// to the end is closed once it has passed the end that was known when it was opened: its client would ask the broker for more,
+    /// and another position has to take another client.
     pub(super) async fn collect(
         mut self,
         max_bytes: usize,
@@ -319,7 +325,7 @@ impl PartitionReader {
                 return Err(fault);
             }
             if to_end && reader.has_ended {
-                return Ok(Collected::End(reader.end.max(next)));
+                return Ok(Collected::End);
             }
             let nonempty = Arc::clone(&reader.nonempty);
             if tokio::time::timeout_at(deadline, nonempty.notified()).await.is_err() {
@@ -372,6 +378,15 @@ impl Assigned {
         }
         records
     }
+}
+
+/// Whether all partitions of a topic have a leader.
+fn is_led(metadata: &Metadata, topic: &str) -> bool {
+    metadata.topics().iter().any(|found| {
+        let partitions = found.partitions();
+        let has_leader = |one: &MetadataPartition| one.leader() >= 0 && one.error().is_none();
+        found.name() == topic && !partitions.is_empty() && partitions.iter().all(has_leader)
+    })
 }
 
 fn stored(message: &BorrowedMessage<'_>) -> Stored {
