@@ -46,7 +46,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
 const TAIL_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a broker may not know a new topic, or a partition whose leader moves.
-const SETTLING: Duration = Duration::from_secs(5);
+const SETTLING: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LONGEST_RETRY: Duration = Duration::from_millis(500);
 

@@ -20,7 +20,7 @@ use schemas::record::Record;
 use schemas::time::Millis;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::client::{Clients, REQUEST_LIMIT, ReadClient};
+use super::client::{Clients, ReadClient};
 use super::context::Context;
 use super::offset;
 use super::served::ServedClient;
@@ -29,6 +29,9 @@ use crate::{Batch, Stored, TopicError};
 /// A reader is closed after so long without use: the records that it fetched ahead take memory, and until then its client
 /// asks its broker for more.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a client is asked for a topic's leaders: later it learns them by itself.
+const LEADERS_LIMIT: Duration = Duration::from_secs(1);
 
 /// A partition by its name on the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -206,7 +209,7 @@ impl Shared {
             return;
         }
         let (reader, asked) = (Arc::clone(reader), Arc::clone(topic));
-        let ask = move || reader.fetch_metadata(Some(&asked), REQUEST_LIMIT);
+        let ask = move || reader.fetch_metadata(Some(&asked), LEADERS_LIMIT);
         match tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled)) {
             Ok(found) if is_led(&found, topic) => drop(acquainted.insert(Arc::clone(topic))),
             // The topic may be new. If it is missing, the reader says so.
