@@ -45,7 +45,8 @@ const CATCH_UP_WAIT: Duration = Duration::from_millis(10);
 /// The longest wait of a partition that is added to the tails: the fetch that is under way ends first.
 const TAIL_WAIT: Duration = Duration::from_millis(100);
 
-/// How long a broker may not know a new topic, or a partition whose leader moves.
+/// How long a broker may not know a new topic, or a partition whose leader moves. A client that has heard of a topic as missing
+/// believes so for up to three seconds more (`topic.metadata.propagation.max.ms`), and may hear it twice.
 const SETTLING: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LONGEST_RETRY: Duration = Duration::from_millis(500);

@@ -1,8 +1,8 @@
 //! Questions to brokers. Each of them blocks a thread.
 //!
 //! Owns the client that is asked. It reads nothing: a broker answers a connection's requests one after the other, so that
-//! a question would wait behind a fetch. Owns how many are asked at once, their repeats, and the answer that all share who ask for a partition's bounds at the
-//! same time: when a router ends, its thousand streams ask another one.
+//! a question would wait behind a fetch. Owns how many are asked at once, their repeats, and the answer that all share who
+//! ask for a partition's bounds at the same time: when a router ends, its thousand streams ask another one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,27 +33,26 @@ struct Asked {
 }
 
 pub(super) struct Questions {
-    asked: ServedClient,
-    turns: Semaphore,
+    client: ServedClient,
+    turns: Arc<Semaphore>,
     /// Of each partition that was asked for; no other than known topics' are.
     bounds: Mutex<HashMap<TopicPartition, Arc<Asked>>>,
 }
 
 impl Questions {
     pub(super) fn new(cluster: &Clients) -> Result<Self, TopicError> {
-        let client = cluster.read_client(Duration::ZERO)?;
-        let asked = ServedClient::new(client, || {});
-        Ok(Self { asked, turns: Semaphore::new(AT_ONCE), bounds: Mutex::default() })
+        let client = ServedClient::new(cluster.read_client(Duration::ZERO)?, || {});
+        Ok(Self { client, turns: Arc::new(Semaphore::new(AT_ONCE)), bounds: Mutex::default() })
     }
 
     /// The client that is asked.
     pub(super) fn client(&self) -> ReadClient {
-        Arc::clone(self.asked.client())
+        Arc::clone(self.client.client())
     }
 
     /// Lets the client's thread end.
     pub(super) fn close(&self) {
-        self.asked.close();
+        self.client.close();
     }
 
     /// Asks again where the topic is new or its leader moves.
@@ -66,12 +65,16 @@ impl Questions {
         let mut retry = Retry::new(FIRST_RETRY, LONGEST_RETRY);
         let deadline = tokio::time::Instant::now() + SETTLING;
         loop {
-            let turn = self.turns.acquire().await.map_err(|_| closed())?;
+            let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| closed())?;
             let client = self.client();
             let asked = partition.clone();
             let question = question.clone();
-            let answer = tokio::task::spawn_blocking(move || question(&client, &asked)).await;
-            drop(turn);
+            // Who asks may go away; the thread is blocked until the answer, and keeps the turn.
+            let ask = move || {
+                let _turn = turn;
+                question(&client, &asked)
+            };
+            let answer = tokio::task::spawn_blocking(ask).await;
             match answer.map_err(|_| closed())? {
                 Err(error) if is_settling(&error) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(retry.next_wait()).await;

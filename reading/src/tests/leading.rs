@@ -6,6 +6,15 @@ use super::*;
 const ALL: u64 = 200;
 
 impl Channel {
+    /// A partition that is read, and a reader that leads at its end.
+    async fn led() -> (Self, Arc<Feed<Counting>>, Follower<Counting>) {
+        let channel = Self::open().await;
+        let feed = channel.feed().await;
+        channel.read_all(&feed).await;
+        let leading = Follower::latest(Arc::clone(&feed)).leading();
+        (channel, feed, leading)
+    }
+
     /// Changes of which some nine make a chunk.
     async fn large_changes(&mut self) {
         for number in 0..ALL {
@@ -17,10 +26,7 @@ impl Channel {
 
 #[tokio::test(start_paused = true)]
 async fn who_leads_and_moves_finds_everything_in_memory() {
-    let mut channel = Channel::open().await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
-    let mut leading = Follower::latest(Arc::clone(&feed)).leading();
+    let (mut channel, feed, mut leading) = Channel::led().await;
     channel.large_changes().await;
     let mut taken = 0;
     while taken < ALL {
@@ -33,10 +39,7 @@ async fn who_leads_and_moves_finds_everything_in_memory() {
 
 #[tokio::test(start_paused = true)]
 async fn the_tail_does_not_wait_for_who_stands_still_or_is_gone() {
-    let mut channel = Channel::open().await;
-    let feed = channel.feed().await;
-    channel.read_all(&feed).await;
-    let mut leading = Follower::latest(Arc::clone(&feed)).leading();
+    let (mut channel, feed, mut leading) = Channel::led().await;
     channel.large_changes().await;
     channel.read_all(&feed).await;
     assert!(feed.chunk_at(leading.position()).is_none(), "the ring is bounded");
@@ -46,4 +49,23 @@ async fn the_tail_does_not_wait_for_who_stands_still_or_is_gone() {
     channel.large_changes().await;
     channel.read_all(&feed).await;
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tail_does_not_wait_for_ever_for_who_moves_and_stays_behind() {
+    let pace = crate::pace::Pace::default();
+    let lead = pace.lead(Offset::new(0));
+    let begun = tokio::time::Instant::now();
+    let moving = async {
+        for offset in 1..100 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            lead.moved(Offset::new(offset));
+        }
+    };
+    tokio::select! {
+        biased;
+        () = pace.keep(|_| true) => {}
+        () = moving => panic!("it waits still, after {:?}", begun.elapsed()),
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it waits for who moves: {:?}", begun.elapsed());
 }
