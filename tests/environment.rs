@@ -97,6 +97,14 @@ fn a_routers_disk_is_full_or_read_only() {
     a_disk_that_is_read_only("router", "log");
 }
 
+/// The youngest file of pages that is not empty.
+fn youngest_pages(site: &Site) -> std::path::PathBuf {
+    let files = std::fs::read_dir(site.path("producer/images/pages")).unwrap().map(|file| file.unwrap());
+    let mut files: Vec<_> = files.filter(|file| file.metadata().unwrap().len() > 0).collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    files.last().unwrap().path()
+}
+
 #[test]
 fn images_damaged_at_any_bytes_are_rebuilt_or_were_not_needed() {
     let dir = tempfile::tempdir().unwrap();
@@ -107,14 +115,15 @@ fn images_damaged_at_any_bytes_are_rebuilt_or_were_not_needed() {
     let damages = prop::collection::vec((any::<prop::sample::Index>(), 1_u8..), 1..64);
     for day in 1..=cases {
         running.remove("producer").unwrap().kill().unwrap();
-        let path = site.path("producer/images/db");
+        // The index, and a file of pages, in turns.
+        let path = if day % 2 == 0 { site.path("producer/images/db") } else { youngest_pages(&site) };
         let mut bytes = std::fs::read(&path).unwrap();
         let mut at = Vec::new();
         for (index, flip) in damages.new_tree(&mut runner).unwrap().current() {
             *index.get_mut(&mut bytes) ^= flip;
             at.push((index.index(bytes.len()), flip));
         }
-        println!("day {day}: of {} bytes, flipped: {at:?}", bytes.len());
+        println!("day {day}: of {} bytes of {}, flipped: {at:?}", bytes.len(), path.display());
         std::fs::write(&path, bytes).unwrap();
         running.insert("producer", start(&site, "producer"));
         take_day(&site, day);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use platform::segments::disk::RealDisk;
 use producer_agent::agent::{Agent, Opening};
-use producer_agent::image::sled_store::SledImages;
+use producer_agent::image::disk_store::DiskImages;
 use producer_agent::source::file::source::FileSource;
 use producer_agent::source::format::TableFormat;
 use producer_agent::source::port::Source;
@@ -55,7 +55,7 @@ fn channel() -> Channel {
 }
 
 fn open(dir: &Path) -> Agent {
-    let images = Box::new(SledImages::open(&dir.join("images")).unwrap());
+    let images = Box::new(DiskImages::open(&dir.join("images")).unwrap());
     let schema = AvroSchema::parse(SCHEMA).unwrap();
     let opening = Opening {
         dir: dir.to_owned(),

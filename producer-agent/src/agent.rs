@@ -112,7 +112,6 @@ pub struct Agent {
     images: Box<dyn ImageStore>,
     outbox: SharedOutbox,
     appended: watch::Sender<u64>,
-    folded: Arc<AtomicU64>,
     /// Held while a source is taken: a before image must be the result of the last event.
     taking: Mutex<()>,
     /// Time of the last sync of the images, since the machine's start.
@@ -163,7 +162,6 @@ impl Agent {
         let epoch = Epoch::new(platform::random::id()?);
         let outbox = Outbox::open(Arc::clone(&disk), &dir.join("outbox"), epoch, &codec, channel.partitions)?;
         let next = outbox.next_position();
-        let folded = images.position()?;
         let agent = Self {
             dir,
             disk,
@@ -173,7 +171,6 @@ impl Agent {
             images,
             outbox: Arc::new(Mutex::new(outbox)),
             appended: watch::Sender::new(next),
-            folded: Arc::new(AtomicU64::new(folded)),
             taking: Mutex::new(()),
             synced: Mutex::new(since_boot()),
             lost_images: AtomicBool::new(false),
@@ -193,7 +190,7 @@ impl Agent {
 
     /// The position up to which the images surely reflect the outbox.
     pub fn folded(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.folded)
+        self.images.synced()
     }
 
     /// The subject's schema that files are read into.
@@ -243,23 +240,27 @@ impl Agent {
             return Err(error.into());
         }
         self.images.apply(image_changes, next)?;
-        self.sync_images(next)
+        Ok(self.images.sync()?)
     }
 
-    fn sync_images(&self, position: u64) -> Result<(), AgentError> {
-        self.images.sync()?;
-        self.folded.store(position, Ordering::Release);
-        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = since_boot();
+    /// Single changes say nothing about the others, and come often: so the images are synced from time to time. After a crash
+    /// before that, `catch_up` repeats the changes.
+    fn sync_images_when_due(&self) -> Result<(), AgentError> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if since_boot().saturating_sub(*synced) >= SYNC_IMAGES_EVERY {
+            self.images.sync_behind()?;
+            *synced = since_boot();
+        }
         Ok(())
     }
 
-    /// After a crash before the sync, `catch_up` repeats the changes.
-    fn sync_images_when_due(&self) -> Result<(), AgentError> {
-        let is_due = {
-            let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-            since_boot().saturating_sub(*synced) >= SYNC_IMAGES_EVERY
-        };
-        if is_due { self.sync_images(self.images.position()?) } else { Ok(()) }
+    /// To be called from time to time: the last changes do not wait for others to be synced, and what went wrong behind the
+    /// taking is found.
+    pub fn keep_images(&self) -> Result<(), AgentError> {
+        self.alone(|| match self.images.position()? == self.images.synced().load(Ordering::Acquire) {
+            true => Ok(()),
+            false => self.sync_images_when_due(),
+        })
     }
 
     /// Converts the images to a new version of the subject's schema, for the comparison with the next file.
@@ -281,7 +282,7 @@ impl Agent {
             return Err(error.into());
         }
         self.images.apply(image_changes, position)?;
-        self.sync_images(position)?;
+        self.images.sync()?;
         self.codec = ChangeCodec::new(schema)?;
         Ok(())
     }

@@ -146,7 +146,8 @@ impl Intake<'_> {
             // Renames that come one after the other are looked at together.
             tokio::time::sleep(LOOK_AGAIN).await;
             is_put_off = false;
-            // A file or a single change has met a full disk.
+            self.keep_images().await;
+            // A file, a single change or the images behind them have met a full disk.
             if self.agent.has_lost_its_images() {
                 return Err(IntakeEnded::BeginAnew);
             }
@@ -243,6 +244,17 @@ impl Intake<'_> {
     }
 
     /// Hands a file to the agent, on a thread that may wait for the disk.
+    async fn keep_images(&self) {
+        let agent = Arc::clone(&self.agent);
+        match tokio::task::spawn_blocking(move || agent.keep_images()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the images cannot be written; the agent begins anew with them")
+            }
+            Err(error) => tracing::error!(%error, "the images' store failed (a defect: please report it)"),
+        }
+    }
+
     async fn take(
         &self,
         open: impl FnOnce() -> Result<FileSource, SourceError> + Send + 'static,

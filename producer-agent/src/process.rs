@@ -18,7 +18,7 @@ use schemas::ids::AgentId;
 use tokio::time::Instant;
 
 use crate::config::ProducerConfig;
-use crate::image::sled_store::SledImages;
+use crate::image::disk_store::DiskImages;
 use crate::image::{ImageError, ImageStore};
 use crate::intake::{Intake, IntakeEnded};
 use crate::metrics::Metrics;
@@ -130,7 +130,7 @@ async fn start(
     let schema = AvroSchema::parse(&config::read(&config.schema)?)
         .with_context(|| config.schema.display().to_string())?;
     let images = || -> Result<Box<dyn ImageStore>, ImageError> {
-        let (images, _) = SledImages::open_or_set_aside(&config.data_dir.join("images"))?;
+        let (images, _) = DiskImages::open_or_set_aside(&config.data_dir.join("images"))?;
         Ok(Box::new(images))
     };
     let parts = StartParts {

@@ -19,7 +19,7 @@ use platform::retry::Retry;
 use platform::segments::disk::RealDisk;
 use platform::shutdown::{DRAIN_LIMIT, Tasks};
 use producer_agent::agent::{Agent as ProducerAgent, Opening};
-use producer_agent::image::sled_store::SledImages;
+use producer_agent::image::disk_store::DiskImages;
 use producer_agent::outbox::lock;
 use producer_agent::send::machine::SendMachine;
 use producer_agent::send::sender::{Sender, Sent};
@@ -233,7 +233,7 @@ impl Network {
         let status: ChannelStatus = send_json(client.get(&format!("/v1/channels/{channel}"))).await?;
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.clone(), client.clone());
         let dir = self.dir.join("producer").join(id.participant.as_str());
-        let images = SledImages::open(&dir.join("images"))?;
+        let images = DiskImages::open(&dir.join("images"))?;
         let agent = ProducerAgent::open(Opening {
             dir,
             disk: Arc::new(RealDisk),

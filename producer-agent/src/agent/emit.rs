@@ -256,13 +256,13 @@ impl<'a> Emitter<'a> {
         Ok(self.became_event.contains(&true))
     }
 
-    /// Puts the remaining events into the outbox, then a known freshness for every partition; syncs the images.
+    /// Puts the remaining events into the outbox, then a known freshness for every partition; the images are synced behind
+    /// that, since they can be made again from the outbox.
     pub(super) fn finish(mut self, freshness: Option<Freshness>) -> Result<(), AgentError> {
         // Behind the last changes.
         let freshness = freshness.map(|freshness| Content::Freshness(freshness.encode()));
         self.store(freshness.as_ref())?;
-        let position = self.agent.images.position()?;
-        self.agent.sync_images(position)
+        Ok(self.agent.images.sync_behind()?)
     }
 
     /// Single changes say nothing about the source's other rows. They are safe in the outbox; the images can be rebuilt

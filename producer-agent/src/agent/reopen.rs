@@ -227,7 +227,7 @@ impl Agent {
         let is_there = emitter.flush()? || self.images.count()? > 0;
         emitter.finish(is_there.then(looked_at_now))?;
         let position = self.images.position()?;
-        self.sync_images(position)?;
+        self.images.sync()?;
         self.appended.send_replace(lock(&self.outbox).next_position());
         folder::claim(self.disk.as_ref(), &self.dir, &self.channel, self.log_id, position)?;
         // From here on a crash must repeat the new events: the old ones are dropped.

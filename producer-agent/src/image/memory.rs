@@ -1,12 +1,13 @@
 //! Images in memory: the twin of the sled store.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ImageChange, ImageError, ImageStore};
 
 #[derive(Debug, Default)]
-pub struct MemoryImages(Mutex<(BTreeMap<String, Vec<u8>>, u64)>);
+pub struct MemoryImages(Mutex<(BTreeMap<String, Vec<u8>>, u64)>, Arc<AtomicU64>);
 
 impl MemoryImages {
     fn lock(&self) -> MutexGuard<'_, (BTreeMap<String, Vec<u8>>, u64)> {
@@ -52,6 +53,15 @@ impl ImageStore for MemoryImages {
     }
 
     fn sync(&self) -> Result<(), ImageError> {
+        self.1.store(self.lock().1, Ordering::Release);
         Ok(())
+    }
+
+    fn sync_behind(&self) -> Result<(), ImageError> {
+        self.sync()
+    }
+
+    fn synced(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.1)
     }
 }

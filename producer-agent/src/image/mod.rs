@@ -3,9 +3,16 @@
 //! Owns the narrow store trait, its form in sled and its twin in memory. The images follow the outbox: each fold stores
 //! the outbox position that they reflect. They hold only data that can be rebuilt.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+pub mod disk_store;
 pub mod memory;
 mod page;
-pub mod sled_store;
+mod page_files;
+mod page_index;
+mod pages;
+mod young;
 
 /// A change of one key's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,4 +55,8 @@ pub trait ImageStore: Send + Sync {
     fn clear(&self) -> Result<(), ImageError>;
     /// Makes applied changes survive a crash.
     fn sync(&self) -> Result<(), ImageError>;
+    /// Begins to make applied changes survive a crash, and does not wait for it. What goes wrong is said by the next call.
+    fn sync_behind(&self) -> Result<(), ImageError>;
+    /// The outbox position up to which all changes survive a crash.
+    fn synced(&self) -> Arc<AtomicU64>;
 }

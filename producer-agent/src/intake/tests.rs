@@ -1,5 +1,7 @@
 //! The intake over its drop folder: one bad file never stops the rest.
 
+use std::sync::atomic::AtomicU64;
+
 use platform::pki::{Authority, Subject};
 use platform::segments::memory_disk::MemoryDisk;
 use schemas::avro::schema::AvroSchema;
@@ -49,6 +51,14 @@ impl ImageStore for Breaks {
 
     fn sync(&self) -> Result<(), ImageError> {
         self.0.sync()
+    }
+
+    fn sync_behind(&self) -> Result<(), ImageError> {
+        self.0.sync_behind()
+    }
+
+    fn synced(&self) -> Arc<AtomicU64> {
+        self.0.synced()
     }
 }
 

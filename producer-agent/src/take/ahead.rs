@@ -1,67 +1,144 @@
 //! Rows read ahead: a source's rows are parsed on a thread of their own, while those before them are looked at.
 //!
-//! Owns the bound: a few parts of some rows. It keeps their order, and ends its thread before it returns.
+//! Owns the bound: a few parts of some rows. It keeps their order, and ends its thread before it returns. A part is one piece
+//! of memory that goes back and forth: what one thread allocates, another one frees only by waiting for it.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crate::source::port::{Rows, SourceRow};
+use schemas::key::Key;
 
-/// Rows that are handed over together, and the bytes of their datums: less than that costs more than the parsing.
-const PART: usize = 256;
+use crate::source::location::Location;
+use crate::source::port::{Rows, SourceRow};
+use crate::source::row::{Extent, Parked};
+
+/// Rows that are handed over together, and their bytes: less than that costs more than the parsing.
+const PART: usize = 1_024;
 const PART_BYTES: usize = 256 * 1024;
 /// Parts that wait at most.
 const AHEAD: usize = 4;
 
+/// A row as it was read, with what it has where it is present.
+#[derive(Debug)]
+pub(super) enum Read<P> {
+    Present { location: Location, row: P },
+    Deleted { location: Location, key: Key },
+    Parked { key: Option<Key>, parked: Parked, extent: Extent },
+}
+
+/// What a present row has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Present<'p> {
+    pub(super) key: &'p str,
+    pub(super) datum: &'p [u8],
+}
+
+/// Bytes of a present row's key and datum.
+struct Lengths {
+    key: usize,
+    datum: usize,
+}
+
+/// Rows that are handed over together.
+#[derive(Default)]
+struct Part {
+    /// Of the present rows, one after the other.
+    keys: String,
+    datums: Vec<u8>,
+    rows: Vec<Read<Lengths>>,
+}
+
+impl Part {
+    /// Takes the next rows; none at the end.
+    fn fill(&mut self, rows: &mut dyn Rows) {
+        self.keys.clear();
+        self.datums.clear();
+        self.rows.clear();
+        while self.rows.len() < PART
+            && self.keys.len() + self.datums.len() < PART_BYTES
+            && let Some(row) = rows.next()
+        {
+            self.rows.push(match row {
+                SourceRow::Present { location, key, datum } => {
+                    let key = key.as_str();
+                    self.keys.push_str(key);
+                    self.datums.extend_from_slice(&datum);
+                    Read::Present { location, row: Lengths { key: key.len(), datum: datum.len() } }
+                }
+                SourceRow::Deleted { location, key } => Read::Deleted { location, key },
+                SourceRow::Parked { key, parked, extent } => Read::Parked { key, parked, extent },
+            });
+        }
+    }
+
+    fn each<E>(&mut self, each: &mut impl FnMut(Read<Present<'_>>) -> Result<(), E>) -> Result<(), E> {
+        let (mut keys, mut datums) = (self.keys.as_str(), self.datums.as_slice());
+        for row in self.rows.drain(..) {
+            each(match row {
+                Read::Present { location, row: Lengths { key, datum } } => {
+                    let (key, other_keys) = keys.split_at_checked(key).unwrap_or_default();
+                    let (datum, other_datums) = datums.split_at_checked(datum).unwrap_or_default();
+                    (keys, datums) = (other_keys, other_datums);
+                    Read::Present { location, row: Present { key, datum } }
+                }
+                Read::Deleted { location, key } => Read::Deleted { location, key },
+                Read::Parked { key, parked, extent } => Read::Parked { key, parked, extent },
+            })?;
+        }
+        Ok(())
+    }
+}
+
 /// Gives each row to `each`, in order, until that fails. A machine that has no thread left reads without one.
 pub(super) fn each<E>(
     rows: &mut dyn Rows,
-    mut each: impl FnMut(SourceRow) -> Result<(), E>,
+    mut each: impl FnMut(Read<Present<'_>>) -> Result<(), E>,
 ) -> Result<(), E> {
     let read_ahead = thread::scope(|scope| {
-        let (parts, read) = sync_channel::<Vec<SourceRow>>(AHEAD);
+        let (parts, read) = sync_channel(AHEAD);
+        let (used, free) = sync_channel(AHEAD + 2);
         let rows = &mut *rows;
-        let reading = move || {
-            loop {
-                let part = part(rows);
-                // Nobody reads on after an error.
-                if part.is_empty() || parts.send(part).is_err() {
-                    return;
-                }
-            }
-        };
-        let started = thread::Builder::new().spawn_scoped(scope, reading);
-        started.map(|_| read.into_iter().flatten().try_for_each(&mut each))
+        let started = thread::Builder::new()
+            .name("read-ahead".to_owned())
+            .spawn_scoped(scope, move || read_parts(rows, &parts, &free));
+        started.map(|_| {
+            read.into_iter().try_for_each(|mut part: Part| {
+                part.each(&mut each)?;
+                // The thread may have ended.
+                let _ = used.try_send(part);
+                Ok(())
+            })
+        })
     });
     read_ahead.unwrap_or_else(|error| {
         tracing::warn!(%error, "a file is read without a thread of its own");
-        for row in rows {
-            each(row)?;
+        let mut part = Part::default();
+        loop {
+            part.fill(rows);
+            if part.rows.is_empty() {
+                return Ok(());
+            }
+            part.each(&mut each)?;
         }
-        Ok(())
     })
 }
 
-/// The next rows; none at the end.
-fn part(rows: &mut dyn Rows) -> Vec<SourceRow> {
-    let mut part = Vec::with_capacity(PART);
-    let mut bytes = 0;
-    while part.len() < PART
-        && bytes < PART_BYTES
-        && let Some(row) = rows.next()
-    {
-        bytes += if let SourceRow::Present { datum, .. } = &row { datum.len() } else { 0 };
-        part.push(row);
+/// Sends all rows; ends when nobody takes them any more.
+fn read_parts(rows: &mut dyn Rows, parts: &SyncSender<Part>, free: &Receiver<Part>) {
+    loop {
+        let mut part = free.try_recv().unwrap_or_default();
+        part.fill(rows);
+        // Nobody reads on after an error.
+        if part.rows.is_empty() || parts.send(part).is_err() {
+            return;
+        }
     }
-    part
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::location::Location;
     use crate::source::port::Notes;
-    use crate::source::row::{Extent, Parked};
 
     /// Rows at these lines.
     struct Lines(std::ops::Range<u64>);
@@ -84,8 +161,8 @@ mod tests {
         }
     }
 
-    fn line(row: &SourceRow) -> u64 {
-        let SourceRow::Parked { parked, .. } = row else { return 0 };
+    fn line(row: &Read<Present<'_>>) -> u64 {
+        let Read::Parked { parked, .. } = row else { return 0 };
         parked.location.line
     }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use platform::segments::SegmentError;
 use platform::segments::disk::{Disk, DiskFile};
 use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_long, put_string};
-use schemas::key::Key;
 
 use crate::source::location::Location;
 
@@ -64,13 +63,13 @@ impl Spool {
         &mut self,
         location: Location,
         is_new: bool,
-        key: &Key,
+        key: &str,
         datum: &[u8],
     ) -> Result<(), SegmentError> {
         for number in [location.byte, location.line, u64::from(is_new)] {
             put_long(&mut self.memory, i64::try_from(number).unwrap_or(i64::MAX));
         }
-        put_string(&mut self.memory, key.as_str());
+        put_string(&mut self.memory, key);
         put_bytes(&mut self.memory, datum);
         if self.memory.len() >= self.memory_bytes { self.write() } else { Ok(()) }
     }
@@ -184,8 +183,7 @@ mod tests {
                 .collect();
             for row in &expected {
                 let location = Location { line: row.line, character: 1, byte: row.byte };
-                let key = Key::parse(row.key.clone()).unwrap();
-                spool.put(location, row.is_new, &key, &row.datum).unwrap();
+                spool.put(location, row.is_new, &row.key, &row.datum).unwrap();
             }
             assert_eq!(disk.exists(&dir.join(FILE)), memory_bytes < MEMORY_BYTES);
             assert_eq!(all(&spool).unwrap(), expected);
@@ -203,7 +201,7 @@ mod tests {
         let mut spool = Spool::new(Arc::new(disk.clone()), dir);
         spool.memory_bytes = 1;
         let location = Location { line: 2, character: 1, byte: 4 };
-        spool.put(location, true, &Key::parse("k".to_owned()).unwrap(), &[1, 2, 3]).unwrap();
+        spool.put(location, true, "k", &[1, 2, 3]).unwrap();
         disk.open(&dir.join(FILE)).unwrap().truncate(3).unwrap();
         assert!(all(&spool).is_err());
         std::mem::forget(spool);

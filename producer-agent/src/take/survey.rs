@@ -7,14 +7,13 @@ use std::collections::{HashMap, HashSet};
 
 use platform::segments::SegmentError;
 use schemas::digest::hash128;
-use schemas::key::Key;
 
-use super::ahead;
+use super::ahead::{self, Present, Read};
 use super::counts::Counts;
 use super::spool::Spool;
 use crate::image::{ImageError, ImageStore};
 use crate::source::location::Location;
-use crate::source::port::{Rows, SourceRow};
+use crate::source::port::Rows;
 use crate::source::row::{Extent, Parked};
 
 /// What is known of a key.
@@ -38,8 +37,7 @@ struct Seen {
     repeated: bool,
 }
 
-fn repeat(location: Location, other: Location, key: &Key) -> Parked {
-    let key = key.as_str();
+fn repeat(location: Location, other: Location, key: &str) -> Parked {
     Parked {
         location,
         column: None,
@@ -92,26 +90,26 @@ impl Survey {
         Ok(survey)
     }
 
-    fn row(&mut self, row: SourceRow, spool: &mut Spool) -> Result<(), SegmentError> {
+    fn row(&mut self, row: Read<Present<'_>>, spool: &mut Spool) -> Result<(), SegmentError> {
         match row {
-            SourceRow::Present { location, key, datum } => {
-                if let Some(is_new) = self.see(&key, location, Some(hash128(&datum))) {
-                    spool.put(location, is_new, &key, &datum)?;
+            Read::Present { location, row: Present { key, datum } } => {
+                if let Some(is_new) = self.see(key, location, Some(hash128(datum))) {
+                    spool.put(location, is_new, key, datum)?;
                 }
             }
             // A file with a delete in it is not a whole register.
-            SourceRow::Deleted { location, key } => {
+            Read::Deleted { location, key } => {
                 let reason = "it deletes a row; a whole register must leave that row out instead".to_owned();
                 self.refused.get_or_insert_with(|| format!("line {}: {reason}", location.line));
                 self.park(Parked { location, column: None, reason });
-                self.see(&key, location, None);
+                self.see(key.as_str(), location, None);
             }
-            SourceRow::Parked { key: Some(key), parked, .. } => {
+            Read::Parked { key: Some(key), parked, .. } => {
                 let location = parked.location;
                 self.park(parked);
-                self.see(&key, location, None);
+                self.see(key.as_str(), location, None);
             }
-            SourceRow::Parked { key: None, parked, extent } => {
+            Read::Parked { key: None, parked, extent } => {
                 self.hold(&parked, extent);
                 self.park(parked);
             }
@@ -121,8 +119,8 @@ impl Survey {
 
     /// Takes a row of a key, with the hash of its image unless it is parked. Where it seems to change something, returns
     /// whether it creates.
-    fn see(&mut self, key: &Key, location: Location, image: Option<u128>) -> Option<bool> {
-        let entry = self.seen.entry(hash128(key.as_str().as_bytes()));
+    fn see(&mut self, key: &str, location: Location, image: Option<u128>) -> Option<bool> {
+        let entry = self.seen.entry(hash128(key.as_bytes()));
         let known = match &entry {
             std::collections::hash_map::Entry::Occupied(entry) => Some(*entry.get()),
             std::collections::hash_map::Entry::Vacant(_) => None,
@@ -208,7 +206,7 @@ mod tests {
     use crate::image::memory::MemoryImages;
     use crate::source::file::source::FileSource;
     use crate::source::format::TableFormat;
-    use crate::source::port::Source;
+    use crate::source::port::{Source, SourceRow};
 
     const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
         {"name":"k","type":"string"},{"name":"n","type":"long"}]}"#;

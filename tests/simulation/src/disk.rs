@@ -3,6 +3,7 @@
 //! Owns the twin of the image store that loses what was not synced.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform::segments::memory_disk::MemoryDisk;
@@ -14,15 +15,30 @@ type Contents = (BTreeMap<String, Vec<u8>>, u64);
 struct Sides {
     current: Contents,
     synced: Contents,
+    /// What is being synced: a crash comes before its end, or the next change comes after it.
+    being_synced: Option<Contents>,
 }
 
 /// Images that survive a crash as far as they were synced, or further; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Images(Arc<Mutex<Sides>>);
+pub struct Images {
+    sides: Arc<Mutex<Sides>>,
+    synced: Arc<AtomicU64>,
+}
 
 impl Images {
     fn lock(&self) -> MutexGuard<'_, Sides> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sides.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a sync that was begun.
+    fn end_sync(&self) -> MutexGuard<'_, Sides> {
+        let mut sides = self.lock();
+        if let Some(contents) = sides.being_synced.take() {
+            self.synced.store(contents.1, Ordering::Release);
+            sides.synced = contents;
+        }
+        sides
     }
 
     /// The machine stops; `keeps` is whether the store had also written what was not synced.
@@ -32,10 +48,13 @@ impl Images {
             true => sides.synced = sides.current.clone(),
             false => sides.current = sides.synced.clone(),
         }
+        sides.being_synced = None;
+        self.synced.store(sides.synced.1, Ordering::Release);
     }
 
     pub fn lose(&self) {
         *self.lock() = Sides::default();
+        self.synced.store(0, Ordering::Release);
     }
 
     fn copy(&self) -> Sides {
@@ -50,7 +69,7 @@ impl ImageStore for Images {
     }
 
     fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
-        let mut sides = self.lock();
+        let mut sides = self.end_sync();
         for ImageChange { key, after } in changes {
             match after {
                 Some(after) => sides.current.0.insert(key, after),
@@ -76,14 +95,25 @@ impl ImageStore for Images {
     }
 
     fn clear(&self) -> Result<(), ImageError> {
-        self.lock().current = Contents::default();
+        self.end_sync().current = Contents::default();
+        self.synced.store(0, Ordering::Release);
         Ok(())
     }
 
     fn sync(&self) -> Result<(), ImageError> {
-        let mut sides = self.lock();
-        sides.synced = sides.current.clone();
+        self.sync_behind()?;
+        drop(self.end_sync());
         Ok(())
+    }
+
+    fn sync_behind(&self) -> Result<(), ImageError> {
+        let mut sides = self.end_sync();
+        sides.being_synced = Some(sides.current.clone());
+        Ok(())
+    }
+
+    fn synced(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.synced)
     }
 }
 
@@ -107,6 +137,7 @@ impl Backup {
     /// Puts the copy in the folder's place.
     pub fn restore(self, disk: &MemoryDisk, images: &Images) {
         disk.become_copy_of(&self.disk);
+        images.synced.store(self.images.synced.1, Ordering::Release);
         *images.lock() = self.images;
     }
 }
