@@ -7,8 +7,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// The system does not let the process open enough files.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this process may open {allowed} files and sockets, but it may need {needed}; further connections wait; raise \
-     LimitNOFILE of the unit, or `ulimit -Hn`"
+    "this process may open {allowed} files and sockets, but it may need {needed}; beyond that connections wait \
+     and files cannot be opened; raise LimitNOFILE of the unit, or `ulimit -Hn`"
 )]
 pub struct TooFew {
     /// How many the system allows.

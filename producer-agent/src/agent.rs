@@ -1,7 +1,7 @@
 //! One channel's agent: takes files, keeps images and outbox in step, sends.
 //!
-//! Owns the order of things: events are synced in the outbox first, then folded into the images with the outbox
-//! position that they reflect; a file is "taken" only after both. The guard is asked before the first event.
+//! Owns the order of things: events are synced in the outbox first, then applied to the images with the outbox position
+//! that they reflect; the images are synced behind that. The guard is asked before the first event.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,6 +57,9 @@ pub enum AgentError {
     Datum(#[from] DatumError),
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// An earlier error of the images' store: the agent begins anew.
+    #[error("the images' store has failed; nothing is taken until the agent has begun anew with it")]
+    LostImages,
     #[error(transparent)]
     Random(#[from] platform::random::NoRandomness),
 }
@@ -76,7 +79,8 @@ impl AgentError {
         matches!(
             self,
             Self::Segment(SegmentError::Io { .. })
-                | Self::Image(ImageError::Full { .. })
+                | Self::Image(ImageError::Full { .. } | ImageError::TooManyFiles { .. })
+                | Self::LostImages
                 | Self::Outbox(OutboxError::Full { .. } | OutboxError::Segment(SegmentError::Io { .. }))
         )
     }
@@ -211,6 +215,9 @@ impl Agent {
     /// Runs `take` while no other source is taken; remembers an error after which nothing more can be taken.
     fn alone<T>(&self, take: impl FnOnce() -> Result<T, AgentError>) -> Result<T, AgentError> {
         let _alone = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_lost_its_images() {
+            return Err(AgentError::LostImages);
+        }
         take().inspect_err(|error| {
             if matches!(error, AgentError::Image(_)) {
                 self.lost_images.store(true, Ordering::Release);
@@ -220,27 +227,24 @@ impl Agent {
 
     /// After a crash the outbox may be ahead of the images.
     fn catch_up(&self, from: u64) -> Result<(), AgentError> {
-        let mut image_changes = Vec::new();
-        let mut wrong = None;
-        let mut next = from;
+        let mut applied = Ok(());
         lock(&self.outbox).for_each(from, &mut |placed| {
-            next = placed.position + 1;
-            if let Content::Block(block) = &placed.entry.content {
-                match self.codec.decode_block(block.datum()) {
-                    Ok(changes) => image_changes.extend(changes.iter().map(|found| ImageChange {
-                        key: found.change.key.to_owned(),
-                        after: found.change.after.map(<[u8]>::to_vec),
-                    })),
-                    Err(error) => wrong = Some(error),
-                }
-            }
-            wrong.is_none()
+            applied = self.apply_again(&placed.entry.content, placed.position + 1);
+            applied.is_ok()
         })?;
-        if let Some(error) = wrong {
-            return Err(error.into());
-        }
-        self.images.apply(image_changes, next)?;
+        applied?;
         Ok(self.images.sync()?)
+    }
+
+    /// Applies what an entry of the outbox changed.
+    fn apply_again(&self, content: &Content, next: u64) -> Result<(), AgentError> {
+        let changes = match content {
+            Content::Block(block) => self.codec.decode_block(block.datum())?,
+            Content::Freshness(_) => Vec::new(),
+        };
+        let changes = changes.iter().map(|found| &found.change);
+        let changes = changes.map(|change| ImageChange { key: change.key, after: change.after });
+        Ok(self.images.apply(&changes.collect::<Vec<_>>(), next)?)
     }
 
     /// Single changes say nothing about the others, and come often: so the images are synced from time to time. After a crash
@@ -269,11 +273,11 @@ impl Agent {
             return Ok(());
         }
         let position = self.images.position()?;
-        let mut image_changes = Vec::new();
+        let mut resolved = Vec::new();
         let mut wrong = None;
         self.images.for_each(&mut |key, image| {
             match resolve_datum(self.codec.subject(), schema, image) {
-                Ok(after) => image_changes.push(ImageChange { key: key.to_owned(), after: Some(after) }),
+                Ok(after) => resolved.push((key.to_owned(), after)),
                 Err(error) => wrong = Some(error),
             }
             wrong.is_none()
@@ -281,7 +285,10 @@ impl Agent {
         if let Some(error) = wrong {
             return Err(error.into());
         }
-        self.images.apply(image_changes, position)?;
+        let of = |(key, after)| ImageChange { key, after: Some(after) };
+        let changes: Vec<_> =
+            resolved.iter().map(|(key, after)| of((key.as_str(), after.as_slice()))).collect();
+        self.images.apply(&changes, position)?;
         self.images.sync()?;
         self.codec = ChangeCodec::new(schema)?;
         Ok(())
@@ -293,3 +300,5 @@ pub mod reopen;
 mod take;
 #[cfg(test)]
 mod tests;
+mod wanted;
+mod writer;

@@ -146,9 +146,8 @@ impl Intake<'_> {
             // Renames that come one after the other are looked at together.
             tokio::time::sleep(LOOK_AGAIN).await;
             is_put_off = false;
-            self.keep_images().await;
-            // A file, a single change or the images behind them have met a full disk.
-            if self.agent.has_lost_its_images() {
+            // A file or a single change has met a full disk, or the images behind them have.
+            if self.agent.has_lost_its_images() || !self.keeps_images().await {
                 return Err(IntakeEnded::BeginAnew);
             }
             let files = match folder.ready() {
@@ -243,18 +242,20 @@ impl Intake<'_> {
         }
     }
 
-    /// Hands a file to the agent, on a thread that may wait for the disk.
-    async fn keep_images(&self) {
+    /// Lets the images follow what was taken; returns whether they can.
+    async fn keeps_images(&self) -> bool {
         let agent = Arc::clone(&self.agent);
         match tokio::task::spawn_blocking(move || agent.keep_images()).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => {
-                tracing::error!(%error, "the images cannot be written; the agent begins anew with them")
+                tracing::error!(%error, "the images cannot be written; the agent begins anew with them");
             }
             Err(error) => tracing::error!(%error, "the images' store failed (a defect: please report it)"),
         }
+        false
     }
 
+    /// Hands a file to the agent, on a thread that may wait for the disk.
     async fn take(
         &self,
         open: impl FnOnce() -> Result<FileSource, SourceError> + Send + 'static,

@@ -28,6 +28,8 @@ use crate::start::{self, StartParts, Started};
 
 /// The time between checks whether the agent before has released its folder.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Files that the largest register may need open: one for each 16 MiB of its images, some times over until a commit.
+const MOST_FILES: u64 = 8_192;
 /// How long local requests may take to end.
 const ENDPOINT_DRAIN: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,10 @@ const ENDPOINT_DRAIN: Duration = Duration::from_secs(10);
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = ProducerConfig::read(path)?;
     let _telemetry = telemetry::init("dit-producer", config.log_format, "info,sled=warn")?;
+    if let Err(few) = platform::open_files::allow(MOST_FILES) {
+        // Most registers need a few of them; one that does not fit says so.
+        tracing::debug!("{few}");
+    }
     let identity = Identity::load(&config.identity)?;
     let certificate = || config.identity.certificate.display().to_string();
     let id = match identity.own_name(&config.domain).with_context(certificate)? {

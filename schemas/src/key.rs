@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::avro::binary::{Cursor, DatumError};
-use crate::avro::located::Located;
+use crate::avro::located::{Ends, Located};
 use crate::avro::schema::AvroSchema;
 use crate::limits;
 
@@ -139,11 +139,11 @@ impl KeyDeriver {
 
     /// The key of a datum: the only field's text, or a canonical JSON array of the fields' texts.
     pub fn derive(&self, datum: &[u8]) -> Result<Key, KeyError> {
-        let ends = self.schema.layout().ends(datum)?;
+        let mut ends = Ends::default();
+        let located = ends.locate(self.schema.layout(), datum)?;
         let text = |(name, index, part): &(String, usize, Part)| {
-            let begin = index.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-            let bytes = ends.get(*index).and_then(|end| datum.get(begin..*end)).unwrap_or_default();
-            let text = read(part, &mut Cursor::new(bytes))?.ok_or_else(|| KeyError::Null(name.clone()))?;
+            let mut cursor = Cursor::new(located.field(*index).unwrap_or_default());
+            let text = read(part, &mut cursor)?.ok_or_else(|| KeyError::Null(name.clone()))?;
             Ok(self.normalise.iter().fold(text, |text, step| step.apply(&text)))
         };
         match self.parts.as_slice() {
@@ -214,7 +214,6 @@ fn read(part: &Part, cursor: &mut Cursor<'_>) -> Result<Option<String>, DatumErr
 mod tests {
     use super::*;
     use crate::avro::binary::{put_long, put_string};
-    use crate::avro::located::Ends;
 
     fn deriver(fields: &[&str], normalise: Vec<Normalise>) -> Result<KeyDeriver, KeyError> {
         let schema = AvroSchema::parse(

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use platform::clock::now;
-use platform::traces::{Stage, StageSpan};
+use platform::traces::StageSpan;
 use schemas::block::OpenBlock;
 use schemas::change::{Change, ChangeCodec, Op, Source};
 use schemas::ids::Partition;
@@ -16,9 +17,11 @@ use schemas::partition;
 use schemas::per_partition::PerPartition;
 use schemas::trace::TraceContext;
 
+use super::wanted::{Wanted, WantedGroup};
+use super::writer::{Batch, Writer};
 use super::{Agent, AgentError};
 use crate::image::ImageChange;
-use crate::outbox::{Block, Content, OutboxError, lock};
+use crate::outbox::{Block, Content, OutboxError};
 use crate::source::port as sources;
 use crate::take::spool::SpooledRow;
 
@@ -77,23 +80,13 @@ impl TracedBlock {
     }
 }
 
-/// A key's new image, wanted by the source.
-struct Wanted {
-    key: String,
-    after: Option<Vec<u8>>,
-    /// The line in the source; 0 where it has none.
-    line: u64,
-    /// Whether a survey found that the key has no image.
-    is_new: bool,
-}
-
 /// Puts a source's changes into the outbox, group by group, and applies them to the images.
 pub(super) struct Emitter<'a> {
     agent: &'a Agent,
     origin: Origin<'a>,
-    /// What the source wants of this group, and its bytes.
-    wanted: Vec<Wanted>,
-    bytes: usize,
+    writer: Writer<'a>,
+    /// What the source wants of this group.
+    wanted: WantedGroup,
     /// For each key that was wanted so far, whether it became an event.
     became_event: Vec<bool>,
     /// Whole blocks of this group.
@@ -106,11 +99,15 @@ pub(super) struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     pub(super) fn new(agent: &'a Agent, origin: Origin<'a>) -> Self {
+        Self::with_writer(agent, origin, Writer::Here(agent))
+    }
+
+    pub(super) fn with_writer(agent: &'a Agent, origin: Origin<'a>, writer: Writer<'a>) -> Self {
         Self {
             agent,
             origin,
-            wanted: Vec::new(),
-            bytes: 0,
+            writer,
+            wanted: WantedGroup::default(),
             became_event: Vec::new(),
             contents: Vec::new(),
             open: PerPartition::filled(agent.channel.partitions, TracedBlock::default()),
@@ -119,43 +116,41 @@ impl<'a> Emitter<'a> {
     }
 
     /// Takes a key's new image; the event from its present one is made with its group.
-    pub(super) fn put(&mut self, key: String, after: Option<Vec<u8>>, line: u64) -> Result<(), AgentError> {
-        self.want(Wanted { key, after, line, is_new: false })
+    pub(super) fn put(&mut self, change: ImageChange<'_>, line: u64) -> Result<(), AgentError> {
+        self.want(change, line, false)
     }
 
     /// Takes a row that a survey has put aside.
-    pub(super) fn put_row(&mut self, row: SpooledRow) -> Result<(), AgentError> {
+    pub(super) fn put_row(&mut self, row: SpooledRow<'_>) -> Result<(), AgentError> {
         let SpooledRow { key, datum, line, is_new, .. } = row;
-        self.want(Wanted { key, after: Some(datum), line, is_new })
+        self.want(ImageChange { key, after: Some(datum) }, line, is_new)
     }
 
-    fn want(&mut self, wanted: Wanted) -> Result<(), AgentError> {
-        self.bytes += wanted.key.len() + wanted.after.as_ref().map_or(0, Vec::len);
-        self.wanted.push(wanted);
-        match self.wanted.len() >= GROUP || self.bytes >= GROUP_BYTES {
+    fn want(&mut self, change: ImageChange<'_>, line: u64, is_new: bool) -> Result<(), AgentError> {
+        self.wanted.put(change, line, is_new);
+        match self.wanted.rows().len() >= GROUP || self.wanted.bytes() >= GROUP_BYTES {
             true => self.store(None),
             false => Ok(()),
         }
     }
 
     /// Makes the events of wanted images until there are enough for a sync; returns how many it looked at.
-    fn make_events(&mut self, wanted: &[Wanted]) -> Result<usize, AgentError> {
+    fn make_events(&mut self, group: &WantedGroup, wanted: &[Wanted]) -> Result<usize, AgentError> {
         let at = now();
-        // A key may change again before this is folded into the images.
-        let mut last: HashMap<&str, usize> = HashMap::with_capacity(wanted.len());
+        // A key may change again before this is applied to the images. A register has each key once.
+        let mut last: HashMap<&str, Option<&[u8]>> = HashMap::new();
         let mut position = String::new();
         let mut datum = Vec::new();
         let mut made = 0;
-        for (number, group) in wanted.chunks(LOOKED_UP).enumerate() {
-            let known = group.iter().filter(|wanted| !wanted.is_new);
-            let keys: Vec<&str> = known.map(|wanted| wanted.key.as_str()).collect();
+        for (number, part) in wanted.chunks(LOOKED_UP).enumerate() {
+            let known = part.iter().filter(|wanted| !wanted.is_new);
+            let keys: Vec<&str> = known.map(|wanted| group.change(wanted).key).collect();
             let mut images = self.agent.images.get(&keys)?.into_iter();
-            for (index, one) in group.iter().enumerate() {
+            for one in part {
+                let ImageChange { key, after } = group.change(one);
                 let image = if one.is_new { None } else { images.next().flatten() };
-                let earlier = last.insert(&one.key, number * LOOKED_UP + index);
-                let earlier = earlier.and_then(|index| wanted.get(index));
-                let before = earlier.map_or(&image, |earlier| &earlier.after).as_deref();
-                let after = one.after.as_deref();
+                let earlier = if self.origin.is_snapshot { None } else { last.insert(key, after) };
+                let before = earlier.unwrap_or(image.as_deref());
                 let op = match (before, after) {
                     (before, after) if before == after => None,
                     (None, _) => Some(Op::Create),
@@ -170,12 +165,11 @@ impl<'a> Emitter<'a> {
                     let _ = write!(position, "{}", one.line);
                 }
                 let source = self.origin.source(&position);
-                let change =
-                    Change { op, key: &one.key, before, after, source, event_at: at, captured_at: at };
+                let change = Change { op, key, before, after, source, event_at: at, captured_at: at };
                 datum.clear();
                 ChangeCodec::encode(&change, &mut datum);
                 made += datum.len();
-                self.add(&one.key, &datum)?;
+                self.add(key, &datum)?;
             }
             if made >= SYNC_BYTES {
                 return Ok(wanted.len().min((number + 1) * LOOKED_UP));
@@ -205,28 +199,36 @@ impl<'a> Emitter<'a> {
 
     /// Makes the events of this group, and puts them into the outbox with what comes behind them.
     fn store(&mut self, behind: Option<&Content>) -> Result<(), AgentError> {
-        let mut wanted = std::mem::take(&mut self.wanted);
-        self.bytes = 0;
+        let mut group = std::mem::take(&mut self.wanted);
         // The rows of a whole register have no order; neighbouring keys are looked up together. All other changes keep
         // theirs.
         if self.origin.is_snapshot {
-            wanted.sort_by(|one, other| one.key.cmp(&other.key));
+            group.sort();
         }
+        let group = Arc::new(group);
+        let mut wanted = group.rows();
         loop {
             let first = self.became_event.len();
-            let made = self.make_events(&wanted)?;
+            let made = self.make_events(&group, wanted)?;
             let is_event = self.became_event.get(first..).unwrap_or_default();
-            let changed = wanted.drain(..made).zip(is_event).filter(|(_, is_event)| **is_event);
-            let changes = changed.map(|(Wanted { key, after, .. }, _)| ImageChange { key, after }).collect();
-            if wanted.is_empty() {
-                return self.append(changes, behind);
+            let (looked_at, others) = wanted.split_at_checked(made).unwrap_or((wanted, &[]));
+            let changed = looked_at.iter().zip(is_event).filter(|(_, is_event)| **is_event);
+            let changed = changed.map(|(wanted, _)| wanted.clone()).collect();
+            if others.is_empty() {
+                return self.append(&group, changed, behind);
             }
-            self.append(changes, None)?;
+            self.append(&group, changed, None)?;
+            wanted = others;
         }
     }
 
-    /// Puts the made events into the outbox, with what comes behind them, and applies them to the images.
-    fn append(&mut self, changes: Vec<ImageChange>, behind: Option<&Content>) -> Result<(), AgentError> {
+    /// Lets the made events be written, with what comes behind them.
+    fn append(
+        &mut self,
+        group: &Arc<WantedGroup>,
+        changed: Vec<Wanted>,
+        behind: Option<&Content>,
+    ) -> Result<(), AgentError> {
         for (partition, open) in self.open.iter_mut() {
             self.contents.extend(open.take().map(|block| (partition, block)));
         }
@@ -234,20 +236,9 @@ impl<'a> Emitter<'a> {
             let of = |partition| (partition, behind.clone());
             self.contents.extend(Partition::all(self.agent.channel.partitions).map(of));
         }
-        let within =
-            |(partition, stage): &(Partition, StageSpan)| stage.within(Stage::Store, "outbox", *partition);
-        let storing: Vec<_> = self.followed.iter().map(within).collect();
-        let next = {
-            let mut outbox = lock(&self.agent.outbox);
-            outbox.append(&self.agent.codec, &self.contents)?;
-            outbox.next_position()
-        };
-        drop(storing);
-        self.agent.images.apply(changes, next)?;
-        self.agent.appended.send_replace(next);
-        self.contents.clear();
-        self.followed.clear();
-        Ok(())
+        let contents = std::mem::take(&mut self.contents);
+        let followed = std::mem::take(&mut self.followed);
+        self.writer.put(Batch { contents, changed, group: Arc::clone(group), followed })
     }
 
     /// Puts what waits into the outbox; returns whether any event was made so far.
@@ -262,6 +253,7 @@ impl<'a> Emitter<'a> {
         // Behind the last changes.
         let freshness = freshness.map(|freshness| Content::Freshness(freshness.encode()));
         self.store(freshness.as_ref())?;
+        self.writer.finish()?;
         Ok(self.agent.images.sync_behind()?)
     }
 

@@ -145,7 +145,7 @@ impl Agent {
 
     fn take_state(&self, schema: &AvroSchema, block: &Block) -> Result<(), AgentError> {
         let keys = KeyDeriver::new(&self.channel.key, self.schema())?;
-        let mut image_changes = Vec::with_capacity(block.count);
+        let mut images = Vec::with_capacity(block.count);
         let mut cursor = schemas::avro::binary::Cursor::new(&block.datums);
         for _ in 0..block.count {
             let start = cursor.at();
@@ -155,9 +155,10 @@ impl Agent {
                 false => resolve_datum(schema, self.schema(), cursor.since(start))?,
             };
             let key = keys.derive(&image)?;
-            image_changes.push(ImageChange { key: key.as_str().to_owned(), after: Some(image) });
+            images.push((key, image));
         }
-        Ok(self.images.apply(image_changes, 0)?)
+        let changes = images.iter().map(|(key, image)| ImageChange { key: key.as_str(), after: Some(image) });
+        Ok(self.images.apply(&changes.collect::<Vec<_>>(), 0)?)
     }
 
     /// The events that a reopen makes again: key, image after in our schema, and the old datum; and whether the log
@@ -214,13 +215,13 @@ impl Agent {
             outbox.begin_epoch(epoch)?;
             outbox.next_position()
         };
-        self.images.apply(Vec::new(), start)?;
+        self.images.apply(&[], start)?;
         let mut emitter = Emitter::new(self, Origin::REOPEN);
         if marker.park || is_open {
             self.park_events(&events)?;
         } else {
-            for (key, after, _) in events {
-                emitter.put(key, after, 0)?;
+            for (key, after, _) in &events {
+                emitter.put(ImageChange { key, after: after.as_deref() }, 0)?;
             }
         }
         // An empty register gets no freshness: in a new log, its rows may just not be there yet.

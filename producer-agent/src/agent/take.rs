@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use super::emit::{Emitter, Origin, looked_at_now};
+use super::writer::Writer;
 use super::{Agent, AgentError};
+use crate::image::ImageChange;
 use crate::source::file::drop_folder::DropError;
 use crate::source::http::items::ItemResult;
 use crate::source::port::{Content, Notes, Source, SourceError, SourceRow};
@@ -86,7 +88,8 @@ impl Agent {
         if taken {
             let mut emitter = Emitter::new(self, Origin::of(source));
             for change in rows {
-                emitter.put(change.key, change.after, change.line)?;
+                let wanted = ImageChange { key: &change.key, after: change.after.as_deref() };
+                emitter.put(wanted, change.line)?;
             }
             emitter.finish(Some(looked_at_now()))?;
         }
@@ -94,18 +97,21 @@ impl Agent {
     }
 
     fn emit_register(&self, source: &dyn Source, survey: &Survey, spool: &Spool) -> Result<(), AgentError> {
-        let mut emitter = Emitter::new(self, Origin::of(source));
-        spool.for_each(&mut |row| match survey.is_repeated(row.byte) {
-            true => Ok(()),
-            false => emitter.put_row(row),
-        })?;
-        if survey.counts.delete > 0 {
-            for key in self.absent(survey)? {
-                emitter.put(key, None, 0)?;
+        std::thread::scope(|scope| {
+            let writer = Writer::behind(self, scope);
+            let mut emitter = Emitter::with_writer(self, Origin::of(source), writer);
+            spool.for_each(&mut |row| match survey.is_repeated(row.byte) {
+                true => Ok(()),
+                false => emitter.put_row(row),
+            })?;
+            if survey.counts.delete > 0 {
+                for key in self.absent(survey)? {
+                    emitter.put(ImageChange { key: &key, after: None }, 0)?;
+                }
             }
-        }
-        // A register that is taken only in part gets no freshness.
-        emitter.finish(survey.deletes_held.is_none().then(looked_at_now))
+            // A register that is taken only in part gets no freshness.
+            emitter.finish(survey.deletes_held.is_none().then(looked_at_now))
+        })
     }
 
     fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {
@@ -148,9 +154,8 @@ impl Agent {
                 }
             };
             about_to_take.take().map_or(Ok(()), |about_to_take| about_to_take())?;
-            let key = key.into_string();
-            keys.push(Ok(key.clone()));
-            emitter.put(key, after, 0)?;
+            emitter.put(ImageChange { key: key.as_str(), after: after.as_deref() }, 0)?;
+            keys.push(Ok(key.into_string()));
         }
         let mut became_event = emitter.finish_items()?.into_iter();
         let result = |key| match key {

@@ -162,7 +162,7 @@ fn images_that_are_behind_catch_up_from_the_outbox() {
 fn images_ahead_of_the_outbox_are_doubtful() {
     let site = site();
     let images = MemoryImages::default();
-    images.apply(Vec::new(), 99).unwrap();
+    images.apply(&[], 99).unwrap();
     assert!(matches!(
         open(&site.disk, Box::new(images)),
         Err(AgentError::Folder(FolderError::Doubtful { .. }))
@@ -270,10 +270,11 @@ fn with_three_changes() -> (Site, Partition, Vec<EpochEnd>) {
     (site, partition, stood)
 }
 
-fn image(value: &str) -> ImageChange {
+/// The agent's image of the key "a" has this value.
+fn has_image(site: &Site, value: &str) {
     let mut image = Vec::new();
     ["a", value].iter().for_each(|text| schemas::avro::binary::put_string(&mut image, text));
-    ImageChange { key: "a".to_owned(), after: Some(image) }
+    site.agent.images.apply(&[ImageChange { key: "a", after: Some(&image) }], 0).unwrap();
 }
 
 #[test]
@@ -281,7 +282,7 @@ fn a_reopen_makes_again_what_did_not_count_when_the_log_took_its_openings() {
     let (mut site, partition, stood) = with_three_changes();
     // Nothing was acknowledged when the reopen began; two of three changes counted before its opening.
     let marker = site.agent.begin_reopen(0, false).unwrap();
-    site.agent.images.apply(vec![image("2")], 0).unwrap();
+    has_image(&site, "2");
     let ends = BTreeMap::from([(partition, vec![stood[1]])]);
     site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
     assert_eq!(site.events(), [("a".to_owned(), "u")], "the third alone");
@@ -316,7 +317,7 @@ fn what_may_have_counted_is_left_to_a_person() {
 fn a_reopen_that_was_broken_off_before_anything_counted_leaves_nothing_open() {
     let (mut site, partition, stood) = with_three_changes();
     let marker = site.agent.begin_reopen(0, false).unwrap();
-    site.agent.images.apply(vec![image("2")], 0).unwrap();
+    has_image(&site, "2");
     let broken_off =
         EpochEnd { epoch: Epoch::new([8; 16]), next: Sequence::new(0), digest: Digest::new([1; 16]) };
     let ends = BTreeMap::from([(partition, vec![stood[1], broken_off])]);
@@ -328,7 +329,7 @@ fn a_reopen_that_was_broken_off_before_anything_counted_leaves_nothing_open() {
 fn images_from_the_state_cannot_be_made_again_from_an_outbox_that_began_empty() {
     let mut site = site();
     let marker = site.agent.begin_reopen(0, false).unwrap();
-    site.agent.images.apply(vec![image("2")], 0).unwrap();
+    has_image(&site, "2");
     site.agent.end_reopen(marker, Epoch::new([9; 16]), &BTreeMap::new()).unwrap();
     let lost = open(&site.disk, Box::new(MemoryImages::default()));
     assert!(matches!(lost, Err(AgentError::Folder(FolderError::Doubtful { .. }))));

@@ -22,7 +22,10 @@ struct State {
 }
 
 /// Images in a folder.
-pub struct DiskImages(Mutex<State>);
+pub struct DiskImages {
+    state: Mutex<State>,
+    synced: Arc<AtomicU64>,
+}
 
 impl DiskImages {
     /// Opens the folder, or begins one there.
@@ -33,9 +36,11 @@ impl DiskImages {
     /// Opens the folder, with its pages in files of some size on another disk.
     fn open_on(disk: Arc<dyn Disk>, path: &Path, file_bytes: u64) -> Result<Self, ImageError> {
         let pages = Pages::open(disk, path, file_bytes)?;
-        let position = pages.committed().load(Ordering::Acquire);
+        let synced = pages.committed();
+        let position = synced.load(Ordering::Acquire);
         let pages = Arc::new(Mutex::new(pages));
-        Ok(Self(Mutex::new(State { young: Young::default(), pages, position })))
+        let state = Mutex::new(State { young: Young::default(), pages, position });
+        Ok(Self { state, synced })
     }
 
     /// Opens the folder. One that cannot be opened is renamed and kept, and a new one begins; returns whether that
@@ -57,7 +62,7 @@ impl DiskImages {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +91,7 @@ impl State {
 
     fn fold_behind(&mut self) -> Result<(), ImageError> {
         self.young.end_fold()?;
-        let commit_at = self.pages().holds_much_unused().then_some(self.position);
+        let commit_at = self.pages().should_commit().then_some(self.position);
         self.young.fold_behind(&self.pages, commit_at)
     }
 
@@ -102,18 +107,21 @@ impl ImageStore for DiskImages {
         let mut wanted = Vec::new();
         for (image, key) in images.iter_mut().zip(keys) {
             match state.young.get(key) {
-                Some(after) => image.clone_from(after),
+                Some(change) => *image = change.after.map(<[u8]>::to_vec),
                 None => wanted.push((*key, image)),
             }
         }
-        wanted.sort_unstable_by_key(|(key, _)| *key);
-        state.pages().look_up(wanted.into_iter())?;
+        // New rows need no page: they do not wait for a fold.
+        if !wanted.is_empty() {
+            wanted.sort_unstable_by_key(|(key, _)| *key);
+            state.pages().look_up(wanted.into_iter())?;
+        }
         Ok(images)
     }
 
-    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: &[ImageChange<'_>], position: u64) -> Result<(), ImageError> {
         let mut state = self.lock();
-        changes.into_iter().for_each(|change| state.young.put(change));
+        changes.iter().for_each(|change| state.young.put(*change));
         state.position = position;
         if state.young.is_full() { state.fold_behind() } else { Ok(()) }
     }
@@ -150,7 +158,7 @@ impl ImageStore for DiskImages {
     }
 
     fn synced(&self) -> Arc<AtomicU64> {
-        self.lock().pages().committed()
+        Arc::clone(&self.synced)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Images in memory: the twin of the sled store.
+//! Images in memory: the twin of the store on the disk.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,12 +21,12 @@ impl ImageStore for MemoryImages {
         Ok(keys.iter().map(|key| state.0.get(*key).cloned()).collect())
     }
 
-    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: &[ImageChange<'_>], position: u64) -> Result<(), ImageError> {
         let mut state = self.lock();
         for ImageChange { key, after } in changes {
             match after {
-                Some(after) => state.0.insert(key, after),
-                None => state.0.remove(&key),
+                Some(after) => state.0.insert((*key).to_owned(), after.to_vec()),
+                None => state.0.remove(*key),
             };
         }
         state.1 = position;
@@ -49,6 +49,7 @@ impl ImageStore for MemoryImages {
 
     fn clear(&self) -> Result<(), ImageError> {
         *self.lock() = (BTreeMap::new(), 0);
+        self.1.store(0, Ordering::Release);
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! The images: the last contents of each key that the agent put into its outbox.
 //!
-//! Owns the narrow store trait, its form in sled and its twin in memory. The images follow the outbox: each fold stores
+//! Owns the narrow store trait, its form on the disk and its twin in memory. The images follow the outbox: each fold stores
 //! the outbox position that they reflect. They hold only data that can be rebuilt.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub mod disk_store;
+mod last_changes;
 pub mod memory;
 mod page;
 mod page_files;
@@ -15,11 +16,11 @@ mod pages;
 mod young;
 
 /// A change of one key's image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageChange {
-    pub key: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageChange<'c> {
+    pub key: &'c str,
     /// The image after; `None` removes the key.
-    pub after: Option<Vec<u8>>,
+    pub after: Option<&'c [u8]>,
 }
 
 /// Why the images cannot be used.
@@ -31,6 +32,11 @@ pub enum ImageError {
     /// The disk is full. The opened store is then of no use; it is opened again once there is room.
     #[error("the image store at {path} cannot be written: its disk is full")]
     Full { path: String },
+    /// The process may not open as many files as the store has.
+    #[error(
+        "the image store at {path} cannot be opened: this process has too many files open (raise LimitNOFILE of the unit, or `ulimit -n`)"
+    )]
+    TooManyFiles { path: String },
     /// Another process has it open, or has only just ended.
     #[error("the image store at {path} is open in another process")]
     Locked { path: String },
@@ -44,7 +50,7 @@ pub trait ImageStore: Send + Sync {
     /// The images of these keys, in this order. Many keys at once cost less than one by one.
     fn get(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, ImageError>;
     /// Applies changes in order and moves the position, together.
-    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError>;
+    fn apply(&self, changes: &[ImageChange<'_>], position: u64) -> Result<(), ImageError>;
     /// The first outbox position that is not reflected.
     fn position(&self) -> Result<u64, ImageError>;
     /// How many keys have an image.

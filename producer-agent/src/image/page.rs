@@ -5,6 +5,8 @@
 
 use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_string};
 
+use super::ImageChange;
+
 /// What a cut makes: some thirty rows of a register. A single change writes a whole page, and each page is an entry of the index.
 const CUT_BYTES: usize = 8 * 1024;
 /// A page is cut when it has grown beyond this: a cut page takes half as much again before the next cut.
@@ -47,7 +49,7 @@ impl Merger {
     pub(super) fn merge<'c, E: From<DatumError>>(
         &mut self,
         page: &[u8],
-        changes: impl Iterator<Item = (&'c str, Option<&'c [u8]>)>,
+        changes: impl Iterator<Item = ImageChange<'c>>,
         each: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<i64, E> {
         self.bytes.clear();
@@ -55,7 +57,7 @@ impl Merger {
         let mut growth = 0;
         let mut rows = Rows::of(page);
         let mut row = rows.next().transpose()?;
-        for (key, after) in changes {
+        for ImageChange { key, after } in changes {
             while let Some((before, image)) = row.filter(|(before, _)| *before < key) {
                 self.push(before, image);
                 row = rows.next().transpose()?;
@@ -118,7 +120,8 @@ mod tests {
     /// The pages that changes make of a page, and by how many rows it grew.
     fn merge(page: &[u8], changes: Changes<'_>) -> Result<(Vec<Vec<u8>>, i64), DatumError> {
         let mut pages = Vec::new();
-        let growth = Merger::default().merge(page, changes.iter().copied(), &mut |page| {
+        let changes = changes.iter().map(|(key, after)| ImageChange { key, after: *after });
+        let growth = Merger::default().merge(page, changes, &mut |page| {
             pages.push(page.to_vec());
             Ok::<(), DatumError>(())
         })?;

@@ -77,7 +77,7 @@ pub(super) struct PageFiles {
     files: BTreeMap<u64, PageFile>,
     /// The file that is appended to.
     current: Option<u64>,
-    /// The number of the next file: no two files of a folder have had one number.
+    /// The number of the next file.
     next: u64,
     /// The youngest pages, which belong to the current file and are not written yet.
     unwritten: Vec<u8>,
@@ -92,6 +92,10 @@ impl PageFiles {
     pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, file_bytes: u64) -> Result<Self, ImageError> {
         let io = failed(dir);
         disk.create_dir(dir).map_err(&io)?;
+        // The folders themselves survive a crash.
+        for parent in dir.ancestors().skip(1).take(2) {
+            disk.sync_dir(parent).map_err(&io)?;
+        }
         let mut files = BTreeMap::new();
         for number in disk.list(dir).map_err(&io)?.iter().filter_map(|name| name.parse().ok()) {
             let handle = disk.open(&dir.join(file_name(number))).map_err(&io)?;
@@ -219,10 +223,18 @@ impl PageFiles {
     }
 }
 
+/// Whether the process, or the machine, has no file left to open: that is no damage.
+pub(super) fn has_too_many_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let number = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|too_many| number == Some(too_many.raw_os_error()))
+}
+
 fn failed(dir: &Path) -> impl Fn(io::Error) -> ImageError {
     let path = dir.display().to_string();
     move |error| match error.kind() {
         io::ErrorKind::StorageFull => ImageError::Full { path: path.clone() },
+        _ if has_too_many_files(&error) => ImageError::TooManyFiles { path: path.clone() },
         _ => ImageError::Store { path: path.clone(), problem: error.to_string() },
     }
 }

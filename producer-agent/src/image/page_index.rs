@@ -14,7 +14,7 @@ use schemas::digest::hash128;
 use sled::Tree;
 
 use super::ImageError;
-use super::page_files::Place;
+use super::page_files::{Place, has_too_many_files};
 
 /// The version of the store's contents. In format 1 each row was a value of sled, in format 2 each page.
 const FORMAT: u32 = 3;
@@ -74,23 +74,17 @@ impl PageIndex {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             // It is flushed with each batch.
             let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-            let db = config.open()?;
-            let meta = db.open_tree("meta")?;
-            let tree = db.open_tree("index")?;
-            Ok::<_, sled::Error>((db, meta, tree))
+            let db = config.open().map_err(|error| failed(path, &error))?;
+            let tree = |name| db.open_tree(name).map_err(|error| failed(path, &error));
+            let (meta, tree) = (tree("meta")?, tree("index")?);
+            let index = Self { path: path.to_owned(), db, meta, tree };
+            index.check_format()?;
+            let (entries, whole) = index.read()?;
+            Ok((index, entries, whole))
         }));
         platform::closed::seal(path);
-        let (db, meta, tree) = match opened {
-            Ok(Ok(parts)) => parts,
-            Ok(Err(error)) => return Err(failed(path, &error)),
-            Err(_) => {
-                return Err(store(path, "sled panicked while opening it; its file is damaged".to_owned()));
-            }
-        };
-        let index = Self { path: path.to_owned(), db, meta, tree };
-        index.check_format()?;
-        let (entries, whole) = index.read()?;
-        Ok((index, entries, whole))
+        let problem = "sled panicked while opening it; its file is damaged";
+        opened.unwrap_or_else(|_| Err(store(path, problem.to_owned())))
     }
 
     fn check_format(&self) -> Result<(), ImageError> {
@@ -158,7 +152,8 @@ impl PageIndex {
         self.sync()
     }
 
-    fn sync(&self) -> Result<(), ImageError> {
+    /// Makes what is written survive a crash.
+    pub(super) fn sync(&self) -> Result<(), ImageError> {
         self.db.flush().map_err(self.wrong())?;
         let path = self.path.join("db");
         let synced = File::open(&path).and_then(|file| file.sync_data());
@@ -177,6 +172,9 @@ fn failed(path: &Path, error: &sled::Error) -> ImageError {
         }
         sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
             ImageError::Locked { path: path.display().to_string() }
+        }
+        sled::Error::Io(error) if has_too_many_files(error) => {
+            ImageError::TooManyFiles { path: path.display().to_string() }
         }
         error => store(path, error.to_string()),
     }

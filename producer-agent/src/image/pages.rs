@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use platform::segments::disk::Disk;
 use schemas::avro::binary::DatumError;
 
-use super::ImageError;
 use super::page::{Merger, Rows};
 use super::page_files::{PageFiles, Place};
 use super::page_index::{Entries, PageIndex, Whole, hash};
+use super::{ImageChange, ImageError};
 
-/// Bytes of files that nothing uses at which they should go, though a whole register is not taken yet.
+/// Bytes of files that nothing uses, and entries that have changed, at which a commit is due, though a whole register is not
+/// taken yet: files wait for it, and so does the outbox.
 const MOST_UNUSED_BYTES: u64 = 128 * 1024 * 1024;
+const MOST_CHANGED: usize = 20_000;
 
 /// A key whose image is wanted, and where it goes.
 pub(super) type Wanted<'w> = (&'w str, &'w mut Option<Vec<u8>>);
@@ -95,6 +97,9 @@ impl Pages {
             true
         })?;
         pages.rows = rows;
+        // What a crash or a full disk has left. The index that is open may be younger than the one on the disk.
+        pages.index.sync()?;
+        pages.files.remove_unused()?;
         Ok(pages)
     }
 
@@ -108,19 +113,19 @@ impl Pages {
         self.rows
     }
 
-    /// Folds changes, in key order, into the pages. After an error nothing is folded.
+    /// Folds changes, in key order, into the pages. After an error they may be folded again.
     pub(super) fn fold<'c>(
         &mut self,
-        changes: impl Iterator<Item = (&'c str, Option<&'c [u8]>)>,
+        changes: impl Iterator<Item = ImageChange<'c>>,
     ) -> Result<(), ImageError> {
         let mut changes = changes.peekable();
         let mut became: Vec<(String, Option<Place>)> = Vec::new();
         let mut growth = 0;
         let mut page = Vec::new();
-        while let Some((key, _)) = changes.peek() {
-            let span = Span::of(&self.entries, key);
+        while let Some(change) = changes.peek() {
+            let span = Span::of(&self.entries, change.key);
             self.files.read(span.place, &mut page)?;
-            let within = std::iter::from_fn(|| changes.next_if(|(key, _)| span.has(key)));
+            let within = std::iter::from_fn(|| changes.next_if(|change| span.has(change.key)));
             let first = became.len();
             let files = &mut self.files;
             let merged = self.merger.merge(&page, within, &mut |cut| {
@@ -213,9 +218,9 @@ impl Pages {
         Ok(())
     }
 
-    /// Whether so much is in no use any more that it should be given back by a commit.
-    pub(super) fn holds_much_unused(&self) -> bool {
-        self.files.unused_bytes() > MOST_UNUSED_BYTES
+    /// Whether so much waits for a commit that it should not wait for the end of a register.
+    pub(super) fn should_commit(&self) -> bool {
+        self.files.unused_bytes() > MOST_UNUSED_BYTES || self.changed.len() > MOST_CHANGED
     }
 
     /// Makes what was folded survive a crash, as that of an outbox position.

@@ -24,7 +24,7 @@ impl ImageStore for Breaks {
         self.0.get(keys)
     }
 
-    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: &[ImageChange<'_>], position: u64) -> Result<(), ImageError> {
         let has = |key: &str| changes.iter().any(|change| change.key == key);
         assert!(!has("boom"), "planted");
         if has("full") {
@@ -142,6 +142,11 @@ async fn a_full_disk_of_the_images_leaves_the_file_and_the_agent_begins_anew() {
     site.put("a.csv", "k,v\n1,x\nfull,y\n");
     assert!(!site.look().await);
     assert!(site.agent.has_lost_its_images(), "the next look begins the agent anew");
+    let refused = site.agent.take_freshness();
+    assert!(
+        matches!(refused, Err(crate::agent::AgentError::LostImages)),
+        "nothing is taken before: {refused:?}"
+    );
     assert!(site.config.drop_dir.join("a.csv").exists(), "it is taken later");
 }
 

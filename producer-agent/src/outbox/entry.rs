@@ -3,6 +3,7 @@
 //! Owns the bytes of an entry, in Avro's primitives. An entry becomes one record of the log, and is sent again as the
 //! same record: its block is never cut anew.
 
+use bytes::Bytes;
 use schemas::avro::binary::{Cursor, DatumError, put_bytes, put_long};
 use schemas::block::{self, OpenBlock};
 use schemas::ids::{Digest, Partition, Sequence};
@@ -19,14 +20,15 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     count: u32,
-    datum: Vec<u8>,
+    /// Shared: an entry has the block that it was made from.
+    datum: Bytes,
     traces: Vec<(usize, TraceContext)>,
 }
 
 impl Block {
     /// From its changes, and the traces of some of them by their index.
     pub fn new(changes: OpenBlock, traces: Vec<(usize, TraceContext)>) -> Self {
-        Self { count: changes.count(), datum: changes.finish(), traces }
+        Self { count: changes.count(), datum: changes.finish().into(), traces }
     }
 
     /// The block's bare datum.
@@ -52,7 +54,8 @@ impl Content {
     /// The bare datum.
     pub fn datum(&self) -> &[u8] {
         match self {
-            Self::Block(Block { datum, .. }) | Self::Freshness(datum) => datum,
+            Self::Block(block) => block.datum(),
+            Self::Freshness(datum) => datum,
         }
     }
 
@@ -87,21 +90,21 @@ impl Entry {
         self.content.datum().len() + 32 + traced
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.size() + 16);
+    /// Appends its bytes.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.size() + 16);
         out.push(match self.content {
             Content::Block(_) => 0,
             Content::Freshness(_) => 1,
         });
-        put_long(&mut out, i64::from(self.partition.get()));
-        put_long(&mut out, i64::try_from(self.sequence.get()).unwrap_or(i64::MAX));
+        put_long(out, i64::from(self.partition.get()));
+        put_long(out, i64::try_from(self.sequence.get()).unwrap_or(i64::MAX));
         out.extend_from_slice(self.digest.as_bytes());
-        put_bytes(&mut out, self.content.datum());
+        put_bytes(out, self.content.datum());
         for (index, trace) in self.content.traces() {
-            put_long(&mut out, i64::try_from(*index).unwrap_or(i64::MAX));
+            put_long(out, i64::try_from(*index).unwrap_or(i64::MAX));
             out.extend_from_slice(&trace.to_bytes());
         }
-        out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DatumError> {
@@ -122,7 +125,7 @@ impl Entry {
             traces.extend(TraceContext::from_bytes(bytes).map(|trace| (index, trace)));
         }
         let content = match kind {
-            0 => Content::Block(Block { count: block::count(&datum)?, datum, traces }),
+            0 => Content::Block(Block { count: block::count(&datum)?, datum: datum.into(), traces }),
             1 => Content::Freshness(datum),
             _ => return Err(DatumError::Invalid { at: 0, what: "an unknown kind of entry" }),
         };

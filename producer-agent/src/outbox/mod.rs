@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform::segments::disk::Disk;
-use platform::segments::{Options, SegmentError, SegmentStore};
+use platform::segments::{Frames, Options, SegmentError, SegmentStore};
 use schemas::avro::binary::DatumError;
 use schemas::change::ChangeCodec;
 use schemas::digest;
@@ -164,7 +164,7 @@ impl Outbox {
         }
         self.roll_when_due(codec)?;
         let mut places = self.places.clone();
-        let mut payloads = Vec::with_capacity(contents.len());
+        let mut frames = Frames::default();
         for (partition, content) in contents {
             let Some(place) = places.get_mut(*partition) else {
                 return Err(OutboxError::NoPartition { partition: *partition });
@@ -176,9 +176,9 @@ impl Outbox {
                 content: content.clone(),
             };
             *place = ChainPlace { next: entry.next(), digest: entry.digest };
-            payloads.push(entry.encode());
+            frames.push(|out| entry.encode(out));
         }
-        let first = self.store.append(payloads.iter().map(Vec::as_slice))?;
+        let first = self.store.append_frames(&frames)?;
         self.store.sync()?;
         self.places = places;
         Ok(first)

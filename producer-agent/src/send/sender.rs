@@ -124,6 +124,8 @@ pub struct Sender {
     sent: watch::Sender<Sent>,
     /// The first position that the synced images may lack.
     folded: Arc<AtomicU64>,
+    /// The position up to which the outbox was let go.
+    dropped: u64,
 }
 
 impl Sender {
@@ -137,7 +139,7 @@ impl Sender {
     ) -> Self {
         let position = lock(&outbox).first_position();
         let sent = watch::Sender::new(Sent { acknowledged: position, ..Sent::default() });
-        Self { client, channel, outbox, machine, position, sent, folded }
+        Self { client, channel, outbox, machine, position, sent, folded, dropped: 0 }
     }
 
     pub fn sent(&self) -> watch::Receiver<Sent> {
@@ -246,16 +248,20 @@ impl Sender {
     /// Says what is acknowledged, and drops whole segments.
     fn advance(&mut self, backlog: &Backlog, events: u64) -> Result<(), SendError> {
         let position = backlog.position();
-        if position == self.position && events == 0 {
-            return Ok(());
+        if position != self.position || events > 0 {
+            self.position = position;
+            self.sent.send_modify(|sent| {
+                sent.settled += events;
+                sent.acknowledged = position;
+            });
         }
-        self.position = position;
-        self.sent.send_modify(|sent| {
-            sent.settled += events;
-            sent.acknowledged = position;
-        });
+        // The images may be synced long after the last acknowledgement.
         let done = position.min(self.folded.load(Ordering::Acquire));
-        Ok(lock(&self.outbox).drop_before(done)?)
+        if done > self.dropped {
+            lock(&self.outbox).drop_before(done)?;
+            self.dropped = done;
+        }
+        Ok(())
     }
 
     /// Replaces the current epoch of every partition by a new one of ours, and waits until the channel's state has

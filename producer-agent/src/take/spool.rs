@@ -19,15 +19,15 @@ const MEMORY_BYTES: usize = 4 * 1024 * 1024;
 const FILE: &str = "spool";
 
 /// A row that may become an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpooledRow {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpooledRow<'s> {
     /// The byte of the source where the row begins: no other row begins there.
     pub byte: u64,
     pub line: u64,
     /// Whether its key has no image.
     pub is_new: bool,
-    pub key: String,
-    pub datum: Vec<u8>,
+    pub key: &'s str,
+    pub datum: &'s [u8],
 }
 
 /// Rows in the order in which they were put.
@@ -94,7 +94,7 @@ impl Spool {
     /// Gives each row in order, until `each` fails.
     pub fn for_each<E: From<SegmentError> + From<DatumError>>(
         &self,
-        each: &mut dyn FnMut(SpooledRow) -> Result<(), E>,
+        each: &mut dyn FnMut(SpooledRow<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let io = |error| SegmentError::Io { path: self.path.clone(), error };
         let mut at = 0;
@@ -112,14 +112,13 @@ impl Spool {
 
 fn rows<E: From<DatumError>>(
     bytes: &[u8],
-    each: &mut dyn FnMut(SpooledRow) -> Result<(), E>,
+    each: &mut dyn FnMut(SpooledRow<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut cursor = Cursor::new(bytes);
     while cursor.left() > 0 {
         let [byte, line, is_new] =
             [cursor.long()?, cursor.long()?, cursor.long()?].map(|number| u64::try_from(number).unwrap_or(0));
-        let key = cursor.string()?.to_owned();
-        each(SpooledRow { byte, line, is_new: is_new == 1, key, datum: cursor.bytes()?.to_vec() })?;
+        each(SpooledRow { byte, line, is_new: is_new == 1, key: cursor.string()?, datum: cursor.bytes()? })?;
     }
     Ok(())
 }
@@ -155,10 +154,13 @@ mod tests {
         }
     }
 
-    fn all(spool: &Spool) -> Result<Vec<SpooledRow>, Failed> {
+    /// A row of its own: byte, line, whether it is new, key, datum.
+    type Owned = (u64, u64, bool, String, Vec<u8>);
+
+    fn all(spool: &Spool) -> Result<Vec<Owned>, Failed> {
         let mut found = Vec::new();
-        spool.for_each(&mut |row| {
-            found.push(row);
+        spool.for_each(&mut |SpooledRow { byte, line, is_new, key, datum }| {
+            found.push((byte, line, is_new, key.to_owned(), datum.to_vec()));
             Ok::<(), Failed>(())
         })?;
         Ok(found)
@@ -172,18 +174,14 @@ mod tests {
         for memory_bytes in [MEMORY_BYTES, 40] {
             let mut spool = Spool::new(Arc::new(disk.clone()), dir);
             spool.memory_bytes = memory_bytes;
-            let expected: Vec<SpooledRow> = (0..20_u8)
-                .map(|number| SpooledRow {
-                    byte: u64::from(number) * 10,
-                    line: u64::from(number) + 2,
-                    is_new: number % 3 == 0,
-                    key: format!("k{number}"),
-                    datum: vec![number; usize::from(number)],
-                })
-                .collect();
-            for row in &expected {
-                let location = Location { line: row.line, character: 1, byte: row.byte };
-                spool.put(location, row.is_new, &row.key, &row.datum).unwrap();
+            let row = |number: u8| {
+                let (at, size) = (u64::from(number), usize::from(number));
+                (at * 10, at + 2, number.is_multiple_of(3), format!("k{number}"), vec![number; size])
+            };
+            let expected: Vec<Owned> = (0..20_u8).map(row).collect();
+            for (byte, line, is_new, key, datum) in &expected {
+                let location = Location { line: *line, character: 1, byte: *byte };
+                spool.put(location, *is_new, key, datum).unwrap();
             }
             assert_eq!(disk.exists(&dir.join(FILE)), memory_bytes < MEMORY_BYTES);
             assert_eq!(all(&spool).unwrap(), expected);

@@ -230,7 +230,7 @@ mod tests {
         let mut changed = Vec::new();
         spool
             .for_each(&mut |row| {
-                changed.extend((!survey.is_repeated(row.byte)).then_some(row.key));
+                changed.extend((!survey.is_repeated(row.byte)).then(|| row.key.to_owned()));
                 Ok::<(), Box<dyn std::error::Error>>(())
             })
             .unwrap();
@@ -246,8 +246,8 @@ mod tests {
         with_rows(SCHEMA, known, |rows| {
             for row in rows {
                 let SourceRow::Present { key, datum, .. } = row else { panic!("{row:?}") };
-                let change = ImageChange { key: key.as_str().to_owned(), after: Some(datum) };
-                images.apply(vec![change], 0).unwrap();
+                let change = ImageChange { key: key.as_str(), after: Some(&datum) };
+                images.apply(&[change], 0).unwrap();
             }
         });
         images
@@ -291,8 +291,8 @@ mod tests {
     fn a_row_that_the_log_could_not_take_is_parked_and_not_absent() {
         let schema = SCHEMA.replace("long", "string");
         let images = MemoryImages::default();
-        let known = ImageChange { key: "a".to_owned(), after: Some(vec![2, b'a', 2, b'x']) };
-        images.apply(vec![known], 0).unwrap();
+        let known = ImageChange { key: "a", after: Some(&[2, b'a', 2, b'x']) };
+        images.apply(&[known], 0).unwrap();
         let large = "x".repeat(limits::MAX_IMAGE_BYTES);
         let (survey, _) = survey_of(&schema, &[["a", &large]], &images);
         assert_eq!(survey.counts, Counts { parked: 1, ..Counts::default() });

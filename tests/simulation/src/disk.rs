@@ -68,12 +68,12 @@ impl ImageStore for Images {
         Ok(keys.iter().map(|key| sides.current.0.get(*key).cloned()).collect())
     }
 
-    fn apply(&self, changes: Vec<ImageChange>, position: u64) -> Result<(), ImageError> {
+    fn apply(&self, changes: &[ImageChange<'_>], position: u64) -> Result<(), ImageError> {
         let mut sides = self.end_sync();
         for ImageChange { key, after } in changes {
             match after {
-                Some(after) => sides.current.0.insert(key, after),
-                None => sides.current.0.remove(&key),
+                Some(after) => sides.current.0.insert((*key).to_owned(), after.to_vec()),
+                None => sides.current.0.remove(*key),
             };
         }
         sides.current.1 = position;

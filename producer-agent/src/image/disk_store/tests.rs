@@ -33,7 +33,7 @@ fn a_store_that_cannot_be_opened_is_set_aside_by_name() {
     let path = dir.path().join("images");
     let (images, aside) = DiskImages::open_or_set_aside(&path).unwrap();
     assert!(!aside);
-    images.apply(vec![ImageChange { key: "a".to_owned(), after: Some(vec![1]) }], 1).unwrap();
+    put(&images, &["a"], 1, 1, 1);
     images.sync().unwrap();
     drop(images);
     std::fs::write(path.join("conf"), b"not what sled wrote").unwrap();
@@ -82,15 +82,19 @@ fn open_on(disk: &MemoryDisk, path: &Path) -> DiskImages {
     }
 }
 
-/// Changes, and the outbox position behind them.
-type Applied = (Vec<ImageChange>, u64);
+/// Keys with their images, or without one, and the outbox position behind them.
+type Applied = (Vec<(String, Option<Vec<u8>>)>, u64);
+
+fn apply(store: &dyn ImageStore, (changes, position): &Applied) {
+    let changes: Vec<_> =
+        changes.iter().map(|(key, after)| ImageChange { key, after: after.as_deref() }).collect();
+    store.apply(&changes, *position).unwrap();
+}
 
 /// Applies what a crash took from the store again, as the outbox would.
 fn catch_up(store: &DiskImages, all: &[Applied]) {
     let from = store.position().unwrap();
-    for (changes, position) in all.iter().filter(|(_, position)| *position > from) {
-        store.apply(changes.clone(), *position).unwrap();
-    }
+    all.iter().filter(|(_, position)| *position > from).for_each(|applied| apply(store, applied));
 }
 
 proptest! {
@@ -106,16 +110,13 @@ proptest! {
         for (position, step) in (1..).zip(steps) {
             match step {
                 Step::Apply(changes) => {
-                    let changes: Vec<ImageChange> = changes
-                        .into_iter()
-                        .map(|(key, size)| ImageChange { key, after: size.map(|size| vec![7; size]) })
-                        .collect();
-                    let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
-                    for store in [&store as &dyn ImageStore, &memory] {
-                        store.apply(changes.clone(), position).unwrap();
-                    }
+                    let changes = changes.into_iter().map(|(key, size)| (key, size.map(|size| vec![7; size])));
+                    let applied = (changes.collect(), position);
+                    apply(&store, &applied);
+                    apply(&memory, &applied);
+                    let keys: Vec<&str> = applied.0.iter().map(|(key, _)| key.as_str()).collect();
                     prop_assert_eq!(store.get(&keys).unwrap(), memory.get(&keys).unwrap());
-                    all_applied.push((changes, position));
+                    all_applied.push(applied);
                 }
                 Step::Fold => store.lock().fold().unwrap(),
                 Step::FoldBehind => store.lock().fold_behind().unwrap(),
@@ -145,17 +146,24 @@ proptest! {
     }
 }
 
-fn change(key: &str, byte: u8, size: usize) -> ImageChange {
-    ImageChange { key: key.to_owned(), after: Some(vec![byte; size]) }
+/// Gives all keys an image of so many equal bytes.
+fn put(store: &DiskImages, keys: &[&str], byte: u8, size: usize, position: u64) {
+    let image = vec![byte; size];
+    let changes: Vec<_> = keys.iter().map(|key| ImageChange { key, after: Some(&image) }).collect();
+    store.apply(&changes, position).unwrap();
+}
+
+/// Changes these rows of a register whose keys have no order.
+fn change_rows(store: &DiskImages, rows: impl Iterator<Item = u64>, round: u8) {
+    let keys: Vec<String> = rows.map(|number| format!("{:06}", number * 7_919 % 100_003)).collect();
+    put(store, &keys.iter().map(String::as_str).collect::<Vec<_>>(), round, 250, u64::from(round));
+    store.sync().unwrap();
 }
 
 /// A register in which each row has changed some times.
 fn often_changed(store: &DiskImages, rows: u64, rounds: u8) {
     for round in 1..=rounds {
-        let changes =
-            (0..rows).map(|number| change(&format!("{:06}", number * 7_919 % 100_003), round, 250)).collect();
-        store.apply(changes, u64::from(round)).unwrap();
-        store.sync().unwrap();
+        change_rows(store, 0..rows, round);
     }
 }
 
@@ -174,11 +182,7 @@ fn files_that_are_hardly_used_are_cleaned_and_all_images_stay() {
     assert!(page_bytes(dir.path()) < 6 * used, "{} bytes for {used}", page_bytes(dir.path()));
     // A tenth changes each time, so that every file keeps some pages.
     for round in 9..40 {
-        let of_tenth = |number: &u64| number % 10 == u64::from(round) % 10;
-        let changes = (0..40_000).filter(of_tenth);
-        let changes = changes.map(|number| change(&format!("{:06}", number * 7_919 % 100_003), round, 250));
-        images.apply(changes.collect(), u64::from(round)).unwrap();
-        images.sync().unwrap();
+        change_rows(&images, (0..40_000).filter(|number| number % 10 == u64::from(round) % 10), round);
     }
     assert!(page_bytes(dir.path()) < 6 * used, "{} bytes for {used}", page_bytes(dir.path()));
     drop(images);
@@ -222,10 +226,10 @@ fn a_full_disk_is_told_from_damage_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let disk = MemoryDisk::new();
     let images = open_on(&disk, dir.path());
-    images.apply(vec![change("a", 1, 5_000)], 1).unwrap();
+    put(&images, &["a"], 1, 5_000, 1);
     images.sync().unwrap();
     disk.set_room(Some(2_000));
-    images.apply(vec![change("a", 2, 5_000), change("b", 2, 5_000)], 2).unwrap();
+    put(&images, &["a", "b"], 2, 5_000, 2);
     assert!(matches!(images.sync(), Err(ImageError::Full { .. })));
     disk.set_room(None);
     images.sync().unwrap();
@@ -236,12 +240,29 @@ fn a_full_disk_is_told_from_damage_and_loses_nothing() {
 }
 
 #[test]
+fn what_a_full_disk_left_is_given_back_when_the_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = MemoryDisk::new();
+    let pages = dir.path().join("pages");
+    let mut left = Vec::new();
+    for _ in 0..5 {
+        let images = open_on(&disk, dir.path());
+        disk.set_room(Some(60_000));
+        let keys: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        put(&images, &keys.iter().map(String::as_str).collect::<Vec<_>>(), 1, 4_000, 1);
+        assert!(matches!(images.sync(), Err(ImageError::Full { .. })));
+        left.push(disk.list(&pages).unwrap().len());
+    }
+    assert!(left[0] > 0 && left.iter().all(|files| *files == left[0]), "{left:?}");
+}
+
+#[test]
 fn what_was_not_committed_is_lost_with_its_position() {
     let dir = tempfile::tempdir().unwrap();
     let images = DiskImages::open(dir.path()).unwrap();
-    images.apply(vec![change("a", 1, 1)], 3).unwrap();
+    put(&images, &["a"], 1, 1, 3);
     images.sync().unwrap();
-    images.apply(vec![change("b", 1, 1)], 5).unwrap();
+    put(&images, &["b"], 1, 1, 5);
     assert_eq!((images.count().unwrap(), images.position().unwrap()), (2, 5));
     drop(images);
     let images = open_unlocked(dir.path());

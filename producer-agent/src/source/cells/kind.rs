@@ -145,7 +145,7 @@ impl Kind {
             return Err("it is empty, and its field may not be".to_owned());
         }
         match self {
-            Self::Text if text.contains('\0') => {
+            Self::Text if memchr::memchr(0, text.as_bytes()).is_some() => {
                 return Err("it holds a zero byte, which no database takes in a text".to_owned());
             }
             Self::Text => put_string(out, text),

@@ -85,14 +85,15 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(delimiter: u8, quoting: Quoting) -> Self {
+    /// Of a record that should have so many cells.
+    pub(super) fn new(delimiter: u8, quoting: Quoting, cells: usize) -> Self {
         Self {
             delimiter,
             quoting,
             state: State::CellStart,
             at: 0,
             cell: Found::default(),
-            cells: Vec::new(),
+            cells: Vec::with_capacity(cells),
             loose: None,
         }
     }
@@ -252,7 +253,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn scan(text: &str, quoting: Quoting) -> Result<Vec<String>, Fault> {
-        let mut scan = Scan::new(b',', quoting);
+        let mut scan = Scan::new(b',', quoting, 0);
         let mut read = 0;
         for line in text.split_inclusive('\n') {
             read += line.len();

@@ -20,7 +20,7 @@ fn note(noted: &mut Noted, location: Location) {
 
 impl Table {
     pub(super) fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
-        let mut scan = Scan::new(delimiter, quoting);
+        let mut scan = Scan::new(delimiter, quoting, self.header.len());
         let mut progress = scan.line(&first.text, first.end);
         if progress == Progress::Whole {
             return self.line(first, scan, quoting);

@@ -1,0 +1,114 @@
+//! Changes in memory: the last one of each key.
+//!
+//! Owns their bytes, in two pieces of memory that grow and are given back as a whole: no change is allocated by itself. An
+//! earlier change of a key stays in memory until then.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::ops::Range;
+
+use hashbrown::HashTable;
+
+use super::ImageChange;
+
+/// What a change costs besides its key and image.
+const ROW_BYTES: usize = 64;
+
+#[derive(Debug, Clone)]
+struct Row {
+    key: Range<usize>,
+    image: Option<Range<usize>>,
+}
+
+/// The last change of each key.
+#[derive(Debug, Default)]
+pub(super) struct LastChanges {
+    keys: String,
+    images: Vec<u8>,
+    rows: Vec<Row>,
+    /// For each key, the index of its row.
+    last: HashTable<usize>,
+    hasher: RandomState,
+}
+
+impl LastChanges {
+    pub(super) fn put(&mut self, change: ImageChange<'_>) {
+        let ImageChange { key, after } = change;
+        let Self { keys, images, rows, last, hasher } = self;
+        let row = rows.len();
+        let from = keys.len();
+        keys.push_str(key);
+        let image = after.map(|after| {
+            let from = images.len();
+            images.extend_from_slice(after);
+            from..images.len()
+        });
+        rows.push(Row { key: from..keys.len(), image });
+        let key_of = |row: usize| rows.get(row).and_then(|row| keys.get(row.key.clone())).unwrap_or_default();
+        let found = last.entry(
+            hasher.hash_one(key),
+            |earlier| key_of(*earlier) == key,
+            |other| hasher.hash_one(key_of(*other)),
+        );
+        found.insert(row);
+    }
+
+    /// The last change of a key; `None` where it is not among these.
+    pub(super) fn get(&self, key: &str) -> Option<ImageChange<'_>> {
+        let is_key = |row: &usize| self.change(*row).is_some_and(|change| change.key == key);
+        self.last.find(self.hasher.hash_one(key), is_key).and_then(|row| self.change(*row))
+    }
+
+    fn change(&self, row: usize) -> Option<ImageChange<'_>> {
+        let row = self.rows.get(row)?;
+        let key = self.keys.get(row.key.clone())?;
+        Some(ImageChange { key, after: row.image.clone().and_then(|image| self.images.get(image)) })
+    }
+
+    /// The changes in the order of their keys.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = ImageChange<'_>> {
+        let mut changes: Vec<_> = self.last.iter().filter_map(|row| self.change(*row)).collect();
+        changes.sort_unstable_by_key(|change| change.key);
+        changes.into_iter()
+    }
+
+    /// Takes younger changes.
+    pub(super) fn extend(&mut self, younger: &Self) {
+        younger.in_order().for_each(|change| self.put(change));
+    }
+
+    /// Bytes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.keys.len() + self.images.len() + self.rows.len() * ROW_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change<'c>(key: &'c str, after: Option<&'c [u8]>) -> ImageChange<'c> {
+        ImageChange { key, after }
+    }
+
+    #[test]
+    fn the_last_change_of_a_key_is_kept() {
+        let mut changes = LastChanges::default();
+        for number in 0..1_000_u32 {
+            changes.put(change(&(number % 10).to_string(), Some(&number.to_le_bytes())));
+        }
+        changes.put(change("3", None));
+        changes.put(change("5", Some(b"")));
+        let mut younger = LastChanges::default();
+        younger.put(change("7", None));
+        younger.put(change("a", Some(b"x")));
+        changes.extend(&younger);
+        assert_eq!(changes.get("4"), Some(change("4", Some(&994_u32.to_le_bytes()))));
+        assert_eq!(changes.get("3"), Some(change("3", None)));
+        assert_eq!(changes.get("5"), Some(change("5", Some(b""))));
+        assert_eq!(changes.get("7"), Some(change("7", None)));
+        assert_eq!(changes.get("10"), None);
+        let keys: Vec<&str> = changes.in_order().map(|change| change.key).collect();
+        assert_eq!(keys, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a"]);
+    }
+}
