@@ -9,6 +9,8 @@ use std::path::Path;
 use platform::segments::checked_file;
 use platform::segments::disk::Disk;
 use schemas::avro::container::{Block, Decoder};
+use schemas::avro::json::JsonRows;
+use schemas::avro::names::column_name;
 use schemas::avro::resolution::resolve_datum;
 use schemas::avro::schema::AvroSchema;
 use schemas::change::{BlockChange, ChangeCodec};
@@ -27,8 +29,8 @@ const MARKER_KIND: &[u8; 4] = b"reop";
 /// Bytes of the outbox read at once.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
-/// Key, image after, and the old datum.
-type Remade = (String, Option<Vec<u8>>, Vec<u8>);
+/// A key, and its image after in our schema.
+type Remade = (String, Option<Vec<u8>>);
 
 /// The ends in the log of the epochs before a reopen's, by partition, the newest last.
 pub type Ends = BTreeMap<Partition, Vec<EpochEnd>>;
@@ -161,8 +163,7 @@ impl Agent {
         Ok(self.images.apply(&changes.collect::<Vec<_>>(), 0)?)
     }
 
-    /// The events that a reopen makes again: key, image after in our schema, and the old datum; and whether the log
-    /// leaves it open which of them count.
+    /// The events that a reopen makes again, and whether the log leaves it open which of them count.
     fn events_to_remake(&self, marker: Marker, ends: &Ends) -> Result<(Vec<Remade>, bool), AgentError> {
         let mut events = Vec::new();
         let mut known: BTreeMap<(Epoch, Partition), EndOf> = BTreeMap::new();
@@ -182,11 +183,9 @@ impl Agent {
                     continue;
                 }
                 let Content::Block(block) = &stored.entry.content else { continue };
-                for BlockChange { change, range, .. } in codec.decode_block(block.datum())? {
+                for BlockChange { change, .. } in codec.decode_block(block.datum())? {
                     let resolve = |image| resolve_datum(codec.subject(), self.schema(), image);
-                    let after = change.after.map(resolve).transpose()?;
-                    let datum = block.datum().get(range).unwrap_or_default().to_vec();
-                    events.push((change.key.to_owned(), after, datum));
+                    events.push((change.key.to_owned(), change.after.map(resolve).transpose()?));
                 }
             }
             at = last + 1;
@@ -220,7 +219,7 @@ impl Agent {
         if marker.park || is_open {
             self.park_events(&events)?;
         } else {
-            for (key, after, _) in &events {
+            for (key, after) in &events {
                 emitter.put(ImageChange { key, after: after.as_deref() }, 0)?;
             }
         }
@@ -241,18 +240,30 @@ impl Agent {
         Ok(start)
     }
 
-    /// Parks events in a file, one JSON object a line, for a person to check.
+    /// Parks events in a file, one JSON object a line, for a person to check: the key, and the row that it should have, or
+    /// null where the row was deleted.
     fn park_events(&self, events: &[Remade]) -> Result<(), AgentError> {
         if events.is_empty() {
             return Ok(());
         }
-        let name = format!("parked-{}.ndjson", platform::clock::now().get());
-        let lines: Vec<String> = events
-            .iter()
-            .map(|(key, _, datum)| serde_json::json!({"key": key, "event": hex::encode(datum)}).to_string())
-            .collect();
-        let file = self.dir.join(name);
-        checked_file::replace(self.disk.as_ref(), &file, lines.join("\n").as_bytes())?;
+        let name = |field: &str| column_name(field).unwrap_or_else(|| field.to_owned());
+        let rows = JsonRows::of(self.schema(), &name)?;
+        let mut lines = Vec::new();
+        for (key, after) in events {
+            lines.extend_from_slice(
+                format!("{{\"key\":{},\"row\":", serde_json::Value::from(key.as_str())).as_bytes(),
+            );
+            match after {
+                Some(after) => {
+                    rows.put(after, &mut lines)?;
+                    lines.truncate(lines.trim_ascii_end().len());
+                }
+                None => lines.extend_from_slice(b"null"),
+            }
+            lines.extend_from_slice(b"}\n");
+        }
+        let file = self.dir.join(format!("parked-{}.ndjson", platform::clock::now().get()));
+        checked_file::replace(self.disk.as_ref(), &file, &lines)?;
         tracing::error!(count = events.len(), file = %file.display(), "these events may be in the log already, or be older than what is there: they are not sent, but parked in this file; compare the rows of its keys with the register");
         Ok(())
     }

@@ -309,7 +309,12 @@ fn what_may_have_counted_is_left_to_a_person() {
         site.agent.end_reopen(marker, Epoch::new([9; 16]), &ends).unwrap();
         assert_eq!(site.events(), []);
         let names = site.disk.list(&PathBuf::from("/agent")).unwrap();
-        assert!(names.iter().any(|name| name.starts_with("parked-")), "{names:?}");
+        let parked = names.iter().find(|name| name.starts_with("parked-")).unwrap();
+        let file = site.disk.open(&PathBuf::from("/agent").join(parked)).unwrap();
+        let mut bytes = vec![0; file.length().unwrap().try_into().unwrap()];
+        file.read_at(&mut bytes, 0).unwrap();
+        let parked = String::from_utf8(bytes).unwrap();
+        assert!(parked.ends_with("{\"key\":\"a\",\"row\":{\"k\":\"a\",\"v\":\"3\"}}\n"), "{parked}");
     }
 }
 
