@@ -1,4 +1,4 @@
-//! What a site's machine does to agents and routers: a disk that is full or read-only, sled's files damaged at any
+//! What a site's machine does to agents and routers: a disk that is full or read-only, the images damaged at any
 //! byte, clocks that are off by an hour. Each ends in a named state and recovers; nothing is lost.
 
 #![allow(

@@ -357,7 +357,7 @@ fn write_the_folders_of_this_version() {
     let running = ["router", "producer", "consumer"].map(|part| start(&site, part));
     drop_and_wait(&site, "1.csv", "k,t,v\n1,R,a\n2,R,b\n4,J,d\n", &[("1", "a"), ("2", "b")]);
     running.into_iter().for_each(|process| assert!(process.stop().unwrap()));
-    // The images can be rebuilt, and are sled's own format.
+    // The images can be rebuilt, and their index is in sled's own format.
     std::fs::remove_dir_all(site.path("producer/images")).unwrap();
     for part in ["log", "producer", "consumer"] {
         copy(&site.path(part), &formats(FORMATS[FORMATS.len() - 1]).join(part));

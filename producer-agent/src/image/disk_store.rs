@@ -127,7 +127,9 @@ impl ImageStore for DiskImages {
     }
 
     fn position(&self) -> Result<u64, ImageError> {
-        Ok(self.lock().position)
+        let mut state = self.lock();
+        state.young.end_finished_fold()?;
+        Ok(state.position)
     }
 
     fn count(&self) -> Result<u64, ImageError> {

@@ -85,6 +85,12 @@ impl Young {
         Ok(())
     }
 
+    /// Gives back the memory of a fold that has ended; says what went wrong in it.
+    pub(super) fn end_finished_fold(&mut self) -> Result<(), ImageError> {
+        let is_finished = self.folding.as_ref().is_some_and(|folding| folding.thread.is_finished());
+        if is_finished { self.end_fold() } else { Ok(()) }
+    }
+
     /// Waits for the fold that is under way.
     pub(super) fn end_fold(&mut self) -> Result<(), ImageError> {
         let Some(Folding { changes, thread }) = self.folding.take() else { return Ok(()) };
