@@ -43,6 +43,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
     let begun_at = schemas::time::Millis::new(now_micros() / 1_000).to_string();
     let broker = match &scenario.brokers {
         Some(addresses) => Broker { addresses: addresses.clone(), own: None },
+        None if !scenario.needs_kafka() => Broker { addresses: String::new(), own: None },
         None => {
             let own = Kafka::start(1)?;
             Broker { addresses: own.bootstrap(), own: Some(own) }
@@ -56,7 +57,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         collector: url.as_deref(),
         beside: scenario.beside,
         disturbance: scenario.disturbance,
-        log: scenario.log,
+        log: scenario.log(),
     };
     let mut rounds = Vec::with_capacity(scenario.rounds);
     for number in 1..=scenario.rounds {

@@ -303,6 +303,16 @@ impl Scenario {
         matches!(self.load, Load::Outbox { .. } | Load::Intake { .. } | Load::Replay { .. })
     }
 
+    /// Where the router's log is. Nothing is sent while a file is taken: a broker beside it would only take the cores.
+    pub(crate) const fn log(&self) -> LogKind {
+        if matches!(self.load, Load::Intake { .. }) { LogKind::Embedded } else { self.log }
+    }
+
+    /// Whether a side needs a broker.
+    pub(crate) const fn needs_kafka(&self) -> bool {
+        !matches!(self.load, Load::Intake { .. })
+    }
+
     /// Whether what is measured is a consumer that starts when all is there.
     pub(crate) const fn is_replay(&self) -> bool {
         matches!(self.load, Load::Replay { .. })
