@@ -305,7 +305,7 @@ impl Scenario {
 
     /// Where the router's log is. Nothing is sent while a file is taken: a broker beside it would only take the cores.
     pub(crate) const fn log(&self) -> LogKind {
-        if matches!(self.load, Load::Intake { .. }) { LogKind::Embedded } else { self.log }
+        if self.needs_kafka() { self.log } else { LogKind::Embedded }
     }
 
     /// Whether a side needs a broker.

@@ -74,7 +74,8 @@ impl From<SurveyError> for AgentError {
 }
 
 impl AgentError {
-    /// Whether a later attempt may succeed without a repair of the agent: the disk or the outbox took no more.
+    /// Whether a later attempt may succeed without a repair of the agent: the disk or the outbox took no more, or the agent begins
+    /// anew.
     pub const fn is_passing(&self) -> bool {
         matches!(
             self,

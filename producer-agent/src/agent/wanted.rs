@@ -1,16 +1,14 @@
 //! A group of images that a source wants for their keys.
 //!
-//! Owns their bytes, in two pieces of memory: no row is allocated by itself.
-
-use std::ops::Range;
+//! Owns their order, and what the source says of each.
 
 use crate::image::ImageChange;
+use crate::image::packed::{Packed, PackedImages};
 
 /// A key's new image, wanted by the source.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    key: Range<usize>,
-    after: Option<Range<usize>>,
+    change: Packed,
     /// The line in the source; 0 where it has none.
     pub(super) line: u64,
     /// Whether a survey found that the key has no image.
@@ -20,27 +18,19 @@ pub(super) struct Wanted {
 /// Images that are wanted together.
 #[derive(Debug, Default)]
 pub(super) struct WantedGroup {
-    keys: String,
-    images: Vec<u8>,
+    packed: PackedImages,
     rows: Vec<Wanted>,
 }
 
 impl WantedGroup {
     pub(super) fn put(&mut self, change: ImageChange<'_>, line: u64, is_new: bool) {
-        let from = self.keys.len();
-        self.keys.push_str(change.key);
-        let after = change.after.map(|after| {
-            let from = self.images.len();
-            self.images.extend_from_slice(after);
-            from..self.images.len()
-        });
-        self.rows.push(Wanted { key: from..self.keys.len(), after, line, is_new });
+        self.rows.push(Wanted { change: self.packed.pack(change), line, is_new });
     }
 
     /// Orders them by their keys: neighbouring keys are then looked up together.
     pub(super) fn sort(&mut self) {
-        let key = |wanted: &Wanted| self.keys.get(wanted.key.clone());
-        self.rows.sort_by(|one, other| key(one).cmp(&key(other)));
+        let key = |wanted: &Wanted| self.packed.get(&wanted.change).key;
+        self.rows.sort_by(|one, other| key(one).cmp(key(other)));
     }
 
     pub(super) fn rows(&self) -> &[Wanted] {
@@ -49,12 +39,11 @@ impl WantedGroup {
 
     /// What a row wants.
     pub(super) fn change(&self, wanted: &Wanted) -> ImageChange<'_> {
-        let after = wanted.after.clone().and_then(|after| self.images.get(after));
-        ImageChange { key: self.keys.get(wanted.key.clone()).unwrap_or_default(), after }
+        self.packed.get(&wanted.change)
     }
 
     /// Bytes of keys and images.
     pub(super) const fn bytes(&self) -> usize {
-        self.keys.len() + self.images.len()
+        self.packed.bytes()
     }
 }

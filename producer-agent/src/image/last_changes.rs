@@ -1,31 +1,23 @@
 //! Changes in memory: the last one of each key.
 //!
-//! Owns their bytes, in two pieces of memory that grow and are given back as a whole: no change is allocated by itself. An
-//! earlier change of a key stays in memory until then.
+//! Owns which change of a key is the last; an earlier one stays in memory until all of it is given back.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::ops::Range;
 
 use hashbrown::HashTable;
 
 use super::ImageChange;
+use super::packed::{Packed, PackedImages};
 
 /// What a change costs besides its key and image.
 const ROW_BYTES: usize = 64;
 
-#[derive(Debug, Clone)]
-struct Row {
-    key: Range<usize>,
-    image: Option<Range<usize>>,
-}
-
 /// The last change of each key.
 #[derive(Debug, Default)]
 pub(super) struct LastChanges {
-    keys: String,
-    images: Vec<u8>,
-    rows: Vec<Row>,
+    packed: PackedImages,
+    rows: Vec<Packed>,
     /// For each key, the index of its row.
     last: HashTable<usize>,
     hasher: RandomState,
@@ -33,21 +25,13 @@ pub(super) struct LastChanges {
 
 impl LastChanges {
     pub(super) fn put(&mut self, change: ImageChange<'_>) {
-        let ImageChange { key, after } = change;
-        let Self { keys, images, rows, last, hasher } = self;
+        let Self { packed, rows, last, hasher } = self;
         let row = rows.len();
-        let from = keys.len();
-        keys.push_str(key);
-        let image = after.map(|after| {
-            let from = images.len();
-            images.extend_from_slice(after);
-            from..images.len()
-        });
-        rows.push(Row { key: from..keys.len(), image });
-        let key_of = |row: usize| rows.get(row).and_then(|row| keys.get(row.key.clone())).unwrap_or_default();
+        rows.push(packed.pack(change));
+        let key_of = |row: usize| rows.get(row).map(|row| packed.get(row).key).unwrap_or_default();
         let found = last.entry(
-            hasher.hash_one(key),
-            |earlier| key_of(*earlier) == key,
+            hasher.hash_one(change.key),
+            |earlier| key_of(*earlier) == change.key,
             |other| hasher.hash_one(key_of(*other)),
         );
         found.insert(row);
@@ -60,9 +44,7 @@ impl LastChanges {
     }
 
     fn change(&self, row: usize) -> Option<ImageChange<'_>> {
-        let row = self.rows.get(row)?;
-        let key = self.keys.get(row.key.clone())?;
-        Some(ImageChange { key, after: row.image.clone().and_then(|image| self.images.get(image)) })
+        self.rows.get(row).map(|row| self.packed.get(row))
     }
 
     /// The changes in the order of their keys.
@@ -79,7 +61,7 @@ impl LastChanges {
 
     /// Bytes in memory, about.
     pub(super) fn bytes(&self) -> usize {
-        self.keys.len() + self.images.len() + self.rows.len() * ROW_BYTES
+        self.packed.bytes() + self.rows.len() * ROW_BYTES
     }
 }
 

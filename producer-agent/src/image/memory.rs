@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{ImageChange, ImageError, ImageStore};
 
 #[derive(Debug, Default)]
-pub struct MemoryImages(Mutex<(BTreeMap<String, Vec<u8>>, u64)>, Arc<AtomicU64>);
+pub struct MemoryImages {
+    state: Mutex<(BTreeMap<String, Vec<u8>>, u64)>,
+    synced: Arc<AtomicU64>,
+}
 
 impl MemoryImages {
     fn lock(&self) -> MutexGuard<'_, (BTreeMap<String, Vec<u8>>, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,12 +52,12 @@ impl ImageStore for MemoryImages {
 
     fn clear(&self) -> Result<(), ImageError> {
         *self.lock() = (BTreeMap::new(), 0);
-        self.1.store(0, Ordering::Release);
+        self.synced.store(0, Ordering::Release);
         Ok(())
     }
 
     fn sync(&self) -> Result<(), ImageError> {
-        self.1.store(self.lock().1, Ordering::Release);
+        self.synced.store(self.lock().1, Ordering::Release);
         Ok(())
     }
 
@@ -63,6 +66,6 @@ impl ImageStore for MemoryImages {
     }
 
     fn synced(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.1)
+        Arc::clone(&self.synced)
     }
 }

@@ -3,12 +3,17 @@
 //! Owns the narrow store trait, its form on the disk and its twin in memory. The images follow the outbox: each fold stores
 //! the outbox position that they reflect. They hold only data that can be rebuilt.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+use rustix::io::Errno;
 
 pub mod disk_store;
 mod last_changes;
 pub mod memory;
+pub mod packed;
 mod page;
 mod page_files;
 mod page_index;
@@ -43,6 +48,20 @@ pub enum ImageError {
     /// Written by a newer version.
     #[error("the image store at {path} has format {found}; use a newer dit")]
     NewerFormat { path: String, found: u32 },
+}
+
+impl ImageError {
+    /// An error of the system at a path. A full disk, or too few files, is no damage.
+    fn of_io(path: &Path, error: &io::Error) -> Self {
+        let has_number = |number: Errno| error.raw_os_error() == Some(number.raw_os_error());
+        let problem = error.to_string();
+        let path = path.display().to_string();
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::Full { path },
+            _ if has_number(Errno::MFILE) || has_number(Errno::NFILE) => Self::TooManyFiles { path },
+            _ => Self::Store { path, problem },
+        }
+    }
 }
 
 /// Images by key, and the outbox position that they reflect.

@@ -223,18 +223,6 @@ impl PageFiles {
     }
 }
 
-/// Whether the process, or the machine, has no file left to open: that is no damage.
-pub(super) fn has_too_many_files(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let number = error.raw_os_error();
-    [Errno::MFILE, Errno::NFILE].iter().any(|too_many| number == Some(too_many.raw_os_error()))
-}
-
-fn failed(dir: &Path) -> impl Fn(io::Error) -> ImageError {
-    let path = dir.display().to_string();
-    move |error| match error.kind() {
-        io::ErrorKind::StorageFull => ImageError::Full { path: path.clone() },
-        _ if has_too_many_files(&error) => ImageError::TooManyFiles { path: path.clone() },
-        _ => ImageError::Store { path: path.clone(), problem: error.to_string() },
-    }
+fn failed(dir: &Path) -> impl Fn(io::Error) -> ImageError + '_ {
+    |error| ImageError::of_io(dir, &error)
 }

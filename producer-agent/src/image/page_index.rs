@@ -14,7 +14,7 @@ use schemas::digest::hash128;
 use sled::Tree;
 
 use super::ImageError;
-use super::page_files::{Place, has_too_many_files};
+use super::page_files::Place;
 
 /// The version of the store's contents. In format 1 each row was a value of sled, in format 2 each page.
 const FORMAT: u32 = 3;
@@ -157,7 +157,7 @@ impl PageIndex {
         self.db.flush().map_err(self.wrong())?;
         let path = self.path.join("db");
         let synced = File::open(&path).and_then(|file| file.sync_data());
-        synced.map_err(|error| failed(&path, &sled::Error::Io(error)))
+        synced.map_err(|error| ImageError::of_io(&path, &error))
     }
 }
 
@@ -167,15 +167,10 @@ fn store(path: &Path, problem: String) -> ImageError {
 
 fn failed(path: &Path, error: &sled::Error) -> ImageError {
     match error {
-        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            ImageError::Full { path: path.display().to_string() }
-        }
         sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
             ImageError::Locked { path: path.display().to_string() }
         }
-        sled::Error::Io(error) if has_too_many_files(error) => {
-            ImageError::TooManyFiles { path: path.display().to_string() }
-        }
+        sled::Error::Io(error) => ImageError::of_io(path, error),
         error => store(path, error.to_string()),
     }
 }

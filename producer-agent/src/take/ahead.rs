@@ -8,6 +8,8 @@ use std::thread;
 
 use schemas::key::Key;
 
+use crate::image::ImageChange;
+use crate::image::packed::{Packed, PackedImages};
 use crate::source::location::Location;
 use crate::source::port::{Rows, SourceRow};
 use crate::source::row::{Extent, Parked};
@@ -33,37 +35,27 @@ pub(super) struct Present<'p> {
     pub(super) datum: &'p [u8],
 }
 
-/// Bytes of a present row's key and datum.
-struct Lengths {
-    key: usize,
-    datum: usize,
-}
-
 /// Rows that are handed over together.
 #[derive(Default)]
 struct Part {
-    /// Of the present rows, one after the other.
-    keys: String,
-    datums: Vec<u8>,
-    rows: Vec<Read<Lengths>>,
+    /// The present rows.
+    packed: PackedImages,
+    rows: Vec<Read<Packed>>,
 }
 
 impl Part {
     /// Takes the next rows; none at the end.
     fn fill(&mut self, rows: &mut dyn Rows) {
-        self.keys.clear();
-        self.datums.clear();
+        self.packed.clear();
         self.rows.clear();
         while self.rows.len() < PART
-            && self.keys.len() + self.datums.len() < PART_BYTES
+            && self.packed.bytes() < PART_BYTES
             && let Some(row) = rows.next()
         {
             self.rows.push(match row {
                 SourceRow::Present { location, key, datum } => {
-                    let key = key.as_str();
-                    self.keys.push_str(key);
-                    self.datums.extend_from_slice(&datum);
-                    Read::Present { location, row: Lengths { key: key.len(), datum: datum.len() } }
+                    let change = ImageChange { key: key.as_str(), after: Some(&datum) };
+                    Read::Present { location, row: self.packed.pack(change) }
                 }
                 SourceRow::Deleted { location, key } => Read::Deleted { location, key },
                 SourceRow::Parked { key, parked, extent } => Read::Parked { key, parked, extent },
@@ -72,14 +64,11 @@ impl Part {
     }
 
     fn each<E>(&mut self, each: &mut impl FnMut(Read<Present<'_>>) -> Result<(), E>) -> Result<(), E> {
-        let (mut keys, mut datums) = (self.keys.as_str(), self.datums.as_slice());
         for row in self.rows.drain(..) {
             each(match row {
-                Read::Present { location, row: Lengths { key, datum } } => {
-                    let (key, other_keys) = keys.split_at_checked(key).unwrap_or_default();
-                    let (datum, other_datums) = datums.split_at_checked(datum).unwrap_or_default();
-                    (keys, datums) = (other_keys, other_datums);
-                    Read::Present { location, row: Present { key, datum } }
+                Read::Present { location, row } => {
+                    let ImageChange { key, after } = self.packed.get(&row);
+                    Read::Present { location, row: Present { key, datum: after.unwrap_or_default() } }
                 }
                 Read::Deleted { location, key } => Read::Deleted { location, key },
                 Read::Parked { key, parked, extent } => Read::Parked { key, parked, extent },
