@@ -125,7 +125,7 @@ impl Provider {
 fn put(agent: &Agent, keys: std::ops::Range<u32>, territory: &str) {
     let items = keys.map(|key| {
         let row = json!({"k": key.to_string(), "t": territory, "secret": "s"});
-        Ok(Item::made(Operation::Put, row.as_object().cloned().unwrap()))
+        Ok(Item::made(Operation::Put, row.as_object().unwrap()))
     });
     agent.take_singles(&RequestSource::new(items.collect()), || Ok(())).unwrap();
 }

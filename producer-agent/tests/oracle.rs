@@ -35,9 +35,12 @@ fn schema(kind: &str) -> AvroSchema {
 }
 
 /// The agent's value of a cell; null where it is refused.
-fn value(schema: &AvroSchema, cell: Cell) -> Json {
+fn value(schema: &AvroSchema, cell: Cell<&str>) -> Json {
     let encoder = RowEncoder::new(schema, Columns::Open, &TableFormat::default()).unwrap();
-    let Ok(datum) = encoder.encode(&Cells::Members(vec![("x".to_owned(), cell)])) else { return Json::Null };
+    let mut datum = Vec::new();
+    if encoder.encode(&Cells::named([("x", cell)]), &mut datum).is_err() {
+        return Json::Null;
+    }
     render(schema.parsed(), &decode(schema, &datum).unwrap(), &str::to_owned)["x"].clone()
 }
 
@@ -45,9 +48,10 @@ fn value(schema: &AvroSchema, cell: Cell) -> Json {
 fn number(dir: &Path, schema: &AvroSchema, text: &str) -> Json {
     let path = dir.join("a.ndjson");
     std::fs::write(&path, format!("{{\"y\":0}}\n{{\"x\":{text}}}\n")).unwrap();
-    let row = Table::open(&path, &TableFormat::default()).unwrap().nth(1).unwrap();
-    match row.content {
-        Ok(Cells::Members(mut members)) if members.len() == 1 => value(schema, members.remove(0).1),
+    let mut table = Table::open(&path, &TableFormat::default()).unwrap();
+    table.next_row().unwrap();
+    match table.next_row().unwrap().content() {
+        Ok(cells) if cells.len() == 1 => value(schema, cells.get(0).unwrap()),
         _ => Json::Null,
     }
 }
@@ -57,11 +61,12 @@ fn rows(dir: &Path, text: &str) -> (Vec<Vec<String>>, bool) {
     let path = dir.join("a.csv");
     std::fs::write(&path, text).unwrap();
     let mut found = Vec::new();
-    for row in Table::open(&path, &TableFormat::default()).unwrap() {
-        match row.content {
-            Ok(Cells::Ordered(cells)) => {
-                let plain = |cell: &Cell| {
-                    if let Cell::Plain(text) = cell { text.to_string() } else { panic!("{cell:?}") }
+    let mut table = Table::open(&path, &TableFormat::default()).unwrap();
+    while let Some(row) = table.next_row() {
+        match row.content() {
+            Ok(cells) => {
+                let plain = |cell: Cell<&str>| {
+                    if let Cell::Plain(text) = cell { text.to_owned() } else { panic!("{cell:?}") }
                 };
                 found.push(cells.iter().map(plain).collect());
             }
@@ -71,7 +76,6 @@ fn rows(dir: &Path, text: &str) -> (Vec<Vec<String>>, bool) {
                 found.push(vec![String::new(); words.parse().unwrap()]);
             }
             Err(_) => return (found, false),
-            Ok(Cells::Members(members)) => panic!("{members:?}"),
         }
     }
     (found, true)

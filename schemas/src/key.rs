@@ -2,6 +2,8 @@
 //!
 //! Owns derivation and normalisation. Normalisation changes only the key; the fields keep their values.
 
+use std::borrow::Cow;
+
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -44,13 +46,14 @@ impl Normalise {
     }
 }
 
-/// A key: text, not empty, of bounded length.
+/// A key: text, not empty, of bounded length. Most keys lie in their datum.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(String);
+pub struct Key<'d>(Cow<'d, str>);
 
-impl Key {
+impl<'d> Key<'d> {
     /// Checks a text that should be a key.
-    pub fn parse(text: String) -> Result<Self, KeyError> {
+    pub fn parse(text: impl Into<Cow<'d, str>>) -> Result<Self, KeyError> {
+        let text = text.into();
         if text.is_empty() {
             Err(KeyError::Empty)
         } else if text.len() > limits::MAX_KEY_BYTES {
@@ -65,7 +68,12 @@ impl Key {
     }
 
     pub fn into_string(self) -> String {
-        self.0
+        self.0.into_owned()
+    }
+
+    /// The same key with a text of its own.
+    pub fn into_owned(self) -> Key<'static> {
+        Key(Cow::Owned(self.into_string()))
     }
 }
 
@@ -137,14 +145,14 @@ impl KeyDeriver {
         self.parts.iter().map(|(_, index, _)| *index)
     }
 
-    /// The key of a datum: the only field's text, or a canonical JSON array of the fields' texts.
-    pub fn derive(&self, datum: &[u8]) -> Result<Key, KeyError> {
-        let mut ends = Ends::default();
+    /// The key of a datum: the only field's text, or a canonical JSON array of the fields' texts. `ends` is memory that is
+    /// used again.
+    pub fn derive<'d>(&self, datum: &'d [u8], ends: &'d mut Ends) -> Result<Key<'d>, KeyError> {
         let located = ends.locate(self.schema.layout(), datum)?;
         let text = |(name, index, part): &(String, usize, Part)| {
             let mut cursor = Cursor::new(located.field(*index).unwrap_or_default());
             let text = read(part, &mut cursor)?.ok_or_else(|| KeyError::Null(name.clone()))?;
-            Ok(self.normalise.iter().fold(text, |text, step| step.apply(&text)))
+            Ok(self.normalise.iter().fold(text, |text, step| step.apply(&text).into()))
         };
         match self.parts.as_slice() {
             [only] => Key::parse(text(only)?),
@@ -160,13 +168,13 @@ impl KeyDeriver {
                 return Ok(text == key);
             }
         }
-        Ok(self.derive(datum.bytes())?.as_str() == key)
+        Ok(self.derive(datum.bytes(), &mut Ends::default())?.as_str() == key)
     }
 }
 
 /// Joins several texts to a key: a JSON array (RFC 8785).
-fn join(texts: Vec<String>) -> Result<Key, KeyError> {
-    match texts.iter().all(String::is_empty) {
+fn join(texts: Vec<Cow<'_, str>>) -> Result<Key<'static>, KeyError> {
+    match texts.iter().all(|text| text.is_empty()) {
         true => Err(KeyError::Empty),
         false => Key::parse(serde_json::Value::from(texts).to_string()),
     }
@@ -190,15 +198,15 @@ fn part(schema: &Schema) -> Option<Part> {
     })
 }
 
-fn read(part: &Part, cursor: &mut Cursor<'_>) -> Result<Option<String>, DatumError> {
+fn read<'d>(part: &Part, cursor: &mut Cursor<'d>) -> Result<Option<Cow<'d, str>>, DatumError> {
     Ok(match part {
-        Part::Text => Some(cursor.string()?.to_owned()),
-        Part::Number => Some(cursor.long()?.to_string()),
+        Part::Text => Some(cursor.string()?.into()),
+        Part::Number => Some(cursor.long()?.to_string().into()),
         Part::Enum(symbols) => {
             let at = cursor.at();
             let symbol = usize::try_from(cursor.long()?).ok().and_then(|index| symbols.get(index));
             let unknown = DatumError::Invalid { at, what: "an enum has no such symbol" };
-            Some(symbol.ok_or(unknown)?.clone())
+            Some(symbol.ok_or(unknown)?.clone().into())
         }
         Part::Nullable { null_branch, inner } => {
             if cursor.long()? == *null_branch {
@@ -241,7 +249,7 @@ mod tests {
     #[test]
     fn one_field_is_its_text_and_more_are_a_json_array() {
         let key = |fields: &[&str], normalise, datum: &[u8]| {
-            deriver(fields, normalise)?.derive(datum).map(|key| key.as_str().to_owned())
+            deriver(fields, normalise)?.derive(datum, &mut Ends::default()).map(Key::into_string)
         };
         let steps = vec![Normalise::Trim, Normalise::Lowercase];
         assert_eq!(key(&["code"], steps, &datum(" ĀBC ", None)), Ok("ābc".to_owned()));
@@ -275,7 +283,7 @@ mod tests {
                 let datum = datum(code, no);
                 let mut ends = Ends::default();
                 let located = ends.locate(deriver.schema.layout(), &datum).unwrap_or_else(|e| panic!("{e}"));
-                match deriver.derive(&datum) {
+                match deriver.derive(&datum, &mut Ends::default()) {
                     Err(error) => assert_eq!(deriver.gives(located, code), Err(error)),
                     Ok(key) => {
                         assert_eq!(deriver.gives(located, key.as_str()), Ok(true));

@@ -112,12 +112,11 @@ impl Columns {
 pub fn territories(files: &[(PathBuf, Columns)], format: &TableFormat) -> anyhow::Result<Vec<(String, u64)>> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for (file, columns) in files {
-        for row in Table::open(file, format)? {
-            let cells = row.content.ok();
-            if let Some(Cell::Plain(territory)) =
-                cells.as_ref().and_then(|cells| cells.get(columns.territory))
-            {
-                *counts.entry(territory.to_string()).or_default() += 1;
+        let mut table = Table::open(file, format)?;
+        while let Some(row) = table.next_row() {
+            let cell = row.content().ok().and_then(|cells| cells.get(columns.territory));
+            if let Some(Cell::Plain(territory)) = cell {
+                *counts.entry(territory.to_owned()).or_default() += 1;
             }
         }
     }

@@ -148,6 +148,7 @@ impl Agent {
     fn take_state(&self, schema: &AvroSchema, block: &Block) -> Result<(), AgentError> {
         let keys = KeyDeriver::new(&self.channel.key, self.schema())?;
         let mut images = Vec::with_capacity(block.count);
+        let mut located = schemas::avro::located::Ends::default();
         let mut cursor = schemas::avro::binary::Cursor::new(&block.datums);
         for _ in 0..block.count {
             let start = cursor.at();
@@ -156,10 +157,10 @@ impl Agent {
                 true => cursor.since(start).to_vec(),
                 false => resolve_datum(schema, self.schema(), cursor.since(start))?,
             };
-            let key = keys.derive(&image)?;
+            let key = keys.derive(&image, &mut located)?.into_string();
             images.push((key, image));
         }
-        let changes = images.iter().map(|(key, image)| ImageChange { key: key.as_str(), after: Some(image) });
+        let changes = images.iter().map(|(key, image)| ImageChange { key, after: Some(image) });
         Ok(self.images.apply(&changes.collect::<Vec<_>>(), 0)?)
     }
 

@@ -144,7 +144,8 @@ impl Agent {
         // The key of each change that is not refused.
         let mut keys: Vec<Result<String, ItemResult>> = Vec::new();
         let mut about_to_take = Some(about_to_take);
-        for row in source.rows(self.schema(), &self.channel.key)? {
+        let mut rows = source.rows(self.schema(), &self.channel.key)?;
+        while let Some(row) = rows.next_row() {
             let (key, after) = match row {
                 SourceRow::Present { key, datum, .. } => (key, Some(datum)),
                 SourceRow::Deleted { key, .. } => (key, None),
@@ -154,7 +155,7 @@ impl Agent {
                 }
             };
             about_to_take.take().map_or(Ok(()), |about_to_take| about_to_take())?;
-            emitter.put(ImageChange { key: key.as_str(), after: after.as_deref() }, 0)?;
+            emitter.put(ImageChange { key: key.as_str(), after }, 0)?;
             keys.push(Ok(key.into_string()));
         }
         let mut became_event = emitter.finish_items()?.into_iter();

@@ -136,7 +136,7 @@ fn a_change_file_is_taken_row_by_row() {
     assert_eq!(changes, expected.map(|(key, op)| (key.to_owned(), op)));
     assert_eq!(site.agent.register_size().unwrap(), 3);
     let row = serde_json::json!({"k": "a"}).as_object().unwrap().clone();
-    let item = Item::made(Operation::Delete, row);
+    let item = Item::made(Operation::Delete, &row);
     site.agent.take_singles(&RequestSource::new(vec![Ok(item)]), || Ok(())).unwrap();
     let of = |kind: &str, name: &str, is_compared| (kind.to_owned(), name.to_owned(), is_compared);
     let changed = of("change_file", "changes.csv", false);
@@ -240,9 +240,9 @@ fn changes_that_are_all_refused_leave_no_mark() {
     };
     let put = |key: &str| {
         let row = serde_json::json!({"k": key, "v": "1"}).as_object().cloned().unwrap();
-        Ok(Item::made(Operation::Put, row))
+        Ok(Item::made(Operation::Put, &row))
     };
-    let keyless = Ok(Item::made(Operation::Put, serde_json::Map::new()));
+    let keyless = Ok(Item::made(Operation::Put, &serde_json::Map::new()));
     assert_eq!((take(vec![Err("it is no object".to_owned()), keyless]), marks.get()), (2, 0));
     assert_eq!((take(vec![Err("it is no object".to_owned()), put("a"), put("b")]), marks.get()), (3, 1));
 }
@@ -252,7 +252,7 @@ fn with_three_changes() -> (Site, Partition, Vec<EpochEnd>) {
     let site = site();
     for value in ["1", "2", "3"] {
         let row = serde_json::json!({"k": "a", "v": value}).as_object().cloned().unwrap();
-        let request = RequestSource::new(vec![Ok(Item::made(Operation::Put, row))]);
+        let request = RequestSource::new(vec![Ok(Item::made(Operation::Put, &row))]);
         site.agent.take_singles(&request, || Ok(())).unwrap();
     }
     let mut stood = Vec::new();

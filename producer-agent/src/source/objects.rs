@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::cells::Cell;
+use super::cells::{Cell, Cells};
 
 /// What is wrong with a JSON text, without its content.
 pub(super) fn in_words(error: &serde_json::Error) -> String {
@@ -59,28 +59,28 @@ impl<'de: 't, 't> Deserialize<'de> for Members<'t> {
 #[derive(Deserialize)]
 struct Name<'t>(#[serde(borrow)] Cow<'t, str>);
 
-pub(super) fn cell(value: &RawValue) -> Cell {
+/// A value as a cell; a string is borrowed where nothing in it is escaped.
+pub(super) fn cell(value: &RawValue) -> Cell<Cow<'_, str>> {
     let text = value.get();
     match text.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(text).map_or(Cell::BadEscape, Cell::Text),
+        Some(b'"') => serde_json::from_str(text).map_or(Cell::BadEscape, |Name(text)| Cell::Text(text)),
         Some(b'{' | b'[') => Cell::Nested,
         Some(b't') => Cell::Boolean(true),
         Some(b'f') => Cell::Boolean(false),
         Some(b'n') => Cell::Null,
-        _ => Cell::Number(text.to_owned()),
+        _ => Cell::Number(Cow::Borrowed(text)),
     }
 }
 
-/// Names and cells, in order.
-type Named = Vec<(String, Cell)>;
-
-/// An object's cells, and where in the text each value begins.
-pub(super) fn cells(text: &str) -> Result<(Named, Vec<usize>), serde_json::Error> {
+/// Puts the members of an object that begins at a place of a row's text into that row's cells.
+pub(super) fn read(text: &str, cells: &mut Cells) -> Result<(), serde_json::Error> {
     let Members(members) = serde_json::from_str(text)?;
-    let at = |value: &RawValue| (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    let starts = members.iter().map(|(_, value)| at(value)).collect();
-    let named = members.into_iter().map(|(name, value)| (name.into_owned(), cell(value)));
-    Ok((named.collect(), starts))
+    cells.begin_named();
+    for (name, value) in members {
+        let start = (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        cells.push_member(&name, cell(value).borrowed(), start..start + value.get().len());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -91,29 +91,31 @@ mod tests {
     fn each_value_is_as_it_was_written() {
         let text =
             r#"{"a": 0.10, "b\u0020c": "x", "d": null, "e": true, "f": [1], "g": "\ud83d", "h": 1E400}"#;
-        let (members, starts) = cells(text).unwrap();
+        let mut cells = Cells::default();
+        read(text, &mut cells).unwrap();
         let expected = [
-            ("a", Cell::Number("0.10".to_owned())),
-            ("b c", Cell::Text("x".to_owned())),
+            ("a", Cell::Number("0.10")),
+            ("b c", Cell::Text("x")),
             ("d", Cell::Null),
             ("e", Cell::Boolean(true)),
             ("f", Cell::Nested),
             ("g", Cell::BadEscape),
-            ("h", Cell::Number("1E400".to_owned())),
+            ("h", Cell::Number("1E400")),
         ];
-        assert_eq!(members, expected.map(|(name, cell)| (name.to_owned(), cell)));
-        assert_eq!(&text[starts[0]..starts[0] + 4], "0.10");
+        assert_eq!(cells.names().unwrap().zip(cells.iter()).collect::<Vec<_>>(), expected);
+        assert_eq!(&text[cells.start(0).unwrap()..][..4], "0.10");
     }
 
     #[test]
     fn a_member_stands_there_once_and_an_object_alone() {
-        let said = |text| cells(text).unwrap_err().to_string();
+        let of = |text: &str| read(text, &mut Cells::default());
+        let said = |text: &str| of(text).unwrap_err().to_string();
         assert!(said(r#"{"a":1,"a":1}"#).contains("\"a\" stands there twice"));
         assert!(said(r#"{"a":1,"\u0061":2}"#).contains("twice"));
         assert!(said(r#"{"a":1} {"a":2}"#).contains("trailing"));
         assert!(said("[1]").contains("an object"));
         for text in ["", "{", "{\"a\":NaN}", "{\"a\":01}", "{\"a\":1,}", "{'a':1}", "{\"a\":+1}"] {
-            assert!(cells(text).is_err(), "{text}");
+            assert!(of(text).is_err(), "{text}");
         }
     }
 }

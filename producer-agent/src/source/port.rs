@@ -33,39 +33,31 @@ pub trait Source {
 
 /// Rows of a source, in its order. None is left out: a row that cannot be read is [`SourceRow::Parked`]. They may be read
 /// on another thread.
-pub trait Rows: Iterator<Item = SourceRow> + Send {
+pub trait Rows: Send {
+    /// The next row, in memory that the one after it takes again; `None` at the end.
+    fn next_row(&mut self) -> Option<SourceRow<'_>>;
     /// Notes about the rows that were given so far.
     fn notes(&self) -> Notes;
 }
 
 /// One row of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceRow {
+pub enum SourceRow<'r> {
     /// The row exists, with this datum.
     Present {
         location: Location,
-        key: Key,
+        key: Key<'r>,
         /// Its bare datum, in the channel's schema.
-        datum: Vec<u8>,
+        datum: &'r [u8],
     },
     /// The row was deleted; only changes have this.
-    Deleted { location: Location, key: Key },
+    Deleted { location: Location, key: Key<'r> },
     Parked {
         /// The key, where it can be read.
-        key: Option<Key>,
+        key: Option<Key<'r>>,
         parked: Parked,
         extent: Extent,
     },
-}
-
-impl SourceRow {
-    /// Its key, where it can be read.
-    pub const fn key(&self) -> Option<&Key> {
-        match self {
-            Self::Present { key, .. } | Self::Deleted { key, .. } => Some(key),
-            Self::Parked { key, .. } => key.as_ref(),
-        }
-    }
 }
 
 /// What a person should know about a source that was taken.

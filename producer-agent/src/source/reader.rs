@@ -2,6 +2,7 @@
 //!
 //! Owns the fit of columns to a channel's key and schema. A row that cannot be read still gives its key where possible.
 
+use schemas::avro::located::Ends;
 use schemas::avro::schema::AvroSchema;
 use schemas::key::{Key, KeyDeriver, KeyError, KeySpec};
 use schemas::limits;
@@ -12,11 +13,13 @@ use super::location::Location;
 use super::port::SourceRow;
 use super::row::{Bad, Extent, Parked, Row};
 
-/// Reads rows of one file as keys and datums.
+/// Reads rows of one file as keys and datums, each into the memory of the one before.
 #[derive(Debug, Clone)]
 pub struct RowReader {
     encoder: RowEncoder,
     keys: KeyDeriver,
+    datum: Vec<u8>,
+    ends: Ends,
     /// Only the key's fields: finds the key of a row that cannot be encoded as a whole.
     key: KeyReader,
 }
@@ -37,6 +40,8 @@ pub enum FitError {
 pub struct KeyReader {
     encoder: RowEncoder,
     keys: KeyDeriver,
+    datum: Vec<u8>,
+    ends: Ends,
 }
 
 impl KeyReader {
@@ -52,12 +57,13 @@ impl KeyReader {
         let fields = fields.field_indexes().filter_map(|index| record.fields.get(index)).cloned().collect();
         let schema = schema.with_fields(&record.name, fields)?;
         let encoder = RowEncoder::new(&schema, columns, format)?;
-        Ok(Self { encoder, keys: KeyDeriver::new(spec, &schema)? })
+        Ok(Self { encoder, keys: KeyDeriver::new(spec, &schema)?, datum: Vec::new(), ends: Ends::default() })
     }
 
     /// The key of a row's cells; `None` where it cannot be derived.
-    pub fn read(&self, cells: &Cells) -> Option<Key> {
-        self.encoder.encode(cells).ok().and_then(|datum| self.keys.derive(&datum).ok())
+    pub fn read(&mut self, cells: &Cells) -> Option<Key<'_>> {
+        self.encoder.encode(cells, &mut self.datum).ok()?;
+        self.keys.derive(&self.datum, &mut self.ends).ok()
     }
 }
 
@@ -73,6 +79,8 @@ impl RowReader {
             encoder: RowEncoder::new(schema, columns, format)?,
             key: KeyReader::new(schema, spec, columns, format)?,
             keys: KeyDeriver::new(spec, schema)?,
+            datum: Vec::new(),
+            ends: Ends::default(),
         })
     }
 
@@ -87,12 +95,12 @@ impl RowReader {
     }
 
     /// The key of a row that deletes.
-    pub fn key(&self, cells: &Cells) -> Option<Key> {
+    pub fn key(&mut self, cells: &Cells) -> Option<Key<'_>> {
         self.key.read(cells)
     }
 
-    pub fn read(&self, row: &Row) -> SourceRow {
-        match &row.content {
+    pub fn read(&mut self, row: &Row) -> SourceRow<'_> {
+        match row.content() {
             Ok(cells) => self.read_cells(cells, row.location, |index| row.location_of(index)),
             Err(Bad { location, reason, extent }) => {
                 let parked = Parked { location: *location, column: None, reason: reason.clone() };
@@ -103,23 +111,21 @@ impl RowReader {
 
     /// Reads the cells of a row at `location`; `location_of` gives the location of its nth cell.
     pub fn read_cells(
-        &self,
+        &mut self,
         cells: &Cells,
         location: Location,
         location_of: impl Fn(usize) -> Location,
-    ) -> SourceRow {
+    ) -> SourceRow<'_> {
         let set_aside = |key, location, column, reason| {
             let parked = Parked { location, column, reason };
             SourceRow::Parked { key, parked, extent: Extent::Row }
         };
-        let datum = match self.encoder.encode(cells) {
-            Ok(datum) => datum,
-            Err(error) => {
-                let location = error.index.map_or(location, location_of);
-                return set_aside(self.key.read(cells), location, Some(error.column), error.problem);
-            }
-        };
-        match self.keys.derive(&datum) {
+        if let Err(error) = self.encoder.encode(cells, &mut self.datum) {
+            let location = error.index.map_or(location, location_of);
+            return set_aside(self.key.read(cells), location, Some(error.column), error.problem);
+        }
+        let datum = &self.datum;
+        match self.keys.derive(datum, &mut self.ends) {
             Ok(key) if datum.len() > limits::MAX_IMAGE_BYTES => {
                 let size = datum.len();
                 let limit = limits::MAX_IMAGE_BYTES;

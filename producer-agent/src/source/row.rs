@@ -52,29 +52,60 @@ impl Parked {
 #[derive(Debug, Clone)]
 pub struct Row {
     pub location: Location,
-    /// Its cells, or why they cannot be read.
-    pub content: Result<Cells, Bad>,
-    pub(super) text: String,
-    pub(super) starts: Vec<usize>,
-    pub(super) widths: Widths,
+    cells: Cells,
+    /// Why its cells cannot be read.
+    bad: Option<Bad>,
+    widths: Widths,
 }
 
 impl Row {
+    /// A row that begins here.
+    pub(super) const fn new(location: Location, cells: Cells, widths: Widths) -> Self {
+        Self { location, cells, bad: None, widths }
+    }
+
+    /// Its cells, or why they cannot be read.
+    pub fn content(&self) -> Result<&Cells, &Bad> {
+        self.bad.as_ref().map_or(Ok(&self.cells), Err)
+    }
+
     /// Where one of its cells begins.
     pub fn location_of(&self, index: usize) -> Location {
-        self.starts.get(index).map_or(self.location, |start| self.behind(*start))
+        self.cells.start(index).map_or(self.location, |start| self.behind(start))
+    }
+
+    /// Its memory, for another row.
+    pub(super) fn into_memory(self) -> Cells {
+        self.cells
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.cells.text()
+    }
+
+    pub(super) const fn cells_mut(&mut self) -> &mut Cells {
+        &mut self.cells
+    }
+
+    pub(super) fn bad_mut(&mut self) -> Option<&mut Bad> {
+        self.bad.as_mut()
+    }
+
+    /// Takes the widths of a text that has grown.
+    pub(super) fn set_widths(&mut self, widths: Widths) {
+        self.widths = widths;
     }
 
     pub(super) fn behind(&self, start: usize) -> Location {
-        self.location.behind(self.text.get(..start).unwrap_or_default(), &self.widths)
+        self.location.behind(self.text().get(..start).unwrap_or_default(), &self.widths)
     }
 
     pub(super) fn end(&self) -> Location {
-        self.behind(self.text.len())
+        self.behind(self.text().len())
     }
 
     pub(super) fn broken(mut self, at: usize, reason: String, extent: Extent) -> Self {
-        self.content = Err(Bad { location: self.behind(at), reason, extent });
+        self.bad = Some(Bad { location: self.behind(at), reason, extent });
         self
     }
 }

@@ -1,82 +1,18 @@
 //! Rows read ahead: a source's rows are parsed on a thread of their own, while those before them are looked at.
 //!
-//! Owns the bound: a few parts of some rows. It keeps their order, and ends its thread before it returns. A part is one piece
-//! of memory that goes back and forth: what one thread allocates, another one frees only by waiting for it.
+//! Owns the bound: a few parts of some rows. It keeps their order, and ends its thread before it returns. The parts go back
+//! and forth.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use schemas::key::Key;
+use super::part::{Part, Present, Read};
+use crate::source::port::Rows;
 
-use crate::image::ImageChange;
-use crate::image::packed::{Packed, PackedImages};
-use crate::source::location::Location;
-use crate::source::port::{Rows, SourceRow};
-use crate::source::row::{Extent, Parked};
-
-/// Rows that are handed over together, and their bytes: less than that costs more than the parsing.
+/// Rows that are handed over together: fewer cost more than the parsing.
 const PART: usize = 1_024;
-const PART_BYTES: usize = 256 * 1024;
 /// Parts that wait at most.
 const AHEAD: usize = 4;
-
-/// A row as it was read, with what it has where it is present.
-#[derive(Debug)]
-pub(super) enum Read<P> {
-    Present { location: Location, row: P },
-    Deleted { location: Location, key: Key },
-    Parked { key: Option<Key>, parked: Parked, extent: Extent },
-}
-
-/// What a present row has.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Present<'p> {
-    pub(super) key: &'p str,
-    pub(super) datum: &'p [u8],
-}
-
-/// Rows that are handed over together.
-#[derive(Default)]
-struct Part {
-    /// The present rows.
-    packed: PackedImages,
-    rows: Vec<Read<Packed>>,
-}
-
-impl Part {
-    /// Takes the next rows; none at the end.
-    fn fill(&mut self, rows: &mut dyn Rows) {
-        self.packed.clear();
-        self.rows.clear();
-        while self.rows.len() < PART
-            && self.packed.bytes() < PART_BYTES
-            && let Some(row) = rows.next()
-        {
-            self.rows.push(match row {
-                SourceRow::Present { location, key, datum } => {
-                    let change = ImageChange { key: key.as_str(), after: Some(&datum) };
-                    Read::Present { location, row: self.packed.pack(change) }
-                }
-                SourceRow::Deleted { location, key } => Read::Deleted { location, key },
-                SourceRow::Parked { key, parked, extent } => Read::Parked { key, parked, extent },
-            });
-        }
-    }
-
-    fn each<E>(&mut self, each: &mut impl FnMut(Read<Present<'_>>) -> Result<(), E>) -> Result<(), E> {
-        for row in self.rows.drain(..) {
-            each(match row {
-                Read::Present { location, row } => {
-                    let ImageChange { key, after } = self.packed.get(&row);
-                    Read::Present { location, row: Present { key, datum: after.unwrap_or_default() } }
-                }
-                Read::Deleted { location, key } => Read::Deleted { location, key },
-                Read::Parked { key, parked, extent } => Read::Parked { key, parked, extent },
-            })?;
-        }
-        Ok(())
-    }
-}
 
 /// Gives each row to `each`, in order, until that fails. A machine that has no thread left reads without one.
 pub(super) fn each<E>(
@@ -92,7 +28,7 @@ pub(super) fn each<E>(
             .spawn_scoped(scope, move || read_parts(rows, &parts, &free));
         started.map(|_| {
             read.into_iter().try_for_each(|mut part: Part| {
-                part.each(&mut each)?;
+                part.drain().try_for_each(&mut each)?;
                 // The thread may have ended.
                 let _ = used.try_send(part);
                 Ok(())
@@ -103,11 +39,11 @@ pub(super) fn each<E>(
         tracing::warn!(%error, "a file is read without a thread of its own");
         let mut part = Part::default();
         loop {
-            part.fill(rows);
-            if part.rows.is_empty() {
+            part.fill(rows, PART);
+            if part.is_empty() {
                 return Ok(());
             }
-            part.each(&mut each)?;
+            part.drain().try_for_each(&mut each)?;
         }
     })
 }
@@ -116,9 +52,9 @@ pub(super) fn each<E>(
 fn read_parts(rows: &mut dyn Rows, parts: &SyncSender<Part>, free: &Receiver<Part>) {
     loop {
         let mut part = free.try_recv().unwrap_or_default();
-        part.fill(rows);
+        part.fill(rows, PART);
         // Nobody reads on after an error.
-        if part.rows.is_empty() || parts.send(part).is_err() {
+        if part.is_empty() || parts.send(part).is_err() {
             return;
         }
     }
@@ -127,24 +63,22 @@ fn read_parts(rows: &mut dyn Rows, parts: &SyncSender<Part>, free: &Receiver<Par
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::port::Notes;
+    use crate::source::location::Location;
+    use crate::source::port::{Notes, SourceRow};
+    use crate::source::row::{Extent, Parked};
 
     /// Rows at these lines.
     struct Lines(std::ops::Range<u64>);
 
-    impl Iterator for Lines {
-        type Item = SourceRow;
-
-        fn next(&mut self) -> Option<SourceRow> {
+    impl Rows for Lines {
+        fn next_row(&mut self) -> Option<SourceRow<'_>> {
             let line = self.0.next()?;
             assert_ne!(line, 9_999, "planted");
             let location = Location { line, ..Location::START };
             let parked = Parked { location, column: None, reason: String::new() };
             Some(SourceRow::Parked { key: None, parked, extent: Extent::Row })
         }
-    }
 
-    impl Rows for Lines {
         fn notes(&self) -> Notes {
             Notes { rows: self.0.start, ..Notes::default() }
         }

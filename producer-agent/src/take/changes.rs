@@ -4,11 +4,10 @@
 
 use std::collections::HashMap;
 
-use schemas::key::Key;
-
 use super::counts::Counts;
+use super::part::{Part, Present, Read};
 use crate::image::{ImageError, ImageStore};
-use crate::source::port::{Rows, SourceRow};
+use crate::source::port::Rows;
 use crate::source::row::{Extent, Parked};
 
 /// Rows whose images are looked up together: they may be large.
@@ -38,29 +37,29 @@ impl Changes {
         let mut changes = Self::default();
         // Whether a key exists after the rows so far.
         let mut present: HashMap<String, bool> = HashMap::new();
+        let mut part = Part::default();
         loop {
-            let group: Vec<SourceRow> = rows.take(GROUP).collect();
-            if group.is_empty() {
+            part.fill(rows, GROUP);
+            if part.is_empty() {
                 return Ok(changes);
             }
-            let keys: Vec<&str> = group.iter().filter_map(SourceRow::key).map(Key::as_str).collect();
+            let keys = part.keys();
             let known = images.get(&keys)?;
             for (key, image) in keys.into_iter().zip(known) {
                 if !present.contains_key(key) {
                     present.insert(key.to_owned(), image.is_some());
                 }
             }
-            group.into_iter().for_each(|row| changes.row(row, &mut present));
+            part.drain().for_each(|row| changes.row(row, &mut present));
         }
     }
 
-    fn row(&mut self, row: SourceRow, present: &mut HashMap<String, bool>) {
+    fn row(&mut self, row: Read<Present<'_>>, present: &mut HashMap<String, bool>) {
         let (location, key, after) = match row {
-            SourceRow::Present { location, key, datum } => (location, key, Some(datum)),
-            SourceRow::Deleted { location, key } => (location, key, None),
-            SourceRow::Parked { parked, extent, .. } => return self.set_aside(parked, extent),
+            Read::Present { location, row } => (location, row.key.to_owned(), Some(row.datum.to_vec())),
+            Read::Deleted { location, key } => (location, key.into_string(), None),
+            Read::Parked { parked, extent, .. } => return self.set_aside(parked, extent),
         };
-        let key = key.into_string();
         let is_known = present.get(&key).copied().unwrap_or(false);
         let counter = match (&after, is_known) {
             (None, false) => {

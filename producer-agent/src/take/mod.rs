@@ -5,7 +5,9 @@
 mod ahead;
 pub mod changes;
 pub mod counts;
+mod fingerprint;
 pub mod guard;
+mod part;
 pub mod report;
 pub mod spool;
 pub mod survey;

@@ -3,13 +3,15 @@
 //! Owns the survey (one reading: keys, repeats, counts, parked rows; changed rows go to the spool) and the rule that a
 //! row which cannot be read never counts as absent. It emits nothing: the agent does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
 use platform::segments::SegmentError;
-use schemas::digest::hash128;
 
-use super::ahead::{self, Present, Read};
+use super::ahead;
 use super::counts::Counts;
+use super::fingerprint::{ByFingerprint, Fingerprint, Fingerprints};
+use super::part::{Present, Read};
 use super::spool::Spool;
 use crate::image::{ImageError, ImageStore};
 use crate::source::location::Location;
@@ -31,8 +33,9 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     kind: Kind,
-    /// The hash of the row's image, or of the agent's where there is no row: two rows with one image count as one row.
-    image: u128,
+    /// Of the row's image, or of the agent's where there is no row: two rows with one image count as one row. A parked row
+    /// has none.
+    image: Option<Fingerprint>,
     location: Location,
     repeated: bool,
 }
@@ -58,8 +61,9 @@ pub enum SurveyError {
 /// What one pass over a file found.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// By the key's hash: a register's keys need not fit into memory.
-    seen: HashMap<u128, Seen>,
+    fingerprints: Fingerprints,
+    /// By the key's fingerprint: a register's keys need not fit into memory.
+    seen: ByFingerprint<Seen>,
     /// Spooled rows, by their first byte, whose key another row repeats.
     repeated: HashSet<u64>,
     pub counts: Counts,
@@ -79,9 +83,9 @@ impl Survey {
     pub fn of(rows: &mut dyn Rows, images: &dyn ImageStore, spool: &mut Spool) -> Result<Self, SurveyError> {
         let mut survey = Self::default();
         images.for_each(&mut |key, image| {
-            let seen =
-                Seen { kind: Kind::Absent, image: hash128(image), location: Location::NONE, repeated: false };
-            survey.seen.insert(hash128(key.as_bytes()), seen);
+            let image = Some(survey.fingerprints.of(image));
+            let seen = Seen { kind: Kind::Absent, image, location: Location::NONE, repeated: false };
+            survey.seen.insert(survey.fingerprints.of(key.as_bytes()), seen);
             survey.known += 1;
             true
         })?;
@@ -93,7 +97,8 @@ impl Survey {
     fn row(&mut self, row: Read<Present<'_>>, spool: &mut Spool) -> Result<(), SegmentError> {
         match row {
             Read::Present { location, row: Present { key, datum } } => {
-                if let Some(is_new) = self.see(key, location, Some(hash128(datum))) {
+                let image = self.fingerprints.of(datum);
+                if let Some(is_new) = self.see(key, location, Some(image)) {
                     spool.put(location, is_new, key, datum)?;
                 }
             }
@@ -117,25 +122,22 @@ impl Survey {
         Ok(())
     }
 
-    /// Takes a row of a key, with the hash of its image unless it is parked. Where it seems to change something, returns
+    /// Takes a row of a key, with its image's fingerprint unless it is parked. Where it seems to change something, returns
     /// whether it creates.
-    fn see(&mut self, key: &str, location: Location, image: Option<u128>) -> Option<bool> {
-        let entry = self.seen.entry(hash128(key.as_bytes()));
-        let known = match &entry {
-            std::collections::hash_map::Entry::Occupied(entry) => Some(*entry.get()),
-            std::collections::hash_map::Entry::Vacant(_) => None,
-        };
+    fn see(&mut self, key: &str, location: Location, image: Option<Fingerprint>) -> Option<bool> {
+        let entry = self.seen.entry(self.fingerprints.of(key.as_bytes()));
+        let known = if let Entry::Occupied(entry) = &entry { Some(*entry.get()) } else { None };
         let Some(earlier) = known.filter(|seen| seen.kind != Kind::Absent) else {
             let kind = match (image, known) {
                 (None, _) => Kind::Parked,
                 (Some(_), None) => Kind::Create,
-                (Some(image), Some(known)) if image == known.image => Kind::Same,
+                (image, Some(known)) if image == known.image => Kind::Same,
                 (Some(_), Some(_)) => Kind::Update,
             };
-            entry.insert_entry(Seen { kind, image: image.unwrap_or(0), location, repeated: false });
+            entry.insert_entry(Seen { kind, image, location, repeated: false });
             return matches!(kind, Kind::Create | Kind::Update).then_some(kind == Kind::Create);
         };
-        if image == Some(earlier.image) && earlier.kind != Kind::Parked && !earlier.repeated {
+        if image.is_some() && image == earlier.image && !earlier.repeated {
             let (count, line) = self.identical.unwrap_or((0, earlier.location.line));
             self.identical = Some((count + 1, line));
             return None;
@@ -182,7 +184,7 @@ impl Survey {
 
     /// Whether this key has an image, and no row of the file, good or parked.
     pub fn is_absent(&self, key: &str) -> bool {
-        self.seen.get(&hash128(key.as_bytes())).is_some_and(|seen| seen.kind == Kind::Absent)
+        self.seen.get(&self.fingerprints.of(key.as_bytes())).is_some_and(|seen| seen.kind == Kind::Absent)
     }
 
     /// Whether another row has the key of the row that begins at this byte: then neither is taken.
@@ -244,9 +246,9 @@ mod tests {
     fn images(known: &[[&str; 2]]) -> MemoryImages {
         let images = MemoryImages::default();
         with_rows(SCHEMA, known, |rows| {
-            for row in rows {
+            while let Some(row) = rows.next_row() {
                 let SourceRow::Present { key, datum, .. } = row else { panic!("{row:?}") };
-                let change = ImageChange { key: key.as_str(), after: Some(&datum) };
+                let change = ImageChange { key: key.as_str(), after: Some(datum) };
                 images.apply(&[change], 0).unwrap();
             }
         });

@@ -90,7 +90,7 @@ pub fn item((key, after): &Change) -> Item {
     };
     let op = if after.is_some() { Operation::Put } else { Operation::Delete };
     let row = fields.as_object().cloned().unwrap_or_default();
-    Item::made(op, row)
+    Item::made(op, &row)
 }
 
 /// A row from an image of the log.

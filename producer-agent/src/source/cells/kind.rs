@@ -101,7 +101,7 @@ impl Kind {
     }
 
     /// Reads a cell as a value of this type.
-    pub(super) fn put(&self, cell: &Cell, styles: &Styles, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(super) fn put(&self, cell: Cell<&str>, styles: &Styles, out: &mut Vec<u8>) -> Result<(), String> {
         let null = || "it is null, and its field may not be null".to_owned();
         let plain = NumberStyle::PLAIN;
         let written = match cell {
@@ -120,7 +120,7 @@ impl Kind {
             Cell::BadEscape => return Err("it holds an escape that is no character".to_owned()),
             Cell::Nested => return Err("it is nested; only plain values are read".to_owned()),
             Cell::Boolean(value) => {
-                let text = if *value { "true" } else { "false" };
+                let text = if value { "true" } else { "false" };
                 Written { text, is_number: false, numbers: plain }
             }
             Cell::Plain(text) => Written { text, is_number: false, numbers: styles.numbers },

@@ -3,65 +3,20 @@
 //! Owns the mapping of columns to fields (by name, by alias) and each cell's value in its field's type: exact, or
 //! refused. Values stay as in the file; only the key is normalised, elsewhere.
 
+mod cell;
 mod header;
 mod kind;
 
 use std::collections::{BTreeSet, HashMap};
 
-use compact_str::CompactString;
 use schemas::avro::names::column_name;
 use schemas::avro::schema::AvroSchema;
 
 use super::format::TableFormat;
 use kind::{Kind, Styles};
 
+pub use cell::{Cell, Cells};
 pub use header::{HeaderError, hint, in_quotes};
-
-/// The content of one cell of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cell {
-    /// Text of a delimited file, unchanged; most cells are short.
-    Plain(CompactString),
-    /// A string of JSON.
-    Text(String),
-    /// A number of JSON, digit by digit.
-    Number(String),
-    /// `true` or `false` of JSON.
-    Boolean(bool),
-    /// `null` of JSON.
-    Null,
-    /// An array or an object of JSON.
-    Nested,
-    /// Bytes that are not of the file's encoding; the encoding that they look like, where there is one.
-    Undecodable(Option<&'static str>),
-    /// A string of JSON that holds half a surrogate pair, or another invalid escape.
-    BadEscape,
-}
-
-/// The cells of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cells {
-    /// In the order of the header.
-    Ordered(Vec<Cell>),
-    /// With the members' names.
-    Members(Vec<(String, Cell)>),
-}
-
-impl Cells {
-    /// The cell at an index.
-    pub fn get(&self, index: usize) -> Option<&Cell> {
-        match self {
-            Self::Ordered(cells) => cells.get(index),
-            Self::Members(members) => members.get(index).map(|(_, cell)| cell),
-        }
-    }
-
-    /// The cell of a member; ordered cells have none.
-    pub fn member(&self, name: &str) -> Option<&Cell> {
-        let Self::Members(members) = self else { return None };
-        members.iter().find(|(member, _)| member == name).map(|(_, cell)| cell)
-    }
-}
 
 /// The columns that rows have.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +38,6 @@ pub struct CellError {
     /// What is wrong, without the value.
     pub problem: String,
 }
-
-/// Room for a field's bytes: with it, most rows need no more memory than they get first.
-const BYTES_A_FIELD: usize = 32;
 
 #[derive(Debug, Clone)]
 struct Field {
@@ -163,41 +115,35 @@ impl RowEncoder {
 
     /// A row's first member without a field.
     pub fn unknown<'c>(&self, cells: &'c Cells) -> Option<&'c str> {
-        let (Some(known), Cells::Members(members)) = (&self.members, cells) else { return None };
-        members.iter().map(|(name, _)| name.as_str()).find(|name| !known.contains_key(*name))
+        let known = self.members.as_ref()?;
+        cells.names()?.find(|name| !known.contains_key(*name))
     }
 
-    /// The datum of a row.
-    pub fn encode(&self, cells: &Cells) -> Result<Vec<u8>, CellError> {
-        let mut out = Vec::with_capacity(self.fields.len() * BYTES_A_FIELD);
-        match cells {
-            Cells::Ordered(cells) => {
-                for field in &self.fields {
-                    let index = field.index;
-                    let cell = index.and_then(|index| cells.get(index));
-                    self.put(field, index, cell, &mut out)?;
-                }
+    /// Writes a row's datum into memory that had another one.
+    pub fn encode(&self, cells: &Cells, datum: &mut Vec<u8>) -> Result<(), CellError> {
+        datum.clear();
+        match cells.names() {
+            None => {
+                let mut fields = self.fields.iter();
+                fields.try_for_each(|field| self.put(field, field.index, cells, datum))
             }
-            Cells::Members(members) => {
-                let indexes = self.indexes(members)?;
-                for (field, index) in self.fields.iter().zip(indexes) {
-                    let cell = index.and_then(|index| members.get(index)).map(|(_, cell)| cell);
-                    self.put(field, index, cell, &mut out)?;
-                }
+            Some(names) => {
+                let indexes = self.indexes(names)?;
+                let mut fields = self.fields.iter().zip(indexes);
+                fields.try_for_each(|(field, index)| self.put(field, index, cells, datum))
             }
         }
-        Ok(out)
     }
 
     /// The index of each field's member.
-    fn indexes(&self, members: &[(String, Cell)]) -> Result<Vec<Option<usize>>, CellError> {
+    fn indexes<'c>(&self, names: impl Iterator<Item = &'c str>) -> Result<Vec<Option<usize>>, CellError> {
         let mut indexes: Vec<Option<usize>> = vec![None; self.fields.len()];
-        for (index, (name, _)) in members.iter().enumerate() {
+        for (index, name) in names.enumerate() {
             let field = self.members.as_ref().and_then(|known| known.get(name));
             let Some(member) = field.and_then(|field| indexes.get_mut(*field)) else { continue };
             if member.replace(index).is_some() {
                 let problem = "another member stands for the same field".to_owned();
-                return Err(CellError { column: name.clone(), index: Some(index), problem });
+                return Err(CellError { column: name.to_owned(), index: Some(index), problem });
             }
         }
         Ok(indexes)
@@ -207,9 +153,10 @@ impl RowEncoder {
         &self,
         field: &Field,
         index: Option<usize>,
-        cell: Option<&Cell>,
+        cells: &Cells,
         out: &mut Vec<u8>,
     ) -> Result<(), CellError> {
+        let cell = index.and_then(|index| cells.get(index));
         let wrong = |problem: String| CellError { column: field.column.clone(), index, problem };
         match (cell, &field.default) {
             (Some(cell), _) => field.kind.put(cell, &self.styles, out).map_err(wrong),

@@ -3,19 +3,10 @@
 //! Owns quotes and delimiters (RFC 4180, or as configured). A record that follows no rule is a fault with its position,
 //! never a guess. It knows lines, not files.
 
-use compact_str::CompactString;
+use std::ops::Range;
 
+use crate::source::cells::Cells;
 use crate::source::format::Quoting;
-
-/// A cell as it was found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Found {
-    /// Where it begins in the record's text.
-    pub(super) start: usize,
-    /// Where it ends there.
-    pub(super) end: usize,
-    pub(super) text: CompactString,
-}
 
 /// What breaks a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,110 +65,110 @@ enum State {
 /// One record, line by line.
 #[derive(Debug)]
 pub(super) struct Scan {
-    delimiter: u8,
-    quoting: Quoting,
+    pub(super) delimiter: u8,
+    pub(super) quoting: Quoting,
     state: State,
     at: usize,
-    cell: Found,
-    pub(super) cells: Vec<Found>,
+    /// Where the open cell begins.
+    start: usize,
     /// The first quote within an unquoted cell: other programs may read it differently.
     pub(super) loose: Option<usize>,
 }
 
 impl Scan {
-    /// Of a record that should have so many cells.
-    pub(super) fn new(delimiter: u8, quoting: Quoting, cells: usize) -> Self {
-        Self {
-            delimiter,
-            quoting,
-            state: State::CellStart,
-            at: 0,
-            cell: Found::default(),
-            cells: Vec::with_capacity(cells),
-            loose: None,
-        }
+    pub(super) const fn new(delimiter: u8, quoting: Quoting) -> Self {
+        Self { delimiter, quoting, state: State::CellStart, at: 0, start: 0, loose: None }
     }
 
     /// Where the open cell begins.
     pub(super) const fn open_at(&self) -> usize {
-        self.cell.start
+        self.start
     }
 
-    /// Continues: `text` is the whole record so far, up to the end of a line; the last `end` bytes are that line's end.
-    pub(super) fn line(&mut self, text: &str, end: usize) -> Progress {
-        let stop = text.len() - end;
-        let bytes = text.as_bytes();
+    /// Continues: the text of `cells` is the whole record so far, up to the end of a line; its last `end` bytes are that
+    /// line's end.
+    pub(super) fn line(&mut self, cells: &mut Cells, end: usize) -> Progress {
+        let length = cells.text().len();
+        let stop = length - end;
         while self.at < stop {
-            if let Err(kind) = self.step(text, bytes, stop) {
+            if let Err(kind) = self.step(cells, stop) {
                 return Progress::Broken(Fault { at: self.at, kind });
             }
         }
+        self.at = length;
         match self.state {
             State::Quoted => {
-                self.cell.text.push_str(text.get(stop..).unwrap_or_default());
-                self.at = text.len();
+                cells.take(stop..length);
                 Progress::Open
             }
             _ => {
-                self.finish(stop);
-                self.at = text.len();
+                cells.end_cell(self.start..stop);
                 Progress::Whole
             }
         }
     }
 
-    fn step(&mut self, text: &str, bytes: &[u8], stop: usize) -> Result<(), FaultKind> {
-        let byte = bytes.get(self.at).copied().unwrap_or_default();
-        let is_quoting = self.quoting != Quoting::None;
-        let is_escaping = self.quoting == Quoting::Backslash;
+    fn step(&mut self, cells: &mut Cells, stop: usize) -> Result<(), FaultKind> {
+        let byte = cells.text().as_bytes().get(self.at).copied().unwrap_or_default();
         match self.state {
-            State::CellStart if byte == b'"' && is_quoting => {
+            State::CellStart if byte == b'"' && self.quoting != Quoting::None => {
                 self.state = State::Quoted;
                 self.at += 1;
             }
-            State::CellStart => self.state = State::Unquoted,
-            State::Unquoted if byte == self.delimiter => self.next_cell(),
-            State::Unquoted if is_escaping && byte == b'\\' => self.escape(text, stop)?,
-            State::Unquoted => {
-                if byte == b'"' && is_quoting {
-                    self.loose.get_or_insert(self.at);
-                    if self.cell.text.trim().is_empty() && self.quoting != Quoting::Lenient {
-                        return Err(FaultKind::BeforeQuote);
-                    }
-                }
-                self.take(text, stop, self.delimiter);
-            }
+            State::CellStart | State::Unquoted => self.unquoted(cells, byte, stop)?,
             State::Quoted if byte == b'"' => {
                 self.state = State::QuoteInQuoted;
                 self.at += 1;
             }
-            State::Quoted if is_escaping && byte == b'\\' => self.escape(text, stop)?,
-            State::Quoted => self.take(text, stop, b'"'),
+            State::Quoted if self.is_escape(byte) => self.escape(cells, stop)?,
+            State::Quoted => self.take(cells, stop, b'"'),
             State::QuoteInQuoted if byte == b'"' => {
-                self.cell.text.push('"');
+                cells.take(self.at..self.at + 1);
                 self.state = State::Quoted;
                 self.at += 1;
             }
-            State::QuoteInQuoted if byte == self.delimiter => self.next_cell(),
+            State::QuoteInQuoted if byte == self.delimiter => self.next_cell(cells),
             State::QuoteInQuoted => return Err(FaultKind::BehindQuote),
         }
         Ok(())
     }
 
+    fn unquoted(&mut self, cells: &mut Cells, byte: u8, stop: usize) -> Result<(), FaultKind> {
+        self.state = State::Unquoted;
+        if byte == self.delimiter {
+            self.next_cell(cells);
+        } else if self.is_escape(byte) {
+            self.escape(cells, stop)?;
+        } else {
+            if byte == b'"' && self.quoting != Quoting::None {
+                self.loose.get_or_insert(self.at);
+                if cells.is_blank() && self.quoting != Quoting::Lenient {
+                    return Err(FaultKind::BeforeQuote);
+                }
+            }
+            self.take(cells, stop, self.delimiter);
+        }
+        Ok(())
+    }
+
+    fn is_escape(&self, byte: u8) -> bool {
+        byte == b'\\' && self.quoting == Quoting::Backslash
+    }
+
     /// Takes at least one character, and all up to a quote, to this byte, or to a backslash that escapes.
-    fn take(&mut self, text: &str, stop: usize, special: u8) {
-        let rest = text.as_bytes().get(self.at + 1..stop).unwrap_or_default();
+    fn take(&mut self, cells: &mut Cells, stop: usize, special: u8) {
+        let rest = cells.text().as_bytes().get(self.at + 1..stop).unwrap_or_default();
         let found = match self.quoting {
             Quoting::Backslash => memchr::memchr3(b'"', special, b'\\', rest),
             _ => memchr::memchr2(b'"', special, rest),
         };
         let end = found.map_or(stop, |length| self.at + 1 + length);
-        self.cell.text.push_str(text.get(self.at..end).unwrap_or_default());
+        cells.take(self.at..end);
         self.at = end;
     }
 
-    fn escape(&mut self, text: &str, stop: usize) -> Result<(), FaultKind> {
-        let escaped = text.get(self.at + 1..).and_then(|rest| rest.chars().next());
+    fn escape(&mut self, cells: &mut Cells, stop: usize) -> Result<(), FaultKind> {
+        let escaped = cells.text().get(self.at + 1..).and_then(|rest| rest.chars().next());
         // A backslash keeps a line's end in the cell; only a quoted cell continues in the next line.
         if self.at + 1 >= stop {
             self.at += 1;
@@ -189,82 +180,102 @@ impl Scan {
             Some('t') => '\t',
             Some(c) if matches!(c, '"' | '\\') || u32::from(c) == u32::from(self.delimiter) => c,
             Some('N') => {
-                self.cell.text.push('\\');
+                cells.take_escaped('\\');
                 'N'
             }
             _ => return Err(FaultKind::Escape),
         };
-        self.cell.text.push(c);
+        cells.take_escaped(c);
         self.at += 1 + escaped.map_or(0, char::len_utf8);
         Ok(())
     }
 
-    fn next_cell(&mut self) {
-        self.finish(self.at);
+    fn next_cell(&mut self, cells: &mut Cells) {
+        cells.end_cell(self.start..self.at);
         self.at += 1;
-        self.cell = Found { start: self.at, ..Found::default() };
+        self.start = self.at;
         self.state = State::CellStart;
-    }
-
-    fn finish(&mut self, end: usize) {
-        let cell = std::mem::take(&mut self.cell);
-        self.cells.push(Found { end, ..cell });
     }
 }
 
-/// Reads one line that RFC 4180 does not explain. A quote closes its cell only before a delimiter or the line's end; a
-/// cell whose quote is never closed is taken unchanged.
-pub(super) fn lenient(line: &str, delimiter: u8) -> Vec<Found> {
-    let mut cells = Vec::new();
+/// Reads one line that RFC 4180 does not explain; its last `end` bytes are its end. A quote closes its cell only before a
+/// delimiter or the line's end; a cell whose quote is never closed is taken unchanged.
+pub(super) fn lenient(cells: &mut Cells, end: usize, delimiter: u8) {
+    cells.forget_cells();
+    let stop = cells.text().len() - end;
     let mut start = 0;
-    let ends_cell = |at: usize| line.as_bytes().get(at).is_none_or(|byte| *byte == delimiter);
     loop {
+        let line = cells.text().get(..stop).unwrap_or_default();
+        let is_delimiter = |byte: &u8| *byte == delimiter;
+        let ends_cell = |at: usize| line.as_bytes().get(at).is_none_or(is_delimiter);
         let closing = line.get(start..).and_then(|rest| rest.strip_prefix('"')).and_then(|rest| {
-            let quotes = rest.match_indices('"').map(|(at, _)| start + 1 + at);
-            quotes.into_iter().find(|at| ends_cell(at + 1))
+            let mut quotes = rest.match_indices('"').map(|(at, _)| start + 1 + at);
+            quotes.find(|at| ends_cell(at + 1))
         });
-        let (end, text) = match closing {
+        let cell_end = match closing {
             Some(quote) => {
-                let inner = line.get(start + 1..quote).unwrap_or_default();
-                (quote + 1, undoubled(inner).into())
+                undoubled(cells, start + 1..quote);
+                quote + 1
             }
             None => {
                 let rest = line.as_bytes().get(start..).unwrap_or_default();
-                let end = rest.iter().position(|byte| *byte == delimiter).map_or(line.len(), |at| start + at);
-                (end, line.get(start..end).unwrap_or_default().into())
+                let end = rest.iter().position(is_delimiter).map_or(stop, |at| start + at);
+                cells.take(start..end);
+                end
             }
         };
-        cells.push(Found { start, end, text });
-        if end >= line.len() {
-            return cells;
+        cells.end_cell(start..cell_end);
+        if cell_end >= stop {
+            return;
         }
-        start = end + 1;
+        start = cell_end + 1;
     }
 }
 
-/// A doubled quote becomes one quote; a single one is text.
-fn undoubled(inner: &str) -> String {
-    inner.replace("\"\"", "\"")
+/// Takes a part of the line in which a doubled quote becomes one quote; a single one is text.
+fn undoubled(cells: &mut Cells, inner: Range<usize>) {
+    let text = cells.text().get(inner.clone()).unwrap_or_default();
+    // Each pair's second quote is left out.
+    let left_out: Vec<usize> = text.match_indices("\"\"").map(|(at, _)| inner.start + at + 1).collect();
+    let mut from = inner.start;
+    for quote in left_out {
+        cells.take(from..quote);
+        from = quote + 1;
+    }
+    cells.take(from..inner.end);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::cells::Cell;
     use proptest::prelude::*;
 
+    fn texts(cells: &Cells) -> Vec<String> {
+        let text = |cell| if let Cell::Plain(text) = cell { str::to_owned(text) } else { panic!("{cell:?}") };
+        cells.iter().map(text).collect()
+    }
+
     fn scan(text: &str, quoting: Quoting) -> Result<Vec<String>, Fault> {
-        let mut scan = Scan::new(b',', quoting, 0);
-        let mut read = 0;
+        let mut scan = Scan::new(b',', quoting);
+        let mut cells = Cells::default();
         for line in text.split_inclusive('\n') {
-            read += line.len();
+            cells.push_line(line);
             let end = line.len() - line.trim_end_matches('\n').len();
-            match scan.line(&text[..read], end) {
-                Progress::Whole => return Ok(scan.cells.into_iter().map(|cell| cell.text.into()).collect()),
+            match scan.line(&mut cells, end) {
+                Progress::Whole => return Ok(texts(&cells)),
                 Progress::Open => {}
                 Progress::Broken(fault) => return Err(fault),
             }
         }
         Err(Fault { at: scan.open_at(), kind: FaultKind::Open })
+    }
+
+    fn leniently(line: &str) -> Vec<String> {
+        let mut cells = Cells::default();
+        cells.push_line(line);
+        lenient(&mut cells, 0, b',');
+        texts(&cells)
     }
 
     #[test]
@@ -295,11 +306,10 @@ mod tests {
         assert_eq!(backslash(r"a\,b,c\\d,\t"), Some(vec!["a,b".into(), r"c\d".into(), "\t".into()]));
         assert_eq!(backslash(r"a\q"), None);
         assert_eq!(scan("\"a,\"b", Quoting::None), Ok(vec!["\"a".into(), "\"b".into()]));
-        let lenient = |text| lenient(text, b',').into_iter().map(|cell| cell.text).collect::<Vec<_>>();
-        assert_eq!(lenient("1,\"SIA \"Ozols\"\",a"), ["1", "SIA \"Ozols\"", "a"]);
-        assert_eq!(lenient("\"Liepa\" SIA,e"), ["\"Liepa\" SIA", "e"]);
-        assert_eq!(lenient("a,\"open"), ["a", "\"open"]);
-        assert_eq!(lenient("a,\"b\","), ["a", "b", ""]);
+        assert_eq!(leniently("1,\"SIA \"Ozols\"\",a"), ["1", "SIA \"Ozols\"", "a"]);
+        assert_eq!(leniently("\"Liepa\" SIA,e"), ["\"Liepa\" SIA", "e"]);
+        assert_eq!(leniently("a,\"open"), ["a", "\"open"]);
+        assert_eq!(leniently("a,\"b\","), ["a", "b", ""]);
     }
 
     proptest! {
@@ -314,7 +324,7 @@ mod tests {
             for quoting in [Quoting::Rfc4180, Quoting::Lenient, Quoting::Backslash, Quoting::None] {
                 let _ = scan(&text, quoting);
             }
-            let _ = lenient(&text, b',');
+            let _ = leniently(&text);
         }
     }
 }

@@ -81,7 +81,8 @@ impl Source for FileSource {
         let table = Table::open(&self.path, &self.format)?;
         let misfit = |error| SourceError::Unfit(Box::new(Misfit { name: self.name.clone(), error }));
         let reader = RowReader::new(schema, key, table.columns(), &self.format).map_err(misfit)?;
-        Ok(Box::new(FileRows { source: self, table, reader, unknown: BTreeSet::new() }))
+        let reading = Reading { source: self, reader, unknown: BTreeSet::new() };
+        Ok(Box::new(FileRows { table, reading }))
     }
 }
 
@@ -111,24 +112,28 @@ impl OperationAt {
             Self::Member(name) => cells.member(name),
         };
         match cell? {
-            Cell::Plain(text) => Some(text.as_str()),
-            Cell::Text(text) => Some(text.as_str()),
+            Cell::Plain(text) | Cell::Text(text) => Some(text),
             _ => None,
         }
     }
 }
 
 struct FileRows<'s> {
-    source: &'s FileSource,
     table: Table,
+    reading: Reading<'s>,
+}
+
+/// How a file's rows are read.
+struct Reading<'s> {
+    source: &'s FileSource,
     reader: RowReader,
     /// Members without a field, at most [`NAMED`].
     unknown: BTreeSet<String>,
 }
 
-impl FileRows<'_> {
-    fn of_register(&mut self, row: &Row) -> SourceRow {
-        if let Ok(cells) = &row.content
+impl Reading<'_> {
+    fn of_register(&mut self, row: &Row) -> SourceRow<'_> {
+        if let Ok(cells) = row.content()
             && let Some(name) = self.reader.unknown(cells)
         {
             if Some(name) == self.source.format.operation_column.as_deref() {
@@ -144,8 +149,8 @@ impl FileRows<'_> {
         self.reader.read(row)
     }
 
-    fn of_changes(&self, row: &Row, operation: &OperationAt) -> SourceRow {
-        let Ok(cells) = &row.content else { return self.reader.read(row) };
+    fn of_changes(&mut self, row: &Row, operation: &OperationAt) -> SourceRow<'_> {
+        let Ok(cells) = row.content() else { return self.reader.read(row) };
         let location = row.location;
         match operation.read(cells) {
             Some("c" | "u") => self.reader.read(row),
@@ -165,23 +170,19 @@ impl FileRows<'_> {
     }
 }
 
-fn set_aside(location: Location, key: Option<Key>, reason: String, extent: Extent) -> SourceRow {
+fn set_aside(location: Location, key: Option<Key<'_>>, reason: String, extent: Extent) -> SourceRow<'_> {
     SourceRow::Parked { key, parked: Parked { location, column: None, reason }, extent }
 }
 
-impl Iterator for FileRows<'_> {
-    type Item = SourceRow;
-
-    fn next(&mut self) -> Option<SourceRow> {
-        let row = self.table.next()?;
-        Some(match &self.source.operation {
-            None => self.of_register(&row),
-            Some(operation) => self.of_changes(&row, operation),
+impl Rows for FileRows<'_> {
+    fn next_row(&mut self) -> Option<SourceRow<'_>> {
+        let row = self.table.next_row()?;
+        Some(match &self.reading.source.operation {
+            None => self.reading.of_register(row),
+            Some(operation) => self.reading.of_changes(row, operation),
         })
     }
-}
 
-impl Rows for FileRows<'_> {
     fn notes(&self) -> Notes {
         let mut remarks = Vec::new();
         if let Some((count, location)) = self.table.loose() {
@@ -196,11 +197,12 @@ impl Rows for FileRows<'_> {
                 location.line, location.character
             ));
         }
+        let Reading { source, reader, unknown } = &self.reading;
         let is_operation = |column: &&String| {
-            self.source.operation.is_some() && Some(*column) == self.source.format.operation_column.as_ref()
+            source.operation.is_some() && Some(*column) == source.format.operation_column.as_ref()
         };
-        let ignored = self.reader.ignored().iter().filter(|column| !is_operation(column));
-        let ignored_columns = ignored.chain(&self.unknown).cloned().collect();
+        let ignored = reader.ignored().iter().filter(|column| !is_operation(column));
+        let ignored_columns = ignored.chain(unknown).cloned().collect();
         Notes { rows: self.table.rows(), remarks, ignored_columns }
     }
 }

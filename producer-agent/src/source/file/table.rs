@@ -56,6 +56,15 @@ enum Form {
 /// The first object must be within this many lines.
 const LOOKED_AT: usize = 100;
 
+/// A row that begins with a line, still without cells.
+struct Begun {
+    row: Row,
+    /// Positions of the line that could not be decoded, and their bytes in the file.
+    bad: Vec<(usize, usize)>,
+    /// How many bytes of the line are its end.
+    end: usize,
+}
+
 /// How many rows a person should know of, and the location of the first.
 pub type Noted = Option<(u64, Location)>;
 
@@ -71,6 +80,10 @@ pub struct Table {
     loose: Noted,
     rows_in_quotes: Noted,
     ended: bool,
+    /// The row that was read last: the next one takes its memory.
+    row: Option<Row>,
+    /// Memory for a row.
+    spare: Cells,
 }
 
 impl Table {
@@ -103,6 +116,8 @@ impl Table {
             loose: None,
             rows_in_quotes: None,
             ended: false,
+            row: None,
+            spare: Cells::default(),
         };
         table.read_header(format).map_err(|problem| TableError::Header { path: path.to_owned(), problem })?;
         Ok(table)
@@ -120,21 +135,18 @@ impl Table {
         if self.form == Form::Objects {
             return self.read_names();
         }
-        let row = self.next().ok_or("the file is empty")?;
-        let cells = row.content.map_err(|bad| format!("line {}: {}", bad.location.line, bad.reason))?;
-        let Cells::Ordered(cells) = cells else { return Err("it has no columns".to_owned()) };
-        for cell in cells {
-            match cell {
-                Cell::Plain(name) => self.header.push(name.into()),
-                Cell::Undecodable(Some(name)) => {
-                    return Err(format!(
-                        "its bytes are not {}; it looks like {name}: say encoding = {name:?} in [format], or --encoding {name}",
-                        self.lines.encoding().name()
-                    ));
-                }
-                _ => return Err(format!("its bytes are not {}", self.lines.encoding().name())),
-            }
-        }
+        let encoding = self.lines.encoding().name();
+        let row = self.next_row().ok_or("the file is empty")?;
+        let cells = row.content().map_err(|bad| format!("line {}: {}", bad.location.line, bad.reason))?;
+        let name = |cell: Cell<&str>| match cell {
+            Cell::Plain(name) => Ok(name.to_owned()),
+            Cell::Undecodable(Some(looks_like)) => Err(format!(
+                "its bytes are not {encoding}; it looks like {looks_like}: say encoding = {looks_like:?} in [format], or --encoding {looks_like}"
+            )),
+            _ => Err(format!("its bytes are not {encoding}")),
+        };
+        let header = cells.iter().map(name).collect::<Result<_, String>>()?;
+        self.header = header;
         (self.rows, self.ended) = (0, false);
         Ok(())
     }
@@ -201,18 +213,18 @@ impl Table {
         if self.next == Location::START { self.lines.start() } else { self.next }
     }
 
-    /// A row that begins with a line, still without cells.
-    fn begin(&self, line: Line) -> (Row, usize) {
-        let nothing = Bad { location: self.location(), reason: String::new(), extent: Extent::Row };
-        let widths = self.lines.widths(line.bad);
-        let row = Row {
-            location: self.location(),
-            content: Err(nothing),
-            text: line.text,
-            starts: Vec::new(),
-            widths,
-        };
-        (row, line.end)
+    fn begin(&mut self, line: Line) -> Begun {
+        let Line { text, end, bad, .. } = line;
+        let mut cells = std::mem::take(&mut self.spare);
+        cells.forget();
+        self.lines.reuse(cells.replace_text(text));
+        let row = Row::new(self.location(), cells, self.lines.widths(bad.clone()));
+        Begun { row, bad, end }
+    }
+
+    /// A row of which nothing was read.
+    fn begin_without_line(&mut self) -> Row {
+        self.begin(Line::default()).row
     }
 
     /// The next line that may be a row; `None` at the end.
@@ -222,7 +234,7 @@ impl Table {
                 Ok(Some(line)) => line,
                 Ok(None) => return None,
                 Err(error) => {
-                    let (row, _) = self.begin(Line::default());
+                    let row = self.begin_without_line();
                     return Some(Err(row.broken(
                         0,
                         format!("the file cannot be read on: {error}"),
@@ -255,7 +267,7 @@ impl Table {
         }
         self.rows += 1;
         if first.is_cut {
-            let (row, _) = self.begin(first);
+            let Begun { row, .. } = self.begin(first);
             let reason =
                 format!("the line has more than {MAX_RECORD_BYTES} bytes; nothing from here on is read");
             return Some(row.broken(0, reason, Extent::Rest));
@@ -279,8 +291,8 @@ impl Table {
     }
 
     /// A file that is not read to its end has not shown its trailer.
-    fn doubt_all_without_trailer(&self, content: &mut Result<Cells, Bad>) {
-        if let (Some(trailer), Err(bad)) = (&self.trailer, content)
+    fn doubt_all_without_trailer(&self, bad: &mut Bad) {
+        if let Some(trailer) = &self.trailer
             && bad.extent == Extent::Rest
         {
             bad.extent = Extent::File;
@@ -290,7 +302,7 @@ impl Table {
 
     fn missing_trailer(&mut self) -> Option<Row> {
         let trailer = self.trailer.take()?;
-        let (row, _) = self.begin(Line::default());
+        let row = self.begin_without_line();
         let reason = format!("it ends without its trailer {:?}: it is not whole", trailer.pattern());
         Some(row.broken(0, reason, Extent::File))
     }
@@ -302,57 +314,49 @@ impl Table {
         if counted == rows {
             return None;
         }
-        let (row, _) = self.begin(line);
+        let Begun { row, .. } = self.begin(line);
         let reason = format!("its trailer counts {counted} rows, it has {rows}: it is not whole");
         Some(row.broken(0, reason, Extent::File))
     }
 
-    fn object(&self, line: Line) -> Row {
-        let bad_spots = line.bad.clone();
-        let (mut row, end) = self.begin(line);
-        let content = row.text.get(..row.text.len() - end).unwrap_or_default();
-        match objects::cells(content) {
-            Ok((mut members, starts)) => {
-                for (at, _) in bad_spots {
-                    let index = starts.iter().take_while(|start| **start <= at).count().checked_sub(1);
-                    match index.and_then(|index| members.get_mut(index)) {
-                        Some((_, cell)) => *cell = Cell::Undecodable(None),
-                        None => {
-                            let reason = "it holds bytes that are not of the file's encoding".to_owned();
-                            return row.broken(at, reason, Extent::Row);
-                        }
-                    }
-                }
-                (row.content, row.starts) = (Ok(Cells::Members(members)), starts);
-                row
-            }
-            Err(error) => {
-                let at = error.column().saturating_sub(1);
-                let reason = format!("it is no JSON object in one line: {}", objects::in_words(&error));
+    fn object(&mut self, line: Line) -> Row {
+        let Begun { mut row, bad, end } = self.begin(line);
+        let cells = row.cells_mut();
+        let text = cells.replace_text(String::new());
+        let read = objects::read(text.get(..text.len() - end).unwrap_or_default(), cells);
+        cells.replace_text(text);
+        if let Err(error) = read {
+            let at = error.column().saturating_sub(1);
+            let reason = format!("it is no JSON object in one line: {}", objects::in_words(&error));
+            return row.broken(at, reason, Extent::Row);
+        }
+        match cells.spoil_members(&bad) {
+            None => row,
+            Some(at) => {
+                let reason = "it holds bytes that are not of the file's encoding".to_owned();
                 row.broken(at, reason, Extent::Row)
             }
         }
     }
-}
 
-impl Iterator for Table {
-    type Item = Row;
-
-    fn next(&mut self) -> Option<Row> {
+    /// The next row, or `None` at the end.
+    pub fn next_row(&mut self) -> Option<&Row> {
         if self.ended {
             return None;
         }
-        let mut row = self.record();
-        match &mut row {
-            None => self.ended = true,
-            Some(row) => {
-                self.next = row.end();
-                self.doubt_all_without_trailer(&mut row.content);
-                let extent = row.content.as_ref().err().map(|bad| bad.extent);
-                self.ended |= matches!(extent, Some(Extent::Rest | Extent::File));
-            }
+        if let Some(row) = self.row.take() {
+            self.spare = row.into_memory();
         }
-        row
+        let Some(mut row) = self.record() else {
+            self.ended = true;
+            return None;
+        };
+        self.next = row.end();
+        if let Some(bad) = row.bad_mut() {
+            self.doubt_all_without_trailer(bad);
+            self.ended |= matches!(bad.extent, Extent::Rest | Extent::File);
+        }
+        Some(self.row.insert(row))
     }
 }
 
@@ -373,8 +377,9 @@ fn first_names(line: &str) -> Result<Vec<String>, String> {
     if text.starts_with('[') {
         return Err("it is a JSON array; drop NDJSON: an object a line, without brackets and commas between (jq -c '.[]')".to_owned());
     }
-    match objects::cells(line) {
-        Ok((members, _)) => Ok(members.into_iter().map(|(name, _)| name).collect()),
+    let mut cells = Cells::default();
+    match objects::read(line, &mut cells) {
+        Ok(()) => Ok(cells.names().into_iter().flatten().map(str::to_owned).collect()),
         Err(error) if error.is_eof() => {
             Err("its first line is no whole JSON object; drop NDJSON: an object a line (jq -c .)".to_owned())
         }

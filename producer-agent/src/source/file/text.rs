@@ -46,6 +46,8 @@ pub(super) struct Lines<R> {
     bad: VecDeque<(usize, usize)>,
     mark: u64,
     unread: VecDeque<Line>,
+    /// Memory for a line.
+    spare: String,
 }
 
 impl<R: Read> Lines<R> {
@@ -61,7 +63,13 @@ impl<R: Read> Lines<R> {
             bad: VecDeque::new(),
             mark: 0,
             unread: VecDeque::new(),
+            spare: String::new(),
         }
+    }
+
+    /// Takes back the memory of a line that nobody reads any more.
+    pub(super) fn reuse(&mut self, spare: String) {
+        self.spare = spare;
     }
 
     /// Where the text begins: after a byte order mark.
@@ -114,7 +122,9 @@ impl<R: Read> Lines<R> {
 
     /// The line that ends here.
     fn split(&mut self, to: usize, end: usize) -> Line {
-        let text = self.text.get(self.from..to).unwrap_or_default().to_owned();
+        let mut text = std::mem::take(&mut self.spare);
+        text.clear();
+        text.push_str(self.text.get(self.from..to).unwrap_or_default());
         let mut bad = Vec::new();
         while let Some((at, width)) = self.bad.pop_front_if(|(at, _)| *at < to) {
             bad.push((at - self.from, width));

@@ -2,6 +2,8 @@
 //!
 //! Owns the shape of an item, and the result that its sender gets.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
@@ -27,15 +29,19 @@ pub struct Item {
 
 impl Item {
     /// A change whose row was made by this program: numbers are as JSON writes them.
-    pub fn made(op: Operation, row: Map<String, Json>) -> Self {
-        let cell = |value: Json| match value {
-            Json::Null => Cell::Null,
-            Json::Bool(value) => Cell::Boolean(value),
-            Json::Number(number) => Cell::Number(number.to_string()),
-            Json::String(text) => Cell::Text(text),
-            Json::Array(_) | Json::Object(_) => Cell::Nested,
-        };
-        Self { op, row: Cells::Members(row.into_iter().map(|(name, value)| (name, cell(value))).collect()) }
+    pub fn made(op: Operation, row: &Map<String, Json>) -> Self {
+        let members: Vec<_> = row.iter().map(|(name, value)| (name.as_str(), made(value))).collect();
+        Self { op, row: Cells::named(members.iter().map(|(name, cell)| (*name, cell.borrowed()))) }
+    }
+}
+
+fn made(value: &Json) -> Cell<Cow<'_, str>> {
+    match value {
+        Json::Null => Cell::Null,
+        Json::Bool(value) => Cell::Boolean(*value),
+        Json::Number(number) => Cell::Number(Cow::Owned(number.to_string())),
+        Json::String(text) => Cell::Text(Cow::Borrowed(text)),
+        Json::Array(_) | Json::Object(_) => Cell::Nested,
     }
 }
 
@@ -85,9 +91,10 @@ fn read(value: &RawValue, is_cloud_event: bool) -> Result<Item, String> {
         match &*name {
             "op" => op = Some(operation(value)?),
             "row" => {
-                let cells = objects::cells(value.get());
-                let (cells, _) = cells.map_err(|error| format!("its row: {}", objects::in_words(&error)))?;
-                row = Some(Cells::Members(cells));
+                let mut cells = Cells::default();
+                let read = objects::read(value.get(), &mut cells);
+                read.map_err(|error| format!("its row: {}", objects::in_words(&error)))?;
+                row = Some(cells);
             }
             other => return Err(format!("the change has {other:?}; {SHAPE}")),
         }
@@ -134,8 +141,8 @@ mod tests {
         assert_eq!(is_good, [true, false, true, false, true, true, false, false, false]);
         assert!(found[1].as_ref().is_err_and(|e| e.contains("none of c, u, d")));
         assert!(found[3].as_ref().is_err_and(|e| e.contains("\"op\" stands there twice")));
-        assert_eq!(found[4].as_ref().unwrap().row.member("k"), Some(&Cell::Number("1E400".to_owned())));
-        assert_eq!(found[5].as_ref().unwrap().row.member("k"), Some(&Cell::BadEscape));
+        assert_eq!(found[4].as_ref().unwrap().row.member("k"), Some(Cell::Number("1E400")));
+        assert_eq!(found[5].as_ref().unwrap().row.member("k"), Some(Cell::BadEscape));
         let event = r#"{"specversion":"1.0","id":"7","source":"/x","type":"change","data":{"op":"u","row":{"k":"1"}}}"#;
         assert_eq!(read(event, true)[0].as_ref().map(|item| item.op), Ok(Operation::Put));
         assert!(read(event, false)[0].is_err(), "its media type says what it is");

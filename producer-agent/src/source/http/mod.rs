@@ -61,31 +61,28 @@ struct RequestRows<'s> {
     rows: u64,
 }
 
-impl Iterator for RequestRows<'_> {
-    type Item = SourceRow;
-
-    fn next(&mut self) -> Option<SourceRow> {
+impl Rows for RequestRows<'_> {
+    fn next_row(&mut self) -> Option<SourceRow<'_>> {
         let item = self.items.next()?;
         self.rows += 1;
-        Some(match (item, &self.reader) {
+        Some(match (item, &mut self.reader) {
             (Ok(item), Ok(reader)) => read(reader, item),
-            (Err(reason), _) | (_, Err(reason)) => set_aside(reason.clone()),
+            (Err(reason), _) => set_aside(reason.clone()),
+            (_, Err(reason)) => set_aside(reason.clone()),
         })
     }
-}
 
-impl Rows for RequestRows<'_> {
     fn notes(&self) -> Notes {
         Notes { rows: self.rows, ..Notes::default() }
     }
 }
 
-fn set_aside(reason: String) -> SourceRow {
+const fn set_aside(reason: String) -> SourceRow<'static> {
     let parked = Parked { location: Location::NONE, column: None, reason };
     SourceRow::Parked { key: None, parked, extent: Extent::Row }
 }
 
-fn read(reader: &RowReader, item: &Item) -> SourceRow {
+fn read<'r>(reader: &'r mut RowReader, item: &Item) -> SourceRow<'r> {
     if let Some(column) = reader.unknown(&item.row) {
         return set_aside(format!("the schema has no field {column:?}"));
     }
@@ -101,10 +98,10 @@ fn read(reader: &RowReader, item: &Item) -> SourceRow {
 
 /// A row's key and its datum, from an object of plain values, as a local system hands it over.
 pub fn read_row(schema: &AvroSchema, key: &KeySpec, row: &RawValue) -> Result<(String, Vec<u8>), String> {
-    let (cells, _) = objects::cells(row.get()).map_err(|error| error.to_string())?;
-    let item = Item { op: Operation::Put, row: Cells::Members(cells) };
-    match read(&reader(schema, key)?, &item) {
-        SourceRow::Present { key, datum, .. } => Ok((key.as_str().to_owned(), datum)),
+    let mut cells = Cells::default();
+    objects::read(row.get(), &mut cells).map_err(|error| error.to_string())?;
+    match read(&mut reader(schema, key)?, &Item { op: Operation::Put, row: cells }) {
+        SourceRow::Present { key, datum, .. } => Ok((key.into_string(), datum.to_vec())),
         SourceRow::Deleted { .. } => Err("the row has no values".to_owned()),
         SourceRow::Parked { parked, .. } => Err(parked.in_words()),
     }

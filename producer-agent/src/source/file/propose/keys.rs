@@ -8,7 +8,6 @@ use std::path::Path;
 use schemas::digest::hash128;
 
 use super::{ProposeError, text};
-use crate::source::cells::Cells;
 use crate::source::file::table::Table;
 use crate::source::format::TableFormat;
 
@@ -168,8 +167,9 @@ fn alike(
     let trial = |set| Trial { set, seen: HashSet::new(), repeated: 0 };
     let mut left: Vec<Trial> = sets.into_iter().map(trial).collect();
     let mut rows = HashSet::new();
-    for row in Table::open(file, format)? {
-        let Ok(Cells::Ordered(cells)) = row.content else { continue };
+    let mut table = Table::open(file, format)?;
+    while let Some(row) = table.next_row() {
+        let Ok(cells) = row.content() else { continue };
         let texts: Vec<&str> = cells.iter().map(text).collect();
         if !rows.insert(joined(&texts)) {
             continue;

@@ -7,7 +7,7 @@ use schemas::avro::schema::AvroSchema;
 use serde_json::{Value as Json, json};
 
 use super::Column;
-use crate::source::cells::{Cell, Cells, Columns, RowEncoder};
+use crate::source::cells::{Cells, Columns, RowEncoder};
 use crate::source::format::TableFormat;
 use crate::source::values::calendar::DateFormat;
 
@@ -89,7 +89,7 @@ impl Tried {
         let is_word = self.way != Way::Boolean
             || text.eq_ignore_ascii_case("true")
             || text.eq_ignore_ascii_case("false");
-        is_word && self.encoder.encode(cell).is_ok()
+        is_word && self.encoder.encode(cell, &mut Vec::new()).is_ok()
     }
 }
 
@@ -111,7 +111,7 @@ impl Tally {
         if self.ways.is_empty() {
             return;
         }
-        let cell = Cells::Ordered(vec![Cell::Plain(text.into())]);
+        let cell = Cells::ordered(&[text]);
         self.ways.retain(|tried| tried.fits(&cell, text));
         let count = text.chars().filter(char::is_ascii_digit).count();
         let (fewest, most) = self.digits.unwrap_or((count, count));

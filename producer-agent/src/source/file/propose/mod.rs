@@ -13,7 +13,7 @@ use schemas::avro::names::field_name;
 use serde_json::{Value as Json, json};
 
 use super::table::{Table, TableError};
-use crate::source::cells::{Cell, Cells, Columns, hint, in_quotes};
+use crate::source::cells::{Cell, Columns, hint, in_quotes};
 use crate::source::format::TableFormat;
 
 use keys::Keys;
@@ -190,11 +190,11 @@ struct Seen {
     first_bad: Option<String>,
 }
 
-fn see_rows(table: Table, keys: &mut Keys, kinds: &mut Kinds) -> Seen {
+fn see_rows(mut table: Table, keys: &mut Keys, kinds: &mut Kinds) -> Seen {
     let mut seen = Seen::default();
-    for row in table {
-        match row.content {
-            Ok(Cells::Ordered(cells)) => {
+    while let Some(row) = table.next_row() {
+        match row.content() {
+            Ok(cells) => {
                 let texts: Vec<&str> = cells.iter().map(text).collect();
                 // The same row again tells nothing new.
                 if keys.see(&texts) {
@@ -202,7 +202,6 @@ fn see_rows(table: Table, keys: &mut Keys, kinds: &mut Kinds) -> Seen {
                 }
                 seen.read += 1;
             }
-            Ok(Cells::Members(_)) => {}
             Err(problem) => {
                 seen.bad += 1;
                 let at = || format!("; the first at line {}: {}", problem.location.line, problem.reason);
@@ -214,7 +213,7 @@ fn see_rows(table: Table, keys: &mut Keys, kinds: &mut Kinds) -> Seen {
 }
 
 /// A cell's text; a cell without text counts as empty here.
-fn text(cell: &Cell) -> &str {
+const fn text(cell: Cell<&str>) -> &str {
     if let Cell::Plain(text) = cell { text } else { "" }
 }
 

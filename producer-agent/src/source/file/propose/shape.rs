@@ -88,7 +88,8 @@ pub(super) fn delimiter(file: &Path, format: &TableFormat) -> Result<char, Propo
             return Ok(ANY);
         }
         let width = table.header().len();
-        let rows: Vec<bool> = table.by_ref().take(ROWS).map(|row| row.content.is_ok()).collect();
+        let is_good = || table.next_row().map(|row| row.content().is_ok());
+        let rows: Vec<bool> = std::iter::from_fn(is_good).take(ROWS).collect();
         let good = rows.iter().filter(|is_good| **is_good).count() * 1_000 / rows.len().max(1);
         if width > 1 && best.is_none_or(|(score, _)| (good, width) > score) {
             best = Some(((good, width), delimiter));

@@ -2,10 +2,9 @@
 //!
 //! Owns how far a broken quote reaches. Where a quote may have turned rows into text, it refuses the row or reports it.
 
-use super::super::delimited::{Fault, FaultKind, Found, Progress, Scan, lenient};
+use super::super::delimited::{Fault, FaultKind, Progress, Scan, lenient};
 use super::super::text::{Line, MAX_RECORD_BYTES};
-use super::{Extent, Noted, Row, Table};
-use crate::source::cells::{Cell, Cells};
+use super::{Begun, Extent, Noted, Row, Table};
 use crate::source::format::Quoting;
 use crate::source::location::Location;
 
@@ -20,22 +19,32 @@ fn note(noted: &mut Noted, location: Location) {
 
 impl Table {
     pub(super) fn delimited(&mut self, first: Line, delimiter: u8, quoting: Quoting) -> Row {
-        let mut scan = Scan::new(delimiter, quoting, self.header.len());
-        let mut progress = scan.line(&first.text, first.end);
-        if progress == Progress::Whole {
-            return self.line(first, scan, quoting);
+        let mut scan = Scan::new(delimiter, quoting);
+        let Begun { mut row, bad, end } = self.begin(first);
+        let progress = scan.line(row.cells_mut(), end);
+        if progress != Progress::Whole {
+            return self.several_lines(Begun { row, bad, end }, scan, progress);
         }
-        let mut bad = first.bad.clone();
-        let mut taken = vec![first.clone()];
-        let (mut row, _) = self.begin(first);
-        while progress == Progress::Open && row.text.len() <= MAX_RECORD_BYTES {
+        // A row of one line: almost every one.
+        if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting) {
+            note(&mut self.loose, row.behind(at));
+        }
+        self.cells(row, &bad)
+    }
+
+    /// A row that does not end with its first line.
+    fn several_lines(&mut self, begun: Begun, mut scan: Scan, mut progress: Progress) -> Row {
+        let Scan { delimiter, quoting, .. } = scan;
+        let Begun { mut row, mut bad, end } = begun;
+        let mut taken = vec![Line { text: row.text().to_owned(), end, bad: bad.clone(), is_cut: false }];
+        while progress == Progress::Open && row.text().len() <= MAX_RECORD_BYTES {
             let Ok(Some(line)) = self.lines.next() else { break };
-            bad.extend(line.bad.iter().map(|(at, width)| (at + row.text.len(), *width)));
-            row.text.push_str(&line.text);
-            progress = scan.line(&row.text, line.end);
+            bad.extend(line.bad.iter().map(|(at, width)| (at + row.text().len(), *width)));
+            row.cells_mut().push_line(&line.text);
+            progress = scan.line(row.cells_mut(), line.end);
             taken.push(line);
         }
-        row.widths = self.lines.widths(bad.clone());
+        row.set_widths(self.lines.widths(bad.clone()));
         if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting)
             && progress == Progress::Whole
         {
@@ -43,9 +52,9 @@ impl Table {
         }
         let fault = match progress {
             Progress::Whole if self.may_hold_rows(&taken, delimiter) => {
-                return self.quoted_rows(row, scan.cells, &bad, quoting);
+                return self.quoted_rows(row, &bad, quoting);
             }
-            Progress::Whole => return self.cells(row, scan.cells, &bad),
+            Progress::Whole => return self.cells(row, &bad),
             Progress::Broken(fault) => fault,
             Progress::Open => Fault { at: scan.open_at(), kind: FaultKind::Open },
         };
@@ -53,7 +62,7 @@ impl Table {
             return self.leniently(taken, delimiter);
         }
         let words = fault.kind.in_words();
-        if taken.len() == 1 && self.pairs_up(&row.text, delimiter) {
+        if taken.len() == 1 && self.pairs_up(row.text(), delimiter) {
             return row.broken(fault.at, words.to_owned(), Extent::Quotes);
         }
         // The quote must be corrected where it was opened; where the fault was seen shows which quote is meant.
@@ -66,16 +75,6 @@ impl Table {
         row.broken(at, reason, Extent::Rest)
     }
 
-    /// A row of one line: almost every one.
-    fn line(&mut self, line: Line, scan: Scan, quoting: Quoting) -> Row {
-        let bad = line.bad.clone();
-        let (row, _) = self.begin(line);
-        if let (Some(at), Quoting::Rfc4180) = (scan.loose, quoting) {
-            note(&mut self.loose, row.behind(at));
-        }
-        self.cells(row, scan.cells, &bad)
-    }
-
     /// Whether lines of one row have the delimiters of rows: one inner line, or two of them all.
     fn may_hold_rows(&self, taken: &[Line], delimiter: u8) -> bool {
         let wanted = self.header.len().saturating_sub(1);
@@ -86,14 +85,13 @@ impl Table {
     }
 
     /// A row whose lines could be rows: lenient quoting refuses it; otherwise it is taken, and reported.
-    fn quoted_rows(&mut self, row: Row, found: Vec<Found>, bad: &[(usize, usize)], quoting: Quoting) -> Row {
-        let several = found.iter().find(|cell| cell.text.contains(['\n', '\r']));
-        let at = several.map_or(0, |cell| cell.start);
+    fn quoted_rows(&mut self, mut row: Row, bad: &[(usize, usize)], quoting: Quoting) -> Row {
+        let at = row.cells_mut().first_of_several_lines();
         if quoting == Quoting::Lenient {
             return row.broken(at, ROW_LIKE.to_owned(), Extent::Quotes);
         }
-        let row = self.cells(row, found, bad);
-        if row.content.is_ok() {
+        let row = self.cells(row, bad);
+        if row.content().is_ok() {
             note(&mut self.rows_in_quotes, row.behind(at));
         }
         row
@@ -119,26 +117,21 @@ impl Table {
         let mut lines = lines.into_iter();
         let first = lines.next().unwrap_or_default();
         self.lines.unread(lines);
-        let cells = lenient(first.content(), delimiter);
-        let bad = first.bad.clone();
-        let (row, _) = self.begin(first);
-        self.cells(row, cells, &bad)
+        let Begun { mut row, bad, end } = self.begin(first);
+        lenient(row.cells_mut(), end, delimiter);
+        self.cells(row, &bad)
     }
 
-    fn cells(&self, mut row: Row, found: Vec<Found>, bad: &[(usize, usize)]) -> Row {
-        let count = found.len();
+    fn cells(&self, mut row: Row, bad: &[(usize, usize)]) -> Row {
+        let count = row.cells_mut().len();
         let width = self.header.len();
         if width > 0 && count != width {
             return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
         }
-        let looks_like = if bad.is_empty() { None } else { self.looks_like(&row.text, bad) };
-        let cell = |found: Found| {
-            let next = bad.partition_point(|(at, _)| *at < found.start);
-            let is_bad = bad.get(next).is_some_and(|(at, _)| *at < found.end);
-            if is_bad { Cell::Undecodable(looks_like) } else { Cell::Plain(found.text) }
-        };
-        row.starts = found.iter().map(|found| found.start).collect();
-        row.content = Ok(Cells::Ordered(found.into_iter().map(cell).collect()));
+        if !bad.is_empty() {
+            let looks_like = self.looks_like(row.text(), bad);
+            row.cells_mut().spoil(bad, looks_like);
+        }
         row
     }
 
