@@ -59,6 +59,14 @@ impl LastChanges {
         younger.in_order().for_each(|change| self.put(change));
     }
 
+    /// Without its changes, and with its memory.
+    pub(super) fn emptied(mut self) -> Self {
+        self.packed.clear();
+        self.rows.clear();
+        self.last.clear();
+        self
+    }
+
     /// Bytes in memory, about.
     pub(super) fn bytes(&self) -> usize {
         self.packed.bytes() + self.rows.len() * ROW_BYTES

@@ -55,8 +55,8 @@ impl Young {
         pages: &Arc<Mutex<Pages>>,
         commit_at: Option<u64>,
     ) -> Result<(), ImageError> {
-        self.end_fold()?;
-        let changes = Arc::new(std::mem::take(&mut self.changes));
+        let next = self.end_fold()?;
+        let changes = Arc::new(std::mem::replace(&mut self.changes, next));
         let (folded, into) = (Arc::clone(&changes), Arc::clone(pages));
         let folding = move || {
             let mut pages = lock(&into);
@@ -88,18 +88,25 @@ impl Young {
     /// Gives back the memory of a fold that has ended; says what went wrong in it.
     pub(super) fn end_finished_fold(&mut self) -> Result<(), ImageError> {
         let is_finished = self.folding.as_ref().is_some_and(|folding| folding.thread.is_finished());
-        if is_finished { self.end_fold() } else { Ok(()) }
+        if is_finished { self.end_fold().map(drop) } else { Ok(()) }
     }
 
-    /// Waits for the fold that is under way.
-    pub(super) fn end_fold(&mut self) -> Result<(), ImageError> {
-        let Some(Folding { changes, thread }) = self.folding.take() else { return Ok(()) };
+    /// Waits for the fold that is under way; gives its memory for other changes.
+    pub(super) fn end_fold(&mut self) -> Result<LastChanges, ImageError> {
+        let Some(Folding { changes, thread }) = self.folding.take() else {
+            return Ok(LastChanges::default());
+        };
         let panicked = |_| {
             let problem = "its thread failed (a defect: please report it)".to_owned();
             Err(ImageError::Store { path: "images".to_owned(), problem })
         };
-        let folded = thread.join().unwrap_or_else(panicked);
-        folded.inspect_err(|_| self.take_back(&changes))
+        match thread.join().unwrap_or_else(panicked) {
+            Ok(()) => Ok(Arc::into_inner(changes).map(LastChanges::emptied).unwrap_or_default()),
+            Err(error) => {
+                self.take_back(&changes);
+                Err(error)
+            }
+        }
     }
 
     /// Forgets all changes.

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::Cell;
 use crate::source::format::TableFormat;
 use crate::source::values::calendar::{self, DateFormat, Precision};
-use crate::source::values::numeral::{Misfit, NumberStyle, Numeral, Rounding};
+use crate::source::values::numeral::{self, Misfit, NumberStyle, Numeral, Rounding};
 
 /// How a file writes its values.
 #[derive(Debug, Clone)]
@@ -189,7 +189,8 @@ impl Kind {
             Self::Instant(precision) => put_long(out, calendar::instant(text, *precision, rounding)?),
             Self::Local(precision) => put_long(out, calendar::local(text, *precision, rounding)?),
             Self::Decimal { precision, scale } => {
-                put_bytes(out, &decimal(written, text, *precision, *scale, rounding)?);
+                let unscaled = decimal(written, text, *precision, *scale, rounding)?.to_be_bytes();
+                put_bytes(out, shortest(&unscaled));
             }
             // No schema has a nullable type in a nullable one.
             Self::Nullable { .. } => return Err("it has no value".to_owned()),
@@ -239,6 +240,9 @@ impl Kind {
 fn whole(written: &Written<'_>, text: &str, rounding: Rounding, problem: &str) -> Result<i128, String> {
     let is_whole =
         written.is_number || !text.contains(written.numbers.decimal) || rounding != Rounding::Refuse;
+    if let Some(number) = numeral::quick(text, written.numbers, 0).filter(|_| is_whole) {
+        return Ok(number);
+    }
     let numeral = Numeral::parse(text, written.numbers, written.is_number).filter(|_| is_whole);
     let scaled = numeral.ok_or(problem)?.scaled(0, rounding);
     scaled.map_err(|_| problem.to_owned())
@@ -250,19 +254,24 @@ fn decimal(
     precision: usize,
     scale: usize,
     rounding: Rounding,
-) -> Result<Vec<u8>, String> {
-    let numeral = Numeral::parse(text, written.numbers, written.is_number);
-    let numeral = numeral.ok_or_else(|| not_a_number(text, written.numbers))?;
+) -> Result<i128, String> {
     let places = u32::try_from(scale).unwrap_or(u32::MAX);
-    let unscaled = numeral.scaled(places, rounding).map_err(|misfit| match misfit {
-        Misfit::TooFine => format!("it has more than {scale} digits after the point"),
-        Misfit::TooLarge => format!("it has more than {precision} digits"),
-    })?;
+    let unscaled = match numeral::quick(text, written.numbers, places) {
+        Some(number) => number,
+        None => {
+            let numeral = Numeral::parse(text, written.numbers, written.is_number);
+            let numeral = numeral.ok_or_else(|| not_a_number(text, written.numbers))?;
+            numeral.scaled(places, rounding).map_err(|misfit| match misfit {
+                Misfit::TooFine => format!("it has more than {scale} digits after the point"),
+                Misfit::TooLarge => format!("it has more than {precision} digits"),
+            })?
+        }
+    };
     let is_held = u32::try_from(precision).ok().and_then(|digits| 10_u128.checked_pow(digits));
     if is_held.is_some_and(|limit| unscaled.unsigned_abs() >= limit) {
         return Err(format!("it has more than {precision} digits, {scale} of them after the point"));
     }
-    Ok(shortest(unscaled))
+    Ok(unscaled)
 }
 
 /// The problem, with a hint if another setting could read the text.
@@ -279,12 +288,11 @@ fn not_a_number(text: &str, numbers: NumberStyle) -> String {
 }
 
 /// The shortest big-endian two's complement.
-fn shortest(unscaled: i128) -> Vec<u8> {
-    let bytes = unscaled.to_be_bytes();
-    let fill = if unscaled < 0 { 0xff } else { 0 };
+fn shortest(bytes: &[u8; 16]) -> &[u8] {
+    let fill = if bytes.first().is_some_and(|first| first & 0x80 != 0) { 0xff } else { 0 };
     let redundant = |pair: &[u8]| matches!(pair, [a, b] if *a == fill && (*b & 0x80) == (fill & 0x80));
     let skip = bytes.windows(2).take_while(|pair| redundant(pair)).count();
-    bytes.get(skip..).unwrap_or_default().to_vec()
+    bytes.get(skip..).unwrap_or_default()
 }
 
 fn float(written: &Written<'_>, text: &str) -> Result<(String, Numeral), String> {

@@ -51,8 +51,7 @@ pub(in crate::source) fn days(text: &str, format: Option<&DateFormat>) -> Result
             read.filter(is_so).ok_or_else(|| format!("it is not a date such as {}", example(format)))?
         }
         None => {
-            let read = is_date(text).then(|| text.parse::<civil::Date>().ok()).flatten();
-            read.ok_or_else(|| match text.len() > 10 && text.parse::<DateTime>().is_ok() {
+            plain_date(text).ok_or_else(|| match text.len() > 10 && text.parse::<DateTime>().is_ok() {
                 true => "it is a date with a time, where a date must stand",
                 false => "it is not a date such as 2026-01-31",
             })?
@@ -61,8 +60,7 @@ pub(in crate::source) fn days(text: &str, format: Option<&DateFormat>) -> Result
     if date.year() < 1 {
         return Err(NO_YEAR.to_owned());
     }
-    let span = date.since((Unit::Day, civil::date(1970, 1, 1)));
-    Ok(i64::from(span.map_err(|_| "it is outside the calendar".to_owned())?.get_days()))
+    Ok(date.duration_since(civil::date(1970, 1, 1)).as_hours() / 24)
 }
 
 const NO_YEAR: &str = "it lies before the year 1, which databases do not agree about";
@@ -87,6 +85,13 @@ fn is_date(text: &str) -> bool {
         _ => byte.is_ascii_digit(),
     });
     shape && text.len() == 10
+}
+
+/// The day of a text that has the shape of a date.
+fn plain_date(text: &str) -> Option<civil::Date> {
+    let [year, month, day] = [0..4, 5..7, 8..10].map(|range| text.get(range).unwrap_or_default());
+    let of = || civil::Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok();
+    is_date(text).then(of).flatten()
 }
 
 /// The unit in which a type counts time.
