@@ -156,7 +156,8 @@ impl ImageStore for DiskImages {
     }
 
     fn sync_behind(&self) -> Result<(), ImageError> {
-        self.lock().commit_behind()
+        let mut state = self.lock();
+        if state.young.is_folding() { Ok(()) } else { state.commit_behind() }
     }
 
     fn synced(&self) -> Arc<AtomicU64> {

@@ -11,15 +11,15 @@ use super::ImageChange;
 use super::packed::{Packed, PackedImages};
 
 /// What a change costs besides its key and image.
-const ROW_BYTES: usize = 64;
+const ROW_BYTES: usize = 72;
 
 /// The last change of each key.
 #[derive(Debug, Default)]
 pub(super) struct LastChanges {
     packed: PackedImages,
     rows: Vec<Packed>,
-    /// For each key, the index of its row.
-    last: HashTable<usize>,
+    /// For each key, its hash and the index of its row: where the table grows, no key is read again.
+    last: HashTable<(u64, usize)>,
     hasher: RandomState,
 }
 
@@ -29,18 +29,18 @@ impl LastChanges {
         let row = rows.len();
         rows.push(packed.pack(change));
         let key_of = |row: usize| rows.get(row).map(|row| packed.get(row).key).unwrap_or_default();
-        let found = last.entry(
-            hasher.hash_one(change.key),
-            |earlier| key_of(*earlier) == change.key,
-            |other| hasher.hash_one(key_of(*other)),
-        );
-        found.insert(row);
+        let hash = hasher.hash_one(change.key);
+        let is_key = |(other, row): &(u64, usize)| *other == hash && key_of(*row) == change.key;
+        last.entry(hash, is_key, |(hash, _)| *hash).insert((hash, row));
     }
 
     /// The last change of a key; `None` where it is not among these.
     pub(super) fn get(&self, key: &str) -> Option<ImageChange<'_>> {
-        let is_key = |row: &usize| self.change(*row).is_some_and(|change| change.key == key);
-        self.last.find(self.hasher.hash_one(key), is_key).and_then(|row| self.change(*row))
+        let hash = self.hasher.hash_one(key);
+        let is_key = |(other, row): &(u64, usize)| {
+            *other == hash && self.change(*row).is_some_and(|change| change.key == key)
+        };
+        self.last.find(hash, is_key).and_then(|(_, row)| self.change(*row))
     }
 
     fn change(&self, row: usize) -> Option<ImageChange<'_>> {
@@ -49,7 +49,7 @@ impl LastChanges {
 
     /// The changes in the order of their keys.
     pub(super) fn in_order(&self) -> impl Iterator<Item = ImageChange<'_>> {
-        let mut changes: Vec<_> = self.last.iter().filter_map(|row| self.change(*row)).collect();
+        let mut changes: Vec<_> = self.last.iter().filter_map(|(_, row)| self.change(*row)).collect();
         changes.sort_unstable_by_key(|change| change.key);
         changes.into_iter()
     }

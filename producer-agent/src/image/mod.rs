@@ -80,7 +80,8 @@ pub trait ImageStore: Send + Sync {
     fn clear(&self) -> Result<(), ImageError>;
     /// Makes applied changes survive a crash.
     fn sync(&self) -> Result<(), ImageError>;
-    /// Begins to make applied changes survive a crash, and does not wait for it. What goes wrong is said by the next call.
+    /// Begins to make applied changes survive a crash, and does not wait for it. While earlier ones are still on their way it
+    /// begins nothing: call it again. What goes wrong is said by the next call.
     fn sync_behind(&self) -> Result<(), ImageError>;
     /// The outbox position up to which all changes survive a crash.
     fn synced(&self) -> Arc<AtomicU64>;

@@ -85,10 +85,14 @@ impl Young {
         Ok(())
     }
 
+    /// Whether a fold is under way.
+    pub(super) fn is_folding(&self) -> bool {
+        self.folding.as_ref().is_some_and(|folding| !folding.thread.is_finished())
+    }
+
     /// Gives back the memory of a fold that has ended; says what went wrong in it.
     pub(super) fn end_finished_fold(&mut self) -> Result<(), ImageError> {
-        let is_finished = self.folding.as_ref().is_some_and(|folding| folding.thread.is_finished());
-        if is_finished { self.end_fold().map(drop) } else { Ok(()) }
+        if self.is_folding() { Ok(()) } else { self.end_fold().map(drop) }
     }
 
     /// Waits for the fold that is under way; gives its memory for other changes.
