@@ -1,4 +1,4 @@
-//! A batch in its transaction: its effects in order, then the check of deferred constraints.
+//! A batch in its transaction, with care: its effects in order, then the check of deferred constraints.
 //!
 //! Owns the second try. It commits nothing, and changes the replica's line only in `known`.
 
@@ -76,9 +76,6 @@ async fn write(
         }
     }
     writes.flush(table, transaction, known).await?;
-    if let Some(cursor) = &batch.cursor {
-        known.stored.cursor = Some(cursor.clone());
-        known.stored.freshness = batch.freshness;
-    }
+    known.stored.follow(batch);
     Ok(())
 }

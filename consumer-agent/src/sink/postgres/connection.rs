@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresError;
+use super::quick::Prepared;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A dead connection is found within a minute.
@@ -61,6 +62,7 @@ impl PostgresTarget {
 /// An open connection; it is closed when dropped.
 pub(super) struct Connection {
     pub(super) client: Client,
+    pub(super) prepared: Prepared,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -114,11 +116,11 @@ async fn connect_now(target: &PostgresTarget) -> Result<Connection, PostgresErro
     match way(target)? {
         (config, Some(tls)) => {
             let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(failed)?;
-            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
+            Ok(Connection { client, prepared: Prepared::default(), driver: tokio::spawn(drive(connection)) })
         }
         (config, None) => {
             let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-            Ok(Connection { client, driver: tokio::spawn(drive(connection)) })
+            Ok(Connection { client, prepared: Prepared::default(), driver: tokio::spawn(drive(connection)) })
         }
     }
 }

@@ -8,6 +8,7 @@ mod batch;
 mod columns;
 mod connection;
 mod parked;
+mod quick;
 mod scan;
 mod statements;
 mod writes;
@@ -190,15 +191,36 @@ impl PostgresSink {
         Ok(())
     }
 
+    /// Applies a batch of rows alone; returns whether that was possible.
+    async fn apply_quickly(&mut self, batch: &Batch, stream: &StreamColumns<'_>) -> Result<bool, SinkError> {
+        let (mut connection, known) = self.take_known()?;
+        let whole = quick::apply(batch, &self.agreement, &self.table, stream, &mut connection, &known);
+        let applied = in_time(whole).await?;
+        let was_applied = applied.is_some();
+        self.know(connection, applied.unwrap_or(known));
+        Ok(was_applied)
+    }
+
+    /// After an error these are gone: the sink must read them again.
+    fn take_known(&mut self) -> Result<(Connection, Known), PostgresError> {
+        match (self.connection.take(), self.known.take()) {
+            (Some(connection), Some(known)) => Ok((connection, known)),
+            _ => Err(PostgresError::NotReady(self.table.words().to_owned())),
+        }
+    }
+
+    fn know(&mut self, connection: Connection, known: Known) {
+        self.cursor.clone_from(&known.stored.cursor);
+        (self.connection, self.known) = (Some(connection), Some(known));
+    }
+
     /// Does `work` in a transaction that also moves the line from the value that was read. Afterwards the sink knows
     /// the new line, or that it must read it again.
     async fn transact(
         &mut self,
         work: impl AsyncFnOnce(&Table, &Transaction<'_>, &mut Known) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
-        let (Some(mut connection), Some(mut next)) = (self.connection.take(), self.known.take()) else {
-            return Err(PostgresError::NotReady(self.table.words().to_owned()).into());
-        };
+        let (mut connection, mut next) = self.take_known()?;
         let stored = next.stored.clone();
         let whole = async {
             let transaction =
@@ -209,16 +231,20 @@ impl PostgresSink {
             transaction.commit().await.map_err(PostgresError::during("committing"))?;
             Ok::<(), SinkError>(())
         };
-        match tokio::time::timeout(TRANSACTION_LIMIT, whole).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                let seconds = TRANSACTION_LIMIT.as_secs();
-                return Err(PostgresError::Late { doing: "writing", seconds }.into());
-            }
-        }
-        self.cursor.clone_from(&next.stored.cursor);
-        (self.connection, self.known) = (Some(connection), Some(next));
+        in_time(whole).await?;
+        self.know(connection, next);
         Ok(())
+    }
+}
+
+/// Gives a transaction up that lasts too long.
+async fn in_time<T>(transaction: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+    match tokio::time::timeout(TRANSACTION_LIMIT, transaction).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let seconds = TRANSACTION_LIMIT.as_secs();
+            Err(PostgresError::Late { doing: "writing", seconds }.into())
+        }
     }
 }
 
@@ -271,12 +297,16 @@ impl Sink for PostgresSink {
             Ok(table.widen(transaction, left, &columns).await?)
         })
         .await?;
+        self.connection.iter_mut().for_each(|connection| connection.prepared.clear());
         self.stream = Some((derived, wanted));
         Ok(())
     }
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let Some((derived, wanted)) = self.stream.clone() else { return Ok(()) };
+        if self.apply_quickly(batch, &StreamColumns { derived: &derived, wanted: &wanted }).await? {
+            return Ok(());
+        }
         let agreement = self.agreement.clone();
         self.transact(async move |table: &Table, transaction: &Transaction<'_>, known: &mut Known| {
             let stream = StreamColumns { derived: &derived, wanted: &wanted };

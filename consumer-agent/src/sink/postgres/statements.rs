@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Transaction};
 use super::PostgresError;
 use super::columns::{Column, GENERATION, KEY, aside, is_field, quoted};
 use super::parked::Parking;
+use crate::sink::Batch;
 
 /// The comment on a column that the agreement no longer gives and that cannot be dropped.
 const EMPTIED: &str =
@@ -39,6 +40,55 @@ impl Stored {
     /// Whether a snapshot is under way, or must begin.
     pub(super) fn is_in_snapshot(&self) -> bool {
         self.cursor.as_ref().is_none_or(|cursor| cursor.snapshot.is_some())
+    }
+
+    /// Takes the position after a batch, where it is known.
+    pub(super) fn follow(&mut self, batch: &Batch) {
+        if let Some(cursor) = &batch.cursor {
+            self.cursor = Some(cursor.clone());
+            self.freshness = batch.freshness;
+        }
+    }
+}
+
+/// What moves a line: its values before and after.
+pub(super) struct Move<'a> {
+    agreement: &'a str,
+    cursor: Option<String>,
+    generation: i64,
+    freshness: Option<i64>,
+    columns: String,
+    before: Option<String>,
+    generation_before: i64,
+    format: i32,
+}
+
+impl<'a> Move<'a> {
+    pub(super) fn new(agreement: &'a AgreementNumber, from: &Stored, to: &Stored) -> Self {
+        let text = |cursor: &Option<Cursor>| cursor.as_ref().map(ToString::to_string);
+        Self {
+            agreement: agreement.as_str(),
+            cursor: text(&to.cursor),
+            generation: to.generation,
+            freshness: to.freshness.map(Millis::get),
+            columns: serde_json::to_string(&to.columns).unwrap_or_default(),
+            before: text(&from.cursor),
+            generation_before: from.generation,
+            format: if to.is_in_snapshot() { FORMAT_IN_SNAPSHOT } else { FORMAT },
+        }
+    }
+
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 8] {
+        [
+            &self.agreement,
+            &self.cursor,
+            &self.generation,
+            &self.freshness,
+            &self.columns,
+            &self.before,
+            &self.generation_before,
+            &self.format,
+        ]
     }
 }
 
@@ -144,26 +194,37 @@ impl Table {
         from: &Stored,
         to: &Stored,
     ) -> Result<(), PostgresError> {
-        let update = format!(
+        let line = Move::new(agreement, from, to);
+        let moved = transaction.execute(&self.move_statement(), &line.parameters()).await;
+        match moved.map_err(PostgresError::during("moving the cursor"))? {
+            1 => Ok(()),
+            _ => Err(self.moved()),
+        }
+    }
+
+    /// The line is not as it was read.
+    pub(super) fn moved(&self) -> PostgresError {
+        PostgresError::Moved { table: self.words.clone() }
+    }
+
+    /// Takes the parameters of [`Move`].
+    pub(super) fn move_statement(&self) -> String {
+        format!(
             "UPDATE {} SET cursor = $2, generation = $3,
                freshness = to_timestamp($4::bigint / 1000.0), columns = $5, format = $8
              WHERE agreement = $1 AND cursor IS NOT DISTINCT FROM $6 AND generation = $7",
             self.lines()
-        );
-        let text = |cursor: &Option<Cursor>| cursor.as_ref().map(ToString::to_string);
-        let columns = serde_json::to_string(&to.columns).unwrap_or_default();
-        let now = text(&to.cursor);
-        let before = text(&from.cursor);
-        let freshness = to.freshness.map(Millis::get);
-        let number = agreement.as_str();
-        let format = if to.is_in_snapshot() { FORMAT_IN_SNAPSHOT } else { FORMAT };
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&number, &now, &to.generation, &freshness, &columns, &before, &from.generation, &format];
-        let moved = transaction.execute(&update, &parameters).await;
-        match moved.map_err(PostgresError::during("moving the cursor"))? {
-            1 => Ok(()),
-            _ => Err(PostgresError::Moved { table: self.words.clone() }),
-        }
+        )
+    }
+
+    /// Deletes the rows of the keys `$1`.
+    pub(super) fn delete_statement(&self) -> String {
+        format!("DELETE FROM {} WHERE {} = ANY($1)", self.sql, quoted(KEY))
+    }
+
+    /// Forgets that a snapshot found the rows of the keys `$2` unchanged.
+    pub(super) fn forget_statement(&self) -> String {
+        format!("DELETE FROM {} WHERE agreement = $1 AND key = ANY($2)", self.kept())
     }
 
     pub(super) async fn count(&self, client: &Client) -> Result<usize, PostgresError> {

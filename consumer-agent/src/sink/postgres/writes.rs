@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use schemas::avro::schema::AvroSchema;
 use schemas::avro::text;
 use schemas::ids::AgreementNumber;
-use tokio_postgres::Transaction;
+use schemas::reconcile::Texts;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{GenericClient, ToStatement, Transaction};
 
 use super::columns::{Column, GENERATION, KEY, StreamColumns, is_field, quoted};
 use super::parked::{Parking, Row};
@@ -18,7 +19,7 @@ use super::{Known, PostgresError};
 use crate::sink::error::SinkError;
 
 /// Rows of one statement: enough to make its own cost negligible, few enough to be no burden.
-const ROWS_AT_ONCE: usize = 5_000;
+pub(super) const ROWS_AT_ONCE: usize = 5_000;
 /// Classes of errors that are a row's own fault: its values, and the constraints on them.
 const ROWS_OWN: [&str; 2] = ["22", "23"];
 
@@ -28,7 +29,7 @@ pub(super) struct Writes<'w> {
     wanted: &'w [Column],
     /// Columns of the table that the stream does not have.
     others: Vec<String>,
-    rows: HashMap<String, Option<Vec<Option<String>>>>,
+    rows: HashMap<String, Option<Texts>>,
     agreement: &'w AgreementNumber,
     parking: Parking,
 }
@@ -114,17 +115,14 @@ impl<'w> Writes<'w> {
         for key in gone.iter().filter(|key| known.parked.remove(*key)) {
             self.parking.forget(transaction, self.agreement, key).await?;
         }
-        // A key that PostgreSQL's `text` cannot hold has no row.
-        gone.retain(|key| !key.contains('\0'));
+        gone.retain(|key| may_be_there(key));
         if gone.is_empty() {
             return Ok(());
         }
-        let delete = format!("DELETE FROM {} WHERE {} = ANY($1)", table.sql(), quoted(KEY));
-        let deleted = transaction.execute(&delete, &[&gone]).await;
-        let deleted = deleted.map_err(PostgresError::during("deleting rows"))?;
-        let forget = format!("DELETE FROM {} WHERE agreement = $1 AND key = ANY($2)", table.kept());
-        let forgotten = transaction.execute(&forget, &[&self.agreement.as_str(), &gone]).await;
-        forgotten.map_err(PostgresError::during("deleting rows"))?;
+        let during = PostgresError::during("deleting rows");
+        let deleted = transaction.execute(&table.delete_statement(), &[&gone]).await.map_err(&during)?;
+        let forget = table.forget_statement();
+        transaction.execute(&forget, &[&self.agreement.as_str(), &gone]).await.map_err(&during)?;
         known.rows = known.rows.saturating_sub(usize::try_from(deleted).unwrap_or(usize::MAX));
         Ok(())
     }
@@ -136,7 +134,7 @@ impl<'w> Writes<'w> {
         table: &Table,
         transaction: &Transaction<'_>,
         known: &mut Known,
-        rows: Vec<(String, Vec<Option<String>>)>,
+        rows: Vec<(String, Texts)>,
     ) -> Result<(), PostgresError> {
         let upsert = self.upsert_statement(table, known.stored.is_in_snapshot());
         let mut left = vec![rows];
@@ -175,11 +173,14 @@ impl<'w> Writes<'w> {
         upsert: &str,
         transaction: &Transaction<'_>,
         known: &mut Known,
-        rows: &[(String, Vec<Option<String>>)],
+        rows: &[(String, Texts)],
     ) -> Result<Option<tokio_postgres::Error>, PostgresError> {
         let during = PostgresError::during("writing rows");
         transaction.batch_execute("SAVEPOINT rows").await.map_err(&during)?;
-        let refused = match self.write(upsert, transaction, known.stored.generation, rows).await {
+        let values = Values::of(rows, self.wanted.len());
+        let generation = known.stored.generation;
+        let written = values.upsert(transaction, upsert, generation, self.agreement.as_str()).await;
+        let refused = match written {
             Ok(inserted) => {
                 known.rows += inserted;
                 return Ok(None);
@@ -189,25 +190,6 @@ impl<'w> Writes<'w> {
         };
         transaction.batch_execute("ROLLBACK TO SAVEPOINT rows").await.map_err(&during)?;
         Ok(Some(refused))
-    }
-
-    async fn write(
-        &self,
-        upsert: &str,
-        transaction: &Transaction<'_>,
-        generation: i64,
-        rows: &[(String, Vec<Option<String>>)],
-    ) -> Result<usize, tokio_postgres::Error> {
-        let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
-        let mut columns: Vec<Vec<Option<&str>>> = vec![Vec::with_capacity(rows.len()); self.wanted.len()];
-        for (_, values) in rows {
-            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value.as_deref()));
-        }
-        let number = self.agreement.as_str();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &keys, &number];
-        parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-        let inserted: i64 = transaction.query_one(upsert, &parameters).await?.get(0);
-        Ok(usize::try_from(inserted).unwrap_or(0))
     }
 
     async fn park(
@@ -234,9 +216,28 @@ impl<'w> Writes<'w> {
         self.wanted.iter().map(|column| column.name.clone()).zip(values.iter().cloned()).collect()
     }
 
+    /// Takes out the keys without a row that may be in the table, and the rows.
+    pub(super) fn take_rows(&mut self) -> (Vec<String>, Vec<(String, Texts)>) {
+        let mut gone = Vec::new();
+        let mut present = Vec::new();
+        for (key, values) in std::mem::take(&mut self.rows) {
+            match values {
+                Some(values) => present.push((key, values)),
+                None if may_be_there(&key) => gone.push(key),
+                None => {}
+            }
+        }
+        (gone, present)
+    }
+
+    /// How many columns the stream has.
+    pub(super) const fn width(&self) -> usize {
+        self.wanted.len()
+    }
+
     /// The statement leaves unchanged rows untouched, so that no trigger fires for them. During a snapshot it notes
     /// their keys, so that the end of the snapshot keeps them.
-    fn upsert_statement(&self, table: &Table, is_in_snapshot: bool) -> String {
+    pub(super) fn upsert_statement(&self, table: &Table, is_in_snapshot: bool) -> String {
         let names: Vec<String> = self.wanted.iter().map(|column| quoted(&column.name)).collect();
         let numbers = 0..self.wanted.len();
         let arrays: String = numbers.clone().map(|n| format!(", ${}::text[]", n + 4)).collect();
@@ -278,6 +279,42 @@ impl<'w> Writes<'w> {
              SELECT count(*) FILTER (WHERE is_new) FROM written",
             table = table.sql(),
         )
+    }
+}
+
+/// Whether a table may have a row of this key: PostgreSQL's `text` holds no zero byte.
+fn may_be_there(key: &str) -> bool {
+    !key.contains('\0')
+}
+
+/// Rows, column by column.
+pub(super) struct Values<'v> {
+    keys: Vec<&'v str>,
+    columns: Vec<Vec<Option<&'v str>>>,
+}
+
+impl<'v> Values<'v> {
+    pub(super) fn of(rows: &'v [(String, Texts)], width: usize) -> Self {
+        let keys = rows.iter().map(|(key, _)| key.as_str()).collect();
+        let mut columns: Vec<Vec<Option<&str>>> = vec![Vec::with_capacity(rows.len()); width];
+        for (_, values) in rows {
+            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value.as_deref()));
+        }
+        Self { keys, columns }
+    }
+
+    /// Writes the rows; returns how many were not there before.
+    pub(super) async fn upsert(
+        &self,
+        client: &impl GenericClient,
+        statement: &(impl ToStatement + ?Sized + Sync + Send),
+        generation: i64,
+        agreement: &str,
+    ) -> Result<usize, tokio_postgres::Error> {
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&generation, &self.keys, &agreement];
+        parameters.extend(self.columns.iter().map(|column| column as &(dyn ToSql + Sync)));
+        let inserted: i64 = client.query_one(statement, &parameters).await?.get(0);
+        Ok(usize::try_from(inserted).unwrap_or(0))
     }
 }
 
