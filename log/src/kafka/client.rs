@@ -141,6 +141,8 @@ impl Clients {
             // A batch is handed over as a whole: waiting for more only adds latency.
             .set("linger.ms", "0")
             .set("compression.type", "zstd")
+            // librdkafka makes a compressor for each request: the default level's takes 3.5 MiB, for 3 % fewer bytes.
+            .set("compression.level", "1")
             .set("message.max.bytes", "1048588")
             .set("queue.buffering.max.kbytes", APPEND_QUEUE_KIB.to_string())
             .set("message.timeout.ms", DELIVERY_LIMIT.as_millis().to_string());

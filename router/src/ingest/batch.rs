@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use schemas::avro::binary::{Cursor, DatumError};
 use schemas::avro::container::{self, ContainerError, Decoder, Header};
 use schemas::avro::schema::SchemaError;
@@ -108,13 +109,12 @@ pub struct Envelope {
 
 impl Envelope {
     /// Reads the container; the events are judged by [`Envelope::judge`].
-    pub fn parse(body: &[u8], codecs: &BatchCodecs) -> Result<Self, BatchError> {
+    pub fn parse(body: Bytes, codecs: &BatchCodecs) -> Result<Self, BatchError> {
         if body.len() > limits::MAX_BATCH_BYTES {
             let what = format!("{} bytes", body.len());
             return Err(BatchError::TooLarge { what, limit: limits::MAX_BATCH_BYTES });
         }
-        let mut decoder = Decoder::new();
-        decoder.push(body);
+        let mut decoder = Decoder::of(body);
         let header: Header = match decoder.header()? {
             Some(header) => header.clone(),
             None => return Err(ContainerError::Truncated("its header").into()),

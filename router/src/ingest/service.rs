@@ -94,8 +94,7 @@ impl Publisher {
         let running = self.owned(agent, name).await?;
         let turn = self.turns.of(feed(&running, partition)?);
         let attempt = turn.attempt();
-        let envelope = Envelope::parse(&body, &self.codecs)?;
-        drop(body);
+        let envelope = Envelope::parse(body, &self.codecs)?;
         let followed = Followed::of(&envelope, name, partition);
         let taken = async {
             let judged = self.judge(agent, &running, partition, envelope).await?;

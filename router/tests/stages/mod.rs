@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use event_log::Stored;
 use reading::chunk::Item;
 use reading::fold::{Fold, Meaning};
@@ -47,7 +48,7 @@ pub(crate) struct Block {
     codecs: BatchCodecs,
     channel: Channel,
     agent: AgentId,
-    body: Vec<u8>,
+    body: Bytes,
     record: Record,
     fold: Fold,
     fan_out: Arc<FanOut>,
@@ -133,7 +134,8 @@ impl Block {
         put_long(&mut datums, 0);
         datums.extend_from_slice(&datum(events));
         put_block(&mut body, 1, &datums, &SYNC);
-        let envelope = Envelope::parse(&body, &codecs).unwrap();
+        let body = Bytes::from(body);
+        let envelope = Envelope::parse(body.clone(), &codecs).unwrap();
         let mut judged = envelope.judge(&agent, &channel, P0, ID).unwrap();
         let record = judged.records.pop().unwrap();
         let checkpoint = Checkpoint {
@@ -182,7 +184,7 @@ impl Block {
 
     /// A request's body becomes the log's record: every event is judged.
     pub(crate) fn judge_batch(&self) -> usize {
-        let envelope = Envelope::parse(&self.body, &self.codecs).unwrap();
+        let envelope = Envelope::parse(self.body.clone(), &self.codecs).unwrap();
         envelope.judge(&self.agent, &self.channel, P0, ID).unwrap().records.len()
     }
 

@@ -4,6 +4,9 @@
 //! builds nor reads values. On the wire the codec is always `null`: the connection may compress.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::binary::{self, Cursor, DatumError};
 use crate::limits;
@@ -94,14 +97,14 @@ pub fn put_block(out: &mut Vec<u8>, count: usize, datums: &[u8], sync: &Sync) {
 pub struct Block {
     /// How many datums it holds.
     pub count: usize,
-    /// The datums, one after another.
-    pub datums: Vec<u8>,
+    /// The datums, one after another, in the memory in which they came.
+    pub datums: Bytes,
 }
 
 /// Reads a container from bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    buffer: Vec<u8>,
+    buffer: BytesMut,
     header: Option<Header>,
     blocks: usize,
 }
@@ -110,6 +113,11 @@ impl Decoder {
     /// Before the first byte.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of a container that is there as a whole.
+    pub fn of(container: Bytes) -> Self {
+        Self { buffer: container.into(), ..Self::default() }
     }
 
     /// Adds bytes that arrived.
@@ -122,7 +130,7 @@ impl Decoder {
         if self.header.is_none() {
             match parse_header(&self.buffer)? {
                 Some((header, length)) => {
-                    self.buffer.drain(..length);
+                    self.buffer.advance(length);
                     self.header = Some(header);
                 }
                 None if self.buffer.len() > limits::MAX_CONTAINER_HEADER_BYTES => {
@@ -141,10 +149,10 @@ impl Decoder {
     pub fn block(&mut self) -> Result<Option<Block>, ContainerError> {
         let Some(sync) = self.header()?.map(|h| h.sync) else { return Ok(None) };
         let parsed = parse_block(&self.buffer, &sync, self.blocks)?;
-        Ok(parsed.map(|(block, length)| {
-            self.buffer.drain(..length);
+        Ok(parsed.map(|BlockAt { count, datums, end }| {
             self.blocks += 1;
-            block
+            let datums = self.buffer.split_to(end).freeze().slice(datums);
+            Block { count, datums }
         }))
     }
 
@@ -215,7 +223,14 @@ fn parse_header_inner(bytes: &[u8]) -> Result<(Header, usize), HeaderFault> {
     Ok((Header { metadata, schema, sync }, cursor.at()))
 }
 
-fn parse_block(bytes: &[u8], sync: &Sync, block: usize) -> Result<Option<(Block, usize)>, ContainerError> {
+/// A block at the beginning of some bytes: where its datums lie, and where it ends.
+struct BlockAt {
+    count: usize,
+    datums: Range<usize>,
+    end: usize,
+}
+
+fn parse_block(bytes: &[u8], sync: &Sync, block: usize) -> Result<Option<BlockAt>, ContainerError> {
     let mut cursor = Cursor::new(bytes);
     let numbers = cursor.long().and_then(|count| Ok((count, cursor.long()?)));
     let (count, size) = match numbers {
@@ -233,11 +248,12 @@ fn parse_block(bytes: &[u8], sync: &Sync, block: usize) -> Result<Option<(Block,
         return Ok(None);
     }
     let truncated = |_| ContainerError::Truncated("a block");
-    let datums = cursor.take(size, "block").map_err(truncated)?.to_vec();
+    let datums = cursor.at()..cursor.at() + size;
+    cursor.take(size, "block").map_err(truncated)?;
     if cursor.take(sync.len(), "sync marker").map_err(truncated)? != sync {
         return Err(ContainerError::Block { block, what: "its sync marker is not the file's" });
     }
-    Ok(Some((Block { count, datums }, cursor.at())))
+    Ok(Some(BlockAt { count, datums, end: cursor.at() }))
 }
 
 #[cfg(test)]
@@ -266,7 +282,7 @@ mod tests {
                     blocks.push(block);
                 }
             }
-            assert_eq!(blocks, [Block { count: 2, datums: vec![2, b'a', 2, b'b'] }]);
+            assert_eq!(blocks, [Block { count: 2, datums: vec![2, b'a', 2, b'b'].into() }]);
             assert_eq!(decoder.finish(), Ok(()));
         }
     }
