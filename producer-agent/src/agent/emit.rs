@@ -257,6 +257,13 @@ impl<'a> Emitter<'a> {
         Ok(self.agent.images.sync_behind()?)
     }
 
+    /// Lets the events that were made go into the outbox, and no more; whoever gave up reports why.
+    pub(super) fn give_up(mut self) {
+        if let Err(error) = self.writer.finish() {
+            tracing::error!(%error, "events that were made before the taking failed are not in the outbox");
+        }
+    }
+
     /// Single changes say nothing about the source's other rows. They are safe in the outbox; the images can be rebuilt
     /// from there, and are synced only from time to time. Returns for each key in its order whether it became an event.
     pub(super) fn finish_items(mut self) -> Result<Vec<bool>, AgentError> {

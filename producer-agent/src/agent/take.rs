@@ -100,18 +100,28 @@ impl Agent {
         std::thread::scope(|scope| {
             let writer = Writer::behind(self, scope);
             let mut emitter = Emitter::with_writer(self, Origin::of(source), writer);
-            spool.for_each(&mut |row| match survey.is_repeated(row.byte) {
-                true => Ok(()),
-                false => emitter.put_row(row),
-            })?;
-            if survey.counts.delete > 0 {
-                for key in self.absent(survey)? {
-                    emitter.put(ImageChange { key: &key, after: None }, 0)?;
+            match self.emit_rows(survey, spool, &mut emitter) {
+                // A register that is taken only in part gets no freshness.
+                Ok(()) => emitter.finish(survey.deletes_held.is_none().then(looked_at_now)),
+                Err(error) => {
+                    emitter.give_up();
+                    Err(error)
                 }
             }
-            // A register that is taken only in part gets no freshness.
-            emitter.finish(survey.deletes_held.is_none().then(looked_at_now))
         })
+    }
+
+    fn emit_rows(&self, survey: &Survey, spool: &Spool, emitter: &mut Emitter<'_>) -> Result<(), AgentError> {
+        spool.for_each(&mut |row| match survey.is_repeated(row.byte) {
+            true => Ok(()),
+            false => emitter.put_row(row),
+        })?;
+        if survey.counts.delete > 0 {
+            for key in self.absent(survey)? {
+                emitter.put(ImageChange { key: &key, after: None }, 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn absent(&self, survey: &Survey) -> Result<Vec<String>, AgentError> {
