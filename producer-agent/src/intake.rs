@@ -119,8 +119,14 @@ impl Intake<'_> {
                     folder.hold_copy(&file)?;
                 }
             }
-            Err(NotTaken::Refused(problem) | NotTaken::Broke(problem)) => {
+            Err(NotTaken::Refused(problem)) => {
                 tracing::error!(%problem, "the last whole register cannot be compared again; drop a new one");
+            }
+            Err(NotTaken::Broke(problem)) => {
+                tracing::error!(%problem, "the last whole register cannot be compared again; drop a new one");
+                // What is in memory is not relied on; the agent that begins anew does not try this again.
+                start::end_comparison(&RealDisk, &self.config.data_dir)?;
+                return Err(IntakeEnded::BeginAnew);
             }
             Err(NotTaken::Waits(error)) if self.agent.has_lost_its_images() => {
                 tracing::error!(%error, "the last whole register is compared once the agent has started anew");

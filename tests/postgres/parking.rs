@@ -186,3 +186,18 @@ async fn a_person_sees_what_is_parked_and_decides() {
     sink.apply(&batch(vec![], 6)).await.unwrap();
     assert_eq!(dit(&["list"]), (Some(0), "nothing is parked\n".to_owned()));
 }
+
+#[tokio::test]
+async fn a_row_that_stands_on_a_removed_one_is_parked_and_does_not_vanish_with_it() {
+    let (admin, place) = database(&Postgres::shared().unwrap()).await;
+    let mut sink = begun(&place, &schema(&format!("{NAME},{SIZE}"))).await;
+    let add =
+        "ALTER TABLE dit.register ADD FOREIGN KEY (name) REFERENCES dit.register (dit_key) ON DELETE CASCADE";
+    admin.batch_execute(add).await.unwrap();
+    let snapshot = vec![Effect::BeginSnapshot, upsert("a", row("a", None)), Effect::EndSnapshot];
+    sink.apply(&batch(snapshot, 5)).await.unwrap();
+    let removed = vec![Effect::Remove { key: "a".to_owned() }, upsert("b", row("a", None))];
+    sink.apply(&batch(removed, 6)).await.unwrap();
+    assert_eq!((sink.row_count(), sink.parked_count(), sink.cursor()), (0, 1, Some(cursor(6))));
+    assert!(rows(&admin).await.is_empty());
+}

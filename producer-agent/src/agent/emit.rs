@@ -257,11 +257,9 @@ impl<'a> Emitter<'a> {
         Ok(self.agent.images.sync_behind()?)
     }
 
-    /// Lets the events that were made go into the outbox, and no more; whoever gave up reports why.
-    pub(super) fn give_up(mut self) {
-        if let Err(error) = self.writer.finish() {
-            tracing::error!(%error, "events that were made before the taking failed are not in the outbox");
-        }
+    /// Lets the events that were made go into the outbox, and no more.
+    pub(super) fn give_up(mut self) -> Result<(), AgentError> {
+        self.writer.finish()
     }
 
     /// Single changes say nothing about the source's other rows. They are safe in the outbox; the images can be rebuilt

@@ -103,10 +103,15 @@ impl Agent {
             match self.emit_rows(survey, spool, &mut emitter) {
                 // A register that is taken only in part gets no freshness.
                 Ok(()) => emitter.finish(survey.deletes_held.is_none().then(looked_at_now)),
-                Err(error) => {
-                    emitter.give_up();
-                    Err(error)
-                }
+                Err(error) => Err(match emitter.give_up() {
+                    // That the images are lost must be known, whatever else went wrong.
+                    Err(lost @ AgentError::Image(_)) => lost,
+                    Err(behind) => {
+                        tracing::error!(error = %behind, "events that were made before the taking failed are not in the outbox");
+                        error
+                    }
+                    Ok(()) => error,
+                }),
             }
         })
     }

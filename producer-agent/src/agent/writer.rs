@@ -73,11 +73,16 @@ impl<'a> Behind<'a> {
         Ok(self.batches.send(batch).is_ok())
     }
 
+    /// Every batch that is stored goes into the images, or the images are lost: that is said before anything else.
     fn finish(self) -> Result<(), AgentError> {
         let Self { agent, batches, stored, thread } = self;
         drop(batches);
-        let applied = stored.into_iter().try_for_each(|(batch, next)| agent.apply(&batch, next));
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(applied)
+        let mut applied = Ok(());
+        for (batch, next) in stored {
+            applied = applied.and(agent.apply(&batch, next));
+        }
+        let written = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        applied.and(written)
     }
 }
 

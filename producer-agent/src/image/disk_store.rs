@@ -90,13 +90,14 @@ impl State {
     }
 
     fn fold_behind(&mut self) -> Result<(), ImageError> {
-        self.young.end_fold()?;
+        let next = self.young.end_fold()?;
         let commit_at = self.pages().should_commit().then_some(self.position);
-        self.young.fold_behind(&self.pages, commit_at)
+        self.young.fold_behind(&self.pages, commit_at, next)
     }
 
     fn commit_behind(&mut self) -> Result<(), ImageError> {
-        self.young.fold_behind(&self.pages, Some(self.position))
+        let next = self.young.end_fold()?;
+        self.young.fold_behind(&self.pages, Some(self.position), next)
     }
 }
 

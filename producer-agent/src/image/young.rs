@@ -49,13 +49,14 @@ impl Young {
         self.changes.bytes() >= FOLD_BYTES
     }
 
-    /// Begins to fold all changes, after an earlier fold has ended; and then to commit them as those of an outbox position.
+    /// Begins to fold all changes, after an earlier fold has ended, and then to commit them as those of an outbox position. The
+    /// next changes take the memory that an earlier fold has given.
     pub(super) fn fold_behind(
         &mut self,
         pages: &Arc<Mutex<Pages>>,
         commit_at: Option<u64>,
+        next: LastChanges,
     ) -> Result<(), ImageError> {
-        let next = self.end_fold()?;
         let changes = Arc::new(std::mem::replace(&mut self.changes, next));
         let (folded, into) = (Arc::clone(&changes), Arc::clone(pages));
         let folding = move || {

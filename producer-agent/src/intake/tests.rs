@@ -12,6 +12,7 @@ use crate::agent::Opening;
 use crate::image::memory::MemoryImages;
 use crate::image::{ImageChange, ImageError, ImageStore};
 use crate::metrics::Metrics;
+use crate::outbox::lock;
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"k","type":"string"},{"name":"v","type":"string"}]}"#;
@@ -64,6 +65,8 @@ impl ImageStore for Breaks {
 
 struct Site {
     dir: tempfile::TempDir,
+    /// The agent's.
+    disk: MemoryDisk,
     config: ProducerConfig,
     watch: Arc<Watch>,
     agent: Arc<Agent>,
@@ -88,16 +91,17 @@ impl Site {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
         let channel = serde_json::json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 2,
             "key": {"fields": ["k"]}, "schema": schema});
+        let disk = MemoryDisk::new();
         let agent = Agent::open(Opening {
             dir: "/agent".into(),
-            disk: Arc::new(MemoryDisk::new()),
+            disk: Arc::new(disk.clone()),
             images: Box::new(Breaks(MemoryImages::default())),
             channel: serde_json::from_value(channel).unwrap(),
             log_id: LogId::new([7; 16]),
             schema: AvroSchema::parse(SCHEMA).unwrap(),
         });
         let watch = Arc::new(watch);
-        Self { dir, config, watch, agent: Arc::new(agent.unwrap()), folder }
+        Self { dir, disk, config, watch, agent: Arc::new(agent.unwrap()), folder }
     }
 
     fn put(&self, name: &str, bytes: impl AsRef<[u8]>) {
@@ -148,6 +152,25 @@ async fn a_full_disk_of_the_images_leaves_the_file_and_the_agent_begins_anew() {
         "nothing is taken before: {refused:?}"
     );
     assert!(site.config.drop_dir.join("a.csv").exists(), "it is taken later");
+}
+
+#[tokio::test]
+async fn images_that_are_lost_are_known_where_the_outbox_is_full_too() {
+    // Two groups of a register: the second one does not fit into the outbox, the first one's images fail.
+    let rows = |first: &str| {
+        let others = (1..20_000).map(|number| format!("k{number:05},some value\n"));
+        format!("k,v\n{first},x\n{}", others.collect::<String>())
+    };
+    let mut whole = Site::new("");
+    whole.put("a.csv", rows("a"));
+    assert!(!whole.look().await);
+    let needed = usize::try_from(lock(&whole.agent.outbox()).bytes()).unwrap();
+    let mut site = Site::new("");
+    site.put("a.csv", rows("full"));
+    site.disk.set_room(Some(needed * 9 / 10));
+    assert!(!site.look().await);
+    assert!(lock(&site.agent.outbox()).next_position() > 0, "the first group is in the outbox");
+    assert!(site.agent.has_lost_its_images());
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresError;
-use super::quick::Prepared;
+use super::prepared::Prepared;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A dead connection is found within a minute.

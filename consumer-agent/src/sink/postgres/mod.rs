@@ -8,6 +8,7 @@ mod batch;
 mod columns;
 mod connection;
 mod parked;
+mod prepared;
 mod quick;
 mod scan;
 mod statements;

@@ -3,14 +3,14 @@
 //! Owns which batches may go this way: those that change rows and nothing else, while no row is parked. Whatever the server
 //! refuses in it is undone; the careful way then finds the row that is to blame, or says what is wrong.
 
-use std::collections::HashMap;
-
 use futures_util::future::join5;
 use schemas::ids::AgreementNumber;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
 
 use super::columns::StreamColumns;
 use super::connection::Connection;
+use super::prepared::Prepared;
 use super::statements::{Move, Table};
 use super::writes::{ROWS_AT_ONCE, Values, Writes};
 use super::{Known, PostgresError};
@@ -18,25 +18,10 @@ use crate::sink::Batch;
 use crate::sink::effect::Effect;
 use crate::sink::error::SinkError;
 
-/// Statements that the server knows on a connection, by their text.
-#[derive(Default)]
-pub(super) struct Prepared(HashMap<String, Statement>);
-
-impl Prepared {
-    /// Forgets all statements: those of another stream have other columns.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    async fn get(&mut self, client: &Client, text: String) -> Result<Statement, Error> {
-        if let Some(statement) = self.0.get(&text) {
-            return Ok(statement.clone());
-        }
-        let statement = client.prepare(&text).await?;
-        self.0.insert(text, statement.clone());
-        Ok(statement)
-    }
-}
+/// Begins the transaction, and notes that for its other statements: they are on their way before the answer.
+const BEGIN: &str = "BEGIN; SET LOCAL dit.batch = 'begun'";
+/// Holds only within that transaction: the cursor never moves without its rows.
+const IS_BEGUN: &str = "current_setting('dit.batch', true) = 'begun'";
 
 /// Applies a batch; `None` where it must be applied with care, and nothing of it was.
 pub(super) async fn apply(
@@ -87,36 +72,39 @@ async fn write(
     }
     let Connection { client, prepared, .. } = connection;
     let upsert = writes.upsert_statement(table, known.stored.is_in_snapshot());
-    let texts = [upsert, table.delete_statement(), table.forget_statement(), table.move_statement()];
+    let move_line = format!("{} AND {IS_BEGUN}", table.move_statement());
+    let texts = [table.delete_statement(), table.forget_statement(), upsert, move_line];
     let mut statements = Vec::with_capacity(texts.len());
     for text in texts {
         match prepared.get(client, text).await {
             Ok(statement) => statements.push(statement),
-            Err(error) => return refused(client, prepared, error).await,
+            Err(error) => return refused(client, prepared, &error).await,
         }
     }
-    let [upsert, delete, forget, move_line] = statements.as_slice() else { return Ok(None) };
+    let [delete, forget, upsert, move_line] = statements.as_slice() else { return Ok(None) };
     let number = agreement.as_str();
     let values = Values::of(&present, writes.width());
     let line = Move::new(agreement, &known.stored, &next.stored);
-    // Each is sent before the answer to the one before it.
-    let (begun, inserted, deleted, forgotten, moved) = join5(
-        client.batch_execute("BEGIN"),
+    // Each is sent before the answer to the one before it. The deletions come first, as in the careful way.
+    let (begun, deleted, forgotten, inserted, moved) = join5(
+        client.batch_execute(BEGIN),
+        async { if gone.is_empty() { Ok(0) } else { client.execute(delete, &[&gone]).await } },
+        async { if gone.is_empty() { Ok(0) } else { client.execute(forget, &[&number, &gone]).await } },
         async {
             match present.is_empty() {
                 true => Ok(0),
                 false => values.upsert(client, upsert, known.stored.generation, number).await,
             }
         },
-        async { if gone.is_empty() { Ok(0) } else { client.execute(delete, &[&gone]).await } },
-        async { if gone.is_empty() { Ok(0) } else { client.execute(forget, &[&number, &gone]).await } },
         client.execute(move_line, &line.parameters()),
     )
     .await;
-    let done = async { Ok((begun?, inserted?, deleted?, forgotten?, moved?)) }.await;
-    let (inserted, deleted, moved) = match done {
-        Ok(((), inserted, deleted, _, moved)) => (inserted, deleted, moved),
-        Err(error) => return refused(client, prepared, error).await,
+    // Rows may be written without their transaction, but the line does not move: they are written again.
+    begun.map_err(PostgresError::during("beginning"))?;
+    let done = async { Ok((deleted?, forgotten?, inserted?, moved?)) }.await;
+    let (deleted, inserted, moved) = match done {
+        Ok((deleted, _, inserted, moved)) => (deleted, inserted, moved),
+        Err(error) => return refused(client, prepared, &error).await,
     };
     if moved != 1 {
         return Err(table.moved());
@@ -124,7 +112,7 @@ async fn write(
     // If the answer is lost, the next read finds out whether the commit was made.
     match client.batch_execute("COMMIT").await {
         Ok(()) => Ok(Some(Written { inserted, deleted: usize::try_from(deleted).unwrap_or(usize::MAX) })),
-        Err(error) => refused(client, prepared, error).await,
+        Err(error) => refused(client, prepared, &error).await,
     }
 }
 
@@ -132,13 +120,13 @@ async fn write(
 async fn refused(
     client: &Client,
     prepared: &mut Prepared,
-    error: Error,
+    error: &Error,
 ) -> Result<Option<Written>, PostgresError> {
-    if error.as_db_error().is_none() {
-        return Err(PostgresError::during("writing rows")(error));
-    }
-    tracing::debug!(%error, "a batch is written with care");
+    let during = PostgresError::during("undoing a batch");
+    // Its message may hold values.
+    let code = error.code().map_or("none", SqlState::code);
+    tracing::debug!(code, "a batch is written with care");
     prepared.clear();
-    client.batch_execute("ROLLBACK").await.map_err(PostgresError::during("undoing a batch"))?;
+    client.batch_execute("ROLLBACK").await.map_err(during)?;
     Ok(None)
 }

@@ -135,8 +135,12 @@ impl Table {
         if self.form == Form::Objects {
             return self.read_names();
         }
+        if self.next_row().is_none() {
+            return Err("the file is empty".to_owned());
+        }
+        // A byte order mark may have changed it.
         let encoding = self.lines.encoding().name();
-        let row = self.next_row().ok_or("the file is empty")?;
+        let row = self.row.as_ref().ok_or("the file is empty")?;
         let cells = row.content().map_err(|bad| format!("line {}: {}", bad.location.line, bad.reason))?;
         let name = |cell: Cell<&str>| match cell {
             Cell::Plain(name) => Ok(name.to_owned()),

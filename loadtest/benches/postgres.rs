@@ -1,6 +1,6 @@
 //! The cost of a batch in PostgreSQL: the sink beside a plain statement that writes the same rows and commits.
 //!
-//! `cargo bench -p consumer-agent --bench postgres`. Its lines are the table in docs/performance.md. Every batch has other
+//! `cargo bench -p loadtest --bench postgres`. Its lines are the table in docs/performance.md. Every batch has other
 //! values, so that each row is written.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark ends at the first thing that is wrong")]
