@@ -189,7 +189,8 @@ impl Network {
         addresses.configure(path, brokers, setting)?;
         let Addresses { router, endpoint, observed, .. } = addresses;
         let environment = environment(watched, setting.collector);
-        let mut running = Part::start("router", path, &["router", "--config", "router.toml"], &environment)?;
+        let of_router = with_allocator(&environment);
+        let mut running = Part::start("router", path, &["router", "--config", "router.toml"], &of_router)?;
         running.until("it listened", |line| line.ready).await?;
         let producer =
             Part::start("producer", path, &["producer", "--config", "producer.toml"], &environment)?;
@@ -346,6 +347,13 @@ fn environment(watched: &Watched, collector: Option<&str>) -> Vec<(String, Strin
         all.push(pair("OTEL_TRACES_SAMPLER_ARG", ratio.to_string()));
     }
     all
+}
+
+/// Of a router: its service unit and the chart set these, so that large buffers go back to the system.
+fn with_allocator(environment: &[(String, String)]) -> Vec<(String, String)> {
+    let thresholds = [("MALLOC_MMAP_THRESHOLD_", "524288"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
+    let thresholds = thresholds.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    environment.iter().cloned().chain(thresholds).collect()
 }
 
 /// Waits until a producer agent takes changes.
