@@ -83,6 +83,11 @@ impl Row {
         self.cells.text()
     }
 
+    /// Its cells, also of a row that turns out to be bad.
+    pub(super) const fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
     pub(super) const fn cells_mut(&mut self) -> &mut Cells {
         &mut self.cells
     }

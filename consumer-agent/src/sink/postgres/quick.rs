@@ -126,7 +126,10 @@ async fn refused(
     // Its message may hold values.
     let code = error.code().map_or("none", SqlState::code);
     tracing::debug!(code, "a batch is written with care");
-    prepared.clear();
+    if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) {
+        // Somebody between here and the server gave the connection another session.
+        prepared.clear();
+    }
     client.batch_execute("ROLLBACK").await.map_err(during)?;
     Ok(None)
 }

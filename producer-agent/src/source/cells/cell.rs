@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The content of one cell; `T` is its text, or where that lies.
+/// The content of one cell; `T` is its text, or where that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell<T> {
     /// Text of a delimited file, unchanged.
@@ -61,20 +61,21 @@ impl Cell<Cow<'_, str>> {
     }
 }
 
-/// Where a text lies.
+/// Where a cell's text is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Lies {
+enum TextRange {
     /// In the row's text.
     Within(Range<usize>),
+    /// In what is kept beside it.
     Beside(Range<usize>),
 }
 
 /// What is taken of a cell so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Taken {
+enum OpenCell {
     /// A piece of the row's text.
     Within(Range<usize>),
-    /// All that lies beside, from here on.
+    /// All that is kept beside it, from here on.
     Beside(usize),
 }
 
@@ -82,19 +83,20 @@ enum Taken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     outer: Range<usize>,
-    content: Cell<Lies>,
+    content: Cell<TextRange>,
 }
 
 /// The cells of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cells {
     text: String,
+    /// Texts that the row's text does not have letter by letter.
     beside: String,
     places: Vec<Place>,
     /// The members' names, where the row is an object.
     names: Option<Vec<Range<usize>>>,
     /// The cell that is being put together.
-    open: Option<Taken>,
+    open: Option<OpenCell>,
 }
 
 impl Cells {
@@ -102,7 +104,7 @@ impl Cells {
     pub fn ordered(cells: &[&str]) -> Self {
         let mut ordered = Self::default();
         for cell in cells {
-            let content = Cell::Plain(Lies::Beside(ordered.put_beside(cell)));
+            let content = Cell::Plain(TextRange::Beside(ordered.put_beside(cell)));
             ordered.places.push(Place { outer: 0..0, content });
         }
         ordered
@@ -119,7 +121,7 @@ impl Cells {
     pub(in crate::source) fn push_member(&mut self, name: &str, cell: Cell<&str>, outer: Range<usize>) {
         let name = self.put_beside(name);
         self.names.get_or_insert_default().push(name);
-        let content = cell.with(|text| Lies::Beside(self.put_beside(text)));
+        let content = cell.with(|text| TextRange::Beside(self.put_beside(text)));
         self.places.push(Place { outer, content });
     }
 
@@ -159,8 +161,8 @@ impl Cells {
     /// Adds a piece of the row's text to the cell that is being put together.
     pub(in crate::source) fn take(&mut self, piece: Range<usize>) {
         match &mut self.open {
-            None => self.open = Some(Taken::Within(piece)),
-            Some(Taken::Within(taken)) if taken.end == piece.start => taken.end = piece.end,
+            None => self.open = Some(OpenCell::Within(piece)),
+            Some(OpenCell::Within(taken)) if taken.end == piece.start => taken.end = piece.end,
             Some(_) => {
                 self.move_beside();
                 self.beside.push_str(self.text.get(piece).unwrap_or_default());
@@ -178,21 +180,21 @@ impl Cells {
     fn move_beside(&mut self) {
         let start = self.beside.len();
         match &self.open {
-            Some(Taken::Beside(_)) => return,
-            Some(Taken::Within(taken)) => {
+            Some(OpenCell::Beside(_)) => return,
+            Some(OpenCell::Within(taken)) => {
                 self.beside.push_str(self.text.get(taken.clone()).unwrap_or_default());
             }
             None => {}
         }
-        self.open = Some(Taken::Beside(start));
+        self.open = Some(OpenCell::Beside(start));
     }
 
     /// What is taken of the cell so far.
-    fn taken(&self) -> Lies {
+    fn taken(&self) -> TextRange {
         match &self.open {
-            Some(Taken::Within(taken)) => Lies::Within(taken.clone()),
-            Some(Taken::Beside(start)) => Lies::Beside(*start..self.beside.len()),
-            None => Lies::Within(0..0),
+            Some(OpenCell::Within(taken)) => TextRange::Within(taken.clone()),
+            Some(OpenCell::Beside(start)) => TextRange::Beside(*start..self.beside.len()),
+            None => TextRange::Within(0..0),
         }
     }
 
@@ -275,13 +277,13 @@ impl Cells {
     }
 
     fn content(&self, place: &Place) -> Cell<&str> {
-        place.content.as_ref().with(|lies| self.at(lies))
+        place.content.as_ref().with(|range| self.at(range))
     }
 
-    fn at(&self, lies: &Lies) -> &str {
-        match lies {
-            Lies::Within(range) => self.text.get(range.clone()),
-            Lies::Beside(range) => self.beside.get(range.clone()),
+    fn at(&self, range: &TextRange) -> &str {
+        match range {
+            TextRange::Within(range) => self.text.get(range.clone()),
+            TextRange::Beside(range) => self.beside.get(range.clone()),
         }
         .unwrap_or_default()
     }

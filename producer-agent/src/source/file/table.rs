@@ -82,8 +82,6 @@ pub struct Table {
     ended: bool,
     /// The row that was read last: the next one takes its memory.
     row: Option<Row>,
-    /// Memory for a row.
-    spare: Cells,
 }
 
 impl Table {
@@ -117,7 +115,6 @@ impl Table {
             rows_in_quotes: None,
             ended: false,
             row: None,
-            spare: Cells::default(),
         };
         table.read_header(format).map_err(|problem| TableError::Header { path: path.to_owned(), problem })?;
         Ok(table)
@@ -219,7 +216,7 @@ impl Table {
 
     fn begin(&mut self, line: Line) -> Begun {
         let Line { text, end, bad, .. } = line;
-        let mut cells = std::mem::take(&mut self.spare);
+        let mut cells = self.row.take().map(Row::into_memory).unwrap_or_default();
         cells.forget();
         self.lines.reuse(cells.replace_text(text));
         let row = Row::new(self.location(), cells, self.lines.widths(bad.clone()));
@@ -347,9 +344,6 @@ impl Table {
     pub fn next_row(&mut self) -> Option<&Row> {
         if self.ended {
             return None;
-        }
-        if let Some(row) = self.row.take() {
-            self.spare = row.into_memory();
         }
         let Some(mut row) = self.record() else {
             self.ended = true;

@@ -85,8 +85,8 @@ impl Table {
     }
 
     /// A row whose lines could be rows: lenient quoting refuses it; otherwise it is taken, and reported.
-    fn quoted_rows(&mut self, mut row: Row, bad: &[(usize, usize)], quoting: Quoting) -> Row {
-        let at = row.cells_mut().first_of_several_lines();
+    fn quoted_rows(&mut self, row: Row, bad: &[(usize, usize)], quoting: Quoting) -> Row {
+        let at = row.cells().first_of_several_lines();
         if quoting == Quoting::Lenient {
             return row.broken(at, ROW_LIKE.to_owned(), Extent::Quotes);
         }
@@ -123,7 +123,7 @@ impl Table {
     }
 
     fn cells(&self, mut row: Row, bad: &[(usize, usize)]) -> Row {
-        let count = row.cells_mut().len();
+        let count = row.cells().len();
         let width = self.header.len();
         if width > 0 && count != width {
             return row.broken(0, format!("it has {count} cells, the header has {width}"), Extent::Row);
