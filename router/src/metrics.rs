@@ -50,6 +50,7 @@ struct HttpFamilies {
     refusals: IntCounterVec,
     appends: HistogramVec,
     read_backs: HistogramVec,
+    rests: HistogramVec,
     settled: HistogramVec,
 }
 
@@ -91,38 +92,16 @@ pub(crate) struct Gauges {
 }
 
 impl HttpFamilies {
+    #[rustfmt::skip]
     fn new(meter: &mut Meter) -> Result<Self, MetricsError> {
         Ok(Self {
-            requests: meter.counter(
-                "dit_router_http_requests_total",
-                "Requests answered, by route, method and status.",
-                &["route", "method", "status"],
-            )?,
-            seconds: meter.seconds(
-                "dit_router_http_request_duration_seconds",
-                "From a request's head to its answer's head, by route; a stream's body is not in it.",
-                &["route"],
-            )?,
-            refusals: meter.counter(
-                "dit_router_refusals_total",
-                "Requests refused, by error code.",
-                &["code"],
-            )?,
-            appends: meter.seconds(
-                "dit_router_append_duration_seconds",
-                "From an append to the log's acknowledgement.",
-                &[],
-            )?,
-            read_backs: meter.seconds(
-                "dit_router_read_back_duration_seconds",
-                "From the log's acknowledgement to the router's own reader having passed it.",
-                &[],
-            )?,
-            settled: meter.seconds(
-                "dit_router_settle_duration_seconds",
-                "From an operator's change of an agreement to its acknowledgement: no router works against it any more.",
-                &[],
-            )?,
+            requests: meter.counter("dit_router_http_requests_total", "Requests answered, by route, method and status.", &["route", "method", "status"])?,
+            seconds: meter.seconds("dit_router_http_request_duration_seconds", "From a request's head to its answer's head, by route; a stream's body is not in it.", &["route"])?,
+            refusals: meter.counter("dit_router_refusals_total", "Requests refused, by error code.", &["code"])?,
+            appends: meter.seconds("dit_router_append_duration_seconds", "From an append to the log's acknowledgement.", &[])?,
+            read_backs: meter.seconds("dit_router_read_back_duration_seconds", "From the log's acknowledgement to the router's own reader having passed it.", &[])?,
+            rests: meter.seconds("dit_router_bulk_rest_duration_seconds", "How long a large batch rested, because single changes of other channels were late.", &[])?,
+            settled: meter.seconds("dit_router_settle_duration_seconds", "From an operator's change of an agreement to its acknowledgement: no router works against it any more.", &[])?,
         })
     }
 }
@@ -284,6 +263,11 @@ impl Metrics {
     /// The router's own reader has passed an append.
     pub(crate) fn read_back(&self, took: Duration) {
         self.0.http.read_backs.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
+    }
+
+    /// A large batch rests.
+    pub(crate) fn rested(&self, rest: Duration) {
+        self.0.http.rests.with_label_values::<&str>(&[]).observe(rest.as_secs_f64());
     }
 
     /// No router works against an agreement's former status any more.

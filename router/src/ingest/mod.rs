@@ -7,5 +7,6 @@ pub mod batch;
 pub mod codecs;
 pub mod error;
 mod followed;
+mod precedence;
 pub mod service;
 mod turns;

@@ -21,6 +21,7 @@ use super::batch::{Envelope, Judged};
 use super::codecs::BatchCodecs;
 use super::error::PublishError;
 use super::followed::Followed;
+use super::precedence::Precedence;
 use super::turns::{Attempt, Batch, Turns};
 use crate::channels::{Channels, Running};
 use crate::control::service::Control;
@@ -41,6 +42,7 @@ pub struct Publisher {
     metrics: Metrics,
     codecs: BatchCodecs,
     turns: Turns,
+    precedence: Precedence,
 }
 
 impl Publisher {
@@ -48,7 +50,8 @@ impl Publisher {
     pub fn new(registry: Registry, channels: Channels, metrics: Metrics) -> Self {
         let control = registry.control().clone();
         let (codecs, turns) = (BatchCodecs::default(), Turns::default());
-        Self { control, registry, channels, metrics, codecs, turns }
+        let precedence = Precedence::default();
+        Self { control, registry, channels, metrics, codecs, turns, precedence }
     }
 
     /// A channel and the table's position in each of its partitions.
@@ -94,6 +97,7 @@ impl Publisher {
         let running = self.owned(agent, name).await?;
         let turn = self.turns.of(feed(&running, partition)?);
         let attempt = turn.attempt();
+        self.rest(name, body.len()).await;
         let envelope = Envelope::parse(body, &self.codecs)?;
         let followed = Followed::of(&envelope, name, partition);
         let taken = async {
@@ -146,10 +150,22 @@ impl Publisher {
         let Some(held) = held else { return self.position(running, agent, partition).await };
         let source = feed.source();
         let appending = followed.appending(source.log.system(), &source.topic, partition);
+        let (begun, size) = (tokio::time::Instant::now(), records.iter().map(Record::size).sum());
         let last = self.append(feed, &channel.name, records).await?;
         drop(appending);
         attempt.appended(held, end, last);
-        self.answer(running, agent, partition, last).await
+        let answer = self.answer(running, agent, partition, last).await?;
+        self.precedence.appended(&channel.name, size, begun.elapsed());
+        Ok(answer)
+    }
+
+    /// Lets single changes of other channels pass, if the batch is large and they are late.
+    async fn rest(&self, name: &ChannelName, size: usize) {
+        let rest = self.precedence.rest(name, size);
+        if !rest.is_zero() {
+            self.metrics.rested(rest);
+            tokio::time::sleep(rest).await;
+        }
     }
 
     /// A channel that the caller owns.
