@@ -25,7 +25,7 @@ const CHANNELS: [Owned; 2] = [
     Owned { channel: CHANNEL, owner: "4000", stem: "provider" },
     Owned { channel: BURSTING, owner: "4001", stem: SECOND_PROVIDER },
 ];
-/// The predicate of a consumer that idles: no row matches.
+/// The predicate of a consumer for whom there is nothing: no row matches.
 const NOTHING: &str = "municipality == \"nobody\"";
 
 /// A channel, its owner, and the stem of its agent's certificate.
@@ -106,7 +106,9 @@ pub(crate) fn declarations(dir: &Path, scenario: &Scenario) -> anyhow::Result<()
 fn scope(scenario: &Scenario, index: u32) -> (Owned, String) {
     let [loaded, bursting] = CHANNELS;
     let counting = scenario.consumers();
-    let idle = counting..counting + scenario.beside.idle;
+    let beside = scenario.beside;
+    let idle = counting..counting + beside.idle;
+    let absent = counting + beside.count() - beside.absent..counting + beside.count();
     match scenario.disturbance {
         Some(Disturbance::Burst { .. }) if disturbing(scenario).contains(&index) => {
             (bursting, "true".to_owned())
@@ -114,7 +116,7 @@ fn scope(scenario: &Scenario, index: u32) -> (Owned, String) {
         Some(Disturbance::Storm { .. }) if disturbing(scenario).contains(&index) => {
             (loaded, NOTHING.to_owned())
         }
-        _ if idle.contains(&index) => (loaded, NOTHING.to_owned()),
+        _ if idle.contains(&index) || absent.contains(&index) => (loaded, NOTHING.to_owned()),
         _ if scenario.is_divided() && index < counting => {
             (loaded, format!("municipality == \"{}\"", municipality(index.into())))
         }

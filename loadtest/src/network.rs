@@ -26,7 +26,7 @@ use crate::gate::Gate;
 use crate::outcome::ROUTER;
 use crate::process::Part;
 use crate::rows::SCHEMA;
-use crate::scenario::{Beside, Disturbance, LogKind, Scenario, SinkKind, Watched};
+use crate::scenario::{Disturbance, LogKind, Scenario, SinkKind, Watched};
 
 /// How long an agent may take until its endpoint answers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,8 +38,6 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Setting<'s> {
     pub(crate) watched: &'s Watched,
     pub(crate) collector: Option<&'s str>,
-    /// Other consumers that have streams open.
-    pub(crate) beside: Beside,
     pub(crate) disturbance: Option<Disturbance>,
     /// Where the router's log is.
     pub(crate) log: LogKind,
@@ -200,7 +198,7 @@ impl Network {
             Part::start(name, path, &arguments, &environment)
         };
         let counting = scenario.consumers();
-        let others = setting.beside;
+        let others = scenario.beside;
         let mut beside = Vec::new();
         let idle = counting + others.idle;
         let stalled = counting + others.idle + others.stalled;

@@ -18,7 +18,7 @@ use crate::network::{Network, Setting};
 use crate::outcome::{Measured, Outcome, Process, Round, Summary, since};
 use crate::pace::Pace;
 use crate::rows::{Row, now_micros};
-use crate::scenario::{Against, Beside, Load, LogKind, Scenario, Watched};
+use crate::scenario::{Against, Load, LogKind, Scenario, Watched};
 use crate::waits;
 use crate::{intake, raw, report};
 
@@ -55,7 +55,6 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
     let whole = Setting {
         watched: &scenario.watched,
         collector: url.as_deref(),
-        beside: scenario.beside,
         disturbance: scenario.disturbance,
         log: scenario.log(),
     };
@@ -70,10 +69,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
                 let unwatched = Setting { watched: &unwatched, collector: None, ..whole };
                 ours(&scenario, &broker, unwatched, &bar("unwatched")).await?
             }
-            Against::Alone => {
-                let alone = Setting { beside: Beside::default(), ..whole };
-                ours(&scenario, &broker, alone, &bar("alone")).await?
-            }
+            Against::Alone => ours(&scenario.alone(), &broker, whole, &bar("alone")).await?,
             Against::Quiet => {
                 let quiet = Setting { disturbance: None, ..whole };
                 ours(&scenario, &broker, quiet, &bar("quiet")).await?

@@ -138,7 +138,8 @@ pub(crate) enum LogKind {
     Embedded,
 }
 
-/// Consumers that have streams open and are not measured. Their agreements are in force on both sides.
+/// Agreements beside those that are measured, and what their consumers do. The other side of `against = "alone"` is without
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Beside {
@@ -148,12 +149,14 @@ pub(crate) struct Beside {
     pub(crate) stalled: u32,
     /// Everything is for them; they read a byte a second.
     pub(crate) trickling: u32,
+    /// Nothing is for them; their agreements are in force, and their streams are not at this router.
+    pub(crate) absent: u32,
 }
 
 impl Beside {
-    /// The count of all three.
+    /// The count of all.
     pub(crate) const fn count(self) -> u32 {
-        self.idle + self.stalled + self.trickling
+        self.idle + self.stalled + self.trickling + self.absent
     }
 }
 
@@ -321,6 +324,11 @@ impl Scenario {
     /// Whether the late joiner receives the whole log.
     pub(crate) const fn is_from_earliest(&self) -> bool {
         matches!(self.load, Load::Replay { from: ReplayFrom::Earliest, .. })
+    }
+
+    /// The same load with nobody beside it.
+    pub(crate) fn alone(&self) -> Self {
+        Self { beside: Beside::default(), ..self.clone() }
     }
 
     /// How many agreements there are.

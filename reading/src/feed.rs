@@ -167,7 +167,7 @@ impl<O: Observer> Feed<O> {
     }
 
     /// Reads the chunk at an offset that the ring does not hold, and whose fold is known. Readers of the same stretch read
-    /// it once.
+    /// it once; where several wait for it, the observer notes it for all of them, as it does at the tail.
     pub(crate) async fn read_behind(
         &self,
         fold: &Fold,
@@ -176,13 +176,16 @@ impl<O: Observer> Feed<O> {
         if let Some(chunk) = self.behind.at(offset) {
             return Ok(Some(chunk));
         }
-        let _turn = self.behind.turn(offset).await;
+        let turn = self.behind.turn(offset).await;
         if let Some(chunk) = self.behind.at(offset) {
             return Ok(Some(chunk));
         }
-        let Some(chunk) = self.source.read_chunk(fold.clone(), offset, Duration::ZERO).await? else {
+        let Some(mut chunk) = self.source.read_chunk(fold.clone(), offset, Duration::ZERO).await? else {
             return Ok(None);
         };
+        if turn.is_some_and(|turn| turn.is_awaited()) {
+            chunk.note = self.observer.note(self.source.partition, &chunk.items);
+        }
         let chunk = Arc::new(chunk);
         self.behind.keep(Arc::clone(&chunk));
         Ok(Some(chunk))

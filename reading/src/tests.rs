@@ -48,6 +48,8 @@ struct OneSchema(Arc<ChangeCodec>);
 #[async_trait]
 impl Codecs for OneSchema {
     async fn codec(&self, _: SchemaId) -> Result<Arc<ChangeCodec>, CodecError> {
+        // Other readers come while one reads.
+        tokio::task::yield_now().await;
         Ok(Arc::clone(&self.0))
     }
 }

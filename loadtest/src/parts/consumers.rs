@@ -116,6 +116,12 @@ impl Sink for Measuring {
     }
 }
 
+/// Whether an agent has its snapshot, and follows the log: until then its router is still busy with the beginning.
+fn follows(status: &Status) -> bool {
+    let has_snapshot = status.cursor.as_ref().is_some_and(|cursor| cursor.snapshot.is_none());
+    status.phase == Phase::Streaming && has_snapshot
+}
+
 /// Counts how often an agent's stream opens and ends.
 async fn count_streams(
     mut status: watch::Receiver<Status>,
@@ -184,7 +190,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let ready = counter.clone();
     tasks.spawn(async move {
         for mut status in statuses {
-            drop(status.wait_for(|status| status.phase == Phase::Streaming).await);
+            drop(status.wait_for(follows).await);
         }
         if let Some(line) = line {
             line.slow_down();

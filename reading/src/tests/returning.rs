@@ -47,6 +47,25 @@ async fn who_is_behind_reads_what_others_have_read_a_while_ago() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_several_wait_for_is_noted_once_for_all_of_them() {
+    let mut channel = Channel::open().await;
+    channel.changes(0, 20).await;
+    let feed = channel.feed().await;
+    channel.read_all(&feed).await;
+    for (readers, is_noted) in [(1, false), (3, true)] {
+        tokio::time::sleep(KEPT_FOR * 2).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..readers {
+            let mut reader = Follower::resume(Arc::clone(&feed), place(2)).await.unwrap();
+            tasks.spawn(async move { reader.next().await.unwrap().unwrap() });
+        }
+        for chunk in tasks.join_all().await {
+            assert_eq!(chunk.note.is_some(), is_noted, "{readers} readers");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_another_one_has_read_forgets_no_opening() {
     let (_channel, feed, checkpoint) = Channel::read(3, 6).await;
     tokio::time::sleep(KEPT_FOR * 2).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::{Cleanup, Log, ReadError, Stored, TopicError, TopicSpec};
+use imbl::ordmap::DiffItem;
 use platform::retry::Retry;
 use platform::shutdown::Tasks;
 use schemas::agreement::Status;
@@ -258,11 +259,16 @@ impl Writer {
     }
 }
 
-/// The changes of agreements between two views.
+/// The changes of agreements between two views. What both share is not looked at.
 fn changes(before: &ControlView, after: &ControlView) -> Vec<Event> {
     let mut events = Vec::new();
-    for (number, entry) in &after.agreements {
-        let known = before.agreements.get(number);
+    for difference in before.agreements.diff(&after.agreements) {
+        let (known, (number, entry)) = match difference {
+            DiffItem::Add(number, entry) => (None, (number, entry)),
+            DiffItem::Update { old: (_, known), new } => (Some(known), new),
+            // No agreement leaves control.
+            DiffItem::Remove(..) => continue,
+        };
         let version = entry.agreement.version;
         if known.is_none_or(|known| known.agreement.version != version) {
             events.push(Event::Version {

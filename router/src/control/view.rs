@@ -3,9 +3,9 @@
 //! Owns the rules of each entity's life. Pure: (view, change) → view or refusal. Every router that has folded
 //! the same offset holds the same view.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use schemas::agreement::{Agreement, Status};
 use schemas::avro::compatibility::Level;
 use schemas::avro::schema::AvroSchema;
@@ -104,19 +104,19 @@ pub enum Refusal {
     Rule(String),
 }
 
-/// What is in force.
+/// What is in force. Views share what is equal in them: a copy costs nothing, whatever the network holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ControlView {
     /// The first control offset that is not folded yet.
     pub applied: Offset,
-    pub participants: BTreeMap<ParticipantId, Arc<Participant>>,
-    pub channels: BTreeMap<ChannelName, Arc<ChannelEntry>>,
-    pub agreements: BTreeMap<AgreementNumber, Arc<AgreementEntry>>,
-    pub schemas: BTreeMap<SchemaId, Arc<Registered>>,
-    pub subjects: BTreeMap<String, Arc<Subject>>,
-    pub audit_heads: BTreeMap<String, AuditHead>,
-    levels: BTreeMap<String, Level>,
-    revisions: HashMap<String, Revision>,
+    pub participants: OrdMap<ParticipantId, Arc<Participant>>,
+    pub channels: OrdMap<ChannelName, Arc<ChannelEntry>>,
+    pub agreements: OrdMap<AgreementNumber, Arc<AgreementEntry>>,
+    pub schemas: OrdMap<SchemaId, Arc<Registered>>,
+    pub subjects: OrdMap<String, Arc<Subject>>,
+    pub audit_heads: OrdMap<String, AuditHead>,
+    levels: OrdMap<String, Level>,
+    revisions: OrdMap<String, Revision>,
 }
 
 impl ControlView {
@@ -280,7 +280,7 @@ impl ControlView {
             )));
         }
         let id = given.or(known).unwrap_or_else(|| {
-            SchemaId::new(self.schemas.last_key_value().map_or(1, |(last, _)| last.get().saturating_add(1)))
+            SchemaId::new(self.schemas.get_max().map_or(1, |(last, _)| last.get().saturating_add(1)))
         });
         self.schemas
             .entry(id)

@@ -5,9 +5,11 @@
 
 pub mod check;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use platform::config::{self, ConfigError};
 use schemas::agreement::Agreement;
 use schemas::channel::Channel;
@@ -16,10 +18,12 @@ use serde::Deserialize;
 
 use crate::control::change::{Body, Participant};
 use crate::control::service::ControlError;
-use crate::control::view::ControlView;
+use crate::control::view::{AgreementEntry, ControlView};
 use crate::grants::{Grant, GrantError};
 use crate::registry::{RegisterError, Registry};
 
+/// Changes of control that are under way at once: each waits for the log, and all of them for one fold.
+const AT_ONCE: usize = 64;
 /// The author of declarative changes.
 const BY: &str = "declared";
 
@@ -116,6 +120,23 @@ impl Applied {
         }
     }
 
+    /// Brings declarations that do not need each other, many at once, and counts them in their order.
+    async fn count_each<F>(
+        &mut self,
+        names: impl Iterator<Item = String>,
+        brought: Vec<F>,
+    ) -> Result<(), DeclaredError>
+    where
+        F: Future<Output = Result<usize, DeclaredError>>,
+    {
+        let mut outcomes = stream::iter(brought).buffered(AT_ONCE);
+        for what in names {
+            let Some(outcome) = outcomes.next().await else { break };
+            self.count(what, outcome)?;
+        }
+        Ok(())
+    }
+
     fn count(&mut self, what: String, outcome: Result<usize, DeclaredError>) -> Result<(), DeclaredError> {
         match outcome {
             Ok(changes) => self.changes += changes,
@@ -168,18 +189,17 @@ impl Declared {
     pub async fn apply(&self, registry: &Registry, secret: &NetworkSecret) -> Result<Applied, DeclaredError> {
         let secret = Arc::new(secret.clone());
         let mut applied = Applied { skipped: self.skipped.clone(), ..Applied::default() };
-        for participant in &self.participants {
-            let outcome = bring_participant(registry, participant).await;
-            applied.count(format!("participant {}", participant.id), outcome)?;
-        }
+        let bring = |participant| bring_participant(registry, participant);
+        let names = self.participants.iter().map(|participant| format!("participant {}", participant.id));
+        applied.count_each(names, self.participants.iter().map(bring).collect()).await?;
+        // A channel's declaration and its schema are two changes: one channel comes after the other.
         for channel in &self.channels {
             let outcome = bring_channel(registry, channel).await;
             applied.count(format!("channel {}", channel.name), outcome)?;
         }
-        for agreement in &self.agreements {
-            let outcome = bring_agreement(registry, agreement, &secret).await;
-            applied.count(format!("agreement {}", agreement.number), outcome)?;
-        }
+        let bring = |agreement| bring_agreement(registry, agreement, &secret);
+        let names = self.agreements.iter().map(|agreement| format!("agreement {}", agreement.number));
+        applied.count_each(names, self.agreements.iter().map(bring).collect()).await?;
         if self.is_folder {
             applied.drifted = self.drifted(&registry.control().view());
         }
@@ -188,12 +208,15 @@ impl Declared {
 
     /// What control has and the folder does not declare: removing a file ends nothing.
     pub fn drifted(&self, view: &ControlView) -> Vec<String> {
-        let participants =
-            view.participants.keys().filter(|id| !self.participants.iter().any(|p| p.id == **id));
-        let channels = view.channels.keys().filter(|name| !self.channels.iter().any(|c| c.name == **name));
-        let agreements = view.agreements.iter().filter(|(number, entry)| {
-            entry.stands_at(platform::clock::now()) && !self.agreements.iter().any(|a| a.number == **number)
-        });
+        let declared: HashSet<_> = self.participants.iter().map(|participant| &participant.id).collect();
+        let participants = view.participants.keys().filter(|id| !declared.contains(id));
+        let declared: HashSet<_> = self.channels.iter().map(|channel| &channel.name).collect();
+        let channels = view.channels.keys().filter(|name| !declared.contains(name));
+        let declared: HashSet<_> = self.agreements.iter().map(|agreement| &agreement.number).collect();
+        let now = platform::clock::now();
+        let has_drifted =
+            |(number, entry): &(_, &Arc<AgreementEntry>)| entry.stands_at(now) && !declared.contains(number);
+        let agreements = view.agreements.iter().filter(has_drifted);
         let mut found: Vec<String> = participants.map(|id| format!("participant {id}")).collect();
         found.extend(channels.map(|name| format!("channel {name}")));
         found.extend(agreements.map(|(number, _)| format!("agreement {number}")));
