@@ -2,8 +2,8 @@
 //!
 //! Owns how many of them are kept, for how long, and that a chunk is read once, however many readers wait for it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard as SyncGuard, PoisonError};
 
 use schemas::ids::Offset;
 use tokio::sync::MutexGuard;
@@ -22,35 +22,48 @@ pub(crate) struct Behind<N> {
 #[derive(Default)]
 struct Turns {
     one: tokio::sync::Mutex<()>,
-    waiting: AtomicUsize,
+    /// Where those who wait will read.
+    waiting: Mutex<Vec<Offset>>,
+}
+
+impl Turns {
+    fn waiting(&self) -> SyncGuard<'_, Vec<Offset>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A reader's turn to read at a place; the next one's comes when it is dropped.
 pub(crate) struct Turn<'b> {
     _held: MutexGuard<'b, ()>,
-    waiting: &'b AtomicUsize,
+    turns: &'b Turns,
 }
 
 impl Turn<'_> {
-    /// Whether other readers wait, most likely for what is read in this turn.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Whether other readers wait for what is in a range.
+    pub(crate) fn is_awaited(&self, range: &Range<Offset>) -> bool {
+        self.turns.waiting().iter().any(|offset| range.contains(offset))
     }
 }
 
 /// A reader that waits for its turn, or has given up.
-struct Waiting<'b>(&'b AtomicUsize);
+struct Waiting<'b> {
+    turns: &'b Turns,
+    offset: Offset,
+}
 
 impl<'b> Waiting<'b> {
-    fn among(waiting: &'b AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
+    fn among(turns: &'b Turns, offset: Offset) -> Self {
+        turns.waiting().push(offset);
+        Self { turns, offset }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut waiting = self.turns.waiting();
+        if let Some(own) = waiting.iter().position(|offset| *offset == self.offset) {
+            waiting.swap_remove(own);
+        }
     }
 }
 
@@ -68,9 +81,9 @@ impl<N: Note> Behind<N> {
     /// The turn to read at an offset. Who gets it looks again first: another reader may have read there.
     pub(crate) async fn turn(&self, offset: Offset) -> Option<Turn<'_>> {
         let index = usize::try_from(offset.get()).unwrap_or_default() % TURNS;
-        let Turns { one, waiting } = self.turns.get(index)?;
-        let _waits = Waiting::among(waiting);
-        Some(Turn { _held: one.lock().await, waiting })
+        let turns = self.turns.get(index)?;
+        let _waits = Waiting::among(turns, offset);
+        Some(Turn { _held: turns.one.lock().await, turns })
     }
 
     /// The newest chunk that holds an offset.
@@ -112,7 +125,8 @@ mod tests {
     async fn a_turn_knows_who_waits_for_it() {
         let behind = Behind::<Nothing>::default();
         let first = behind.turn(Offset::new(3)).await.unwrap();
-        assert!(!first.is_awaited());
+        let here = Offset::new(3)..Offset::new(5);
+        assert!(!first.is_awaited(&here));
         {
             let mut second = std::pin::pin!(behind.turn(Offset::new(3)));
             tokio::select! {
@@ -120,9 +134,11 @@ mod tests {
                 _ = &mut second => panic!("there is one turn at a time"),
                 () = ready(()) => {}
             }
-            assert!(first.is_awaited());
-            assert!(!behind.turn(Offset::new(4)).await.unwrap().is_awaited());
+            assert!(first.is_awaited(&here));
+            let next = Offset::new(5)..Offset::new(9);
+            assert!(!first.is_awaited(&next), "who waits for another place does not wait for this one");
+            assert!(!behind.turn(Offset::new(4)).await.unwrap().is_awaited(&here));
         }
-        assert!(!first.is_awaited(), "who has given up does not wait");
+        assert!(!first.is_awaited(&here), "who has given up does not wait");
     }
 }

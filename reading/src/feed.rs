@@ -183,11 +183,14 @@ impl<O: Observer> Feed<O> {
         let Some(mut chunk) = self.source.read_chunk(fold.clone(), offset, Duration::ZERO).await? else {
             return Ok(None);
         };
-        if turn.is_some_and(|turn| turn.is_awaited()) {
+        let range = chunk.first..chunk.next;
+        if turn.as_ref().is_some_and(|turn| turn.is_awaited(&range)) {
             chunk.note = self.observer.note(self.source.partition, &chunk.items);
         }
         let chunk = Arc::new(chunk);
         self.behind.keep(Arc::clone(&chunk));
+        // Until the chunk is kept: the next reader would read it again.
+        drop(turn);
         Ok(Some(chunk))
     }
 

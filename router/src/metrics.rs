@@ -100,7 +100,7 @@ impl HttpFamilies {
             refusals: meter.counter("dit_router_refusals_total", "Requests refused, by error code.", &["code"])?,
             appends: meter.seconds("dit_router_append_duration_seconds", "From an append to the log's acknowledgement.", &[])?,
             read_backs: meter.seconds("dit_router_read_back_duration_seconds", "From the log's acknowledgement to the router's own reader having passed it.", &[])?,
-            rests: meter.seconds("dit_router_bulk_rest_duration_seconds", "How long a large batch rested, because single changes of other channels were late.", &[])?,
+            rests: meter.seconds("dit_router_bulk_rest_duration_seconds", "How long a batch of a channel in bulk rested, because single changes of other channels were late.", &[])?,
             settled: meter.seconds("dit_router_settle_duration_seconds", "From an operator's change of an agreement to its acknowledgement: no router works against it any more.", &[])?,
         })
     }

@@ -104,7 +104,7 @@ pub enum Refusal {
     Rule(String),
 }
 
-/// What is in force. Views share what is equal in them: a copy costs nothing, whatever the network holds.
+/// What is in force. Views share what is equal in them: a copy costs next to nothing, whatever the network holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ControlView {
     /// The first control offset that is not folded yet.

@@ -6,6 +6,7 @@
 pub mod check;
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -120,16 +121,17 @@ impl Applied {
         }
     }
 
-    /// Brings declarations that do not need each other, many at once, and counts them in their order.
+    /// Brings declarations, so many at once, and counts them in their order.
     async fn count_each<F>(
         &mut self,
         names: impl Iterator<Item = String>,
         brought: Vec<F>,
+        at_once: usize,
     ) -> Result<(), DeclaredError>
     where
         F: Future<Output = Result<usize, DeclaredError>>,
     {
-        let mut outcomes = stream::iter(brought).buffered(AT_ONCE);
+        let mut outcomes = stream::iter(brought).buffered(at_once);
         for what in names {
             let Some(outcome) = outcomes.next().await else { break };
             self.count(what, outcome)?;
@@ -191,7 +193,8 @@ impl Declared {
         let mut applied = Applied { skipped: self.skipped.clone(), ..Applied::default() };
         let bring = |participant| bring_participant(registry, participant);
         let names = self.participants.iter().map(|participant| format!("participant {}", participant.id));
-        applied.count_each(names, self.participants.iter().map(bring).collect()).await?;
+        let keys = self.participants.iter().map(|participant| &participant.id);
+        applied.count_each(names, self.participants.iter().map(bring).collect(), at_once(keys)).await?;
         // A channel's declaration and its schema are two changes: one channel comes after the other.
         for channel in &self.channels {
             let outcome = bring_channel(registry, channel).await;
@@ -199,7 +202,8 @@ impl Declared {
         }
         let bring = |agreement| bring_agreement(registry, agreement, &secret);
         let names = self.agreements.iter().map(|agreement| format!("agreement {}", agreement.number));
-        applied.count_each(names, self.agreements.iter().map(bring).collect()).await?;
+        let keys = self.agreements.iter().map(|agreement| &agreement.number);
+        applied.count_each(names, self.agreements.iter().map(bring).collect(), at_once(keys)).await?;
         if self.is_folder {
             applied.drifted = self.drifted(&registry.control().view());
         }
@@ -222,6 +226,12 @@ impl Declared {
         found.extend(agreements.map(|(number, _)| format!("agreement {number}")));
         found
     }
+}
+
+/// How many declarations are brought at once: of those with the same key, one waits for the other.
+fn at_once<K: Eq + Hash>(mut keys: impl Iterator<Item = K>) -> usize {
+    let mut known = HashSet::new();
+    if keys.all(|key| known.insert(key)) { AT_ONCE } else { 1 }
 }
 
 async fn bring_participant(registry: &Registry, participant: &Participant) -> Result<usize, DeclaredError> {

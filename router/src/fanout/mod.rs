@@ -191,6 +191,11 @@ impl Subscription {
         }
     }
 
+    /// How many subscriptions its channel has.
+    pub fn of_channel(&self) -> usize {
+        self.fan_out.lock().subscriptions.len()
+    }
+
     /// A chunk's matches for it; `None` where the chunk was not matched.
     pub fn matched<'c>(&self, matches: &'c ChunkMatches) -> Option<Matched<'c>> {
         matches.of(&self.memberships)

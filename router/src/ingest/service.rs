@@ -150,16 +150,16 @@ impl Publisher {
         let Some(held) = held else { return self.position(running, agent, partition).await };
         let source = feed.source();
         let appending = followed.appending(source.log.system(), &source.topic, partition);
-        let (begun, size) = (tokio::time::Instant::now(), records.iter().map(Record::size).sum());
+        let begun = tokio::time::Instant::now();
         let last = self.append(feed, &channel.name, records).await?;
         drop(appending);
         attempt.appended(held, end, last);
         let answer = self.answer(running, agent, partition, last).await?;
-        self.precedence.appended(&channel.name, size, begun.elapsed());
+        self.precedence.appended(&channel.name, begun.elapsed());
         Ok(answer)
     }
 
-    /// Lets single changes of other channels pass, if the batch is large and they are late.
+    /// Lets single changes of other channels pass, if the channel is in bulk and they are late.
     async fn rest(&self, name: &ChannelName, size: usize) {
         let rest = self.precedence.rest(name, size);
         if !rest.is_zero() {

@@ -316,3 +316,30 @@ fn every_select_has_an_order() {
         }
     }
 }
+
+/// What the digits behind a name say, wherever the name is.
+fn numbers_behind<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
+    let behind = text.split(name).skip(1);
+    let digits = |rest: &'t str| {
+        let rest = rest.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default()
+    };
+    behind.map(digits).collect()
+}
+
+#[test]
+fn a_router_gets_the_same_allocator_wherever_it_runs() {
+    let places = ["docs/keeping.md", "helm/dit/templates/router.yaml", "loadtest/src/network.rs"];
+    for name in ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"] {
+        let found: Vec<(&str, String)> = places
+            .iter()
+            .map(|place| {
+                let text = std::fs::read_to_string(root().join(place)).unwrap();
+                let numbers = numbers_behind(&text, name);
+                assert_eq!(numbers.len(), 1, "{place} sets {name} once: {numbers:?}");
+                (*place, numbers[0].to_owned())
+            })
+            .collect();
+        assert!(found.iter().all(|(_, number)| *number == found[0].1), "{name}: {found:?}");
+    }
+}

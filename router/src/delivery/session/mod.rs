@@ -21,7 +21,7 @@ use scope::permit::{Deliveries, Permitted};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::progress::{PASSING, ProgressTimer};
+use self::progress::{ProgressTimer, passing};
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
 use super::gate::{Closed, Gate};
@@ -276,7 +276,8 @@ impl Session {
         if !subscribers.values().all(Subscriber::is_waiting) {
             return Ok(());
         }
-        let look = self.progress_timer.due().min(Instant::now() + PASSING);
+        let passing = passing(self.subscription.of_channel());
+        let look = self.progress_timer.due(passing).min(Instant::now() + passing);
         tokio::select! {
             biased;
             () = self.out.closed() => Err(Stop::Gone),

@@ -20,7 +20,16 @@ use crate::metrics::Passed;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Progress past events that are not the consumer's is sent at most this often: otherwise a thousand streams that get
 /// nothing would send a thousand frames for each event.
-pub(super) const PASSING: Duration = Duration::from_secs(1);
+const PASSING: Duration = Duration::from_secs(1);
+/// So many streams of a channel report so often; more of them report less often, so that the router's work for streams that
+/// get nothing has a limit.
+const REPORTING: u32 = 1_000;
+
+/// How often a stream reports progress past events that are not its consumer's, and looks at the tails, among so many.
+pub(super) fn passing(streams: usize) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    (PASSING * streams / REPORTING).clamp(PASSING, HEARTBEAT)
+}
 
 /// When progress is due again.
 pub(super) struct ProgressTimer {
@@ -34,8 +43,8 @@ impl ProgressTimer {
         Self { reported_at: Instant::now(), has_moved: false }
     }
 
-    pub(super) fn due(&self) -> Instant {
-        self.reported_at + if self.has_moved { PASSING } else { HEARTBEAT }
+    pub(super) fn due(&self, passing: Duration) -> Instant {
+        self.reported_at + if self.has_moved { passing } else { HEARTBEAT }
     }
 }
 
@@ -68,7 +77,7 @@ impl Session {
 
     /// Sends the progress of every partition, when it is due.
     pub(super) async fn report_if_due(&mut self, subscribers: &PerPartition<Subscriber>) -> Result<(), Stop> {
-        if Instant::now() < self.progress_timer.due() {
+        if Instant::now() < self.progress_timer.due(passing(self.subscription.of_channel())) {
             return Ok(());
         }
         for (partition, subscriber) in subscribers.iter() {
@@ -76,5 +85,17 @@ impl Session {
         }
         self.progress_timer = ProgressTimer::start();
         self.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_streams_report_less_often_and_none_falls_silent() {
+        let seconds = [1, 1_000, 2_500, 100_000].map(|streams| passing(streams).as_secs_f64());
+        assert_eq!(seconds, [1.0, 1.0, 2.5, 5.0]);
+        assert_eq!(passing(usize::MAX), HEARTBEAT);
     }
 }
