@@ -82,7 +82,7 @@ pictures:
     node tests/pictures/draw.mjs target/answers docs/pictures
 
 # The load scenarios compared with raw Kafka, each with its report in loadtest-results/ (about 40 minutes).
-load *SCENARIOS="network embedded file replay replay-earliest pipe latency waits fan-out scopes burst storm watched traced idle stalled":
+load *SCENARIOS="network embedded file replay replay-earliest pipe latency waits fan-out fan-out-nats deliveries scopes-43 scopes-1121 scopes burst storm watched traced idle stalled":
     cargo run --release -p loadtest --bin dit-loadtest -- run {{ prepend("loadtest/scenarios/", append(".toml", SCENARIOS)) }}
 
 # A load scenario measured with this code and with another commit's, alternately: is a difference more than noise?

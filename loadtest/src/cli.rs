@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::parts::{attackers, consumers, raw_consumers, raw_producer, raw_reader};
+use crate::parts::{
+    attackers, consumers, nats_consumers, nats_producer, raw_consumers, raw_producer, raw_reader,
+};
 use crate::{attacked, compare, run};
 
 /// Loads a dit network, and raw Kafka for comparison.
@@ -69,6 +71,10 @@ enum Part {
     Attackers(attackers::Args),
     /// Consumer agents whose sinks measure.
     Consumers(consumers::Args),
+    /// A producer on NATS JetStream.
+    NatsProducer(nats_producer::Args),
+    /// Consumers on NATS JetStream.
+    NatsConsumers(nats_consumers::Args),
     /// A producer on librdkafka alone.
     RawProducer(raw_producer::Args),
     /// Consumers on librdkafka alone.
@@ -92,6 +98,8 @@ impl Cli {
                     producer_agent::process::run(&config).await.map(|()| true)
                 }
                 Command::Part(Part::Consumers(args)) => consumers::run(args).await.map(|()| true),
+                Command::Part(Part::NatsProducer(args)) => nats_producer::run(args).await.map(|()| true),
+                Command::Part(Part::NatsConsumers(args)) => nats_consumers::run(args).await.map(|()| true),
                 Command::Part(Part::RawProducer(args)) => raw_producer::run(args).await.map(|()| true),
                 Command::Part(Part::RawConsumers(args)) => raw_consumers::run(args).await.map(|()| true),
                 Command::Part(Part::RawReader(args)) => raw_reader::run(args).await.map(|()| true),

@@ -25,7 +25,7 @@ const CHANNELS: [Owned; 2] = [
     Owned { channel: CHANNEL, owner: "4000", stem: "provider" },
     Owned { channel: BURSTING, owner: "4001", stem: SECOND_PROVIDER },
 ];
-/// The predicate of a consumer for whom there is nothing: no row matches.
+/// The predicate of a stream of a storm: no row matches.
 const NOTHING: &str = "municipality == \"nobody\"";
 
 /// A channel, its owner, and the stem of its agent's certificate.
@@ -109,6 +109,7 @@ fn scope(scenario: &Scenario, index: u32) -> (Owned, String) {
     let beside = scenario.beside;
     let idle = counting..counting + beside.idle;
     let absent = counting + beside.count() - beside.absent..counting + beside.count();
+    let matching = absent.start - beside.matching..absent.start;
     match scenario.disturbance {
         Some(Disturbance::Burst { .. }) if disturbing(scenario).contains(&index) => {
             (bursting, "true".to_owned())
@@ -116,7 +117,10 @@ fn scope(scenario: &Scenario, index: u32) -> (Owned, String) {
         Some(Disturbance::Storm { .. }) if disturbing(scenario).contains(&index) => {
             (loaded, NOTHING.to_owned())
         }
-        _ if idle.contains(&index) || absent.contains(&index) => (loaded, NOTHING.to_owned()),
+        _ if idle.contains(&index) || absent.contains(&index) => {
+            (loaded, format!("municipality == \"nobody-{index}\""))
+        }
+        _ if matching.contains(&index) => (loaded, format!("municipality != \"nobody-{index}\"")),
         _ if scenario.is_divided() && index < counting => {
             (loaded, format!("municipality == \"{}\"", municipality(index.into())))
         }

@@ -10,6 +10,7 @@ mod declared;
 mod disturbance;
 mod gate;
 mod intake;
+mod jetstream;
 mod live;
 mod measure;
 mod network;

@@ -201,11 +201,13 @@ impl Network {
         let others = scenario.beside;
         let mut beside = Vec::new();
         let idle = counting + others.idle;
-        let stalled = counting + others.idle + others.stalled;
+        let stalled = idle + others.stalled;
+        let trickling = stalled + others.trickling;
         for (name, numbers, line) in [
             ("idle consumers", counting..idle, None),
             ("stalled consumers", idle..stalled, Some(0)),
-            ("trickling consumers", stalled..stalled + others.trickling, Some(1)),
+            ("trickling consumers", stalled..trickling, Some(1)),
+            ("matching consumers", trickling..trickling + others.matching, None),
         ] {
             if !numbers.is_empty() {
                 beside.push(consumers(name, numbers, SinkKind::None, line)?);
@@ -298,6 +300,18 @@ impl Network {
     /// The part that counts the events that arrived.
     pub(crate) const fn consumers(&mut self) -> &mut Part {
         &mut self.consumers
+    }
+
+    /// Waits until the matching consumers have everything, too.
+    pub(crate) async fn until_matched(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
+        let all = scenario.events() * u64::from(scenario.beside.matching);
+        match self.beside.last_mut() {
+            // They are the last of those beside.
+            Some(matching) if all > 0 => {
+                matching.until("everything had arrived", |line| line.events >= all).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Its processes by name.

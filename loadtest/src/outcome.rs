@@ -87,8 +87,15 @@ pub(crate) struct Summary {
 
 /// The broker's name among processes.
 pub(crate) const BROKER: &str = "Kafka";
+/// The name of the server that is the broker on NATS.
+pub(crate) const NATS: &str = "NATS server";
 /// The router's name among processes.
 pub(crate) const ROUTER: &str = "router";
+
+/// Whether a process is the broker of a measurement.
+fn is_broker(process: &Process) -> bool {
+    [BROKER, NATS].contains(&process.name.as_str())
+}
 
 impl Measured {
     #[allow(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
@@ -98,12 +105,12 @@ impl Measured {
 
     /// CPU seconds of all processes but the broker.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let ours = self.processes.iter().filter(|process| process.name != BROKER);
+        let ours = self.processes.iter().filter(|process| !is_broker(process));
         ours.map(|process| process.taken.cpu_seconds).sum()
     }
 
     fn broker_cpu_seconds(&self) -> Option<f64> {
-        let broker = self.processes.iter().find(|process| process.name == BROKER);
+        let broker = self.processes.iter().find(|process| is_broker(process));
         broker.map(|process| process.taken.cpu_seconds)
     }
 

@@ -20,7 +20,7 @@ use crate::pace::Pace;
 use crate::rows::{Row, now_micros};
 use crate::scenario::{Against, Load, LogKind, Scenario, Watched};
 use crate::waits;
-use crate::{intake, raw, report};
+use crate::{intake, jetstream, raw, report};
 
 /// Requests of one source that are under way at once; the agent's endpoint lets 64 wait.
 const UNDER_WAY: usize = 32;
@@ -65,6 +65,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
         };
         let other = match scenario.against {
             Against::Raw => raw::raw(&scenario, &broker, &bar("raw Kafka")).await?,
+            Against::Nats => jetstream::measure(&scenario, &bar("NATS JetStream")).await?,
             Against::Unwatched => {
                 let unwatched = Setting { watched: &unwatched, collector: None, ..whole };
                 ours(&scenario, &broker, unwatched, &bar("unwatched")).await?
@@ -86,6 +87,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<Outcome> {
             "the csv crate reading the same file and comparing hashes".to_owned()
         }
         Against::Raw => "librdkafka on the same broker".to_owned(),
+        Against::Nats => "NATS JetStream with a subject for each municipality".to_owned(),
         Against::Unwatched => "dit without anybody watching".to_owned(),
         Against::Alone => "dit without those beside".to_owned(),
         Against::Kafka => "dit with its log on Kafka".to_owned(),
@@ -147,6 +149,7 @@ async fn ours(
     measured.disturbed = disturbed;
     let is_unmeasured = disturbed.is_some() && measured.latencies.is_empty();
     ensure!(!is_unmeasured, "no change was due during the disturbance: raise load.rate or load.seconds");
+    network.until_matched(scenario).await?;
     measured.processes = since(&before, all_taken(&network.parts(), broker));
     if scenario.is_replay() {
         measured = replayed(scenario, broker, &network, bar).await?;

@@ -118,6 +118,8 @@ pub(crate) enum Against {
     /// librdkafka on the same broker.
     #[default]
     Raw,
+    /// NATS JetStream, with a subject for each municipality.
+    Nats,
     /// Ours with nobody watching: what watching costs.
     Unwatched,
     /// Ours with nobody beside: what others' streams cost.
@@ -149,6 +151,8 @@ pub(crate) struct Beside {
     pub(crate) stalled: u32,
     /// Everything is for them; they read a byte a second.
     pub(crate) trickling: u32,
+    /// Everything is for them, each by terms of its own; they read as fast as it comes.
+    pub(crate) matching: u32,
     /// Nothing is for them; their agreements are in force, and their streams are not at this router.
     pub(crate) absent: u32,
 }
@@ -156,7 +160,7 @@ pub(crate) struct Beside {
 impl Beside {
     /// The count of all.
     pub(crate) const fn count(self) -> u32 {
-        self.idle + self.stalled + self.trickling + self.absent
+        self.idle + self.stalled + self.trickling + self.matching + self.absent
     }
 }
 
@@ -246,6 +250,11 @@ impl Scenario {
             scenario.disturbance
         {
             return wrong("disturbance.events or disturbance.streams is at least 1");
+        }
+        if scenario.against == Against::Nats && !scenario.is_divided() {
+            return wrong(
+                "against = \"nats\" compares a fan-out: load.kind = \"file\" with load.municipalities",
+            );
         }
         match scenario.load {
             Load::File { events: 0, .. }

@@ -2,6 +2,7 @@
 //!
 //! Owns the raw side of sending. It is given every advantage: its events are made before the clock runs.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -48,15 +49,17 @@ pub(crate) struct Args {
     pace: Option<Pace>,
     /// Begins when this file exists.
     #[arg(long)]
-    start: std::path::PathBuf,
+    start: PathBuf,
 }
 
-struct Made {
-    key: String,
-    value: Vec<u8>,
+/// An event.
+pub(crate) struct Made {
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
 }
 
-fn make(number: u64, municipalities: u32) -> Made {
+/// The event of a number.
+pub(crate) fn make(number: u64, municipalities: u32) -> Made {
     let row = Row::new(number, municipalities, 0);
     let key = row.key();
     let after = row.datum();
@@ -86,6 +89,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     sending.await?
 }
 
+/// Waits until a file exists.
+pub(crate) async fn begins(start: &Path) {
+    let mut look = tokio::time::interval(Duration::from_millis(2));
+    while !start.exists() {
+        look.tick().await;
+    }
+}
+
 async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", &args.brokers)
@@ -99,10 +110,7 @@ async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
     // The connection must not delay its first event, as it does not delay ours.
     producer.client().fetch_metadata(Some(&args.topic), CONNECT)?;
     counter.ready();
-    let mut look = tokio::time::interval(Duration::from_millis(2));
-    while !args.start.exists() {
-        look.tick().await;
-    }
+    begins(&args.start).await;
     let begun = tokio::time::Instant::now();
     let begun_at = now_micros();
     let mut under_way = FuturesUnordered::new();

@@ -8,6 +8,7 @@ pub mod collector;
 pub mod hosts;
 pub mod kafka;
 pub mod machine;
+pub mod nats;
 pub mod ports;
 pub mod postgres;
 mod process;

@@ -4,6 +4,7 @@ use std::io::stdin;
 
 use anyhow::{Result, bail};
 use parts::kafka::Kafka;
+use parts::nats::Nats;
 use parts::postgres::Postgres;
 use parts::registry::Registry;
 
@@ -12,9 +13,10 @@ fn main() -> Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["kafka"] => hold(&Kafka::start(1)?.bootstrap()),
         ["kafka", "3"] => hold(&Kafka::start(3)?.bootstrap()),
+        ["nats"] => hold(&Nats::start()?.url()),
         ["postgres"] => hold(&Postgres::start()?.database()?),
         ["registry"] => hold(&Registry::start()?.url()),
-        _ => bail!("say which: kafka, kafka 3, postgres, or registry"),
+        _ => bail!("say which: kafka, kafka 3, nats, postgres, or registry"),
     }
 }
 
