@@ -43,6 +43,12 @@ impl Turn<'_> {
     pub(crate) fn is_awaited(&self, range: &Range<Offset>) -> bool {
         self.turns.waiting().iter().any(|offset| range.contains(offset))
     }
+
+    /// How many readers wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.turns.waiting().len()
+    }
 }
 
 /// A reader that waits for its turn, or has given up.

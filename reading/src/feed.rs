@@ -194,6 +194,12 @@ impl<O: Observer> Feed<O> {
         Ok(Some(chunk))
     }
 
+    /// The turn to read at an offset behind the ring.
+    #[cfg(test)]
+    pub(crate) async fn turn_behind(&self, offset: Offset) -> crate::behind::Turn<'_> {
+        self.behind.turn(offset).await.unwrap()
+    }
+
     /// Where a reader begins at a checkpoint of a log that holds everything from `first` on: a fold, and the offset to read
     /// from.
     pub async fn at_checkpoint(

@@ -265,7 +265,7 @@ impl Metrics {
         self.0.http.read_backs.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
     }
 
-    /// A large batch rests.
+    /// A batch of a channel in bulk rests.
     pub(crate) fn rested(&self, rest: Duration) {
         self.0.http.rests.with_label_values::<&str>(&[]).observe(rest.as_secs_f64());
     }

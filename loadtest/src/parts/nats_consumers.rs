@@ -10,18 +10,15 @@ use schemas::avro::schema::AvroSchema;
 use schemas::change::ChangeCodec;
 use schemas::framing;
 
+use super::nats_producer::Stream;
 use crate::live::Counter;
 use crate::rows::{SCHEMA, municipality, municipality_of};
 
 /// The stream, and its consumers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The server, as `nats://host:port`.
-    #[arg(long)]
-    server: String,
-    /// The stream, which is also what its subjects begin with.
-    #[arg(long)]
-    stream: String,
+    #[command(flatten)]
+    of: Stream,
     /// How many consumers, each with a municipality and a connection of its own.
     #[arg(long)]
     count: u32,
@@ -34,9 +31,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let codec = ChangeCodec::new(&AvroSchema::parse(SCHEMA)?)?;
     for number in 0..u64::from(args.count) {
         let own = municipality(number);
-        let client = async_nats::connect(&args.server).await?;
-        let stream = jetstream::new(client).get_stream(&args.stream).await?;
-        let filter_subject = format!("{}.{own}", args.stream);
+        let client = async_nats::connect(&args.of.server).await?;
+        let stream = jetstream::new(client).get_stream(&args.of.stream).await?;
+        let filter_subject = args.of.subject(&own);
         let consumer = stream.create_consumer(OrderedConfig { filter_subject, ..OrderedConfig::default() });
         let messages = consumer.await?.messages().await?;
         let (codec, counter, stopping) = (codec.clone(), counter.clone(), tasks.stopping());

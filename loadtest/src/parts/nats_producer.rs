@@ -17,15 +17,29 @@ use crate::rows::municipality;
 /// Events that are under way at once: the acknowledgements that the server may owe.
 const UNDER_WAY: usize = 4_000;
 
+/// A stream at a server.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Stream {
+    /// The server, as `nats://host:port`.
+    #[arg(long)]
+    pub(crate) server: String,
+    /// The stream, which is also what its subjects begin with.
+    #[arg(long)]
+    pub(crate) stream: String,
+}
+
+impl Stream {
+    /// The subject of a municipality.
+    pub(crate) fn subject(&self, municipality: &str) -> String {
+        format!("{}.{municipality}", self.stream)
+    }
+}
+
 /// The events, and their stream.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// The server, as `nats://host:port`.
-    #[arg(long)]
-    server: String,
-    /// What its subjects begin with.
-    #[arg(long)]
-    stream: String,
+    #[command(flatten)]
+    to: Stream,
     /// Events.
     #[arg(long)]
     events: u64,
@@ -47,12 +61,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn send(args: Args, counter: Counter) -> anyhow::Result<()> {
-    let client = async_nats::connect(&args.server).await?;
+    let client = async_nats::connect(&args.to.server).await?;
     let stream: jetstream::Context = ContextBuilder::new().max_ack_inflight(UNDER_WAY).build(client);
     let event = |number: u64| {
         let Made { value, .. } = make(number, args.municipalities);
         let whose = municipality(number % u64::from(args.municipalities));
-        (format!("{}.{whose}", args.stream), bytes::Bytes::from(value))
+        (args.to.subject(&whose), bytes::Bytes::from(value))
     };
     let made: Vec<_> = (0..args.events).map(event).collect();
     counter.ready();

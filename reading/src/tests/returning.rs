@@ -1,5 +1,7 @@
 //! Readers that come back, alone or all at once: what one of them has read, the others need not read again.
 
+use std::sync::Condvar;
+
 use super::*;
 use crate::ring::KEPT_FOR;
 
@@ -13,6 +15,32 @@ impl Channel {
         let feed = channel.feed().await;
         channel.read_all(&feed).await;
         (channel, feed, checkpoint)
+    }
+}
+
+/// Is not done with a note until another one begins, or none has for a while; counts them.
+#[derive(Default)]
+struct Patient {
+    notes: Mutex<usize>,
+    begun: Condvar,
+}
+
+impl Observer for Patient {
+    type Note = NumberOfItems;
+
+    fn note(&self, _: Partition, items: &[Item]) -> Option<NumberOfItems> {
+        let mut notes = self.notes.lock().unwrap();
+        *notes += 1;
+        self.begun.notify_all();
+        let is_alone = |notes: &mut usize| *notes < 2;
+        drop(self.begun.wait_timeout_while(notes, Duration::from_millis(200), is_alone).unwrap());
+        Some(NumberOfItems(items.len()))
+    }
+
+    fn read(&self, _: Counts) {}
+
+    fn moves(&self, _: Partition, _: Move<'_, NumberOfItems>, step: &mut dyn FnMut() -> Arc<Tail>) {
+        step();
     }
 }
 
@@ -63,6 +91,32 @@ async fn what_several_wait_for_is_noted_once_for_all_of_them() {
             assert_eq!(chunk.note.is_some(), is_noted, "{readers} readers");
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_reads_a_chunk_that_another_reader_still_notes() {
+    const READERS: usize = 4;
+    let (channel, read, _) = Channel::read(5, 20).await;
+    let (fold, first) = channel.source.first_checkpoint().await.unwrap();
+    let feed = Feed::at(channel.source.clone(), fold.clone(), first, Patient::default());
+    feed.move_to(&read.tail().fold, read.tail().next);
+    // Threads of their own: a runtime would wake one reader behind the other.
+    let reading = |mut reader: Follower<Patient>| {
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(reader.next()).unwrap().unwrap()
+        })
+    };
+    let turn = feed.turn_behind(first).await;
+    let threads: Vec<_> =
+        (0..READERS).map(|_| reading(Follower::at(Arc::clone(&feed), fold.clone(), first))).collect();
+    while turn.waiting() < READERS {
+        tokio::task::yield_now().await;
+    }
+    drop(turn);
+    let chunks: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(chunks.iter().all(|chunk| Arc::ptr_eq(chunk, &chunks[0])), "it was read once");
+    assert_eq!(*feed.observer().notes.lock().unwrap(), 1, "it was noted once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -338,3 +338,74 @@ fn json_files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use event_log::Log;
+    use event_log::memory::MemoryLog;
+    use platform::shutdown::Tasks;
+    use serde_json::json;
+
+    use super::*;
+    use crate::control::service::Control;
+
+    fn agreement(number: &str, version: u32) -> Agreement {
+        serde_json::from_value(json!({"number": number, "version": version, "provider": "1", "consumer": "2",
+            "channel": "c", "purpose": format!("purpose {version}"), "legal_basis": "l",
+            "valid_from": "2020-01-01T00:00:00Z", "history": "full", "schema_version": 1, "rows": "true",
+            "fields": {"k": "keep"}}))
+        .unwrap()
+    }
+
+    /// A folder's contents with one channel; its second participant is declared twice.
+    fn declared(agreements: Vec<Agreement>) -> Declared {
+        let participant = |id| serde_json::from_value(json!({"id": id, "name": id})).unwrap();
+        let channel = json!({"name": "c", "kind": "distribution", "owner": "1", "partitions": 1, "key": {"fields": ["k"]},
+            "schema": {"type": "record", "name": "R", "fields": [{"name": "k", "type": "string"}]}});
+        Declared {
+            participants: ["1", "2", "2"].map(participant).to_vec(),
+            channels: vec![serde_json::from_value(channel).unwrap()],
+            agreements,
+            is_folder: true,
+            ..Declared::default()
+        }
+    }
+
+    /// What a folder's contents give where nothing is declared yet, and given once more.
+    async fn applied_twice(declared: &Declared) -> [Applied; 2] {
+        let tasks = Tasks::new();
+        let control = Control::start(Arc::new(MemoryLog::default()) as Arc<dyn Log>, &tasks).await.unwrap();
+        let registry = Registry::new(control, None);
+        let secret = NetworkSecret::new(vec![1; 32]).unwrap();
+        let first = declared.apply(&registry, &secret).await.unwrap();
+        let second = declared.apply(&registry, &secret).await.unwrap();
+        assert!(tasks.stop_and_join(Duration::from_secs(5)).await);
+        [first, second]
+    }
+
+    #[tokio::test]
+    async fn declarations_with_one_key_are_brought_one_after_the_other() {
+        let agreements = vec![agreement("A", 1), agreement("A", 1), agreement("A", 2), agreement("B", 1)];
+        let [first, second] = applied_twice(&declared(agreements)).await;
+        let all = Applied { changes: 2 + 1 + 3, ..Applied::default() };
+        assert_eq!((first, second), (all, Applied::default()));
+    }
+
+    #[tokio::test]
+    async fn of_many_declarations_the_wrong_one_is_named_and_the_others_apply() {
+        let mut agreements: Vec<_> = (0..200).map(|number| agreement(&format!("A-{number}"), 1)).collect();
+        agreements[70] = agreement("A-70", 3);
+        let [first, second] = applied_twice(&declared(agreements)).await;
+        for (applied, changes) in [(first, 2 + 1 + 199), (second, 0)] {
+            assert_eq!((applied.changes, applied.skipped.len()), (changes, 1));
+            assert_eq!(applied.skipped[0].what, "agreement A-70");
+            assert!(
+                applied.skipped[0].problem.contains("its version must be 1, not 3"),
+                "{:?}",
+                applied.skipped
+            );
+        }
+    }
+}

@@ -52,7 +52,8 @@ impl Nats {
 fn fetch(into: &Path) -> Result<()> {
     let module = format!("github.com/nats-io/nats-server/v2@{VERSION}");
     let made = Command::new("go").args(["install", &module]).env("GOBIN", into).output();
-    let made = made.context("go cannot be run: install Go (Debian: golang)")?;
-    ensure!(made.status.success(), "go install {module}: {}", String::from_utf8_lossy(&made.stderr));
+    let made = made.context("go cannot be run: install Go 1.21 or later")?;
+    let said = String::from_utf8_lossy(&made.stderr);
+    ensure!(made.status.success(), "go install {module} failed; it needs Go 1.21 or later: {}", said.trim());
     Ok(())
 }

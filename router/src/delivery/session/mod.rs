@@ -21,7 +21,7 @@ use scope::permit::{Deliveries, Permitted};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::progress::{ProgressTimer, passing};
+use self::progress::ProgressTimer;
 use super::admissions::Admission;
 use super::encode::{Encoder, Frame};
 use super::gate::{Closed, Gate};
@@ -107,6 +107,7 @@ impl Session {
     /// Nothing has been sent yet.
     pub fn new(parts: SessionParts) -> Self {
         let SessionParts { encoder, grant, subscription, view, gate, out, places, .. } = parts;
+        let progress_timer = ProgressTimer::start(subscription.of_channel());
         let SessionParts { audit, agent, connection, meter, reconciliation, admission, .. } = parts;
         Self {
             encoder,
@@ -124,7 +125,7 @@ impl Session {
             meter,
             deliveries: Permitted::none(),
             followed: Vec::new(),
-            progress_timer: ProgressTimer::start(),
+            progress_timer,
             reconciliation,
             _admission: admission,
         }
@@ -276,8 +277,7 @@ impl Session {
         if !subscribers.values().all(Subscriber::is_waiting) {
             return Ok(());
         }
-        let passing = passing(self.subscription.of_channel());
-        let look = self.progress_timer.due(passing).min(Instant::now() + passing);
+        let look = self.progress_timer.due().min(Instant::now() + self.progress_timer.passing);
         tokio::select! {
             biased;
             () = self.out.closed() => Err(Stop::Gone),

@@ -26,7 +26,7 @@ const PASSING: Duration = Duration::from_secs(1);
 const REPORTING: u32 = 1_000;
 
 /// How often a stream reports progress past events that are not its consumer's, and looks at the tails, among so many.
-pub(super) fn passing(streams: usize) -> Duration {
+fn passing(streams: usize) -> Duration {
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
     (PASSING * streams / REPORTING).clamp(PASSING, HEARTBEAT)
 }
@@ -34,17 +34,20 @@ pub(super) fn passing(streams: usize) -> Duration {
 /// When progress is due again.
 pub(super) struct ProgressTimer {
     reported_at: Instant,
+    /// How long until the next look at the tails.
+    pub(super) passing: Duration,
     /// Whether events that are not the consumer's were passed since.
     pub(super) has_moved: bool,
 }
 
 impl ProgressTimer {
-    pub(super) fn start() -> Self {
-        Self { reported_at: Instant::now(), has_moved: false }
+    /// The timer of one among so many streams of a channel.
+    pub(super) fn start(streams: usize) -> Self {
+        Self { reported_at: Instant::now(), passing: passing(streams), has_moved: false }
     }
 
-    pub(super) fn due(&self, passing: Duration) -> Instant {
-        self.reported_at + if self.has_moved { passing } else { HEARTBEAT }
+    pub(super) fn due(&self) -> Instant {
+        self.reported_at + if self.has_moved { self.passing } else { HEARTBEAT }
     }
 }
 
@@ -77,13 +80,13 @@ impl Session {
 
     /// Sends the progress of every partition, when it is due.
     pub(super) async fn report_if_due(&mut self, subscribers: &PerPartition<Subscriber>) -> Result<(), Stop> {
-        if Instant::now() < self.progress_timer.due(passing(self.subscription.of_channel())) {
+        if Instant::now() < self.progress_timer.due() {
             return Ok(());
         }
         for (partition, subscriber) in subscribers.iter() {
             self.progress(partition, subscriber.follower())?;
         }
-        self.progress_timer = ProgressTimer::start();
+        self.progress_timer = ProgressTimer::start(self.subscription.of_channel());
         self.flush().await
     }
 }
